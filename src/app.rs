@@ -1,8 +1,8 @@
-//! Composition: binds, wires, reloads, drains.
+//! Composition: binds sockets, connects the parts, reloads and drains.
 //!
-//! One thread for each worker, one control thread for the admin listener, reloads and flushes, and
-//! the store's writer. The store is opened before any address is bound; a worker that dies, or a
-//! fence that a worker does not acknowledge, ends the process.
+//! There is one thread per worker, one control thread for the admin listener, reloads and flushes, and the
+//! store's writer. The store is opened before any address is bound. A worker that dies, or that does not
+//! acknowledge a change, ends the process.
 
 mod certificates;
 mod control;
@@ -48,7 +48,7 @@ use supervisor::{Supervisor, Watchdog};
 use uses::AdminUses;
 use worker::WorkerParts;
 
-/// A gateway that serves. Dropping it stops it without a word; [`Running::stop`] tells the outcome.
+/// A running gateway. Dropping it stops it like [`Running::stop`], but without the outcome.
 pub struct Running {
     proxy: Vec<LocalAddr>,
     admin: Vec<LocalAddr>,
@@ -57,25 +57,25 @@ pub struct Running {
     control: Option<JoinHandle<Outcome>>,
 }
 
-/// How a gateway has ended.
+/// How a gateway ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// SignalCommand to stop; whatever was under way has ended, or was cut at the drain's deadline.
+    /// It was asked to stop. Everything in progress has ended, or was cut at the drain's deadline.
     Drained,
-    /// No longer sound: a supervisor has to start another process.
+    /// It is no longer sound: a supervisor has to start another process.
     Failed(String),
 }
 
-/// What a gateway makes of the process's signals.
+/// Whether a gateway handles the process's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signals {
     /// SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR1 opens the access log again, SIGUSR2 does nothing.
     Heeded,
-    /// They are somebody else's.
+    /// The program that embeds the gateway handles them.
     Ignored,
 }
 
-/// Why a gateway does not start.
+/// Why a gateway did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{0}")]
@@ -105,7 +105,7 @@ pub enum StartError {
     Listener(io::Error),
 }
 
-/// The store, and what says that this node can no longer take part in its cluster.
+/// The store. `ended` reports why this node can no longer take part in its cluster.
 struct OpenedStore {
     store: Store,
     state: Arc<State>,
@@ -122,7 +122,7 @@ fn open_store(config: &Config, fence: Arc<Fence>) -> Result<OpenedStore, StartEr
     Ok(OpenedStore { store, state, ended: None })
 }
 
-/// Starts and returns once every listener accepts.
+/// Starts a gateway, and returns when every listener accepts connections.
 pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for line in &config.environment {
         tracing::info!("{line}");
@@ -130,12 +130,12 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for warning in config.exposed.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
-    // Before the first thread: the variables of the environment that name them are taken away.
+    // Before the first thread, because this removes the environment variables that name the sockets.
     let mut inherited = listeners::inherited_sockets(&config, signals)?;
     let supervisor = Supervisor::of(signals);
     let mut watchdog = Watchdog::new(supervisor);
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
-    // The lock of the store comes first: a second process is told so before it takes an address.
+    // The store's lock comes first, so that a second process fails before it binds an address.
     let OpenedStore { store, state, ended } = open_store(&config, fence.clone())?;
     let exchanged = exchange::end_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
@@ -165,7 +165,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
     let uses = Arc::new(LastUsedTables::default());
-    // Before anything else opens more files than the soft limit allows.
+    // Raises the limit on open files before anything opens more than the soft limit allows.
     let budget_limits = config.budget_limits(Machine::raised());
     let budgets = Budgets::of_proxy(&budget_limits);
     let admin_budgets = Budgets::of_admin(&budget_limits);
@@ -193,7 +193,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             .map_err(StartError::Listener)?;
         let parts = WorkerParts {
             listeners,
-            // Before the thread runs: no change is acknowledged without this worker from here on.
+            // Joins before the thread runs: from here on no change completes without this worker.
             participant: fence.join(),
             state: state.clone(),
             metrics: metrics.worker(),
@@ -214,7 +214,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         };
         workers.push(worker::spawn(number, parts, exits.clone()).map_err(StartError::Thread)?);
     }
-    // One that ends instead is the control thread's affair.
+    // A worker that ended instead is handled by the control thread.
     drop(serving);
     served.iter().take(count).for_each(drop);
 
@@ -261,7 +261,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         bodies: admin_budgets.bodies.clone(),
         trusted_proxies: of_admin.trusted_proxies,
         metrics_access: of_admin.metrics,
-        // Not the owner of /proc/self, which is root where core dumps are off.
+        // Not the owner of /proc/self, which is root if core dumps are off.
         own_uid: rustix::process::geteuid().as_raw(),
     });
     let control = Control {
@@ -297,7 +297,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
 }
 
 impl Running {
-    /// Where the proxy listens, in the order of the configuration.
+    /// Returns the proxy's addresses, in the order of the configuration.
     pub fn proxy(&self) -> &[LocalAddr] {
         &self.proxy
     }
@@ -306,18 +306,18 @@ impl Running {
         &self.admin
     }
 
-    /// Whether somebody held `admin-write` when it started.
+    /// Whether an active account had the permission `admin-write` at the start.
     pub fn has_administrator(&self) -> bool {
         self.administered
     }
 
-    /// Drains and ends.
+    /// Drains the gateway, and returns how it ended.
     pub fn stop(mut self) -> Outcome {
         let _ = self.requests.send(Request::Stop);
         self.join()
     }
 
-    /// Until something else ends it.
+    /// Waits until something else ends the gateway.
     pub fn wait(mut self) -> Outcome {
         self.join()
     }

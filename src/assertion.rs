@@ -1,8 +1,9 @@
-//! Signed assertions: what vouches to an upstream for one request, for at most 30 seconds.
+//! Signed assertions, which prove to an upstream that permgate has authorized one request. They are valid for
+//! at most 30 seconds.
 //!
-//! An assertion is a JWS (RFC 7515) in the form of a JWT (RFC 7519), bound to service, user, token,
-//! method and path. The keys rotate by time: the next one is published ahead of its first use, the
-//! old one until its last assertion has expired.
+//! An assertion is a JWS (RFC 7515) in the form of a JWT (RFC 7519), bound to service, user, token, method
+//! and path. The keys rotate by time: the next one is published before its first use, and the old one until
+//! its last assertion has expired.
 
 mod file;
 mod key;
@@ -17,22 +18,22 @@ pub use keyring::{Jwks, Keyring, KeyringError, Settings, Source};
 
 use crate::authz::{forwarding::Claims, time::Timestamp};
 
-/// The one request that an assertion is good for.
+/// The one request for which an assertion is valid.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound<'a> {
     pub method: &'a str,
-    /// As it is forwarded, byte for byte, without the query.
+    /// As forwarded, byte for byte, without the query.
     pub path: &'a str,
     pub request_id: &'a str,
     pub at: Timestamp,
 }
 
-/// Nothing can be signed: the request is not forwarded.
+/// Nothing can be signed, so the request is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the request cannot be signed")]
 pub struct Unsigned;
 
-/// RFC 7519 names, `htm` as in RFC 9449, and names of our own.
+/// Names of RFC 7519, `htm` of RFC 9449, and names of our own.
 #[derive(Serialize)]
 struct Payload<'a> {
     iss: &'a str,
@@ -49,13 +50,13 @@ struct Payload<'a> {
     jti: &'a str,
 }
 
-/// How far back an assertion begins, in seconds: a verifier's clock may be behind ours.
+/// How many seconds before the request an assertion becomes valid, because a verifier's clock may be behind.
 const CLOCK_SKEW: i64 = 5;
-/// From its beginning to its end, in seconds: longer, and an assertion that somebody has copied is worth
-/// something.
+/// The longest validity in seconds. With a longer one, a copied assertion would be worth something.
 const LONGEST: i64 = 30;
 
-/// The field value for one request. Nothing of it is kept: a permission that is gone is never told.
+/// Returns the field value for one request. Nothing is cached, so a permission that is gone is never
+/// asserted.
 fn sign(
     key: &Key,
     issuer: &str,
@@ -89,7 +90,7 @@ fn sign(
     text.push('.');
     BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut text);
     let mut value = HeaderValue::try_from(text).map_err(|_| Unsigned)?;
-    // Who reads it in a log could use it for some seconds.
+    // Anyone who reads the value in a log could use it for some seconds.
     value.set_sensitive(true);
     Ok(value)
 }

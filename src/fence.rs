@@ -1,8 +1,8 @@
-//! The fence: a change answers only when every participant decides by it and has cut what it
-//! forbids. Knows no domain: what an entry is and how it is judged is its owner's affair.
+//! The fence: a change completes only when every participant decides by it and has cut what it forbids.
+//! Contains no domain logic: what an entry is and how it is reauthorized is up to its owner.
 //!
-//! The publisher calls [`Fence::raise`] after a change has become visible; each [`Registry`] takes
-//! the change over on its own thread; [`Completion::wait`] is the answer.
+//! The publisher calls [`Fence::raise`] after a change has become visible. Each [`Registry`] applies the
+//! change on its own thread. [`Completion::wait`] returns when all of them have.
 
 use std::{
     net::IpAddr,
@@ -25,10 +25,10 @@ mod registry;
 
 pub use registry::{Registration, Registry, Revocable};
 
-/// How long a participant may take to acknowledge (architecture.md, "The fence").
+/// How long a participant may take to acknowledge a change (docs/architecture.md, "Threads").
 pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Shared by the publisher, who raises it, and the participants, who acknowledge.
+/// Shared by the publisher, which raises it, and the participants, which acknowledge.
 pub struct Fence {
     timeout: Duration,
     participants: Mutex<Participants>,
@@ -36,14 +36,14 @@ pub struct Fence {
     broke: Notify,
 }
 
-/// Whom a change can have taken something from; a sweep skips everybody else.
+/// The entries that a change may forbid. A sweep skips all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Affected {
     /// Only entries of this token.
     Token(Digest),
     /// Only entries of this user's tokens.
     User(UserIx),
-    /// Anybody: groups, roles, grants, a reload.
+    /// Any entry: groups, roles, grants or the configuration have changed.
     Everybody,
 }
 
@@ -51,19 +51,19 @@ pub enum Affected {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cut(pub u64);
 
-/// A participant has not acknowledged in time: durable, not yet everywhere.
+/// A participant has not acknowledged in time. The change is durable, but not every worker decides by it yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a worker has not taken the change over within {:?}", .0)]
 pub struct FenceIncomplete(pub Duration);
 
-/// A pending change on its way through the participants.
+/// A change that participants are still acknowledging.
 #[must_use = "a change is acknowledged only when its ticket is done"]
 pub struct Completion {
     fence: Arc<Fence>,
     done: oneshot::Receiver<Cut>,
 }
 
-/// A seat at the fence; a [`Registry`] is made from it. Given up by dropping.
+/// A participant of the fence, from which a [`Registry`] is made. Dropping it leaves the fence.
 pub struct Participant {
     fence: Arc<Fence>,
     number: usize,
@@ -73,14 +73,14 @@ pub struct Participant {
 /// An in-flight request as `GET /v1/live` lists it.
 #[derive(Clone, Debug)]
 pub struct LiveRow {
-    /// Process-wide: `<participant>-<number>`, what [`Fence::cut`] takes. The registry sets it.
+    /// Unique in the process: `<participant>-<number>`, the argument of [`Fence::cut`]. Set by the registry.
     pub id: String,
     pub request_id: String,
     pub token: Option<TokenId>,
     pub user: Option<UserIx>,
     pub service: String,
     pub method: String,
-    /// Redacted, without query.
+    /// Redacted, without the query.
     pub path: String,
     pub client: IpAddr,
     pub age: Duration,
@@ -101,7 +101,7 @@ struct Participants {
     pending: Vec<PendingEpoch>,
 }
 
-/// A change that somebody has yet to acknowledge.
+/// A change that some participant has yet to acknowledge.
 struct PendingEpoch {
     epoch: u64,
     /// Participants that have yet to acknowledge.
@@ -120,7 +120,7 @@ impl Fence {
         })
     }
 
-    /// Takes a seat. From now on no change answers before this participant has acknowledged it.
+    /// Adds a participant. From now on no change completes before this participant has acknowledged it.
     pub fn join(self: &Arc<Self>) -> Participant {
         let (sender, commands) = mpsc::unbounded_channel();
         let mut participants = self.participants.lock();
@@ -128,7 +128,7 @@ impl Fence {
         Participant { fence: self.clone(), number: participants.taken.len() - 1, commands }
     }
 
-    /// Tells every participant of a change that is visible already. Never blocks.
+    /// Notifies every participant of a change that is already visible. Never blocks.
     pub fn raise(self: &Arc<Self>, affected: Affected) -> Completion {
         let (sender, done) = oneshot::channel();
         let mut participants = self.participants.lock();
@@ -146,7 +146,8 @@ impl Fence {
         Completion { fence: self.clone(), done }
     }
 
-    /// Every live entry of every participant; one that does not answer in time is left out.
+    /// Returns every live entry of every participant. A participant that does not respond in time is left
+    /// out.
     pub async fn list(&self) -> Vec<LiveRow> {
         let mut rows = Vec::new();
         for seat in self.open_seats() {
@@ -160,7 +161,8 @@ impl Fence {
         rows
     }
 
-    /// Cuts one entry by the id of its row; `false` when there is none (any more).
+    /// Cuts one entry by the ID of its row. Returns false if there is no such entry. Fails, and breaks the
+    /// fence, if the participant does not respond in time.
     pub async fn cut(&self, id: &str) -> Result<bool, FenceIncomplete> {
         let Some((seat, number)) = id.split_once('-') else { return Ok(false) };
         let (Ok(seat), Ok(number)) = (seat.parse::<usize>(), number.parse()) else { return Ok(false) };
@@ -177,8 +179,8 @@ impl Fence {
         }
     }
 
-    /// Resolves once a participant has failed to acknowledge: the process is no longer sound and
-    /// ends, so that its supervisor starts one that is.
+    /// Waits until a participant has failed to acknowledge. The process is then no longer sound and exits, so
+    /// that its supervisor starts another one.
     pub async fn broken(&self) {
         let broke = self.broke.notified();
         if !self.broken.load(Ordering::Acquire) {
@@ -222,14 +224,14 @@ impl Fence {
 }
 
 impl Participants {
-    /// Answers the changes that everybody has acknowledged.
+    /// Completes the changes that every participant has acknowledged.
     fn settle(&mut self) {
         self.pending.retain_mut(|pending| {
             if !pending.waiting.is_empty() {
                 return true;
             }
             if let Some(done) = pending.done.take() {
-                // The caller may have gone away; the change stands all the same.
+                // The caller may be gone. The change is in force all the same.
                 let _ = done.send(Cut(pending.cut));
             }
             false
@@ -238,7 +240,8 @@ impl Participants {
 }
 
 impl Completion {
-    /// The number of entries cut, once every participant has acknowledged.
+    /// Returns the number of entries cut, once every participant has acknowledged. Fails, and breaks the
+    /// fence, if one does not in time.
     pub async fn wait(self) -> Result<Cut, FenceIncomplete> {
         match tokio::time::timeout(self.fence.timeout, self.done).await {
             Ok(Ok(cut)) => Ok(cut),
@@ -248,7 +251,7 @@ impl Completion {
 }
 
 impl Participant {
-    /// The number in the ids of this participant's rows.
+    /// The participant's number in the IDs of its rows.
     pub fn number(&self) -> usize {
         self.number
     }
@@ -261,7 +264,7 @@ impl Participant {
         self.commands.try_recv().ok()
     }
 
-    /// Takes `(epoch, entries cut for it)`.
+    /// Acknowledges pairs of `(epoch, entries cut for it)`.
     fn acknowledge(&self, cuts: impl IntoIterator<Item = (u64, u64)>) {
         self.fence.acknowledge(self.number, cuts);
     }

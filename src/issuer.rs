@@ -1,6 +1,6 @@
-//! Issuers of signed tokens, such as OpenID Connect providers and CI systems: their metadata and public keys,
-//! found by discovery and kept for a while, and whether a token is theirs. What a token has to say beyond its
-//! times, whoever reads it decides.
+//! Issuers of signed tokens, such as OpenID Connect providers and CI systems. Discovers and caches their
+//! metadata and public keys, and verifies that a token is theirs. What the claims other than the times mean
+//! is up to the caller.
 
 use std::{
     net::IpAddr,
@@ -24,12 +24,13 @@ mod token;
 use keys::Keys;
 pub use token::{Claims, SignedToken, TokenError, audiences, check_times};
 
-/// One issuer and what is known of it.
+/// One issuer, and what it has published.
 pub struct Issuer {
-    /// As its metadata and every token of it say it, to the letter.
+    /// Exactly as in its metadata and in each of its tokens.
     url: String,
     known: ArcSwapOption<Published>,
-    /// When it was last asked in vain, or in search of a key. One asks at a time; the others wait for what it gets.
+    /// When it was last requested in vain, or in search of a key. One task requests at a time; the others
+    /// wait for its result.
     asked: Mutex<Option<Instant>>,
 }
 
@@ -41,9 +42,9 @@ pub struct Published {
     since: Instant,
 }
 
-/// Beyond it, what is known is used only while nothing newer can be had.
+/// After this time, what is known is used only while nothing newer can be fetched.
 const FRESH: Duration = Duration::from_secs(3600);
-/// Between two attempts that a stranger's token could cause.
+/// Between two requests that a stranger's token could cause.
 const PAUSE: Duration = Duration::from_secs(5);
 
 impl Issuer {
@@ -51,8 +52,9 @@ impl Issuer {
         Self { url: url.to_owned(), known: ArcSwapOption::empty(), asked: Mutex::default() }
     }
 
-    /// The claims of a token that this issuer has signed. A key that is not known, or does not fit, may have been
-    /// replaced: the issuer is asked again, once in a while. `tls`: how it is reached, in clear text without.
+    /// Returns the claims of a token that this issuer has signed. A key that is unknown or does not fit may
+    /// have been replaced, so the keys are then fetched again, but not more often than `PAUSE`. Without
+    /// `tls`, the issuer is reached in clear text.
     pub async fn verified(
         &self,
         token: &SignedToken<'_>,
@@ -68,7 +70,8 @@ impl Issuer {
         Ok(token.claims.clone())
     }
 
-    /// What the issuer publishes, at most an hour old while it can be asked.
+    /// Returns what the issuer publishes: at most an hour old, or older if it cannot be fetched. The error
+    /// says why there is nothing.
     pub async fn published(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
         let fresh = || self.known.load_full().filter(|known| known.since.elapsed() < FRESH);
         if let Some(known) = fresh() {
@@ -88,11 +91,12 @@ impl Issuer {
                 }
             },
         };
-        // Old keys are better than none: who can say that they were withdrawn?
+        // Old keys are better than none, because nothing shows that they were withdrawn.
         self.known.load_full().ok_or(failed)
     }
 
-    /// What is published now instead of `old`, unless the issuer was asked a moment ago.
+    /// Returns what is published now instead of `old`. Returns `old` if the issuer was just requested or
+    /// fails.
     async fn newer(&self, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
         let mut asked = self.asked.lock().await;
         if let Some(known) = self.known.load_full().filter(|known| !Arc::ptr_eq(known, old)) {
@@ -108,7 +112,7 @@ impl Issuer {
         })
     }
 
-    /// OpenID Connect Discovery 1.0, 4.
+    /// Fetches metadata and keys (OpenID Connect Discovery 1.0, 4).
     async fn ask(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
         let url = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
         let metadata = document(&url, tls).await?;
@@ -119,7 +123,7 @@ impl Issuer {
         Ok(known)
     }
 
-    /// Where its keys are, if the metadata is its own.
+    /// Returns the URL of the keys. Fails if the metadata is another issuer's.
     fn keys_of<'m>(&self, metadata: &'m Value) -> Result<&'m str, String> {
         if metadata["issuer"].as_str() != Some(&self.url) {
             return Err(format!("it is the metadata of another issuer, {}", metadata["issuer"]));
@@ -131,7 +135,8 @@ impl Issuer {
         }
     }
 
-    /// Over TLS as the issuer itself; only an issuer on this machine may do without.
+    /// Whether the endpoint is reached over TLS. Clear text is allowed only on this machine, for an issuer in
+    /// clear text.
     pub fn is_as_safe(&self, endpoint: &str) -> bool {
         let Ok(uri) = endpoint.parse::<Uri>() else { return false };
         match uri.scheme_str() {
@@ -142,7 +147,7 @@ impl Issuer {
     }
 }
 
-/// A host that names this machine: what is said to it needs no TLS.
+/// Whether the host is this machine, so that connections to it need no TLS.
 pub fn is_here(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")

@@ -1,7 +1,7 @@
-//! Counters and histograms, and the text that Prometheus scrapes. Every worker writes a table of its own, so
-//! that no request writes shared memory; a scrape adds the tables up.
+//! Counters and histograms, and their text for Prometheus. Every worker writes its own table, so that no
+//! request writes shared memory. A scrape adds up the tables.
 //!
-//! No label ever holds a token, a user or a path.
+//! No label ever contains a token, a user or a path.
 
 mod budgets;
 mod cell;
@@ -41,7 +41,7 @@ use crate::authz::rules::{Rules, ServiceId};
 /// What a scrape reads: the workers' tables, the store's counters and those of the control runtime.
 pub struct Metrics {
     workers: Mutex<Vec<Arc<worker::Table>>>,
-    /// Keys of every service so far, removed ones included: a counter keeps its labels.
+    /// Keys of all services so far, including removed ones, because a counter keeps its labels.
     services: Mutex<BTreeMap<ServiceId, String>>,
     pub store: Arc<StoreMetrics>,
     /// Lines of the access log that were dropped because its writer fell behind.
@@ -63,11 +63,11 @@ pub struct Metrics {
 /// `[metrics]` of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Report metrics under the names of the release before, too.
+    /// Also report metrics under the names of the previous release.
     pub old_names: bool,
 }
 
-/// Values that are not counted but read at the moment of a scrape.
+/// Values that are not counted but read at each scrape.
 #[derive(Clone, Copy, Debug)]
 pub struct Readings {
     pub tokens: u64,
@@ -77,18 +77,18 @@ pub struct Readings {
     pub cluster: Option<ClusterReading>,
 }
 
-/// This node in its cluster.
+/// The state of this node in its cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct ClusterReading {
-    /// Seconds for which it may still forward.
+    /// Seconds for which the node may still forward.
     pub permitted: u64,
     pub position: u64,
-    /// Members by whether their rules are this node's.
+    /// Members with the same rules as this node, and members with other rules.
     pub same_rules: u64,
     pub other_rules: u64,
-    /// Changes that wait for others.
+    /// Changes that other nodes have yet to acknowledge.
     pub waiting: u64,
-    /// Removals that hold on this node alone, since etcd cannot be written.
+    /// Removals that are in force on this node only, because etcd cannot be written.
     pub unwritten: u64,
 }
 
@@ -111,15 +111,15 @@ impl Metrics {
         })
     }
 
-    /// A new worker's handle. Its table outlives it, so that no counter ever falls.
+    /// Returns a new worker's handle. Its table outlives it, so that no counter ever decreases.
     pub fn worker(&self) -> WorkerMetrics {
         let table = Arc::new(worker::Table::default());
         self.workers.lock().push(Arc::clone(&table));
         WorkerMetrics::new(table)
     }
 
-    /// Remembers the keys of the services, so that one that a reload removes keeps its label. Every scrape
-    /// calls this, and every reload.
+    /// Stores the keys of the services, so that a service that a reload removes keeps its label. Called at
+    /// every scrape and every reload.
     pub fn name_services(&self, rules: &Rules) {
         let mut services = self.services.lock();
         for service in rules.services() {
@@ -127,17 +127,17 @@ impl Metrics {
         }
     }
 
-    /// Sets where scrapes read the state of the upstreams; only the first call counts.
+    /// Sets from where scrapes read the state of the upstreams. Only the first call has an effect.
     pub fn ask_upstreams(&self, upstreams: Arc<dyn UpstreamReadings>) {
         let _ = self.upstreams.set(upstreams);
     }
 
-    /// The state of the upstreams at this moment.
+    /// Returns the current state of the upstreams.
     pub fn upstreams(&self) -> Vec<UpstreamReading> {
         self.upstreams.get().map(|upstreams| upstreams.read()).unwrap_or_default()
     }
 
-    /// Sets where scrapes read the budgets; only the first call counts.
+    /// Sets from where scrapes read the budgets. Only the first call has an effect.
     pub fn ask_budgets(&self, budgets: BudgetReadings) {
         let _ = self.budgets.set(budgets);
     }
@@ -150,8 +150,8 @@ impl Metrics {
         self.old_names.store(settings.old_names, Relaxed);
     }
 
-    /// The text for a scraper. Reads files of `/proc`, and its size grows with the number of services: call
-    /// it on the blocking pool. The error is the encoder's and does not occur with what is encoded here.
+    /// Returns the text for a scraper. It reads files of `/proc`, and its size grows with the number of
+    /// services, so call it on the blocking pool. The encoder's error does not occur with these metrics.
     pub fn encode(self: &Arc<Self>, readings: Readings, format: Format) -> Result<String, fmt::Error> {
         let scrape = Arc::new(collectors::Scrape {
             metrics: self.clone(),

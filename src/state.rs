@@ -1,5 +1,5 @@
-//! What workers read: the snapshot (rules, users, groups, grants, the proxy's settings) and the token
-//! index. Written by one publisher alone, the store's writer thread.
+//! The state that workers read: the snapshot (rules, users, groups, grants, the proxy's settings) and the
+//! token index. Only one publisher writes it, the store's writer thread.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -32,24 +32,25 @@ pub struct Snapshot {
     pub proxy: Arc<ProxySettings>,
 }
 
-/// What workers share; nothing here is written per request.
+/// The state that workers share. Nothing in it is written per request.
 pub struct State {
     snapshot: ArcSwap<Snapshot>,
-    /// Goes up with every published snapshot; a worker compares it with its cached copy's.
+    /// Increases with every published snapshot. A worker compares it with the version of its cached copy.
     version: AtomicU64,
     index: TokenIndex,
     permission: ForwardPermission,
 }
 
-/// Digest to token, lock-free. Digests are uniform, but an imported token's is what somebody wrote: with one
-/// place for many of them, papaya would grow without end. So that they are spread by keys that nobody knows.
+/// A lock-free map from digest to token. Digests are uniform, but an importer may choose an imported token's
+/// digest. If many of them had the same position, papaya's table would grow without end, so a hash with
+/// secret random keys spreads them.
 pub struct TokenIndex {
     tokens: papaya::HashMap<Digest, Token, RandomState>,
     hash: RandomState,
     imported: AtomicU64,
 }
 
-/// So many tokens are put in order before they go into a new index.
+/// How many tokens are sorted at a time before they go into a new index.
 const BATCH: usize = 1 << 15;
 
 impl State {
@@ -66,7 +67,7 @@ impl State {
         self.snapshot.load_full()
     }
 
-    /// Cheap to ask on every request: a load of a line that is written only by changes.
+    /// Returns the version. Cheap enough for every request: it loads a cache line that only changes write.
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
@@ -80,7 +81,7 @@ impl State {
         &self.permission
     }
 
-    /// For the publisher alone: the snapshot first becomes visible, then the version.
+    /// Publishes a snapshot: it becomes visible first, then its version. Only for the publisher.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
         self.version.fetch_add(1, Ordering::Release);
@@ -88,20 +89,20 @@ impl State {
 }
 
 impl TokenIndex {
-    /// Runs `read` with the token of this digest. Not across an await: the guard inside stalls
-    /// reclamation.
+    /// Runs `read` with the token of this digest. Never keep the guard inside across an await, because it
+    /// stalls reclamation.
     pub fn with<R>(&self, digest: &Digest, read: impl FnOnce(Option<&Token>) -> R) -> R {
         let guard = self.tokens.guard();
         read(self.tokens.get(digest, &guard))
     }
 
-    /// For the publisher alone: many at once, by what `fill` does with the call it is given; about so
-    /// many, for which room is made first, so that filling a new index moves nothing.
+    /// Inserts every token that `fill` passes to its argument. Reserves space for `about` tokens first, so
+    /// that filling a new index moves none. Only for the publisher.
     pub fn fill<R>(&self, about: usize, fill: impl FnOnce(&mut dyn FnMut(Digest, Token)) -> R) -> R {
         let tokens = self.tokens.pin();
         tokens.reserve(about);
         let mask = about.next_power_of_two() as u64 - 1;
-        // In the order of their places, as the processor's caches like them best.
+        // In the order of their positions, which suits the processor's caches best.
         let insert = |batch: &mut Vec<(Digest, Token)>| {
             batch.sort_by_cached_key(|(digest, _)| self.hash.hash_one(digest) & mask);
             for (digest, token) in batch.drain(..) {
@@ -119,24 +120,24 @@ impl TokenIndex {
         filled
     }
 
-    /// For the publisher alone.
+    /// Only for the publisher.
     pub fn put(&self, digest: Digest, token: Token) {
         self.tokens.pin().insert(digest, token);
     }
 
-    /// For the publisher alone.
+    /// Only for the publisher.
     pub fn remove(&self, digest: &Digest) {
         self.tokens.pin().remove(digest);
     }
 
-    /// The digests of the tokens that fit. Looks at every token.
+    /// Returns the digests of the tokens for which `fits` is true. Visits every token.
     pub fn find(&self, fits: impl Fn(&Token) -> bool) -> Vec<Digest> {
         let tokens = self.tokens.pin();
         tokens.iter().filter(|(_, token)| fits(token)).map(|(digest, _)| *digest).collect()
     }
 
-    /// How many imported tokens there are; while none, a text that is not of our form is refused
-    /// before look-up.
+    /// Returns the number of imported tokens. While there are none, a text that is not in permgate's form is
+    /// refused without a lookup.
     pub fn imported(&self) -> u64 {
         self.imported.load(Ordering::Acquire)
     }
@@ -181,7 +182,7 @@ mod tests {
             end: TokenEnd::None,
             allow_ips: Box::default(),
         };
-        // Two bytes differ, at any place: more digests than papaya tries places for one.
+        // Two bytes differ, at any offset: more digests than papaya probes positions for one.
         for at in (0..31).step_by(3) {
             let index = TokenIndex::default();
             let digests = (0..1_000_u16).map(|number| {

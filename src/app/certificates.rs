@@ -1,5 +1,5 @@
-//! The listeners' certificates while they serve: replaced with the configuration and when their
-//! files change, told of before they expire, as is the one that is shown to etcd.
+//! The listeners' certificates while serving: replaced by a reload or when their files change, and reported
+//! before they expire. The client certificate for etcd is only reported.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -12,18 +12,18 @@ use crate::{
     net::tls::{Certificates, Expiry, Replacement, Settings, TlsError},
 };
 
-/// What both listeners show; `None`: plain text.
+/// The certificates of both listeners; `None`: plain text.
 pub struct ActiveCertificates {
     pub proxy: Option<Certificates>,
     pub admin: Option<Certificates>,
-    /// Read anew at each connection there.
+    /// The client certificate for etcd, which is read again at each connection.
     etcd: Option<PathBuf>,
     metrics: Arc<Metrics>,
-    /// The certificates whose end was told of, and when it was told last.
+    /// The last reported state of each certificate, and when it was reported.
     reported: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
 }
 
-/// Read, and not shown yet.
+/// Certificates that were read and are not in use yet.
 pub struct PendingCertificates {
     proxy: Option<Certificates>,
     admin: Option<Certificates>,
@@ -38,7 +38,7 @@ enum CertificateState {
 
 const DAY_MS: i64 = 86_400_000;
 
-/// Whoever renews certificates by hand needs a while.
+/// Long enough to renew certificates by hand.
 const WARN_MS: i64 = 14 * DAY_MS;
 
 impl ActiveCertificates {
@@ -51,14 +51,15 @@ impl ActiveCertificates {
         Ok(shown)
     }
 
-    /// The key that a reload cannot switch on or off.
+    /// Returns the TLS setting that `config` would switch on or off, which a reload cannot do.
     pub fn unreloadable_change(&self, config: &Config) -> Option<&'static str> {
         [("server.tls", &self.proxy, &config.server.tls), ("admin.tls", &self.admin, &config.admin.tls)]
             .into_iter()
             .find_map(|(key, shown, next)| (shown.is_some() == next.pairs.is_empty()).then_some(key))
     }
 
-    /// For handshakes from now on. Whoever calls it has the requests cut whose connections are withdrawn.
+    /// Uses these certificates for new handshakes. The caller must cut the requests on connections that are
+    /// withdrawn.
     pub fn show(&self, next: &PendingCertificates) -> Replacement {
         let replace = |shown: &Option<Certificates>, next: &Option<Certificates>| {
             let both = shown.as_ref().zip(next.as_ref());
@@ -72,7 +73,7 @@ impl ActiveCertificates {
         replaced
     }
 
-    /// Warns of certificates that end soon, once a day, and keeps the gauges.
+    /// Logs certificates that expire soon or have expired, once a day, and updates the gauges.
     pub fn report_expiry(&self, now: Timestamp) {
         let shown = [&self.proxy, &self.admin].into_iter().flatten();
         let mut ends = Vec::new();
@@ -106,7 +107,7 @@ impl ActiveCertificates {
 }
 
 impl PendingCertificates {
-    /// Reads what is to be shown next; the key is the one that is at fault.
+    /// Reads the certificates to use next. The error names the key at fault.
     pub fn read(server: &Settings, admin: &Settings) -> Result<Self, (&'static str, Box<TlsError>)> {
         Ok(Self {
             proxy: load(server).map_err(|error| ("server.tls", error.into()))?,

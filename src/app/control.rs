@@ -1,4 +1,4 @@
-//! The control thread: admin listener, signals, flushes, and the end.
+//! The control thread: admin listener, signals, periodic work, and shutdown.
 
 use std::{
     io,
@@ -36,49 +36,49 @@ use crate::{
     store::{Actor, Store, Who, model::AuditEvent},
 };
 
-/// Last uses go to the store this often (domain.md, "Last used").
+/// How often last uses are written to the store.
 const FLUSH_USES: Duration = Duration::from_secs(30);
 
-/// Audited refusals go to the store this often.
+/// How often audited refusals are written to the store.
 const RECORD_REFUSALS: Duration = Duration::from_secs(5);
 
-/// So often it is asked whether keys of assertions have to be made or retired.
+/// How often to check whether assertion keys must be created or retired.
 const ROTATE_KEYS: Duration = Duration::from_secs(1);
 
-/// So often it is asked whether a certificate is about to expire.
+/// How often to check whether a certificate is about to expire.
 const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(3600);
 
-/// How long a node that stops tries to tell the others.
+/// How long a node that stops tries to notify the other nodes.
 const LEAVE: Duration = Duration::from_secs(3);
 
-/// What is left for answers of the admin listener once everything else has ended.
+/// How long the admin listener may still respond when everything else has ended.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
-/// By how much lists, hashing and files step back; they have a tenth of a busy processor all the same.
+/// The nice value of threads for lists, hashing and files. They still get a tenth of a busy processor.
 const NICE: i32 = 10;
 
-/// From outside the thread.
+/// A request from outside the thread.
 pub enum Request {
     Stop,
 }
 
-/// All that goes into the control thread.
+/// Everything that the control thread needs.
 pub struct Control {
     pub listeners: Vec<Listener>,
     pub signals: Signals,
-    /// What the supervisor is told once all listen.
+    /// The status for the supervisor when every listener accepts.
     pub status: String,
     pub supervisor: Supervisor,
     pub watchdog: Option<Watchdog>,
     pub drain_time: Duration,
     pub ready: Arc<AtomicBool>,
-    /// Of the certificates' files.
+    /// Changes of the certificate files.
     pub changes: FileChanges,
     pub context: admin::Context,
-    /// Answer `/metrics` alone.
+    /// Listeners that serve only `/metrics`.
     pub metrics_listeners: Vec<Listener>,
     pub store: Store,
-    /// Why this node can no longer take part in its cluster.
+    /// Reports why this node can no longer take part in its cluster.
     pub cluster_ended: Option<watch::Receiver<Option<String>>>,
     pub state: Arc<State>,
     pub fence: Arc<Fence>,
@@ -86,7 +86,7 @@ pub struct Control {
     pub upstreams: Arc<Upstreams>,
     pub refusals: Refusals,
     pub reloader: Arc<Reloader>,
-    /// Of the admin listener.
+    /// The admin listener's budgets.
     pub budgets: Arc<Budgets>,
     pub workers: Vec<JoinHandle<()>>,
     pub worker_exits: mpsc::UnboundedReceiver<Exit>,
@@ -94,33 +94,33 @@ pub struct Control {
     pub requests: mpsc::UnboundedReceiver<Request>,
 }
 
-/// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2; silent when they are ignored.
+/// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. `None`: signals are ignored.
 struct SignalStreams(Option<[Signal; 5]>);
 
 enum SignalCommand {
     Stop,
     Reload,
     ReopenLogs,
-    /// By default SIGUSR2 would end the process; nothing else becomes of it.
+    /// SIGUSR2, which would end the process by default. It is caught and does nothing.
     Nothing,
 }
 
 pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
-    // What callers may make large runs on threads that tokio spawns, and leaves the processor to requests and to
-    // changes.
+    // Work whose size callers determine runs on threads that tokio spawns. Their lower priority leaves the
+    // processor to requests and to changes.
     let step_back = || {
         let _ = rustix::process::setpriority_process(None, NICE);
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(step_back).build()?;
-    // Before anybody is told that it serves: from then on no signal ends it unheard.
+    // Before the gateway reports that it is ready: from then on it handles every signal.
     let signals = {
         let _entered = runtime.enter();
         SignalStreams::listen(control.signals)?
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let outcome = LocalSet::new().block_on(&runtime, control.run(signals));
-        // A name look-up or another blocking call may still hang; nothing waits for it.
+        // A name lookup or another blocking call may still hang. Nothing waits for it.
         runtime.shutdown_background();
         outcome
     })
@@ -162,7 +162,7 @@ impl Control {
         outcome
     }
 
-    /// Until the end is asked for or cannot be avoided.
+    /// Runs until the gateway is asked to stop or cannot go on.
     async fn run_until_stopped(&mut self, signals: &mut SignalStreams) -> Outcome {
         let mut flush = tokio::time::interval(FLUSH_USES);
         let mut record = tokio::time::interval(RECORD_REFUSALS);
@@ -185,10 +185,11 @@ impl Control {
                     tokio::time::sleep(LAST_ANSWERS).await;
                     return Outcome::Failed("a worker has not applied a change".to_owned());
                 }
-                // No test without a hook in the writer provokes it: its engine's panics are errors.
+                // No test can provoke this without a hook in the writer, because its engine's panics become
+                // errors.
                 () = &mut writer_ended => {
                     let outcome = self.fail("the store's writer thread has died".to_owned()).await;
-                    // The 503s of those who wait for it go out first.
+                    // The 503s of waiting callers go out first.
                     tokio::time::sleep(LAST_ANSWERS).await;
                     return outcome;
                 }
@@ -206,8 +207,9 @@ impl Control {
                 request = self.requests.recv() => match request {
                     Some(Request::Stop) | None => return Outcome::Drained,
                 },
-                // A disk that hangs must not keep this loop from hearing of signals and of workers.
-                // In this loop, so that it is alive that the sign tells of.
+                // Work on the store is spawned, so that a disk that hangs does not keep this loop from
+                // signals and workers. The watchdog is notified in this loop, so that it also shows that the
+                // loop is alive.
                 () = due(self.watchdog.as_ref()) => {
                     if let Some(watchdog) = &mut self.watchdog {
                         watchdog.beat();
@@ -235,7 +237,7 @@ impl Control {
         Outcome::Failed(why)
     }
 
-    /// SIGHUP: what becomes of it is told in our own log.
+    /// Handles SIGHUP. The outcome is logged.
     fn reload(&self) {
         let reloader = self.reloader.clone();
         reloader.reopen_logs();
@@ -248,7 +250,8 @@ impl Control {
         });
     }
 
-    /// Not ready, no new connections, then the end of what is under way; a second signal hurries.
+    /// Drains the workers: not ready, no new connections, then the end of requests in progress. A second
+    /// signal ends the drain at once.
     async fn drain_workers(&mut self, signals: &mut SignalStreams) {
         self.ready.store(false, Ordering::Release);
         tracing::info!(seconds = self.drain_time.as_secs(), "draining");
@@ -269,14 +272,14 @@ impl Control {
             }
         }
         for worker in self.workers.drain(..) {
-            // Its end was told already, a panic too.
+            // The worker's end was already reported, even if it was a panic.
             let _ = worker.join();
         }
     }
 
     fn flush_uses(&self) -> impl Future<Output = ()> + use<> {
         let store = self.store.clone();
-        // A store that takes no changes leaves them where the admin listener finds them.
+        // If the store takes no changes, the uses stay in memory, where the admin listener finds them.
         let writable = store.writable().is_ok();
         let uses = if writable { self.uses.take(&self.state.snapshot().rules) } else { Vec::new() };
         async move {
@@ -329,7 +332,7 @@ impl SignalStreams {
     }
 }
 
-/// Never, for a gateway that is alone.
+/// Returns why this node can no longer take part in its cluster. Never returns without a cluster.
 async fn ended(cluster: &mut Option<watch::Receiver<Option<String>>>) -> String {
     if let Some(cluster) = cluster
         && let Ok(why) = cluster.wait_for(Option::is_some).await
@@ -340,7 +343,7 @@ async fn ended(cluster: &mut Option<watch::Receiver<Option<String>>>) -> String 
     std::future::pending().await
 }
 
-/// Never, where nobody watches.
+/// Never returns without a watchdog.
 async fn due(watchdog: Option<&Watchdog>) {
     match watchdog {
         Some(watchdog) => watchdog.due().await,
@@ -348,7 +351,7 @@ async fn due(watchdog: Option<&Watchdog>) {
     }
 }
 
-/// The event of refusals that are told together; the store gives it its place in the chain.
+/// Returns the audit event for refusals that are recorded together. The store sets its place in the chain.
 fn audited(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
     let AuditSample { at, reason, token, client, service, request_id } = &event.sample;
     let service =

@@ -1,4 +1,4 @@
-//! Tokens that were exchanged by a rule end with it.
+//! Ends exchanged tokens together with the rule that issued them.
 
 use crate::{
     authz::time::Timestamp,
@@ -7,8 +7,9 @@ use crate::{
     store::{Actor, ChangeError, Store, Who, model::RevokeReason},
 };
 
-/// Before anything is served: the rules may have changed while nobody ran. What cannot be ended now ends
-/// within the hour. Returns what lives on, as [`end_orphans`] does.
+/// Runs [`end_orphans`] before anything is served, because the rules may have changed while no process ran.
+/// Tokens that cannot be revoked now expire within the hour. Returns the tokens that live on, as
+/// [`end_orphans`] does.
 pub fn end_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timestamp)> {
     let ended = std::thread::scope(|scope| {
         let work = || {
@@ -26,12 +27,12 @@ pub fn end_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timest
     Vec::new()
 }
 
-/// Revokes exchanged tokens whose rule is gone, or is not what it was. Called once the rules are in force:
-/// from then on none is given by the old ones. In the store's words a rule is the author of its tokens: returns
-/// that and the end of each token that lives on.
+/// Revokes exchanged tokens whose rule was removed or changed. Call this when the rules are in force, so that
+/// the old ones issue no more tokens. A token's author in the store is its rule: returns the author and the
+/// expiry of each token that lives on.
 pub async fn end_orphans(store: &Store, state: &State) -> Result<Vec<(String, Timestamp)>, ChangeError> {
     let rules: Vec<String> = state.snapshot().proxy.exchange.iter().map(|rule| rule.author()).collect();
-    // No exchanged token is without an end, and few others have one so near.
+    // Every exchanged token expires, and few other tokens expire as soon.
     let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
     let latest = now.plus_seconds(i64::try_from(ExchangeRule::LONGEST.as_secs()).unwrap_or(i64::MAX));
     let near = state.index().find(|token| token.expires_at.is_some_and(|end| end > now && end <= latest));

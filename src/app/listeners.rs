@@ -1,4 +1,4 @@
-//! The sockets of a configuration: bound here, or passed by a supervisor.
+//! The listening sockets of a configuration: bound here, or passed by a supervisor.
 
 use std::{fmt, io};
 
@@ -9,21 +9,22 @@ use crate::{
     net::{Address, Bound, InheritError, Inherited, Listener, bind, bind_with_mode, tls::Certificates},
 };
 
-/// Where a gateway listens, with its real port.
+/// An address at which the gateway listens, with its actual port.
 #[derive(Clone, Debug)]
 pub struct LocalAddr {
     pub address: Address,
-    /// TLS ends here.
+    /// Whether TLS ends here.
     pub secure: bool,
 }
 
-/// An address that belongs to this process, and whether TLS ends there.
+/// An address that this process has bound, and whether TLS ends there.
 pub(super) struct BoundListener {
     bound: Bound,
     secure: bool,
 }
 
-/// What was passed to this process. A gateway inside of somebody else's takes nothing.
+/// Returns the sockets that were passed to this process. An embedded gateway takes none, unless its
+/// configuration names one.
 pub(super) fn inherited_sockets(config: &Config, signals: Signals) -> Result<Inherited, InheritError> {
     let named =
         |listen: &[Listen]| listen.iter().any(|listen| matches!(listen.address, Address::Inherited(_)));
@@ -68,7 +69,7 @@ pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Boun
     Ok(all)
 }
 
-/// The listener for scrapers alone.
+/// Binds the listener that serves only metrics, if there is one.
 pub(super) fn metrics(admin: &Admin) -> Result<Option<BoundListener>, StartError> {
     let MetricsAccess::Apart(address) = &admin.metrics else { return Ok(None) };
     Ok(Some(BoundListener { bound: bind(address)?, secure: false }))
@@ -77,7 +78,7 @@ pub(super) fn metrics(admin: &Admin) -> Result<Option<BoundListener>, StartError
 pub(super) fn places(doors: &[BoundListener]) -> Result<Vec<LocalAddr>, StartError> {
     let place = |door: &BoundListener| {
         let address = door.bound.local()?;
-        // What systemd passes may be a unix socket.
+        // The socket that systemd passes may be a unix socket.
         let secure = door.secure && matches!(address, Address::Tcp(_));
         Ok(LocalAddr { address, secure })
     };
@@ -92,7 +93,7 @@ impl BoundListener {
 }
 
 impl LocalAddr {
-    /// As a browser or `--admin` takes it.
+    /// Returns the address in the form that a browser or `--admin` accepts.
     pub fn url(&self) -> String {
         match (&self.address, self.secure) {
             (Address::Tcp(address), false) => format!("http://{address}"),
@@ -108,7 +109,7 @@ impl fmt::Display for LocalAddr {
     }
 }
 
-/// The addresses among these that other machines may reach.
+/// Returns the addresses that other machines may reach.
 fn remote(passed: &[Bound]) -> Result<impl Iterator<Item = Address> + use<>, StartError> {
     let locals = passed.iter().map(Bound::local).collect::<io::Result<Vec<_>>>();
     let locals = locals.map_err(StartError::Listener)?;

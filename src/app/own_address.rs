@@ -1,5 +1,5 @@
-//! An upstream that is this gateway itself is refused: requests would go round until nothing is left, and on
-//! the unix socket of the admin listener a stranger's request would come from the operator's own process.
+//! Refuses an upstream that is this gateway itself. Requests would loop until a resource is used up, and on
+//! the admin listener's unix socket an outside request would come from the operator's own process.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use crate::{
     settings::{Host, UpstreamSettings, UpstreamUrl},
 };
 
-/// Where this gateway listens, on every listener.
+/// The addresses of all listeners of this gateway.
 #[derive(Clone, Debug, Default)]
 pub(super) struct OwnAddresses(Vec<Address>);
 
-/// A url that leads back.
+/// An upstream URL that leads back to this gateway.
 #[derive(Debug, thiserror::Error)]
 #[error("upstream.{upstream}: {url} is where this gateway listens itself: name the service behind it")]
 pub struct OwnUpstream {
@@ -32,7 +32,8 @@ impl OwnAddresses {
         Self(places.map(|place| place.address.clone()).collect())
     }
 
-    /// Looks up the names that have the port of a listener, so it may block.
+    /// Fails if an upstream leads back here. May block, because it resolves names that have a listener's
+    /// port.
     pub fn check<'a>(
         &self,
         upstreams: impl Iterator<Item = &'a Arc<UpstreamSettings>>,
@@ -52,7 +53,7 @@ impl OwnAddresses {
                 Address::Tcp(_) | Address::Inherited(_) => false,
             }),
             Host::Address(address) => self.listens_at((*address, url.port()).into()),
-            // A name that leads nowhere is the health check's to report.
+            // A name that cannot be resolved is reported by the health check.
             Host::Name(name) if self.has_port(url.port()) => {
                 let found = (&**name, url.port()).to_socket_addrs().into_iter().flatten();
                 found.into_iter().any(|address| self.listens_at(address))
@@ -74,12 +75,12 @@ impl OwnAddresses {
     }
 }
 
-/// Whether who connects to `ip` reaches a listener at `own`.
+/// Whether a client that connects to `ip` reaches a listener at `own`.
 fn is_reached(own: IpAddr, ip: IpAddr) -> bool {
     if own == ip {
         return true;
     }
-    // The kernel takes it for this machine.
+    // The kernel connects to this machine.
     if ip.is_unspecified() {
         return own.is_loopback() || own.is_unspecified();
     }
@@ -87,12 +88,12 @@ fn is_reached(own: IpAddr, ip: IpAddr) -> bool {
     own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()) && is_of_this_machine(ip)
 }
 
-/// Only a machine's own addresses can be bound.
+/// Tries to bind the address, which works only for the machine's own addresses.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
-/// By whatever path, through whatever links.
+/// Whether both paths lead to the same file, also through links.
 fn is_same_file(own: &Path, other: &Path) -> bool {
     let file = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     own == other || file(own).is_some_and(|own| file(other) == Some(own))

@@ -1,4 +1,4 @@
-//! The reload: the whole file or nothing, and the fence before the answer.
+//! The reload: applies the whole file or nothing, and passes the fence before it answers.
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -25,10 +25,10 @@ use crate::{
     store::{Actor, ChangeError, Store, Who},
 };
 
-/// What a reload replaces, and what it is held against.
+/// What a reload replaces, and what it is checked against.
 pub struct Reloader {
     pub file: PathBuf,
-    /// What was read last and is in force; one reload at a time.
+    /// The configuration in force. Its lock admits one reload at a time.
     pub present: AsyncMutex<Config>,
     pub text: Mutex<String>,
     pub store: Store,
@@ -41,18 +41,18 @@ pub struct Reloader {
     pub watch: Watch,
     pub supervisor: Supervisor,
     pub keyring: Arc<Keyring>,
-    /// Of the proxy and of the admin listener.
+    /// The proxy's and the admin listener's.
     pub budgets: [Arc<Budgets>; 2],
     pub own: OwnAddresses,
 }
 
 impl Reloader {
-    /// Before the next line: the access log's file may have been moved away.
+    /// Reopens the access log before its next line, because its file may have been moved away.
     pub fn reopen_logs(&self) {
         self.log.reopen();
     }
 
-    /// Reads the file again and answers when every worker decides by it.
+    /// Reads the file again, and returns when every worker decides by it.
     pub async fn reload(&self, actor: Actor) -> Result<Cut, ReloadError> {
         let mut present = self.present.lock().await;
         self.supervisor.reloading();
@@ -85,12 +85,12 @@ impl Reloader {
         if let Ok(Err(error)) = checked {
             return Err(self.refused(error.to_string()));
         }
-        // Read before anything changes, shown only once the rules are accepted.
+        // Read before anything changes, used only when the rules are accepted.
         let certificates = self
             .read_certificates(&next)
             .await
             .map_err(|(key, error)| self.refused(format!("{key}: {error}")))?;
-        // Keys come before the rules that want them, and go back when those are not accepted.
+        // Keys are created before the rules that need them, and restored if the rules are not accepted.
         let keys = self.keyring.present();
         if let Some(assertion) = next.assertion.clone() {
             self.tend(assertion).await.map_err(|error| self.refused(chain(&error)))?;
@@ -118,18 +118,18 @@ impl Reloader {
         let limits = next.budget_limits(Machine::raised());
         proxy.set(&limits);
         admin.set(&limits.of_admin());
-        // Workers that have ended meanwhile need none.
+        // Workers that have ended need no limits.
         let _ = self.limits.send(next.server.limits.clone());
         *self.text.lock() = next.shown();
         *present = next;
-        // The configuration is in force; what its rules gave before must have ended, too.
+        // The configuration is in force. The tokens of the old rules must have ended, too.
         ended.map_err(ReloadError::Change)?;
         let withdrawn = withdrawn.map_err(|_| ReloadError::Change(ChangeError::FenceIncomplete))?;
         Ok(Cut(cut.0 + withdrawn.0))
     }
 
-    /// Shows the certificates from now on, and cuts what came by connections of clients that would have to show
-    /// something else.
+    /// Uses the certificates from now on. If the requirements for client certificates have changed, cuts the
+    /// requests on connections made under the old ones.
     async fn show(&self, certificates: &PendingCertificates) -> Result<Cut, FenceIncomplete> {
         match self.certificates.show(certificates) {
             Replacement::Nothing => Ok(Cut(0)),
@@ -144,7 +144,7 @@ impl Reloader {
         }
     }
 
-    /// Makes, publishes and retires keys of assertions as their time comes.
+    /// Creates, publishes and retires assertion keys when they are due.
     pub async fn rotate_keys(&self) {
         if !self.keyring.is_due(SystemTime::now().into()) {
             return;
@@ -156,14 +156,14 @@ impl Reloader {
         }
     }
 
-    /// Off the thread: the disk may hang.
+    /// Runs on a blocking thread, because the disk may hang.
     async fn tend(&self, assertion: assertion::Settings) -> Result<(), KeyringError> {
         let keyring = self.keyring.clone();
         let tended = tokio::task::spawn_blocking(move || keyring.tend(&assertion, SystemTime::now().into()));
         tended.await.unwrap_or(Err(KeyringError::Interrupted))
     }
 
-    /// The certificates' files may have changed: they are read again, the last good ones stay.
+    /// Reads the certificate files again, because they may have changed. On an error the present ones stay.
     pub async fn refresh_certificates(&self) {
         let mut present = self.present.lock().await;
         match self.read_certificates(&present).await {
@@ -181,7 +181,8 @@ impl Reloader {
         self.follow(&present);
     }
 
-    /// What is shown to upstreams and expected of them; of the configuration, the text that is in force.
+    /// Refreshes the client certificates and authorities for upstreams. Parses the text in force, so that
+    /// only the files can differ.
     async fn refresh_upstreams(&self, present: &mut Config) {
         if upstream_files(present).next().is_none() {
             return;
@@ -212,12 +213,12 @@ impl Reloader {
         *present = next;
     }
 
-    /// Time has passed: a certificate may be about to expire.
+    /// Reports certificates that are about to expire.
     pub fn tell_of_certificates(&self) {
         self.certificates.report_expiry(SystemTime::now().into());
     }
 
-    /// What both listeners are to show next; the key is the one that is at fault.
+    /// Reads the certificates to use next. The error names the key at fault.
     async fn read_certificates(
         &self,
         config: &Config,
@@ -238,13 +239,13 @@ impl Reloader {
     }
 }
 
-/// What takes a restart, where the file sets it.
+/// Returns the error for a setting that takes a restart, at its place in the file.
 fn refused_at(key: &str, next: &Config, message: String) -> ReloadError {
     let problem = next.problem_of(key, message, "stop permgate and start it again");
     ReloadError::Invalid(configuration_errors(&Errors(vec![problem])))
 }
 
-/// Everything that is read again when it changes.
+/// Returns every file that is read again when it changes.
 pub fn certificate_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     config.server.tls.files().chain(config.admin.tls.files()).chain(upstream_files(config))
 }
@@ -254,7 +255,7 @@ fn upstream_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     upstreams.filter_map(|upstream| upstream.tls.as_ref()).flat_map(UpstreamTls::files)
 }
 
-/// The admin listener's view of the one reloader.
+/// The admin listener's handle of the reloader.
 #[derive(Clone)]
 pub struct Shared(pub Arc<Reloader>);
 
@@ -284,7 +285,8 @@ impl Configuration for Shared {
     }
 }
 
-/// Off the thread that revocations need: files may be large, and disks slow.
+/// Runs the work on a blocking thread, not on the one that revocations need: files may be large, and disks
+/// slow.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|_| "it was interrupted".to_owned())
 }

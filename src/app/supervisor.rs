@@ -1,5 +1,5 @@
-//! What the service manager is told, as sd_notify(3) has it: ready, reloading, stopping, a line of
-//! status, and that every thread is alive. Silent where nobody listens.
+//! Notifications to the service manager, as in sd_notify(3): ready, reloading, stopping, a status line and
+//! the watchdog. Sends nothing if there is no service manager.
 
 use std::{
     future::pending,
@@ -15,36 +15,36 @@ use sd_notify::NotifyState;
 use super::Signals;
 use crate::net::Clock;
 
-/// The service manager, or nobody.
+/// The service manager, if there is one.
 #[derive(Clone, Copy)]
 pub struct Supervisor {
     heard: bool,
 }
 
-/// A worker's sign of life: it moves while the worker's tasks run and its ticker ticks.
+/// A worker's heartbeat. It counts while the worker's tasks run and its ticker ticks.
 #[derive(Clone)]
 pub struct Heartbeat {
     beats: Arc<AtomicU64>,
     every: Duration,
 }
 
-/// Tells the supervisor that all is well, as long as every worker's heartbeat goes on.
+/// Notifies the supervisor's watchdog, as long as every worker's heartbeat advances.
 pub struct Watchdog {
     supervisor: Supervisor,
-    /// Without a sign for this long, the supervisor ends the process.
+    /// The supervisor ends the process after this long without a notification.
     limit: Duration,
     heartbeats: Vec<(Heartbeat, u64)>,
     late: bool,
 }
 
-/// Signs of life of a worker within the time after which the supervisor would end the process.
+/// Heartbeats of a worker during the watchdog's limit.
 const BEATS: u32 = 8;
 
-/// A deadline of this length leaves the ticker as slow as it is.
+/// A deadline of this length does not make the ticker faster.
 const GENTLE: Duration = Duration::from_millis(400);
 
 impl Supervisor {
-    /// Only a process that heeds signals is a service of its own.
+    /// Only a process that handles signals is a service of its own, and notifies.
     pub fn of(signals: Signals) -> Self {
         Self { heard: signals == Signals::Heeded && std::env::var_os("NOTIFY_SOCKET").is_some() }
     }
@@ -72,25 +72,25 @@ impl Supervisor {
 }
 
 impl Watchdog {
-    /// `None`: nobody asks for signs of life.
+    /// Returns `None` if the supervisor has no watchdog for this process.
     pub fn new(supervisor: Supervisor) -> Option<Self> {
         let limit = sd_notify::watchdog_enabled().filter(|limit| supervisor.heard && !limit.is_zero())?;
         Some(Self { supervisor, limit, heartbeats: Vec::new(), late: false })
     }
 
-    /// For one more worker, which [`Heartbeat::keep`]s it.
+    /// Returns a heartbeat for one more worker, which must run [`Heartbeat::keep`].
     pub fn heartbeat(&mut self) -> Heartbeat {
         let heartbeat = Heartbeat { beats: Arc::default(), every: self.limit / BEATS };
         self.heartbeats.push((heartbeat.clone(), 0));
         heartbeat
     }
 
-    /// Ends when the next sign of life is due, or the next look at who is late.
+    /// Waits until the next notification is due, or the next check while a worker is late.
     pub async fn due(&self) {
         tokio::time::sleep(if self.late { self.limit / BEATS } else { self.limit / 2 }).await;
     }
 
-    /// Gives the sign if every worker has given one since the last time.
+    /// Notifies the supervisor if every worker's heartbeat has advanced since the last notification.
     pub fn beat(&mut self) {
         if self.all_alive() {
             self.supervisor.notify(&[NotifyState::Watchdog]);
@@ -114,8 +114,8 @@ impl Watchdog {
 }
 
 impl Heartbeat {
-    /// On the worker's own thread: the runtime's timer, then a tick of the worker's own clock, which
-    /// otherwise rests while the worker is idle.
+    /// Runs on the worker's own thread. Each beat takes the runtime's timer, then a tick of the worker's
+    /// clock, which otherwise rests while the worker is idle.
     pub async fn keep(self, clock: Clock) {
         loop {
             tokio::time::sleep(self.every).await;
@@ -129,7 +129,7 @@ impl Heartbeat {
     }
 }
 
-/// A status is one line.
+/// Makes one line of a status.
 fn line(status: &str) -> String {
     status.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -172,7 +172,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             let before = heartbeat.count();
-            // What a handler that never comes back does to its thread.
+            // Blocks the thread, like a handler that never returns.
             std::thread::sleep(every * 20);
             assert_eq!(heartbeat.count(), before);
         });

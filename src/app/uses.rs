@@ -1,4 +1,4 @@
-//! Uses and refusals of tokens on the admin listener, told in the same way as the workers' own.
+//! Records uses and refusals of tokens on the admin listener in the same way as the workers do.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -13,7 +13,7 @@ use crate::{
     store::model::LastUsed,
 };
 
-/// Lends the proxy's tables to the admin listener, which does not know the proxy.
+/// Gives the admin listener access to the proxy's tables, because `admin` does not depend on `proxy`.
 pub struct AdminUses {
     pub all: Arc<LastUsedTables>,
     pub own: Arc<LastUsedTable>,

@@ -1,5 +1,5 @@
-//! Tells when files may have changed. Their directories are watched, since files are replaced by
-//! renaming and by turning symlinks elsewhere; who is told reads them anew and compares.
+//! Reports when files may have changed. Their directories are watched, because files are replaced by renaming
+//! and by changing symlinks. The receiver reads the files again and compares.
 
 use std::{
     collections::HashSet,
@@ -15,24 +15,24 @@ use notify::{
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
-/// What is watched. Without a file there is no watcher.
+/// The watched files. Without a file there is no watcher.
 pub struct Watch {
     watcher: Mutex<Option<(RecommendedWatcher, HashSet<PathBuf>)>>,
     files: Arc<Mutex<HashSet<PathBuf>>>,
     sender: mpsc::UnboundedSender<()>,
 }
 
-/// Where changes are heard of.
+/// The receiver of changes.
 pub struct FileChanges {
     events: mpsc::UnboundedReceiver<()>,
     first: Option<Instant>,
     due: Option<Instant>,
 }
 
-/// A certificate and its key are written one after the other.
+/// A certificate and its key are written one after the other, so a change is reported after this pause.
 const QUIET: Duration = Duration::from_millis(500);
 
-/// Where something is written all the time, it is never quiet.
+/// A change is reported after this long, even if files are written all the time.
 const LONGEST: Duration = Duration::from_secs(3);
 
 pub fn watch() -> (Watch, FileChanges) {
@@ -42,7 +42,7 @@ pub fn watch() -> (Watch, FileChanges) {
 }
 
 impl Watch {
-    /// From now on these files and no others.
+    /// Watches these files from now on, and no others.
     pub fn follow<'a>(&self, files: impl Iterator<Item = &'a PathBuf>) {
         let files: HashSet<PathBuf> = files.cloned().collect();
         let directories: HashSet<PathBuf> = files.iter().flat_map(|file| directories(file)).collect();
@@ -63,7 +63,7 @@ impl Watch {
             none => none.insert((self.watcher()?, HashSet::new())),
         };
         for gone in present.difference(&wanted) {
-            // It may be gone from the disk, too.
+            // The directory may be gone from the disk, too.
             let _ = watcher.unwatch(gone);
         }
         present.retain(|directory| wanted.contains(directory));
@@ -79,7 +79,7 @@ impl Watch {
     fn watcher(&self) -> notify::Result<RecommendedWatcher> {
         let (files, sender) = (self.files.clone(), self.sender.clone());
         notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // What went wrong may hide a change.
+            // An error may hide a change.
             if event.map_or(true, |event| matters(&event, &files)) {
                 let _ = sender.send(());
             }
@@ -88,7 +88,7 @@ impl Watch {
 }
 
 impl FileChanges {
-    /// Ends when it is quiet again after a change. Nothing is lost when the wait is given up.
+    /// Waits until it is quiet again after a change. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) {
         loop {
             let due = self.due;
@@ -110,7 +110,7 @@ impl FileChanges {
     }
 }
 
-/// Where the file is written, and where it really is.
+/// Returns the directory in which the file is named, and the one in which it really is.
 fn directories(file: &Path) -> Vec<PathBuf> {
     let real = file.canonicalize().ok();
     let parent = |file: &Path| match file.parent() {
@@ -121,8 +121,8 @@ fn directories(file: &Path) -> Vec<PathBuf> {
     [Some(parent(file)), real.as_deref().map(parent)].into_iter().flatten().collect()
 }
 
-/// Whether a file of ours may be another one now: it was written, or anything came or went beside
-/// it, since a symlink that it goes through has a name of its own.
+/// Whether a watched file may have changed: it was written, or any file beside it was created, removed or
+/// renamed, because a symlink that leads to it has another name.
 fn matters(event: &Event, files: &Mutex<HashSet<PathBuf>>) -> bool {
     match event.kind {
         EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => true,

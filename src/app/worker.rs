@@ -1,5 +1,5 @@
-//! A worker: its own thread, runtime, sockets and upstream pools. What it shares with others it
-//! only reads.
+//! A worker: its own thread, runtime, sockets and upstream pools. It only reads what it shares with other
+//! workers.
 
 use std::{io, sync::Arc, thread::JoinHandle};
 
@@ -21,7 +21,7 @@ use crate::{
     state::State,
 };
 
-/// All that goes into a worker's thread.
+/// Everything that a worker's thread needs.
 pub struct WorkerParts {
     pub listeners: Vec<Listener>,
     pub participant: Participant,
@@ -39,16 +39,16 @@ pub struct WorkerParts {
     pub budgets: Arc<Budgets>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
-    /// Where somebody watches.
+    /// Set if there is a watchdog.
     pub heartbeat: Option<Heartbeat>,
-    /// Told once every listener accepts.
+    /// Notified when every listener accepts.
     pub serving: std::sync::mpsc::Sender<()>,
 }
 
-/// A worker has ended: drained, or by what went wrong.
+/// How a worker ended: drained, or with an error.
 pub type Exit = Result<(), String>;
 
-/// Tells of its end even when the thread panics.
+/// Reports the worker's end, even if its thread panics.
 struct ExitGuard {
     exits: mpsc::UnboundedSender<Exit>,
     exit: Exit,
@@ -66,7 +66,7 @@ pub fn spawn(
 }
 
 fn run(parts: WorkerParts) -> io::Result<()> {
-    // Its tasks never leave the thread, and no `LocalSet` stands between them and the runtime.
+    // Tasks never leave the thread, and need no `LocalSet` on top of the runtime.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(serve(parts))
 }

@@ -1,4 +1,4 @@
-//! The file of the keys that permgate makes itself: mode 0600, replaced whole or not at all.
+//! The file of the keys that permgate generates itself: mode 0600, replaced as a whole or not at all.
 
 use std::{
     fs::{self, File, Permissions},
@@ -23,7 +23,7 @@ struct Stored {
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredKey {
-    /// For people; made from the key itself.
+    /// For people; derived from the key.
     kid: String,
     /// Milliseconds since 1970.
     signs_from: i64,
@@ -32,7 +32,7 @@ struct StoredKey {
 
 const VERSION: u32 = 1;
 
-/// Empty where there is no file.
+/// Returns the keys; none if there is no file.
 pub fn load(path: &Path) -> io::Result<Vec<Scheduled>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => Zeroizing::new(bytes),
@@ -63,7 +63,7 @@ pub fn save(path: &Path, keys: &[Scheduled]) -> io::Result<()> {
     let mut text = Zeroizing::new(serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?);
     text.push(b'\n');
     let new = path.with_extension("new");
-    // Made anew, so that the mode is ours whatever lay there.
+    // Created anew, so that the mode is 0600 whatever file was there.
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -84,7 +84,7 @@ fn scheduled(stored: &StoredKey) -> io::Result<Scheduled> {
     Ok(Scheduled { key: key.into(), signs_from: Timestamp::from_millis(stored.signs_from) })
 }
 
-/// Without the parser's words: they may quote the file.
+/// Omits the parser's message, which may quote the file.
 fn damaged() -> io::Error {
     io::Error::other("it is damaged; remove it to have new keys made")
 }

@@ -1,4 +1,4 @@
-//! One key pair: made or read, named by its thumbprint, shown as a JWK.
+//! One key pair: generated or read, identified by its thumbprint, published as a JWK.
 
 use std::fmt;
 
@@ -21,11 +21,11 @@ pub enum Algorithm {
     Es256,
 }
 
-/// A private key, never shown.
+/// A private key, which is never displayed.
 pub struct Key {
     pair: SigningKey,
     id: String,
-    /// The first part of every assertion.
+    /// The encoded header, the first part of every assertion.
     header: String,
     pkcs8: Zeroizing<Vec<u8>>,
 }
@@ -47,7 +47,7 @@ pub enum KeyError {
     Kind,
 }
 
-/// Every key of a PEM text, in its order; at least one.
+/// Returns every key of a PEM text, in order. Fails if there is none.
 pub fn read_pem(pem: &[u8]) -> Result<Vec<Key>, KeyError> {
     let keys = PrivatePkcs8KeyDer::pem_slice_iter(pem)
         .map(|der| Key::from_pkcs8(der.map_err(KeyError::Pem)?.secret_pkcs8_der()))
@@ -56,7 +56,7 @@ pub fn read_pem(pem: &[u8]) -> Result<Vec<Key>, KeyError> {
 }
 
 impl Algorithm {
-    /// RFC 7518, 3.1.
+    /// Returns the value of `alg` (RFC 7518, 3.1).
     pub const fn name(self) -> &'static str {
         match self {
             Self::EdDsa => "EdDSA",
@@ -93,7 +93,7 @@ impl Key {
         })
     }
 
-    /// The RFC 7638 thumbprint.
+    /// Returns the RFC 7638 thumbprint.
     pub fn id(&self) -> &str {
         &self.id
     }
@@ -102,7 +102,7 @@ impl Key {
         self.pair.algorithm()
     }
 
-    /// RFC 7517: the public half.
+    /// Returns the public half as a JWK (RFC 7517).
     pub fn jwk(&self) -> Value {
         let mut jwk = self.pair.public();
         jwk["kid"] = self.id.as_str().into();
@@ -111,7 +111,7 @@ impl Key {
         jwk
     }
 
-    /// For the file of keys alone.
+    /// Only for the file of keys.
     pub(super) fn to_pem(&self) -> Zeroizing<String> {
         pem_of("PRIVATE KEY", &self.pkcs8)
     }
@@ -137,7 +137,7 @@ impl SigningKey {
         }
     }
 
-    /// What identifies the key, and nothing else.
+    /// Returns the members that identify the key, and no others.
     fn public(&self) -> Value {
         match self {
             Self::Ed25519(pair) => {
@@ -145,7 +145,7 @@ impl SigningKey {
                 json!({"crv": "Ed25519", "kty": "OKP", "x": x})
             }
             Self::P256(pair) => {
-                // An uncompressed point: a byte 4, then both coordinates.
+                // An uncompressed point: the byte 4, then both coordinates.
                 let point = pair.public_key().as_ref();
                 let (x, y) = point[1..].split_at(32);
                 let [x, y] = [x, y].map(|coordinate| BASE64_URL_SAFE_NO_PAD.encode(coordinate));
@@ -155,14 +155,15 @@ impl SigningKey {
     }
 }
 
-/// RFC 7638: over the required members in the order of their names, which is how they are written.
+/// Returns the RFC 7638 thumbprint: the digest of the required members in the order of their names, in which
+/// they are serialized.
 fn thumbprint(pair: &SigningKey) -> String {
     let members = pair.public().to_string();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, members.as_bytes());
     BASE64_URL_SAFE_NO_PAD.encode(digest)
 }
 
-/// A section of a PEM file (RFC 7468).
+/// Encodes a section of a PEM file (RFC 7468).
 pub(super) fn pem_of(label: &str, der: &[u8]) -> Zeroizing<String> {
     let body = Zeroizing::new(BASE64_STANDARD.encode(der));
     let mut text = Zeroizing::new(String::with_capacity(body.len() * 66 / 64 + 2 * label.len() + 64));

@@ -1,5 +1,5 @@
-//! The keys of the whole process: which one signs now, which ones are published, and when the next
-//! one comes. Workers only read.
+//! The signing keys of the process: which one signs now, which ones are published, and when the next one is
+//! created. Workers only read them.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{Algorithm, Bound, Key, KeyError, Unsigned, file, sign};
 use crate::authz::{forwarding::Claims, time::Timestamp};
 
-/// How assertions are made.
+/// How assertions are signed.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub issuer: Arc<str>,
@@ -23,7 +23,7 @@ pub struct Settings {
 /// Where keys come from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// Made, kept in a file and rotated here.
+    /// Generated, kept in a file and rotated here.
     Made {
         file: PathBuf,
         algorithm: Algorithm,
@@ -31,15 +31,15 @@ pub enum Source {
         /// How long a key is published before it signs.
         ahead: Duration,
     },
-    /// The operator's: the first one signs, all are published.
+    /// The operator's keys. The first one signs, all are published.
     Given(Arc<[Arc<Key>]>),
 }
 
-/// What `/.permgate/jwks.json` answers.
+/// The response of `/.permgate/jwks.json`.
 #[derive(Clone, Debug)]
 pub struct Jwks {
     pub body: Bytes,
-    /// `Cache-Control`: shorter than a key is published ahead.
+    /// `Cache-Control`: shorter than the time for which a key is published ahead.
     pub caching: HeaderValue,
 }
 
@@ -47,7 +47,7 @@ pub struct Jwks {
 #[derive(Debug, Default)]
 pub struct Keyring {
     published: ArcSwap<Option<Published>>,
-    /// One at a time: file and publication belong together.
+    /// Admits one `tend` at a time, because file and publication belong together.
     tending: Mutex<()>,
 }
 
@@ -61,7 +61,7 @@ pub enum KeyringError {
     Interrupted,
 }
 
-/// A key and the instant from which it signs, until the next one's.
+/// A key, and when it begins to sign. It signs until the next one begins.
 #[derive(Clone, Debug)]
 pub struct Scheduled {
     pub key: Arc<Key>,
@@ -72,29 +72,29 @@ pub struct Scheduled {
 pub struct Published {
     issuer: Arc<str>,
     lifetime: i64,
-    /// By `signs_from`; at least one.
+    /// Sorted by `signs_from`; at least one.
     keys: Vec<Scheduled>,
     jwks: Jwks,
-    /// When there is something to do; `None`: never.
+    /// When `tend` has something to do; `None`: never.
     due: Option<Timestamp>,
 }
 
-/// After its last assertion has expired a key stays so long, for verifiers whose clocks go slow.
+/// How long a key stays after its last assertion has expired, for verifiers whose clocks are behind.
 const LEEWAY: Duration = Duration::from_secs(60);
-/// A verifier asks again after this time at most, so that a key that is taken back is soon unknown.
+/// How long a verifier may cache the keys, so that a withdrawn key soon becomes unknown.
 const LONGEST_CACHED: Duration = Duration::from_secs(300);
 
 impl Keyring {
-    /// Makes, rotates, retires and publishes what is due. Blocks on the disk.
+    /// Generates, rotates, retires and publishes the keys that are due. Blocks on the disk.
     pub fn tend(&self, settings: &Settings, now: Timestamp) -> Result<(), KeyringError> {
         let _tending = self.tending.lock();
         let published = match &settings.source {
             Source::Given(keys) => {
                 let always = Timestamp::from_millis(0);
                 let keys = keys.iter().cloned().map(|key| Scheduled { key, signs_from: always });
-                // Nobody tells when the next one comes: caches are short.
+                // The next key comes unannounced, so the caching time is short.
                 let caching = LONGEST_CACHED / 5;
-                // The last one by time signs, and the first one of the file is to.
+                // The last key by time signs, and that must be the first one of the file.
                 Published::new(settings, keys.rev().collect(), caching, None)
             }
             Source::Made { file, algorithm, rotate, ahead } => {
@@ -103,7 +103,7 @@ impl Keyring {
                 let schedule = Schedule { algorithm: *algorithm, rotate: *rotate, ahead: *ahead };
                 let last_words = settings.lifetime + LEEWAY;
                 if schedule.apply(&mut keys, last_words, now)? {
-                    // What is not on the disk yet must not sign: a restart would not know it.
+                    // A key must not sign before it is on the disk, because a restart would lose it.
                     file::save(file, &keys).map_err(fail)?;
                 }
                 let due = schedule.due(&keys, last_words);
@@ -123,7 +123,7 @@ impl Keyring {
             .is_some_and(|due| now >= due)
     }
 
-    /// What is published, to be put back by [`Keyring::restore`].
+    /// Returns what is published, for [`Keyring::restore`].
     pub fn present(&self) -> Arc<Option<Published>> {
         self.published.load_full()
     }
@@ -132,14 +132,14 @@ impl Keyring {
         self.published.store(published);
     }
 
-    /// The value of `X-Permgate-Assertion` for one request.
+    /// Returns the value of `X-Permgate-Assertion` for one request.
     pub fn sign(&self, claims: &Claims<'_>, bound: &Bound<'_>) -> Result<HeaderValue, Unsigned> {
         let published = self.published.load();
         let published = published.as_ref().as_ref().ok_or(Unsigned)?;
         sign(published.signing(bound.at)?, &published.issuer, published.lifetime, claims, bound)
     }
 
-    /// `None`: nothing signs here.
+    /// Returns the published keys; `None` if nothing is signed here.
     pub fn jwks(&self) -> Option<Jwks> {
         Some(self.published.load().as_ref().as_ref()?.jwks.clone())
     }
@@ -161,7 +161,7 @@ impl Published {
         }
     }
 
-    /// By the clock, so that every worker changes over at one instant and nobody has to be told.
+    /// Returns the key by the clock, so that every worker changes keys at one instant without being notified.
     fn signing(&self, now: Timestamp) -> Result<&Key, Unsigned> {
         let begun = self.keys.iter().rev().find(|scheduled| scheduled.signs_from <= now);
         Ok(&begun.or(self.keys.first()).ok_or(Unsigned)?.key)
@@ -175,7 +175,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Whether anything changed.
+    /// Applies the schedule to the keys. Returns whether anything changed.
     fn apply(
         &self,
         keys: &mut Vec<Scheduled>,
@@ -184,7 +184,7 @@ impl Schedule {
     ) -> Result<bool, KeyError> {
         let before = keys.len();
         keys.sort_by_key(|scheduled| scheduled.signs_from);
-        // One of another algorithm that has not signed yet never will.
+        // A key of another algorithm that has not signed yet is not needed.
         if keys.len() > 1 {
             keys.retain(|one| one.signs_from <= now || one.key.algorithm() == self.algorithm);
         }
@@ -196,7 +196,7 @@ impl Schedule {
                 keys.push(Scheduled { key: Key::generate(self.algorithm)?.into(), signs_from: now });
                 return Ok(true);
             }
-            // Made by a clock that went ahead: it signs anyway, and the next one shall come in time.
+            // Generated while the clock was ahead. It signs from now on, so that the next key comes in time.
             Some(first) if first.signs_from > now => {
                 first.signs_from = now;
                 changed = true;
@@ -213,7 +213,7 @@ impl Schedule {
         Ok(changed)
     }
 
-    /// When [`Schedule::apply`] has something to do.
+    /// Returns when [`Schedule::apply`] has something to do.
     fn due(&self, keys: &[Scheduled], last_words: Duration) -> Timestamp {
         let retires = keys.get(1).map(|second| plus(second.signs_from, last_words));
         let made = self.next_is_made(keys);
@@ -226,7 +226,8 @@ impl Schedule {
         Some(Timestamp::from_millis(until.as_millis().saturating_sub(millis(self.ahead))))
     }
 
-    /// One of another algorithm than is wished for is replaced as soon as may be.
+    /// Returns how long the key signs. A key of another algorithm than the configured one is replaced as
+    /// soon as possible.
     fn lasts(&self, key: &Scheduled) -> Duration {
         if key.key.algorithm() == self.algorithm { self.rotate } else { Duration::ZERO }
     }

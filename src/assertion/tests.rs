@@ -29,7 +29,7 @@ fn made(file: &Path, algorithm: Algorithm) -> Settings {
     Settings { issuer: "permgate".into(), lifetime: seconds(30), source }
 }
 
-/// What a verifier makes of an assertion with the published keys, the time of its claims aside.
+/// Verifies an assertion with the published keys, except the times in its claims.
 fn verify(assertion: &HeaderValue, jwks: &Jwks) -> Result<Value, String> {
     let text = assertion.to_str().unwrap();
     let header = decode_header(text).map_err(|e| e.to_string())?;
@@ -111,7 +111,7 @@ fn keys_are_published_before_and_after_they_sign() {
     let keyring = Keyring::default();
     let mut signers = HashSet::new();
     let mut signed: Vec<(i64, HeaderValue)> = Vec::new();
-    // A verifier that keeps the keys as long as it is told to.
+    // A verifier that caches the keys for as long as it may.
     let mut cached: Option<(i64, Jwks)> = None;
     for second in 0..4000 {
         let now = NOW.plus_seconds(second);

@@ -1,5 +1,5 @@
-//! The live registry of one participant: what it has in flight, judged again whenever the state or
-//! the time may have changed the answer.
+//! The live registry of one participant: its in-flight entries, which are reauthorized whenever the state or
+//! the time may have changed the decision.
 
 use std::{
     cell::{Cell, RefCell},
@@ -13,45 +13,46 @@ use tokio::sync::Notify;
 use super::{Affected, Command, LiveRow, Participant};
 use crate::authz::{answer::Reason, time::Timestamp};
 
-/// Beside the nearest deadline, time is looked at this often, so that clock steps and suspends are
-/// seen.
+/// Time is checked at least this often, even before the nearest deadline, so that clock steps and suspends
+/// are noticed.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 
-/// A wall clock that moved this much against the monotonic one was stepped: reauthorize everything.
+/// A wall clock that deviates this much from the monotonic clock was stepped, and every entry is
+/// reauthorized.
 const CLOCK_STEP_MS: i64 = 2_000;
 
-/// How long a cut entry may take to leave before the sweep goes on without it. It moves no byte
-/// from the cut on; leaving is the close of its connection.
+/// How long a sweep waits for a cut entry to leave, which it does when its connection closes. No byte moves
+/// from the cut on.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Something in flight that was permitted once and must stay permitted.
+/// Something in flight that was permitted and must remain permitted.
 pub trait Revocable: 'static {
-    /// Whether the change may have taken something from this entry.
+    /// Whether the change may forbid this entry.
     fn affected_by(&self, affected: &Affected) -> bool;
 
-    /// Decides again by the present state; an error is the reason to cut.
+    /// Decides again by the current state. The error is the reason to cut the entry.
     fn reauthorize(&self) -> Result<(), Reason>;
 
-    /// Synchronous: when it returns, no byte is taken from client or upstream any more.
+    /// Cuts the entry. Synchronous: when it returns, no more bytes are read from the client or the upstream.
     fn cut(&self, reason: Reason);
 
     fn row(&self) -> LiveRow;
 
-    /// When the decision changes by itself (expiry, end of grace).
+    /// When the decision changes without a change of the state (expiry, end of the grace period).
     fn deadline(&self) -> Option<Timestamp>;
 }
 
-/// Entries of one participant; lives on its thread.
+/// The entries of one participant. Lives on its thread.
 pub struct Registry<E> {
     participant: RefCell<Option<Participant>>,
     number: usize,
     entries: RefCell<Slab<Numbered<E>>>,
     entered: Cell<u64>,
-    /// When deadlines are looked at next, wall time.
+    /// When deadlines are checked next, wall time.
     next_look: Cell<Timestamp>,
     sooner: Notify,
     left: Notify,
-    /// Whether a sweep waits for entries to leave; else leaving tells nobody.
+    /// Whether a sweep waits for entries to leave. If not, leaving notifies no task.
     awaited: Cell<bool>,
 }
 
@@ -60,7 +61,7 @@ struct Numbered<E> {
     entry: Rc<E>,
 }
 
-/// An entry's place in the registry; dropping it leaves.
+/// An entry's registration. Dropping it removes the entry.
 pub struct Registration<E: Revocable> {
     registry: Rc<Registry<E>>,
     key: usize,
@@ -81,8 +82,8 @@ impl<E: Revocable> Registry<E> {
         })
     }
 
-    /// Registers what has just been permitted. Call it in the same synchronous block as the
-    /// decision: a sweep runs on this thread, so no change can slip between the two.
+    /// Registers an entry that has just been permitted. Call this in the same synchronous block as the
+    /// decision: sweeps run on this thread, so no change can come between the two.
     pub fn enter(self: &Rc<Self>, entry: Rc<E>) -> Registration<E> {
         let number = self.entered.get();
         self.entered.set(number + 1);
@@ -101,14 +102,14 @@ impl<E: Revocable> Registry<E> {
         self.len() == 0
     }
 
-    /// The participant's loop; ends when the fence is gone. Run it once.
+    /// Runs the participant's loop until the fence is gone. Call it once.
     pub async fn run(self: Rc<Self>) {
         let Some(mut participant) = self.participant.borrow_mut().take() else { return };
         let mut clock = Clock::read();
         loop {
             let pause = self.until_next_look(clock.wall);
             let command = tokio::select! {
-                // A change that waits goes before a look at the clock.
+                // A waiting change takes precedence over a check of the clock.
                 biased;
                 command = participant.command() => match command {
                     Some(command) => Some(command),
@@ -131,7 +132,7 @@ impl<E: Revocable> Registry<E> {
         }
     }
 
-    /// Takes over a change and whatever else waits behind it, in one sweep.
+    /// Applies a change, and all others that wait behind it, in one sweep.
     async fn take_over(&self, participant: &mut Participant, epoch: u64, affected: Affected) {
         let mut changes = vec![(epoch, affected, 0)];
         let mut others = Vec::new();
@@ -142,7 +143,7 @@ impl<E: Revocable> Registry<E> {
             }
         }
         for entry in self.sweep(|e| changes.iter().any(|(_, affected, _)| e.affected_by(affected))).await {
-            // Several changes in one sweep: the first that concerns the entry is told of it.
+            // With several changes in one sweep, the first that affects the entry counts the cut.
             if let Some((.., cut)) = changes.iter_mut().find(|(_, affected, _)| entry.affected_by(affected)) {
                 *cut += 1;
             }
@@ -155,7 +156,7 @@ impl<E: Revocable> Registry<E> {
 
     async fn answer(&self, command: Command) {
         match command {
-            // `take_over` has every change, so none comes here.
+            // Changes go to `take_over`, so none reaches this arm.
             Command::Change { .. } => {}
             Command::List(reply) => {
                 let _ = reply.send(self.rows());
@@ -178,8 +179,8 @@ impl<E: Revocable> Registry<E> {
         self.entries.borrow().iter().map(|(_, e)| row(e)).collect()
     }
 
-    /// Judges what `of_interest` names and cuts what is no longer permitted; returns those, once
-    /// they have left.
+    /// Reauthorizes the entries that `of_interest` selects, and cuts those that are no longer permitted.
+    /// Returns the cut entries once they have left.
     async fn sweep(&self, of_interest: impl Fn(&E) -> bool) -> Vec<Rc<E>> {
         // Collected first: a cut may make an entry leave, which borrows the slab again.
         let forbidden: Vec<(usize, u64, Rc<E>, Reason)> = self
@@ -200,11 +201,11 @@ impl<E: Revocable> Registry<E> {
         cut
     }
 
-    /// Waits until the entries at these places have left.
+    /// Waits until these entries have left, for at most `LEAVE_TIMEOUT`.
     async fn gone(&self, places: &[(usize, u64)]) {
         let all_left = async {
             loop {
-                // Made before the look, so that who leaves in between is not missed.
+                // Created before the check, so that an entry that leaves in between is not missed.
                 let left = self.left.notified();
                 let present = {
                     let entries = self.entries.borrow();
@@ -223,15 +224,15 @@ impl<E: Revocable> Registry<E> {
         self.awaited.set(false);
     }
 
-    /// How long to wait before deadlines are looked at again, after a look at `looked`.
+    /// Returns how long to wait before deadlines are checked again, after a check at `looked`.
     fn until_next_look(&self, looked: Timestamp) -> Duration {
         let entries = self.entries.borrow();
-        // What was due at the last look has been judged then.
+        // Entries that were due at the last check were reauthorized then.
         let ahead = entries.iter().filter_map(|(_, e)| e.entry.deadline()).filter(|at| *at > looked);
         let now = Timestamp::from(SystemTime::now());
         let pause = ahead.min().map_or(LOOK_AT_CLOCK, |at| {
             let ms = at.as_millis().saturating_sub(now.as_millis());
-            // One more millisecond, since sleeping to the very instant may wake just before it.
+            // One more millisecond, since a sleep until the exact instant may end just before it.
             Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 1).min(LOOK_AT_CLOCK)
         });
         let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(1_000);
@@ -250,7 +251,7 @@ impl<E: Revocable> std::ops::Deref for Registration<E> {
 
 impl<E: Revocable> Drop for Registration<E> {
     fn drop(&mut self) {
-        // The removed entry is dropped outside the borrow: it may hold what enters or leaves.
+        // Drops the removed entry outside the borrow: its own drop may use the registry.
         let removed = self.registry.entries.borrow_mut().try_remove(self.key);
         drop(removed);
         if self.registry.awaited.get() {
@@ -259,7 +260,7 @@ impl<E: Revocable> Drop for Registration<E> {
     }
 }
 
-/// Wall time beside monotonic time, to see steps of the one against the other.
+/// Wall time and monotonic time together, to detect steps of the wall clock.
 struct Clock {
     wall: Timestamp,
     monotonic: Instant,
@@ -270,7 +271,7 @@ impl Clock {
         Self { wall: SystemTime::now().into(), monotonic: Instant::now() }
     }
 
-    /// Reads again; whether wall time was stepped since the last look.
+    /// Reads both again. Returns whether the wall clock was stepped since the last reading.
     fn advance(&mut self) -> bool {
         let next = Self::read();
         let elapsed = i64::try_from((next.monotonic - self.monotonic).as_millis()).unwrap_or(i64::MAX);

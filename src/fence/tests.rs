@@ -1,4 +1,4 @@
-//! The fence by itself, with entries that know only a number.
+//! Tests of the fence alone, with entries that consist of a number.
 
 use std::{
     cell::{Cell, RefCell},
@@ -12,7 +12,7 @@ use tokio::task::LocalSet;
 use super::*;
 use crate::authz::{answer::Reason, time::Timestamp};
 
-/// Permitted until `forbidden` is set or the deadline has passed; leaves when it is cut.
+/// Permitted until `forbidden` is set or the deadline has passed. Leaves when it is cut.
 struct Stream {
     user: UserIx,
     forbidden: Cell<bool>,
@@ -69,7 +69,7 @@ fn enter(registry: &Rc<Registry<Stream>>, user: u32, deadline: Option<Timestamp>
     stream
 }
 
-/// Runs `test` beside the loops of two registries.
+/// Runs `test` alongside the loops of two registries.
 fn check<F: Future<Output = ()>>(test: impl FnOnce(Arc<Fence>, [Rc<Registry<Stream>>; 2]) -> F) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let fence = Fence::new(Duration::from_millis(500));

@@ -13,23 +13,24 @@ pub(super) struct Keys(Vec<Key>);
 
 struct Key {
     id: Option<String>,
-    /// What it may have signed by.
+    /// The algorithms with which it may have signed.
     algorithms: Vec<Algorithm>,
     key: DecodingKey,
 }
 
-/// An issuer signs with one or two and announces the next.
+/// The most keys that are kept. An issuer signs with one or two and announces the next.
 const MOST: usize = 100;
-/// That are tried for a token that names none.
+/// The most keys that are tried for a token that names none.
 const MOST_TRIED: usize = 10;
 
 impl Keys {
-    /// Keys that cannot be used here are left out: they are for others. `None`: this is no set of keys.
+    /// Parses a key set. Keys that cannot be used here have other purposes and are left out. `None`: it is
+    /// not a key set.
     pub(super) fn parse(set: &Value) -> Option<Self> {
         Some(Self(set["keys"].as_array()?.iter().filter_map(Key::parse).take(MOST).collect()))
     }
 
-    /// By the key that the token names, or by any that fits where it names none.
+    /// Verifies with the key that the token names, or with any that fits if it names none.
     pub(super) fn verify(&self, token: &SignedToken<'_>) -> Result<(), TokenError> {
         let named = |key: &&Key| token.key_id.is_none() || key.id == token.key_id;
         let fitting = |key: &&Key| key.algorithms.contains(&token.algorithm);
@@ -63,7 +64,7 @@ impl Key {
             AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
                 vec![Algorithm::EdDSA]
             }
-            // Shared secrets among them.
+            // Includes shared secrets.
             _ => return None,
         };
         if let Some(name) = value["alg"].as_str() {

@@ -1,4 +1,4 @@
-//! A signed token (RFC 7519), read but not believed until a key of its issuer fits.
+//! A signed token (RFC 7519), parsed but not trusted until a key of its issuer verifies it.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, dangerous::insecure_decode_claims};
@@ -9,19 +9,19 @@ use crate::authz::time::Timestamp;
 pub type Claims = Map<String, Value>;
 
 pub struct SignedToken<'t> {
-    /// What is signed, and the signature.
+    /// The signed text, and the signature.
     pub(super) parts: (&'t str, &'t str),
     pub(super) algorithm: Algorithm,
     pub(super) key_id: Option<String>,
     pub(super) claims: Claims,
 }
 
-/// Why a token is refused, in words for whoever sent it.
+/// Why a token is refused, in words for its sender.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("The token is malformed")]
     Malformed,
-    /// `none` and shared secrets among them.
+    /// Includes `none` and shared secrets.
     #[error("The token is signed by an algorithm that is not accepted")]
     Algorithm,
     #[error("The token is signed by a key that its issuer does not publish")]
@@ -36,14 +36,14 @@ pub enum TokenError {
     NotYet,
     #[error("The token was issued in the future")]
     Future,
-    /// Nothing is said about the token: the issuer's keys cannot be had.
+    /// The issuer's keys are unavailable, so the token cannot be judged.
     #[error("{0}")]
     Unavailable(String),
 }
 
 /// In bytes; a token that lists many groups has several thousand.
 const LONGEST: usize = 64 << 10;
-/// Two clocks differ by so much, in seconds.
+/// The difference between two clocks that is tolerated, in seconds.
 const LEEWAY: f64 = 60.0;
 
 impl<'t> SignedToken<'t> {
@@ -57,7 +57,7 @@ impl<'t> SignedToken<'t> {
         let header = BASE64_URL_SAFE_NO_PAD.decode(header).map_err(|_| TokenError::Malformed)?;
         let header: Map<String, Value> =
             serde_json::from_slice(&header).map_err(|_| TokenError::Malformed)?;
-        // RFC 7515, 4.1.11: what is critical and not understood is refused; nothing is understood.
+        // RFC 7515, 4.1.11: critical extensions must be understood, and none is understood here.
         if signature.is_empty() || header.contains_key("crit") {
             return Err(TokenError::Malformed);
         }
@@ -71,26 +71,26 @@ impl<'t> SignedToken<'t> {
         Ok(Self { parts: (signed, signature), algorithm, key_id, claims })
     }
 
-    /// Whose it says that it is.
+    /// Returns the issuer that the token claims to have.
     pub fn issuer(&self) -> &str {
         self.claims.get("iss").and_then(Value::as_str).unwrap_or_default()
     }
 }
 
-/// What a public key verifies; never a shared secret.
+/// Parses the name of an algorithm with a public key; never one with a shared secret.
 pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
-    // RFC 9864 calls it by its curve.
+    // RFC 9864 names it by its curve.
     let name = if name == "Ed25519" { "EdDSA" } else { name };
     name.parse().ok().filter(|algorithm: &Algorithm| algorithm.family() != AlgorithmFamily::Hmac)
 }
 
-/// Whether verified claims are of now; if so, for how many seconds more. `exp` has to be there, `nbf` and `iat`
-/// are judged where they are.
+/// Checks the times of verified claims, and returns for how many more seconds they are valid. `exp` is
+/// required; `nbf` and `iat` are checked if present.
 pub fn check_times(claims: &Claims, now: Timestamp) -> Result<f64, TokenError> {
     #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit")]
     let now = now.as_millis().div_euclid(1000) as f64;
     let end = claims.get("exp").and_then(Value::as_f64).ok_or(TokenError::MissingClaim)?;
-    // In words, it is no time at all.
+    // A value that is not a number counts as later.
     let is_later = |value: &Value| value.as_f64().is_none_or(|begin| begin > now + LEEWAY);
     if end + LEEWAY <= now {
         Err(TokenError::Expired)
@@ -103,7 +103,7 @@ pub fn check_times(claims: &Claims, now: Timestamp) -> Result<f64, TokenError> {
     }
 }
 
-/// Whom a token is meant for: a text, or a list of them.
+/// Returns the audiences of a token: one string, or a list.
 pub fn audiences(claims: &Claims) -> Vec<&str> {
     match claims.get("aud") {
         Some(Value::String(one)) => vec![one],

@@ -1,4 +1,4 @@
-//! The budgets of the process at the moment of a scrape: read, not counted.
+//! The budgets of the process, read at each scrape.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Counters and histograms as relaxed atomics: every value is exact, a set of them is no snapshot.
+//! Counters and histograms as relaxed atomics. Each value is exact, but several of them are not a snapshot.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
@@ -62,7 +62,7 @@ impl Histogram {
         self.nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// For the only thread that writes this histogram: no locked instruction.
+    /// Observes without a locked instruction. Only for the one thread that writes this histogram.
     pub(super) fn observe_single_writer(&self, duration: Duration) {
         let nanos = nanos(duration);
         add_single_writer(&self.buckets[bucket(nanos)], 1);
@@ -77,7 +77,7 @@ impl Histogram {
     }
 }
 
-/// Adds to a value that only the calling thread writes; readers see it before or after.
+/// Adds to a value that only the calling thread writes. Readers see the value before or after.
 pub(super) fn add_single_writer(cell: &AtomicU64, amount: u64) {
     cell.store(cell.load(Relaxed).wrapping_add(amount), Relaxed);
 }

@@ -1,4 +1,4 @@
-//! What a scrape reports about the gateway. The workers' tables are added up while they are encoded.
+//! The metrics of the gateway in a scrape. The workers' tables are added up while they are encoded.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -93,7 +93,7 @@ const GAUGES: [Single; 7] = [
     ("ready", "1 while requests are served.", |s| u64::from(s.readings.ready)),
 ];
 
-/// `None` without a limit, since nobody counts then.
+/// Reads a value of an upstream; `None` without a limit, because nothing is counted then.
 pub(super) type OfUpstream = fn(&UpstreamReading) -> Option<usize>;
 
 const HISTOGRAMS: [(&str, &str, fn(&ServiceTable) -> &Histogram); 2] = [
@@ -188,7 +188,7 @@ impl Scrape {
         by_service(&self.workers, &self.services)
     }
 
-    /// Nothing, for a gateway that is alone.
+    /// Encodes the state of the cluster; nothing without a cluster.
     fn cluster(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(cluster) = self.readings.cluster else { return Ok(()) };
         for (name, help, value) in [
@@ -290,7 +290,7 @@ pub(super) fn queued(upstream: &UpstreamReading) -> Option<usize> {
     limits.iter().any(Option::is_some).then(|| limits.iter().flatten().map(|(_, queued)| queued).sum())
 }
 
-/// A sample, unless it is 0.
+/// Returns a sample, unless the count is 0.
 pub(super) fn counted<'a, const N: usize>(
     labels: [(&'static str, &'a str); N],
     counts: impl Iterator<Item = u64>,

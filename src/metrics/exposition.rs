@@ -1,4 +1,4 @@
-//! The Prometheus text formats: which of the two a scraper gets, and how a metric family is encoded.
+//! The Prometheus text formats: chooses one for a scraper, and encodes metric families.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use prometheus_client::{
 
 use super::cell::{BOUNDS, Distribution};
 
-/// The format of an answer to a scrape.
+/// The format of the response to a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text 0.0.4, which every scraper reads.
@@ -23,8 +23,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// By the values of `Accept`. OpenMetrics writes `le="1.0"` for what has always been `le="1"`, so
-    /// that it is for scrapers that read nothing else; Prometheus reads both.
+    /// Chooses by the values of `Accept`. OpenMetrics writes `le="1.0"` for what was always `le="1"`, so it
+    /// is only for scrapers that accept nothing else. Prometheus accepts both.
     pub fn accepted<'a>(accept: impl IntoIterator<Item = &'a str>) -> Self {
         let ranges = accept.into_iter().flat_map(|value| value.split(','));
         let mut openmetrics = false;
@@ -53,7 +53,7 @@ impl Format {
     }
 }
 
-/// The text of both collectors, whose names get the prefixes `permgate_` and `process_`.
+/// Encodes both collectors. Their names get the prefixes `permgate_` and `process_`.
 pub(super) fn encode(
     permgate: impl IntoIterator<Item = Box<dyn Collector>>,
     process: Box<dyn Collector>,
@@ -71,7 +71,7 @@ pub(super) fn encode(
     Ok(page)
 }
 
-/// Encodes a family. `name` has neither the prefix nor the suffix `_total` or `_info`: the encoder adds them.
+/// Encodes a family. The encoder adds the prefix and the suffix `_total` or `_info`, so `name` has neither.
 pub(super) fn family<L: EncodeLabelSet, M: EncodeMetric + TypedMetric>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
@@ -85,7 +85,7 @@ pub(super) fn family<L: EncodeLabelSet, M: EncodeMetric + TypedMetric>(
     Ok(())
 }
 
-/// Labels of one sample. Those with an empty value are left out, which is the same to Prometheus.
+/// The labels of one sample. Labels with an empty value are omitted, which means the same to Prometheus.
 pub(super) struct Labels<'a, const N: usize>(pub(super) [(&'static str, &'a str); N]);
 
 pub(super) const NO_LABELS: Labels<'static, 0> = Labels([]);

@@ -1,5 +1,5 @@
 //! The last hour in steps of ten seconds, for the chart on the page: what each step added to the counters.
-//! Its size is bounded: a step holds only the services that had requests.
+//! Its size is bounded, because a step contains only services that had requests.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -31,7 +31,7 @@ struct Kept {
     steps: VecDeque<Step>,
 }
 
-/// The requests of one step by service; those that no service owns are under the empty key.
+/// The requests of one step by service. Requests that no service owns have the empty key.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// The end of the step.
@@ -42,13 +42,13 @@ pub struct Step {
 /// The number of requests by reason, and how long they took.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestStats {
-    /// By the reason's code; without reasons that did not occur.
+    /// By the reason's code; only reasons that occurred.
     requests: BTreeMap<&'static str, (Reason, u64)>,
     latency: Distribution,
 }
 
 impl History {
-    /// Ends a step. The first call only sets where the first step begins.
+    /// Ends a step. The first call only sets when the first step begins.
     pub fn step(&self, metrics: &Metrics, at: Timestamp) {
         let now = metrics.counted();
         let mut kept = self.0.lock();
@@ -65,7 +65,7 @@ impl History {
         }
     }
 
-    /// Steps from the oldest to the newest.
+    /// Returns the steps from the oldest to the newest.
     pub fn steps(&self) -> Vec<Step> {
         self.0.lock().steps.iter().cloned().collect()
     }
@@ -98,8 +98,8 @@ impl RequestStats {
         table.latency.add_to(&mut self.latency);
     }
 
-    /// Every counter is read on its own, so that a difference may miss requests that end meanwhile. It is
-    /// never below 0.
+    /// Returns what was added since `before`. Counters are read one by one, so it may miss requests that end
+    /// meanwhile. It is never below 0.
     fn since(&self, before: Option<&Self>) -> Self {
         let Some(before) = before else { return self.clone() };
         let mut added = self.clone();
@@ -128,7 +128,7 @@ impl RequestStats {
         self.requests.values().map(|(_, count)| count).sum()
     }
 
-    /// Requests that were neither forwarded nor answered, by reason.
+    /// Returns the requests that were neither forwarded nor answered, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
         let all = self.requests.values().copied();
         all.filter(|(reason, _)| !matches!(outcome(*reason), "forwarded" | "answered"))
@@ -138,14 +138,14 @@ impl RequestStats {
         self.refusals().map(|(_, count)| count).sum()
     }
 
-    /// Of the refused ones, those that the operator has to look into.
+    /// Returns the number of refused requests that the operator has to look into.
     pub fn failed(&self) -> u64 {
         let failed = self.refusals().filter(|(reason, _)| outcome(*reason) == "failed");
         failed.map(|(_, count)| count).sum()
     }
 
-    /// The duration in milliseconds that this share of the requests did not exceed, as if they were spread
-    /// evenly within a bucket: right to within a factor of 2.5. `None` without requests.
+    /// Estimates the duration in milliseconds that this share of the requests did not exceed, as if requests
+    /// were spread evenly within a bucket. Right to within a factor of 2.5. `None` without requests.
     pub fn quantile(&self, share: f64) -> Option<f64> {
         let all: u64 = self.latency.buckets.iter().sum();
         let (mut below, mut lower) = (0, 0);

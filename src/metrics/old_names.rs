@@ -1,5 +1,5 @@
-//! Names of the release before, for as long as `metrics.old_names` asks for them. This file and the key go
-//! with the next release.
+//! Metric names of the previous release, reported while `metrics.old_names` is set. The next release removes
+//! this file and the key.
 
 use std::{fmt, sync::Arc};
 

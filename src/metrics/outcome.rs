@@ -1,8 +1,8 @@
-//! Reasons by who has to look into them.
+//! Groups reasons by who has to look into them.
 
 use crate::authz::answer::Reason;
 
-/// The label's value for what became of a request. `denied` and `rejected` are for the client to look into,
+/// Returns the label `outcome` of a request. `denied` and `rejected` are for the client to look into,
 /// `failed` for the operator.
 pub fn outcome(reason: Reason) -> &'static str {
     match reason {

@@ -1,5 +1,5 @@
-//! `process_*`: the figures that Prometheus' own client libraries report, from `/proc`. What cannot be read
-//! is left out.
+//! `process_*`: the metrics that Prometheus' own client libraries report, from `/proc`. Values that cannot be
+//! read are omitted.
 
 use std::{fmt, fs};
 
@@ -18,11 +18,11 @@ use super::exposition::{NO_LABELS, family};
 #[derive(Debug)]
 pub(super) struct Process;
 
-/// Of `/proc/self/stat`.
+/// Values from `/proc/self/stat`.
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_ticks: u64,
-    /// Since the system's start.
+    /// Since the system booted.
     start_ticks: u64,
     resident_pages: u64,
 }
@@ -42,7 +42,7 @@ impl Collector for Process {
             }
         }
         if let Ok(descriptors) = fs::read_dir("/proc/self/fd") {
-            // The directory itself is open meanwhile.
+            // Reading the directory opens one more.
             gauge(encoder, "open_fds", "Open file descriptors.", descriptors.count().saturating_sub(1))?;
         }
         match getrlimit(Resource::Nofile).current {
@@ -63,9 +63,9 @@ fn gauge(
 
 impl Stat {
     fn parse(text: &str) -> Option<Self> {
-        // The name in parentheses may hold anything.
+        // The name in parentheses may contain anything.
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
-        // proc(5) counts from 1, and the name is the second.
+        // proc(5) counts from 1, and the name is the second field.
         let field = |number: usize| fields.get(number - 3)?.parse::<u64>().ok();
         Some(Self {
             cpu_ticks: field(14)?.checked_add(field(15)?)?,
@@ -75,7 +75,7 @@ impl Stat {
     }
 }
 
-/// In seconds since 1970.
+/// Returns when the system booted, in seconds since 1970.
 fn boot_time() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()

@@ -2,10 +2,10 @@
 
 use super::cell::{Counter, Histogram};
 
-/// The store owns them, scrapes read them.
+/// Owned by the store, read by scrapes.
 #[derive(Debug, Default)]
 pub struct StoreMetrics {
-    /// Group commits that are durable.
+    /// Durable group commits.
     pub commits: Counter,
     /// Changes in those commits.
     pub changes: Counter,
@@ -19,11 +19,11 @@ pub struct StoreMetrics {
     pub fence_duration: Histogram,
     /// Requests, streams and tunnels cut by a change.
     pub cut: Counter,
-    /// Nodes of the cluster that were waited for in vain.
+    /// Nodes of the cluster that a change waited for in vain.
     pub lapsed: Counter,
-    /// Probes that etcd gave no answer to, and those that it refused.
+    /// Probes that etcd did not answer, and probes that it refused.
     pub probes_unanswered: Counter,
     pub probes_refused: Counter,
-    /// Removals that held on this node alone and were refused when they could be written.
+    /// Removals that were in force on this node only and were refused when they could be written.
     pub reverted: Counter,
 }

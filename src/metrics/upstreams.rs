@@ -1,6 +1,6 @@
-//! The state of the upstreams at the moment of a scrape: read, not counted.
+//! The state of the upstreams, read at each scrape.
 
-/// Implemented by the pools of connections.
+/// Implemented by the connection pools.
 pub trait UpstreamReadings: Send + Sync {
     fn read(&self) -> Vec<UpstreamReading>;
 }
@@ -9,9 +9,9 @@ pub trait UpstreamReadings: Send + Sync {
 pub struct UpstreamReading {
     pub name: String,
     pub urls: Vec<UrlReading>,
-    /// In flight and queued; `None` without a limit, since nobody counts then.
+    /// In flight and queued; `None` without a limit, because nothing is counted then.
     pub requests: Option<(usize, usize)>,
-    /// Open and queued for; `None` without a limit.
+    /// Open, and queued for one; `None` without a limit.
     pub connections: Option<(usize, usize)>,
 }
 

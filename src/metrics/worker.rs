@@ -1,4 +1,4 @@
-//! One worker's table and the handle that writes it.
+//! One worker's table, and the handle that writes it.
 
 use std::{
     cell::Cell,
@@ -17,14 +17,14 @@ use crate::{
     net::tls::Handshake,
 };
 
-/// A worker's handle to its table. Neither `Clone` nor `Sync`: with a single writer, an addition is a load
-/// and a store.
+/// A worker's handle to its table. Neither `Clone` nor `Sync`: with a single writer, an addition is only a
+/// load and a store.
 pub struct WorkerMetrics {
     table: Arc<Table>,
     alone: PhantomData<Cell<()>>,
 }
 
-/// What happens in a worker and is only counted.
+/// An event in a worker that is only counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WorkerEvent {
     ConnectionAccepted,
@@ -47,7 +47,7 @@ pub enum WorkerEvent {
 
 const EVENTS: usize = WorkerEvent::UpstreamEjection as usize + 1;
 
-/// Service ids of a process are below 2^15; a table is created at the first request for its service.
+/// Service IDs of a process are below 2^15. A service's table is created at its first request.
 const CHUNK: usize = 64;
 const CHUNKS: usize = (1 << 15) / CHUNK;
 
@@ -72,10 +72,10 @@ pub(super) struct ServiceTable {
     bytes_out: AtomicU64,
 }
 
-/// By reason and by the class of the status.
+/// By reason and by status class.
 struct RequestCounts([[AtomicU64; STATUS_CLASSES.len()]; Reason::ALL.len()]);
 
-/// The label's values.
+/// The values of the label `status_class`.
 pub(super) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl WorkerMetrics {
@@ -83,7 +83,7 @@ impl WorkerMetrics {
         Self { table, alone: PhantomData }
     }
 
-    /// Counts a request that has ended, whatever its outcome. `upstream` is the time to the head of the
+    /// Counts a request that has ended, whatever its outcome. `upstream`: the time to the head of the
     /// upstream's response.
     #[expect(clippy::too_many_arguments, reason = "one call a request, every figure of it by name")]
     pub fn record(
@@ -97,7 +97,7 @@ impl WorkerMetrics {
         bytes_out: u64,
     ) {
         let table = service.map_or(&self.table.without_service, |service| self.table.service_or_new(service));
-        // No response has a status outside these classes.
+        // No response has a status outside of these classes.
         let class = usize::from(status / 100).clamp(1, STATUS_CLASSES.len()) - 1;
         add_single_writer(&table.requests.0[reason as usize][class], 1);
         table.latency.observe_single_writer(duration);
@@ -121,14 +121,14 @@ impl WorkerMetrics {
         add_single_writer(&self.table.handshakes[outcome as usize], 1);
     }
 
-    /// Counts a request whose token stood in another carrier than `Authorization: Bearer`.
+    /// Counts a request whose token was in another carrier than `Authorization: Bearer`.
     pub fn carried(&self, kind: CarrierKind) {
         add_single_writer(&self.table.carriers[kind as usize], 1);
     }
 }
 
 impl Table {
-    /// Services that have had a request.
+    /// Returns the services that have had a request.
     fn services(&self) -> impl Iterator<Item = (ServiceId, &ServiceTable)> {
         let chunks = self.services.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
         chunks.flat_map(|(at, chunk)| {
@@ -143,8 +143,8 @@ impl Table {
         self.events[event as usize].load(Relaxed)
     }
 
-    /// How many of what `begun` counts have not ended. `ended` is read first: otherwise an end between the
-    /// two reads would make more ends than begins.
+    /// Returns how many of the `begun` events have not ended. Reads `ended` first: otherwise an end between
+    /// the two reads would make more ends than beginnings.
     pub(super) fn open(&self, begun: WorkerEvent, ended: WorkerEvent) -> u64 {
         let ended = self.count(ended);
         self.count(begun).saturating_sub(ended)
@@ -170,7 +170,7 @@ impl Table {
     }
 }
 
-/// The tables of all workers by service. Requests that no service owns are under the empty name.
+/// Returns the tables of all workers by service. Requests that no service owns have the empty name.
 pub(super) fn by_service<'a>(
     workers: &'a [Arc<Table>],
     names: &'a BTreeMap<ServiceId, String>,
@@ -191,7 +191,7 @@ impl ServiceTable {
         self.requests.0[reason as usize][class].load(Relaxed)
     }
 
-    /// Of every status class.
+    /// Returns the requests of every status class.
     pub(super) fn requests_of(&self, reason: Reason) -> u64 {
         self.requests.0[reason as usize].iter().map(|count| count.load(Relaxed)).sum()
     }

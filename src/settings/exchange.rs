@@ -1,4 +1,5 @@
-//! Who gets a short token for an OpenID Connect token of a CI system, as configured; `proxy` exchanges.
+//! The rules by which an OpenID Connect token of a CI system is exchanged for a short-lived token. `proxy`
+//! exchanges.
 
 use std::time::Duration;
 
@@ -8,35 +9,35 @@ use crate::{authz::subject::Access, settings::UpstreamTls};
 #[derive(Clone, Debug)]
 pub struct ExchangeRule {
     pub name: String,
-    /// The claim `iss`, and where the provider's metadata is.
+    /// The claim `iss`, and where the provider's metadata is found.
     pub issuer: String,
-    /// One of the claim `aud`.
+    /// The value that the claim `aud` must contain.
     pub audience: String,
-    /// Exact values; at least one.
+    /// Claims with their exact values; at least one.
     pub claims: Vec<(String, String)>,
-    /// Login of the service account that owns the tokens.
+    /// The login of the service account that owns the tokens.
     pub account: String,
     pub scope: Vec<(String, Access)>,
     /// At most [`MAX_LIFETIME`].
     pub lifetime: Duration,
-    /// Live tokens at one time.
+    /// How many tokens may be live at one time.
     pub max_tokens: usize,
-    /// `None`: the provider is on this machine, in clear text.
+    /// `None`: the provider is on this machine, reached in clear text.
     pub tls: Option<UpstreamTls>,
 }
 
-/// Of a token that was exchanged for another one.
+/// The longest lifetime of an exchanged token.
 pub const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// Begins the author of an exchanged token, before the rule's name.
+/// The prefix of an exchanged token's author, before the rule's name.
 const AUTHOR: &str = "exchange:";
 
 impl ExchangeRule {
-    /// Of a token that was exchanged.
+    /// The longest lifetime of an exchanged token.
     pub const LONGEST: Duration = MAX_LIFETIME;
 
-    /// Who is named as the author of its tokens. Another text once anything of the rule changes, so that
-    /// what an earlier version of the rule gave ends with that version.
+    /// Returns the author of the rule's tokens. It depends on what the rule grants and to whom, so that
+    /// tokens of an earlier version of the rule end with that version.
     pub fn author(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("permgate 2026-11 exchange rule");
         let mut add = |text: &str| {
@@ -56,7 +57,7 @@ impl ExchangeRule {
         format!("{AUTHOR}{}:{}", self.name, &digest[..16])
     }
 
-    /// Whether an author is a rule of exchange.
+    /// Whether the author is an exchange rule.
     pub fn is_author(author: &str) -> bool {
         author.starts_with(AUTHOR)
     }

@@ -1,4 +1,4 @@
-//! Rate limits, quotas and concurrency limits as configured; `proxy` counts.
+//! Rate limits, quotas and concurrency limits as configured. `proxy` counts.
 
 use std::{collections::HashMap, fmt, num::NonZeroU32, time::Duration};
 
@@ -11,16 +11,16 @@ use crate::authz::rules::ServiceKey;
 pub struct Limit {
     pub per: LimitKey,
     pub rate: Option<Rate>,
-    /// How many requests at one time.
+    /// How many requests may be in progress at one time.
     pub concurrent: Option<NonZeroU32>,
-    /// Who may wait for a place under the concurrency limit.
+    /// The queue for the concurrency limit.
     pub queue: Queue,
 }
 
-/// Who may wait for a place of one key, and for how long.
+/// How many requests of one key may wait for the concurrency limit, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queue {
-    /// 0: nobody waits.
+    /// 0: no request waits.
     pub length: usize,
     pub timeout: Duration,
 }
@@ -31,7 +31,7 @@ pub struct Queue {
 pub enum LimitKey {
     Token,
     User,
-    /// IPv6: one /64.
+    /// IPv6: a /64.
     Address,
     Service,
 }
@@ -57,7 +57,7 @@ impl Queue {
 }
 
 impl LimitKey {
-    /// As in the configuration.
+    /// Returns the name in the configuration.
     pub fn as_str(self) -> &'static str {
         self.into()
     }

@@ -1,5 +1,5 @@
-//! TLS towards an upstream: whose certificates are trusted and which one is shown. There is no switch
-//! that trusts everybody.
+//! TLS to an upstream: which certificates are trusted, and which client certificate is presented. There is no
+//! setting that trusts every certificate.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc};
 
@@ -20,11 +20,11 @@ use crate::{
     settings::{Host, HttpVersion},
 };
 
-/// What `upstream.NAME.tls` comes to, valid. Equal when made of the same files' contents.
+/// `upstream.NAME.tls`, loaded and valid. Equal if the files' contents and the expected name are.
 #[derive(Clone, Debug)]
 pub struct UpstreamTls {
     config: Arc<ClientConfig>,
-    /// Expected in the upstream's certificate, instead of the url's host.
+    /// The name that the upstream's certificate must have, instead of the URL's host.
     name: Option<ServerName<'static>>,
     /// The certificates of `Trust::File`.
     authorities: Vec<CertificateDer<'static>>,
@@ -32,36 +32,36 @@ pub struct UpstreamTls {
     digest: [u8; 32],
 }
 
-/// What it is made of.
+/// The parts of [`UpstreamTls`].
 #[derive(Clone, Debug)]
 pub struct TlsParts {
     pub trust: Trust,
-    /// Shown to an upstream that asks for it.
+    /// Presented to an upstream that requests a client certificate.
     pub pair: Option<CertifiedKeyFiles>,
     pub name: Option<ServerName<'static>>,
 }
 
-/// Whose certificates are believed.
+/// The authorities whose certificates are trusted.
 #[derive(Clone, Debug)]
 pub enum Trust {
     System(SystemRoots),
-    /// These authorities alone.
+    /// Only these authorities.
     File(PathBuf),
 }
 
-/// What the machine trusts, loaded once.
+/// The authorities that the machine trusts, loaded once.
 #[derive(Clone, Debug)]
 pub struct SystemRoots {
     roots: Arc<RootCertStore>,
     digest: [u8; 32],
 }
 
-/// The machine's own list cannot be used.
+/// The authorities that the machine trusts cannot be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the system's certificate authorities cannot be read{0}")]
 pub struct NoSystemRoots(String);
 
-/// Sessions that may be resumed, for each upstream.
+/// Sessions kept for resumption, per upstream.
 const SESSIONS: usize = 256;
 
 impl SystemRoots {
@@ -132,18 +132,18 @@ impl UpstreamTls {
         Ok(Self { config: Arc::new(config), name: parts.name, authorities, files, digest })
     }
 
-    /// What it was read from, the system's authorities left out.
+    /// Returns the files that were read, without the system's authorities.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
-    /// Whom the upstream's certificate has to name.
+    /// Returns the name that the upstream's certificate must have.
     pub fn expected(&self, host: &Host) -> Option<ServerName<'static>> {
         self.name.clone().or_else(|| server_name(host))
     }
 
-    /// Whether an authority is named as the upstream itself: an upstream that shows it is refused, since
-    /// an authority is no server.
+    /// Whether an authority's certificate names the upstream itself. An upstream that presents it is refused,
+    /// because an authority is not a server.
     pub fn authority_is_server(&self, host: &Host) -> bool {
         self.expected(host).is_some_and(|name| {
             self.authorities.iter().any(|certificate| {
@@ -165,7 +165,7 @@ impl UpstreamTls {
         matches!(verdict, Ok(Err(rustls::Error::InvalidCertificate(why))) if is_authority(&why))
     }
 
-    /// For handshakes that offer this. What may be resumed is shared.
+    /// Returns a connector that offers this version. Resumable sessions are shared between connectors.
     pub fn connector(&self, version: HttpVersion) -> TlsConnector {
         let mut config = ClientConfig::clone(&self.config);
         config.alpn_protocols = match version {
@@ -193,7 +193,7 @@ fn server_name(host: &Host) -> Option<ServerName<'static>> {
     }
 }
 
-/// A DNS name or an address, as a certificate may name it.
+/// Parses a DNS name or an address in the form in which a certificate may name it.
 pub fn parse_name(text: &str) -> Option<ServerName<'static>> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(ServerName::IpAddress(address.into()));
@@ -202,10 +202,10 @@ pub fn parse_name(text: &str) -> Option<ServerName<'static>> {
     DnsName::try_from(name).ok().map(ServerName::DnsName)
 }
 
-/// What is wrong with a certificate that `openssl req -x509` makes unless it is told otherwise.
+/// What is wrong with a certificate that `openssl req -x509` creates by default.
 pub const MADE_AS_AUTHORITY: &str = "made as an authority: add basicConstraints=critical,CA:FALSE";
 
-/// rustls has no variant of its own for a server that shows an authority's certificate.
+/// Whether a server presented an authority's certificate, for which rustls has no variant of its own.
 pub fn is_authority(why: &CertificateError) -> bool {
     matches!(why, CertificateError::Other(why) if format!("{why:?}").contains("CaUsedAsEndEntity"))
 }
@@ -214,7 +214,7 @@ pub fn is_authority(why: &CertificateError) -> bool {
 mod tests {
     use super::*;
 
-    /// A certificate as `openssl req -x509` makes one for a server, and a proper one.
+    /// Compares a certificate that `openssl req -x509` creates for a server by default with a proper one.
     #[test]
     fn a_server_that_is_made_as_an_authority_is_told_apart() {
         let check = |is_ca: rcgen::IsCa, name: &str, expected: bool| {

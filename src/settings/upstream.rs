@@ -1,4 +1,4 @@
-//! `[upstream.NAME]`, valid.
+//! The settings of `[upstream.NAME]`, validated.
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -6,58 +6,58 @@ use http::{HeaderValue, StatusCode, uri::PathAndQuery};
 
 use crate::settings::{UpstreamTls, UpstreamUrl};
 
-/// One upstream, valid.
+/// One upstream, validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     pub name: Arc<str>,
-    /// At least one with a weight, at most [`UpstreamSettings::MOST_URLS`].
+    /// At least one with a weight above 0, at most [`UpstreamSettings::MOST_URLS`].
     pub urls: Vec<WeightedUrl>,
     /// Sent as Host instead of the client's.
     pub host: Option<HeaderValue>,
     pub http: HttpVersion,
-    /// Where a url is `https://`.
+    /// Set if a URL is `https://`.
     pub tls: Option<UpstreamTls>,
     pub connect_timeout: Duration,
-    /// From the last byte sent until the head of the answer.
+    /// From the last byte sent to the head of the response.
     pub first_byte_timeout: Duration,
-    /// Between two pieces of an answer that is asked for.
+    /// Between two pieces of a response, while more of it is requested.
     pub body_timeout: Duration,
-    /// The same for answers that may be quiet for long: event streams, gRPC, watches.
+    /// The same for responses that may be silent for long: event streams, gRPC, watches.
     pub stream_idle_timeout: Duration,
-    /// How often an HTTP/2 upstream with requests under way is asked for life.
+    /// How often an HTTP/2 upstream with requests in progress is pinged.
     pub ping_interval: Duration,
-    /// How long nothing may pass through a tunnel.
+    /// How long a tunnel may be idle.
     pub tunnel_idle_timeout: Duration,
-    /// How long an unused connection is kept; shorter than upstreams' own limit, so that they
-    /// seldom close one that is just being used.
+    /// How long an unused connection is kept. Shorter than the limits of upstreams, so that they rarely close
+    /// a connection that is just being reused.
     pub idle_timeout: Duration,
     pub balance: Balance,
     pub ejection: Ejection,
-    /// `None`: every url counts as up.
+    /// `None`: every URL counts as up.
     pub health: Option<Health>,
-    /// How often a request is tried once more where that does no harm.
+    /// How many times a request is retried where that does no harm.
     pub retries: u32,
-    /// How often names are looked up.
+    /// How often names are resolved again.
     pub resolve: Duration,
     /// Over all workers. `None`: no limit.
     pub max_connections: Option<NonZeroUsize>,
-    /// Requests at one time, over all workers. `None`: no limit.
+    /// Requests in flight, over all workers. `None`: no limit.
     pub max_in_flight: Option<NonZeroUsize>,
-    /// How many wait for one of the two limits, and for how long.
+    /// How many requests may wait for one of the two limits, and for how long.
     pub queue: usize,
     pub queue_timeout: Duration,
 }
 
 impl UpstreamSettings {
-    /// The host of its first url: what a request without Host is sent with.
+    /// Returns the host of the first URL, with which a request without Host is sent.
     pub fn own_host(&self) -> Option<HeaderValue> {
         Some(self.urls.first()?.url.authority())
     }
 
-    /// What has been tried is remembered in the bits of a word.
+    /// Limited, because the URLs that were tried are stored in the bits of a word.
     pub const MOST_URLS: usize = 64;
 
-    /// The defaults of the limits table.
+    /// Returns an upstream with the default of every setting.
     pub fn new(name: &str, urls: Vec<UpstreamUrl>) -> Self {
         Self {
             name: name.into(),
@@ -85,11 +85,11 @@ impl UpstreamSettings {
     }
 }
 
-/// A url and its share of the requests.
+/// A URL and its share of the requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightedUrl {
     pub url: UpstreamUrl,
-    /// 0: drained, never asked.
+    /// 0: drained, gets no requests.
     pub weight: u32,
 }
 
@@ -99,33 +99,33 @@ impl From<UpstreamUrl> for WeightedUrl {
     }
 }
 
-/// Which HTTP an upstream is spoken to in.
+/// The HTTP version for an upstream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HttpVersion {
-    /// As the url says: `h2c://` is HTTP/2, `https://` what the handshake comes to, others HTTP/1.1.
+    /// By the URL: `h2c://` is HTTP/2, `https://` what the handshake negotiates, others HTTP/1.1.
     #[default]
     Auto,
     Http1,
     Http2,
 }
 
-/// How one of several urls is chosen.
+/// How one of several URLs is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Balance {
     #[default]
     RoundRobin,
-    /// The one with the fewest requests of this worker under way, by weight.
+    /// The URL with the fewest requests of this worker in flight, by weight.
     LeastRequests,
-    /// The same one for the same user; without a user, for the same client address.
+    /// The same URL for the same user; without a user, for the same client address.
     Hash,
 }
 
-/// When a url is left out for a while. The last one left never is.
+/// When a URL is left out for a while. The last remaining URL never is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ejection {
     /// Failures in a row.
     pub failures: u32,
-    /// For how long; doubled with each ejection in a row up to [`Ejection::LONGEST`].
+    /// For how long; doubled with each further ejection in a row, up to [`Ejection::LONGEST`].
     pub back_off: Duration,
 }
 
@@ -139,16 +139,16 @@ impl Default for Ejection {
     }
 }
 
-/// Asks each url by itself, without credentials, whether it serves.
+/// Health checks: requests to each URL, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
     pub path: PathAndQuery,
     pub interval: Duration,
-    /// For connection and head of the answer together.
+    /// For connecting and the head of the response together.
     pub timeout: Duration,
-    /// Sound answers in a row that make a url serve again.
+    /// Successes in a row after which a URL is used again.
     pub rise: u32,
-    /// Failures in a row that take it out.
+    /// Failures in a row after which a URL is left out.
     pub fall: u32,
     /// `None`: any of 200 to 399.
     pub status: Option<StatusCode>,

@@ -1,4 +1,4 @@
-//! Where an upstream is: one of its urls.
+//! The URLs of an upstream.
 
 use std::{fmt, net::IpAddr, path::Path, sync::Arc};
 
@@ -12,7 +12,7 @@ pub struct UpstreamUrl {
     port: u16,
 }
 
-/// What is spoken there.
+/// The protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     Http,
@@ -21,16 +21,16 @@ pub enum Scheme {
     H2c,
 }
 
-/// What is connected to.
+/// The host to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Host {
     Address(IpAddr),
-    /// Looked up at connect, and again in time.
+    /// Resolved at connect, and again from time to time.
     Name(Arc<str>),
     Socket(Arc<Path>),
 }
 
-/// Why a url is refused.
+/// Why a URL is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UrlError {
     #[error("{0}:// upstreams are not supported")]
@@ -45,7 +45,7 @@ pub enum UrlError {
     Socket,
 }
 
-/// What the kernel takes.
+/// The longest path in bytes that the kernel accepts.
 const LONGEST_SOCKET: usize = 107;
 
 impl UpstreamUrl {
@@ -94,7 +94,7 @@ impl UpstreamUrl {
     }
 
     fn socket(path: &str) -> Result<Self, UrlError> {
-        // `unix://run/x` is /run/x to the kernel and host `run` to a reader.
+        // `unix://run/x` is /run/x to the kernel, and a host `run` to a reader.
         let sound =
             matches!(path.len(), 1..=LONGEST_SOCKET) && !path.starts_with("//") && !path.contains('\0');
         if !sound {
@@ -103,7 +103,7 @@ impl UpstreamUrl {
         Ok(Self { scheme: Scheme::Http, host: Host::Socket(Path::new(path).into()), port: 0 })
     }
 
-    /// With the path of a unix socket taken relative to `directory`.
+    /// Resolves the path of a unix socket against `directory`.
     pub fn relative_to(self, directory: &Path) -> Result<Self, UrlError> {
         let Host::Socket(path) = &self.host else { return Ok(self) };
         let path = directory.join(path);
@@ -117,7 +117,7 @@ impl UpstreamUrl {
         self.scheme
     }
 
-    /// What has to be looked up.
+    /// Returns the name and the port to resolve; `None` for an address or a socket.
     pub fn name(&self) -> Option<(Arc<str>, u16)> {
         match &self.host {
             Host::Address(_) | Host::Socket(_) => None,
@@ -125,7 +125,7 @@ impl UpstreamUrl {
         }
     }
 
-    /// As a Host field.
+    /// Returns the value for a Host field.
     pub fn authority(&self) -> HeaderValue {
         match self.host {
             Host::Socket(_) => HeaderValue::from_static("localhost"),
@@ -139,7 +139,7 @@ impl UpstreamUrl {
         &self.host
     }
 
-    /// Without a meaning for a socket's path.
+    /// Returns the port, which has no meaning for a socket.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -160,7 +160,7 @@ impl Host {
     }
 }
 
-/// `host:port` or `unix:path`, as log and metrics name it.
+/// `host:port` or `unix:path`, as in the log and in metrics.
 impl fmt::Display for UpstreamUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {

@@ -1,5 +1,5 @@
-//! Whether this node may forward at all, and until when: one of several nodes may not serve by a state
-//! that the others have left behind.
+//! Whether this node may forward at all, and until when. A node of a cluster must not serve by a state that
+//! the other nodes have left behind.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -8,14 +8,14 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Time since the machine started, suspends included: CLOCK_BOOTTIME. Never compared between machines.
+/// Time since the machine booted, including suspends (CLOCK_BOOTTIME). Never compared between machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BootTime(Duration);
 
 impl BootTime {
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::Boottime);
-        // Since the start of the machine, so neither is negative.
+        // Counted from boot, so neither is negative.
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         Self(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
     }
@@ -37,17 +37,17 @@ impl std::ops::Add<Duration> for BootTime {
     }
 }
 
-/// The end of the permission, read for every request. A node that shares its log with nobody has one
-/// that never ends, and never looks at the clock.
+/// The end of the permission to forward, read for every request. Without a cluster the permission never ends,
+/// and the clock is never read.
 pub struct ForwardPermission {
-    /// Nanoseconds since the start of the machine.
+    /// Nanoseconds since the machine booted.
     until: AtomicU64,
 }
 
 const FOREVER: u64 = u64::MAX;
 
 impl Default for ForwardPermission {
-    /// For a node that is alone.
+    /// For a node without a cluster.
     fn default() -> Self {
         Self { until: AtomicU64::new(FOREVER) }
     }
@@ -59,7 +59,7 @@ impl ForwardPermission {
         until == FOREVER || nanoseconds(BootTime::now()) < until
     }
 
-    /// The first moment at which nothing may be forwarded any more; `None`: nothing may be.
+    /// Sets the first moment at which nothing may be forwarded; `None`: nothing may be forwarded at all.
     pub fn set_until(&self, until: Option<BootTime>) {
         let until = until.map_or(0, |until| nanoseconds(until).min(FOREVER - 1));
         self.until.store(until, Ordering::Release);

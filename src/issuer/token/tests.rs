@@ -14,7 +14,7 @@ use serde_json::json;
 use super::*;
 use crate::issuer::keys::Keys;
 
-/// A signer and its public key as a provider shows it.
+/// A signer, and its public key as a provider publishes it.
 struct Signer {
     sign: Box<dyn Fn(&[u8]) -> Vec<u8>>,
     jwk: Value,
