@@ -36,7 +36,7 @@ pub struct Issuer {
 
 /// What an issuer publishes.
 pub struct Published {
-    /// OpenID Connect Discovery 1.0, 3.
+    /// The metadata (OpenID Connect Discovery 1.0, 3).
     pub metadata: Value,
     keys: Keys,
     since: Instant,

@@ -116,7 +116,7 @@ impl EncodeMetric for Distribution {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "more than 104 days lose nanoseconds")]
+#[expect(clippy::cast_precision_loss, reason = "loses only nanoseconds, beyond 104 days")]
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }

@@ -150,10 +150,10 @@ impl RequestStats {
         let all: u64 = self.latency.buckets.iter().sum();
         let (mut below, mut lower) = (0, 0);
         for (count, bound) in self.latency.buckets.iter().zip(BOUNDS.iter().chain(BOUNDS.last())) {
-            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            #[expect(clippy::cast_precision_loss, reason = "an estimate for display")]
             let (rank, before, inside) = (share * all as f64, below as f64, *count as f64);
             below += count;
-            #[expect(clippy::cast_precision_loss, reason = "for people")]
+            #[expect(clippy::cast_precision_loss, reason = "an estimate for display")]
             if *count > 0 && before + inside >= rank {
                 let part = ((rank - before) / inside).clamp(0.0, 1.0);
                 return Some((lower as f64 + (*bound - lower) as f64 * part) / 1e6);

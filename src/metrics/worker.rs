@@ -85,7 +85,7 @@ impl WorkerMetrics {
 
     /// Counts a request that has ended, whatever its outcome. `upstream`: the time to the head of the
     /// upstream's response.
-    #[expect(clippy::too_many_arguments, reason = "one call a request, every figure of it by name")]
+    #[expect(clippy::too_many_arguments, reason = "one call per request, with every figure by name")]
     pub fn record(
         &self,
         service: Option<ServiceId>,

@@ -1,4 +1,4 @@
-//! Errors because of which a client's bytes never became a request.
+//! Errors that prevent a client's bytes from becoming a request.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, header};

@@ -48,7 +48,7 @@ impl Upgraded {
         Self { io: Io::Http2(TokioIo::new(io)), connection, _held: Box::new(held) }
     }
 
-    /// Registers this task to be woken by an abort. Fails after one.
+    /// Registers this task to be woken by an abort. Fails if the connection is aborted.
     fn watch(&self, cx: &mut Context<'_>) -> io::Result<()> {
         self.connection.exchange.watch_body(cx);
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }

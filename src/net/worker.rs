@@ -127,8 +127,8 @@ impl Worker {
         ConnectionSlot { worker: self.clone(), key, permit }
     }
 
-    /// Closes connections to free a slot, in this order: all whose client has closed its side; the one that
-    /// has been idle for longest; the one whose handshake or head has been incomplete for longest; on a
+    /// Closes connections to free a slot: all whose client has closed its side; else the one that has been
+    /// idle for longest; else the one whose handshake or head has been incomplete for longest; else, on a
     /// listener with slots reserved for unix sockets, the oldest without a signed-in user. Returns false if
     /// there is nothing to close here.
     pub(super) fn make_room(&self) -> bool {
