@@ -1,6 +1,6 @@
-//! The ordered log in front of the store: every change is an entry here before it is anything else.
-//! [`journal`] keeps it in local files, `etcd` (a feature) where several nodes share it, `memory` in
-//! memory, for tests. What the operations of an entry mean is the caller's affair.
+//! The ordered log in front of the store: every change becomes an entry here first. [`journal`] keeps the
+//! log in local files, `etcd` (a feature) in etcd for several nodes, and `memory` in memory for tests. The
+//! log does not interpret an entry's operations.
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
@@ -18,82 +18,81 @@ pub(crate) mod tests;
 
 pub use entry::Entry;
 
-/// The most bytes of operations that one entry takes, but for a log that says otherwise.
+/// Maximum bytes of operations in one entry, unless a log has its own [limit](Log::largest).
 pub const MAX_OPERATIONS: usize = 1 << 20;
 
-/// Entries in one order, each bound to the one before by its hash. One entry is one batch: callers
-/// that want to share a sync put their operations into one batch.
+/// Entries in one order, each bound to the one before by its hash. One entry is one batch: operations that
+/// are to share a sync go into one batch.
 ///
-/// Calls block until the disk (or the network) has answered. Several writers may share a log; the
-/// head that [`append`](Log::append) expects decides between them.
+/// Calls block until the disk or the network has answered. Several writers may share a log: an
+/// [`append`](Log::append) succeeds only if it expects the current head.
 pub trait Log: Send {
     /// The store that every entry belongs to.
     fn store(&self) -> StoreId;
 
-    /// The position of the oldest entry that can still be read; one more than the head's when there
-    /// is none.
+    /// The position of the oldest entry that can still be read; if there is none, one more than the head's.
     fn first(&self) -> Result<u64, ReadError>;
 
     /// The newest entry that was acknowledged. Position 0 stands for an empty log.
     fn head(&self) -> Result<Head, ReadError>;
 
-    /// Entries from position `from` on, in order and verified, up to the head: as many as fit into
-    /// `bytes` of operations, but at least one. Empty when `from` is one more than the head's position.
+    /// Reads verified entries in order, from position `from` up to the head: as many as fit into `bytes` of
+    /// operations, but at least one. Empty if `from` is one more than the head's position.
     fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError>;
 
-    /// Appends one entry behind `expected` and returns the new head when the entry is durable.
+    /// Appends one entry after `expected` and returns the new head once the entry is durable.
     fn append(&mut self, expected: Head, operations: &[u8]) -> Result<Head, AppendError>;
 
-    /// Gives back the room of entries before position `below`. Some of them may stay readable.
+    /// Frees the space of entries before position `below`. Some of them may stay readable.
     fn trim(&mut self, below: u64) -> Result<(), TrimError>;
 
-    /// Makes durable whatever the log knows beside the entries, which are durable already.
+    /// Makes durable what the log keeps besides the entries, which are durable already.
     fn sync(&mut self) -> Result<(), Failure>;
 
-    /// The most bytes of operations that one entry takes.
+    /// Maximum bytes of operations in one entry.
     fn largest(&self) -> usize {
         MAX_OPERATIONS
     }
 
-    /// Whether other nodes append to it, too. Nobody trims such a log for a checkpoint of its own.
+    /// Whether other nodes append to it, too. A checkpoint of one node does not trim such a log.
     fn is_shared(&self) -> bool {
         false
     }
 
-    /// How far others are known to have come, without asking anybody; `None` where nobody else appends.
+    /// The newest position known without a request; `None` if no other node appends.
     fn heard(&self) -> Option<u64> {
         None
     }
 
-    /// Takes appends again after one whose outcome was unclear; `false` where only opening the log again
-    /// helps, or nothing yet.
+    /// Accepts appends again after one whose outcome was unclear. Returns `false` if only opening the log
+    /// again helps, or if it is still too early.
     fn reopen(&mut self) -> bool {
         false
     }
 
-    /// Writes a backup stream to `out` from which, with the entries that can still be read, the state
-    /// follows. Returns its position; `None` when the log has none.
+    /// Writes a backup stream to `out`. Together with the entries that can still be read, it yields the
+    /// state. Returns its position; `None` if the log has no snapshot.
     fn snapshot(&self, _out: &mut dyn io::Write) -> io::Result<Option<u64>> {
         Ok(None)
     }
 
-    /// Why no append is taken any more; `None` while appends are taken. Only opening the log again
-    /// helps. Reading goes on.
+    /// Why no append is accepted any more; `None` while appends are accepted. Only opening the log again
+    /// helps. Reads still work.
     fn failure(&self) -> Option<Failure>;
 }
 
-/// Which store a log belongs to: 16 random bytes, chosen when the store is made.
+/// The id of a store: 16 random bytes, chosen when the store is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StoreId(pub [u8; 16]);
 
 impl StoreId {
-    /// A new id. Fails when the operating system has no randomness.
+    /// Generates an id. Fails if the operating system has no randomness.
     pub fn random() -> io::Result<Self> {
         random_id().map(Self)
     }
 }
 
-/// 16 random bytes. Fails when the operating system has no randomness.
+/// 16 random bytes. Fails if the operating system has no randomness.
 pub(crate) fn random_id() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|e| io::Error::other(e.to_string()))?;
@@ -111,7 +110,7 @@ impl fmt::Display for StoreId {
 pub struct EntryHash(pub [u8; 32]);
 
 impl EntryHash {
-    /// What the first entry of a store names as the hash before it.
+    /// The previous hash of a store's first entry.
     pub const NONE: Self = Self([0; 32]);
 }
 
@@ -136,38 +135,37 @@ impl Head {
     /// Before the first entry.
     pub const EMPTY: Self = Self { position: 0, hash: EntryHash::NONE };
 
-    /// The position behind this one.
+    /// The position after this one.
     pub fn next(self) -> u64 {
         self.position.saturating_add(1)
     }
 }
 
-/// A call to the operating system that failed, with its reason.
+/// A system call that failed, and the reason.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot {action} {path}: {reason}")]
 pub struct Failure {
-    /// A verb that fits behind "cannot".
+    /// A verb phrase that continues "cannot".
     pub action: &'static str,
     pub path: PathBuf,
     pub reason: Arc<io::Error>,
 }
 
 impl Failure {
-    /// `action` is a verb that fits behind "cannot".
+    /// `action` is a verb phrase that continues "cannot".
     pub fn new(action: &'static str, path: impl Into<PathBuf>, reason: io::Error) -> Self {
         Self { action, path: path.into(), reason: Arc::new(reason) }
     }
 }
 
-/// Bytes that were acknowledged once, or cannot have been written by an interrupted append, and do
-/// not verify.
+/// Bytes that do not verify although they were acknowledged, or that no interrupted append can have left.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{file} is damaged at byte {offset}: {what}; nothing was changed. Copy the store directory and check the disk, then restore the newest backup with `permgate store restore`"
 )]
 pub struct LogCorruption {
     pub file: PathBuf,
-    /// In bytes from the start of the file.
+    /// Bytes from the start of the file.
     pub offset: u64,
     pub what: String,
 }
@@ -175,20 +173,20 @@ pub struct LogCorruption {
 /// Why an entry was not appended.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
-    /// Another entry came first. Nothing was appended: apply the entries behind the expected head and
-    /// plan again.
+    /// Another entry came first. Nothing was appended: apply the entries after the expected head and plan
+    /// again.
     #[error("the log's head is at position {}, not at the expected one", head.position)]
     Moved { head: Head },
     #[error("a batch has {bytes} bytes, the log takes up to {largest}")]
     TooLarge { bytes: usize, largest: usize },
-    /// Nothing was appended and the log is as it was: the same append may work later, once there is
-    /// room on the disk.
+    /// Nothing was appended, and the log is unchanged: the same append may succeed later, once the disk has
+    /// space.
     #[error("nothing was written: {0}")]
     NotWritten(Failure),
-    /// The entry may or may not be found when the log is opened again. Until then no append is taken.
+    /// The log may contain the entry when it is opened again. Until then, no append is accepted.
     #[error("the change may or may not have been made, and none is taken until a restart: {0}")]
     Unclear(Failure),
-    /// Nothing was appended, since an earlier call failed. No append is taken until the log is opened
+    /// Nothing was appended, since an earlier call failed. No append is accepted until the log is opened
     /// again.
     #[error("no change is taken until a restart: {0}")]
     Stopped(Failure),

@@ -1,4 +1,4 @@
-//! What every log must do, as one suite.
+//! One suite of what every log must do.
 
 use super::{
     AppendError, EntryHash, Head, Log, ReadError, StoreId, TrimError,
@@ -12,7 +12,7 @@ pub(super) const STORE: StoreId = StoreId([3; 16]);
 /// One log that can be opened again and made to fail.
 pub(super) trait LogFixture {
     fn open(&self) -> Box<dyn Log + '_>;
-    /// The next append fails and nobody knows whether it was made.
+    /// Makes the next append fail with an unclear outcome.
     fn fail_next(&self);
 }
 
@@ -145,7 +145,7 @@ fn the_journal_conforms() {
 
 #[test]
 fn the_journal_in_real_files_conforms() {
-    /// Its failure is a file that takes no writes.
+    /// Fails by a file that accepts no writes.
     struct Files(tempfile::TempDir);
     impl Files {
         fn journal(&self) -> Journal {

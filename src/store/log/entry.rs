@@ -1,17 +1,17 @@
-//! One entry as bytes: a header, one BLAKE3 checksum over header and operations, the operations. The
-//! checksum is the entry's hash, which the next entry names. All numbers are little-endian.
+//! The encoding of an entry: a header, a BLAKE3 checksum over header and operations, and the operations.
+//! The checksum is the entry's hash, which the next entry contains. All numbers are little-endian.
 
 use super::{EntryHash, Head, MAX_OPERATIONS, StoreId};
 
 const MAGIC: [u8; 4] = *b"pgen";
-/// Of the format of entries. Raised when an older permgate could no longer read what this one writes.
+/// The entry format. Raised when an older permgate can no longer read what this one writes.
 const VERSION: u32 = 1;
 const STORE: usize = 12;
 const POSITION: usize = 28;
 const PREVIOUS: usize = 36;
 const CHECKSUM: usize = 68;
 
-/// Bytes in front of the operations.
+/// Bytes before the operations.
 pub const HEADER: usize = 100;
 
 /// One batch of the log.
@@ -33,7 +33,7 @@ impl Entry {
     }
 }
 
-/// An entry that verifies, in the bytes that it was read from.
+/// A verified entry that borrows the bytes it was read from.
 #[derive(Clone, Copy, Debug)]
 pub struct EntryRef<'a> {
     pub store: StoreId,
@@ -93,13 +93,13 @@ pub fn encode(
     hash
 }
 
-/// How many bytes the entry has that begins with `header`, which is at least [`HEADER`] long. Nothing
-/// is verified but that the answer is possible.
+/// The encoded length, in bytes, of the entry that begins with `header`, of at least [`HEADER`] bytes. Only
+/// magic, version and maximum length are checked.
 pub fn encoded_length(header: &[u8]) -> Result<usize, DecodeError> {
     encoded_length_within(header, MAX_OPERATIONS)
 }
 
-/// The same for a log that takes up to `largest` bytes of operations.
+/// [`encoded_length`] for a log with up to `largest` bytes of operations per entry.
 pub(super) fn encoded_length_within(header: &[u8], largest: usize) -> Result<usize, DecodeError> {
     if header.len() < HEADER {
         return Err(DecodeError::CutOff);
@@ -118,13 +118,13 @@ pub(super) fn encoded_length_within(header: &[u8], largest: usize) -> Result<usi
     Ok(HEADER + length)
 }
 
-/// Verifies the entry at the start of `bytes`; what stands behind it is left alone. Whether it follows
-/// the entry before it is the caller's to check.
+/// Verifies the entry at the start of `bytes` and ignores what follows it. The caller must check that it
+/// follows the entry before it.
 pub fn decode(bytes: &[u8]) -> Result<EntryRef<'_>, DecodeError> {
     decode_within(bytes, MAX_OPERATIONS)
 }
 
-/// The same for a log that takes up to `largest` bytes of operations.
+/// [`decode`] for a log with up to `largest` bytes of operations per entry.
 pub(super) fn decode_within(bytes: &[u8], largest: usize) -> Result<EntryRef<'_>, DecodeError> {
     let length = encoded_length_within(bytes, largest)?;
     let operations = bytes.get(HEADER..length).ok_or(DecodeError::CutOff)?;

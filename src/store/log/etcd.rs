@@ -1,6 +1,6 @@
-//! The log in etcd, which several nodes share. Every change compares the head, so that one of two that
-//! are planned on the same state wins; an answer that got lost is found out by whose entry stands there.
-//! Only puts carry meaning: what a watch or a range shows is put into order by positions.
+//! The log in etcd, shared by several nodes. An append compares the head, so of two that were planned on
+//! the same state, one succeeds. After a lost answer, the attempt stored with the entry says whose it is.
+//! Positions put in order what a watch or a range returns; deletes carry no meaning.
 
 use std::{
     io,
@@ -39,31 +39,32 @@ use wire::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, revis
 pub struct EtcdLog {
     connection: Arc<Connection>,
     store: StoreId,
-    /// As of the last answer; the next append compares with it.
+    /// As of the last answer; the next append compares the head with it.
     known: Mutex<KnownHead>,
     failed: Option<Failure>,
     #[cfg(test)]
     fault: Option<super::memory::Fault>,
 }
 
-/// Between two tries of one append.
+/// Pause between the tries of one append.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The revision of a head that was never read: nothing in etcd has it.
+/// Stands for the revision of a head that was never read; nothing in etcd has it.
 const UNASKED: i64 = -1;
 
-/// So many positions are deleted by one request.
+/// Positions that one request deletes.
 const SLICE: u64 = 1000;
 
 impl EtcdLog {
-    /// Opens the log under the connection's prefix. Blocks, as every call does: not within a runtime.
+    /// Opens the log under the connection's prefix. Blocks, as every call does, so it must not run in a
+    /// runtime.
     pub fn open(connection: Arc<Connection>) -> Result<Self, Unreachable> {
         let known = connection.block(connection.head())?;
         Ok(Self::at(connection, known))
     }
 
-    /// The log as a copy at `head` knows it, while etcd cannot be asked. The first append compares with a
-    /// revision that nothing has, and so learns the real one.
+    /// The log as a copy at `head` knows it, while etcd does not answer. The first append compares with a
+    /// revision that does not exist, and so learns the real head.
     pub fn unasked(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
         let record = HeadRecord { head, store, first: 0 };
         Self::at(connection, KnownHead { record, revision: UNASKED })
@@ -80,7 +81,7 @@ impl EtcdLog {
         }
     }
 
-    /// As of the last answer, or of what was heard since.
+    /// The head as of the last answer, or of what the watch has received since.
     pub fn known_head(&self) -> Head {
         self.known().record.head
     }
@@ -120,7 +121,7 @@ impl EtcdLog {
         self.settle(Attempt::new(id, expected), &encoded).await
     }
 
-    /// Until the outcome is known, or the patience is over.
+    /// Sends the attempt until its outcome is known or the patience is over.
     async fn settle(&self, mut attempt: Attempt, encoded: &Encoded) -> Result<Head, AppendError> {
         let end = Instant::now() + self.connection.client.settings().patience;
         let head = Head { position: attempt.position(), hash: encoded.hash };
@@ -145,7 +146,7 @@ impl EtcdLog {
                 }
                 Step::ReadWinner => match self.connection.winner(attempt.position(), self.store).await {
                     Ok(Some(fetched)) => Answer::Written(fetched.attempt),
-                    // Nobody has that entry: it was trimmed since, far later than any patience.
+                    // The entry was trimmed since, which takes far longer than any patience.
                     Ok(None) => {
                         let failure = self.connection.failure("append to", "its outcome was trimmed");
                         return Err(AppendError::Unclear(failure));
@@ -156,11 +157,11 @@ impl EtcdLog {
         }
     }
 
-    /// Sends the attempt. The head that is compared may have been put again since, by a trim.
+    /// Sends the attempt once. A trim may have put the compared head again since it was read.
     async fn send(&self, attempt: &Attempt, encoded: &Encoded) -> Result<Answer, AppendError> {
         let known = self.known();
         if known.record.head != attempt.expected() {
-            // By what is known of it now, the head would be overwritten.
+            // Comparing with the newer revision would overwrite that head.
             return Ok(Answer::Moved { head: known.record.head });
         }
         let head = Head { position: attempt.position(), hash: encoded.hash };
@@ -172,7 +173,7 @@ impl EtcdLog {
                 RequestOp::put(keys.log(head.position), encoded.value.clone()),
                 RequestOp::put(key.clone(), record.encode()),
             ],
-            // Who lost applies those that came first.
+            // The loser applies the entries that came first.
             failure: vec![RequestOp::get(key), RequestOp::range(self.connection.entries(head.position))],
         };
         match self.call(commit).await {
@@ -185,14 +186,14 @@ impl EtcdLog {
                 let gone = |e: Unreachable| self.connection.failure("append to", e.to_string());
                 let known = self.learn(parsed.map_err(|e| AppendError::Unclear(gone(e)))?);
                 for kv in response.ranges().skip(1).flat_map(|range| &range.kvs) {
-                    // One that cannot be decoded is read again, and named then.
+                    // An entry that cannot be decoded is read again, which then reports it.
                     if let Ok(fetched) = self.connection.decode(kv, self.store).await {
                         self.connection.recent().add(fetched.entry);
                     }
                 }
                 Ok(Answer::Moved { head: known.record.head })
             }
-            // What was sent before may have been made.
+            // Unless an earlier send may have succeeded.
             Err(CallError::Refused(reason)) if !attempt.is_unclear() => {
                 Err(AppendError::NotWritten(self.connection.failure("append to", reason)))
             }
@@ -214,7 +215,7 @@ impl EtcdLog {
         self.connection.client.call(commit).await
     }
 
-    /// Before the entry that makes them count.
+    /// Puts the pieces, before the entry that makes them valid.
     async fn put_pieces(&self, position: u64, id: AttemptId, encoded: &Encoded) -> Result<(), AppendError> {
         for (piece, number) in encoded.pieces.iter().zip(0..) {
             let key = self.connection.keys.part(position, id.0, number);
@@ -247,7 +248,7 @@ impl EtcdLog {
             let response = connection.insist(trim).await.map_err(failure)?;
             known = self.learn(connection.parse_head(response.found()).map_err(failure)?);
         }
-        // What an earlier trim has left behind goes as well.
+        // Deletes what an earlier trim has left behind, too.
         let (mut from, mut to) = (0, before);
         while from < below {
             to = (to + SLICE).min(below);

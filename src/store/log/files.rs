@@ -1,5 +1,5 @@
-//! The few things that a store does to files and directories, as traits: tests put a disk that loses
-//! power behind them.
+//! The file and directory operations that a store uses, as traits. Tests replace them by a disk that loses
+//! power.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -10,41 +10,41 @@ use std::{
 
 /// A directory. Names are single components.
 ///
-/// A change of names lasts only after [`sync`](Directory::sync).
+/// A change of names is durable only after [`sync`](Directory::sync).
 pub trait Directory: Send + Sync {
-    /// Where it is, for messages.
+    /// Its path, for messages.
     fn path(&self) -> &Path;
     /// The names in it, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Makes a file that is not there yet, for reading and writing, of mode 0600.
+    /// Creates a file, which must not exist, for reading and writing, with mode 0600.
     fn create(&self, name: &str) -> io::Result<Box<dyn File>>;
     /// Opens a file for reading and writing.
     fn open(&self, name: &str) -> io::Result<Box<dyn File>>;
-    /// Gives a file another name, in place of whatever had that name.
+    /// Renames a file, replacing any file of the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes a directory that is not there yet, of mode 0700.
+    /// Creates a directory, which must not exist, with mode 0700.
     fn create_directory(&self, name: &str) -> io::Result<Box<dyn Directory>>;
     /// Opens a directory within this one.
     fn open_directory(&self, name: &str) -> io::Result<Box<dyn Directory>>;
-    /// Removes a directory within this one and all that is in it.
+    /// Removes a directory in this one, with everything in it.
     fn remove_directory(&self, name: &str) -> io::Result<()>;
-    /// Returns when the disk has every change of names made so far.
+    /// Returns once every change of names so far is durable.
     fn sync(&self) -> io::Result<()>;
 }
 
 /// An open file. Offsets and sizes are in bytes.
 pub trait File: Send + Sync {
-    /// How long the file is.
+    /// The file's size.
     fn size(&self) -> io::Result<u64>;
-    /// Fills the buffer; an `UnexpectedEof` when the file ends before.
+    /// Fills the buffer; fails with `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of the bytes, which reach the disk at the next sync or at any time before.
+    /// Writes all bytes. They reach the disk at the next sync, or earlier.
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Returns when the disk has the content and what is needed to read it (`fdatasync`).
+    /// Returns once the content, and what is needed to read it, is durable (`fdatasync`).
     fn sync_data(&self) -> io::Result<()>;
-    /// Returns when the disk has the content and everything about the file (`fsync`).
+    /// Returns once the content and all metadata are durable (`fsync`).
     fn sync_all(&self) -> io::Result<()>;
 }
 
@@ -55,7 +55,7 @@ pub struct OsDirectory {
 }
 
 impl OsDirectory {
-    /// A directory that exists, or that later calls report as missing.
+    /// The directory at `path`. If it does not exist, later calls fail.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into() }
     }

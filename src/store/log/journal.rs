@@ -1,15 +1,14 @@
-//! The log as files of one directory, for one process. Files are written in full with zeros before
-//! they are used, and never used twice; each batch stands on fresh blocks of 4 KiB, so that no write
-//! touches an acknowledged one.
+//! The log as files in one directory, for one process. Files are filled with zeros before use, and never
+//! reused. Each batch takes fresh blocks of 4 KiB, so that no write touches an acknowledged one.
 //!
-//! A commit: write the batch, `fdatasync`, write the position into one of two alternating slots,
-//! answer. The sync of the next batch makes the slot durable. So when the journal is opened, a batch
-//! that does not verify was torn by a crash only if no slot covers it and no valid later batch stands
-//! behind it: that one is dropped, whole, and reported. Everything else that does not verify is damage,
-//! and the journal does not open.
+//! A commit writes the batch, calls `fdatasync`, writes the position into one of two alternating slots, and
+//! returns. The sync of the next batch makes the slot durable. When the journal is opened, a batch that
+//! does not verify was torn by a crash only if no slot covers it and no valid later batch follows it. Such
+//! a batch is dropped whole, and reported. Anything else that does not verify is damage, and the journal
+//! does not open.
 //!
-//! One case cannot be told apart: damage to the very last acknowledged batch together with a power cut
-//! that lost the slot which covered it looks the same as a torn batch.
+//! One case cannot be told apart: damage to the very last acknowledged batch, together with a power cut
+//! that lost the slot covering it, looks like a torn batch.
 
 use std::path::PathBuf;
 
@@ -34,29 +33,29 @@ pub use open::{Dropped, OpenError, Recovery};
 /// How a journal uses the disk.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// Bytes of one file. A batch that does not fit gets a larger file.
+    /// Bytes of one file. A batch that does not fit into one gets a larger file.
     pub file_size: u64,
 }
 
 impl Default for Options {
-    /// Some four thousand small batches a file: seconds of full load between two rotations, each of
+    /// About four thousand small batches per file: seconds of full load between two rotations, each of
     /// which takes a few hundredths of a second.
     fn default() -> Self {
         Self { file_size: 16 << 20 }
     }
 }
 
-/// A log in local files. The caller sees to it that no other process opens the directory.
+/// A log in local files. The caller must ensure that no other process opens the directory.
 pub struct Journal {
     directory: Box<dyn Directory>,
     options: Options,
     store: StoreId,
-    /// Files that take no more, oldest first.
+    /// Files that accept no more batches, oldest first.
     full: Vec<Segment>,
     active: Active,
     head: Head,
     failed: Option<Failure>,
-    /// The batch that is being written, kept for its allocation.
+    /// The batch that is being written; kept for its allocation.
     buffer: Vec<u8>,
 }
 
@@ -68,17 +67,17 @@ struct Active {
     capacity: u64,
     /// Where the next batch begins.
     end: u64,
-    /// Which slot is written next.
+    /// The slot that is written next.
     slot: usize,
 }
 
 impl Journal {
-    /// [`Log::sync`], and no more of it.
+    /// Calls [`Log::sync`] and drops the journal.
     pub fn close(mut self) -> Result<(), Failure> {
         self.sync()
     }
 
-    /// Starts the next file, for a batch of `length` bytes at the least.
+    /// Starts the next file, with room for a batch of `length` bytes.
     fn rotate(&mut self, length: usize) -> Result<(), AppendError> {
         let capacity = create::capacity(self.options.file_size, length as u64);
         let sequence = self.active.segment.sequence + 1;
@@ -98,13 +97,13 @@ impl Journal {
             self.full.push(old.segment);
             return Ok(());
         }
-        // The new file begins where the empty one does, and replaces it.
+        // The new file begins at the same position as the empty one, and replaces it.
         self.remove_file(&old.segment)
             .and_then(|()| self.sync_directory())
             .map_err(|failure| self.stop(failure))
     }
 
-    /// Takes no append from now on; the one at hand has written nothing.
+    /// Rejects all appends from now on; the current one has written nothing.
     fn stop(&mut self, failure: Failure) -> AppendError {
         self.failed = Some(failure.clone());
         AppendError::Stopped(failure)
@@ -128,7 +127,7 @@ impl Journal {
         self.directory.sync().map_err(|e| Failure::new("sync the directory", self.directory.path(), e))
     }
 
-    /// Appends up to `bytes` of the entries from `from` on that one file has, up to position `last`.
+    /// Reads the entries of one file from position `from` to `last`, as many as fit into `left` bytes.
     fn read_file(
         &self,
         segment: &Segment,
@@ -159,7 +158,7 @@ impl Journal {
 }
 
 impl Active {
-    /// Returns when the batch, which follows `after`, is durable.
+    /// Returns once the batch, which follows `after`, is durable.
     fn commit(&mut self, batch: &[u8], after: Head, slot: Slot) -> Result<(), Failure> {
         self.file.write_all_at(batch, self.end).map_err(|e| Failure::new("write to", &self.path, e))?;
         self.sync()?;
@@ -261,8 +260,8 @@ impl Log for Journal {
         }
         let gone: Vec<Segment> = self.full.drain(..count).collect();
         let slot = self.slot(self.head);
-        // Both slots must not be in flight at once. Once this one is durable it does not matter which of
-        // the removals a crash undoes.
+        // Both slots must not be in flight at once. Once this one is durable, it does not matter which
+        // removals a crash undoes.
         let noted = self.active.sync().and_then(|()| self.active.write_slot(slot));
         if let Err(failure) = noted.and_then(|()| self.active.sync()) {
             self.failed = Some(failure.clone());
@@ -276,8 +275,8 @@ impl Log for Journal {
         Ok(())
     }
 
-    /// Makes the slot of the last batch durable, so that damage to that batch is found whatever happens
-    /// to the power afterwards. Nothing acknowledged is lost without it.
+    /// Makes the slot of the last batch durable, so that damage to that batch is found even after a power
+    /// cut. Without it, nothing acknowledged is lost.
     fn sync(&mut self) -> Result<(), Failure> {
         match &self.failed {
             Some(failure) => Err(failure.clone()),

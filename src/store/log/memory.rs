@@ -1,5 +1,5 @@
-//! The log in memory, for tests: handles share it as writers share a log over a network, and it can be
-//! made to fail.
+//! The log in memory, for tests. Handles share it as writers share a log over a network, and faults can be
+//! injected.
 
 use std::{
     io,
@@ -9,26 +9,26 @@ use std::{
 
 use super::{AppendError, Entry, Failure, Head, Log, MAX_OPERATIONS, ReadError, StoreId, TrimError, entry};
 
-/// One writer's handle. What one handle appends, all see.
+/// One writer's handle. Every handle sees all appends.
 pub struct MemoryLog {
     shared: Arc<Mutex<Shared>>,
     failed: Option<Failure>,
 }
 
-/// What the next append comes to.
+/// A fault of the next append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing is appended, and the writer is told so.
+    /// Nothing is appended, and the writer learns so.
     NotWritten,
-    /// Nothing is appended, but the writer cannot know.
+    /// Nothing is appended, but the writer does not learn so.
     Lost,
-    /// The entry is appended, but the writer cannot know.
+    /// The entry is appended, but the writer does not learn so.
     Unanswered,
 }
 
 struct Shared {
     store: StoreId,
-    /// What the oldest of the entries follows.
+    /// The head that the oldest entry follows.
     after: Head,
     entries: Vec<Entry>,
     fault: Option<Fault>,
@@ -41,7 +41,7 @@ impl MemoryLog {
         Self { shared: Arc::new(Mutex::new(shared)), failed: None }
     }
 
-    /// Another handle to the same log, as a writer has it that has just started.
+    /// Another handle to the same log, as a restarted writer would open it.
     pub fn reopen(&self) -> Self {
         Self { shared: self.shared.clone(), failed: None }
     }

@@ -40,7 +40,7 @@ fn open(disk: &Disk) -> Result<(Journal, Recovery), OpenError> {
     Journal::open(disk.root(), STORE, OPTIONS)
 }
 
-/// Operations that say which they are: up to a few blocks, now and then many.
+/// Operations that can be told apart: up to a few blocks, sometimes many.
 fn operations(random: &mut Random) -> Vec<u8> {
     let length = match random.below(10) {
         0 => 0,

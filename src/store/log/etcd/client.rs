@@ -1,5 +1,5 @@
-//! One connection at a time to one endpoint of etcd: the next endpoint takes its place when a call gets
-//! no answer. A client that balances keeps calling a dead endpoint.
+//! A client that uses one endpoint of etcd at a time, and moves on to the next when a call gets no answer.
+//! A load-balancing client would keep calling a dead endpoint.
 
 use std::{
     fs, io,
@@ -28,9 +28,9 @@ use crate::store::cluster::{Etcd, User};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub etcd: Etcd,
-    /// What one call may take before the next endpoint is asked.
+    /// Timeout of one call, after which the next endpoint is used.
     pub deadline: Duration,
-    /// How long an append goes on trying before it says that its outcome is unclear.
+    /// How long an append is retried before its outcome is reported as unclear.
     pub patience: Duration,
 }
 
@@ -46,10 +46,10 @@ impl Settings {
 /// Why a call has no result.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum CallError {
-    /// It may have been carried out all the same.
+    /// The call may have been carried out nevertheless.
     #[error("etcd gives no answer: {0}")]
     NoAnswer(String),
-    /// It was not carried out.
+    /// The call was not carried out.
     #[error("etcd refuses: {0}")]
     Refused(String),
     /// The answer is larger than this client reads.
@@ -64,21 +64,22 @@ pub(super) struct Client {
 
 #[derive(Default)]
 struct Pinned {
-    /// Goes up when the endpoint is given up: of several calls that fail together, one moves on.
+    /// Incremented when the endpoint is given up, so that of several calls that fail together only one
+    /// moves on.
     turn: usize,
     channel: Option<Channel>,
     token: Option<MetadataValue<Ascii>>,
-    /// When and why a sign-in was refused last.
+    /// When and why a sign-in was last refused.
     refused: Option<(Instant, CallError)>,
 }
 
-/// A sign-in that was refused is not tried again before: it costs etcd more than anything else.
+/// Pause after a sign-in was refused: it is the most expensive request for etcd.
 const SIGN_IN_AGAIN: Duration = Duration::from_secs(1);
 
-/// What a connection is pinged after, and how long the answer may take.
+/// Idle time before a ping, and timeout of its answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
-/// Several entries of the largest size.
+/// Maximum bytes of an answer: several entries of the largest size.
 const LARGEST_ANSWER: usize = 8 << 20;
 
 type Codec<Q, A> = ProstCodec<Q, A>;
@@ -92,7 +93,7 @@ impl Client {
         &self.settings
     }
 
-    /// Asks once, but for an expired token of the user, after which it signs in and asks again.
+    /// Calls once. If the user's token is missing or expired, signs in and calls again.
     pub(super) async fn call<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, CallError> {
         let (turn, channel, token) = self.connect()?;
         let token = match (&self.settings.etcd.user, token) {
@@ -111,7 +112,7 @@ impl Client {
         }
     }
 
-    /// A stream of events from `start` on, which ends with an error when etcd has no leader.
+    /// Opens a stream of events from revision `start` on. It ends with an error if etcd has no leader.
     pub(super) async fn watch(
         &self,
         (key, range_end): (Vec<u8>, Vec<u8>),
@@ -119,7 +120,7 @@ impl Client {
     ) -> Result<Streaming<WatchResponse>, CallError> {
         let (turn, channel, token) = self.connect()?;
         let create = WatchCreateRequest { key, range_end, start_revision: start, fragment: true };
-        // The stream of requests stays open: its end would end the watch.
+        // The request stream stays open: its end would end the watch.
         let requests = tokio_stream::once(WatchRequest { create: Some(create) });
         let mut request = Request::new(requests.chain(tokio_stream::pending()));
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
@@ -139,7 +140,7 @@ impl Client {
         }
     }
 
-    /// The endpoint at hand is given up, as when its watch has ended.
+    /// Gives up the current endpoint, for example when its watch has ended.
     pub(super) fn move_on(&self) {
         let turn = self.pinned().turn;
         self.give_up(turn);
@@ -200,7 +201,7 @@ impl Client {
         Ok(token)
     }
 
-    /// The channel at hand, which connects when it is used.
+    /// The current channel, which connects on first use.
     fn connect(&self) -> Result<(usize, Channel, Option<MetadataValue<Ascii>>), CallError> {
         let mut pinned = self.pinned();
         let channel = match &pinned.channel {
@@ -238,7 +239,7 @@ impl Client {
         Ok(endpoint.connect_lazy())
     }
 
-    /// What a status says of the call, and of the endpoint.
+    /// Maps a status to an error, and gives up the endpoint where the status says that it is at fault.
     fn failed(&self, turn: usize, status: &Status) -> Failed {
         let reason = format!("{} ({})", status.message(), describe(status));
         match status.code() {
@@ -246,7 +247,7 @@ impl Client {
                 Failed::UnaryRequest(CallError::TooLarge)
             }
             Code::Unauthenticated => Failed::SignedOut(reason),
-            // An old token, too, is a bad argument to etcd.
+            // etcd also reports an old token as an invalid argument.
             Code::InvalidArgument | Code::PermissionDenied if status.message().contains("token") => {
                 Failed::SignedOut(reason)
             }
@@ -285,7 +286,7 @@ impl Client {
 
 enum Failed {
     UnaryRequest(CallError),
-    /// The token is missing, or has expired.
+    /// The token is missing or expired.
     SignedOut(String),
 }
 
@@ -302,7 +303,7 @@ async fn ready(grpc: &mut Grpc<Channel>) -> Result<(), Status> {
     grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))
 }
 
-/// The code, and what the connection says of itself.
+/// The status code, and the connection's error if there is one.
 fn describe(status: &Status) -> String {
     match std::error::Error::source(status) {
         Some(source) => format!("{:?}: {}", status.code(), causes(source)),

@@ -1,4 +1,4 @@
-//! The thread on which the client's connections live, and the single questions that nodes ask.
+//! The thread that drives the client's connections, and the single requests of a node.
 
 use std::{
     io,
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::store::log::{Failure, Head, StoreId};
 
-/// The way to etcd, shared by whatever a node does there. Its methods that wait are for any runtime.
+/// The connection to etcd, shared by all of a node's tasks. Its async methods work in any runtime.
 pub struct Connection {
     pub(super) client: Client,
     pub(super) keys: Keys,
@@ -31,7 +31,7 @@ pub struct Connection {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Why etcd was asked in vain.
+/// Why a request to etcd failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct Unreachable {
@@ -40,7 +40,7 @@ pub struct Unreachable {
 }
 
 impl Unreachable {
-    /// It may answer another time.
+    /// A retry may succeed.
     pub(super) fn silent(reason: impl Into<String>) -> Self {
         Self { reason: reason.into(), answered: false }
     }
@@ -49,30 +49,30 @@ impl Unreachable {
         Self { reason: reason.into(), answered: true }
     }
 
-    /// Whether etcd has answered, so that asking again is of no use.
+    /// Whether etcd has answered, so that a retry cannot help.
     pub fn is_final(&self) -> bool {
         self.answered
     }
 }
 
-/// The head with the revision that it was put by.
+/// The head, with the revision that last put it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KnownHead {
     pub record: HeadRecord,
     pub revision: i64,
 }
 
-/// Between two tries.
+/// Pause between tries.
 const PAUSE: Duration = Duration::from_millis(50);
 
 impl Connection {
-    /// Starts the thread; nothing is connected yet.
+    /// Starts the thread. The first call connects.
     pub fn start(settings: Settings) -> io::Result<Arc<Self>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let run = move || {
-            // An error is the sender's end, which is meant.
+            // An error means that the sender was dropped, which ends the thread.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();
         };
@@ -87,7 +87,7 @@ impl Connection {
         }))
     }
 
-    /// Makes a log whose first entry follows `after`, unless there is one under the prefix.
+    /// Creates a log whose first entry follows `after`, unless the prefix has one.
     pub fn create(&self, store: StoreId, after: Head) -> Result<(), CreateError> {
         let record = HeadRecord { head: after, store, first: after.next() };
         let key = self.keys.head();
@@ -101,14 +101,14 @@ impl Connection {
             return Ok(());
         }
         match self.parse_head(response.found())?.record {
-            // By an earlier try whose answer was lost.
+            // An earlier try created it, and its answer was lost.
             found if found == record => Ok(()),
             found => Err(CreateError::Exists { store: found.store, prefix: self.keys.prefix().to_owned() }),
         }
     }
 
-    /// Puts the head to where a node's copy is, of which the log has lost a part. What the log has beyond
-    /// that is dropped.
+    /// Sets the head to that of a node's copy, after the log has lost entries. All entries are deleted, so
+    /// the log begins anew after `head`.
     pub fn reset(&self, store: StoreId, head: Head) -> Result<(), Unreachable> {
         let record = HeadRecord { head, store, first: head.next() };
         self.block(async {
@@ -118,9 +118,9 @@ impl Connection {
         })
     }
 
-    /// The head as of a moment after this call began: a delete of what is never there is ordered among the
-    /// commits, and what is read then must be as new, even where a member that was left behind answers. Not in
-    /// one transaction, which etcd 3.5 refuses when it is full.
+    /// The head as of a moment after this call began. A delete of an absent key is ordered among the
+    /// commits. The read after it must be at least as new; otherwise a stale member has answered. These are
+    /// two requests, since etcd 3.5 refuses them as one transaction when it is full.
     pub async fn probe(&self) -> Result<Head, Unreachable> {
         let nothing = DeleteRangeRequest { key: self.keys.absent(), range_end: Vec::new() };
         let deleted = self.client.call(nothing).await.map_err(|e| self.unreachable(&e))?;
@@ -131,13 +131,13 @@ impl Connection {
         Ok(self.parse_head(found.kvs.first())?.record.head)
     }
 
-    /// Writes what a node says of itself.
+    /// Writes a node's acknowledgement.
     pub async fn put_acknowledgement(&self, node: &str, value: Vec<u8>) -> Result<(), Unreachable> {
         let put = PutRequest { key: self.keys.ack(node), value };
         self.client.call(put).await.map(drop).map_err(|e| self.unreachable(&e))
     }
 
-    /// What every node says of itself, as of a moment after this call began.
+    /// Every node's acknowledgement, as of a moment after this call began.
     pub async fn acknowledgements(&self) -> Result<Vec<(String, Vec<u8>)>, Unreachable> {
         let (key, range_end) = self.keys.acks();
         let all = RangeRequest { key, range_end, ..RangeRequest::default() };
@@ -149,7 +149,7 @@ impl Connection {
         Ok(named.collect())
     }
 
-    /// Removes what a node that is gone has said. Blocks.
+    /// Removes the acknowledgement of a node that has left. Blocks.
     pub fn forget(&self, node: &str) -> Result<(), Unreachable> {
         let delete = DeleteRangeRequest { key: self.keys.ack(node), range_end: Vec::new() };
         self.block(self.insist(delete)).map(drop)
@@ -159,7 +159,7 @@ impl Connection {
         self.parse_head(self.insist(self.get_head()).await?.kvs.first())
     }
 
-    /// Asks once.
+    /// Reads the head without retries.
     pub(super) async fn head_once(&self) -> Result<KnownHead, Unreachable> {
         let answer = self.client.call(self.get_head()).await;
         self.parse_head(answer.map_err(|e| self.unreachable(&e))?.kvs.first())
@@ -169,7 +169,7 @@ impl Connection {
         RangeRequest::of(self.keys.head())
     }
 
-    /// Asks again until the patience is over. For calls that may be carried out twice.
+    /// Retries until the patience is over. Only for calls that may be carried out twice.
     pub(super) async fn insist<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, Unreachable> {
         let end = tokio::time::Instant::now() + self.client.settings().patience;
         loop {
@@ -185,12 +185,12 @@ impl Connection {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs on the connection's thread until that ends.
+    /// Runs a task on the connection's thread until the thread ends.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         drop(self.handle.spawn(task));
     }
 
-    /// Waits for what runs on the connection's thread. Never within a runtime.
+    /// Waits for a future. Must not be called in a runtime.
     pub(super) fn block<T>(&self, future: impl Future<Output = T>) -> T {
         self.handle.block_on(future)
     }
@@ -223,13 +223,12 @@ impl Drop for Connection {
         if let Some(thread) =
             self.thread.take().filter(|thread| thread.thread().id() != thread::current().id())
         {
-            // It has nothing to say.
             drop(thread.join());
         }
     }
 }
 
-/// Why no log was made.
+/// Why no log was created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     #[error("etcd has the log of store {store} under {prefix} already: join it, or choose another prefix")]

@@ -1,5 +1,5 @@
-//! Entries as they lie in etcd: `log/<n>` holds the entry as the journal does, and behind it whose attempt
-//! it was. Of a large entry only the header lies there, its operations in pieces beside it.
+//! Entries as stored in etcd: `log/<n>` holds the entry as the journal does, followed by its attempt. For a
+//! large entry, it holds only the header, and the operations are stored as pieces of their own.
 
 use super::{
     client::CallError,
@@ -15,17 +15,16 @@ use crate::store::{
     },
 };
 
-/// The most bytes of operations that one entry takes here.
+/// Maximum bytes of operations in one entry of this log.
 pub(super) const LARGEST: usize = 16 << 20;
 
-/// Of the operations of a large entry. etcd takes up to 1.5 MiB a request.
+/// Bytes of a piece of a large entry. etcd accepts up to 1.5 MiB per request.
 const PIECE: usize = 512 << 10;
 
-/// Entries that are asked for when nothing is known of their size: three of the largest fit into an
-/// answer.
+/// Entries to request while their size is unknown: three of the largest fit into an answer.
 const FEWEST: i64 = 3;
 const MOST: i64 = 512;
-/// What an answer should come to.
+/// Bytes that an answer should have.
 const PAGE: usize = 2 << 20;
 
 const ATTEMPT: usize = 16;
@@ -49,21 +48,21 @@ pub(super) fn encode(store: StoreId, expected: Head, operations: &[u8], attempt:
     Encoded { hash, value, pieces }
 }
 
-/// An entry with whose attempt it was.
+/// An entry and the attempt that wrote it.
 pub(super) struct Fetched {
     pub entry: Entry,
     pub attempt: AttemptId,
 }
 
-/// A page of the log, all of it as of one revision.
+/// A page of the log, as of one revision.
 pub(super) struct Page {
     pub entries: Vec<Entry>,
     pub head: HeadRecord,
-    /// A watch from the next one on misses nothing.
+    /// A watch that begins at the next revision misses nothing.
     pub revision: i64,
 }
 
-/// How many entries to ask for.
+/// The number of entries to request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageSize(i64);
 
@@ -82,13 +81,13 @@ impl PageSize {
 }
 
 impl Connection {
-    /// Asks for the few entries of any size that fit into an answer.
+    /// A request for the few entries that fit into an answer whatever their size.
     pub(super) fn entries(&self, from: u64) -> RangeRequest {
         let (key, range_end) = (self.keys.log(from), self.keys.log(u64::MAX));
         RangeRequest { key, range_end, limit: FEWEST, ..RangeRequest::default() }
     }
 
-    /// Entries from `from` on, one page of them.
+    /// Reads one page of entries, from position `from` on.
     pub(super) async fn page(&self, from: u64, size: &mut PageSize) -> Result<Page, ReadError> {
         let failure = |reason: String| self.failure("read", reason);
         let found = self.insist(self.get_head()).await.map_err(|e| failure(e.to_string()))?;
@@ -99,13 +98,13 @@ impl Connection {
         if from > head.head.position {
             return Ok(Page { entries: Vec::new(), head, revision });
         }
-        // As of then, which whoever has answered knows. Not in one transaction: see `probe`.
+        // At that revision, which the member that answered has. Two requests, as in `probe`.
         let kvs = loop {
             let read = RangeRequest { limit: size.0, revision, serializable: true, ..self.entries(from) };
             match self.client.call(read.clone()).await {
                 Ok(found) => break found.kvs,
                 Err(CallError::TooLarge) if size.0 > FEWEST => *size = PageSize::default(),
-                // The next one that is asked may not know it yet.
+                // Another member may not have that revision yet.
                 Err(_) => {
                     let answer = self.insist(RangeRequest { serializable: false, ..read }).await;
                     break answer.map_err(|e| failure(e.to_string()))?.kvs;
@@ -144,7 +143,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whose entry stands at a position; `None` when there is none.
+    /// The entry at a position and its attempt; `None` if there is none.
     pub(super) async fn winner(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
         let get = RangeRequest::of(self.keys.log(position));
         let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
@@ -154,7 +153,7 @@ impl Connection {
         }
     }
 
-    /// An entry from its value, its pieces fetched where it has some.
+    /// Decodes an entry, and fetches its pieces if it has any.
     pub(super) async fn decode(&self, kv: &KeyValue, store: StoreId) -> Result<Fetched, ReadError> {
         let Key::Log(position) = self.keys.parse(&kv.key) else {
             return Err(self.failure("read", "a key of the log is malformed").into());
@@ -195,7 +194,7 @@ impl Connection {
         Ok(Fetched { entry: found.to_entry(), attempt })
     }
 
-    /// It may have been trimmed since the entry was read.
+    /// The error for a missing piece, which may have been trimmed since the entry was read.
     async fn piece_missing(&self, from: u64) -> ReadError {
         match self.head().await {
             Ok(KnownHead { record, .. }) if record.first > from => {

@@ -1,4 +1,4 @@
-//! Where everything lies under the prefix, and what the small values look like.
+//! The keys under the prefix, and the encoding of `head`.
 
 use crate::store::log::{EntryHash, Head, StoreId, entry::array};
 
@@ -13,11 +13,11 @@ pub(super) struct Keys {
 pub(super) struct HeadRecord {
     pub head: Head,
     pub store: StoreId,
-    /// The oldest entry that may be read.
+    /// The position of the oldest entry that may be read.
     pub first: u64,
 }
 
-/// A key that a watch tells of.
+/// A key that a watch reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key<'a> {
     Log(u64),
@@ -27,7 +27,7 @@ pub(super) enum Key<'a> {
 }
 
 impl Keys {
-    /// A prefix with or without `/` at its end.
+    /// Takes a prefix with or without a `/` at its end.
     pub(super) fn new(prefix: &str) -> Self {
         Self { prefix: format!("{}/", prefix.trim_end_matches('/')) }
     }
@@ -40,18 +40,18 @@ impl Keys {
         self.under("head")
     }
 
-    /// In the order of positions.
+    /// The keys sort by position.
     pub(super) fn log(&self, position: u64) -> Vec<u8> {
         [self.under("log/"), position.to_be_bytes().to_vec()].concat()
     }
 
-    /// Pieces lie in the order of the positions that they are for, so that one range clears what is trimmed,
-    /// pieces that came to nothing included.
+    /// Pieces sort by the position of their entry, so that one range deletes those that are trimmed,
+    /// including the pieces of failed attempts.
     pub(super) fn part(&self, position: u64, attempt: [u8; 16], number: u32) -> Vec<u8> {
         [self.parts(position), attempt.to_vec(), number.to_be_bytes().to_vec()].concat()
     }
 
-    /// Where the pieces for this position and the later ones begin.
+    /// The start of the range of pieces for this position and later ones.
     pub(super) fn parts(&self, position: u64) -> Vec<u8> {
         [self.under("part/"), position.to_be_bytes().to_vec()].concat()
     }
@@ -64,12 +64,12 @@ impl Keys {
         (self.under("ack/"), self.under("ack0"))
     }
 
-    /// A key that is never there.
+    /// A key that never exists.
     pub(super) fn absent(&self) -> Vec<u8> {
         self.under("probe")
     }
 
-    /// Acknowledgements, head and log, in one range.
+    /// One range that covers acknowledgements, head and log.
     pub(super) fn watched(&self) -> (Vec<u8>, Vec<u8>) {
         (self.under("ack/"), self.under("log0"))
     }
@@ -100,7 +100,7 @@ impl HeadRecord {
         [&[VERSION][..], &position, &head.hash.0, &store.0, &first].concat()
     }
 
-    /// The error says what is wrong.
+    /// `Err` says what is wrong.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.first() {
             Some(&VERSION) if bytes.len() == 65 => Ok(Self {

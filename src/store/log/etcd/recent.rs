@@ -1,5 +1,5 @@
-//! The newest of the log as a watch or a lost append has told of it, so that whoever applies it and appends
-//! behind it need not ask.
+//! The newest entries and the head, as received by a watch or a lost append. Applying them, or appending
+//! after them, then needs no request.
 
 use std::collections::VecDeque;
 
@@ -8,17 +8,17 @@ use crate::store::log::Entry;
 
 #[derive(Default)]
 pub(super) struct Recent {
-    /// One follows the other.
+    /// Consecutive entries.
     entries: VecDeque<Entry>,
     bytes: usize,
     head: Option<KnownHead>,
 }
 
-/// Of operations: what is older is read from etcd again.
+/// Maximum bytes of operations. Older entries are read from etcd again.
 const MOST: usize = 4 << 20;
 
 impl Recent {
-    /// One that verifies by itself.
+    /// Adds an entry whose checksum the caller has verified.
     pub(super) fn add(&mut self, entry: Entry) {
         if let (Some(first), Some(last)) = (self.entries.front(), self.entries.back()) {
             let place = entry.position.checked_sub(first.position);
@@ -41,8 +41,8 @@ impl Recent {
         }
     }
 
-    /// Entries from a position on, up to so many bytes of operations, but at least one; none where it is not
-    /// known here.
+    /// Entries from `position` on: up to `bytes` of operations, but at least one. Empty if `position` is
+    /// not held.
     pub(super) fn from(&self, position: u64, bytes: usize) -> Vec<Entry> {
         let first = self.entries.front().and_then(|first| position.checked_sub(first.position));
         let Some(skipped) = first.and_then(|skipped| usize::try_from(skipped).ok()) else {
@@ -57,7 +57,7 @@ impl Recent {
         self.entries.iter().skip(skipped).take_while(fits).cloned().collect()
     }
 
-    /// The one that was put last, as far as anybody has said.
+    /// The head put last, as far as it was received.
     pub(super) fn head(&self) -> Option<KnownHead> {
         self.head
     }
@@ -89,10 +89,10 @@ mod tests {
         assert_eq!(recent.from(5, usize::MAX), [entry(5, 5), entry(6, 6), entry(7, 7)]);
         assert_eq!(recent.from(6, 1), [entry(6, 6)], "one at least");
         assert_eq!((recent.from(4, usize::MAX), recent.from(8, usize::MAX)), (vec![], vec![]));
-        // After a gap nothing is known of what was before.
+        // A gap drops the entries before it.
         recent.add(entry(9, 9));
         assert_eq!((recent.from(7, usize::MAX), recent.from(9, usize::MAX)), (vec![], vec![entry(9, 9)]));
-        // Another one in its place: it is another history.
+        // A different entry in the same place belongs to another history.
         recent.add(entry(9, 20));
         assert_eq!(recent.from(9, usize::MAX), [entry(9, 20)]);
     }

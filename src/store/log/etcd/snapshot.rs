@@ -1,5 +1,5 @@
-//! A snapshot of the store in etcd: the backup stream in parts under `snap/<id>/`, and `snap/current`,
-//! which names the one that counts. Whoever has nothing, or is too far behind, begins with it.
+//! A snapshot of the store in etcd: the backup stream in parts under `snap/part/`, and `snap/current`,
+//! which names the current one. A node that is new, or too far behind, begins with it.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::log::{entry::array, random_id};
 
-/// etcd takes up to 1.5 MiB a request.
+/// Bytes of a part. etcd accepts up to 1.5 MiB per request.
 const PART: usize = 512 << 10;
 
 /// The value of `snap/current`.
@@ -42,10 +42,10 @@ impl Snapshot {
     }
 }
 
-/// A snapshot on its way to etcd. Until it is [published](SnapshotUpload::publish), nobody sees it.
+/// A snapshot that is being uploaded. It is invisible until it is [published](SnapshotUpload::publish).
 pub struct SnapshotUpload<'a> {
     connection: &'a Connection,
-    /// By which revision `snap/current` was put when the upload began.
+    /// `snap/current` and its revision when the upload began.
     before: (Option<Snapshot>, i64),
     id: [u8; 16],
     parts: u32,
@@ -54,7 +54,7 @@ pub struct SnapshotUpload<'a> {
 }
 
 impl Connection {
-    /// The snapshot that counts. Blocks: not within a runtime.
+    /// Returns the current snapshot. Blocks, so it must not run in a runtime.
     pub fn snapshot(&self) -> Result<Option<Snapshot>, Unreachable> {
         Ok(self.block(self.current_snapshot())?.0)
     }
@@ -87,7 +87,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Removes every snapshot but the one that counts, also those that were never finished. Blocks.
+    /// Removes every snapshot but the current one, including unfinished ones. Blocks.
     pub fn remove_old_snapshots(&self) -> Result<(), Unreachable> {
         let (current, _) = self.block(self.current_snapshot())?;
         let (start, end) = self.keys.snapshot_parts();
@@ -120,13 +120,13 @@ impl Connection {
 }
 
 impl SnapshotUpload<'_> {
-    /// What had been the snapshot when this one was begun.
+    /// The snapshot that was current when this upload began.
     pub fn before(&self) -> Option<Snapshot> {
         self.before.0
     }
 
-    /// The stream is whole, and has the state as of `position`: from now on it counts, unless another one
-    /// was published meanwhile.
+    /// Ends the stream, which has the state as of `position`, and makes it the current snapshot. Fails if
+    /// another one was published meanwhile.
     pub fn publish(mut self, position: u64) -> io::Result<Snapshot> {
         self.send()?;
         let Self { connection, id, parts, bytes, .. } = self;
@@ -138,7 +138,7 @@ impl SnapshotUpload<'_> {
             failure: vec![RequestOp::get(key)],
         };
         let answer = connection.block(connection.insist(flip)).map_err(io::Error::other)?;
-        // By an earlier try whose answer was lost.
+        // An earlier try published it, and its answer was lost.
         let own = |found: &[u8]| Snapshot::decode(found) == Some(snapshot);
         if answer.succeeded || answer.found().is_some_and(|kv| own(&kv.value)) {
             Ok(snapshot)

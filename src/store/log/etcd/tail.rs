@@ -1,5 +1,5 @@
-//! The end of the log as it grows: read up to the head, then watched from that very revision on. Whatever
-//! is missing, doubled or out of order shows by its position, and is read again.
+//! Follows the end of the log: reads up to the head, then watches from that revision on. Entries that are
+//! missing, duplicate or out of order are detected by their positions and read again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,12 +26,12 @@ pub struct Tail {
     size: PageSize,
 }
 
-/// What has come.
+/// What was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The next entry.
     Entry(Entry),
-    /// What a node says of itself, as it wrote it.
+    /// A node's acknowledgement, as encoded by the node.
     Acknowledgement { node: String, value: Vec<u8> },
 }
 
@@ -44,27 +44,28 @@ pub enum TailError {
     Read(#[from] ReadError),
 }
 
-/// A watch that fails is not opened again at once.
+/// Pause before a watch that failed is opened again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl Tail {
-    /// Behind `head`, which the caller has applied.
+    /// Begins after `head`, which the caller has applied.
     pub fn new(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
         Self { connection, store, follower: Follower::new(head), watch: None, size: PageSize::default() }
     }
 
-    /// What was followed last.
+    /// The head of what was followed.
     pub fn head(&self) -> Head {
         self.follower.head()
     }
 
-    /// Something is missing, as a probe has shown: reads again instead of waiting for the watch.
+    /// Reads again instead of waiting for the watch, since a probe has shown that entries are missing.
     pub fn reread(&mut self) {
         self.watch = None;
     }
 
-    /// Waits for what comes next. An error is to be asked again, but for a fork and what was trimmed. When
-    /// the future is dropped, what it has heard may be lost: [`head`](Self::head) says how far that is.
+    /// Waits for what comes next. After an error, the caller may call again, except for a fork and trimmed
+    /// entries. If the future is dropped, what it has received may be lost: [`head`](Self::head) says up to
+    /// where.
     pub async fn next(&mut self) -> Result<Vec<Heard>, TailError> {
         loop {
             let heard = match &mut self.watch {
@@ -84,7 +85,7 @@ impl Tail {
         }
     }
 
-    /// A page, and the watch once the head is reached.
+    /// Reads a page; opens the watch once the head is reached.
     async fn read(&mut self) -> Result<Vec<Heard>, TailError> {
         let page = match self.connection.page(self.head().next(), &mut self.size).await {
             Ok(page) => page,
@@ -103,7 +104,7 @@ impl Tail {
             match self.connection.client.watch(watched, page.revision + 1).await {
                 Ok(watch) => {
                     self.watch = Some(watch);
-                    // Those that were written before the watch began.
+                    // The acknowledgements written before the watch began.
                     let acks = self.connection.acknowledgements().await.unwrap_or_default();
                     let acks = acks.into_iter().map(|(node, value)| Heard::Acknowledgement { node, value });
                     heard.extend(acks);

@@ -1,4 +1,4 @@
-//! Against a real etcd, which the tests start: `cargo test --features etcd --lib etcd -- --ignored`.
+//! Tests against a real etcd, which they start: `cargo test --features etcd --lib etcd -- --ignored`.
 
 use std::{
     sync::{Arc, Mutex},
@@ -111,7 +111,7 @@ fn of_two_writers_one_wins_and_the_other_sees_why() {
     let lost = two.append(Head::EMPTY, b"two");
     assert!(matches!(lost, Err(AppendError::Moved { head: found }) if found == head), "{lost:?}");
     let head = two.append(head, b"two").unwrap();
-    // A trim puts the head anew, which is no reason to lose.
+    // A trim puts the head again, which must not make an append fail.
     one.trim(2).unwrap();
     let head = two.append(head, b"three").unwrap();
     assert_eq!((head.position, one.first().unwrap()), (3, 2));
@@ -129,7 +129,7 @@ fn a_lost_answer_is_found_out() {
         let expected = log.known().record.head;
         let encoded = fetch::encode(STORE, expected, operations, id);
         let mut attempt = Attempt::new(id, expected);
-        // The transaction is carried out, but nobody says so.
+        // The transaction is carried out, but its answer is lost.
         let sent = connection.block(log.send(&attempt, &encoded)).unwrap();
         assert_eq!(sent, Answer::Made);
         assert_eq!(attempt.answered(Answer::None), Step::SendAgain);
@@ -139,7 +139,7 @@ fn a_lost_answer_is_found_out() {
     let head = connection.block(log.settle(attempt, &encoded)).unwrap();
     assert_eq!(head.position, 1);
     assert_eq!(log.head().unwrap(), head);
-    // The same operations at the same position, but by somebody else.
+    // The same operations at the same position, but by another attempt.
     let encoded = fetch::encode(STORE, expected, b"same", other);
     let mut attempt = Attempt::new(other, expected);
     attempt.answered(Answer::None);
@@ -165,14 +165,14 @@ fn the_tail_hears_every_entry_once_and_what_nodes_say() {
         }
     };
     hear(&mut tail, 20);
-    // By the watch from here on.
+    // From here on by the watch.
     for number in 20..40_u8 {
         head = log.append(head, &[number]).unwrap();
     }
     connection.block(connection.put_acknowledgement("gate-1", b"40".to_vec())).unwrap();
     head = log.append(head, &vec![7; MAX_PIECELESS + 1]).unwrap();
     hear(&mut tail, 42);
-    // Something was lost on the way: it is read, and nothing is heard twice.
+    // Entries were lost on the way: they are read, and none is returned twice.
     tail.reread();
     head = log.append(head, b"last").unwrap();
     hear(&mut tail, 43);
@@ -192,7 +192,7 @@ fn the_tail_hears_every_entry_once_and_what_nodes_say() {
     assert_eq!(connection.block(connection.probe()).unwrap(), head);
 }
 
-/// Larger entries lie in pieces.
+/// Larger entries are stored in pieces.
 const MAX_PIECELESS: usize = super::super::MAX_OPERATIONS;
 
 #[test]

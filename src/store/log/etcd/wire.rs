@@ -1,5 +1,5 @@
-//! The messages of etcd's gRPC API (`etcdserverpb`, `mvccpb`) that are used here, with the fields that
-//! are used. What is a `oneof` there is a row of optional fields here: on the wire both are the same.
+//! The messages of etcd's gRPC API (`etcdserverpb`, `mvccpb`) that are used here, reduced to the fields
+//! that are used. A `oneof` is a set of optional fields here, which is the same on the wire.
 
 use prost::Message;
 
@@ -29,10 +29,10 @@ pub(super) struct RangeRequest {
     /// 0: no limit.
     #[prost(int64, tag = "3")]
     pub limit: i64,
-    /// As of when; 0: now.
+    /// The revision to read at; 0: the newest.
     #[prost(int64, tag = "4")]
     pub revision: i64,
-    /// By what the member that is asked knows, without a word with the others.
+    /// Whether the member may answer from its own state, without the others.
     #[prost(bool, tag = "7")]
     pub serializable: bool,
 }
@@ -82,7 +82,7 @@ pub(super) struct ResponseOp {
     pub range: Option<RangeResponse>,
 }
 
-/// Whether the key was last changed by this revision; 0: whether there is none.
+/// Compares the revision that last changed the key; 0: the key does not exist.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct Compare {
     /// EQUAL is 0.
@@ -133,7 +133,7 @@ pub(super) struct WatchCreateRequest {
     pub range_end: Vec<u8>,
     #[prost(int64, tag = "3")]
     pub start_revision: i64,
-    /// Large revisions come in several responses.
+    /// Whether large revisions may be split over several responses.
     #[prost(bool, tag = "8")]
     pub fragment: bool,
 }
@@ -142,7 +142,7 @@ pub(super) struct WatchCreateRequest {
 pub(super) struct WatchResponse {
     #[prost(bool, tag = "4")]
     pub canceled: bool,
-    /// Not 0: the start lies before this revision, and what was before it is gone.
+    /// If not 0, the start was compacted: events before this revision are gone.
     #[prost(int64, tag = "5")]
     pub compact_revision: i64,
     #[prost(string, tag = "6")]
@@ -174,7 +174,7 @@ pub(super) struct AuthenticateResponse {
     pub token: String,
 }
 
-/// A message that is a question, with where it goes and what answers it.
+/// A unary request, with its path and its answer.
 pub(super) trait UnaryRequest: Message + Clone + Default + 'static {
     const PATH: &'static str;
     type Answer: Message + Default + 'static;
@@ -205,10 +205,10 @@ impl UnaryRequest for AuthenticateRequest {
     type Answer = AuthenticateResponse;
 }
 
-/// A stream of these is answered by a stream of [`WatchResponse`]s.
+/// The path on which a stream of [`WatchRequest`]s is answered by a stream of [`WatchResponse`]s.
 pub(super) const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-/// By which revision an answer was given.
+/// The revision of an answer.
 pub(super) fn revision(header: Option<&ResponseHeader>) -> i64 {
     header.map_or(0, |header| header.revision)
 }
@@ -220,7 +220,7 @@ impl Compare {
 }
 
 impl RangeRequest {
-    /// A key alone.
+    /// Requests a single key.
     pub(super) fn of(key: Vec<u8>) -> Self {
         Self { key, ..Self::default() }
     }
@@ -241,7 +241,7 @@ impl RequestOp {
 }
 
 impl TxnResponse {
-    /// What the first get among the operations has found.
+    /// The result of the first get among the operations.
     pub(super) fn found(&self) -> Option<&KeyValue> {
         self.ranges().next()?.kvs.first()
     }

@@ -1,4 +1,4 @@
-//! Makes a journal file: under another name, whole, synced, and only then under its own.
+//! Creates a journal file: writes and syncs it under another name, then gives it its own.
 
 use super::{
     Active,
@@ -12,18 +12,18 @@ use crate::store::log::{
 
 const ZEROS: usize = 256 << 10;
 
-/// A file to be made.
+/// A file to create.
 pub(super) struct NewFile<'a> {
     directory: &'a dyn Directory,
     header: Header,
-    /// What both slots say in the beginning.
+    /// The initial content of both slots.
     slot: Slot,
 }
 
 pub(super) enum CreateError {
-    /// There is no new file.
+    /// No file was created.
     NotWritten(Failure),
-    /// What the disk has is unknown.
+    /// The state of the disk is unknown.
     Unsynced(Failure),
 }
 
@@ -35,12 +35,12 @@ impl<'a> NewFile<'a> {
         Self { directory, header, slot }
     }
 
-    /// Returns when the file would survive a power cut.
+    /// Creates the file; returns once it would survive a power cut.
     pub(super) fn create<E: From<CreateError>>(&self, fill: &mut Fill<'_, E>) -> Result<Active, E> {
         let Header { sequence, capacity, .. } = self.header;
         let (name, unfinished) = (layout::file_name(sequence), layout::unfinished_name(sequence));
         let (directory, path) = (self.directory, self.directory.path().join(&name));
-        // A crash, or a full disk, may have left one.
+        // A crash or a full disk may have left an unfinished file.
         drop(directory.remove(&unfinished));
         let file = directory
             .create(&unfinished)
@@ -76,8 +76,8 @@ impl<'a> NewFile<'a> {
             write(&slot, offset)?;
         }
         let end = fill(file, segment)?;
-        // Room that is written, not only reserved: then a batch changes nothing but its own blocks, and
-        // its sync waits for nothing else.
+        // The space is written, not only reserved. A batch then changes only its own blocks, and its sync
+        // waits for nothing else.
         let zeros = vec![0; ZEROS];
         let mut offset = end;
         while offset < self.header.capacity {
@@ -95,7 +95,7 @@ pub(super) fn empty(_: &dyn File, _: &mut Segment) -> Result<u64, CreateError> {
     Ok(ENTRIES)
 }
 
-/// The size of a file that has room for `batches` bytes of batches, in whole blocks.
+/// Bytes of a file with room for `batches` bytes of batches, in whole blocks.
 pub(super) fn capacity(file_size: u64, batches: u64) -> u64 {
     file_size.max(ENTRIES + batches).next_multiple_of(BLOCK as u64)
 }

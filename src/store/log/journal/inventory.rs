@@ -1,4 +1,4 @@
-//! The files of a journal, and whether everything in them verifies. Changes nothing.
+//! Opens the files of a journal and verifies everything in them. Changes nothing.
 
 use std::path::{Path, PathBuf};
 
@@ -15,23 +15,22 @@ use crate::store::log::{
     files::{Directory, File},
 };
 
-/// The files of a journal, opened. What is removed or appended afterwards does not disturb
-/// `verify`.
+/// The opened files of a journal. Later appends and removals do not disturb `verify`.
 pub struct Inventory {
-    /// Files that take no more, oldest first.
+    /// Files that accept no more batches, oldest first.
     full: Vec<Found>,
     pub(super) last: Found,
     covered: Slot,
     /// The position of the oldest entry.
     pub(super) oldest: u64,
-    /// Numbers of files that are gone but for a crash.
+    /// Numbers of files that were removed, but may have been brought back by a crash.
     pub(super) leftovers: Vec<u64>,
-    /// Names of files that were never finished.
+    /// Names of unfinished files.
     pub(super) unfinished: Vec<String>,
     pub(super) recovery: Recovery,
 }
 
-/// What a journal comes to that verifies.
+/// A journal that was verified.
 pub(super) struct Verified {
     pub full: Vec<Segment>,
     pub head: Head,
@@ -39,7 +38,7 @@ pub(super) struct Verified {
     pub end: u64,
 }
 
-/// Is given every entry, in order.
+/// Called with every entry, in order.
 pub type EntryVisitor<'v> = dyn FnMut(EntryRef<'_>) + 'v;
 
 impl Inventory {
@@ -67,7 +66,7 @@ impl Inventory {
         Ok(Self { full, last, covered, oldest, leftovers, unfinished, recovery })
     }
 
-    /// How many files there are.
+    /// Number of files.
     pub fn files(&self) -> usize {
         self.full.len() + 1
     }
@@ -77,13 +76,13 @@ impl Inventory {
         self.oldest
     }
 
-    /// What an operator may want to know of.
+    /// The findings that an operator may want to know.
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// Reads every entry up to the newest, whose head is returned. `head`: what is acknowledged, when that is
-    /// known; what stands behind it is left alone, since it may be being written.
+    /// Reads every entry up to the newest, and returns the newest as head. `head`: the acknowledged head,
+    /// if it is known. What follows it is ignored, since it may be being written.
     pub fn read_through(
         &mut self,
         head: Option<Head>,
@@ -107,14 +106,14 @@ impl Inventory {
     }
 }
 
-/// A file of the journal whose header is undamaged and of this store.
+/// A journal file whose header is intact and of this store.
 pub(super) struct Found {
     pub header: Header,
     file: Box<dyn File>,
     pub path: PathBuf,
 }
 
-/// The numbers of the files in order, and the names of those that were never finished.
+/// The numbers of the files in order, and the names of unfinished files.
 pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>), Failure> {
     let names = directory.list().map_err(|e| Failure::new("list the directory", directory.path(), e))?;
     let (mut sequences, mut unfinished) = (Vec::new(), Vec::new());
@@ -129,9 +128,9 @@ pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>),
     Ok((sequences, unfinished))
 }
 
-/// Takes out the files that are gone but for a crash, which may have brought them back: those with
-/// nothing from `oldest` on, and those that a later one replaces, since it begins at the same position.
-/// Returns their numbers.
+/// Takes out files that were removed, but that a crash may have brought back: those with nothing from
+/// `oldest` on, and those that a later file replaces, since it begins at the same position. Returns their
+/// numbers.
 fn take_leftovers(files: &mut Vec<Found>, last: &Found, oldest: u64) -> Result<Vec<u64>, LogCorruption> {
     let mut leftovers = Vec::new();
     let mut next = last.header.after;
@@ -184,7 +183,7 @@ impl Found {
         Scan::new(&*self.file, &self.path, self.header.store, ENTRIES, self.header.after)
     }
 
-    /// Everything up to where the next file begins was acknowledged.
+    /// Verifies a file that another one follows: everything up to the next file was acknowledged.
     fn verify_full(&self, next: &Header, visit: &mut EntryVisitor<'_>) -> Result<Segment, OpenError> {
         let mut segment = Segment::new(&self.header);
         let mut scan = self.scan()?;
@@ -199,7 +198,7 @@ impl Found {
         Ok(segment)
     }
 
-    /// The newest entry and where it ends.
+    /// Verifies the last file; returns the newest entry and where it ends.
     fn verify_last(
         &self,
         covered: Slot,
@@ -235,8 +234,8 @@ impl Found {
         }
     }
 
-    /// What does not verify is the end of the journal only when no slot covers it and no later batch
-    /// stands behind it.
+    /// What does not verify is the torn end of the journal only if no slot covers it and no later batch
+    /// follows.
     fn judge_tail(
         &self,
         scan: &mut Scan<'_>,
@@ -266,8 +265,8 @@ impl Found {
         Ok(())
     }
 
-    /// The newest slot. One slot may have been torn, never both: the other one
-    /// was durable before it was written.
+    /// The newest slot. At most one slot can be torn, since the other one was durable before it was
+    /// written.
     fn covered(&self, recovery: &mut Recovery) -> Result<Slot, OpenError> {
         let mut newest: Option<Slot> = None;
         for offset in SLOTS {
@@ -287,8 +286,8 @@ impl Found {
         newest.ok_or_else(|| self.damage(SLOTS[0], "neither position slot verifies".to_owned()).into())
     }
 
-    /// Copies the batches up to `head` and returns where they end. Each is verified once more: what is
-    /// read now may come from the disk, and what was verified may have come from memory.
+    /// Copies the batches up to `head`; returns where they end. Each is verified again: this read may come
+    /// from the disk, and the earlier one may have come from the page cache.
     pub fn copy(&self, head: Head, to: &dyn File, segment: &mut Segment) -> Result<u64, OpenError> {
         let mut scan = self.scan()?;
         while scan.head != head {
@@ -301,7 +300,7 @@ impl Found {
     }
 }
 
-/// `None` when the file ends before the block does.
+/// Returns `None` if the file ends before the block does.
 fn read_block(file: &dyn File, path: &Path, offset: u64) -> Result<Option<[u8; BLOCK]>, Failure> {
     let failure = |e| Failure::new("read", path, e);
     if file.size().map_err(failure)? < offset + BLOCK as u64 {

@@ -1,9 +1,9 @@
-//! What stands where in a journal file: one block of header, two position slots of a block each, then
-//! batches, each on blocks of its own. All numbers are little-endian.
+//! The layout of a journal file: a header block, two position slots of one block each, then batches, each
+//! on blocks of its own. All numbers are little-endian.
 
 use crate::store::log::{EntryHash, Head, StoreId, entry::array};
 
-/// Everything is written in whole blocks, so that no write shares a sector with an earlier one.
+/// Bytes of a block. Every write covers whole blocks, so that it shares no sector with an earlier one.
 pub(super) const BLOCK: usize = 4096;
 pub(super) const SLOTS: [u64; 2] = [BLOCK as u64, 2 * BLOCK as u64];
 /// Where the first batch begins.
@@ -11,10 +11,10 @@ pub(super) const ENTRIES: u64 = 3 * BLOCK as u64;
 
 const HEADER_MAGIC: [u8; 8] = *b"pgjournl";
 const SLOT_MAGIC: [u8; 8] = *b"pgjrslot";
-/// Raised when an older permgate could no longer read what this one writes.
+/// Raised when an older permgate can no longer read what this one writes.
 pub(super) const VERSION: u32 = 1;
 const PREFIX: &str = "journal-";
-/// Behind the name of a file that is not whole yet.
+/// Suffix of an unfinished file.
 const UNFINISHED: &str = ".new";
 
 pub(super) fn file_name(sequence: u64) -> String {
@@ -25,7 +25,7 @@ pub(super) fn unfinished_name(sequence: u64) -> String {
     file_name(sequence) + UNFINISHED
 }
 
-/// What a name in the journal's directory stands for; `None` for what is not the journal's.
+/// What a name in the journal's directory stands for.
 pub(super) enum Name {
     File(u64),
     Unfinished,
@@ -47,15 +47,15 @@ pub(super) const fn blocks(bytes: usize) -> usize {
     bytes.div_ceil(BLOCK) * BLOCK
 }
 
-/// The first block of a file. Never written again.
+/// The first block of a file. It is never rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) store: StoreId,
     /// The number in the file's name.
     pub(super) sequence: u64,
-    /// What the first entry in the file follows.
+    /// The head that the first entry in the file follows.
     pub(super) after: Head,
-    /// The size of the file in bytes, all of which is written before the file gets its name.
+    /// Bytes of the file, all of which are written before the file gets its name.
     pub(super) capacity: u64,
 }
 
@@ -82,7 +82,7 @@ impl Header {
         if !is_sealed(block, Self::CHECKSUM) {
             return Err(HeaderError::Invalid);
         }
-        // Only a version that verifies is worth telling: the checksum's place does not change.
+        // The version is checked last, once the block verifies. The checksum's place never changes.
         let version = u32::from_le_bytes(array(block, 8));
         if version != VERSION {
             return Err(HeaderError::Version(version));
@@ -101,14 +101,14 @@ pub(super) enum HeaderError {
     Version(u32),
 }
 
-/// The acknowledged head, as one of two alternating blocks says.
+/// The acknowledged head, as stored in one of two alternating blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) store: StoreId,
     pub(super) head: Head,
     /// Entries before this position were trimmed. A crash may bring their files back.
     pub(super) oldest: u64,
-    /// Another file follows; this one takes no more.
+    /// Another file follows; this one accepts no more batches.
     pub(super) full: bool,
 }
 
@@ -127,7 +127,7 @@ impl Slot {
         block
     }
 
-    /// `None` when the block does not verify.
+    /// Returns `None` if the block does not verify.
     pub(super) fn decode(block: &[u8; BLOCK]) -> Option<Self> {
         if block[..8] != SLOT_MAGIC || !is_sealed(block, Self::CHECKSUM) {
             return None;

@@ -1,6 +1,6 @@
-//! Opening: everything is verified, the newest file is copied into a new one and synced, and only then
-//! is anything served. After a failed sync the page cache shows what the disk lacks; the copy is what
-//! both have.
+//! Opens a journal: verifies everything, then copies the newest file into a new one and syncs it, before
+//! anything is served. After a failed sync, the page cache may have what the disk lacks; the copy is the
+//! same in both.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::log::{Failure, Head, LogCorruption, StoreId, files::Directory};
 
-/// Why a journal does not open, or is not made. Nothing was changed.
+/// Why a journal cannot be opened or created. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error("there is no journal in {directory}")]
@@ -33,28 +33,28 @@ pub enum OpenError {
     Io(#[from] Failure),
 }
 
-/// What opening found that an operator may want to know of.
+/// The findings of opening a journal that an operator may want to know.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// The batch that a crash tore.
+    /// The batch that was torn by a crash.
     pub dropped: Option<Dropped>,
-    /// The file with a position slot that does not verify. A power cut while the slot was written
-    /// leaves one; so does damage, which lost nothing.
+    /// A file with a position slot that does not verify: a power cut interrupted its write, or it was
+    /// damaged. Nothing was lost.
     pub unreadable_slot: Option<PathBuf>,
 }
 
-/// A batch that was dropped, whole: it was not acknowledged, unless a power cut and damage met.
+/// A batch that was dropped whole. It was not acknowledged, unless damage and a power cut coincided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     pub file: PathBuf,
-    /// In bytes from the start of the file.
+    /// Bytes from the start of the file.
     pub offset: u64,
-    /// The position that it would have had, which the next entry gets.
+    /// The position that it would have had. The next entry gets it.
     pub position: u64,
 }
 
 impl Journal {
-    /// Makes a journal whose first entry follows `after`: [`Head::EMPTY`] for a new store.
+    /// Creates a journal whose first entry follows `after`: [`Head::EMPTY`] for a new store.
     pub fn create(
         directory: Box<dyn Directory>,
         store: StoreId,
@@ -80,8 +80,7 @@ impl Journal {
         })
     }
 
-    /// Opens the journal of `store`, reading all of it. What it found beside the entries is in the
-    /// [`Recovery`].
+    /// Opens the journal of `store` and reads all of it.
     pub fn open(
         directory: Box<dyn Directory>,
         store: StoreId,

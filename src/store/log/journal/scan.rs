@@ -1,4 +1,4 @@
-//! Reads the batches of one file in order, verifying each and that it follows the one before.
+//! Reads the batches of one file in order, and verifies each one and that it follows the one before.
 
 use std::path::Path;
 
@@ -16,11 +16,11 @@ pub(super) struct Scan<'a> {
     pub(super) store: StoreId,
     /// Where the next batch begins.
     pub(super) offset: u64,
-    /// What the next batch has to follow.
+    /// The head that the next batch must follow.
     pub(super) head: Head,
     pub(super) size: u64,
     buffer: Vec<u8>,
-    /// How much of the buffer the last batch takes.
+    /// Bytes of the buffer that the last batch takes.
     length: usize,
 }
 
@@ -36,7 +36,7 @@ impl<'a> Scan<'a> {
         Ok(Self { file, path, store, offset, head, size, buffer: Vec::new(), length: 0 })
     }
 
-    /// The next batch. When it does not verify, the scan stays where it is.
+    /// Reads the next batch. If it does not verify, the scan does not advance.
     pub(super) fn next(&mut self) -> Result<EntryRef<'_>, ScanError> {
         let (offset, follows, store) = (self.offset, self.head, self.store);
         let damage = |what: String| LogCorruption { file: self.path.to_owned(), offset, what };
@@ -63,12 +63,12 @@ impl<'a> Scan<'a> {
         Ok(entry)
     }
 
-    /// The batch that [`next`](Scan::next) has just returned, in whole blocks.
+    /// The batch that [`next`](Scan::next) returned last, in whole blocks.
     pub(super) fn batch(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
 
-    /// Looks through everything behind the last batch that verified.
+    /// Searches everything after the last batch that verified.
     pub(super) fn remainder(&mut self) -> Result<Remainder, Failure> {
         let mut remainder = Remainder { written: false, later: None };
         let mut block = [0; BLOCK];
@@ -94,7 +94,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Why a scan does not go on.
+/// Why a scan cannot go on.
 pub(super) enum ScanError {
     Damaged(LogCorruption),
     Io(Failure),
@@ -121,15 +121,15 @@ impl From<ScanError> for ReadError {
     }
 }
 
-/// What stands behind the last batch that verifies.
+/// What follows the last batch that verified.
 pub(super) struct Remainder {
-    /// Anything but zeros.
+    /// Whether there is anything but zeros.
     pub(super) written: bool,
-    /// Where another batch verifies.
+    /// The offset of another batch that verifies.
     pub(super) later: Option<u64>,
 }
 
-/// Reads the batch at `offset`, in whole blocks. The buffer only grows.
+/// Reads the batch at `offset`, in whole blocks. The buffer never shrinks.
 fn load<'b>(
     file: &dyn File,
     path: &Path,

@@ -1,4 +1,4 @@
-//! One journal file as it is known in memory.
+//! The in-memory index of one journal file.
 
 use std::path::Path;
 
@@ -8,18 +8,18 @@ use super::{
 };
 use crate::store::log::{Failure, Head, StoreId, files::File};
 
-/// How many bytes a reader may have to pass over to reach a position, but for the batch that crosses.
+/// Maximum bytes that a reader skips to reach a position, plus one batch.
 const MARK_EVERY: u64 = 256 << 10;
 
 pub(super) struct Segment {
     pub(super) sequence: u64,
-    /// What the first entry in the file follows.
+    /// The head that the first entry in the file follows.
     pub(super) after: Head,
-    /// Some of the batches, in order.
+    /// The places of some batches, in order.
     marks: Vec<Mark>,
 }
 
-/// Where a batch begins and what it follows.
+/// Where a batch begins, and the head that it follows.
 struct Mark {
     offset: u64,
     after: Head,
@@ -31,14 +31,14 @@ impl Segment {
         Self { sequence: header.sequence, after, marks: vec![Mark { offset: ENTRIES, after }] }
     }
 
-    /// Notes where the batch begins that follows `after`.
+    /// Records where the batch after `after` begins.
     pub(super) fn note(&mut self, offset: u64, after: Head) {
         if self.marks.last().is_none_or(|last| offset >= last.offset + MARK_EVERY) {
             self.marks.push(Mark { offset, after });
         }
     }
 
-    /// A scan that begins at or before `position`, which the file has.
+    /// A scan that begins at or before `position`, which the file must have.
     pub(super) fn scan<'a>(
         &self,
         position: u64,

@@ -1,6 +1,6 @@
-//! Crash states of the journal: whatever a kill, a failed sync or a power cut leaves behind opens
-//! again, with everything that was acknowledged and nothing that was not. `PERMGATE_CRASH_STATES` sets how
-//! many lives of a journal are tried.
+//! Crash states of the journal: after any kill, failed sync or power cut it opens again, with everything
+//! that was acknowledged, and nothing else but a batch whose outcome was unclear. `PERMGATE_CRASH_STATES`
+//! sets how many lives of a journal are tried.
 
 use super::*;
 
@@ -12,11 +12,11 @@ struct Promise {
     acknowledged: Vec<(EntryHash, Vec<u8>)>,
     /// The one append whose outcome is open.
     unclear: Option<(EntryHash, Vec<u8>)>,
-    /// Positions below may be gone.
+    /// Entries below this position may be gone.
     trimmed: u64,
 }
 
-/// How often the simulation saw what it is made for.
+/// How often the simulation met the cases that it is made for.
 #[derive(Default, Debug)]
 struct Seen {
     dropped: usize,
@@ -34,7 +34,7 @@ impl Promise {
         Head { position: self.acknowledged.len() as u64, hash }
     }
 
-    /// Holds an opened journal against what was promised. What it shows is a promise from now on.
+    /// Checks an opened journal against the promise. What it shows is promised from now on.
     fn check(&mut self, log: &Journal, seen: &mut Seen, random: &mut Random) -> Result<(), String> {
         let first = log.first().map_err(|e| e.to_string())?;
         if first > self.trimmed.max(1) {
@@ -69,7 +69,8 @@ impl Promise {
         Ok(())
     }
 
-    /// Opens, or makes what was never made. `None` when the power went or a sync failed meanwhile.
+    /// Opens the journal, or creates it if it never was. `None` if the power was cut or a sync failed
+    /// meanwhile.
     fn open(&mut self, disk: &Disk, seen: &mut Seen, random: &mut Random) -> Result<Option<Journal>, String> {
         match super::open(disk) {
             Ok((log, recovery)) => {
@@ -98,8 +99,8 @@ impl Promise {
         }
     }
 
-    /// Appends random operations and notes whether they were acknowledged. `None`: the journal stopped, as it does
-    /// after a failed write, and the process would have to start again.
+    /// Appends random operations and records whether they were acknowledged. `None`: the journal has
+    /// stopped, as after a failed write, and the process would have to restart.
     fn append(
         &mut self,
         mut log: Journal,
@@ -155,7 +156,7 @@ fn live(seed: u64, weakness: Weakness, seen: &mut Seen) -> Result<(), String> {
                 promise.trimmed = promise.trimmed.max(below);
                 open.trim(below).is_ok().then_some(open)
             }
-            // A clean stop, and a kill.
+            // A clean stop; 3 is a kill.
             2 => {
                 drop(open.close());
                 None
@@ -165,7 +166,7 @@ fn live(seed: u64, weakness: Weakness, seen: &mut Seen) -> Result<(), String> {
         };
     }
     drop(log);
-    // The same again while opening, then for good.
+    // The same again; the first two rounds are also cut while opening.
     for round in 0..3 {
         if random.one_in(5) {
             disk.kill();
@@ -186,7 +187,7 @@ fn live(seed: u64, weakness: Weakness, seen: &mut Seen) -> Result<(), String> {
     }
     disk.power_cut();
     for _ in 0..3 {
-        // One try more than syncs that can still fail.
+        // One try more than there are syncs that can still fail.
         let Some(mut log) = promise.open(&disk, seen, random)? else { continue };
         for _ in 0..3 {
             let operations = operations(random);
@@ -220,7 +221,7 @@ fn no_crash_loses_or_alters_what_was_acknowledged() {
     let (found, seen) = violations(0..count, Weakness::None);
     assert!(found.is_empty(), "{} of {count}:\n{}", found.len(), found.join("\n"));
     println!("{count} lives: {seen:?}");
-    // The simulation is worth something only while it meets what it is made for.
+    // The simulation is only useful while it meets the cases that it is made for.
     let Seen { dropped, unclear_kept, slots, refusals, cut_while_opening, .. } = seen;
     for (what, number) in [
         ("torn batches", dropped),

@@ -1,5 +1,5 @@
-//! Damage to a journal at rest: it is found and refused, or it is harmless. What a slot covers is never
-//! taken for torn.
+//! Damage to a journal at rest: it is found and refused, or it is harmless. A batch that a slot covers is
+//! never taken for torn.
 
 use super::*;
 
@@ -27,7 +27,7 @@ fn journal_files(disk: &Disk) -> Vec<String> {
     names
 }
 
-/// Whether the damage was refused. Fails when it lost anything.
+/// Whether the damage was refused. Fails if anything was lost.
 fn refused(disk: &Disk, entries: &[entry::Entry], what: &str) -> bool {
     match open(disk) {
         Err(OpenError::Damaged(damage)) => {
@@ -51,7 +51,7 @@ fn flipped_bits_are_found_or_harmless() {
         for name in journal_files(&disk) {
             let size = disk.content(&name).len();
             let mut found = 0;
-            // What was written last is what a torn batch looks like.
+            // Damage to what was written last looks like a torn batch.
             let used = disk.content(&name).iter().rposition(|&byte| byte != 0).unwrap() + 1;
             for number in 0..400 {
                 let at = if number < 300 { random.below(size) } else { used - 1 - random.below(100) };
@@ -119,8 +119,8 @@ fn files_of_another_place_are_refused() {
     assert!(refused(&disk, &entries, "renamed"));
 }
 
-/// The position is in the disk's cache alone when the power goes, and the batch that it covers is damaged
-/// besides: that cannot be told from a batch that was never acknowledged. It is reported.
+/// The slot is only in the disk's cache when the power is cut, and the batch that it covers is damaged,
+/// too. This cannot be told from a batch that was never acknowledged. It is reported.
 #[test]
 fn damage_to_the_last_batch_together_with_a_power_cut_looks_like_a_torn_batch() {
     let disk = Disk::new(4096, Weakness::None, 1);
@@ -130,7 +130,7 @@ fn damage_to_the_last_batch_together_with_a_power_cut_looks_like_a_torn_batch() 
     drop(log);
     let damage = |disk: &Disk| disk.edit("journal-0000000001", |content| content[4 * 4096 + 100] ^= 1);
 
-    // After a kill, or a clean stop, the slot is there, and the damage is found.
+    // After a kill or a clean stop, the slot is there, and the damage is found.
     let killed = disk.copy();
     damage(&killed);
     assert!(matches!(open(&killed), Err(OpenError::Damaged(_))));
@@ -159,7 +159,7 @@ fn a_valid_batch_behind_one_that_does_not_verify_is_damage() {
     drop(log);
     let empty = Disk::new(4096, Weakness::None, 1);
     drop(Journal::create(empty.root(), STORE, Head::EMPTY, OPTIONS).unwrap());
-    // No slot covers anything, yet the first batch is not the last.
+    // No slot covers anything, but the first batch is not the last one.
     let unused = empty.content("journal-0000000001");
     disk.edit("journal-0000000001", |content| {
         content[4096..12288].copy_from_slice(&unused[4096..12288]);
@@ -187,7 +187,7 @@ fn a_full_disk_refuses_one_append_and_takes_the_next() {
     let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
     let mut head = log.append(Head::EMPTY, &[1; 15_000]).unwrap();
     disk.refuse_writes(Some(std::io::ErrorKind::StorageFull));
-    // No room for this one in the present file.
+    // The current file has no room for this one.
     let refused = log.append(head, &[2; 15_000]).unwrap_err();
     assert!(matches!(refused, AppendError::NotWritten(_)), "{refused}");
     assert!(refused.to_string().contains("no storage space"), "{refused}");

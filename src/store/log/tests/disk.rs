@@ -1,5 +1,5 @@
-//! A disk in memory that keeps apart what a process sees (the cache), what survives a power cut, and
-//! what was changed in between. A cut keeps any sectors of what was not synced, in any order.
+//! A disk in memory that separates what a process sees (the cache), what survives a power cut, and the
+//! changes in between. A cut keeps any sectors of what was not synced, in any order.
 
 use std::{
     collections::BTreeMap,
@@ -18,13 +18,13 @@ mod handles;
 #[derive(Clone)]
 pub(crate) struct Disk(Arc<Mutex<State>>);
 
-/// What this disk, or who uses it, gets wrong: so that the simulation can be shown to notice.
+/// A fault of this disk, or of its user, that the simulation must notice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Weakness {
     None,
-    /// `fdatasync` does nothing, which is what makes a batch durable.
+    /// `fdatasync`, which makes a batch durable, does nothing.
     Batches,
-    /// `fsync` of files does nothing, which is what makes a new file durable before it has its name.
+    /// `fsync` of files, which makes a new file durable before it gets its name, does nothing.
     NewFiles,
     /// Syncs of directories do nothing.
     Directories,
@@ -36,14 +36,14 @@ struct State {
     sector: usize,
     weakness: Weakness,
     random: Random,
-    /// Changes and syncs until the power goes.
+    /// Changes and syncs until the power is cut.
     until_cut: Option<usize>,
-    /// Syncs until the power goes.
+    /// Syncs until the power is cut.
     until_cut_sync: Option<usize>,
     off: bool,
     /// Syncs until one fails.
     until_failure: Option<usize>,
-    /// What creating and writing files fails with from now on.
+    /// The error of creating and writing files from now on.
     refusal: Option<io::ErrorKind>,
 }
 
@@ -81,7 +81,7 @@ impl Change {
     }
 }
 
-/// How much of what was not synced a cut keeps.
+/// How much of the unsynced changes a cut keeps.
 #[derive(Clone, Copy)]
 enum Kept {
     Nothing,
@@ -89,7 +89,7 @@ enum Kept {
     /// The first few changes.
     Prefix(usize),
     Any,
-    /// Any sectors, some of them only in part.
+    /// Any sectors, some of them partially.
     Shorn,
 }
 
@@ -143,22 +143,22 @@ impl Disk {
         Self(Arc::new(Mutex::new(self.state().clone())))
     }
 
-    /// What the disk does by chance is other from now on.
+    /// Gives the disk's random choices a new seed.
     pub(crate) fn reseed(&self, seed: u64) {
         self.state().random = Random(seed);
     }
 
-    /// The power goes at the `n`th change or sync from now on, which may be kept in part.
+    /// Cuts the power at the `n`th change or sync from now on, which may be kept in part.
     pub(crate) fn cut_after(&self, n: usize) {
         self.state().until_cut = Some(n);
     }
 
-    /// The power goes at the `n`th sync from now on.
+    /// Cuts the power at the `n`th sync from now on.
     pub(crate) fn cut_at_sync(&self, n: usize) {
         self.state().until_cut_sync = Some(n);
     }
 
-    /// The `n`th sync from now on fails. What it leaves out is never written again.
+    /// Fails the `n`th sync from now on. What it leaves out is never written later.
     pub(crate) fn fail_sync_after(&self, n: usize) {
         self.state().until_failure = Some(n);
     }
@@ -172,18 +172,18 @@ impl Disk {
         self.state().off
     }
 
-    /// The process ends; what the cache has stays.
+    /// Ends the process; the content of the cache stays.
     pub(crate) fn kill(&self) {
         let mut state = self.state();
         (state.off, state.until_cut, state.until_cut_sync) = (false, None, None);
     }
 
-    /// The power goes now; then it is back, and only what the disk has is there.
+    /// Cuts the power and turns it on again; only what the disk has is left.
     pub(crate) fn power_cut(&self) {
         self.cut(None);
     }
 
-    /// A power cut that leaves some of the sectors that were being written in part.
+    /// Cuts the power, and leaves some of the sectors that were being written in part.
     pub(crate) fn shearing_power_cut(&self) {
         self.cut(Some(Kept::Shorn));
     }
@@ -198,7 +198,7 @@ impl Disk {
         }
     }
 
-    /// Every file by its path, changed by `edit` both in the cache and on the disk.
+    /// Changes a file by `edit`, both in the cache and on the disk.
     pub(crate) fn edit(&self, path: &str, edit: impl Fn(&mut Vec<u8>)) {
         let mut state = self.state();
         let mut at = 0;
@@ -230,7 +230,7 @@ impl Disk {
 }
 
 impl State {
-    /// Whether this step still happens with the power on. An error when the power is off.
+    /// Whether this step happens before the power is cut. Fails if the power is off.
     fn step(&mut self) -> io::Result<bool> {
         if self.off {
             return Err(no_power());
@@ -312,7 +312,7 @@ impl Node {
     fn persist_all(&mut self) {
         match self {
             Self::File { cache, durable, pending } => {
-                // Not the cache as a whole: what a failed sync left out stays out.
+                // Not the whole cache: what a failed sync left out stays out.
                 for (offset, bytes) in pending.drain(..) {
                     write(durable, offset, &bytes);
                 }
@@ -335,7 +335,7 @@ impl Node {
                         let next = bytes.len().min(at + sector - (offset + at) % sector);
                         if kept.keeps(change, random) {
                             let shorn = matches!(kept, Kept::Shorn) && random.one_in(2);
-                            // Often early: that is where what matters of a small change stands.
+                            // Often early, where the significant bytes of a small change are.
                             let bound = if random.one_in(2) { 128 } else { next - at };
                             let to = if shorn { at + random.below(bound.min(next - at)) } else { next };
                             write(durable, offset + at, &bytes[at..to]);
@@ -373,7 +373,7 @@ fn write(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     content[offset..end].copy_from_slice(bytes);
 }
 
-/// As `resize`, which takes its time without optimisation.
+/// Like `resize`, which is slow without optimisation.
 fn grow(content: &mut Vec<u8>, size: usize) {
     content.append(&mut vec![0; size.saturating_sub(content.len())]);
 }

@@ -1,5 +1,5 @@
-//! An etcd of one or several members as children of the test, on 127.0.0.1, in a directory of its own.
-//! `tests/cluster.rs` uses it, too.
+//! An etcd of one or several members, as child processes of the test, on 127.0.0.1, in a directory of its
+//! own. `tests/cluster.rs` uses it, too.
 
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ pub struct Etcd {
 pub struct Member {
     pub client: u16,
     peer: u16,
-    /// For metrics and health, in plain text whatever clients have to speak.
+    /// Port for metrics and health, in plain text even if clients have to use TLS.
     tells: u16,
     child: Option<Child>,
 }
@@ -50,13 +50,13 @@ impl Etcd {
         self.members.iter().map(|member| self.url(member.client)).collect()
     }
 
-    /// A port where clients are meant to speak as they have to.
+    /// The URL of a port for clients.
     pub fn url(&self, port: u16) -> String {
         let encrypted = self.extra.iter().any(|option| option == "--cert-file");
         format!("{}://127.0.0.1:{port}", if encrypted { "https" } else { "http" })
     }
 
-    /// Starts a member, again after [`kill`](Self::kill).
+    /// Starts a member, for the first time or after [`kill`](Self::kill).
     pub fn run(&mut self, member: usize) {
         let path = self.directory.path();
         let cluster: Vec<_> = self
@@ -91,7 +91,7 @@ impl Etcd {
         self.directory.path().join(format!("m{member}.log"))
     }
 
-    /// As by `kill -9`.
+    /// Kills a member, as `kill -9` does.
     pub fn kill(&mut self, member: usize) {
         if let Some(mut child) = self.members[member].child.take() {
             child.kill().unwrap();
@@ -99,12 +99,12 @@ impl Etcd {
         }
     }
 
-    /// As when its disk is lost.
+    /// Empties a member's disk, as if it were lost.
     pub fn wipe(&mut self, member: usize) {
         self.while_killed(member, |disk, _| std::fs::remove_dir_all(disk).unwrap());
     }
 
-    /// What a member's disk has, to be [put back](Self::put_back) later. It is stopped for it.
+    /// Saves a member's disk, to be [put back](Self::put_back) later. The member is stopped meanwhile.
     pub fn save(&mut self, member: usize) {
         self.while_killed(member, |disk, saved| {
             std::fs::create_dir(saved).unwrap();
@@ -112,7 +112,7 @@ impl Etcd {
         });
     }
 
-    /// As when it is restored from an old snapshot.
+    /// Puts a member's disk back, as a restore from an old snapshot does.
     pub fn put_back(&mut self, member: usize) {
         self.while_killed(member, |disk, saved| {
             std::fs::remove_dir_all(disk).unwrap();
@@ -120,7 +120,7 @@ impl Etcd {
         });
     }
 
-    /// `work` has the member's disk, and where a copy of it lies.
+    /// Runs `work` with the path of the member's disk and that of its copy, while the member is stopped.
     fn while_killed(&mut self, member: usize, work: impl FnOnce(&Path, &Path)) {
         self.kill(member);
         let name = |kind: &str| self.directory.path().join(format!("m{member}{kind}"));
@@ -134,11 +134,11 @@ impl Etcd {
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
-    /// A call of the API as JSON, by way of the first member; `token` is of a sign-in. The status and the
-    /// answer.
+    /// Calls the API in JSON, through the first member; `token` is that of a sign-in. Returns the status
+    /// and the answer.
     pub fn call(&self, path: &str, token: &str, body: &str) -> (u16, String) {
         let port = self.members[0].client;
-        // An empty one is an invalid one.
+        // etcd rejects an empty token.
         let token = if token.is_empty() { String::new() } else { format!("Authorization: {token}\r\n") };
         let head = format!("POST /v3/{path} HTTP/1.0\r\nHost: localhost\r\n{token}");
         let length = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -147,7 +147,7 @@ impl Etcd {
         (status, answer.split_once("\r\n\r\n").unwrap().1.to_owned())
     }
 
-    /// One that must succeed.
+    /// A call that must succeed.
     pub fn must(&self, path: &str, token: &str, body: &str) -> String {
         let (status, answer) = self.call(path, token, body);
         assert_eq!(status, 200, "{path}: {answer}");
@@ -180,12 +180,12 @@ impl Drop for Etcd {
     }
 }
 
-/// Ports that nobody listens on, each given once, since etcd cannot be asked which one it took. The system
-/// gives ports from 32768 on to connections (`ip_local_port_range`): one of those could be taken before etcd
-/// listens there, or while a member is down.
+/// Free ports, each returned once, since etcd cannot report a port of its own choice. The system gives
+/// ports from 32768 on to connections (`ip_local_port_range`), which could take one before etcd listens
+/// there, or while a member is down.
 fn free_ports(count: usize) -> Vec<u16> {
     static GIVEN: AtomicU32 = AtomicU32::new(0);
-    // Far from those of another test's process.
+    // Far from the ports of another test process.
     let first = std::process::id().wrapping_mul(997);
     let candidates = std::iter::repeat_with(|| first.wrapping_add(GIVEN.fetch_add(1, Relaxed)));
     let ports = candidates.map(|number| 10_000 + (number % 20_000) as u16);
