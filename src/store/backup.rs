@@ -1,6 +1,7 @@
-//! The backup stream, which a checkpoint is too: a header, one checksummed frame per operation, a trailer
-//! with count, position and hash. Taken while changes go on, it holds the store as it was when it began.
-//! It holds password hashes: whoever writes it to a file makes that mode 0600.
+//! The backup stream, which is also the format of a checkpoint: a header, one checksummed frame per
+//! operation, and a trailer with count, position and hash. It is written while changes continue and holds
+//! the store as it was when the writing began. It contains password hashes, so a file that holds it must
+//! have mode 0600.
 
 use std::{
     io::{self, Read, Write},
@@ -20,18 +21,18 @@ use crate::{
     },
 };
 
-/// How far a backup or a restore has come.
+/// Progress of a backup or a restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     pub rows: u64,
-    /// Of the stream.
+    /// Bytes of the stream.
     pub bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
     pub taken_at: Timestamp,
-    /// Which store it is of.
+    /// The store's id.
     pub store: String,
 }
 
@@ -68,19 +69,19 @@ struct HeaderV1<'a> {
 }
 
 const MAGIC: &[u8] = b"permgate backup\n";
-/// Rows of the released layout: key and value.
+/// Frames hold rows of the first release's layout: key and value.
 const V1: u8 = 1;
-/// Operations.
+/// Frames hold operations.
 const V2: u8 = 2;
-/// Larger than any row with its key.
+/// Maximum bytes of a frame: larger than any row with its key.
 const LONGEST: usize = 1 << 16;
 
 const HEADER: u8 = b'H';
 const ROW: u8 = b'R';
 const TRAILER: u8 = b'T';
 
-/// Copies the whole store, as it is at one position, to `out`. Changes go on meanwhile and are not in it.
-/// It ends early when `on_progress` asks for it.
+/// Writes the whole store, as of one position, to `out`. Changes continue and are not in it. `on_progress`
+/// may stop it, which returns [`BackupError::Stopped`].
 pub(crate) fn write(
     replica: &Replica,
     now: Timestamp,
@@ -103,12 +104,12 @@ pub(crate) fn write(
     }
     let head = copy.head;
     let progress = stream.finish(head)?;
-    // What comes after the end can no longer be stopped.
+    // Nothing is left to stop after the end.
     let _ = on_progress(progress);
     Ok((head, header, progress))
 }
 
-/// Writes a stream.
+/// Writes a backup stream.
 pub(crate) struct Writer<'a> {
     out: &'a mut dyn Write,
     hash: blake3::Hasher,
@@ -125,13 +126,13 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
-    /// An operation in bytes.
+    /// Writes an encoded operation.
     pub(crate) fn operation(&mut self, op: &[u8]) -> io::Result<()> {
         self.progress.rows += 1;
         self.frame(&[&[ROW], op].concat())
     }
 
-    /// The trailer: how many rows, of which position, and a hash over all that comes before.
+    /// Writes the trailer: number of rows, position, and a hash over everything before it.
     pub(crate) fn finish(mut self, head: Head) -> io::Result<Progress> {
         let frame = trailer(self.progress.rows, head, &self.hash.finalize());
         self.frame(&frame)?;
@@ -139,7 +140,7 @@ impl<'a> Writer<'a> {
         Ok(self.progress)
     }
 
-    /// Length, content, checksum.
+    /// Writes length, content and checksum.
     fn frame(&mut self, frame: &[u8]) -> io::Result<()> {
         let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
         self.write(&length.to_le_bytes())?;
@@ -159,14 +160,14 @@ fn trailer(rows: u64, head: Head, hash: &blake3::Hash) -> Vec<u8> {
     [&[TRAILER], rows.as_slice(), &position, &head.hash.0, hash.as_bytes()].concat()
 }
 
-/// Reads what [`Writer`], or the first permgate, wrote and believes nothing of it.
+/// Reads a stream that [`Writer`] or the first release wrote. The input is untrusted.
 pub(crate) struct Reader<R> {
     input: R,
     version: u8,
     hash: blake3::Hasher,
     pub(crate) header: Header,
     pub(crate) progress: Progress,
-    /// Where in the log it is, once it has been read to its end.
+    /// The stream's position in the log, once the stream has been read to its end.
     pub(crate) head: Head,
 }
 
@@ -195,7 +196,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// Appends the next operations; `false` at the end, which is where the trailer says it is.
+    /// Appends the next operations; returns `false` at the end, once the trailer is verified.
     pub(crate) fn next(&mut self, ops: &mut Vec<Op>) -> Result<bool, StreamError> {
         let hash = self.hash.finalize();
         let frame = self.frame()?;
@@ -262,7 +263,7 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// The position that a trailer tells.
+/// The position and hash in a trailer.
 fn head_in(trailer: &[u8]) -> Option<Head> {
     let (position, rest) = trailer.get(9..)?.split_first_chunk()?;
     let (hash, _) = rest.split_first_chunk()?;

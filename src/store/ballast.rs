@@ -1,4 +1,5 @@
-//! A file to give back when the disk is full: sled cannot even open without room to write.
+//! A file that reserves disk space and is deleted when the disk is full: sled cannot even open without
+//! space to write.
 
 use std::{
     fs::{self, File},
@@ -8,8 +9,8 @@ use std::{
 
 const FILE: &str = "ballast";
 
-/// Makes the file when there is none, or of another size. Written, never sparse, and of bytes that
-/// do not compress, so that the room is really held.
+/// Creates the file, or replaces one of another size. It is written, not sparse, and its bytes do not
+/// compress, so that the space is really allocated.
 pub(crate) fn hold(directory: &Path, size: u64) -> io::Result<()> {
     let path = directory.join(FILE);
     match fs::metadata(&path) {
@@ -22,13 +23,13 @@ pub(crate) fn hold(directory: &Path, size: u64) -> io::Result<()> {
     }
     let written = write(&path, size);
     if written.is_err() {
-        // Half a ballast would take the last room there is.
+        // A partial ballast would take the last free space.
         release(directory)?;
     }
     written
 }
 
-/// Gives the room back; how much it was.
+/// Deletes the file; returns the bytes that this frees.
 pub(crate) fn release(directory: &Path) -> io::Result<u64> {
     let path = directory.join(FILE);
     let size = match fs::metadata(&path) {
@@ -40,11 +41,11 @@ pub(crate) fn release(directory: &Path) -> io::Result<u64> {
     Ok(size)
 }
 
-/// Whether not even a little can be written.
+/// Whether not even 1 MiB can be written.
 pub(crate) fn disk_is_full(directory: &Path) -> bool {
     let path = directory.join("probe");
     let full = matches!(write(&path, 1 << 20), Err(e) if is_full(&e));
-    // A probe that stays behind does no harm, and nothing can be done about it here.
+    // A leftover probe file is harmless, and nothing can be done about it here.
     drop(fs::remove_file(path));
     full
 }
@@ -94,7 +95,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_seen() {
-        // /dev/full answers every write as a full disk does.
+        // Every write to /dev/full fails as on a full disk.
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/full", directory.path().join("probe")).unwrap();
         assert!(disk_is_full(directory.path()));

@@ -1,5 +1,5 @@
-//! What keeps the records: the log in front, which makes a change durable, and the replica behind it,
-//! which is read. One writer calls [`Engine::commit`]; anybody reads. It checks no rule of the domain.
+//! The storage engine: a log in front, which makes changes durable, and a replica behind it, which serves
+//! reads. One writer calls [`Engine::commit`]; any thread may read. It checks no domain rules.
 
 use std::{
     ops::Deref,
@@ -32,28 +32,28 @@ pub(crate) use directory::StoreDirectory;
 pub(crate) use open::Generation;
 pub(crate) use verify::verify_closed;
 
-/// A store that this process has open. Dereferences to the replica for reads.
+/// A store that this process has opened. Dereferences to the replica for reads.
 pub(crate) struct Engine {
     directory: Option<StoreDirectory>,
-    /// Where checkpoints, journal and replica are.
+    /// The directory of checkpoints, journal and replica.
     generation: PathBuf,
     store: StoreId,
     replica: Arc<Replica>,
     log: Arc<Mutex<Journaled>>,
-    /// Tells the thread below to stop.
+    /// Tells the checkpoint thread to stop.
     closing: Arc<AtomicBool>,
     checkpoint: Mutex<Option<JoinHandle<()>>>,
     #[cfg(test)]
     broken: AtomicBool,
 }
 
-/// The log and how far it has come.
+/// The log and its head.
 struct Journaled {
     log: Box<dyn Log>,
     head: Head,
-    /// Why nothing is taken any more.
+    /// Why no changes are accepted any more.
     failed: Option<String>,
-    /// Bytes since the newest checkpoint, about.
+    /// Approximate bytes appended since the newest checkpoint.
     since_checkpoint: u64,
 }
 
@@ -63,28 +63,27 @@ pub(crate) enum CommitError {
     /// Nothing changed, and the next batch may succeed.
     #[error("{0}")]
     Refused(String),
-    /// Others' entries came first, up to this position; `None`: the log has lost some. Nothing changed: follow
-    /// it, and plan again.
+    /// Entries of other nodes came first, up to this position; `None`: the log has lost entries. Nothing
+    /// changed: follow the log and plan again.
     #[error("another entry of the log came first")]
     Moved(Option<u64>),
     /// The log in etcd cannot be written. Nothing changed; the next batch may succeed.
     #[error("{0}")]
     Unavailable(String),
-    /// The log in etcd gave no answer: the batch may yet be found in it. The next one may succeed.
+    /// etcd did not answer: the batch may still turn up in the log. The next batch may succeed.
     #[error("{0}")]
     Unclear(String),
-    /// Whether it lasts is unknown: no durable change until a restart. Every later commit answers the
-    /// same.
+    /// Whether the batch is durable is unknown. Every later commit fails with this error until a restart.
     #[error("{0}")]
     Failed(String),
 }
 
-/// What a batch takes of the log, in whole blocks.
+/// Bytes of a block of the log; a batch takes whole blocks.
 const BLOCK: u64 = 4096;
 
 impl Engine {
-    /// Applies a batch that nothing in memory follows from: an import or a restore of a store that nobody
-    /// serves, and tests.
+    /// Commits a batch without updating any state in memory: for an import or a restore of a store that is
+    /// not being served, and for tests.
     pub(crate) fn commit(&self, ops: &[Op]) -> Result<(), CommitError> {
         drop(self.taking()?);
         let mut staged = Staged::default();
@@ -95,7 +94,7 @@ impl Engine {
         self.append(ops, &staged)
     }
 
-    /// Makes a batch durable, then writes what it was staged to. Without operations it is nothing.
+    /// Makes a batch durable, then applies its staged rows. An empty batch changes nothing.
     pub(crate) fn append(&self, ops: &[Op], staged: &Staged) -> Result<(), CommitError> {
         let mut log = self.taking()?;
         if ops.is_empty() {
@@ -126,21 +125,21 @@ impl Engine {
         Ok(())
     }
 
-    /// How far others are known to have come beyond what is applied here.
+    /// The newest position known to be in the log, if it is beyond what is applied here.
     pub(crate) fn heard(&self) -> Option<u64> {
         let log = self.log();
         log.log.heard().filter(|&heard| heard > log.head.position)
     }
 
-    /// The next batches that others have appended, each with its position; none when there are no more.
+    /// Reads the next batches that other nodes have appended, each with its position; empty at the end.
     pub(crate) fn behind(&self, reader: &mut BatchReader) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
         let log = self.log();
         reader.next(&*log.log)
     }
 
-    /// Writes what a batch that the log has already was staged to.
+    /// Applies the staged rows of a batch that is already in the log.
     pub(crate) fn follow(&self, staged: &Staged, head: Head) -> Result<(), CommitError> {
-        // Together, so that nobody finds the replica behind what is acknowledged.
+        // Under one lock, so that no reader finds the replica behind the acknowledged head.
         let mut log = self.log();
         log.head = head;
         let applied = self.replica.check(staged).map_err(|error| error.to_string());
@@ -149,7 +148,7 @@ impl Engine {
         applied.map_err(|why| log.fail(format!("position {} of the log: {why}", head.position)))
     }
 
-    /// The log, while changes are taken.
+    /// Locks the log; fails once changes are no longer accepted.
     fn taking(&self) -> Result<MutexGuard<'_, Journaled>, CommitError> {
         let log = self.log();
         match &log.failed {
@@ -158,7 +157,7 @@ impl Engine {
         }
     }
 
-    /// Every token once, in any order; the rows are held against their sum on the way.
+    /// Visits every token once, in any order, and compares the rows with their stored sum.
     pub(crate) fn load(
         &self,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
@@ -166,12 +165,12 @@ impl Engine {
         self.replica.load(visit)
     }
 
-    /// Which store this is; a restored one keeps it.
+    /// The store's id; a restore keeps it.
     pub(crate) fn store_id(&self) -> StoreId {
         self.store
     }
 
-    /// Where it lies within STORE.
+    /// The generation's directory within STORE.
     pub(crate) fn generation(&self) -> &Path {
         &self.generation
     }
@@ -180,18 +179,18 @@ impl Engine {
         &self.replica
     }
 
-    /// Keeps the lock of the directory that it belongs to for as long as it is open.
+    /// Keeps the directory's lock until the engine is closed.
     #[cfg(feature = "etcd")]
     pub(crate) fn hold(&mut self, directory: StoreDirectory) {
         self.directory = Some(directory);
     }
 
-    /// Flushes and gives the lock back; later reads and commits fail. Idempotent.
+    /// Flushes and releases the lock; later reads and commits fail. Idempotent.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         let checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = checkpoint {
-            // One that panicked has said so.
+            // A panic of the thread has been logged already.
             drop(thread.join());
         }
         let mut log = self.log();
@@ -212,13 +211,13 @@ impl Engine {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on every sync fails, as on a broken disk.
+    /// Makes every sync fail from now on, as on a broken disk.
     #[cfg(test)]
     pub(crate) fn break_sync(&self) {
         self.broken.store(true, Ordering::Relaxed);
     }
 
-    /// The disk is sound again.
+    /// Lets syncs succeed again.
     #[cfg(test)]
     fn mend_sync(&self) {
         self.broken.store(false, Ordering::Relaxed);

@@ -1,9 +1,9 @@
-//! Which directory below STORE is the store: `CURRENT` names `gen-N`, and is replaced by a rename
-//! within STORE. So a new generation is built beside the old one and takes its place in one step, on a
-//! mount point and behind a symlink as well.
+//! Finds and replaces the directory in STORE that is the store. `CURRENT` names it as `gen-N`, and is
+//! replaced by a rename within STORE. A new generation is built beside the old one and takes its place in
+//! one step, even on a mount point or behind a symlink.
 //!
-//! A store whose creation was cut off begins anew: `CURRENT` says so before anything else is made. Where
-//! anything else lies, no store is made.
+//! A creation that was interrupted starts again, since `CURRENT` is written first. A directory with other
+//! files never becomes a store.
 
 use std::{io, path::PathBuf};
 
@@ -12,9 +12,9 @@ use super::log::{Failure, StoreId, files::Directory};
 pub(crate) const CURRENT: &str = "CURRENT";
 const UNFINISHED: &str = "CURRENT.new";
 const PREFIX: &str = "gen-";
-/// What a file system makes in its root.
+/// File systems create this in their root.
 const LOST_AND_FOUND: &str = "lost+found";
-/// Longer than any `CURRENT`.
+/// Bytes that no `CURRENT` exceeds.
 const MAX_SIZE: u64 = 4096;
 
 /// Why STORE does not open. Nothing was changed.
@@ -42,9 +42,9 @@ pub enum GenerationError {
 
 const VERSION: &str = "1";
 
-/// What lies in STORE.
+/// What STORE contains.
 pub enum Contents {
-    /// Nothing of a store, or the remains of a creation that was cut off.
+    /// No store, or the remains of a creation that was interrupted.
     Empty,
     /// A whole store.
     Store { id: StoreId, generation: u64, directory: Box<dyn Directory> },
@@ -65,22 +65,22 @@ pub struct NewGeneration {
 }
 
 impl NewGeneration {
-    /// The store that it is of.
+    /// The id of the store that it belongs to.
     pub fn id(&self) -> StoreId {
         self.id
     }
 
-    /// Where its files go. They, and this directory, are to be synced before the switch.
+    /// Where its files go. The caller must sync the files before the switch.
     pub fn directory(&self) -> &dyn Directory {
         &*self.directory
     }
 }
 
-/// What `CURRENT` says.
+/// The content of `CURRENT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Current {
     id: StoreId,
-    /// 0 while the first one is being made.
+    /// 0 while the first generation is being built.
     generation: u64,
 }
 
@@ -90,7 +90,7 @@ impl Generations {
         Self { store, own }
     }
 
-    /// What lies in STORE. Changes nothing.
+    /// Reads what STORE contains. Changes nothing.
     pub fn read(&self) -> Result<Contents, GenerationError> {
         match self.current()? {
             None => self.refuse_strangers().map(|()| Contents::Empty),
@@ -108,9 +108,9 @@ impl Generations {
         }
     }
 
-    /// Begins a generation beside the present one, or the first one of a new store. Whatever was begun
-    /// before and never switched to is removed. It is of the store `id`, or of the present one, or of a
-    /// new one.
+    /// Begins a generation beside the current one, or the first one of a new store. Generations that were
+    /// begun before and never switched to are removed. The new one belongs to the store `id`, or else to
+    /// the current store, or else to a new one.
     pub fn begin(&self, id: Option<StoreId>) -> Result<NewGeneration, GenerationError> {
         let current = match self.current()? {
             Some(current) => current,
@@ -130,22 +130,21 @@ impl Generations {
         Ok(NewGeneration { id: id.unwrap_or(current.id), number, directory })
     }
 
-    /// Puts a generation, all of whose files are synced, in the place of the present one, which is then
-    /// removed. When this fails, [`read`](Generations::read) says which of the two is the store; both
-    /// are whole.
+    /// Replaces the current generation by `new`, whose files must be synced, and removes the old one. After
+    /// a failure, [`read`](Generations::read) says which of the two is the store; both are intact.
     pub fn switch(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         self.put_in_place(new)?;
         self.remove(|number| number != new.number)
     }
 
-    /// As [`switch`](Generations::switch), but what was the store stays until another one takes the new one's place.
+    /// Like [`switch`](Generations::switch), but keeps the old generation until the next switch.
     pub fn switch_beside(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         let replaced = self.current()?.map(|current| current.generation);
         self.put_in_place(new)?;
         self.remove(|number| number != new.number && Some(number) != replaced)
     }
 
-    /// Gives up a generation that was begun and not switched to.
+    /// Removes a generation that was begun and not switched to.
     pub fn abandon(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         self.remove(|number| number == new.number)
     }
@@ -157,7 +156,7 @@ impl Generations {
         self.write_current(Current { id: new.id, generation: new.number })
     }
 
-    /// Removes these generations, and a `CURRENT` that was never finished.
+    /// Removes the generations that match, and an unfinished `CURRENT`.
     fn remove(&self, is_gone: impl Fn(u64) -> bool) -> Result<(), GenerationError> {
         let mut removed = false;
         for name in self.names()? {
@@ -176,7 +175,7 @@ impl Generations {
         Ok(())
     }
 
-    /// The id of a store that exists or is being made.
+    /// The id of the store, which may still be being created.
     pub fn id(&self) -> Result<Option<StoreId>, GenerationError> {
         Ok(self.current()?.map(|current| current.id))
     }
@@ -214,8 +213,7 @@ impl Generations {
         self.sync()
     }
 
-    /// Without `CURRENT`, anything but what others leave in an empty directory may be a store, or
-    /// somebody else's.
+    /// Fails if the directory has unknown files. Without `CURRENT`, they may be a store or someone else's.
     fn refuse_strangers(&self) -> Result<(), GenerationError> {
         let mut names = self.names()?;
         names.retain(|name| {
@@ -261,7 +259,7 @@ impl Current {
         format!("{body}checksum {checksum}\n")
     }
 
-    /// An error names the version when another one wrote this.
+    /// `Err(Some(version))` if another version wrote it.
     fn decode(content: &[u8]) -> Result<Self, Option<String>> {
         let text = std::str::from_utf8(content).map_err(|_| None)?;
         let checksum = text.find("checksum ").ok_or(None)?;
@@ -281,7 +279,7 @@ impl Current {
     }
 }
 
-/// The id of a store as text; hyphens in it do not count.
+/// Parses the id of a store; hyphens are ignored.
 pub(crate) fn parse_id(text: &str) -> Option<StoreId> {
     let text: String = text.chars().filter(|c| *c != '-').collect();
     let mut bytes = [0; 16];

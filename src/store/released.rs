@@ -1,15 +1,15 @@
-//! The layout of the first release (`format 1`): sled in `data`, one tree, tokens in blocks by owner. It
-//! is read here and never written. A store of it is migrated when it is first opened, and what it was is
-//! kept whole in `released` beside the new generation:
+//! The layout of the first release (`format 1`): sled in `data`, one tree, tokens in blocks by owner. It is
+//! read here and never written. A store of this layout is migrated when it is first opened, and the old
+//! store is kept whole in `released` beside the new generation:
 //!
 //! 1. the rows become a checkpoint in a new generation;
-//! 2. `released/format` says what `format` says;
-//! 3. `format` says 2, which the released permgate refuses;
+//! 2. `released/format` gets the content of `format`;
+//! 3. `format` gets version 2, which the first release refuses;
 //! 4. `CURRENT` names the new generation;
-//! 5. `data` moves to `released/data`, and `format` goes.
+//! 5. `data` moves to `released/data`, and `format` is removed.
 //!
-//! Cut off anywhere, either the old rows are all there and the next opening begins anew, or the new
-//! generation is the store.
+//! If this is interrupted anywhere, either the old rows are all there and the next start begins again, or
+//! the new generation is the store.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -36,13 +36,13 @@ pub(crate) use rows::{decode_any, operations};
 
 use manifest::{Manifest, ReadManifestError};
 
-/// Names in STORE while it is migrated, and what an older permgate may have left.
+/// Names in STORE during a migration, and those that an older permgate may have left.
 pub(super) const OWN: &[&str] = &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
 
 const DATA: &str = "data";
 const KEPT: &str = "released";
 
-/// Why a store of the released layout was not migrated. It is as it was.
+/// Why a store of the released layout was not migrated. It is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrationError {
     #[error(
@@ -57,18 +57,18 @@ pub enum MigrationError {
     Io(#[from] Failure),
 }
 
-/// Whether a store of the released layout lies here, or one that is being migrated.
+/// Whether the path has a store of the released layout, or one that is being migrated.
 pub(super) fn is_at(path: &Path) -> bool {
     path.join(manifest::FILE).exists()
 }
 
-/// Makes a generation of what lies in STORE. The caller holds its lock.
+/// Migrates the store in STORE to a new generation. The caller holds the lock.
 pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<(), OpenError> {
     let path = directory.path();
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
     let manifest = present_manifest(path)?;
     if !manifest.ready {
-        // A creation that was cut off: nothing in it was ever acknowledged.
+        // Its creation was interrupted: nothing in it was ever acknowledged.
         remove(&path.join(DATA))?;
         remove(&path.join(manifest::FILE))?;
         sync(path)?;
@@ -93,7 +93,7 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
     Ok(())
 }
 
-/// Sets aside what lies there of the released layout once a generation is the store.
+/// Moves the files of the released layout aside, once a generation is the store.
 pub(super) fn finish(path: &Path) -> Result<(), Failure> {
     let (data, kept) = (path.join(DATA), path.join(KEPT));
     let format = path.join(manifest::FILE);
@@ -117,7 +117,7 @@ pub(super) fn finish(path: &Path) -> Result<(), Failure> {
     sync(path)
 }
 
-/// What the store was before its migration began.
+/// The manifest as it was before the migration began.
 fn present_manifest(path: &Path) -> Result<Manifest, MigrationError> {
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
     let read = |directory: &Path| match Manifest::read(directory) {
@@ -134,7 +134,7 @@ fn present_manifest(path: &Path) -> Result<Manifest, MigrationError> {
     }
 }
 
-/// Keeps the marker as it is, and has the released permgate refuse the store from here on.
+/// Keeps a copy of the manifest, and makes the first release refuse the store from now on.
 fn keep_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
     let kept = path.join(KEPT);
     make_kept(&kept)?;
@@ -151,7 +151,7 @@ fn make_kept(kept: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Writes the rows as a checkpoint into a generation; its position is the old store's revision.
+/// Writes the rows into a generation as a checkpoint, whose position is the old store's revision.
 fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
     let damaged = |why: String| MigrationError::Damaged { path: data.to_owned(), why };
     let db = replica::open_sled_at(data).map_err(|error| match error {
@@ -196,8 +196,8 @@ fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
     Ok(head)
 }
 
-/// Where a journal goes on behind what does not come from it: never at its beginning, where an empty
-/// store begins.
+/// The position after which a journal begins if its first rows come from elsewhere. It is never 0, where an
+/// empty store begins.
 pub(super) fn first_position(revision: u64) -> u64 {
     revision.max(1)
 }

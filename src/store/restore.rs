@@ -1,5 +1,5 @@
-//! A store out of a backup. What was revoked, banned or deleted after the backup stays so: the store
-//! that is replaced knows. Where it cannot be read, somebody has to accept the loss.
+//! Restores a store from a backup. What was revoked, banned or deleted after the backup stays so, as the
+//! replaced store has it. If that store cannot be read, the operator has to accept the loss.
 
 use std::{
     collections::HashMap,
@@ -31,7 +31,7 @@ use crate::{
 };
 
 pub struct Options {
-    /// What was revoked, banned or deleted since the backup may hold again.
+    /// Whether what was revoked, banned or deleted since the backup may become valid again.
     pub accept_lost_revocations: bool,
     pub now: Timestamp,
 }
@@ -41,13 +41,13 @@ pub struct Options {
 pub struct Restored {
     pub rows: u64,
     pub taken_at_millis: i64,
-    /// Tokens that the backup held for good and the replaced store did not.
+    /// Tokens that were valid in the backup, but ended in the replaced store.
     pub revoked: u64,
     /// Users banned or deleted since the backup.
     pub users: u64,
-    /// Users whose password was set, changed or taken away since the backup: it stays so.
+    /// Users whose password was set, changed or removed since the backup, and stays so.
     pub passwords: u64,
-    /// The generation that was the store.
+    /// The generation that was the store before.
     pub replaced: Option<PathBuf>,
 }
 
@@ -75,19 +75,19 @@ pub enum RestoreError {
 /// How tokens and users ended in the store that is replaced.
 #[derive(Default)]
 struct Tombstones {
-    /// Of the log.
+    /// Position in the log.
     position: u64,
     tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
     users: HashMap<UserId, UserRecord>,
-    /// Whom providers mean.
+    /// The users of the identities at providers.
     identities: HashMap<Digest, UserId>,
 }
 
-/// Progress is told every so many rows.
+/// Rows between two reports of progress.
 const TELL: u64 = 1000;
 
-/// Builds the new store as a generation beside the present one, and only when it is whole puts it in its
-/// place. What was the store stays beside it until the next restore has succeeded.
+/// Builds the new store as a generation beside the current one, and switches to it once it is whole. The
+/// replaced generation stays until the next restore has succeeded.
 pub fn offline(
     settings: &Settings,
     options: &Options,
@@ -125,7 +125,7 @@ pub fn offline(
         merged
     };
     if let Err(error) = fill() {
-        // What cannot be removed now is when a generation is begun again.
+        // What cannot be removed now is removed when the next generation is begun.
         let _ = generations.abandon(&new);
         return Err(error);
     }
@@ -165,7 +165,7 @@ fn receive(
     Ok(head)
 }
 
-/// What the present store knows and where it is, or why it is not known.
+/// The current store's tombstones and its path, or why they are not known.
 fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
     if !is_at(settings) {
         return Ok(Err("there is no store to ask".to_owned()));
@@ -217,7 +217,7 @@ fn merge(
             let revoked = row.revoked_at.is_some();
             let (ended, rotation) = match ends.tokens.get(&row.id) {
                 Some((ended, rotation)) => (*ended, *rotation),
-                // Rows leave a store only when they were revoked long ago.
+                // A row leaves a store only after its token has ended.
                 None => (is_newer, None),
             };
             if (ended && !revoked) || (rotation.is_some() && row.rotation.is_none()) {
@@ -244,7 +244,7 @@ fn merge(
             user.banned = user.banned.or_else(|| ended.banned.clone());
             user.deleted_at = user.deleted_at.or(ended.deleted_at);
             restored.users += u64::from(user != before);
-            // The backup's may be known to whoever it was changed for.
+            // The backup's password may be known to others: it was changed since.
             if is_newer && user.password != ended.password {
                 user.password.clone_from(&ended.password);
                 restored.passwords += 1;
@@ -255,7 +255,7 @@ fn merge(
             }
         }
     }
-    // Whoever was unlinked since would be let in again.
+    // Otherwise an identity that was unlinked since could sign in again.
     if let Some(ends) = ends.filter(|_| is_newer) {
         for identity in engine.identities()? {
             let key = identity.key();
@@ -264,7 +264,7 @@ fn merge(
             }
         }
     }
-    // Who signed out or changed a password since would be signed in again.
+    // Otherwise users who signed out or changed their password since would be signed in again.
     ops.extend(engine.sessions()?.into_iter().map(|session| Op::DropSession(session.digest)));
     ops.extend(engine.invitations()?.into_iter().map(|one| Op::DropInvitation(one.digest)));
     let mut audit = AuditHead::load(engine)?;

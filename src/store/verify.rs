@@ -1,5 +1,5 @@
-//! `store verify`: what reading all of a store came to. The journal, the checkpoints and the replica are read
-//! in whole, while a gateway serves or without one.
+//! The report of `store verify`, which reads the journal, the checkpoints and the replica in whole, while a
+//! gateway serves or without one.
 
 use std::ops::ControlFlow;
 
@@ -8,20 +8,20 @@ use super::{OpenError, Settings, engine};
 /// What was read, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Of the newest change that was acknowledged.
+    /// Position of the newest change that was acknowledged.
     pub position: u64,
     pub journal_files: u64,
     pub journal_entries: u64,
     pub checkpoints: u64,
-    /// Each table of the replica with its number of rows.
+    /// Each table of the replica, with its number of rows.
     pub tables: Vec<(&'static str, u64)>,
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
-    /// Up to [`Report::LISTED`] of what is wrong.
+    /// What is wrong, up to [`Report::LISTED`] findings.
     pub damage: Vec<Finding>,
-    /// How much more is wrong.
+    /// Number of further findings.
     pub unlisted: u64,
-    /// What is unusual and harmless.
+    /// What is unusual but harmless.
     pub notes: Vec<String>,
 }
 
@@ -35,25 +35,25 @@ pub struct Finding {
     pub advice: &'static str,
 }
 
-/// How far it has come.
+/// Progress of a verification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The file or table that is being read.
     pub part: String,
     pub done: u64,
-    /// 0 when it is not known.
+    /// 0 if it is not known.
     pub of: u64,
 }
 
-/// Hears how far it has come, and may end it.
+/// Called with the progress; may stop the verification.
 pub type OnProgress<'t> = dyn FnMut(Progress) -> ControlFlow<()> + 't;
 
-/// It was ended early.
+/// The verification was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the verification was stopped")]
 pub struct Stopped;
 
-/// Why a store without a gateway was not verified.
+/// Why an offline verification failed.
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     #[error(transparent)]
@@ -63,7 +63,7 @@ pub enum VerifyError {
 }
 
 impl Report {
-    /// Damage of one kind comes in thousands.
+    /// Maximum listed findings: one kind of damage may be found thousands of times.
     pub const LISTED: usize = 100;
 
     /// Whether nothing is wrong.
@@ -80,8 +80,8 @@ impl Report {
     }
 }
 
-/// Verifies a store that nobody serves. Nothing is recovered, migrated or made again; sled's files are opened
-/// as a start opens them.
+/// Verifies a store that is not being served. Nothing is recovered, migrated or rebuilt. sled's files are
+/// opened as at a start.
 pub fn offline(settings: &Settings, on_progress: &mut OnProgress<'_>) -> Result<Report, VerifyError> {
     engine::verify_closed(settings, on_progress)
 }

@@ -1,5 +1,5 @@
-//! Checkpoints: the state at one position as a backup stream beside the journal, so that the journal can
-//! be trimmed and the replica be made again. A thread of its own writes one when the journal has grown.
+//! Checkpoints: the state at one position, as a backup stream beside the journal. With one, the journal can
+//! be trimmed and the replica rebuilt. A separate thread writes one when the journal has grown.
 
 use std::{
     fs::{self, File},
@@ -25,22 +25,21 @@ use crate::store::{
 /// Operations per transaction while a checkpoint is loaded.
 pub(super) const LOAD: usize = 10_000;
 
-/// A checkpoint is due when the journal has grown by this much since the one before, and by as much as
-/// that has.
+/// A checkpoint is due when the journal has grown by this many bytes since the last one.
 const DUE: u64 = 64 << 20;
 
-/// Checkpoints that are kept: should the newest not be readable, the one before is.
+/// Number of checkpoints that are kept: if the newest is unreadable, the one before is used.
 const KEPT: usize = 2;
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = "checkpoint.new";
 
-/// Where the checkpoint of a position is.
+/// The path of a position's checkpoint.
 pub(crate) fn path(generation: &Path, position: u64) -> PathBuf {
     generation.join(format!("{PREFIX}{position}"))
 }
 
-/// The positions of the checkpoints that are there, newest first.
+/// The positions of the existing checkpoints, newest first.
 pub(super) fn list(generation: &Path) -> Result<Vec<u64>, Failure> {
     let failure = |e| Failure::new("list the directory", generation, e);
     let mut positions = Vec::new();
@@ -53,7 +52,8 @@ pub(super) fn list(generation: &Path) -> Result<Vec<u64>, Failure> {
     Ok(positions)
 }
 
-/// Writes a checkpoint by what `fill` does; it is there, whole and durable, or not at all.
+/// Writes a checkpoint with `fill`, which returns its position. The file exists whole and durable, or not
+/// at all.
 pub(crate) fn write<E: From<Failure>>(
     generation: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<u64, E>,
@@ -74,7 +74,7 @@ pub(crate) fn write<E: From<Failure>>(
         file.get_ref().sync_all().map_err(failure("sync"))?;
         Ok(position)
     });
-    // Half of one is of no use, and the disk may be full.
+    // A partial checkpoint is useless, and the disk may be full.
     let position = written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
     fs::rename(&unfinished, path(generation, position)).map_err(failure("rename"))?;
     let synced = File::open(generation).and_then(|directory| directory.sync_all());
@@ -82,10 +82,10 @@ pub(crate) fn write<E: From<Failure>>(
 }
 
 impl Engine {
-    /// Begins a checkpoint when one is due and none is being written.
+    /// Begins a checkpoint if one is due and none is being written.
     pub(super) fn checkpoint_when_due(&self) {
         let log = self.log();
-        // A log that is shared has a snapshot of its own.
+        // A shared log has snapshots of its own.
         if log.since_checkpoint < DUE || log.log.is_shared() || self.closing.load(Ordering::Acquire) {
             return;
         }
@@ -100,7 +100,7 @@ impl Engine {
             log: self.log.clone(),
             closing: self.closing.clone(),
         };
-        // Until the next one is due, whatever comes of this one.
+        // Reset even if this checkpoint fails, so that the next attempt waits for as much growth again.
         self.log().since_checkpoint = 0;
         let spawned = thread::Builder::new().name("permgate-checkpoint".into()).spawn(move || job.run());
         match spawned {
@@ -146,7 +146,7 @@ impl CheckpointTask {
     fn run(self) {
         match self.write_and_trim() {
             Ok(()) | Err(CheckpointError::Backup(BackupError::Stopped)) => {}
-            // The journal keeps what the checkpoint would have spared it.
+            // Without a checkpoint, the journal is merely not trimmed.
             Err(error) => {
                 let error: &dyn std::error::Error = &error;
                 tracing::warn!(error, "a checkpoint of the store could not be written");
@@ -180,8 +180,8 @@ pub(super) fn open(path: &Path) -> Result<Reader<BufReader<File>>, StreamError> 
     Reader::open(BufReader::with_capacity(1 << 18, file))
 }
 
-/// Whether a checkpoint is whole and of this store; where in the log it is. `on_progress` hears the rows, and may
-/// end it early.
+/// Verifies that a checkpoint is whole and of this store, and returns its position. `on_progress` gets the
+/// number of rows and may stop it.
 pub(super) fn read_through(
     path: &Path,
     store: StoreId,

@@ -1,4 +1,4 @@
-//! The directory STORE: whose it is, who holds it, and what a person is told when it is not ours.
+//! The directory STORE: whether it is a store, and its lock.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions, TryLockError},
@@ -15,10 +15,10 @@ use crate::store::{
     released,
 };
 
-/// A directory that is ours and that nobody else has open.
+/// A directory that is a store or empty, and that no other process has open.
 pub(crate) struct StoreDirectory {
     path: PathBuf,
-    /// The lock is held as long as this is open.
+    /// The lock is held while this file is open.
     lock: Mutex<Option<File>>,
 }
 
@@ -28,7 +28,7 @@ const LOCK: &str = "lock";
 const OWN: &[&str] = &[LOCK, "ballast", "probe", "cluster", "cluster.new"];
 
 impl StoreDirectory {
-    /// Creates it when it is absent. A directory that is somebody else's is left alone.
+    /// Opens the directory, and creates it if absent. A directory with foreign files is left untouched.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => refuse_strangers(path)?,
@@ -38,16 +38,16 @@ impl StoreDirectory {
         }
         let lock = lock(path)?;
         if let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o700)) {
-            // A volume that belongs to root and is ours by its group: what is in it is 0600 and 0700.
+            // The volume may belong to root, with access by its group. The files in it are 0600 and 0700.
             tracing::warn!(store = %path.display(), %error, "the store directory cannot be made private (0700)");
         }
         let directory = Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) };
-        // It may have become somebody's since.
+        // Foreign files may have appeared before the lock was taken.
         refuse_strangers(path)?;
         Ok(directory)
     }
 
-    /// Fails when there is none.
+    /// Opens an existing directory; fails if there is none.
     pub(crate) fn open_present(path: &Path) -> Result<Self, OpenError> {
         match path.try_exists() {
             Ok(true) => Self::open(path),
@@ -64,7 +64,7 @@ impl StoreDirectory {
         generations(&self.path)
     }
 
-    /// Somebody else may have the store now.
+    /// Releases the lock: another process may open the store from now on.
     pub(crate) fn unlock(&self) {
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
@@ -75,10 +75,10 @@ fn generations(path: &Path) -> Generations {
     Generations::new(Box::new(OsDirectory::new(path)), own)
 }
 
-/// Whatever is not ours stays untouched, not even locked.
+/// Fails for a directory with foreign files, before anything in it is touched or locked.
 fn refuse_strangers(path: &Path) -> Result<(), OpenError> {
     match generations(path).read() {
-        // What is missing or damaged is said when it is opened; a restore may put another in its place.
+        // Opening reports what is missing or damaged; a restore may replace it.
         Err(error @ GenerationError::NotAStore { .. }) => Err(error.into()),
         _ => Ok(()),
     }
@@ -108,7 +108,7 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
-            // Who holds it is a courtesy: it may be writing its number right now.
+            // The process number is informational: the holder may be writing it right now.
             let read = (&mut file).take(64).read_to_string(&mut holder).is_ok();
             let pid = holder.trim().parse::<u32>().ok().filter(|_| read);
             let holder = pid.map_or("another process".to_owned(), |pid| format!("process {pid}"));
@@ -121,7 +121,7 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
         file.rewind()?;
         writeln!(file, "{}", std::process::id())
     };
-    // The number is a courtesy as well, and on a full disk it is not worth an error.
+    // The process number is informational; a full disk is no reason to fail here.
     drop(note(&mut file));
     Ok(file)
 }

@@ -1,5 +1,5 @@
-//! Opening: what lies in STORE is found, migrated or made; the journal is verified, and the replica
-//! brought to its head, or made again from the newest checkpoint.
+//! Opens STORE: finds, migrates or creates the store, verifies the journal, and brings the replica to the
+//! journal's head or rebuilds it from the newest checkpoint.
 
 use std::{
     ops::ControlFlow,
@@ -27,19 +27,19 @@ use crate::store::{
 pub(super) const REPLICA: &str = "sled";
 
 impl Engine {
-    /// Opens what lies at `settings.path`, or makes a new store. Takes the lock first.
+    /// Opens the store at `settings.path`, or creates a new one. Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
         let loaded = |engine: &Self| -> Result<_, OpenError> {
-            // What cannot be read is made again, too.
+            // An unreadable replica is rebuilt, too.
             Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(ReplicaError::Unreadable(error.0))))
         };
         engine.load_or_rebuild(loaded)?;
         Ok(engine)
     }
 
-    /// [`Engine::load`] has to come before anything about owners' counts: a start reads the users first,
-    /// so that it need not read the tokens twice.
+    /// Opens without loading. [`Engine::load`] must come before any use of the owners' counts. A start
+    /// calls it itself, once it has read the users, so that the tokens are read only once.
     pub(crate) fn open_unloaded(settings: &Settings) -> Result<Self, OpenError> {
         let directory = StoreDirectory::open(&settings.path)?;
         let mut engine = with_room(&settings.path, || open_present(&directory, settings))?;
@@ -50,7 +50,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Loads, and when the rows are not those that were written, makes the replica again and loads that.
+    /// Loads; if the rows are not those that were written, rebuilds the replica and loads again.
     pub(crate) fn load_or_rebuild<T, E: From<OpenError>>(
         &mut self,
         mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, E>,
@@ -65,7 +65,7 @@ impl Engine {
         })
     }
 
-    /// Makes the replica again from the newest checkpoint and the journal. Nobody reads yet.
+    /// Rebuilds the replica from the newest checkpoint and the journal. Nothing may read it yet.
     fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
         self.replica.close();
         let generation = Generation { path: self.generation.clone(), store: self.store };
@@ -77,7 +77,7 @@ impl Engine {
     }
 }
 
-/// What lies in STORE, made or migrated where there is nothing of today's layout yet.
+/// Opens the store in the directory; creates or migrates it where nothing of the current layout exists.
 fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engine, OpenError> {
     if cluster::is_copy(directory.path()) {
         return Err(OpenError::Copy { path: directory.path().to_owned() });
@@ -106,7 +106,7 @@ fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engin
     }
 }
 
-/// Tries again without the ballast when the disk is full.
+/// Opens; if the disk is full, releases the ballast and tries again.
 fn with_room<T>(path: &Path, open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
     let error = match open() {
         Err(error) if ballast::disk_is_full(path) => error,
@@ -134,7 +134,7 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// Puts an empty journal into a new generation, whose first entry follows `after`.
+    /// Creates an empty journal in a new generation. Its first entry follows `after`.
     pub(crate) fn begin(new: &NewGeneration, after: Head, settings: &Settings) -> Result<Self, OpenError> {
         let generation = Self { path: new.directory().path().to_owned(), store: new.id() };
         let directory = Box::new(log::files::OsDirectory::new(&generation.path));
@@ -143,7 +143,7 @@ impl Generation {
         Ok(generation)
     }
 
-    /// Opens it without the lock of the store that it belongs to.
+    /// Opens the generation without taking the store's lock.
     pub(crate) fn open(
         &self,
         directory: Box<dyn Directory>,
@@ -155,7 +155,7 @@ impl Generation {
         self.over(Box::new(journal))
     }
 
-    /// Opens the replica, brought to the head of a log that may lie elsewhere.
+    /// Opens the replica and brings it to the head of `log`, which may be stored elsewhere.
     pub(crate) fn over(&self, log: Box<dyn Log>) -> Result<Engine, OpenError> {
         let replica = match Replica::open(&self.replica_path(), self.store) {
             Ok(replica) => match self.catch_up(&replica, &*log)? {
@@ -195,8 +195,7 @@ impl Generation {
         self.path.join(REPLICA)
     }
 
-    /// Applies what the journal has and the replica lacks. The inner error says why the replica has to
-    /// be made again.
+    /// Applies the entries that the replica lacks. The inner error says why the replica must be rebuilt.
     fn catch_up(&self, replica: &Replica, journal: &dyn Log) -> Result<Result<(), String>, OpenError> {
         let (at, head) = (replica.head(), journal.head()?);
         if at.position > head.position {
@@ -221,7 +220,7 @@ impl Generation {
         }
     }
 
-    /// Applies the journal behind the replica's position.
+    /// Applies the journal's entries after the replica's position.
     fn redo(&self, replica: &Replica, journal: &dyn Log) -> Result<(), OpenError> {
         let mut reader = BatchReader::new(replica.head());
         loop {
@@ -232,7 +231,7 @@ impl Generation {
                 }
                 error => self.damaged(error.to_string()),
             })?;
-            // Many at once: a write to sled for each of them would take long.
+            // Many batches at once: one write to sled for each would be slow.
             let Some((_, head)) = batches.last() else { return Ok(()) };
             self.apply(replica, batches.iter().flat_map(|(ops, _)| ops), *head)?;
         }
@@ -251,8 +250,8 @@ impl Generation {
         replica.commit(&staged, head).map_err(|e| self.unwritable(&e))
     }
 
-    /// Makes the replica from the newest checkpoint that is whole, or from nothing, and the journal.
-    /// What is there is taken away only when that is possible. `why` is told, unless it is empty.
+    /// Builds the replica from the newest intact checkpoint, or from nothing, and the journal. An existing
+    /// replica is removed only if that is possible. `why` is logged, unless it is empty.
     pub(super) fn make_replica(&self, journal: &dyn Log, why: &str) -> Result<Replica, OpenError> {
         let first = journal.first()?;
         if first > 1 {
@@ -278,7 +277,7 @@ impl Generation {
             }
             return self.make_replica_from(Some(&path), journal, why);
         }
-        // The journal of a new store begins with its first entry.
+        // The journal was never trimmed, so it has every change.
         if first == 1 {
             return self.make_replica_from(None, journal, why);
         }
@@ -286,7 +285,7 @@ impl Generation {
         Err(self.damaged(why.trim_start_matches("; ").to_owned()))
     }
 
-    /// Where the log has a snapshot: in front of its entries a replica begins with that.
+    /// Fetches the snapshot of a shared log as a checkpoint: a new replica begins with it.
     fn fetch_snapshot(&self, log: &dyn Log) -> Result<(), OpenError> {
         if !log.is_shared() {
             return Ok(());
@@ -298,7 +297,7 @@ impl Generation {
         })
     }
 
-    /// The replica as it is, without a log behind it: for reading.
+    /// Opens the replica for reading, without a log.
     #[cfg(feature = "etcd")]
     pub(crate) fn as_it_is(&self) -> Result<Replica, OpenError> {
         Replica::open(&self.replica_path(), self.store).map_err(|error| match error {
@@ -361,7 +360,8 @@ impl Generation {
     }
 }
 
-/// A file of the journal is copied at each start, which on a full disk the ballast makes room for.
+/// Sizes the journal's files: each start copies one, and on a full disk the released ballast must have
+/// room.
 fn journal_options(settings: &Settings) -> journal::Options {
     const SMALLEST: u64 = 1 << 20;
     let most = journal::Options::default().file_size;

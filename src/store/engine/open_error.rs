@@ -30,10 +30,10 @@ pub enum OpenError {
         "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to make a new one"
     )]
     File { path: PathBuf },
-    /// Only where none is to be made.
+    /// Only where no store is to be created.
     #[error("there is no store in {path}; [store] path names it")]
     Absent { path: PathBuf },
-    /// Only where nothing is to be migrated.
+    /// Only where no store is to be migrated.
     #[error(
         "the store {path} is of the first release, and is migrated when this permgate first opens it; start it once, then verify"
     )]
@@ -63,7 +63,7 @@ pub enum OpenError {
     Io(#[from] Failure),
 }
 
-/// `; the newest beside it is ...`, or nothing: looked for beside the store.
+/// `; the newest beside it is ...`, or empty if there is no backup beside the store or in `backups` there.
 fn newest_backup(store: &Path) -> String {
     let beside = store.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let places = [beside.to_owned(), beside.join("backups")];

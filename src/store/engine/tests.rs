@@ -1,4 +1,4 @@
-//! What is durable, what a damaged or foreign directory is told, and what the replica is made from.
+//! Durability, the errors for damaged and foreign directories, and how the replica is rebuilt.
 
 use std::{
     fs,
@@ -43,7 +43,7 @@ impl TestDirectory {
         engine
     }
 
-    /// Takes the replica away.
+    /// Removes the replica.
     fn forget(&self) {
         fs::remove_dir_all(self.generation().join("sled")).unwrap();
     }
@@ -81,7 +81,7 @@ fn after_a_failure_nothing_is_acknowledged_any_more() {
     engine.break_sync();
     let failed = engine.commit(&[Op::PutToken(token(1000, "ann"))]);
     assert!(matches!(failed, Err(CommitError::Failed(_))));
-    // The disk recovers, and yet what it lost may never be written.
+    // The disk works again, but what it lost may never be written.
     engine.mend_sync();
     let later = engine.commit(&[Op::PutToken(token(1001, "ann"))]);
     assert!(matches!(later, Err(CommitError::Failed(_))));
@@ -136,7 +136,7 @@ fn a_second_opening_is_refused_until_the_first_is_closed() {
     dir.open().unwrap();
 }
 
-/// What is lost of the replica comes back, whatever of it is lost.
+/// Whatever part of the replica is lost comes back.
 #[test]
 fn a_damaged_replica_is_made_again() {
     let check = |name: &str, spoil: &dyn Fn(&Path)| {
@@ -194,7 +194,7 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
     assert_eq!(count(&engine), 600);
     engine.close();
 
-    // The newest is damaged: the one before it and more of the journal.
+    // The newest one is damaged: the one before it and more of the journal are used.
     dir.forget();
     let newest = dir.generation().join("checkpoint-500");
     let mut bytes = fs::read(&newest).unwrap();
@@ -205,7 +205,7 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
     assert_eq!(count(&engine), 600);
     engine.close();
 
-    // Both are: nothing is made up, and nothing is taken away.
+    // Both are damaged: nothing is made up, and nothing is removed.
     fs::write(dir.generation().join("checkpoint-400"), "x").unwrap();
     dir.open().unwrap().close();
     fs::write(dir.generation().join("sled/db"), "x").unwrap();
@@ -217,7 +217,7 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
 
 const KEPT_CHECKPOINTS: usize = 2;
 
-/// As on a full disk: what the checkpoint would have spared the journal stays there.
+/// As on a full disk: the journal keeps what the checkpoint would have made redundant.
 #[test]
 fn a_checkpoint_that_cannot_be_written_costs_nothing() {
     let dir = TestDirectory::new();
@@ -332,7 +332,7 @@ fn noise_in_the_replica_never_panics_and_loses_nothing() {
     }
 }
 
-/// As a full disk or a kill leaves it behind in the midst of an opening.
+/// As a full disk, or a kill during an opening, leaves it behind.
 #[test]
 fn an_unfinished_snapshot_does_no_harm() {
     for content in [&b""[..], b"half of a snapshot"] {

@@ -30,7 +30,7 @@ const OF_NEITHER: &str = "copy the store directory and check the disk, then rest
                           `permgate store restore`: there is nothing whole to make the replica from";
 
 impl Engine {
-    /// While changes go on: what was acknowledged when it begins is verified.
+    /// Verifies what was acknowledged when it begins; changes continue meanwhile.
     pub(crate) fn verify(&self, on_progress: &mut OnProgress<'_>) -> Result<Report, Stopped> {
         // Changes wait while the files are opened, not while they are read.
         let log = self.log();
@@ -61,7 +61,7 @@ impl Engine {
     }
 }
 
-/// Verifies a store that nobody has open.
+/// Verifies a store that no process has open.
 pub(crate) fn verify_closed(
     settings: &Settings,
     on_progress: &mut OnProgress<'_>,
@@ -112,9 +112,9 @@ struct Verifier<'a, 't> {
     store: StoreId,
     on_progress: &'a mut OnProgress<'t>,
     report: Report,
-    /// Of the oldest entry of the journal, when the journal is whole.
+    /// The position of the journal's oldest entry, if the journal is intact.
     first: Option<u64>,
-    /// Positions of the checkpoints that are whole.
+    /// Positions of the intact checkpoints.
     whole: Vec<u64>,
     head: Head,
 }
@@ -125,7 +125,7 @@ impl<'a, 't> Verifier<'a, 't> {
         Self { generation, store, on_progress, report, first: None, whole: Vec::new(), head }
     }
 
-    /// Up to `head`, or to its end. `at`: where the replica is.
+    /// Verifies the journal up to `head`, or to its end. `at`: the replica's head.
     fn journal(
         &mut self,
         inventory: Result<Inventory, journal::OpenError>,
@@ -208,7 +208,7 @@ impl<'a, 't> Verifier<'a, 't> {
                     let what = format!("it is of position {}", head.position);
                     self.report.add(path.display().to_string(), what, OF_CHECKPOINT);
                 }
-                // A newer one has taken its place meanwhile.
+                // A newer checkpoint has replaced it meanwhile.
                 Err(_) if !path.exists() => continue,
                 Err(error) => self.report.add(path.display().to_string(), error.to_string(), OF_CHECKPOINT),
             }
@@ -217,7 +217,7 @@ impl<'a, 't> Verifier<'a, 't> {
         Ok(())
     }
 
-    /// Whether the journal goes on where the replica is.
+    /// Checks that the journal continues from the replica's position.
     fn reaches(&mut self, at: Head) {
         let (position, end) = (at.position, self.report.position);
         match self.first {
@@ -266,7 +266,7 @@ impl<'a, 't> Verifier<'a, 't> {
         self.report.add(self.generation.join(REPLICA).display().to_string(), what, advice);
     }
 
-    /// About a replica that is damaged.
+    /// The advice for a damaged replica.
     fn advice(&self) -> &'static str {
         if self.can_make_replica() { OF_REPLICA } else { OF_NEITHER }
     }

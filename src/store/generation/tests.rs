@@ -23,7 +23,7 @@ fn build(generations: &Generations, content: &str) -> Result<(), GenerationError
     generations.switch(&new)
 }
 
-/// What the present generation has, once read as a start would.
+/// The content of the current generation, read as a start reads it.
 fn content(generations: &Generations) -> Option<String> {
     let Contents::Store { directory, .. } = generations.read().unwrap() else { return None };
     let file = directory.open("data").unwrap();
@@ -32,7 +32,7 @@ fn content(generations: &Generations) -> Option<String> {
     Some(String::from_utf8(content).unwrap())
 }
 
-/// Cuts `change` at each of its steps, by a kill and by power cuts. Returns how often each content was
+/// Interrupts `change` at each of its steps, by a kill and by power cuts. Returns each content that was
 /// found afterwards.
 fn cut_everywhere(
     start: &Disk,
@@ -123,7 +123,7 @@ fn no_store_is_made_where_anything_lies() {
     build(&on(&disk), "old").unwrap();
     disk.root().remove(CURRENT).unwrap();
     refused(&disk, "gen-1");
-    // What may lie there.
+    // Names that may be there.
     for name in ["lock", LOST_AND_FOUND, UNFINISHED] {
         let disk = Disk::new(512, Weakness::None, 1);
         drop(disk.root().create(name).unwrap());

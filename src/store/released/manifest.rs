@@ -1,5 +1,4 @@
-//! The `format` file of the released layout: which store the directory is, and how far its history had
-//! come.
+//! The `format` file of the released layout: the store's id, and a revision that its history had reached.
 
 use std::{
     fs::{self, File},
@@ -10,18 +9,18 @@ use std::{
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// UUIDv7 text, in the data as well.
+    /// UUIDv7 as text; the data has it as well.
     pub store: String,
-    /// At least this many commits are in the data; written now and then.
+    /// The data has at least this many commits. It was updated only now and then.
     pub revision: u64,
-    /// The data file has been made.
+    /// Whether the data file was created.
     pub ready: bool,
 }
 
 #[derive(Debug)]
 pub(super) enum ReadManifestError {
     Absent,
-    /// [`Manifest::write_migrating`] has been there.
+    /// It was replaced by [`Manifest::write_migrating`].
     Migrating,
     Newer(u32),
     Malformed,
@@ -30,7 +29,7 @@ pub(super) enum ReadManifestError {
 
 pub(super) const FILE: &str = "format";
 const TITLE: &str = "permgate store";
-/// What makes the released permgate refuse: it reads format 1.
+/// Makes the first release refuse the store: it reads format 1 only.
 const MIGRATING: u32 = 2;
 
 impl Manifest {
@@ -52,7 +51,7 @@ impl Manifest {
             let value = lines.next().and_then(|line| line.strip_prefix(key)?.strip_prefix(' '));
             value.ok_or(ReadManifestError::Malformed)
         };
-        // The format comes first: what follows it is for that format to say.
+        // The format comes first: it determines what follows.
         let format: u32 = field("format")?.parse().map_err(|_| ReadManifestError::Malformed)?;
         match format {
             0 => return Err(ReadManifestError::Malformed),
@@ -70,7 +69,7 @@ impl Manifest {
         Ok(Self { store, revision, ready })
     }
 
-    /// As the released permgate wrote it.
+    /// Writes it as the first release did.
     pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
         let state = if self.ready { "ready" } else { "creating" };
         let Self { store, revision, .. } = self;
@@ -78,13 +77,13 @@ impl Manifest {
         replace(directory, &text)
     }
 
-    /// In the place of the manifest while its store is migrated.
+    /// Replaces the manifest while its store is migrated.
     pub(super) fn write_migrating(directory: &Path) -> io::Result<()> {
         replace(directory, &format!("{TITLE}\nformat {MIGRATING}\n"))
     }
 }
 
-/// Replaces the file whole, or not at all.
+/// Replaces the file as a whole, or not at all.
 fn replace(directory: &Path, text: &str) -> io::Result<()> {
     let new = directory.join("format.new");
     let mut options = File::options();

@@ -1,4 +1,4 @@
-//! A row of the released layout as operations: the first byte of the key is the table.
+//! Turns a row of the released layout into operations. The first byte of the key is the table.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,7 @@ struct BlockV1<'a> {
 struct ItemV1<'a> {
     #[serde(with = "wire")]
     id: TokenId,
-    /// The folded name it has taken among its owner's.
+    /// The folded name that it has taken among its owner's tokens.
     taken: Option<&'a str>,
     token: &'a [u8],
 }
@@ -87,8 +87,8 @@ struct UseV1 {
     service: String,
 }
 
-/// Appends what a row comes to. The one about the store itself answers which store it is, and how many
-/// batches it has taken.
+/// Appends the operations of a row. For the row about the store itself, returns the store's id and the
+/// number of batches that it has applied.
 pub(crate) fn operations(key: &[u8], row: &[u8], ops: &mut Vec<Op>) -> Result<Option<(String, u64)>, String> {
     let (table, key) = key.split_first().ok_or("an empty key")?;
     let said = |error: DecodeError| error.to_string();
@@ -113,14 +113,14 @@ pub(crate) fn operations(key: &[u8], row: &[u8], ops: &mut Vec<Op>) -> Result<Op
         b'e' => ops.push(Op::PutSession(Record::decode(row).map_err(said)?)),
         b'v' => ops.push(Op::PutInvitation(Record::decode(row).map_err(said)?)),
         b'p' => ops.push(Op::PutIdentity(Record::decode(row).map_err(said)?)),
-        // Follows from the table `i`.
+        // Derived from the table `i`.
         b'j' => {}
         _ => return Err("an unknown table".to_owned()),
     }
     Ok(None)
 }
 
-/// How many readers of rows accept the bytes. For fuzzing.
+/// Returns how many row decoders accept the bytes. For fuzzing.
 pub(crate) fn decode_any(bytes: &[u8]) -> usize {
     let mut ops = Vec::new();
     b"sbl".iter().filter(|table| operations(&[**table], bytes, &mut ops).is_ok()).count()

@@ -1,4 +1,4 @@
-//! A store and a backup that the first release made.
+//! A store and a backup that were made by the first release.
 
 use std::fs;
 
@@ -18,7 +18,7 @@ struct TestDirectory {
 }
 
 impl TestDirectory {
-    /// With the released store.
+    /// A directory with a store of the first release.
     fn released() -> Self {
         let dir = Self { directory: tempfile::tempdir().unwrap() };
         fs::create_dir_all(dir.path().join(DATA)).unwrap();
@@ -46,7 +46,7 @@ fn expected(name: &str) -> Vec<Value> {
     serde_json::from_str::<Value>(&text).unwrap()["items"].as_array().unwrap().clone()
 }
 
-/// What the released permgate said of its store is what the engine has.
+/// The engine has what the first release reported of its store.
 fn verify(engine: &Engine, name: &str) {
     let tokens = engine.tokens(None, 10_000).unwrap();
     let expected_tokens = expected("tokens");
@@ -113,7 +113,7 @@ fn a_released_store_is_migrated_at_its_first_opening() {
     verify(&engine, "opened again");
 }
 
-/// Each step of a migration, cut off behind it: the next opening ends it.
+/// A migration that was cut off after any of its steps is completed by the next opening.
 #[test]
 fn a_migration_that_was_cut_off_is_taken_up_again() {
     let check = |name: &str, cut: &dyn Fn(&Path, &StoreDirectory, &Settings)| {
@@ -184,7 +184,7 @@ fn a_released_backup_is_restored() {
     let engine = dir.open();
     verify(&engine, "restored");
     engine.close();
-    // Over the store that it is of, which is migrated on the way and knows what was revoked.
+    // Over its own store, which is migrated on the way and has the revocations.
     let dir = TestDirectory::released();
     let options = Options { accept_lost_revocations: false, now };
     let restored = restore::offline(&dir.settings(), &options, &backup[..], &mut |_| {}).unwrap();

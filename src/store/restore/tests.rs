@@ -123,7 +123,7 @@ fn a_restore_does_not_bring_replaced_passwords_back() {
     let expected = of(&[("first", "new"), ("leaked", "new"), ("removed", ""), ("same", "same")]);
     assert_eq!(restore(&backup, 3), expected);
     assert_eq!(restore(&earlier, 0), [], "from before there was anybody");
-    // The store is older than the backup now, and knows nothing that is newer.
+    // The store is older than the backup now, and lacks everything newer.
     let expected = of(&[("first", ""), ("leaked", "old"), ("removed", "old"), ("same", "same")]);
     assert_eq!(restore(&backup, 0), expected);
 }
@@ -153,7 +153,7 @@ fn an_unknown_past_has_to_be_accepted() {
 
 #[test]
 fn changes_during_a_backup_are_not_in_it() {
-    /// Changes the store each time some of the backup arrives.
+    /// Changes the store each time that a part of the backup arrives.
     struct Changing<'a> {
         engine: &'a Engine,
         bytes: Vec<u8>,
@@ -198,7 +198,7 @@ fn a_spoilt_backup_is_refused_and_the_store_stays() {
         names.sort();
         names
     };
-    // What the last restore replaced stays until another one has succeeded.
+    // The generation that the last restore replaced stays until another restore has succeeded.
     dir.restore(&backup, false).unwrap();
     assert_eq!(generations(), ["gen-1", "gen-2"]);
     let check = |name: &str, bytes: &[u8], expected: &str| {

@@ -1,6 +1,6 @@
-//! Damage to any file of a store, after a clean stop and after a SIGKILL: it is found and refused, or nothing
-//! is lost. A few places in each run; `PERMGATE_TEST_DAMAGE=300` tries 300 flipped bits and 100 cuts of each
-//! file.
+//! Damage to any file of a store, after a clean stop and after a SIGKILL: it is found and refused, or
+//! nothing is lost. Each run tries a few places; `PERMGATE_TEST_DAMAGE=300` tries 300 flipped bits and 100
+//! cuts of each file.
 
 use std::{collections::BTreeMap, fmt::Write as _, ops::ControlFlow};
 
@@ -15,20 +15,20 @@ use crate::{
     },
 };
 
-/// Flipped bits of each file, unless more are asked for.
+/// Flipped bits of each file, by default.
 const FLIPS: usize = 3;
 
 fn flips() -> usize {
     std::env::var("PERMGATE_TEST_DAMAGE").map_or(FLIPS, |number| number.parse().unwrap())
 }
 
-/// What a store has, and where it was left.
+/// A store's directory, and the rows that it must have.
 struct FilledStore {
     dir: TestDirectory,
     rows: Vec<u8>,
 }
 
-/// Every row and the position, as a backup.
+/// Every row and the position, as a backup stream.
 fn rows(engine: &Engine) -> Result<Vec<u8>, String> {
     let mut rows = Vec::new();
     let now = Timestamp::from_millis(0);
@@ -37,7 +37,7 @@ fn rows(engine: &Engine) -> Result<Vec<u8>, String> {
     Ok(rows)
 }
 
-/// A store with everything, several files of a journal that was trimmed, and two checkpoints.
+/// A store with rows of every kind, several files of a trimmed journal, and two checkpoints.
 fn filled(killed: bool) -> FilledStore {
     let dir = TestDirectory::new();
     let engine = dir.open().unwrap();
@@ -59,7 +59,7 @@ fn filled(killed: bool) -> FilledStore {
     change(&engine, 2000..2060);
     let rows = rows(&engine).unwrap();
     if killed {
-        // What another process would find now.
+        // A copy of what another process would find now.
         let filled = TestDirectory::new();
         copy(&dir.path(), &filled.path());
         engine.close();
@@ -69,7 +69,7 @@ fn filled(killed: bool) -> FilledStore {
     FilledStore { dir, rows }
 }
 
-/// Relative to STORE, the ballast apart.
+/// The paths of the files in STORE, without the ballast.
 fn files(store: &Path) -> Vec<String> {
     let (mut files, mut directories) = (Vec::new(), vec![store.to_owned()]);
     while let Some(directory) = directories.pop() {
@@ -92,7 +92,7 @@ enum Outcome {
     Refused,
     /// The first start reads it as it was.
     Harmless,
-    /// The first start notices while it serves, and the next one makes the replica again.
+    /// The first start notices it while it serves, and the next one rebuilds the replica.
     NoticedLater,
 }
 
@@ -137,7 +137,7 @@ fn outcome(filled: &FilledStore, file: &str, spoil: &dyn Fn(&mut Vec<u8>), what:
     Outcome::NoticedLater
 }
 
-/// A journal is never silent about its last acknowledged entry, so places close to it are tried more often.
+/// Damage to the last acknowledged entry must be found, so places close to it are tried more often.
 fn place_in(random: &mut Random, number: usize, content: &[u8]) -> usize {
     let used = content.iter().rposition(|byte| *byte != 0).map_or(1, |last| last + 1);
     match number % 3 {

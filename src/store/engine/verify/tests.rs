@@ -1,4 +1,4 @@
-//! Damage to the files of a store is found where it is, with and without a gateway.
+//! Damage to the files of a store is reported where it is, with and without a gateway.
 
 use std::fs;
 
@@ -101,7 +101,7 @@ fn damage_to_a_file_is_found_with_its_place() {
 #[test]
 fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
     let (dir, engine) = TestDirectory::filled();
-    // A list that a start does not read.
+    // An owner that does not exist, which a start does not check.
     engine.commit(&[Op::PutToken(token(1, "nobody"))]).unwrap();
     let report = engine.verify(&mut all).unwrap();
     let [(found, what, advice)] = &wrong(&report)[..] else { panic!("{report:?}") };
