@@ -1,5 +1,5 @@
-//! One change of one record, and the batches of them as bytes: what an entry of the log holds, and what
-//! a backup is a stream of.
+//! Operations, each of which changes one record, and their encoding. Log entries and backups consist of
+//! them.
 
 use super::{
     cluster::MemberChange,
@@ -15,24 +15,25 @@ mod batch;
 
 pub(crate) use batch::{BatchError, BatchReader, Batches, FORMAT, encode_batch};
 
-/// A value within an operation.
+/// A value in an operation.
 trait Field: Sized {
-    /// Whether a separator stands between it and what follows.
+    /// Whether a separator must follow it unless it is the last field.
     const TEXT: bool = false;
     fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError>;
-    /// Takes what it needs of the bytes.
+    /// Decodes a value and advances `bytes` past it.
     fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError>;
 }
 
-/// Numbers and fields of all operations. A number is never given to another kind, and the fields of one
-/// never change, since journals and backups have them: behind the number, each field follows the other.
+/// Numbers and fields of all operations. Journals and backups contain them, so a number is never reused and
+/// the fields of an operation never change. An encoded operation is the number and then each field.
 macro_rules! operations {
     (
         records { $($(#[$about:meta])* $number:literal $tag:ident $kind:ident($type:ty),)* }
         keys { $($(#[$key_about:meta])* $key_number:literal $key_tag:ident
             $key_kind:ident { $($field:ident: $field_type:ty),* },)* }
     ) => {
-        /// A batch of these is applied in order, all or nothing. Applying one again changes nothing.
+        /// A change of one record. A batch is applied in order, all or nothing. Applying one again changes
+        /// nothing.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub(crate) enum Op {
             $($(#[$about])* $kind($type),)*
@@ -46,7 +47,7 @@ macro_rules! operations {
         }
 
         impl Op {
-            /// Appends the operation as bytes, without its length.
+            /// Appends the encoded operation, without its length.
             pub(crate) fn encode(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
                 match self {
                     $(Op::$kind(record) => {
@@ -64,7 +65,7 @@ macro_rules! operations {
                 }
             }
 
-            /// Reads one operation, which takes all of the bytes.
+            /// Decodes one operation, which must take all of the bytes.
             pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
                 let (tag, mut rest) = bytes.split_first().ok_or(DecodeError::Empty(OPERATION))?;
                 let op = match *tag {
@@ -81,17 +82,17 @@ macro_rules! operations {
 
 operations! {
     records {
-        /// Inserts or replaces by digest, and keeps the owner's list. `last_used` in it is ignored: only
-        /// [`Op::PutLastUsed`] changes that. Owner and id of a digest never change.
+        /// Inserts or replaces a token by digest, and updates the owner's list. `last_used` is ignored:
+        /// only [`Op::PutLastUsed`] changes it. The owner and id of a digest never change.
         1 PUT_TOKEN PutToken(TokenRecord),
         6 PUT_USER PutUser(UserRecord),
         7 PUT_GROUP PutGroup(GroupRecord),
         11 PUT_ROLE PutRole(RoleRecord),
         13 PUT_GRANT PutGrant(GrantRecord),
         14 DROP_GRANT DropGrant(GrantRecord),
-        /// By `seq`, which goes up by one each time.
+        /// Keyed by `seq`, which increases by one each time.
         15 APPEND_AUDIT AppendAudit(AuditEvent),
-        /// The oldest events, up to and without the first one that is kept.
+        /// Removes the oldest events, up to but not including the first one that is kept.
         16 TRIM_AUDIT TrimAudit(AuditStart),
         17 PUT_IDEMPOTENCY PutIdempotency(IdempotencyRecord),
         19 PUT_SESSION PutSession(SessionRecord),
@@ -99,22 +100,23 @@ operations! {
         21 PUT_INVITATION PutInvitation(InvitationRecord),
         22 DROP_INVITATION DropInvitation(Digest),
         23 PUT_IDENTITY PutIdentity(IdentityRecord),
-        /// By [`IdentityRecord::digest`].
+        /// Keyed by [`IdentityRecord::digest`].
         24 DROP_IDENTITY DropIdentity(Digest),
-        /// Changes no record: from whom the batch takes something, for nodes that follow the log.
+        /// Changes no record: says from whom the batch takes something, for nodes that follow the log.
         25 AFFECTS Affects(Whom),
-        /// Who belongs to a cluster.
+        /// Changes the members of a cluster.
         26 NODE Node(MemberChange),
     }
     keys {
-        /// The row, its place in the owner's list and its last use; the name is [`Op::FreeName`]'s.
+        /// Removes the row, its place in the owner's list and its last use. [`Op::FreeName`] frees the
+        /// name.
         2 DROP_TOKEN DropToken { id: TokenId, owner: UserId },
-        /// An owner's live token has this name, which is folded by the caller.
+        /// Gives a name to an owner's live token. The caller must fold the name.
         3 TAKE_NAME TakeName { token: TokenId, owner: UserId, name: String },
         4 FREE_NAME FreeName { owner: UserId, name: String },
-        /// Ignored when the stored one is as late or later, or when there is no such token.
+        /// Ignored if the stored use is as late or later, or if the token does not exist.
         5 PUT_LAST_USED PutLastUsed { token: TokenId, used: LastUsed },
-        /// The row alone: members and grants go by their own operations.
+        /// Removes the row only: members and grants have operations of their own.
         8 DROP_GROUP DropGroup { id: String },
         9 PUT_MEMBER PutMember { group: String, user: UserId },
         10 DROP_MEMBER DropMember { group: String, user: UserId },
@@ -131,7 +133,7 @@ pub(crate) enum Whom {
     Token(Digest),
 }
 
-/// Why an operation cannot be kept.
+/// Why an operation cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpError {
     #[error(transparent)]
@@ -195,7 +197,7 @@ impl Field for String {
     }
 }
 
-/// Whatever a client chose: it takes all that is left.
+/// Text that a client chose. It takes the rest of the bytes.
 impl Field for Box<str> {
     fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         out.extend_from_slice(self.as_bytes());
@@ -207,7 +209,7 @@ impl Field for Box<str> {
     }
 }
 
-/// A record, which takes all that is left.
+/// A record, which takes the rest of the bytes.
 impl<R: Record> Field for R {
     fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         out.extend_from_slice(&self.encode()?);
@@ -219,7 +221,7 @@ impl<R: Record> Field for R {
     }
 }
 
-/// Its digest is no part of the row.
+/// The digest precedes the row, which does not contain it.
 impl Field for TokenRecord {
     fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         self.digest.put(out)?;
@@ -285,7 +287,7 @@ mod tests {
             op.encode(&mut bytes).unwrap();
             bytes
         };
-        // What journals and backups have.
+        // The encoding in existing journals and backups.
         assert_eq!(bytes(&ops[0]), [&[2][..], id(3).as_bytes(), b"ann"].concat());
         assert_eq!(bytes(&ops[1]), [&[3][..], id(3).as_bytes(), b"ann\0ci"].concat());
         assert_eq!(bytes(&Op::DropIdempotency { key: "a\0b".into() }), b"\x12a\0b");

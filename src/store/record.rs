@@ -1,6 +1,6 @@
-//! Records as bytes: a version byte, then postcard of a private struct per version. What was once
-//! written stays readable; what a newer permgate wrote is refused by name. Foreign bytes are an
-//! error, never a panic.
+//! The encoding of records: a version byte, then postcard of a private struct per version. Every version
+//! that was ever written stays readable; a newer one is an error that names it. Foreign bytes are an error,
+//! never a panic.
 
 use postcard::ser_flavors::Flavor as _;
 
@@ -26,13 +26,13 @@ use crate::{
     },
 };
 
-/// No value is larger: with at most 20 of them in a sled node, none leaves sled's data file for its
+/// Maximum bytes of a value. With at most 20 values in a sled node, none leaves sled's data file for its
 /// `blobs/` directory.
 pub(crate) const LIMIT: usize = 16 * 1024;
 
-/// A record that has one place and one value.
+/// A record that is stored as one value in one place.
 pub(crate) trait Record: Sized {
-    /// The word in errors.
+    /// The record's name in errors.
     const KIND: &'static str;
 
     fn encode(&self) -> Result<Vec<u8>, EncodeError>;
@@ -56,7 +56,7 @@ pub(crate) enum DecodeError {
     Malformed(&'static str),
 }
 
-/// Reads the bytes as every kind of record there is and says how many of them accept. For fuzzing.
+/// Decodes the bytes as every kind of record; returns how many kinds accept them. For fuzzing.
 pub fn decode_any(bytes: &[u8]) -> usize {
     fn accepted<R: Record>(bytes: &[u8]) -> usize {
         usize::from(R::decode(bytes).is_ok())
@@ -91,7 +91,7 @@ pub(super) fn pack(
     version: u8,
     write: impl FnOnce(&mut Out) -> postcard::Result<()>,
 ) -> Result<Vec<u8>, EncodeError> {
-    // As long as most records are: growing by doubling from nothing copies each one five times.
+    // The size of most records: growing by doubling from nothing would copy each one five times.
     let mut bytes = Vec::with_capacity(256);
     bytes.push(version);
     let mut out = Out { output: postcard::ser_flavors::ExtendFlavor::new(bytes) };
@@ -103,13 +103,13 @@ pub(super) fn pack(
     Ok(bytes)
 }
 
-/// The version and what follows it.
+/// Splits off the version.
 fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), DecodeError> {
     let (version, rest) = bytes.split_first().ok_or(DecodeError::Empty(kind))?;
     Ok((*version, rest))
 }
 
-/// What follows the one version there is; what is newer is said so.
+/// What follows version 1, the only one; a newer version is an error that names it.
 fn behind_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     match versioned(kind, bytes)? {
         (V1, rest) => Ok(rest),
@@ -118,7 +118,7 @@ fn behind_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Decode
     }
 }
 
-/// Every byte must be used: a longer record is not ours.
+/// Decodes a value, which must use every byte: a longer record is not ours.
 fn unpack<'a, T>(
     kind: &'static str,
     bytes: &'a [u8],
@@ -140,7 +140,7 @@ pub(super) fn unpack_v1<'a, T>(
     unpack(kind, behind_v1(kind, bytes)?, read)
 }
 
-/// A record whose one version is read and written by `$wire`, which is derived for it.
+/// Implements [`Record`] for a record with a single version, which `$wire` encodes and decodes.
 macro_rules! record {
     ($record:ty, $kind:literal, $wire:ident) => {
         impl $crate::store::record::Record for $record {

@@ -1,6 +1,6 @@
-//! The state as of a position in the log, in sled: tokens by digest, and small tables for all else. It
-//! can be made again from a checkpoint and the log at any time, so that nothing here is synced for a
-//! change; one writer calls [`Replica::commit`], anybody reads.
+//! The state as of a position in the log, in sled: tokens by digest, and small tables for everything else.
+//! It can be rebuilt from a checkpoint and the log at any time, so no change is synced here. One writer
+//! calls [`Replica::commit`]; any thread may read.
 
 use std::{
     collections::HashMap,
@@ -41,11 +41,11 @@ pub(crate) struct Replica {
     path: PathBuf,
     /// `None` once closed.
     trees: RwLock<Option<Trees>>,
-    /// Until it is set, a crash leaves nothing that passes for a replica.
+    /// Until this is set, what a crash leaves does not open as a replica.
     finished: AtomicBool,
-    /// Of the last batch. Who changes it holds it.
+    /// As of the last batch.
     state: Mutex<ReplicaState>,
-    /// By owner. sled has no such list: it would be the largest of all trees.
+    /// Tokens by owner. They are not in sled, where they would be the largest of all trees.
     owners: RwLock<HashMap<String, OwnerTokens>>,
     copying: Mutex<Vec<CopyProgress>>,
     condemned: AtomicBool,
@@ -57,7 +57,7 @@ struct Trees {
     db: sled::Db,
 }
 
-/// What is wrong with what was read.
+/// What is wrong with data that was read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReplicaError {
     #[error(transparent)]
@@ -74,7 +74,7 @@ pub(crate) enum ReplicaError {
     Unreadable(String),
 }
 
-/// Why a batch is not in the replica.
+/// Why a batch was not applied to the replica.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
     #[error("the replica panicked")]
@@ -90,7 +90,7 @@ pub(crate) enum ApplyError {
 }
 
 impl Replica {
-    /// Where it is in the log.
+    /// Its head in the log.
     pub(crate) fn head(&self) -> Head {
         self.state().head
     }
@@ -99,8 +99,8 @@ impl Replica {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes what was staged; the replica is at `head` then. All of it, or nothing, is found after a
-    /// crash. Whoever stages and commits is alone in that.
+    /// Writes what was staged; the replica is then at `head`. After a crash, all of it or nothing is found.
+    /// The caller must be the only one that stages and commits.
     pub(crate) fn commit(&self, staged: &Staged, head: Head) -> Result<(), ApplyError> {
         let mut state = self.state();
         staged.add_to(&mut state);
@@ -120,21 +120,21 @@ impl Replica {
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
         let mut owner_tokens = self.owners.write().unwrap_or_else(PoisonError::into_inner);
         for (owner, change) in &staged.owners {
-            // Not by entry, which would copy the owner each time.
+            // `entry` would copy the owner each time.
             match owner_tokens.get_mut(owner) {
                 Some(owner_tokens) => change.apply(owner_tokens),
                 None => change.apply(owner_tokens.entry(owner.clone()).or_default()),
             }
         }
         drop(owner_tokens);
-        // A copy that begins now has to see both or neither.
+        // The lock on `copying` is still held: a copy that begins next sees both or neither.
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         drop(copying);
         Ok(())
     }
 
-    /// Every token once, in the order of digests, with what the index needs of it. The rows are held
-    /// against their sum, and the owners' tokens are listed.
+    /// Visits every token once, in the order of digests. Compares the rows with their sum, and lists the
+    /// owners' tokens.
     pub(crate) fn load(
         &self,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
@@ -143,7 +143,7 @@ impl Replica {
         let mut owners: HashMap<String, OwnerTokens> = HashMap::new();
         let scanned = self.guarded(|trees| {
             trees.scan_tokens(expected, &mut |digest, token| {
-                // Not by entry, which would copy the owner a million times.
+                // `entry` would copy the owner a million times.
                 if !owners.contains_key(token.owner) {
                     owners.insert(token.owner.to_owned(), OwnerTokens::default());
                 }
@@ -158,7 +158,7 @@ impl Replica {
         Ok(scanned)
     }
 
-    /// Ends the making of a replica, which is at `head` then.
+    /// Finishes a replica that was created, which is then at `head`.
     pub(crate) fn finish(&self, head: Head) -> Result<(), ApplyError> {
         self.flush()?;
         self.finished.store(true, Ordering::Release);
@@ -166,17 +166,17 @@ impl Replica {
         self.flush()
     }
 
-    /// Everything reaches the disk.
+    /// Makes everything durable.
     pub(crate) fn flush(&self) -> Result<(), ApplyError> {
         self.guarded(|trees| trees.db.flush().map(drop)).map_err(|_| ApplyError::Panic)??;
         Ok(open::sync(&self.path)?)
     }
 
-    /// Idempotent; later reads and commits fail.
+    /// Closes sled; later reads and commits fail. Idempotent.
     pub(crate) fn close(&self) {
         let trees = self.trees.write().unwrap_or_else(PoisonError::into_inner).take();
-        // sled flushes and stops its threads when its last handle goes; a panic of its own must not
-        // become ours now that everything is said and done.
+        // sled flushes and stops its threads when its last handle is dropped. A panic of sled must not
+        // spread now that everything is durable.
         drop(catch_unwind(AssertUnwindSafe(|| drop(trees))));
     }
 
@@ -187,7 +187,8 @@ impl Replica {
         })
     }
 
-    /// Has the next start make it again, since the sums that a start verifies need not show the damage.
+    /// Has the next start rebuild the replica, since the sums that a start verifies need not show the
+    /// damage.
     pub(crate) fn condemn(&self, why: &str) {
         if self.condemned.swap(true, Ordering::AcqRel) {
             return;
@@ -203,7 +204,8 @@ impl Replica {
         }
     }
 
-    /// A disk that cannot be read now may be readable later.
+    /// Condemns the replica, unless the error may pass: a disk that cannot be read now may be readable
+    /// later.
     fn condemn_for(&self, damage: &ReplicaError) {
         let lasting = match damage {
             ReplicaError::Sled(error) => !matches!(error, sled::Error::Io(_)),
@@ -216,7 +218,7 @@ impl Replica {
         }
     }
 
-    /// sled panics on some damage; here that is an error like any other.
+    /// Runs `work`; a panic of sled, which some damage causes, becomes an error.
     fn guarded<T>(&self, work: impl FnOnce(&Trees) -> T) -> Result<T, ReadError> {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         let trees = trees.as_ref().ok_or_else(|| ReadError("it is closed".to_owned()))?;
@@ -242,7 +244,7 @@ impl Trees {
         Ok(Some(ReplicaState::decode(&row)?).filter(|state| state.store == store))
     }
 
-    /// One transaction over the tables that change, so that a crash leaves all of it or nothing.
+    /// Writes in one transaction over the tables that change, so that a crash leaves all of it or nothing.
     fn write(&self, rows: &[stage::Rows; Table::ALL.len()], state: Option<&[u8]>) -> Result<(), sled::Error> {
         let mut trees = Vec::new();
         let mut batches = Vec::new();
@@ -277,9 +279,9 @@ impl Trees {
         })
     }
 
-    /// Row by row in the order of keys, so that each of sled's nodes is changed once and then let go; a
-    /// transaction reads every row first, and writes in no order. What a crash cuts off lacks its state
-    /// and is made again.
+    /// Writes row by row in the order of keys, so that each of sled's nodes is changed once and then
+    /// released. A transaction would read every row first, and write in no order. What a crash interrupts
+    /// has no state row, and is rebuilt.
     fn write_large(
         &self,
         rows: &[stage::Rows; Table::ALL.len()],
@@ -304,7 +306,7 @@ impl Trees {
     }
 }
 
-/// Whether there is anything at the path that could be a replica.
+/// Whether the path has anything that could be a replica.
 pub(crate) fn exists(path: &Path) -> bool {
     path.join("db").exists()
 }

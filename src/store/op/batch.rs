@@ -1,4 +1,4 @@
-//! Batches as the entries of a log, and back.
+//! Encodes batches as the entries of a log, and decodes them.
 
 use super::{Op, OpError};
 use crate::store::{
@@ -6,15 +6,16 @@ use crate::store::{
     record::DecodeError,
 };
 
-/// A batch takes several entries when it is larger than one; only with the last of them is it made.
+/// The entry format. A batch that is too large for one entry takes several; only the last one makes it
+/// valid.
 const VERSION: u8 = 1;
-/// The newest format of entries that this permgate reads.
+/// The newest entry format that this permgate reads.
 pub(crate) const FORMAT: u8 = VERSION;
 const CONTINUES: u8 = 1;
 const UNFINISHED: u8 = 2;
 const LENGTH: usize = size_of::<u32>();
 
-/// A batch as the operations of one entry of up to `largest` bytes, rarely of more.
+/// Encodes a batch as the operations of entries of up to `largest` bytes. Usually one entry suffices.
 pub(crate) fn encode_batch(ops: &[Op], largest: usize) -> Result<Vec<Vec<u8>>, OpError> {
     let mut entries = Vec::new();
     let mut entry = vec![VERSION, 0];
@@ -34,17 +35,17 @@ pub(crate) fn encode_batch(ops: &[Op], largest: usize) -> Result<Vec<Vec<u8>>, O
     Ok(entries)
 }
 
-/// Puts batches together again from the entries of a log.
+/// Reassembles batches from the entries of a log.
 #[derive(Default)]
 pub(crate) struct Batches {
-    /// Of a batch that is not complete.
+    /// The operations of a batch that is not complete.
     ops: Vec<Op>,
     open: bool,
 }
 
 impl Batches {
-    /// The operations of the batch that ends with this entry. A batch whose last entry was never
-    /// written was never made.
+    /// Returns the batch that ends with this entry. A batch without its last entry was never made, and is
+    /// dropped.
     pub(crate) fn entry(&mut self, operations: &[u8]) -> Result<Option<Vec<Op>>, DecodeError> {
         const ENTRY: &str = "journal entry";
         let malformed = DecodeError::Malformed(ENTRY);
@@ -70,7 +71,7 @@ impl Batches {
     }
 }
 
-/// Reads a log batch by batch, from behind a position on.
+/// Reads a log batch by batch, starting after a position.
 pub(crate) struct BatchReader {
     /// Everything up to here was read.
     pub at: Head,
@@ -89,14 +90,14 @@ pub(crate) enum BatchError {
 }
 
 impl BatchReader {
-    /// The most bytes of operations that are read at once.
+    /// Maximum bytes of operations that one read returns.
     const BYTES: usize = 4 << 20;
 
     pub(crate) fn new(at: Head) -> Self {
         Self { at, batches: Batches::default() }
     }
 
-    /// The next batches that are complete, each with its position; none when the log has no more.
+    /// Returns the next complete batches, each with its position; empty at the end of the log.
     pub(crate) fn next(&mut self, log: &dyn Log) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
         let mut found = Vec::new();
         while found.is_empty() {
@@ -130,7 +131,7 @@ mod tests {
         let entries = encode_batch(&ops, MAX_OPERATIONS).unwrap();
         assert!(entries.len() > 1 && entries.iter().all(|entry| entry.len() <= MAX_OPERATIONS));
         let mut batches = Batches::default();
-        // One that was cut off stands in front.
+        // A batch that was cut off comes first.
         assert_eq!(batches.entry(&entries[0]).unwrap(), None);
         let (last, first) = entries.split_last().unwrap();
         for entry in first {

@@ -1,4 +1,4 @@
-//! The audit log, where it begins, and requests that were answered once.
+//! The audit log and its beginning, and idempotency records.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Nodes of a cluster: who belongs to it, and who was dropped from it.
+//! Changes of a cluster's members.
 
 use serde::{Deserialize, Serialize};
 

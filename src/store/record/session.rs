@@ -1,4 +1,4 @@
-//! Sessions of the web page, invitations, and whom providers mean.
+//! Sessions of the web page, invitations, and identities at providers.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::{
 
 const V2: u8 = 2;
 
-/// The first version ended before `by`: all of them were begun by a password.
+/// Version 1 ended before `by`: all of its sessions were begun with a password.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "SessionRecord")]
 struct SessionV2 {

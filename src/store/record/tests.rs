@@ -53,7 +53,7 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn version_1_reads_the_same_for_ever() {
-    // Written once by the first permgate; a change of these bytes is a new version, not a new test.
+    // Written once by the first permgate. A change of these bytes is a new version, not a new test.
     let check = |name: &str, bytes: &[u8], written: &str| assert_eq!(hex(bytes), written, "{name}");
     check("user", &user().encode().unwrap(), "0102753103616e6e03416e6e00000001046c656674d00f0002");
     let grant = GrantRecord { role: "r".to_owned(), to: Grantee::Group("g".to_owned()) };

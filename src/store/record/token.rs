@@ -1,5 +1,5 @@
-//! Tokens. What the index needs comes first, so that a start reads no more of a row. Last uses lie
-//! apart, so that noting them rewrites no token.
+//! Tokens. The part that the index needs comes first, so that a start decodes nothing else of a row. Last
+//! uses are stored separately, so that recording one rewrites no token.
 
 use std::net::IpAddr;
 
@@ -16,8 +16,8 @@ use crate::{
     store::model::{LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
 };
 
-/// What the index needs of a token, borrowed from the row: at a start a million go by. It is the first
-/// part of a row, and read without the rest.
+/// The part of a token that the index needs, borrowed from the row, since a start may read a million. It is
+/// the first part of a row, and is decoded without the rest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TokenHead<'a> {
     #[serde(with = "wire")]
@@ -67,7 +67,7 @@ record!(LastUsed, "last use", UseV1);
 const TOKEN: &str = "token";
 
 impl TokenRecord {
-    /// Everything but the digest, which is the key, and the last use, which lies apart.
+    /// Encodes everything but the digest, which is the key, and the last use, which is stored separately.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
         let tail = TailV1 {
             author: self.author.as_deref(),
@@ -82,7 +82,7 @@ impl TokenRecord {
         pack(TOKEN, V1, |out| (self.head(), tail).serialize(out))
     }
 
-    /// What the index needs of it.
+    /// The part that the index needs.
     pub(crate) fn head(&self) -> TokenHead<'_> {
         TokenHead {
             id: self.id,
@@ -97,7 +97,7 @@ impl TokenRecord {
         }
     }
 
-    /// Without its last use.
+    /// Decodes a row, without the token's last use.
     pub(crate) fn decode(digest: &Digest, row: &[u8]) -> Result<Self, DecodeError> {
         let (head, tail): (TokenHead<'_>, TailV1<'_>) = unpack_v1(TOKEN, row, |read| <_>::deserialize(read))?;
         let revoked = match (head.revoked_at, tail.revoked_for) {
@@ -136,12 +136,12 @@ impl<'a> TokenHead<'a> {
         Self::deserialize(&mut read).map_err(|_| DecodeError::Malformed(TOKEN))
     }
 
-    /// Whether somebody ended the token: revoked or replaced it.
+    /// Whether the token was revoked or replaced.
     pub(crate) fn is_ended(&self) -> bool {
         self.revoked_at.is_some() || self.rotation.is_some()
     }
 
-    /// Until when a token that was replaced still works.
+    /// Until when a replaced token still works; `None` if it was not replaced, or if it was revoked.
     pub(crate) fn grace_until(&self) -> Option<Timestamp> {
         let rotation = self.rotation.filter(|_| self.revoked_at.is_none())?;
         Some(self.expires_at.map_or(rotation.grace_until, |end| end.min(rotation.grace_until)))

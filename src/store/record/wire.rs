@@ -1,4 +1,4 @@
-//! Values of other modules, which know no serde, as records have them: `#[serde(with = "wire")]`.
+//! The stored form of values of other modules, which do not use serde: `#[serde(with = "wire")]`.
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// How a value is written. What is once written stays readable, so none of these ever changes.
+/// How a value is stored. What was written once stays readable, so none of these ever changes.
 pub(in crate::store) trait StoredForm: Sized {
     type Written;
     fn written(&self) -> Self::Written;
-    /// `None`: no such value was ever written.
+    /// Returns `None` for what no value is written as.
     fn read(written: Self::Written) -> Option<Self>;
 }
 
@@ -65,7 +65,7 @@ written!(IpNet as (std::net::IpAddr, u8), net => (net.addr(), net.prefix_len()),
     (address, prefix) => Self::new(address, prefix).ok());
 written!(Rotation as ([u8; 12], i64), rotation => (rotation.to.written(), rotation.grace_until.written()),
     (to, until) => Some(Self { to: StoredForm::read(to)?, grace_until: StoredForm::read(until)? }));
-// By their words, which are public names already.
+// Stored as their words, which are public names already.
 written!(Permission as String, permission => permission.word().to_owned(), word => Self::from_word(&word));
 written!(Grantee as (u8, String), to => match to {
     Self::User(id) => (0, id.clone()),
@@ -77,12 +77,12 @@ written!(Grantee as (u8, String), to => match to {
     _ => None,
 });
 
-/// By number, in this order.
+/// Stored as the variant's number, in this order.
 macro_rules! numbered {
     ($type:ident: $($variant:ident),+) => {
         written!($type as u8, value => {
                 const ALL: &[$type] = &[$($type::$variant),+];
-                // Each of them is in the list.
+                // The list has every variant.
                 ALL.iter().position(|one| one == value).map_or(u8::MAX, |at| at as u8)
             },
             number => [$($type::$variant),+].get(usize::from(number)).copied());

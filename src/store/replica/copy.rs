@@ -1,5 +1,5 @@
-//! A consistent copy while changes go on: the rows as they were when the copy began. sled has no
-//! snapshots, so that a commit puts aside what it overwrites and the copy has not reached.
+//! A consistent copy while changes continue: the rows as they were when the copy began. sled has no
+//! snapshots, so a commit sets aside the rows that it overwrites and that the copy has not reached.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +13,14 @@ use std::{
 use super::{Replica, Trees, keys, keys::Key, stage::Rows, tables::Table};
 use crate::store::{ReadError, log::Head, op::tag};
 
-/// A copy on its way through the rows, table by table.
+/// The progress of a copy through the rows, table by table.
 pub(super) struct CopyProgress {
     number: u64,
-    /// With the tables that follow from others.
+    /// Whether derived tables are included.
     derived: bool,
     /// The last row that was copied; `None` before the first.
     done: Option<(Table, Key)>,
-    /// Rows ahead as they were; `None` was not there.
+    /// Rows that are still to be copied, as they were before a change; `None`: absent.
     before: BTreeMap<(Table, Key), Option<Vec<u8>>>,
 }
 
@@ -28,25 +28,25 @@ pub(super) struct CopyProgress {
 pub(crate) struct Copy<'a> {
     replica: &'a Replica,
     number: u64,
-    /// The position that it is of.
+    /// The head as of which it is.
     pub head: Head,
 }
 
 /// A row, as it was when the copy began.
 pub(super) type CopiedRow = (Table, Key, Vec<u8>);
 
-/// Rows between two chances for a commit.
+/// Rows that are read in one go; a commit may run in between.
 const SLICE: usize = 256;
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Replica {
-    /// Begins a copy of everything as it is now.
+    /// Begins a copy of the current state.
     pub(crate) fn copy(&self) -> Copy<'_> {
         self.copy_with(false, || ()).0
     }
 
-    /// As [`Replica::copy`], and what `now` reads belongs to the same moment.
+    /// Like [`Replica::copy`], with what `now` reads at the same moment.
     pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (Copy<'_>, T) {
         let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -56,7 +56,7 @@ impl Replica {
 }
 
 impl Copy<'_> {
-    /// The next rows as operations in bytes; nothing at the end.
+    /// The next rows as encoded operations; empty at the end.
     pub(crate) fn next(&mut self, ops: &mut Vec<Vec<u8>>) -> Result<(), ReadError> {
         ops.clear();
         while ops.is_empty() {
@@ -69,8 +69,8 @@ impl Copy<'_> {
         Ok(())
     }
 
-    /// The next rows, table by table, in the order of keys; none at the end. After an error it is tried
-    /// again, unless [`Copy::pass_over`] leaves the table out.
+    /// The next rows, table by table, in the order of keys; empty at the end. After an error, the next call
+    /// tries the same rows again, unless [`Copy::pass_over`] skips the table.
     pub(super) fn rows(&mut self) -> Result<Vec<CopiedRow>, ReadError> {
         loop {
             let (rows, last) =
@@ -84,7 +84,7 @@ impl Copy<'_> {
         }
     }
 
-    /// Leaves out what is left of the table that is being read; returns which it is.
+    /// Skips the rest of the table that is being read, and returns that table.
     pub(super) fn pass_over(&mut self) -> Option<Table> {
         self.copying(|copying| {
             let table = copying.done.as_ref().map_or(Table::Meta, |(table, _)| *table);
@@ -103,11 +103,11 @@ impl Copy<'_> {
     }
 }
 
-/// Behind every key.
+/// Sorts after every key.
 const END: [u8; 64] = [u8::MAX; 64];
 
 impl CopyProgress {
-    /// To be called before the rows change.
+    /// Must be called before the rows change.
     pub(super) fn keep(&mut self, changing: &[Rows; Table::ALL.len()]) {
         for (table, rows) in Table::ALL.into_iter().zip(changing) {
             if table.is_derived() && !self.derived {
@@ -147,7 +147,7 @@ impl CopyProgress {
             rows.insert(key, row);
         }
         let last = !full && next_table.is_none();
-        // The empty key stands for a table's beginning: no row has it.
+        // The empty key marks a table's beginning: no row has it.
         self.done = match (full, next_table) {
             (true, _) => rows.last_key_value().map(|(key, _)| (table, key.clone())),
             (false, Some(next)) => Some((next, Key::new())),
@@ -164,13 +164,13 @@ impl Drop for Copy<'_> {
     }
 }
 
-/// A row as the operation that puts it there.
+/// The encoded operation that restores a row.
 fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
     let (tag, first) = match table {
         Table::Meta if key == super::tables::AUDIT_START => (tag::TRIM_AUDIT, &[][..]),
         Table::Meta if keys::is_node(key) => (tag::NODE, &[][..]),
         Table::Tokens => (tag::PUT_TOKEN, key),
-        // The id stands in the row.
+        // The row is the token's id.
         Table::Names => return Some([&[tag::TAKE_NAME], row, key].concat()),
         Table::Uses => (tag::PUT_LAST_USED, key),
         Table::Users => (tag::PUT_USER, &[][..]),

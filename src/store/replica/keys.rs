@@ -1,4 +1,4 @@
-//! The keys of rows. Where a key has two parts, a byte stands between them that no part contains.
+//! The keys of rows. The parts of a key are separated by a byte that no part contains.
 
 use crate::{authz::time::Timestamp, store::op::OpError};
 
@@ -7,7 +7,7 @@ pub(super) type Key = Vec<u8>;
 const SEPARATOR: u8 = 0;
 const LONGEST_PART: usize = 512;
 
-/// Refused when it is empty, holds the separator, or is too long.
+/// Fails if the part is empty, contains the separator, or is too long.
 pub(super) fn single(part: &str) -> Result<Key, OpError> {
     if part.is_empty() || part.len() > LONGEST_PART || part.as_bytes().contains(&SEPARATOR) {
         return Err(OpError::Key(part.to_owned()));
@@ -25,7 +25,7 @@ pub(crate) fn parts(key: &[u8]) -> Option<(String, String)> {
     Some((first.to_owned(), second.to_owned()))
 }
 
-/// What the keys of an owner's rows begin with.
+/// The prefix of the keys of an owner's rows.
 pub(super) fn of_owner(owner: &str) -> Key {
     [owner.as_bytes(), &[SEPARATOR]].concat()
 }
@@ -34,31 +34,31 @@ pub(super) fn audit(seq: u64) -> Key {
     seq.to_be_bytes().to_vec()
 }
 
-/// By digest: what a client chose as its key need not be fit for one.
+/// A digest, since a client's key may contain anything.
 pub(super) fn idempotency(key: &str) -> Key {
     blake3::hash(key.as_bytes()).as_bytes().to_vec()
 }
 
-/// The value behind it is the key itself.
+/// The row's value is the client's key.
 pub(super) fn idempotency_at(at: Timestamp, key: &str) -> Key {
     [idempotency_before(at), idempotency(key)].concat()
 }
 
-/// Sorts behind every key of an earlier time.
+/// Sorts after every key of an earlier time.
 pub(super) fn idempotency_before(at: Timestamp) -> Key {
-    // The sign bit flipped: negative times sort first.
+    // The sign bit is flipped, so that negative times sort first.
     (at.as_millis().cast_unsigned() ^ (1 << 63)).to_be_bytes().to_vec()
 }
 
 const MEMBER: &[u8] = b"member ";
 const DEPARTED: &[u8] = b"departed ";
 
-/// Of a node that belongs to the cluster, in [`Table::Meta`](super::Table::Meta).
+/// The key of a cluster's member, in [`Table::Meta`](super::Table::Meta).
 pub(crate) fn member(node: &str) -> Key {
     [MEMBER, node.as_bytes()].concat()
 }
 
-/// Of a run of a node that was dropped and may still forward.
+/// The key of a node's run that was dropped and may still forward.
 pub(crate) fn departed(node: &str, incarnation: &[u8; 16]) -> Key {
     [DEPARTED, node.as_bytes(), &[0], incarnation].concat()
 }

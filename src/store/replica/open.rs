@@ -1,4 +1,4 @@
-//! Opening sled, and holding what it reads against what was written.
+//! Opens sled, and compares what it reads with what was written.
 
 use std::{
     fs::{self, DirBuilder, File},
@@ -21,13 +21,13 @@ use crate::store::{
     record::{DecodeError, Record},
 };
 
-/// Why a replica does not open.
+/// Why a replica cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// It can be made again.
+    /// It can be rebuilt.
     #[error("the replica in {path} is damaged: {why}")]
     Damaged { path: PathBuf, why: String },
-    /// It was never finished, or taken away.
+    /// It was never finished, or was removed.
     #[error("there is no replica in {path}")]
     Absent { path: PathBuf },
     #[error("the replica in {path} cannot be read: {why}; run the newer permgate that wrote it")]
@@ -36,19 +36,20 @@ pub(crate) enum OpenError {
     Io(#[from] Failure),
 }
 
-/// The index answers requests; sled keeps only what the admin listener has just read.
+/// Bytes of sled's cache. Requests are answered from the index, so this only holds what the admin listener
+/// has just read.
 const CACHE: u64 = 16 << 20;
 
-/// A sled node holds up to 20 records and moves to `blobs/` beyond a quarter of this.
+/// Bytes of a segment. A sled node has up to 20 records, and moves to `blobs/` beyond a quarter of this.
 const SEGMENT: usize = 2 << 20;
 
-/// The lock of the store says that nobody else is there, so that sled's can only be one that is being
-/// dropped.
+/// How long to wait for sled's lock. The store's lock excludes other processes, so only a sled instance
+/// that is being dropped can hold it.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Replica {
-    /// Opens what [`Replica::create`] or this left at the path. What is read in whole at a start
-    /// anyway, but for the tokens, is held against its sum.
+    /// Opens a finished replica. Compares the tables that a start reads whole with their sums, but for the
+    /// tokens.
     pub(crate) fn open(path: &Path, store: StoreId) -> Result<Self, OpenError> {
         let absent = || OpenError::Absent { path: path.to_owned() };
         if !exists(path) {
@@ -67,7 +68,7 @@ impl Replica {
         .ok_or_else(absent)
     }
 
-    /// An empty one, to be filled. Only after [`Replica::finish`] will it open.
+    /// Creates an empty replica to fill. It can be opened only after [`Replica::finish`].
     pub(crate) fn create(path: &Path, store: StoreId) -> Result<Self, OpenError> {
         let failure = |action| move |e| Failure::new(action, path, e);
         DirBuilder::new().mode(0o700).create(path).map_err(failure("create the directory"))?;
@@ -90,10 +91,10 @@ impl Replica {
     }
 }
 
-/// In the replica's directory, once damage was found in it: why it is to be made again.
+/// A file in the replica's directory that says why the replica must be rebuilt.
 const CONDEMNED: &str = "condemned";
 
-/// Until [`remove`], it does not open any more.
+/// Keeps the replica from being opened until [`remove`].
 pub(super) fn condemn(path: &Path, why: &str) -> io::Result<()> {
     let file = path.join(CONDEMNED);
     fs::write(&file, why)?;
@@ -101,7 +102,7 @@ pub(super) fn condemn(path: &Path, why: &str) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Takes a replica away that is made again.
+/// Removes a replica that is to be rebuilt.
 pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::new("remove", path, e)),
@@ -109,7 +110,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
     }
 }
 
-/// What sled has written so far reaches the disk under its names.
+/// Syncs the files that sled has written so far, and the directory.
 pub(crate) fn sync(path: &Path) -> Result<(), Failure> {
     let all = || -> io::Result<()> {
         for entry in fs::read_dir(path)? {
@@ -151,7 +152,7 @@ impl Trees {
         let last = match state.audit {
             Some((seq, hash)) => match self.get(Table::Audit, &keys::audit(seq))? {
                 Some(row) if AuditEvent::decode(&row)?.hash == hash => Some(seq),
-                // All of them may have been trimmed.
+                // All events may have been trimmed.
                 None if state.sum(Table::Audit).rows == 0 => None,
                 _ => return Err(ReplicaError::AuditEnd),
             },
@@ -163,7 +164,7 @@ impl Trees {
     }
 }
 
-/// What sled says, or shouts.
+/// Why sled cannot be opened.
 enum OpenFailure {
     Replica(ReplicaError),
     Io(io::Error),
@@ -184,9 +185,9 @@ pub(crate) fn open_sled_at(path: &Path) -> Result<sled::Db, OpenError> {
     })
 }
 
-/// Drops snapshots of sled's that were never finished. It renames one when it is whole, yet reads a torn
-/// one as if it were, and then refuses everything: a full disk or a kill at the wrong moment would be the
-/// end of it. What such a snapshot says is in the data file too.
+/// Removes sled's unfinished snapshots. sled renames a snapshot once it is complete, but still reads a torn
+/// one, and then fails on everything. Without this, a full disk or a kill at the wrong moment would end the
+/// replica. The data file has everything that such a snapshot has.
 fn drop_unfinished_snapshots(path: &Path) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -199,12 +200,12 @@ fn drop_unfinished_snapshots(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// sled makes histograms of 22 MiB that it then never fills. A configuration that is dropped makes
-/// them, too: in a thread of its own, the memory is fresh from the kernel and zero as it is, so that
-/// nobody writes to it and it takes no room.
+/// Has sled's histograms, 22 MiB that are never filled, allocated in a thread of its own. Dropping a
+/// configuration allocates them, too. In a new thread, the memory comes zeroed from the kernel, so nothing
+/// writes to it and it takes no physical memory.
 fn make_histograms() {
     let made = thread::spawn(|| drop(sled::Config::new().print_profile_on_drop(true)));
-    // Were it to fail, only memory would be lost.
+    // A failure would only cost memory.
     drop(made.join());
 }
 
@@ -229,12 +230,12 @@ fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
     }
 }
 
-/// Runs what reads sled; a panic of its own is an error.
+/// Runs code that reads sled; a panic of sled becomes an error.
 pub(crate) fn guard_sled<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the storage engine panicked".to_owned())
 }
 
-/// sled panics on some damaged files instead of reporting them.
+/// Runs `work`; a panic of sled, which some damaged files cause, becomes an error.
 fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenFailure>) -> Result<T, OpenError> {
     let damaged = |why: String| OpenError::Damaged { path: path.to_owned(), why };
     match catch_unwind(AssertUnwindSafe(work)) {

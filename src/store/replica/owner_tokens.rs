@@ -1,4 +1,4 @@
-//! Each owner's tokens, in memory: they follow from the rows and are listed when those are loaded.
+//! Each owner's tokens, in memory. They are derived from the rows when those are loaded.
 
 use std::collections::HashMap;
 
@@ -11,21 +11,21 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub all: usize,
-    /// Those that were revoked or replaced.
+    /// Tokens that were revoked or replaced.
     pub ended: usize,
 }
 
-/// One owner's.
+/// One owner's tokens.
 #[derive(Default)]
 pub(super) struct OwnerTokens {
-    /// In order, once [`OwnerTokens::loaded`].
+    /// Sorted after [`OwnerTokens::loaded`].
     pub ids: Vec<TokenId>,
     ended: usize,
-    /// Those that were replaced, and until when they still work.
+    /// Replaced tokens, and until when they still work.
     grace: Vec<(TokenId, Timestamp)>,
 }
 
-/// Tokens that come, go or end.
+/// Tokens that a batch adds, removes or ends.
 #[derive(Default)]
 pub(super) struct OwnerTokensChange {
     pub come: Vec<TokenId>,
@@ -39,7 +39,7 @@ impl OwnerTokens {
         Counts { all: self.ids.len(), ended: self.ended }
     }
 
-    /// Those behind `after`.
+    /// Up to `limit` ids after `after`.
     pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> &[TokenId] {
         let from = after.map_or(0, |after| self.ids.partition_point(|id| *id <= after));
         let behind = &self.ids[from..];
@@ -50,7 +50,7 @@ impl OwnerTokens {
         self.ids.binary_search(&id).is_ok()
     }
 
-    /// [`OwnerTokens::loaded`] has to follow.
+    /// Adds a token. [`OwnerTokens::loaded`] must follow.
     pub(super) fn load(&mut self, token: &TokenHead<'_>) {
         self.ids.push(token.id);
         self.ended += usize::from(token.is_ended());
@@ -64,7 +64,7 @@ impl OwnerTokens {
 }
 
 impl OwnerTokensChange {
-    /// A token becomes another. Its id and owner do not change.
+    /// Records that a token changes. Its id and owner stay the same.
     pub(super) fn note(
         owners: &mut HashMap<String, Self>,
         before: Option<&TokenHead<'_>>,
@@ -105,7 +105,7 @@ impl OwnerTokensChange {
             let mut come = self.come.clone();
             come.sort_unstable();
             owner_tokens.ids.append(&mut come);
-            // Stable: two runs that are in order are merged.
+            // A stable sort merges two sorted runs.
             owner_tokens.ids.sort();
         }
         owner_tokens.ended = owner_tokens.ended.saturating_add_signed(self.ended);
@@ -116,7 +116,7 @@ impl OwnerTokensChange {
     }
 }
 
-/// How many tokens an owner has once a batch is written.
+/// An owner's counts once a batch is written.
 pub(super) fn counts(owner_tokens: Option<&OwnerTokens>, change: Option<&OwnerTokensChange>) -> Counts {
     let Counts { all, ended } = owner_tokens.map(OwnerTokens::counts).unwrap_or_default();
     let Some(change) = change else { return Counts { all, ended } };
@@ -124,7 +124,7 @@ pub(super) fn counts(owner_tokens: Option<&OwnerTokens>, change: Option<&OwnerTo
     Counts { all, ended: ended.saturating_add_signed(change.ended) }
 }
 
-/// How many of them were replaced and still work.
+/// How many of an owner's tokens were replaced and still work, once a batch is written.
 pub(super) fn in_grace(
     owner_tokens: Option<&OwnerTokens>,
     change: Option<&OwnerTokensChange>,

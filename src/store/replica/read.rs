@@ -25,17 +25,17 @@ use crate::{
 };
 
 impl Replica {
-    /// As it will be once a batch is written.
+    /// The replica as it will be once a batch is written.
     pub(crate) fn over<'a>(&'a self, staged: &'a Staged) -> StagedView<'a> {
         StagedView { replica: self, staged }
     }
 
-    /// With its last use.
+    /// A token with its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
         self.over(&Staged::default()).token(id)
     }
 
-    /// In the order of ids, those behind `after`.
+    /// Tokens in the order of ids, after `after`.
     pub(crate) fn tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<TokenRecord>, ReadError> {
         let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().to_vec()));
         self.read(|trees| {
@@ -44,7 +44,7 @@ impl Replica {
         })
     }
 
-    /// One owner's, in the order of ids, those behind `after`.
+    /// One owner's tokens in the order of ids, after `after`.
     pub(crate) fn tokens_of(
         &self,
         owner: &str,
@@ -60,7 +60,7 @@ impl Replica {
         self.read(|trees| {
             let mut tokens = Vec::with_capacity(ids.len());
             for id in ids {
-                // One that was dropped meanwhile is left out.
+                // A token that was dropped meanwhile is left out.
                 let Some(digest) = trees.get(Table::Ids, id.as_bytes())? else { continue };
                 tokens.extend(token(&digest, &|table, key| trees.get(table, key))?);
             }
@@ -73,12 +73,12 @@ impl Replica {
         self.over(&Staged::default()).counts(owner)
     }
 
-    /// Who has taken the name.
+    /// The owner's token that has taken the name.
     pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
         self.over(&Staged::default()).named(owner, name)
     }
 
-    /// Tombstones too.
+    /// All users, including the tombstones of deleted ones.
     pub(crate) fn users(&self) -> Result<Vec<UserRecord>, ReadError> {
         self.rows(Table::Users)
     }
@@ -87,7 +87,7 @@ impl Replica {
         self.rows(Table::Groups)
     }
 
-    /// Group id and user id.
+    /// Pairs of group id and user id.
     pub(crate) fn members(&self) -> Result<Vec<(String, UserId)>, ReadError> {
         self.read(|trees| {
             let rows = trees.tree(Table::Members).iter().keys();
@@ -115,7 +115,7 @@ impl Replica {
         self.rows(Table::Identities)
     }
 
-    /// Newest first, those with a `seq` below `before`.
+    /// Events with a `seq` below `before`, newest first.
     pub(crate) fn audit_before(
         &self,
         before: Option<u64>,
@@ -128,7 +128,7 @@ impl Replica {
         })
     }
 
-    /// Oldest first, from this `seq` on.
+    /// Events from `seq` on, oldest first.
     pub(crate) fn audit_from(&self, seq: u64, limit: usize) -> Result<Vec<AuditEvent>, ReadError> {
         self.read(|trees| {
             let rows = trees.tree(Table::Audit).range(keys::audit(seq)..);
@@ -136,14 +136,14 @@ impl Replica {
         })
     }
 
-    /// Where the kept part of the audit log begins, when some was trimmed.
+    /// Where the kept part of the audit log begins; `None` if nothing was trimmed.
     pub(crate) fn audit_start(&self) -> Result<Option<AuditStart>, ReadError> {
         self.read(|trees| {
             trees.get(Table::Meta, AUDIT_START)?.map(|row| Ok(AuditStart::decode(&row)?)).transpose()
         })
     }
 
-    /// Who belongs to the cluster.
+    /// The members of the cluster.
     pub(crate) fn members_of_cluster(&self) -> Result<Members, ReadError> {
         self.read(|trees| {
             let mut members = Members::default();
@@ -157,7 +157,7 @@ impl Replica {
         })
     }
 
-    /// Keys last answered before `at`.
+    /// Idempotency keys that were last answered before `at`.
     pub(crate) fn idempotency_before(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, ReadError> {
         self.read(|trees| {
             let rows = trees.tree(Table::IdempotencyTimes).range(..keys::idempotency_before(at)).values();
@@ -188,7 +188,7 @@ impl Replica {
 }
 
 impl Trees {
-    /// Every token once. Fails when the rows are not those that `expected` is the sum of.
+    /// Visits every token once. Fails if the rows do not have the sum `expected`.
     pub(super) fn scan_tokens(
         &self,
         expected: Sum,
@@ -207,20 +207,21 @@ impl Trees {
         if sum == expected { Ok(()) } else { Err(ReplicaError::Sum(Table::Tokens.name())) }
     }
 
-    /// sled lets nodes go only at every 64th look-up among those that share one of the 256 shards of its
-    /// cache: who reads many rows once each would leave 64 nodes in each. These look-ups leave eight, a
-    /// few megabytes.
+    /// Makes sled release nodes. It does so only at every 64th look-up in one of the 256 shards of its
+    /// cache, so reading many rows once each would leave 64 nodes in each shard. These look-ups leave
+    /// eight, a few megabytes.
     fn let_go(&self, table: Table, key: &[u8]) -> Result<(), ReplicaError> {
         (0..LOOKS).try_for_each(|_| self.get(table, key).map(drop))
     }
 
-    /// The token that an entry of another table leads to. `None`: it has been dropped since the entry was read.
+    /// The token that an entry of another table refers to; `None` if it was dropped since the entry was
+    /// read.
     fn listed(&self, digest: &[u8]) -> Result<Option<TokenRecord>, ReplicaError> {
         token(digest, &|table, key| self.get(table, key))
     }
 }
 
-/// What is stored, with a batch over it that is not written yet.
+/// What is stored, overlaid with a batch that is not written yet.
 pub(crate) struct StagedView<'a> {
     replica: &'a Replica,
     staged: &'a Staged,
@@ -230,7 +231,7 @@ pub(crate) struct StagedView<'a> {
 type Get<'a> = &'a dyn Fn(Table, &[u8]) -> Result<Option<IVec>, ReplicaError>;
 
 impl StagedView<'_> {
-    /// With its last use.
+    /// A token with its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
         self.read(|get| match get(Table::Ids, id.as_bytes())? {
             Some(digest) => token(&digest, get),
@@ -242,7 +243,7 @@ impl StagedView<'_> {
         self.read(|get| token(digest.as_bytes(), get))
     }
 
-    /// All of an owner's, live or not.
+    /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
         let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
         let mut ids = owners.get(owner).map(|owner_tokens| owner_tokens.ids.clone()).unwrap_or_default();
@@ -263,13 +264,13 @@ impl StagedView<'_> {
         owner_tokens::in_grace(owners.get(owner), self.staged.owners.get(owner), now)
     }
 
-    /// Who has taken the name.
+    /// The owner's token that has taken the name.
     pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
         let Ok(key) = keys::pair(owner, name) else { return Ok(None) };
         self.read(|get| get(Table::Names, &key)?.map(|id| token_id(&id)).transpose())
     }
 
-    /// All names an owner's tokens have taken.
+    /// All names that an owner's tokens have taken.
     pub(crate) fn names_of(&self, owner: &str) -> Result<BTreeMap<String, TokenId>, ReadError> {
         let prefix = keys::of_owner(owner);
         self.replica.read(|trees| {
@@ -310,7 +311,7 @@ fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaError> 
     Ok(Some(token))
 }
 
-/// Rows of a node, at the least, when it is read in order.
+/// Minimum rows of a node that is read in order.
 const LET_GO_EVERY: u64 = 10;
 const LOOKS: usize = 8;
 

@@ -1,5 +1,5 @@
-//! A batch in the making: operations become rows over what is stored, in memory. Nothing is written
-//! before all of them have been.
+//! Stages a batch: operations become rows over what is stored, in memory. Nothing is written before all of
+//! them are staged.
 
 use std::collections::{BTreeMap, HashMap, btree_map::Entry};
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Why an operation cannot be: nothing of the batch is written.
+/// Why an operation is invalid: nothing of the batch is written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StageError {
     #[error(transparent)]
@@ -41,7 +41,7 @@ pub(crate) enum StageError {
     Id(TokenId),
 }
 
-/// Rows that are to change.
+/// Rows that change.
 pub(super) type Rows = BTreeMap<Key, Row>;
 
 /// `None` stands for no row.
@@ -51,39 +51,39 @@ pub(super) struct Row {
     pub after: Option<IVec>,
 }
 
-/// What a batch would do.
+/// What a batch would change.
 #[derive(Default)]
 pub(crate) struct Staged {
     pub(super) rows: [Rows; Table::ALL.len()],
-    /// The owners of tokens that come, go or end.
+    /// Changes of the owners' tokens.
     pub(super) owners: HashMap<String, OwnerTokensChange>,
-    /// How many imported tokens more there are.
+    /// Change of the number of imported tokens.
     imported: i64,
     audit: Option<(u64, [u8; 32])>,
-    /// Rows that cannot be read count as none: nothing of the batch will be written, and what it takes away
-    /// has to hold all the same.
+    /// Whether rows that cannot be read count as absent. Such a batch is never written, but what it takes
+    /// away must take effect all the same.
     pub(crate) blind: bool,
 }
 
-/// More rows than this are written one by one; a kill soon afterwards costs the replica. In tests it is
-/// so few that the conformance suite has both kinds.
+/// A batch of more rows is written row by row; a kill soon afterwards costs the replica. In tests the
+/// number is so small that the conformance suite covers both ways.
 const LARGE: usize = if cfg!(test) { 1000 } else { 10_000 };
 
-/// Whether a batch is written in order instead of at once. One that takes tokens away is not: a list
-/// that is read meanwhile would lead to what is gone.
+/// Whether a batch is written row by row instead of at once. One that drops tokens is not, since a list
+/// that is read meanwhile would refer to missing rows.
 pub(super) fn is_large(rows: &[Rows; Table::ALL.len()]) -> bool {
     rows.iter().map(BTreeMap::len).sum::<usize>() > LARGE
         && rows[Table::Tokens as usize].values().all(|row| row.after.is_some())
 }
 
 impl Replica {
-    /// What one more operation comes to; nothing is written before [`Replica::commit`]. After an error
-    /// the batch has to be staged anew, without that operation.
+    /// Stages one more operation; nothing is written before [`Replica::commit`]. After an error, the batch
+    /// must be staged again without that operation.
     pub(crate) fn stage(&self, staged: &mut Staged, op: &Op) -> Result<(), StageError> {
         self.staging(|trees| Stage { trees, staged }.apply(op))
     }
 
-    /// Whether a batch is complete: its names belong to tokens that are there in the end.
+    /// Checks that a batch is complete: its names belong to tokens that exist in the end.
     pub(crate) fn check(&self, staged: &Staged) -> Result<(), StageError> {
         self.staging(|trees| {
             for id in staged.rows[Table::Names as usize].values().filter_map(|row| row.after.as_ref()) {
@@ -95,7 +95,7 @@ impl Replica {
         })
     }
 
-    /// Damage that shows has the next start make the replica again.
+    /// Runs `work`; if that meets damage, the next start rebuilds the replica.
     fn staging(&self, work: impl FnOnce(&Trees) -> Result<(), StageError>) -> Result<(), StageError> {
         self.guarded(work)
             .unwrap_or_else(|error| Err(ReplicaError::from(sled::Error::ReportableBug(error.0)).into()))
@@ -108,7 +108,7 @@ impl Replica {
 }
 
 impl Staged {
-    /// A row as it would be.
+    /// A row as the batch leaves it.
     pub(super) fn get(&self, trees: &Trees, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {
         match self.rows[table as usize].get(key) {
             Some(row) => Ok(row.after.clone()),
@@ -116,22 +116,22 @@ impl Staged {
         }
     }
 
-    /// The rows of a table that change, as they would be.
+    /// The rows of a table that change, as the batch leaves them.
     pub(crate) fn changes(&self, table: Table) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.rows[table as usize].iter().map(|(key, row)| (key.as_slice(), row.after.as_deref()))
     }
 
-    /// How many imported tokens more there are.
+    /// Change of the number of imported tokens.
     pub(crate) fn imported(&self) -> i64 {
         self.imported
     }
 
-    /// How a row would change, if it does.
+    /// How the batch changes a row, if it does.
     pub(crate) fn change(&self, table: Table, key: &[u8]) -> Option<Option<&[u8]>> {
         self.rows[table as usize].get(key).map(|row| row.after.as_deref())
     }
 
-    /// Counts the rows as they will be.
+    /// Updates the sums and the end of the audit log.
     pub(super) fn add_to(&self, state: &mut ReplicaState) {
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {
             let sum = &mut state.sums[table as usize];
@@ -262,7 +262,7 @@ impl Stage<'_> {
         self.put(Table::Meta, AUDIT_START.to_vec(), start)
     }
 
-    /// As [`Members::apply`](crate::store::cluster::Members::apply) has it.
+    /// Follows the rule of [`Members::apply`](crate::store::cluster::Members::apply).
     fn change_members(&mut self, change: &MemberChange) -> Result<(), StageError> {
         match change {
             MemberChange::Put { node, incarnation, .. } => {
@@ -331,7 +331,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Of a row that [`Stage::get`] has just not found.
+    /// Sets a row that [`Stage::get`] has just not found.
     fn set_new(&mut self, table: Table, key: Key, row: Vec<u8>) {
         let place = self.staged.rows[table as usize].entry(key);
         place.or_insert(Row { before: None, after: None }).after = Some(row.into());

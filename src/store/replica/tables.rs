@@ -1,4 +1,4 @@
-//! The trees, and what is known of each as a whole.
+//! The tables of a replica, and the sum over each.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::store::{
 
 macro_rules! tables {
     ($($(#[$about:meta])* $table:ident $name:literal,)*) => {
-        /// A tree of sled's. The order is that of a backup.
+        /// A tree in sled. A backup has the tables in this order.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub(crate) enum Table {
             $($(#[$about])* $table,)*
@@ -18,7 +18,7 @@ macro_rules! tables {
         impl Table {
             pub(crate) const ALL: [Table; [$($name),*].len()] = [$(Table::$table),*];
 
-            /// On the disk, so it never changes.
+            /// Stored on disk, so it never changes.
             pub(crate) const fn name(self) -> &'static str {
                 match self {
                     $(Table::$table => $name,)*
@@ -29,7 +29,7 @@ macro_rules! tables {
 }
 
 tables! {
-    /// What the replica says of itself: [`STATE`], [`AUDIT_START`].
+    /// The replica's own rows: [`STATE`], [`AUDIT_START`] and the cluster's members.
     Meta "meta",
     /// Digest to record.
     Tokens "tokens",
@@ -53,21 +53,21 @@ tables! {
     Audit "audit",
 }
 
-/// Where the replica is in the log, and the sums. Other trees need another key: what has none of this name
-/// is made again.
+/// The key of the replica's head and sums. If the trees change, so must this key: a replica without it is
+/// rebuilt.
 pub(super) const STATE: &[u8] = b"state 2";
 /// The first audit event that is kept, when some were trimmed.
 pub(super) const AUDIT_START: &[u8] = b"audit start";
 
 impl Table {
-    /// Follows from other tables, so that no backup has it.
+    /// Whether it follows from other tables, so that backups leave it out.
     pub(super) const fn is_derived(self) -> bool {
         matches!(self, Table::Ids | Table::IdempotencyTimes)
     }
 }
 
-/// How many rows a table has, and a sum over their checksums: a row that is lost, changed or brought
-/// back makes another one.
+/// The number of rows of a table, and a sum over their checksums: a row that is lost, changed or brought
+/// back changes it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sum {
     pub rows: u64,
@@ -93,7 +93,7 @@ fn checksum(key: &[u8], row: &[u8]) -> u64 {
     hasher.finalize().into()
 }
 
-/// What the replica says of itself. A replica without it was never finished.
+/// The state of a replica as a whole. A replica without it was never finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplicaState {
     #[serde(with = "wire")]
@@ -103,7 +103,7 @@ pub(crate) struct ReplicaState {
     pub head: Head,
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
-    /// In the order of [`Table::ALL`]; of [`Table::Meta`] there is none.
+    /// In the order of [`Table::ALL`]; unused for [`Table::Meta`].
     pub sums: [Sum; Table::ALL.len()],
 }
 

@@ -1,5 +1,5 @@
-//! Reads every row and holds it against its sum, its key and the rows that it refers to, while changes go
-//! on: all rows are those of one moment, and what looks wrong is looked at again between two changes.
+//! Reads every row, while changes continue, and checks it against its sum, its key and the rows that it
+//! refers to. All rows are as of one moment; what looks wrong is checked again between two changes.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,21 +23,21 @@ use crate::{
     },
 };
 
-/// Is told what is wrong with a table.
+/// Called with what is wrong with a table.
 pub(crate) type Found<'f> = dyn FnMut(Table, String) + 'f;
-/// Is told how many rows of a table have been read, and how many it should have.
+/// Called with the number of rows of a table that were read, and how many it should have.
 pub(crate) type OnRow<'t> = dyn FnMut(Table, u64, u64) -> ControlFlow<()> + 't;
 
-/// What is known beside the rows at the moment whose rows are read.
+/// What is known besides the rows, as of the moment whose rows are read.
 struct ExpectedState {
     state: ReplicaState,
     owners: HashMap<String, Counts>,
 }
 
-/// What the rows so far come to.
+/// The results of the rows that were read so far.
 struct Pass {
     sums: [Sum; Table::ALL.len()],
-    /// Until it breaks, which is told once.
+    /// `None` once the chain is broken, which is reported once.
     audit: Option<Chain>,
     owners: HashMap<String, Counts>,
     /// Folded logins of users that are not deleted, and folded names of groups.
@@ -46,8 +46,8 @@ struct Pass {
 }
 
 impl Replica {
-    /// Reads everything; `on_progress` may end it early. [`Replica::load`] has come before. Returns the state
-    /// that the rows were held against.
+    /// Reads everything; `on_progress` may stop it. [`Replica::load`] must have run before. Returns the
+    /// state that the rows were checked against.
     pub(crate) fn verify(
         &self,
         on_progress: &mut OnRow<'_>,
@@ -95,10 +95,11 @@ impl Replica {
         ControlFlow::Continue(moment.state)
     }
 
-    /// `None` when nothing is wrong; then the row, or what it refers to, has just been changed.
+    /// Checks a row again, between two changes. `Some(None)`: nothing is wrong, since the row, or what it
+    /// refers to, has just been changed. `None`: the row cannot be read.
     fn check_again(&self, built_in: &Accounts, table: Table, key: &[u8]) -> Option<Option<String>> {
         let row = self.read(|trees| {
-            // No change is made while this is held.
+            // No change is made while this lock is held.
             let _changes = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(row) = trees.get(table, key)? else { return Ok(None) };
             Ok(check(
@@ -124,7 +125,7 @@ impl Replica {
 }
 
 impl Pass {
-    /// What can be said of a row without others, and of rows as a whole.
+    /// Checks a row on its own, and adds it to what is checked over all rows.
     fn add(&mut self, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
         self.sums[table as usize].add(key, row);
         match table {
@@ -168,7 +169,7 @@ impl Pass {
         Ok(())
     }
 
-    /// What can be said once everything has been read, but for the tables that could not be.
+    /// Checks the results over all rows, except for tables that could not be read.
     fn end(self, moment: &ExpectedState, unread: &HashSet<Table>, found: &mut Found<'_>) {
         let read = |table: Table| !unread.contains(&table);
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta && read(*table)) {
@@ -197,7 +198,7 @@ impl Pass {
     }
 }
 
-/// Whether a row is what its key says, and leads to rows that lead back.
+/// Whether a row fits its key, and whether the rows that it refers to exist and refer back to it.
 fn check(
     trees: &Trees,
     owners: &HashMap<String, OwnerTokens>,
@@ -312,7 +313,7 @@ fn check(
 
 const MALFORMED_KEY: &str = "a key is malformed";
 
-/// Look-ups that say what is wrong.
+/// Look-ups whose errors say what is wrong.
 struct Rows<'a> {
     trees: &'a Trees,
     built_in: &'a Accounts,

@@ -1,4 +1,4 @@
-//! Every kind of damage to a row is found, and changes that go on meanwhile are none.
+//! Every kind of damage to a row is found, and concurrent changes are not taken for damage.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,7 +42,7 @@ impl TestReplica {
         found
     }
 
-    /// Changes rows behind the back of everybody.
+    /// Changes rows directly, past the engine.
     fn spoil(&self, change: impl FnOnce(&Trees) -> Result<(), ReplicaError>) {
         self.engine.replica().read(change).unwrap();
     }
@@ -227,7 +227,7 @@ fn changes_that_go_on_meanwhile_are_no_damage() {
                     .engine
                     .commit(&[free, Op::DropToken { id: id(number), owner: "u1".to_owned() }])
                     .unwrap();
-                // In front of what is being read, and behind it.
+                // Before what is being read, and after it.
                 replica
                     .engine
                     .commit(&[Op::PutUser(user(
