@@ -1,10 +1,10 @@
-//! Many nodes over one ordered log: who may forward, and when a change is in force everywhere. The
-//! [`Protocol`] and what it is made of do no I/O and read no clock: what was sent and received, and when,
-//! is told by the caller, so that a simulation and a network drive the same code.
+//! Several nodes over one ordered log: which nodes may forward, and when a change is in force on all of
+//! them. [`Protocol`] and its parts do no I/O and read no clock: the caller passes in what was sent and
+//! received, and when, so that the simulation and the network run the same code.
 //!
-//! Each node may forward for a while after a *probe*, a question that the log's engine orders among
-//! the commits. A change at position n answers when every member has acknowledged n, or when every
-//! permission that can rest on a probe from before n has run out.
+//! A node may forward for a limited time after a *probe*, a read that the log's engine orders among the
+//! commits. A change at position n completes when every member has acknowledged n, or when every permission
+//! that rests on a probe from before n has expired.
 
 use std::{fmt, io, time::Duration};
 
@@ -13,10 +13,10 @@ mod completion;
 #[cfg(feature = "etcd")]
 mod driver;
 mod follow;
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "used by the etcd feature only"))]
 mod local;
 mod membership;
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "used by the etcd feature only"))]
 mod node;
 #[cfg(feature = "etcd")]
 mod open;
@@ -48,7 +48,7 @@ pub use settings::{Etcd, Settings, Tls, User};
 pub struct Incarnation(pub [u8; 16]);
 
 impl Incarnation {
-    /// A new one. Fails when the operating system has no randomness.
+    /// Generates an incarnation. Fails if the operating system has no randomness.
     pub fn random() -> io::Result<Self> {
         random_id().map(Self)
     }
@@ -60,18 +60,18 @@ impl fmt::Display for Incarnation {
     }
 }
 
-/// How long permission lasts and how long a change waits for it to end. The gap between the two covers
-/// clocks whose rates differ by 8 %.
+/// How long a permission lasts, and how long a change waits for it to expire. The gap between the two
+/// covers clocks whose rates differ by 8 %.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// From the sending of a probe.
+    /// Counted from the sending of a probe.
     pub permission: Duration,
-    /// From the moment that a commit was known: by then, whoever has not acknowledged has no permission
-    /// left.
+    /// Counted from when a commit became known. After that, a node that has not acknowledged has no
+    /// permission left.
     pub lapse: Duration,
 }
 
-/// What every node of a cluster uses unless `store.cluster.lease` says otherwise.
+/// The default of `store.cluster.lease`.
 pub const LEASE: Duration = Duration::from_secs(10);
 
 impl Timing {

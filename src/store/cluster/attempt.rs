@@ -1,54 +1,55 @@
-//! One commit, whose answer may get lost: it is sent again unchanged until its outcome is known. Planning
-//! again earlier would collide with its own result.
+//! One commit whose answer may get lost. It is sent again unchanged until its outcome is known: a new plan
+//! before that would conflict with the commit's own result.
 
 use std::io;
 
 use crate::store::log::{Head, random_id};
 
-/// Tells apart whose entry stands at a position: two nodes may have put the same operations there.
+/// Identifies the attempt that wrote an entry: two nodes may have tried the same operations at the same
+/// position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptId(pub [u8; 16]);
 
 impl AttemptId {
-    /// A new one. Fails when the operating system has no randomness.
+    /// Generates an id. Fails if the operating system has no randomness.
     pub fn random() -> io::Result<Self> {
         random_id().map(Self)
     }
 }
 
-/// An entry on its way to the position behind `expected`.
+/// An entry to append at the position after `expected`.
 #[derive(Debug)]
 pub struct Attempt {
     id: AttemptId,
     expected: Head,
-    /// It may have been made although nobody has said so.
+    /// Whether the entry may be in the log although no answer has confirmed it.
     unclear: bool,
 }
 
-/// What came back.
+/// The log's answer to an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The entry is in the log.
     Made,
-    /// The head is another one.
+    /// The log has a different head.
     Moved { head: Head },
     /// No answer, or one that does not say whether the entry was made.
     None,
-    /// Who has written the entry behind `expected`.
+    /// The attempt that wrote the entry after `expected`.
     Written(AttemptId),
 }
 
-/// What to do next.
+/// The next step of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Send the same transaction, with the same bytes.
     SendAgain,
-    /// Read the entry behind `expected`, which says whose attempt it was.
+    /// Read the entry after `expected`, which says whose attempt it was.
     ReadWinner,
     Made,
-    /// Another one's entry came first: apply it, and plan again.
+    /// Another attempt's entry came first: apply it, and plan again.
     Lost,
-    /// The head is behind what was expected: the engine has lost acknowledged entries.
+    /// The head is before `expected`: the engine has lost acknowledged entries.
     WentBack {
         head: Head,
     },
@@ -63,7 +64,7 @@ impl Attempt {
         self.id
     }
 
-    /// Where the entry goes.
+    /// The position of the entry.
     pub fn position(&self) -> u64 {
         self.expected.next()
     }
@@ -72,7 +73,7 @@ impl Attempt {
         self.expected
     }
 
-    /// Whether the entry may be in the log without anybody having said so.
+    /// Whether the entry may be in the log although no answer has confirmed it.
     pub fn is_unclear(&self) -> bool {
         self.unclear
     }
@@ -84,7 +85,7 @@ impl Attempt {
                 self.unclear = true;
                 Step::SendAgain
             }
-            // What stands beside the head has changed, as by a trim: nothing follows yet.
+            // Only something beside the head has changed, for example by a trim: no entry follows yet.
             Answer::Moved { head } if head == self.expected => Step::SendAgain,
             Answer::Moved { head } if head.position <= self.expected.position => Step::WentBack { head },
             Answer::Moved { .. } if self.unclear => Step::ReadWinner,

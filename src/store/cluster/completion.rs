@@ -1,4 +1,4 @@
-//! When a change of this node is in force on every node.
+//! Tracks when a change of this node is in force on every node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,30 +7,30 @@ use std::{
 
 use super::{Acknowledgement, BootTime, Incarnation, Members};
 
-/// A node and which run of it.
+/// A node's name and incarnation.
 pub(super) type Run = (String, Incarnation);
 
-/// A change that no node contradicts any more.
+/// A change that is in force on every node that can still forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Completed {
     pub position: u64,
     /// Nodes on which it is in force.
     pub confirmed: Vec<String>,
-    /// Nodes that have said nothing, but cannot forward any more.
+    /// Nodes that have not acknowledged, but cannot forward any more.
     pub lapsed: Vec<String>,
     /// Requests, streams and tunnels that the confirmed nodes have cut.
     pub cut: u64,
 }
 
-/// This node's changes that somebody has yet to acknowledge.
+/// This node's changes that other nodes have yet to acknowledge.
 #[derive(Debug)]
 pub struct Completions {
     lapse: Duration,
     acks: BTreeMap<Run, Acknowledgement>,
-    /// When each of those who were dropped cannot forward any more.
+    /// When each dropped run can no longer forward.
     departing: BTreeMap<Run, BootTime>,
     waiting: Vec<Waiting>,
-    /// Waited for in vain: the position that each has not acknowledged.
+    /// Runs that did not acknowledge in time, each with the position it missed.
     silent: BTreeMap<Run, u64>,
 }
 
@@ -38,14 +38,14 @@ pub struct Completions {
 struct Waiting {
     position: u64,
     since: BootTime,
-    /// Until when each is waited for.
+    /// Until when each run is waited for.
     awaited: BTreeMap<Run, BootTime>,
     confirmed: BTreeSet<Run>,
     lapsed: BTreeSet<Run>,
 }
 
 impl Completions {
-    /// Whoever has departed is waited for as if that had just become known.
+    /// Departed runs are waited for as if their departure had just become known.
     pub fn new(lapse: Duration, members: &Members, now: BootTime) -> Self {
         let departing = members
             .departed()
@@ -55,7 +55,7 @@ impl Completions {
         Self { lapse, acks: BTreeMap::new(), departing, waiting: Vec::new(), silent: BTreeMap::new() }
     }
 
-    /// An entry has been applied, with these members as the result. `now` is not before its commit.
+    /// Takes in the members after an entry was applied. `now` is not before its commit.
     pub fn applied(&mut self, members: &Members, now: BootTime) {
         self.departing.retain(|(node, incarnation), _| {
             members.departed().iter().any(|gone| &gone.node == node && gone.incarnation == *incarnation)
@@ -64,14 +64,14 @@ impl Completions {
             let run = (gone.node.clone(), gone.incarnation);
             self.departing.entry(run).or_insert(now + self.lapse);
         }
-        // Whoever is no member any more is not to be evicted.
+        // A run that is no longer a member needs no eviction.
         self.silent.retain(|(node, incarnation), _| members.is_member(node, *incarnation));
         let departing = &self.departing;
         self.acks.retain(|run, _| members.is_member(&run.0, run.1) || departing.contains_key(run));
     }
 
-    /// Waits for every member, for everybody who may still have permission, and for this node, by the
-    /// members as of `position`, whose commit became known at `known`.
+    /// Waits for every member, for every departed run that may still have permission, and for this node.
+    /// `members` are those as of `position`, whose commit became known at `known`.
     pub fn wait(&mut self, position: u64, members: &Members, me: Run, known: BootTime) {
         let end = known + self.lapse;
         let members = members.iter().map(|(node, member)| ((node.to_owned(), member.incarnation), end));
@@ -87,7 +87,7 @@ impl Completions {
         });
     }
 
-    /// What a node says of itself; an older word than is known changes nothing.
+    /// Takes in a node's acknowledgement; one older than the last is ignored.
     pub fn acknowledged(&mut self, ack: Acknowledgement) {
         let run = (ack.node.clone(), ack.incarnation);
         if let Some(position) = self.silent.get(&run)
@@ -101,7 +101,7 @@ impl Completions {
         }
     }
 
-    /// Those that are complete by now.
+    /// Returns the changes that are complete by now.
     pub fn poll(&mut self, now: BootTime) -> Vec<Completed> {
         let mut complete = Vec::new();
         let (acks, silent) = (&self.acks, &mut self.silent);
@@ -114,7 +114,7 @@ impl Completions {
                 waiting.confirmed.insert(run);
             }
             for (run, end) in waiting.awaited.extract_if(.., |_, end| *end <= now) {
-                // Who departs is gone already.
+                // A departed run is no member any more, so it needs no eviction.
                 if end == waiting.since + self.lapse {
                     silent.entry(run.clone()).or_insert(position);
                 }
@@ -140,17 +140,17 @@ impl Completions {
         complete
     }
 
-    /// When [`poll`](Self::poll) may have more to say without a further acknowledgement.
+    /// When [`poll`](Self::poll) may return more without a further acknowledgement.
     pub fn deadline(&self) -> Option<BootTime> {
         self.waiting.iter().flat_map(|waiting| waiting.awaited.values()).min().copied()
     }
 
-    /// Nodes that were waited for in vain and have still not acknowledged.
+    /// Runs that did not acknowledge in time, and still have not.
     pub fn silent(&self) -> impl Iterator<Item = &Run> {
         self.silent.keys()
     }
 
-    /// Whoever was dropped so long ago that they cannot forward any more.
+    /// Runs that were dropped so long ago that they cannot forward any more.
     pub fn departed_for_good(&self, now: BootTime) -> impl Iterator<Item = &Run> {
         self.departing.iter().filter(move |(_, end)| **end <= now).map(|(run, _)| run)
     }
@@ -159,7 +159,7 @@ impl Completions {
         self.acks.get(&(node.to_owned(), incarnation)).map(|ack| ack.position)
     }
 
-    /// How many changes wait.
+    /// Number of changes that wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -1,5 +1,5 @@
-//! A node's tasks on the network: probes, the tail of the log, acknowledgements, and what the protocol
-//! asks for. Each is a loop of its own, since none may wait for another one.
+//! A node's network tasks: probes, the tail of the log, acknowledgements, and what the protocol requires.
+//! Each is a loop of its own, so that none waits for another.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,38 +23,39 @@ use crate::{
     },
 };
 
-/// Between two probes that are answered.
+/// Pause after a probe that was answered.
 const PROBE: Duration = Duration::from_secs(2);
-/// Before something that failed is tried again.
+/// Pause before a failed operation is retried.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Why etcd does not help is said again: the cause may be another one, or be seen only now.
+/// Interval at which failing probes are logged again: the cause may have changed.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
-/// What was refused is for people to mend; a sign-in costs etcd a lot.
+/// Pause after etcd refused a probe: an operator has to fix the cause, and a sign-in is expensive for etcd.
 const REFUSED_AGAIN: Duration = Duration::from_secs(1);
-/// So often the protocol is asked even if nothing happens: the monotonic clock rests in a suspend.
+/// Interval at which the protocol is polled even without events: the monotonic clock stops in a suspend.
 const LOOK: Duration = Duration::from_millis(500);
-/// While changes wait for others, what those have written is read so often: a watch may lose it.
+/// Interval at which acknowledgements are read while changes wait for them: a watch may lose one.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the tasks work with.
+/// What the tasks share.
 pub(crate) struct Driver {
     pub store: Store,
     pub node: Arc<Node>,
     pub connection: Arc<Connection>,
     pub fence: Arc<Fence>,
     pub log: StoreId,
-    /// The newest position that the log is known to have.
+    /// The newest position known to be in the log.
     pub heard: watch::Sender<u64>,
-    /// The acknowledgement has changed.
+    /// Notified when this node's acknowledgement has changed.
     pub acknowledge: Notify,
     pub snapshots: Mutex<Snapshots>,
 }
 
-/// Why a node cannot go on.
+/// Set to the reason when the node cannot go on.
 pub(crate) type Ended = watch::Sender<Option<String>>;
 
 impl Driver {
-    /// Until the connection ends. A reason in `ended` asks for the end of the process.
+    /// Starts the tasks, which run until the connection ends. A reason in `ended` requests the end of the
+    /// process.
     pub(crate) fn start(self, applied: mpsc::UnboundedReceiver<Applied>, ended: Ended) {
         let (driver, ended) = (Arc::new(self), Arc::new(ended));
         driver.spawn(driver.clone().probes());
@@ -65,7 +66,7 @@ impl Driver {
         driver.spawn(driver.clone().keep());
     }
 
-    /// Until the store is closed.
+    /// Runs a task until the store is closed.
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let store = self.store.clone();
         self.connection.spawn(async move {
@@ -77,7 +78,7 @@ impl Driver {
     }
 
     async fn probes(self: Arc<Self>) {
-        // When the log was told last that they fail, and whether etcd refuses.
+        // When a failure was last logged, and whether etcd refused the probe.
         let mut failed: Option<(Instant, bool)> = None;
         let metrics = self.store.metrics();
         loop {
@@ -91,7 +92,7 @@ impl Driver {
                         self.node.forked(fork);
                     }
                     if self.store.unwritten() > 0 {
-                        // The writer tries again before it looks for what others have written.
+                        // The writer first retries its unwritten removals, then reads other nodes' entries.
                         self.follow_to(None).await;
                     }
                     sleep(PROBE).await;
@@ -113,7 +114,7 @@ impl Driver {
         }
     }
 
-    /// Entries are read by the writer itself; here it is only heard that there are some.
+    /// Watches the log for new entries. The writer reads the entries itself.
     async fn hear(self: Arc<Self>, ended: Arc<Ended>) {
         let mut tail = Tail::new(self.connection.clone(), self.log, self.store.head());
         loop {
@@ -154,9 +155,9 @@ impl Driver {
         }
     }
 
-    /// Beside what is heard: acknowledgements are not to wait for the writer.
+    /// Separate from [`Self::hear`], so that acknowledgements do not wait for the writer.
     async fn follow(self: Arc<Self>, mut heard: watch::Receiver<u64>) {
-        // The sender lives as long as this does.
+        // The sender lives as long as `self`.
         while heard.changed().await.is_ok() {
             let position = *heard.borrow_and_update();
             self.follow_to(Some(position)).await;
@@ -170,7 +171,7 @@ impl Driver {
         }
     }
 
-    /// In the order of positions: an entry is in force when all before it are.
+    /// In the order of positions: an entry is in force once all before it are.
     async fn take_over(self: Arc<Self>, mut applied: mpsc::UnboundedReceiver<Applied>) {
         while let Some(Applied { position, tickets }) = applied.recv().await {
             let mut cut = 0;
@@ -204,7 +205,7 @@ impl Driver {
         }
     }
 
-    /// Whatever the protocol asks for.
+    /// Does what the protocol requires.
     async fn keep(self: Arc<Self>) {
         let mut cut_off = true;
         let mut read = Instant::now();
@@ -216,7 +217,7 @@ impl Driver {
                 Some(_) | None if !cut_off => {
                     cut_off = true;
                     tracing::error!("this node's permission has ended: everything is cut and answered 503");
-                    // Whoever judges again finds that nothing is permitted.
+                    // Everything in flight is judged again, and nothing is permitted any more.
                     drop(self.fence.raise(Affected::Everybody));
                 }
                 Some(_) | None => {}
@@ -235,7 +236,7 @@ impl Driver {
             }
             let ends = todo.permitted_for.filter(|left| !left.is_zero());
             let wait = todo.deadline.into_iter().chain(ends).chain([LOOK]).min().unwrap_or(LOOK);
-            // Not to the very moment, which may come a little early.
+            // A timer may fire slightly early.
             let _ = timeout(wait + Duration::from_millis(1), self.node.changed.notified()).await;
         }
     }

@@ -1,4 +1,4 @@
-//! The order of entries that come by a watch, which may lose, double and reorder them.
+//! Puts entries in order that arrive by a watch, which may lose, duplicate and reorder them.
 
 use crate::store::log::{Entry, Head};
 
@@ -8,18 +8,18 @@ pub struct Follower {
     head: Head,
 }
 
-/// What an entry that came is.
+/// How an entry relates to the position that was followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Followed {
     /// The next one: apply it.
     Next,
-    /// One that was followed already.
+    /// One that was already followed.
     Known,
-    /// Entries are missing in between: read from here on.
+    /// Entries are missing before it: read from this position.
     Gap { from: u64 },
 }
 
-/// The log continues otherwise than it was followed here: its engine was set back, or is another one's.
+/// The log differs from what this node followed: its engine was set back, or is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "the log at position {position} is not the one that this node has followed: its engine was restored from an older state"
@@ -37,7 +37,7 @@ impl Follower {
         self.head
     }
 
-    /// Takes an entry that verifies by itself.
+    /// Follows an entry, whose own checksums the caller has verified.
     pub fn follow(&mut self, entry: &Entry) -> Result<Followed, Fork> {
         let position = entry.position;
         if position > self.head.next() {
@@ -54,8 +54,8 @@ impl Follower {
         Ok(Followed::Next)
     }
 
-    /// Where to read from when the head is this one; `None` when nothing is missing. `floor` is what had
-    /// been followed when the question for the head was sent.
+    /// Where to read from if `head` is the log's; `None` if nothing is missing. `floor` is the head that
+    /// had been followed when `head` was requested.
     pub fn behind(&self, head: Head, floor: Head) -> Result<Option<u64>, Fork> {
         let forked = head.position < floor.position
             || (head.position == floor.position && head.hash != floor.hash)

@@ -1,5 +1,5 @@
-//! What STORE says of itself where it is one node's copy of a cluster's store: `cluster`, beside the
-//! generations. Whoever opens the directory by itself is told so.
+//! The file `cluster` in STORE, beside the generations. It marks STORE as one node's copy of a cluster's
+//! store, which must not be opened as a store of its own.
 
 use std::{
     fs::{self, File},
@@ -14,11 +14,12 @@ use crate::store::{
     log::{Failure, StoreId},
 };
 
-/// The name in STORE.
+/// Name in STORE.
 const FILE: &str = "cluster";
 const UNFINISHED: &str = "cluster.new";
 
-/// Whose copy it is, and which run of the node used it last: that one has ended, since the lock is free.
+/// Which store it is a copy of, and the node's last run that used it. That run has ended, since the lock is
+/// free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Copy {
     pub store: StoreId,
@@ -26,7 +27,7 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    /// `None`: the directory is a store of its own, or nothing yet.
+    /// Returns `None` if the directory is a store of its own, or empty.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>, Failure> {
         let path = directory.join(FILE);
         let failure = |e| Failure::new("read", &path, e);
@@ -44,7 +45,7 @@ impl Copy {
         Ok(Some(Self { store, last: field("run ").map(|id| Incarnation(id.0)) }))
     }
 
-    /// Durable when it returns.
+    /// Durable on return.
     pub(crate) fn write(self, directory: &Path) -> Result<(), Failure> {
         let (unfinished, path) = (directory.join(UNFINISHED), directory.join(FILE));
         let last = self.last.map(|last| format!("run {last}\n")).unwrap_or_default();
@@ -61,7 +62,7 @@ impl Copy {
     }
 }
 
-/// Whether a directory is a node's copy, which nobody opens by itself.
+/// Whether the directory is a node's copy, which must not be opened as a store of its own.
 pub(crate) fn is_copy(directory: &Path) -> bool {
     directory.join(FILE).exists()
 }

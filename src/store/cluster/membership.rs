@@ -1,4 +1,4 @@
-//! Who belongs to the cluster, as the log has it. Every node that has applied the same entries holds the
+//! The members of the cluster, as recorded in the log. Nodes that have applied the same entries have the
 //! same members.
 
 use std::collections::BTreeMap;
@@ -9,33 +9,34 @@ use super::Incarnation;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub incarnation: Incarnation,
-    /// The newest format of entries that it reads.
+    /// The newest entry format that it reads.
     pub format: u8,
-    /// Of its rules: nodes may run different ones for a while.
+    /// Digest of its rules; nodes may run different rules for a while.
     pub rules: [u8; 32],
-    /// Goes up from member to member: the lowest is the eldest.
+    /// Increases from member to member: the lowest is the eldest.
     pub since: u64,
 }
 
-/// A node that was dropped while its permission may have lasted.
+/// A node that was dropped while it may still have had permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Departed {
     pub node: String,
     pub incarnation: Incarnation,
 }
 
-/// What an entry does to the members.
+/// A change of the members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
 pub enum MemberChange {
-    /// Joins, or joins again.
+    /// The node joins, or joins again.
     Put { node: String, incarnation: [u8; 16], format: u8, rules: [u8; 32], since: u64 },
-    /// Nobody waits for this incarnation any more, once its permission must have ended. `over` says that
-    /// it has ended already: by its successor in the same place, by itself, or after the lapse.
+    /// The incarnation leaves. Changes no longer wait for it once its permission must have expired. `over`:
+    /// it has expired already. The node itself, its successor on the same directory, or a node that waited
+    /// for the lapse may set this.
     Drop { node: String, incarnation: [u8; 16], over: bool },
 }
 
-/// Members by name, and who was one until a while ago.
+/// Members by name, and those dropped recently.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     members: BTreeMap<String, Member>,
@@ -43,7 +44,7 @@ pub struct Members {
 }
 
 impl Members {
-    /// Applying a change again changes nothing.
+    /// Applies a change. Idempotent.
     pub fn apply(&mut self, change: &MemberChange) {
         match change {
             MemberChange::Put { node, incarnation, format, rules, since } => {
@@ -51,7 +52,8 @@ impl Members {
                 self.forget(node, incarnation);
                 let member = Member { incarnation, format: *format, rules: *rules, since: *since };
                 let before = self.members.insert(node.clone(), member);
-                // Whoever joins drops the one before; should it not, that one may still forward.
+                // A joining node drops its predecessor first. Without that, the predecessor may still
+                // forward.
                 if let Some(before) = before.filter(|before| before.incarnation != incarnation) {
                     self.departed.push(Departed { node: node.clone(), incarnation: before.incarnation });
                 }
@@ -69,7 +71,7 @@ impl Members {
         }
     }
 
-    /// What a node that joins now puts as [`Member::since`]: it keeps what it has.
+    /// The [`Member::since`] of a node that joins now. A member keeps its own.
     pub fn since_of(&self, node: &str, incarnation: Incarnation) -> u64 {
         let member = self.members.get(node).filter(|member| member.incarnation == incarnation);
         let last = self.members.values().map(|member| member.since).max();
@@ -88,17 +90,17 @@ impl Members {
         self.members.iter().map(|(node, member)| (node.as_str(), member))
     }
 
-    /// Those whose permission may not have ended yet.
+    /// Dropped nodes whose permission may not have expired yet.
     pub fn departed(&self) -> &[Departed] {
         &self.departed
     }
 
-    /// Who does the work that one node does for all.
+    /// The member that does what is done once for the whole cluster.
     pub fn eldest(&self) -> Option<&str> {
         self.members.iter().min_by_key(|(_, member)| member.since).map(|(node, _)| node.as_str())
     }
 
-    /// The newest format of entries that every member reads.
+    /// The newest entry format that every member reads.
     pub fn format(&self) -> Option<u8> {
         self.members.values().map(|member| member.format).min()
     }

@@ -1,4 +1,4 @@
-//! One node at work: what its writer, those who wait for a change, and its tasks on the network share.
+//! A running node: the state that its writer, its network tasks and the callers waiting for changes share.
 
 use std::{
     collections::BTreeMap,
@@ -14,27 +14,27 @@ use super::{
 };
 use crate::{fence::Completion, state::State, store::log::Head};
 
-/// See the module.
+/// This process's node in its cluster.
 pub struct Node {
     name: String,
     shared: Mutex<Shared>,
     /// Where workers read whether they may forward.
     published: Arc<State>,
     applied: mpsc::UnboundedSender<Applied>,
-    /// Whenever the protocol may have something new to say.
+    /// Notified when the protocol may have new results.
     pub(super) changed: Notify,
-    /// Something that is not known here is in the log.
+    /// Notified when the log has entries that are unknown here.
     pub(super) behind: Notify,
 }
 
 struct Shared {
     protocol: Protocol,
     head: Head,
-    /// By position, in the order in which the protocol was asked.
+    /// Waiting callers by position, in the order of the protocol's waits.
     waiting: BTreeMap<u64, Vec<Vec<oneshot::Sender<Completed>>>>,
 }
 
-/// An entry that the writer has applied, with the fences that it raised for it.
+/// An entry that the writer has applied, with the fences raised for it.
 pub(crate) struct Applied {
     pub position: u64,
     pub tickets: Vec<Completion>,
@@ -47,7 +47,7 @@ pub struct NodeStatus {
     pub incarnation: Incarnation,
     /// The highest position that it has acknowledged, as far as this node knows.
     pub acknowledged: Option<u64>,
-    /// Whether its rules are this node's.
+    /// Whether its rules are the same as this node's.
     pub same_rules: bool,
 }
 
@@ -58,17 +58,18 @@ pub struct Status {
     pub membership: MembershipState,
     pub head: Head,
     pub in_force: u64,
-    /// For how long it may still forward; `None`: it may not.
+    /// How long it may still forward; `None`: it may not.
     pub permitted_for: Option<Duration>,
     pub members: Vec<NodeStatus>,
-    /// Who was dropped and may still forward.
+    /// Nodes that were dropped and may still forward.
     pub departed: Vec<String>,
-    /// Changes of this node that somebody has yet to acknowledge.
+    /// Changes of this node that other nodes have yet to acknowledge.
     pub waiting: usize,
 }
 
 impl Node {
-    /// For a replica that has applied everything up to `head`. Until it has joined, nothing is forwarded.
+    /// Creates a node whose replica has applied everything up to `head`. It may not forward until it has
+    /// joined.
     pub(crate) fn new(
         start: Start,
         lease: Duration,
@@ -88,8 +89,8 @@ impl Node {
         &self.name
     }
 
-    /// The writer has applied an entry, its own or another node's, and raised these fences for it. Of its
-    /// own, `waiting` changes want to know when it is in force everywhere.
+    /// Takes in an entry that the writer has applied, its own or another node's, and the fences raised for
+    /// it. For its own entries, `waiting` callers get a receiver for when it is in force everywhere.
     pub(crate) fn applied(
         &self,
         head: Head,
@@ -105,13 +106,13 @@ impl Node {
         let receivers = shared.wait(head.position, waiting);
         self.log_transition(before, &shared);
         self.publish(&shared);
-        // Without anybody to take it, the process is about to end.
+        // If the receiver is gone, the process is about to end.
         let _ = self.applied.send(Applied { position: head.position, tickets });
         receivers
     }
 
-    /// So many changes have nothing to add to what was applied, but want to know when that is in force
-    /// everywhere.
+    /// Registers `waiting` callers whose changes add nothing to the log. They wait until the applied state
+    /// is in force everywhere.
     pub(crate) fn wait(&self, waiting: usize) -> Vec<oneshot::Receiver<Completed>> {
         let mut shared = self.shared();
         let position = shared.head.position;
@@ -120,12 +121,12 @@ impl Node {
         receivers
     }
 
-    /// What the writer puts into the log about the members, behind what it has applied.
+    /// The member changes that the writer must append directly after what it has applied.
     pub(crate) fn proposals(&self) -> Vec<MemberChange> {
         self.shared().protocol.proposals(BootTime::now())
     }
 
-    /// Serves no more; what is returned belongs into the log.
+    /// Stops serving. The returned change must be appended to the log.
     pub(crate) fn leave(&self) -> MemberChange {
         let mut shared = self.shared();
         let change = shared.protocol.leave();
@@ -133,13 +134,13 @@ impl Node {
         change
     }
 
-    /// Other rules are in force here.
+    /// Sets the digest of the rules that are in force here.
     pub(crate) fn set_rules(&self, digest: [u8; 32]) {
         self.shared().protocol.set_rules(digest);
         self.changed.notify_one();
     }
 
-    /// Whether this node does the work that one does for all.
+    /// Whether this node does what is done once for the whole cluster.
     pub fn is_eldest(&self) -> bool {
         self.shared().protocol.members().eldest() == Some(&self.name)
     }
@@ -172,7 +173,7 @@ impl Node {
         Probe { floor: self.shared().head, sent: BootTime::now() }
     }
 
-    /// A probe has shown the head of the log.
+    /// Takes in the head that a probe has shown.
     pub(super) fn probed(&self, probe: Probe, head: Head) -> Result<(), Fork> {
         let mut shared = self.shared();
         if Follower::new(shared.head).behind(head, probe.floor)?.is_some() {
@@ -195,7 +196,7 @@ impl Node {
         self.publish(&shared);
     }
 
-    /// Every worker has taken the entry over, and so much was cut for it.
+    /// Every worker has applied the entry; `cut` is what was cut for it.
     pub(super) fn in_force(&self, position: u64, cut: u64) {
         let mut shared = self.shared();
         shared.protocol.in_force(position, cut);
@@ -216,13 +217,13 @@ impl Node {
         }
     }
 
-    /// Every acknowledgement was read anew, by a request that was sent at `sent`.
+    /// All acknowledgements were read again, by a request that was sent at `sent`.
     pub(super) fn acknowledgements_read(&self, sent: BootTime) {
         self.shared().protocol.acknowledgements_read(sent);
         self.changed.notify_one();
     }
 
-    /// Tells those whose changes are in force everywhere by now, and answers what else is to be done.
+    /// Notifies the callers whose changes are in force everywhere by now; returns what else is to do.
     pub(super) fn settle(&self) -> ToDo {
         let now = BootTime::now();
         let mut shared = self.shared();
@@ -235,7 +236,7 @@ impl Node {
                 );
             }
             for sender in shared.take_waiting(completed.position) {
-                // Who asked may have gone away.
+                // The caller may be gone.
                 let _ = sender.send(completed.clone());
             }
         }
@@ -276,13 +277,13 @@ impl Node {
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
-        // Every critical section leaves it consistent.
+        // Every critical section leaves the state consistent, so a poisoned lock is still usable.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shared {
-    /// Of those who wait for a position, the ones who came first.
+    /// Takes the callers that were registered first for a position.
     fn take_waiting(&mut self, position: u64) -> Vec<oneshot::Sender<Completed>> {
         let Some(waiting) = self.waiting.get_mut(&position) else { return Vec::new() };
         let first = if waiting.is_empty() { Vec::new() } else { waiting.remove(0) };
@@ -303,14 +304,14 @@ impl Shared {
     }
 }
 
-/// What follows from the protocol's state.
+/// The tasks that follow from the protocol's state.
 pub(super) struct ToDo {
     pub read_acknowledgements: bool,
     pub propose: bool,
-    /// Whether changes wait for others.
+    /// Whether changes wait for other nodes.
     pub waiting: bool,
-    /// In so long, more may have to be done.
+    /// Time until more may be to do.
     pub deadline: Option<Duration>,
-    /// Zero: the permission has ended; `None`: there is none.
+    /// Zero: the permission has expired; `None`: there is none.
     pub permitted_for: Option<Duration>,
 }

@@ -1,5 +1,4 @@
-//! A node's copy of the cluster's store: opened, made from nothing, or from a store that was one
-//! gateway's own.
+//! Opens a node's copy of the cluster's store, or creates it from nothing or from a single gateway's store.
 
 use std::{
     fs, io,
@@ -30,7 +29,7 @@ use crate::{
     },
 };
 
-/// Why a node does not join, or a cluster is not made.
+/// Why a node cannot join, or a cluster cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     #[error(transparent)]
@@ -61,16 +60,16 @@ pub enum JoinError {
     NothingLost { own: u64, etcd: u64 },
 }
 
-/// What asks for the end of the process, once it says why.
+/// Set to the reason when the process has to end.
 pub type Ended = watch::Receiver<Option<String>>;
 
-/// Between two tries to reach etcd at the start.
+/// Pause between attempts to reach etcd at the start.
 const AGAIN: Duration = Duration::from_secs(1);
 
 impl Store {
-    /// Opens this node's copy, brought to the head of the log, and begins to take part. While etcd does not
-    /// answer, a copy is opened as it is: the node listens, and is permitted nothing until etcd answers. An
-    /// empty directory waits for etcd.
+    /// Opens this node's copy, brings it to the head of the log and joins the cluster. While etcd does not
+    /// answer, an existing copy is opened as it is: the node listens, but may not forward until etcd
+    /// answers. An empty directory waits for etcd.
     pub fn join(
         settings: &store::Settings,
         cluster: &Settings,
@@ -91,7 +90,7 @@ impl Store {
             return Err(JoinError::OwnStore { path: path() });
         }
         let incarnation = Incarnation::random().map_err(JoinError::System)?;
-        // Before anything is joined: the next run has to know whose place it takes.
+        // Before joining: the next run has to know its predecessor.
         Copy { store, last: Some(incarnation) }.write(&settings.path)?;
         let generation = generation(&directory, store)?;
         let mut engine = generation.over(Box::new(log))?;
@@ -136,8 +135,8 @@ impl Store {
     }
 }
 
-/// Writes the store at `settings.path`, which nobody serves, to etcd; the directory is a copy from then
-/// on. A store is made where there is none. Returns its id and the position.
+/// Writes the store at `settings.path`, which must not be in use, to etcd. The directory becomes a node's
+/// copy. Creates the store if there is none. Returns its id and position.
 pub fn init(
     settings: &store::Settings,
     cluster: &Settings,
@@ -148,7 +147,7 @@ pub fn init(
         let log = EtcdLog::open(connection)?;
         return Ok((log.store(), log.known_head().position));
     }
-    // Opening it by its verbs makes its first events.
+    // Opening the store by its verbs writes its first events.
     let fence = Fence::new(crate::fence::ACKNOWLEDGE_TIMEOUT);
     let (store, _) = Store::open(settings, configuration, fence)?;
     drop(store);
@@ -164,7 +163,7 @@ pub fn init(
     Ok((id, head.position))
 }
 
-/// Puts the state of this node's copy, which nobody serves, in force in etcd, which has lost some of it.
+/// Replaces the state in etcd, which has lost entries, by this node's copy, which must not be in use.
 /// Returns the position.
 pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, JoinError> {
     let directory = StoreDirectory::open(&settings.path)?;
@@ -189,7 +188,7 @@ pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, Join
     Ok(own.position)
 }
 
-/// Takes this node, which does not run, out of the cluster at once: nobody waits for it any more.
+/// Removes this stopped node from the cluster at once: no change waits for it any more.
 pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinError> {
     let directory = StoreDirectory::open(&settings.path)?;
     let path = || settings.path.display().to_string();
@@ -215,8 +214,8 @@ fn connect(cluster: &Settings) -> Result<Arc<Connection>, JoinError> {
     Connection::start(etcd::Settings::new(cluster.etcd.clone())).map_err(JoinError::System)
 }
 
-/// As often as it takes: a machine starts in any order. That there is no log is not waited out. `copy`: what
-/// this node can begin with meanwhile.
+/// Retries until etcd answers, since machines start in any order; a missing log is an error at once. `copy`
+/// returns what this node can start with meanwhile.
 fn reach(
     connection: &Arc<Connection>,
     copy: impl FnOnce() -> Option<(StoreId, Head)>,
@@ -238,7 +237,7 @@ fn reach(
     }
 }
 
-/// Where a copy stands. `None`: it cannot be opened, and is filled again from etcd.
+/// The position of a copy; `None` if it cannot be opened and must be filled again from etcd.
 fn position_of(directory: &StoreDirectory, store: StoreId) -> Option<(StoreId, Head)> {
     let replica = generation(directory, store).ok()?.as_it_is().ok()?;
     let head = replica.head();
@@ -246,7 +245,7 @@ fn position_of(directory: &StoreDirectory, store: StoreId) -> Option<(StoreId, H
     Some((store, head))
 }
 
-/// The present generation, or the first one.
+/// The current generation, or a new first one.
 fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, JoinError> {
     let generations = directory.generations();
     let broken = |error| JoinError::Engine(engine::OpenError::from(error));
@@ -261,7 +260,7 @@ fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, 
     Ok(Generation { path, store })
 }
 
-/// A store that was just closed; its writer thread may need a moment.
+/// Opens a store that was just closed; its writer thread may need a moment to release the lock.
 fn open_closed(settings: &store::Settings) -> Result<Engine, JoinError> {
     for _ in 0..100 {
         match Engine::open(settings) {
@@ -283,7 +282,7 @@ pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<u64, 
     Ok(position)
 }
 
-/// The journal of a store that was one gateway's own: etcd has what was in it.
+/// Removes the journal of a former single gateway's store: etcd has its contents.
 fn remove_journal(generation: &Path) -> Result<(), JoinError> {
     let failure = |e| Failure::new("remove the journal of", generation, e);
     for entry in fs::read_dir(generation).map_err(failure)? {

@@ -5,16 +5,17 @@ use std::{collections::VecDeque, time::Duration};
 use super::{BootTime, Incarnation, Members};
 use crate::store::log::Head;
 
-/// A probe on its way. The engine orders it among the commits, so that a commit which its answer does
-/// not show came after it, and hence after it was sent.
+/// A probe in flight. The engine orders it among the commits: a commit that the answer does not show came
+/// after the probe, hence after it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
     pub sent: BootTime,
-    /// What had been applied here by then: an answer behind it means that the engine has lost entries.
+    /// The head applied here when the probe was sent. An answer before it means that the engine has lost
+    /// entries.
     pub floor: Head,
 }
 
-/// A node's permission to forward: it lasts from probe to probe.
+/// A node's permission to forward, which each probe extends.
 #[derive(Debug)]
 pub struct Permission {
     node: String,
@@ -22,17 +23,17 @@ pub struct Permission {
     lasts: Duration,
     in_force: u64,
     member: bool,
-    /// Whether this incarnation is a member from a position on that is not in force yet.
+    /// Changes of this incarnation's membership at positions that are not in force yet.
     changes: VecDeque<(u64, bool)>,
-    /// Answers whose head is not in force yet: when the probe was sent, and the position.
+    /// Answers whose head is not in force yet: when the probe was sent, and the head's position.
     answered: Vec<(BootTime, u64)>,
-    /// When the newest probe was sent whose head is in force.
+    /// When the newest probe whose head is in force was sent.
     shown: Option<BootTime>,
     until: Option<BootTime>,
 }
 
 impl Permission {
-    /// For a node whose replica is at `position`, where it has these members.
+    /// For a node whose replica is at `position` with these members.
     pub fn new(
         node: &str,
         incarnation: Incarnation,
@@ -58,12 +59,12 @@ impl Permission {
         self.until
     }
 
-    /// The position up to which every worker decides by the log.
+    /// The position up to which every worker has applied the log.
     pub fn in_force_at(&self) -> u64 {
         self.in_force
     }
 
-    /// The entry at `position` has been applied, with these members as the result.
+    /// Takes in the members after the entry at `position` was applied.
     pub fn applied(&mut self, position: u64, members: &Members) {
         let member = members.is_member(&self.node, self.incarnation);
         let last = self.changes.back().map_or(self.member, |(_, member)| *member);
@@ -72,7 +73,7 @@ impl Permission {
         }
     }
 
-    /// Every worker has taken over everything up to `position`.
+    /// Every worker has applied everything up to `position`.
     pub fn in_force(&mut self, position: u64) {
         self.in_force = self.in_force.max(position);
         while let Some((at, member)) = self.changes.front().copied()
@@ -90,8 +91,9 @@ impl Permission {
         self.extend();
     }
 
-    /// A probe has shown what is in force by now, and this incarnation is a member there: whoever commits
-    /// behind that waits for it, or for the end of what the probe permits.
+    /// Extends the permission by the newest probe whose head is in force, if this incarnation is a member
+    /// there. A later commit waits for this node's acknowledgement, or for the end of what the probe
+    /// permits.
     fn extend(&mut self) {
         let in_force = self.in_force;
         let shown = self.answered.extract_if(.., |(_, position)| *position <= in_force);

@@ -1,4 +1,5 @@
-//! One node's part in the cluster: what it may do, what it waits for, and what it puts into the log.
+//! One node's state in the cluster: whether it may forward, what it waits for, and what it appends to the
+//! log.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,21 +8,21 @@ use super::{
 };
 use crate::store::log::Head;
 
-/// So many positions with cuts an acknowledgement keeps.
+/// Number of positions with cuts that an acknowledgement keeps.
 pub const CUTS: usize = 64;
 
-/// What a node says of itself under `ack/<node>`.
+/// A node's acknowledgement, stored under `ack/<node>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledgement {
     pub node: String,
     pub incarnation: Incarnation,
     /// The highest position in force there.
     pub position: u64,
-    /// The last [`CUTS`] positions for which something was cut, and how much.
+    /// The last [`CUTS`] positions for which something was cut, each with its count.
     pub cuts: Vec<(u64, u64)>,
 }
 
-/// As it is stored.
+/// The stored form of an acknowledgement.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     incarnation: [u8; 16],
@@ -30,19 +31,19 @@ struct Stored {
 }
 
 impl Acknowledgement {
-    /// How much was cut there for the change at `position`; `None` when it is not known any more.
+    /// How much the node cut for the change at `position`; `None` if that is no longer known.
     pub fn cut_at(&self, position: u64) -> Option<u64> {
         self.cuts.iter().find(|(at, _)| *at == position).map(|(_, cut)| *cut)
     }
 
-    /// Without the node's name, which is the key.
+    /// Encodes it without the node's name, which is in the key.
     pub fn encode(&self) -> Vec<u8> {
         let Self { incarnation, position, cuts, .. } = self;
         let stored = Stored { incarnation: incarnation.0, position: *position, cuts: cuts.clone() };
         postcard::to_allocvec(&stored).expect("memory takes every serialisable value")
     }
 
-    /// `None` for bytes that no permgate of this version writes.
+    /// Returns `None` for bytes that this version does not write.
     pub fn decode(node: &str, bytes: &[u8]) -> Option<Self> {
         let Stored { incarnation, position, cuts } = postcard::from_bytes(bytes).ok()?;
         (cuts.len() <= CUTS).then(|| Self {
@@ -54,54 +55,54 @@ impl Acknowledgement {
     }
 }
 
-/// How this node stands to the cluster.
+/// This node's standing in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MembershipState {
     /// It has not joined, or was dropped and joins again.
     Outside,
     Member,
-    /// Another process has joined under its name: this one serves no more.
+    /// Another process has joined under its name; this one serves no more.
     Displaced,
-    /// The engine has lost entries that were acknowledged: nothing is served until somebody decides.
+    /// The engine has lost acknowledged entries. The node serves nothing until an operator decides.
     Forked(Fork),
-    /// It leaves, and serves no more.
+    /// It has left, and serves no more.
     Left,
 }
 
-/// See the module. One a process.
+/// One node's part of the protocol; one per process.
 #[derive(Debug)]
 pub struct Protocol {
     node: String,
     incarnation: Incarnation,
-    /// The run before, which certainly has ended.
+    /// The previous run, which has certainly ended.
     predecessor: Option<Incarnation>,
     format: u8,
     rules: [u8; 32],
     membership: MembershipState,
-    /// Whether it has been a member: from then on nobody else may have its name.
+    /// Whether it has been a member. From then on, another run with its name displaces it.
     joined: bool,
     applied: u64,
     members: Members,
     permission: Permission,
     completions: Completions,
     cuts: Vec<(u64, u64)>,
-    /// When every acknowledgement was read anew.
+    /// When all acknowledgements were last read again.
     read: Option<BootTime>,
     lapsed: Option<BootTime>,
 }
 
-/// What a node is and what its replica holds when it starts.
+/// A node's identity, and what its replica holds at the start.
 pub struct Start {
     pub node: String,
     pub incarnation: Incarnation,
-    /// The run that had this replica before and certainly has ended, since its lock is free.
+    /// The previous run with this replica. It has certainly ended, since the lock was free.
     pub predecessor: Option<Incarnation>,
-    /// The newest format of entries that this node reads.
+    /// The newest entry format that this node reads.
     pub format: u8,
-    /// The digest of its rules.
+    /// Digest of its rules.
     pub rules: [u8; 32],
     pub members: Members,
-    /// What the replica has applied.
+    /// The position that the replica has applied.
     pub position: u64,
 }
 
@@ -126,7 +127,7 @@ impl Protocol {
         }
     }
 
-    /// The first moment at which nothing may be forwarded any more; `None`: nothing may be.
+    /// The first moment at which nothing may be forwarded any more; `None`: nothing may be forwarded.
     pub fn permitted_until(&self) -> Option<BootTime> {
         match self.membership {
             MembershipState::Outside | MembershipState::Member => self.permission.until(),
@@ -142,13 +143,13 @@ impl Protocol {
         &self.members
     }
 
-    /// The head that a probe has shown. Whether entries are missing here, and whether it fits what was
-    /// followed, is [`Follower::behind`](super::Follower::behind)'s to say, first.
+    /// Takes in the head that a probe has shown. [`Follower::behind`](super::Follower::behind) must first
+    /// check that it fits what was followed, and whether entries are missing here.
     pub fn probed(&mut self, probe: Probe, head: Head) {
         self.permission.answered(probe, head.position);
     }
 
-    /// The engine's history is not the one that was followed.
+    /// The engine's history is not the one that this node followed.
     pub fn forked(&mut self, fork: Fork) {
         self.membership = MembershipState::Forked(fork);
     }
@@ -170,12 +171,12 @@ impl Protocol {
                 (self.membership, self.joined) = (MembershipState::Member, true);
             }
             (_, Some(_)) if self.joined => self.membership = MembershipState::Displaced,
-            // Whoever has the name was there before this process.
+            // The run that has the name joined before this process.
             (_, Some(_) | None) => self.membership = MembershipState::Outside,
         }
     }
 
-    /// Every worker has taken over everything up to `position`, and has cut so much for that entry.
+    /// Every worker has applied everything up to `position`; `cut` is what was cut for that entry.
     pub fn in_force(&mut self, position: u64, cut: u64) {
         self.permission.in_force(position);
         if cut > 0 {
@@ -197,20 +198,20 @@ impl Protocol {
         }
     }
 
-    /// A change of this node, which it has just applied, at the position applied last.
+    /// Waits for a change of this node, at the position applied last. Its commit became known at `known`.
     pub fn fence(&mut self, known: BootTime) {
         let me = (self.node.clone(), self.incarnation);
         self.completions.wait(self.applied, &self.members, me, known);
     }
 
-    /// What another node says of itself.
+    /// Takes in another node's acknowledgement.
     pub fn acknowledged(&mut self, ack: Acknowledgement) {
         if ack.node != self.node || ack.incarnation != self.incarnation {
             self.completions.acknowledged(ack);
         }
     }
 
-    /// Every acknowledgement was read anew, by a request that was sent at `sent`, and handed over.
+    /// All acknowledgements were read again, by a request sent at `sent`, and passed in.
     pub fn acknowledgements_read(&mut self, sent: BootTime) {
         self.read = self.read.max(Some(sent));
     }
@@ -220,17 +221,17 @@ impl Protocol {
         self.completions.acknowledged_by(node, incarnation)
     }
 
-    /// Changes of this node that somebody has yet to acknowledge.
+    /// Number of changes of this node that other nodes have yet to acknowledge.
     pub fn waiting(&self) -> usize {
         self.completions.waiting()
     }
 
-    /// Other rules are in force here: the members are told so.
+    /// Sets the rules that are in force here. The next proposal announces them to the members.
     pub fn set_rules(&mut self, digest: [u8; 32]) {
         self.rules = digest;
     }
 
-    /// Changes of this node that are in force everywhere by now.
+    /// Returns the changes of this node that are in force everywhere by now.
     pub fn completed(&mut self, now: BootTime) -> Vec<Completed> {
         let completed = self.completions.poll(now);
         if completed.iter().any(|done| !done.lapsed.is_empty()) {
@@ -239,20 +240,20 @@ impl Protocol {
         completed
     }
 
-    /// When [`completed`](Self::completed) may have more to say without a further acknowledgement.
+    /// When [`completed`](Self::completed) may return more without a further acknowledgement.
     pub fn deadline(&self) -> Option<BootTime> {
         self.completions.deadline()
     }
 
-    /// Whether somebody was waited for in vain, so that the acknowledgements are to be read anew: a
-    /// node that was cut off itself must not evict all others.
+    /// Whether a node did not acknowledge in time, so that all acknowledgements must be read again.
+    /// Otherwise a node that was itself cut off would evict all others.
     pub fn wants_acknowledgements(&self) -> bool {
         self.lapsed > self.read && self.completions.silent().next().is_some()
     }
 
-    /// What this node has to put into the log about the members.
+    /// The member changes that this node must append to the log.
     ///
-    /// Only for an entry behind the position applied last: against another state it may be wrong.
+    /// Valid only in the entry directly after the position applied last.
     pub fn proposals(&self, now: BootTime) -> Vec<MemberChange> {
         let drop = |(node, incarnation): &(String, Incarnation), over| MemberChange::Drop {
             node: node.clone(),
@@ -268,7 +269,7 @@ impl Protocol {
             }
             changes.push(self.joining());
         }
-        // The run before may have been evicted meanwhile.
+        // The previous run may have been evicted meanwhile.
         if let Some(before) = self.predecessor
             && self.members.departed().iter().any(|gone| gone.node == self.node && gone.incarnation == before)
         {
@@ -290,7 +291,7 @@ impl Protocol {
         changes
     }
 
-    /// Serves no more, and says so: the answer goes into the log.
+    /// Stops serving. The returned change must be appended to the log.
     pub fn leave(&mut self) -> MemberChange {
         self.membership = MembershipState::Left;
         MemberChange::Drop { node: self.node.clone(), incarnation: self.incarnation.0, over: true }

@@ -1,4 +1,4 @@
-//! What `[store.cluster]` says. Built by `config`.
+//! The settings of `[store.cluster]`. Built by `config`.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -6,18 +6,17 @@ use std::{path::PathBuf, time::Duration};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub node: String,
-    /// How long a node that is cut off may go on serving, and a change may have to wait for it.
+    /// How long a node that is cut off may go on serving, and about how long a change may wait for it.
     pub lease: Duration,
     pub etcd: Etcd,
 }
 
-/// Where etcd is and how it is asked. Files are read at each connection, so that a renewed certificate is
-/// taken up.
+/// How etcd is reached. The files are read at each connection, so that a renewed certificate is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Etcd {
     /// `http://` or `https://`, host, port.
     pub endpoints: Vec<String>,
-    /// Of every key.
+    /// Prefix of every key.
     pub prefix: String,
     pub tls: Option<Tls>,
     pub user: Option<User>,
@@ -26,13 +25,13 @@ pub struct Etcd {
 /// Files in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
-    /// Who vouches for etcd.
+    /// CA certificates that verify etcd's certificate.
     pub ca: PathBuf,
-    /// Certificate and key by which etcd knows this node.
+    /// Client certificate and key of this node.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Who this node is to etcd, where that is not said by a certificate.
+/// This node's user in etcd, unless a certificate identifies it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {
     pub name: String,

@@ -1,6 +1,6 @@
-//! The protocol under seeded misfortune: messages that are lost, late, doubled and out of order, nodes
-//! that are cut off, paused, and killed. More schedules: `PERMGATE_TEST_SCHEDULES=10000 cargo test --lib
-//! store::cluster::simulation::schedules`.
+//! Simulates the protocol under seeded failures: messages that are lost, late, duplicated and out of order,
+//! nodes that are cut off, paused and killed. More schedules: `PERMGATE_TEST_SCHEDULES=10000 cargo test
+//! --lib store::cluster::simulation::schedules`.
 
 mod engine;
 mod model;
@@ -15,21 +15,21 @@ use world::{CALM, Chaos, SECOND, Weather, World};
 
 const SCHEDULES: u64 = 200;
 
-/// What a node does wrong, to see that the simulation notices.
+/// A mistake of the nodes, to see that the simulation notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     None,
-    /// Permission lasts as long as others wait for it, so that clocks must not differ.
+    /// The permission lasts as long as others wait for it, so that clocks must not differ.
     FullLease,
     CountsFromTheAnswer,
-    /// An unclear commit is taken for one that was not made.
+    /// Treats an unclear commit as one that was not made.
     PlansTooEarly,
     SkipsGaps,
-    /// Whoever is evicted is not waited for from then on, although its permission lasts.
+    /// Does not wait for an evicted node, although its permission lasts.
     EvictsAtOnce,
 }
 
-/// One minute of misfortune and another one to recover.
+/// One minute of failures, and another one to recover.
 fn schedule(seed: u64, fault: Fault) -> (Result<(), String>, u64) {
     let mut random = Random::new(seed ^ 0xabcd);
     let nodes = usize::try_from(random.between(2, 6)).unwrap();
@@ -87,7 +87,7 @@ fn schedules() {
 
 #[test]
 fn every_fault_is_caught() {
-    // With a schedule that is known to show it, so that none is searched for.
+    // Each with a schedule that is known to show it, so that none is searched for.
     for (fault, symptom, known) in [
         (Fault::FullLease, "permits by position", 14),
         (Fault::CountsFromTheAnswer, "permits by position", 766),

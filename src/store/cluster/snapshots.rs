@@ -1,4 +1,4 @@
-//! When the eldest node writes a snapshot of the store to etcd, and drops what lies before it in the log.
+//! Has the eldest node write snapshots of the store to etcd, and trim the log before them.
 
 use std::{
     collections::VecDeque,
@@ -19,22 +19,23 @@ use crate::store::{
     },
 };
 
-/// A snapshot is due when the log has grown by this much since the one before, and by as much as that has.
+/// A snapshot is due when the log has grown by this many bytes since the last one, and by at least its
+/// size.
 const DUE: u64 = 64 << 20;
-/// Or by so many entries: this node may not have been there when they came.
+/// Or by this many entries: this node may not have been running to count their bytes.
 const ENTRIES: u64 = 200_000;
-/// The newest entries stay for so long, for nodes that are away for a moment.
+/// How long the newest entries are kept, for nodes that are away for a moment.
 const KEPT: Duration = Duration::from_secs(600);
-/// A snapshot that was replaced stays for as long as somebody may be reading it.
+/// How long a replaced snapshot is kept for nodes that may be reading it.
 const READ: Duration = Duration::from_secs(60);
 
 pub(super) struct Snapshots {
     store: Store,
     node: Arc<Node>,
     connection: Arc<Connection>,
-    /// Bytes of entries since the last snapshot, as far as this node was there.
+    /// Bytes of entries since the last snapshot, as far as this node has seen them.
     grown: Arc<AtomicU64>,
-    /// Where the log was at some times of the last [`KEPT`].
+    /// Positions of the log at some times within the last [`KEPT`].
     positions: VecDeque<(Instant, u64)>,
     running: Option<thread::JoinHandle<()>>,
 }
@@ -44,12 +45,12 @@ impl Snapshots {
         Self { store, node, connection, grown: Arc::default(), positions: VecDeque::new(), running: None }
     }
 
-    /// So many bytes have come.
+    /// Adds the bytes of a new entry.
     pub(super) fn grew(&mut self, bytes: usize) {
         self.grown.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Begins a snapshot when one is due and this node is the one to write it.
+    /// Begins a snapshot if one is due and this node is the eldest.
     pub(super) fn look(&mut self) {
         let (now, position) = (Instant::now(), self.store.head().position);
         if self.positions.back().is_none_or(|(at, _)| now - *at >= KEPT / 20) {
@@ -57,7 +58,7 @@ impl Snapshots {
             while self.positions.get(1).is_some_and(|(at, _)| now - *at >= KEPT) {
                 self.positions.pop_front();
             }
-            // Far more often than one is due.
+            // Far more often than a snapshot is due.
             self.begin_when_due(now, position);
         }
     }
@@ -81,7 +82,7 @@ impl Snapshots {
 struct SnapshotTask {
     store: Store,
     connection: Arc<Connection>,
-    /// What lies before this position is older than [`KEPT`].
+    /// Entries before this position are older than [`KEPT`].
     kept: u64,
     position: u64,
     grown: Arc<AtomicU64>,

@@ -1,4 +1,4 @@
-//! The engine of the simulation: the memory log, the acknowledgements, and one order of all requests.
+//! The simulated engine: the memory log, the acknowledgements, and one order of all requests.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ const STORE: StoreId = StoreId([5; 16]);
 /// Entries in one answer.
 const PAGE: usize = 8;
 
-/// What a node asks for.
+/// A node's request.
 #[derive(Clone, Debug)]
 pub(super) enum Request {
     Commit { attempt: AttemptId, expected: Head, operations: Vec<u8> },
@@ -31,14 +31,14 @@ pub(super) enum Response {
     Acks(Vec<Acknowledgement>),
 }
 
-/// What a watch tells everybody of.
+/// An event that all watches report.
 #[derive(Clone, Debug)]
 pub(super) enum WatchEvent {
     Entry(Written),
     Ack(Acknowledgement),
 }
 
-/// An entry and whose attempt it was.
+/// An entry and the attempt that wrote it.
 #[derive(Clone, Debug)]
 pub(super) struct Written {
     pub entry: Entry,
@@ -68,7 +68,7 @@ impl Engine {
         self.log.read(position, 0).unwrap().remove(0)
     }
 
-    /// The answer, and what watches see of it.
+    /// Returns the answer, and the event that watches report.
     pub fn serve(&mut self, request: Request) -> (Response, Option<WatchEvent>) {
         match request {
             Request::Commit { attempt, expected, operations } => {

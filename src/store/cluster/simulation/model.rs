@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{MemberChange, Members};
 use crate::store::log::{Entry, Head};
 
-/// A number that a client's change has once and for all.
+/// The number of a client's change, which never changes.
 pub(super) type ChangeId = u32;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +17,7 @@ pub(super) enum Op {
     Member(MemberChange),
 }
 
-/// What a client asks for.
+/// A client's request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
     pub id: ChangeId,
@@ -29,7 +29,7 @@ pub(super) struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Model {
     pub head: Head,
-    /// Which change made the token that has the name.
+    /// The change that created the token with each name.
     names: BTreeMap<u8, ChangeId>,
     pub members: Members,
 }
@@ -39,7 +39,7 @@ impl Model {
         Self { head: Head::EMPTY, names: BTreeMap::new(), members: Members::default() }
     }
 
-    /// The change as an operation; `None` refuses it.
+    /// Plans the change as an operation; `None` refuses it.
     pub fn plan(&self, change: Change) -> Option<Op> {
         let Change { id, name, creates } = change;
         match (creates, self.names.contains_key(&name)) {
@@ -64,7 +64,7 @@ impl Model {
         members
     }
 
-    /// Returns what the entry changes about the members.
+    /// Applies an entry; returns its changes of the members.
     pub fn apply(&mut self, entry: &Entry) -> Vec<MemberChange> {
         self.head = entry.head();
         self.apply_ops(&decode(&entry.operations))
@@ -79,7 +79,7 @@ pub(super) fn decode(bytes: &[u8]) -> Vec<Op> {
     postcard::from_bytes(bytes).unwrap()
 }
 
-/// The changes of clients in an entry.
+/// The clients' changes in an entry.
 pub(super) fn changes(ops: &[Op]) -> impl Iterator<Item = ChangeId> {
     ops.iter().filter_map(|op| match op {
         Op::Create { change, .. } | Op::Revoke { change, .. } => Some(*change),

@@ -1,4 +1,4 @@
-//! A simulated node: it does with the protocol what a real one does, over messages that may get lost.
+//! A simulated node. It uses the protocol as a real one does, over messages that may get lost.
 
 use std::{collections::BTreeMap, mem, time::Duration};
 
@@ -15,11 +15,11 @@ use super::{
 
 pub(super) type RequestId = u64;
 
-/// What a node wants of the world.
+/// An action that the node requests.
 #[derive(Debug)]
 pub(super) enum Output {
     Send(RequestId, Request),
-    /// An entry has been applied: the workers take it over in a moment.
+    /// An entry has been applied: the workers take it over a moment later.
     Applied(u64),
     Answered(ChangeId, Completed),
     Refused(ChangeId),
@@ -38,13 +38,13 @@ pub(super) struct Node {
     next_request: RequestId,
     commit: Option<Commit>,
     todo: Vec<Change>,
-    /// Changes that are in the log and wait for everybody, by position.
+    /// Changes in the log that wait until they are in force everywhere, by position.
     fenced: BTreeMap<u64, Vec<ChangeId>>,
-    /// What this run last had acknowledged in the engine.
+    /// The position that this run last put as its acknowledgement.
     ack_put: Option<u64>,
 }
 
-/// What is on its way.
+/// A request that is on its way.
 enum PendingRequest {
     Commit,
     Winner,
@@ -101,13 +101,13 @@ impl Node {
         }
     }
 
-    /// Every two seconds.
+    /// Called every two seconds.
     pub fn tick(&mut self, now: BootTime) {
         if !self.asks(|asked| matches!(asked, PendingRequest::Probe(_))) {
             let probe = Probe { floor: self.follower.head(), sent: now };
             self.send(Request::Probe, PendingRequest::Probe(probe));
         }
-        // A watch may have lost what somebody acknowledged.
+        // A watch may have lost an acknowledgement.
         if !self.fenced.is_empty() {
             self.read_acks(now);
         }
@@ -178,7 +178,7 @@ impl Node {
         self.go_on(now);
     }
 
-    /// Whatever follows from what has just happened.
+    /// Does what follows from the last event.
     pub fn go_on(&mut self, now: BootTime) {
         let ack = self.protocol.acknowledgement();
         if self.ack_put != Some(ack.position)
@@ -244,7 +244,7 @@ impl Node {
         self.send(request, PendingRequest::Commit);
     }
 
-    /// `written` is the entry behind the expected head, where it is known.
+    /// `written`: the entry after the expected head, if it is known.
     fn commit_answered(&mut self, answer: Answer, written: Option<Written>, now: BootTime) {
         let Some(commit) = &mut self.commit else { return };
         let position = commit.attempt.position();
@@ -272,7 +272,7 @@ impl Node {
         }
     }
 
-    /// Its changes are planned again.
+    /// Gives the commit up; its changes are planned again.
     fn give_up_commit(&mut self) {
         self.requests.retain(|_, asked| !matches!(asked, PendingRequest::Commit | PendingRequest::Winner));
         if let Some(Commit { mut changes, .. }) = self.commit.take() {
@@ -294,12 +294,12 @@ impl Node {
         self.protocol.probed(probe, head);
     }
 
-    /// An entry that came by the watch or a range, in whatever order.
+    /// Takes in an entry from the watch or a range, in any order.
     fn take(&mut self, written: Written, now: BootTime) {
         if let Some(commit) = &self.commit
             && written.entry.position >= commit.attempt.position()
         {
-            // It says how the commit at hand went; what follows is read when that is settled.
+            // This entry decides the current commit; later ones are read once that is settled.
             if written.entry.position == commit.attempt.position() {
                 self.requests
                     .retain(|_, asked| !matches!(asked, PendingRequest::Commit | PendingRequest::Winner));
@@ -358,8 +358,8 @@ impl Node {
         self.protocol.permitted_until().is_some_and(|until| now < until)
     }
 
-    /// Between two probes.
+    /// Time between two probes.
     pub const TICK: Duration = Duration::from_secs(2);
-    /// What a request may take.
+    /// Timeout of a request.
     pub const DEADLINE: Duration = Duration::from_secs(1);
 }

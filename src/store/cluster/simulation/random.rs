@@ -1,4 +1,4 @@
-//! Numbers that follow from a seed alone.
+//! Pseudo-random numbers that a seed repeats.
 
 pub(super) struct Random(u64);
 
@@ -16,12 +16,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From `low` up to, but without, `high`.
+    /// From `low` up to but not including `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.next() % (high - low)
     }
 
-    /// True so many times in a thousand.
+    /// True `times` in a thousand.
     pub fn per_mille(&mut self, times: u64) -> bool {
         self.next() % 1000 < times
     }

@@ -15,7 +15,7 @@ fn three() -> World {
     world
 }
 
-/// How long a change that node 0 is asked for at `at` takes, and how many nodes lapsed.
+/// How long a change takes that node 0 gets at `at`, and how many nodes lapse.
 fn change(world: &mut World, at: Micros, name: u8) -> (Micros, usize) {
     let id = world.submit_at(at, 0, name, true);
     world.run_until(at + 12 * SECOND);
@@ -79,7 +79,7 @@ fn a_node_that_was_cut_off_evicts_nobody() {
     let mut world = three();
     let at = world.now;
     world.submit_at(at, 0, 1, true);
-    // The entry is in the log; what the others acknowledge does not come through.
+    // The entry is in the log; the others' acknowledgements do not arrive.
     world.chaos_at(at + 4 * MILLISECOND, 0, Chaos::CutOff);
     world.run_until(at + 15 * SECOND);
     world.chaos_at(world.now, 0, Chaos::Heal);

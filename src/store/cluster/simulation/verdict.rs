@@ -1,4 +1,4 @@
-//! What must be true after every event of the simulation, and in the end.
+//! What must be true after every event of the simulation, and at its end.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,8 @@ impl World {
         assert_eq!(self.violation, None);
     }
 
-    /// When everything has come to rest: what was answered is in the log once, what was refused is not,
-    /// nothing is there twice, the chain verifies, and every node is where the log is and serves.
+    /// Checks the end, once everything has come to rest. An answered change is in the log, a refused one is
+    /// not, none is there twice, the chain verifies, and every node is at the head of the log and serves.
     pub fn verify(&self) -> Result<(), String> {
         if let Some(violation) = &self.violation {
             return Err(violation.clone());

@@ -1,5 +1,5 @@
-//! The world of the simulation: one true time, clocks that run at different rates, links that lose and
-//! delay, and the invariants, which are checked after every event.
+//! The simulated world: one true time, clocks that run at different rates, links that lose and delay
+//! messages, and invariants that are checked after every event.
 
 use std::{collections::BTreeMap, mem, time::Duration};
 
@@ -30,7 +30,7 @@ pub(super) enum Event {
     Chaos(Chaos),
 }
 
-/// What befalls a node.
+/// A failure of a node.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Chaos {
     CutOff,
@@ -40,7 +40,7 @@ pub(super) enum Chaos {
     Restart,
 }
 
-/// What became of a client's change.
+/// The outcome of a client's change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Pending {
@@ -55,14 +55,14 @@ pub(super) enum Status {
     Unknown,
 }
 
-/// How bad the network is.
+/// The quality of the network.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Weather {
-    /// Messages in a thousand that get lost, both ways.
+    /// Messages per thousand that get lost, in each direction.
     pub loss: u64,
-    /// Of what watches tell, besides.
+    /// Events of watches per thousand that get lost in addition.
     pub watch_loss: u64,
-    /// Messages in a thousand that take up to three seconds.
+    /// Messages per thousand that take up to three seconds.
     pub slow: u64,
 }
 
@@ -71,14 +71,14 @@ pub(super) const CALM: Weather = Weather { loss: 0, watch_loss: 0, slow: 0 };
 /// A machine, whether its process runs or not.
 pub(super) struct Machine {
     pub node: Option<Node>,
-    /// Messages to an earlier process are not for this one.
+    /// The number of its process: messages to an earlier one are dropped.
     run: u32,
-    /// Of its clock, in millionths of the true one.
+    /// Rate of its clock, in millionths of the true one.
     rate: u64,
     offset: Micros,
     cut_off: bool,
     paused_until: Micros,
-    /// What a crash leaves on the disk.
+    /// What is on the disk after a crash.
     durable: Model,
     predecessor: Option<Incarnation>,
     taken_over_at: Micros,
@@ -90,7 +90,7 @@ pub(super) struct World {
     pub now: Micros,
     pub weather: Weather,
     pub statuses: Vec<Status>,
-    /// What went wrong first.
+    /// The first violation.
     pub violation: Option<String>,
     pub events: u64,
     random: Random,
@@ -98,9 +98,9 @@ pub(super) struct World {
     sequence: u64,
     pub(super) engine: Engine,
     pub(super) machines: Vec<Machine>,
-    /// The state at each position, as it should be everywhere.
+    /// The correct state at each position.
     pub(super) states: Vec<Model>,
-    /// The highest position of a change that was answered.
+    /// The highest position of an answered change.
     pub(super) answered: u64,
     fault: Fault,
 }
@@ -143,7 +143,7 @@ impl World {
         world
     }
 
-    /// Every node's clock runs as the true one.
+    /// Lets every node's clock run at the true rate.
     pub fn with_equal_clocks(mut self) -> Self {
         self.machines.iter_mut().for_each(|machine| machine.rate = 1_000_000);
         self
@@ -170,7 +170,7 @@ impl World {
         self.states.last().unwrap().members.len()
     }
 
-    /// Until this time, or the first violation.
+    /// Runs until this time, or until the first violation.
     pub fn run_until(&mut self, end: Micros) {
         while self.violation.is_none()
             && let Some(first) = self.queue.first_entry()
@@ -207,7 +207,7 @@ impl World {
             _ => {}
         }
         let now = machine.clock(self.now);
-        // What clients ask for is for whichever process runs by then.
+        // A client's request goes to whichever process runs by then.
         let this_run = machine.run == run || matches!(event, Event::Submits(_));
         let (true, Some(node)) = (this_run, machine.node.as_mut()) else {
             if let Event::Submits(change) = event {
@@ -238,7 +238,7 @@ impl World {
         self.carry_out(index);
     }
 
-    /// What the node wants done.
+    /// Does what the node requests.
     fn carry_out(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         let run = machine.run;
@@ -295,7 +295,7 @@ impl World {
                 let Some(node) = machine.node.take() else { return };
                 machine.run += 1;
                 machine.paused_until = 0;
-                // Now and then the machine comes back with an empty disk.
+                // Sometimes the machine comes back with an empty disk.
                 machine.predecessor = Some(node.incarnation);
                 if self.random.per_mille(100) {
                     (machine.predecessor, machine.durable) = (None, Model::empty());
@@ -340,7 +340,7 @@ impl World {
         }
     }
 
-    /// Over the link between a node and the engine.
+    /// Sends over the link between a node and the engine.
     fn send(&mut self, index: usize, run: u32, event: Event) {
         if self.machines[index].cut_off || self.random.per_mille(self.weather.loss) {
             return;
@@ -358,7 +358,7 @@ impl World {
         self.push(at, machine, self.machines[machine].run, event);
     }
 
-    /// So long by the clock of the machine.
+    /// Schedules an event after a delay by the machine's clock.
     fn after(&mut self, index: usize, run: u32, delay: Duration, event: Event) {
         let micros = u64::try_from(delay.as_micros()).unwrap();
         let at = self.now + micros * 1_000_000 / self.machines[index].rate;
