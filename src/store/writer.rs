@@ -1,5 +1,6 @@
-//! The writer: one thread that makes every change, in batches, and is the only publisher. Durable
-//! first, then index, snapshot, fence, answer; it never waits for the fence itself.
+//! The writer: one thread that makes every change, in batches, and is the only publisher. A batch is made
+//! durable, published to index and snapshot, fenced and answered, in this order. The writer never waits for
+//! the fence itself.
 
 use std::{
     collections::HashMap,
@@ -58,14 +59,14 @@ pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;
 
-/// Why nothing is written meanwhile.
+/// The error of other changes while removals wait to be written.
 const WAITS: &str = "removals that could not be written to etcd wait to be written first";
 
-/// A batch ends here, so that the first of it is not kept waiting by the last, nor a removal by a batch that it
-/// comes too late for.
+/// Maximum changes in a batch, so that the first one does not wait long for the last one, nor a removal for
+/// a batch that it has just missed.
 const BATCH: usize = 256;
 const BATCH_OPS: usize = 500;
-/// The same in time: a plan may read more than it writes.
+/// Maximum time for planning a batch: a plan may read more than it writes.
 const PLANNING: Duration = Duration::from_millis(10);
 
 const PERMISSION_DENIED: AdminErrorCode = AdminErrorCode::PermissionDenied;
@@ -76,26 +77,26 @@ pub(crate) struct Shared {
     pub state: Arc<state::State>,
     pub accounts: ArcSwap<Accounts>,
     pub sessions: Arc<Sessions>,
-    /// Tokens that hold otherwise than the engine knows.
+    /// Tokens whose state in force differs from the stored one.
     pub unsaved: Mutex<HashMap<TokenId, TokenRecord>>,
-    /// How many removals the writer keeps that it could not write.
+    /// Number of removals that the writer could not write and keeps.
     pub unwritten: AtomicU64,
-    /// Why no change is taken any more.
+    /// Why no change is accepted any more.
     pub closed: Mutex<Option<String>>,
     pub clock: Clock,
     pub metrics: Arc<StoreMetrics>,
-    /// This node in its cluster; `None`: it is alone.
+    /// This process's node in its cluster; `None` for a gateway that runs alone.
     pub node: Option<Arc<Node>>,
 }
 
 pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What waits in the queue.
+/// A command in the writer's queue.
 pub(crate) enum Command {
     Change(Task),
-    /// Others have appended to the log up to a position, or may have appended anything.
+    /// Other nodes have appended to the log up to this position, or may have appended anything.
     Follow(Option<u64>, oneshot::Sender<Result<Followed, String>>),
-    /// Everything before it is answered, the engine is closed, the thread ends.
+    /// Answers everything before it, closes the engine and ends the thread.
     Close(oneshot::Sender<()>),
 }
 
@@ -104,7 +105,7 @@ pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub fence: Arc<Fence>,
     pub retention: Retention,
-    /// Only where the log is in etcd: elsewhere what cannot be written closes the store.
+    /// Only where the log is in etcd: elsewhere, a change that cannot be written closes the store.
     pub unwritten: Option<Unwritten>,
 }
 
@@ -114,7 +115,7 @@ impl Writer {
         let mut group_commit = GroupCommit::new(queue);
         let mut late: Vec<Task> = Vec::new();
         loop {
-            // What came too late takes along whatever waits by now.
+            // Changes that came too late share their batch with whatever waits by now.
             let mut next = if late.is_empty() {
                 let Some(first) = group_commit.first() else { break };
                 Some(first)
@@ -124,7 +125,8 @@ impl Writer {
             let (mut close, mut follow) = (None, None);
             self.write_unwritten();
             if let Some(position) = self.shared.engine.heard() {
-                // Whatever is planned without it would come too late. An error shows when that is written.
+                // A plan without these entries would come too late. The next commit reports the error, if
+                // any.
                 drop(self.follow(Some(position)));
             }
             let (before, begun) = (self.tx.state.clone(), Instant::now());
@@ -202,13 +204,13 @@ impl Writer {
         ops.truncate(count);
         self.tx.batch = Batch { ops, effects, shown, ..Batch::default() };
         for op in &self.tx.batch.ops {
-            // Each of them has been staged before.
+            // Each of them has been staged before, so this does not fail.
             drop(self.shared.engine.stage(&mut self.tx.batch.staged, op));
         }
     }
 
-    /// Makes what was planned durable, or goes back to `before`, and answers. What is returned came too late, and
-    /// is to be planned again.
+    /// Makes what was planned durable, or goes back to `before`, and answers. Returns the changes that came
+    /// too late and must be planned again.
     #[must_use]
     fn finish(&mut self, batch: Vec<Task>, before: State) -> Vec<Task> {
         let unwritable = |task: &Task| task.only_removes() && task.unwritable().is_some();
@@ -260,8 +262,8 @@ impl Writer {
                 let reason = error.to_string();
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
-                // The log may have it: only what comes later is surely not done. A log that cannot be reached
-                // may be again.
+                // The log may have the batch; only later changes have certainly not been made. A log that
+                // cannot be reached may become reachable again.
                 let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::Unclear(_));
                 let error = match error {
                     CommitError::Unclear(_) => ChangeError::Unknown,
@@ -279,7 +281,7 @@ impl Writer {
         late
     }
 
-    /// Tells other nodes, by the log, whom the batch takes something from.
+    /// Adds an [`Op::Affects`] for each subject that the batch takes something from, for the other nodes.
     fn add_affected(&mut self, batch: &[Task]) {
         if !self.tx.batch.ops.is_empty() {
             for affected in batch.iter().filter_map(|task| task.affected) {
@@ -314,7 +316,7 @@ impl Writer {
                 metrics.commits.add(1);
                 metrics.changes.add(u64::try_from(planned).unwrap_or(u64::MAX));
                 metrics.commit_duration.observe(began.elapsed());
-                // What is stored is right again about these.
+                // The stored rows of these tokens are correct again.
                 self.shared.unsaved(|unsaved| {
                     let stored = |op: &Op, id| matches!(op, Op::PutToken(token) if token.id == id);
                     unsaved.retain(|id, _| !ops.iter().any(|op| stored(op, *id)));
@@ -331,7 +333,8 @@ impl Writer {
         committed
     }
 
-    /// A change that only takes power away holds at once, though it does not last.
+    /// Puts a change in force that only removes power, although it is not durable. Refuses any other
+    /// change.
     fn without_engine(&mut self, mut task: Task, error: ChangeError, closes: bool) {
         if !task.only_removes() {
             return task.answer(Err(error));
@@ -342,8 +345,8 @@ impl Writer {
         self.plan(&mut task);
         self.tx.state.audit = before.audit;
         if task.is_planned() {
-            // It would look done to whoever repeats it: from here on, every answer says that nothing lasts,
-            // until what is kept is written.
+            // A repetition finds it done already. So from here on every answer says that nothing is
+            // durable, until the removals that are kept have been written.
             let ops = self.tx.batch.ops.iter();
             let told = ops.filter_map(|op| if let Op::AppendAudit(event) = op { Some(event) } else { None });
             let told: Vec<_> = told.cloned().collect();
@@ -370,7 +373,7 @@ impl Shared {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The first reason stays.
+    /// Accepts no more changes; the first reason is kept.
     pub(crate) fn close(&self, reason: String) {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
@@ -380,7 +383,7 @@ impl Shared {
     }
 }
 
-/// A writer that panics takes no more changes; what workers read stays as it was published.
+/// Closes the store when the writer panics. Workers keep what was published.
 struct CloseOnPanic(Arc<Shared>);
 
 impl Drop for CloseOnPanic {

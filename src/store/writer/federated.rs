@@ -1,5 +1,5 @@
-//! Whom an OpenID Connect provider names: found by issuer and subject, made at the first sign-in,
-//! put into the groups that the provider decides about, and signed in, all in one change.
+//! Sign-in through an OpenID Connect provider. The user is found by issuer and subject, or created at the
+//! first sign-in, put into the groups that the provider controls, and signed in, all in one change.
 
 use serde_json::json;
 
@@ -25,19 +25,20 @@ use crate::{
     },
 };
 
-/// Ids for what may have to be made.
+/// Ids for the records that may have to be created.
 pub(crate) struct Ids {
     pub user: String,
     /// One for each group.
     pub groups: Vec<String>,
 }
 
-/// OpenID Connect Core, 2; an issuer is a URL.
+/// Maximum length of a subject (OpenID Connect Core, section 2). An issuer is a URL.
 const LONGEST_SUBJECT: usize = 255;
 const LONGEST_ISSUER: usize = 1024;
 
 impl Transaction {
-    /// In one change: the account, the groups that the operator listed and the provider says, the session.
+    /// Creates the account if there is none, follows the provider's groups and opens the session, in one
+    /// change.
     pub(crate) fn begin_provided_session(
         &mut self,
         new: &ProvidedSession,
@@ -79,7 +80,7 @@ impl Transaction {
         ))
     }
 
-    /// Whoever the provider names so is this user from now on. Whom that was before must be gone.
+    /// Links the identity to the user. A user who had it before must be deleted.
     pub(crate) fn link_identity(
         &mut self,
         actor: &Actor,
@@ -88,7 +89,7 @@ impl Transaction {
         subject: &str,
     ) -> Result<IdentityRecord, ChangeError> {
         let acting = self.acting(actor)?;
-        // They can be that user: as setting the password.
+        // As for setting the password: whoever controls the identity can be that user.
         let user = users::invite(&self.world(), &acting, login)?.record.clone();
         let issuer = names::text("issuer", issuer, 1, LONGEST_ISSUER)?;
         let subject = names::text("subject", subject, 1, LONGEST_SUBJECT)?;
@@ -110,7 +111,7 @@ impl Transaction {
         Ok(record)
     }
 
-    /// Nobody's word signs the user in any more; who was, is signed out. Answers how many there were.
+    /// Unlinks all of the user's identities and signs the user out; returns how many identities there were.
     pub(crate) fn unlink_identities(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
         let acting = self.acting(actor)?;
         let user = users::end_sessions(&self.world(), &acting, login)?;
@@ -132,8 +133,8 @@ impl Transaction {
         self.found(key, |sessions| sessions.identity(key))
     }
 
-    /// An account for somebody who comes for the first time: a new one, or, where the operator
-    /// trusts the provider with logins, the one that has the login already.
+    /// The account for a first sign-in: a new one, or the one that has the login already, if the operator
+    /// trusts the provider with logins.
     fn provision(&mut self, new: &ProvidedSession, id: &str) -> Result<UserRecord, ChangeError> {
         let login = names::login(&new.login)?;
         let taken = self.state.accounts.user_by_login(&login).map(|user| user.record.clone());
@@ -168,7 +169,7 @@ impl Transaction {
         Ok(user)
     }
 
-    /// In or out of a group, as the provider says.
+    /// Adds the user to a group or removes them from it, as the provider says.
     fn follow(
         &mut self,
         new: &ProvidedSession,
@@ -191,7 +192,7 @@ impl Transaction {
         self.put_member(group.id, user.id.clone(), member);
     }
 
-    /// What is done at the provider's word.
+    /// Audits a change that a provider caused.
     fn audit_federated(
         &mut self,
         new: &ProvidedSession,
@@ -206,7 +207,7 @@ impl Transaction {
     }
 }
 
-/// The provider has said who it is, so that they may be told what is the matter.
+/// A user who may sign in. The provider has identified the user, so the error may say what is wrong.
 fn admitted(user: Option<&UserRecord>) -> Result<UserRecord, AdminError> {
     match user {
         Some(user) if may_sign_in(user) => Ok(user.clone()),

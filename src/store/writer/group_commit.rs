@@ -1,7 +1,7 @@
-//! How commands become batches: those that wait, and those of callers who were answered together
-//! just now and are about to ask again. Without the latter, the first of them to come would have a
-//! sync for itself, and all the others would wait for the next one. What takes power away overtakes the rest: it
-//! never waits for more than the batch at hand, however much is in the queue (H1).
+//! Forms batches of the commands that wait and of those that callers, who were just answered together, are
+//! about to send. Without the latter, the first of these callers would have a sync of its own, and the
+//! others would wait for the next one. Removals overtake other commands: they never wait for more than the
+//! current batch, however long the queue is.
 
 use std::{
     sync::Arc,
@@ -14,20 +14,20 @@ use tokio::sync::mpsc::{self, error::SendError};
 
 use super::Command;
 
-/// However slow the disk is, nobody waits longer for somebody else to come.
+/// Maximum time to wait for more commands, however slow the disk is.
 const LONGEST: Duration = Duration::from_millis(5);
 
-/// Commands of each kind that wait for the writer; beyond that, callers wait to hand theirs in.
+/// Commands of each kind that may wait for the writer; beyond that, senders wait.
 const LENGTH: usize = 1024;
 
-/// Where commands are handed in.
+/// The sending end of the queue.
 #[derive(Clone)]
 pub(crate) struct Queue {
     removals: mpsc::Sender<Command>,
     others: mpsc::Sender<Command>,
 }
 
-/// The other end.
+/// The receiving end of the queue.
 pub(crate) struct Waiting {
     removals: mpsc::Receiver<Command>,
     others: mpsc::Receiver<Command>,
@@ -39,11 +39,11 @@ impl Queue {
         (Self { removals, others }, Waiting { removals: first, others: second })
     }
 
-    /// Waits for a place. The error: nobody takes anything any more.
+    /// Waits for a place in the queue. Fails if the writer has ended.
     pub(crate) async fn send(&self, command: Command) -> Result<(), SendError<Command>> {
         let removes = match &command {
             Command::Change(task) => task.only_removes(),
-            // Another node may have taken something away.
+            // Another node may have removed something.
             Command::Follow(..) => true,
             Command::Close(_) => false,
         };
@@ -54,34 +54,34 @@ impl Queue {
         self.others.is_closed()
     }
 
-    /// Ends when nobody takes anything any more.
+    /// Resolves when the writer has ended.
     pub(crate) async fn closed(&self) {
         self.others.closed().await;
     }
 }
 
-/// The queue as the writer takes from it, on one thread.
+/// The queue as the writer reads it, on one thread.
 pub(super) struct GroupCommit {
     queue: Waiting,
     waker: Waker,
-    /// How many callers the last batch answered.
+    /// Number of callers that the last batch answered.
     together: usize,
-    /// How long the batch at hand may wait for as many.
+    /// How long the current batch may wait for as many.
     patience: Duration,
     until: Instant,
 }
 
-/// `together` where a batch had one caller: nobody else is about to ask again, so nobody is waited for.
+/// `together` after a batch with one caller: no other caller is about to send again, so none is waited for.
 const ALONE: usize = 1;
 
 impl GroupCommit {
-    /// For the thread that calls it.
+    /// Must be called by the thread that reads the queue.
     pub(super) fn new(queue: Waiting) -> Self {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         Self { queue, waker, together: ALONE, patience: Duration::ZERO, until: Instant::now() }
     }
 
-    /// Begins a batch, whenever something comes. `None`: nobody is left who could hand anything in.
+    /// Waits for the first command of a batch. `None`: all senders are gone.
     pub(super) fn first(&mut self) -> Option<Command> {
         let first = loop {
             match self.poll(0) {
@@ -93,7 +93,7 @@ impl GroupCommit {
         first
     }
 
-    /// What else belongs into a batch that has so many.
+    /// The next command for a batch that has `has` of them; `None` when the batch is complete.
     pub(super) fn next(&mut self, has: usize) -> Option<Command> {
         loop {
             if let Poll::Ready(came) = self.poll(has) {
@@ -107,7 +107,7 @@ impl GroupCommit {
         }
     }
 
-    /// By turns, so that a flood of removals does not stop everything else either.
+    /// Alternates between the kinds, so that a flood of removals does not stop everything else.
     fn poll(&mut self, has: usize) -> Poll<Option<Command>> {
         let Waiting { removals, others } = &mut self.queue;
         let (ahead, behind) = if has.is_multiple_of(2) { (removals, others) } else { (others, removals) };
@@ -118,19 +118,19 @@ impl GroupCommit {
         }
     }
 
-    /// A removal that waits.
+    /// Takes a removal that waits.
     pub(super) fn removal(&mut self) -> Option<Command> {
         self.queue.removals.try_recv().ok()
     }
 
-    /// So many were answered, after a commit that took this long. To wait for them longer than for
-    /// half of another one would cost more than it spares.
+    /// A batch of `count` was answered, after a commit that took this long. Waiting for its callers for
+    /// more than half a commit would cost more than it saves.
     pub(super) fn answered(&mut self, count: usize, took: Duration) {
         self.together = count.max(ALONE);
         self.patience = (took / 2).min(LONGEST);
     }
 
-    /// Takes nothing more; what waits is given out.
+    /// Accepts no more commands; returns those that wait.
     pub(super) fn close(mut self) -> impl Iterator<Item = Command> {
         let Waiting { removals, others } = &mut self.queue;
         removals.close();
@@ -170,7 +170,7 @@ mod tests {
         queue.removals.try_send(Command::Change(task)).unwrap();
     }
 
-    /// H1: however much waits before it.
+    /// However many commands wait before it.
     #[test]
     fn a_removal_is_overtaken_by_one_other_at_most() {
         let (queue, mut group_commit) = bench();

@@ -1,4 +1,4 @@
-//! Groups and who is in them.
+//! Groups and their members.
 
 use serde_json::json;
 
@@ -74,7 +74,7 @@ impl Transaction {
         Ok(after)
     }
 
-    /// With its members and grants.
+    /// Deletes a group, its memberships and its grants.
     pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
         let acting = self.acting(actor)?;
         let (record, roles, members) = {

@@ -8,11 +8,11 @@ use crate::store::{
     op::Op,
 };
 
-/// How long an answer is remembered, in seconds.
+/// Seconds for which an answer is remembered.
 pub(super) const KEPT: i64 = 24 * 3600;
 
 impl Transaction {
-    /// What the first request with this key made.
+    /// The token that the first request with this key created.
     pub(super) fn repeated(&self, once: Option<&Idempotency>) -> Result<Option<TokenRecord>, ChangeError> {
         let Some(once) = once else { return Ok(None) };
         let first = self.rows().idempotency(&once.key)?;

@@ -1,4 +1,4 @@
-//! Tokens registered by digest, so that callers move over untouched. Each line by itself.
+//! Registers tokens by digest, so that clients move over unchanged. Each line stands by itself.
 
 use serde_json::json;
 
@@ -18,11 +18,11 @@ use crate::{
     },
 };
 
-/// A line with the ids it will use: a plan that is run again makes the same records.
+/// A line with the ids that it will use, so that a plan that is run again makes the same records.
 pub(crate) struct PlannedImport {
     pub token: ImportedToken,
     pub id: TokenId,
-    /// For an owner made on request.
+    /// For an owner that is created.
     pub owner_id: String,
 }
 
@@ -89,7 +89,7 @@ impl Transaction {
         Ok(line.id)
     }
 
-    /// A line that was taken before is taken again, so that an import can be resumed.
+    /// The token of a line that was imported before, so that an import can be resumed.
     fn registered(
         &self,
         line: &PlannedImport,
@@ -97,7 +97,7 @@ impl Transaction {
         name: &str,
     ) -> Result<Option<TokenId>, ChangeError> {
         let Some(record) = self.token_by_digest(&line.token.digest)? else { return Ok(None) };
-        // Not one of this very batch: a line that comes twice is a mistake.
+        // But not in this batch: a line that comes twice is a mistake.
         if self.shared.state.index().with(&record.digest, |token| token.is_some())
             && Some(record.owner.as_str()) == owner
             && record.name == name

@@ -1,4 +1,4 @@
-//! Tokens that clients get through the proxy: in exchange for another one, and by rotating themselves.
+//! Tokens that clients get through the proxy: in exchange for another issuer's, and by rotating themselves.
 
 use serde_json::json;
 
@@ -18,14 +18,14 @@ use crate::{
     },
 };
 
-/// The author of a token that its predecessor made.
+/// The author of a token that its predecessor created.
 pub(super) fn by_rotation(predecessor: TokenId) -> String {
     format!("rotation:{}", predecessor.as_str())
 }
 
 impl Transaction {
-    /// By the token itself: the actor is its owner, without a parent, since the new one reaches exactly as
-    /// far. What was exchanged is not rotated.
+    /// Rotates a token by itself. The actor is its owner, without a parent, since the new token reaches
+    /// exactly as far. A token that was exchanged is not rotated.
     pub(crate) fn rotate_itself(
         &mut self,
         actor: &Actor,
@@ -35,15 +35,15 @@ impl Transaction {
         self.rotate_token(actor, id, None, None, text, true)
     }
 
-    /// Each token of the other issuer once: what it is exchanged for has an id of its own. No name is taken,
-    /// so that these tokens do not count among those that people make.
+    /// Issues a token for one of another issuer, from which its id is derived, so that each is exchanged
+    /// once. It takes no name, so it does not count among the tokens that users create.
     pub(crate) fn exchange_token(
         &mut self,
         new: &Exchanged,
         text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         let refuse = |code, message: &str| Err(AdminError::new(code, message).into());
-        // The rule may have gone since the request read it.
+        // The rule may have been removed since the request read it.
         let rules = &self.state.proxy.exchange;
         let Some(rule) = rules.iter().find(|rule| rule.author() == new.rule) else {
             return refuse(AdminErrorCode::NotFound, "the rule of exchange is gone");
@@ -87,7 +87,7 @@ impl Transaction {
         Ok((record, true))
     }
 
-    /// Whether a token was exchanged for one of another issuer.
+    /// Fails if the token was issued in exchange for one of another issuer.
     pub(super) fn refuse_exchanged(record: &TokenRecord) -> Result<(), AdminError> {
         if record.author.as_deref().is_some_and(ExchangeRule::is_author) {
             let message = "an exchanged token is not rotated: exchange another one";

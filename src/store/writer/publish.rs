@@ -1,4 +1,4 @@
-//! How a batch reaches workers and the admin listener, whether this node planned it or another.
+//! Publishes batches to the workers and the admin listener, whichever node planned them.
 
 use std::sync::Arc;
 
@@ -22,14 +22,13 @@ use crate::{
 /// How far the log was followed.
 pub(crate) struct Followed {
     pub head: Head,
-    /// Of what was taken away: once these are done it is in force here.
+    /// The fences of what was taken away. Once they are complete, it is in force here.
     pub tickets: Vec<Completion>,
 }
 
 impl Writer {
-    /// Applies what others have appended to the log, as the same operations of our own would be. Answers
-    /// how far that is, and the fences that were raised for it. `to`: a position that is known to be there;
-    /// `None`: to wherever it goes.
+    /// Applies what other nodes have appended to the log, like this node's own operations. Returns the head
+    /// and the fences that were raised. `to`: a position known to be in the log; `None`: up to its end.
     pub(super) fn follow(&mut self, to: Option<u64>) -> Result<Followed, String> {
         let engine = self.shared.engine.clone();
         let mut reader = BatchReader::new(engine.head());
@@ -55,7 +54,7 @@ impl Writer {
                     None => engine.follow(&self.tx.batch.staged, head).map_err(|error| error.to_string()),
                 };
                 if let Err(reason) = applied {
-                    // This node no longer knows what holds.
+                    // This node no longer knows what is in force.
                     self.lost(&reason);
                     return Err(reason);
                 }
@@ -70,7 +69,7 @@ impl Writer {
         }
     }
 
-    /// Publishes a batch that was committed, raises its fences, and hands them to the node where there is one.
+    /// Publishes a committed batch, raises its fences and passes them to the node, if there is one.
     pub(super) fn publish_all(&mut self, batch: Vec<Task>) -> Vec<(Task, Published)> {
         let (members, committed) = (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
         self.publish();
@@ -82,7 +81,8 @@ impl Writer {
                 let tickets = tickets.iter_mut().filter_map(Option::take).collect();
                 node.applied(self.shared.engine.head(), &members, tickets, count)
             } else {
-                // Nothing is new, but what they ask for may not be in force everywhere yet.
+                // Nothing is new, but the state that these changes found may not be in force everywhere
+                // yet.
                 node.wait(count)
             };
             everywhere = receivers.into_iter();
@@ -99,8 +99,8 @@ impl Writer {
         task.affected.map(|affected| self.fence.raise(affected))
     }
 
-    /// The one way by which a batch reaches workers and the admin listener, whoever planned it: index
-    /// first, then the snapshot.
+    /// The only way in which a batch reaches the workers and the admin listener, whichever node planned it:
+    /// the index first, then the snapshot.
     pub(super) fn publish(&mut self) {
         let Batch { staged, effects, shown, .. } = std::mem::take(&mut self.tx.batch);
         let (state, ids) = (&self.tx.state, &mut self.tx.ids);
@@ -138,7 +138,7 @@ impl Writer {
     }
 }
 
-/// What a batch changes about the members of a cluster.
+/// The changes of the cluster's members in a batch.
 fn member_changes(ops: &[Op]) -> Vec<MemberChange> {
     let change = |op: &Op| match op {
         Op::Node(change) => Some(change.clone()),

@@ -1,18 +1,18 @@
-//! How fast an account may make changes, so that none keeps the others waiting or fills the disk.
+//! Limits how fast an account may make changes, so that none delays the others or fills the disk.
 
 use std::{collections::HashMap, time::Duration};
 
 use crate::{authz::time::Timestamp, settings::Rate, store::model::UserId};
 
-/// By account, when it will have its whole burst again, in nanoseconds of wall time.
+/// By account: when it has its whole burst again, in nanoseconds of wall time.
 #[derive(Default)]
 pub(crate) struct WriteRates(HashMap<UserId, i128>);
 
-/// Beyond so many, those that have their whole burst are forgotten.
+/// Above this number, accounts that have their whole burst are dropped.
 const MANY: usize = 4096;
 
 impl WriteRates {
-    /// Counts a change; the error says how long to wait.
+    /// Counts a change; `Err` is how long to wait.
     pub(crate) fn take(&mut self, account: &str, rate: Rate, now: Timestamp) -> Result<(), Duration> {
         let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
         let now = i128::from(now.as_millis()) * 1_000_000;
@@ -25,7 +25,7 @@ impl WriteRates {
             self.0.insert(account.to_owned(), now);
         }
         let Some(whole) = self.0.get_mut(account) else { return Ok(()) };
-        // A clock that was set back holds nobody up for longer.
+        // After a clock was set back, no account waits longer than for its burst.
         *whole = (*whole).clamp(now, now + burst);
         let wait = *whole + interval - burst - now;
         if wait > 0 {

@@ -1,4 +1,4 @@
-//! The reload: new rules for everybody, all or nothing.
+//! Replaces the configuration: new rules for everybody, all or nothing.
 
 use std::sync::Arc;
 

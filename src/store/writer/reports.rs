@@ -1,4 +1,4 @@
-//! What requests leave behind: last use, and refusals and cuts that are audited.
+//! Records what requests leave behind: last uses, and refusals and cuts for the audit log.
 
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl Transaction {
-    /// Of tokens that are still there; later uses win, in the engine.
+    /// Records last uses of tokens that still exist. The engine keeps the latest one.
     pub(crate) fn record_use(&mut self, uses: &[(Digest, LastUsed)]) {
         for (digest, used) in uses {
             if let Some(token) = self.shared.state.index().with(digest, |token| token.map(|token| token.id)) {
@@ -36,7 +36,7 @@ impl Transaction {
         self.note(actor, "live.cut", target, Some(change));
     }
 
-    /// The caller has counted and bounded them; here they get their place in the chain.
+    /// Adds refusals to the audit chain. The caller has counted and bounded them.
     pub(crate) fn record_refusals(&mut self, refusals: &[AuditEvent]) {
         for refusal in refusals {
             let mut head = self.state.audit;

@@ -1,5 +1,5 @@
-//! Rows that have had their time: what ended long ago, answers that were remembered, audit events beyond
-//! their retention. A page now and then, in the wake of other changes.
+//! Drops old rows: what ended long ago, remembered answers, and audit events beyond their retention. Runs
+//! now and then, after other changes, one page at a time.
 
 use super::{Batch, Writer, idempotency};
 use crate::{
@@ -12,16 +12,16 @@ use crate::{
     },
 };
 
-/// Rows of revoked and replaced tokens stay this long, in seconds, so that their reuse is recognised.
+/// Seconds for which rows of revoked and replaced tokens are kept, so that their reuse is recognised.
 const ENDED_KEPT: i64 = 90 * 24 * 3600;
-/// What has ended by time alone stays this long, in seconds: a clock that was wrong for a while ends
-/// nothing for good.
+/// Seconds for which expired rows are kept, so that a clock that was wrong for a while deletes nothing for
+/// good.
 const EXPIRED_KEPT: i64 = 24 * 3600;
 const PERIOD: i64 = 10;
-/// Few enough that a revocation behind them hardly waits.
+/// Rows of a round: few enough that a revocation behind it hardly waits.
 const PAGE: usize = 1000;
 
-/// How far the round has come.
+/// The progress of the rounds.
 pub(crate) struct Retention {
     next: Timestamp,
     after: Option<TokenId>,
@@ -35,7 +35,7 @@ impl Retention {
 
 impl Writer {
     pub(super) fn keep_up(&mut self) {
-        // One node does it for all.
+        // Only one node of a cluster does it.
         let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
         if self.tx.now < self.retention.next || self.shared.close_reason().is_some() || others {
             return;
@@ -50,7 +50,7 @@ impl Writer {
             self.tx.batch = Batch::default();
             return;
         }
-        // Nobody waits for it: what came too late is due again.
+        // No caller waits for it: what came too late is due again.
         drop(self.finish(Vec::new(), before));
     }
 
@@ -77,7 +77,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Where the chain begins once a page of what is too old to keep is gone.
+    /// Where the chain begins once a page of outdated events is dropped.
     fn outdated_audit(&self) -> Result<Option<AuditStart>, ReadError> {
         let Some(kept) = self.tx.state.policy.audit_retention else { return Ok(None) };
         let limit = self.tx.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
@@ -89,7 +89,7 @@ impl Writer {
     }
 }
 
-/// Whether a token was ended, or expired, before these times.
+/// Whether a token was ended before `ended`, or expired before `expired`.
 fn is_over(record: &TokenRecord, ended: Timestamp, expired: Timestamp) -> bool {
     match (&record.revoked, record.rotation) {
         (Some(revoked), _) => revoked.at < ended,

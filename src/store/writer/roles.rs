@@ -38,7 +38,7 @@ impl Transaction {
         Ok(role)
     }
 
-    /// With `removing`, it is refused where it would give something: the role has changed meanwhile.
+    /// With `removing`, an edit that would add a permission is refused: the role has changed meanwhile.
     pub(crate) fn edit_role(
         &mut self,
         actor: &Actor,
@@ -78,7 +78,7 @@ impl Transaction {
         Ok(after)
     }
 
-    /// With its grants.
+    /// Deletes a role and its grants.
     pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
         let acting = self.acting(actor)?;
         let (role, grants) = {

@@ -1,4 +1,4 @@
-//! Sessions and invitations: begun, used, ended. Whatever ends an account's power ends them too.
+//! Begins, records and ends sessions and invitations. Whatever ends an account's power ends them, too.
 
 use std::net::IpAddr;
 
@@ -24,24 +24,24 @@ use crate::{
     },
 };
 
-/// More sessions of one user than anybody has browsers: the oldest makes room.
+/// Maximum sessions of a user, more than a user has browsers. The least recently used one makes room.
 const MAX_SESSIONS: usize = 20;
 
-/// An invitation holds this long, in seconds.
+/// Seconds for which an invitation is valid.
 const INVITED: i64 = 24 * 3600;
 
-/// What a new session is.
+/// The parameters of a new session.
 #[derive(Clone, Copy)]
 pub(super) struct SessionParameters {
     pub digest: Digest,
     pub client: IpAddr,
-    /// A session that this browser still had.
+    /// The browser's previous session.
     pub replaces: Option<Digest>,
     pub by: SignedInBy,
 }
 
 impl Transaction {
-    /// `None`: the account may not sign in, or its password is another one by now.
+    /// Returns `None` if the account may not sign in, or if its password has changed meanwhile.
     pub(crate) fn begin_session(&mut self, new: &NewSession) -> Result<Option<SessionRecord>, ChangeError> {
         let Some(user) = self.state.accounts.user_by_id(&new.user) else { return Ok(None) };
         let (ix, user) = (user.ix, user.record.clone());
@@ -53,7 +53,7 @@ impl Transaction {
         Ok(Some(self.open_session(&actor, ix, &user, SessionParameters { digest, client, replaces, by })))
     }
 
-    /// For somebody who has shown who they are.
+    /// Opens a session for a user who has authenticated.
     pub(super) fn open_session(
         &mut self,
         actor: &Actor,
@@ -87,7 +87,8 @@ impl Transaction {
         record
     }
 
-    /// Whoever's it was: what it has under way is cut, as by signing out.
+    /// Ends the browser's previous session, whichever user's it was, and cuts its requests as a sign-out
+    /// does.
     fn replace_session(&mut self, actor: &Actor, replaced: Option<Digest>) {
         let Some(session) = replaced.and_then(|digest| self.session(&digest)) else { return };
         let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
@@ -97,7 +98,7 @@ impl Transaction {
         self.note(actor, "session.end", target, Some(json!({"by": "sign-in"})));
     }
 
-    /// Not audited: it says no more than when somebody was there last.
+    /// Records a session's last use. Not audited: it only says when the user was last there.
     pub(crate) fn record_session(&mut self, digest: &Digest, seen: Timestamp) {
         if let Some(session) = self.session(digest) {
             let last_seen_at = seen.max(session.last_seen_at);
@@ -105,7 +106,7 @@ impl Transaction {
         }
     }
 
-    /// One's own, signed out; idempotent.
+    /// Ends the actor's own session. Idempotent.
     pub(crate) fn end_session(&mut self, actor: &Actor, digest: &Digest) {
         let Some(session) = self.session(digest) else { return };
         let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
@@ -115,7 +116,7 @@ impl Transaction {
         self.note(actor, "session.end", target(&user), None);
     }
 
-    /// All of a user's, and how many there were.
+    /// Ends all sessions of a user; returns how many there were.
     pub(crate) fn end_sessions(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
         let acting = self.acting(actor)?;
         let user = users::end_sessions(&self.world(), &acting, login)?;
@@ -128,7 +129,7 @@ impl Transaction {
         Ok(ended)
     }
 
-    /// In place of the one before.
+    /// Creates an invitation, in place of the previous one.
     pub(crate) fn invite(
         &mut self,
         actor: &Actor,
@@ -146,7 +147,8 @@ impl Transaction {
         Ok((user, record))
     }
 
-    /// Whoever has the text sets the password, once, as long as the author could set it.
+    /// Sets the password of the invited user. This works once, and only while the author could still
+    /// invite.
     pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
         let gone = || AdminError::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
         let invitation = self.found(digest, |sessions| sessions.invitation(digest));
@@ -162,7 +164,7 @@ impl Transaction {
         Ok(self.replace_password(ix, user, Some(phc)))
     }
 
-    /// Whether the author of an invitation could make it now.
+    /// Whether the author of an invitation could create it now.
     fn may_invite(&self, invitation: &InvitationRecord) -> bool {
         let world = self.world();
         let acting = match &invitation.author {
@@ -174,8 +176,8 @@ impl Transaction {
         acting.is_ok_and(|acting| login.is_some_and(|login| users::invite(&world, &acting, login).is_ok()))
     }
 
-    /// After a change of somebody's power: an invitation that its author could not make any more, since the author
-    /// has less or whom it is for has more, is gone, whatever comes later.
+    /// After a change of power, drops every invitation that its author could no longer create, since the
+    /// author has less power or the invited user more. It stays gone, whatever comes later.
     pub(super) fn drop_orphaned_invitations(&mut self) {
         let Effects { users, everybody, .. } = std::mem::take(&mut self.changed);
         if users.is_empty() && !everybody {
@@ -198,7 +200,7 @@ impl Transaction {
         }
     }
 
-    /// Whoever signed in with the password before signs in again.
+    /// Replaces a password, and ends the user's sessions and invitations.
     pub(super) fn replace_password(
         &mut self,
         ix: UserIx,
@@ -213,7 +215,7 @@ impl Transaction {
         after
     }
 
-    /// Ends every session of a user; answers how many.
+    /// Ends every session of a user; returns how many there were.
     pub(super) fn sign_out(&mut self, ix: UserIx, user: &str) -> usize {
         let sessions = self.sessions_of(user);
         if !sessions.is_empty() {
@@ -240,7 +242,7 @@ impl Transaction {
         self.merged(self.shared.sessions.of(user), |session| session.user == user)
     }
 
-    /// A record as the batch has it, else as it is in memory.
+    /// A record as the batch leaves it, or else as it is in memory.
     pub(super) fn found<R: Keyed>(
         &self,
         digest: &Digest,
@@ -252,7 +254,7 @@ impl Transaction {
         }
     }
 
-    /// The records in memory that the batch leaves alone, and its own that fit.
+    /// The records in memory that the batch does not change, and those of the batch that fit.
     pub(super) fn merged<R: Keyed>(&self, mut stored: Vec<R>, fits: impl Fn(&R) -> bool) -> Vec<R> {
         stored.retain(|record| self.batch.staged.change(R::TABLE, record.key().as_bytes()).is_none());
         stored.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
@@ -260,12 +262,12 @@ impl Transaction {
     }
 }
 
-/// Service accounts have tokens only.
+/// Whether a user may sign in. Service accounts have tokens only.
 pub(super) fn may_sign_in(user: &UserRecord) -> bool {
     user.kind == UserKind::Human && user.banned.is_none() && user.deleted_at.is_none()
 }
 
-/// What somebody does who has just shown who they are.
+/// The actor of what users do for themselves once they have authenticated.
 fn own(user: &UserRecord) -> Actor {
     Actor { who: Who::User(user.id.clone()), parent: None, session: None, request_id: None }
 }

@@ -1,4 +1,4 @@
-//! A change on its way through the writer: a plan that can be run again, and who waits for its answer.
+//! A change on its way through the writer: a plan that can be run again, and the caller that waits.
 
 use std::mem;
 
@@ -16,9 +16,9 @@ pub(crate) enum TaskKind {
     Usual,
     /// Not counted.
     Exempt,
-    /// Not counted, and takes nothing away: no other node is waited for.
+    /// Not counted, and removes nothing: no other node is waited for.
     Unfenced,
-    /// Only takes power away: it holds even when it cannot be made to last, and is never held up.
+    /// Only removes power: takes effect even if it cannot be made durable, and is never held up.
     OnlyRemoves,
 }
 
@@ -27,20 +27,20 @@ type Plan = Box<dyn FnMut(&mut Transaction) -> Result<(), ChangeError> + Send>;
 pub(crate) struct Task {
     kind: TaskKind,
     plan: Plan,
-    /// What the plan came to.
+    /// The result of the plan.
     planned: Result<(), ChangeError>,
-    /// Whom it takes something from.
+    /// From whom it takes something.
     pub affected: Option<Affected>,
     reply: oneshot::Sender<Result<Published, ChangeError>>,
 }
 
-/// A change that is published; its fence may still be on the way.
+/// A change that is published; its fence may be incomplete.
 pub(crate) struct Published {
     /// Its fence on this node.
     pub ticket: Option<Completion>,
     /// Its fence on every node, this one included.
     pub everywhere: Option<oneshot::Receiver<Completed>>,
-    /// Why it may be lost by a restart.
+    /// Why a restart may lose it.
     pub not_durable: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Task {
         Self { kind, plan, planned: Ok(()), affected: None, reply }
     }
 
-    /// The same change, for whose answer nobody waits; this one is planned no more.
+    /// The same change without a caller. This one is not planned again.
     pub(super) fn again(&mut self) -> Self {
         let plan = mem::replace(&mut self.plan, Box::new(|_| Ok(())));
         Self { affected: self.affected, ..Self::new(self.kind, plan, oneshot::channel().0) }
@@ -70,7 +70,7 @@ impl Task {
         self.affected = tx.affected.take().filter(|_| self.is_planned());
     }
 
-    /// What was planned cannot be.
+    /// What was planned cannot be written.
     pub(crate) fn fail(&mut self, reason: String) {
         self.planned = Err(ChangeError::Closed(reason));
         self.affected = None;
@@ -85,7 +85,7 @@ impl Task {
         self.kind == TaskKind::OnlyRemoves
     }
 
-    /// Whether it is answered only when it is in force on every node.
+    /// Whether it is answered only once it is in force on every node.
     pub(crate) fn is_fenced(&self) -> bool {
         self.is_planned() && self.kind != TaskKind::Unfenced
     }
@@ -95,7 +95,7 @@ impl Task {
         self.planned.as_ref().err()
     }
 
-    /// Why what was asked for could not be written, if that is so.
+    /// Why the change could not be written, if it was refused for that.
     pub(crate) fn unwritable(&self) -> Option<&str> {
         match &self.planned {
             Err(ChangeError::Closed(reason)) => Some(reason),
@@ -103,10 +103,10 @@ impl Task {
         }
     }
 
-    /// A refusal stands.
+    /// Answers the caller; a refusal takes precedence.
     pub(crate) fn answer(self, published: Result<Published, ChangeError>) {
         let answer = self.planned.and(published);
-        // Who asked may have gone away; the change holds all the same.
+        // The caller may be gone; the change is in force all the same.
         let _ = self.reply.send(answer);
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens: made, changed, replaced, revoked.
+//! Creates, edits, rotates and revokes tokens.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// What the writer knows of a new token's text, which it never sees.
+/// The id and the digest of a new token's text, which the writer never sees.
 #[derive(Clone, Copy)]
 pub(crate) struct NewSecret {
     pub id: TokenId,
@@ -32,7 +32,7 @@ pub(crate) struct NewSecret {
 }
 
 impl Transaction {
-    /// `false`: the key was repeated, and the record is the first one's.
+    /// Returns `false` if the idempotency key was repeated; the record is then that of the first request.
     pub(crate) fn create_token(
         &mut self,
         actor: &Actor,
@@ -163,7 +163,7 @@ impl Transaction {
             }
             grace?
         };
-        // Without a grace the new one takes the old one's place.
+        // Without a grace, the new token takes the old one's place.
         if !grace.is_zero() {
             self.require_place(&before.owner)?;
         }
@@ -188,7 +188,7 @@ impl Transaction {
         let change = json!({"to": after.id.as_str(), "grace_until": time_json(grace_until)});
         self.note(actor, "token.rotate", target(&before), Some(change));
         self.affected = Some(Affected::Token(before.digest));
-        // The new one first: whoever sees the old one replaced can use the new one.
+        // The new token first: a client that sees the old one replaced can use the new one.
         self.put_token(after.clone());
         self.put_token(before);
         Ok((after, true))
@@ -206,8 +206,8 @@ impl Transaction {
         self.end_token(actor, record, reason)
     }
 
-    /// Whoever has the texts may end them: they could do worse. `None` where there is no such token,
-    /// else whether it was in force until now.
+    /// Revokes the tokens of texts that the caller has: a caller with a text could do worse. `None` for an
+    /// unknown token; otherwise the record, and whether the token was in force until now.
     pub(crate) fn revoke_by_value(
         &mut self,
         actor: &Actor,
@@ -227,15 +227,15 @@ impl Transaction {
         Ok(revoked)
     }
 
-    /// Ends a token, and what it has made of itself by rotation.
+    /// Ends a token, and the successors that it made by rotating itself.
     fn end_token(
         &mut self,
         actor: &Actor,
         record: TokenRecord,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
-        // What was revoked before has taken its successors with it, and there may be thousands of them. Where a
-        // commit has failed, the index may not know.
+        // A token that was already revoked has taken its successors with it, and there may be thousands.
+        // After a failed commit, they are ended again, since the index may lack that.
         let durable = self.shared.close_reason().is_none();
         let over = |token: &TokenRecord| token.revoked.is_some() && durable;
         let was_over = over(&record);
@@ -274,14 +274,14 @@ impl Transaction {
         Ok(record)
     }
 
-    /// Whether it is asked with a token of this family: with the one that is replaced, or with one that it was
-    /// made from and that is in its grace.
+    /// Whether the actor uses a token of this family: the one that is replaced, or one that it was made
+    /// from and that is in its grace.
     fn is_of_family(&self, actor: &Actor, family: TokenId) -> Result<bool, ReadError> {
         let Some(id) = actor.parent else { return Ok(false) };
         Ok(self.token(id)?.is_some_and(|token| token.family == family))
     }
 
-    /// That the owner may have one live token more.
+    /// Fails if the owner may not have another live token.
     fn require_place(&mut self, owner: &str) -> Result<(), ChangeError> {
         let most = self.state.policy.max_tokens;
         if !self.has_live_tokens(owner, most)? {
@@ -291,8 +291,8 @@ impl Transaction {
         Err(AdminError::new(AdminErrorCode::TooManyTokens, message).into())
     }
 
-    /// Rows of ended tokens stay for long: whoever makes and ends tokens without end is held up. Nothing
-    /// that only ends tokens asks this.
+    /// Fails if the owner has too many ended tokens. Their rows are kept for long, so this stops an owner
+    /// that keeps creating and ending tokens. It is never checked where tokens only end.
     fn require_few_ended(&self, owner: &str) -> Result<(), AdminError> {
         let most = self.state.policy.max_ended_tokens;
         if self.rows().counts(owner).ended < most {
@@ -341,7 +341,7 @@ fn reach_of(record: &TokenRecord) -> Reach {
     Reach { scope: record.scope.clone(), expires_at: record.expires_at, allow_ips: record.allow_ips.clone() }
 }
 
-/// What was revoked or replaced for good is not changed any more.
+/// Fails if the token was revoked, or was replaced and its grace is over.
 fn require_lasting(record: &TokenRecord, now: Timestamp) -> Result<(), AdminError> {
     let replaced = record.rotation.is_some_and(|rotation| rotation.grace_until <= now);
     if record.revoked.is_some() || replaced { Err(revoked()) } else { Ok(()) }

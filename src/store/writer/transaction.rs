@@ -1,5 +1,5 @@
-//! A batch in the making: what plans read, and the operations that they come to. Later plans of a batch
-//! see what earlier ones came to, though nothing is durable yet.
+//! A batch that is being planned: what plans read, and the operations that result. Later plans of a batch
+//! see the results of earlier ones, although nothing is durable yet.
 
 use std::{
     borrow::Cow,
@@ -28,40 +28,40 @@ use crate::{
     },
 };
 
-/// What a batch stands on and comes to.
+/// The state that a batch starts from, and the batch.
 pub(crate) struct Transaction {
     pub shared: Arc<Shared>,
     pub now: Timestamp,
     pub state: State,
     pub ids: ServiceIds,
     pub batch: Batch,
-    /// Whom the command at hand takes something from.
+    /// From whom the current command takes something.
     pub affected: Option<Affected>,
-    /// Whose power the command at hand changes.
+    /// Whose power the current command changes.
     pub changed: Effects,
-    /// Whether the command at hand counts for its account's rate.
+    /// Whether the current command counts for its account's rate.
     pub counted: bool,
     pub rates: WriteRates,
-    /// Plans see tokens as the log has them, without what holds here and could not be written.
+    /// Whether plans see tokens as the log has them, without removals that could not be written.
     pub as_logged: bool,
-    /// Why the command at hand cannot be made.
+    /// Why the current command cannot be written.
     pub failed: Option<StageError>,
 }
 
-/// Operations and what they come to.
+/// Operations and their effects.
 #[derive(Default)]
 pub(crate) struct Batch {
     pub ops: Vec<Op>,
     pub staged: Staged,
     pub effects: Effects,
-    /// Tokens that the index is told of although nothing changes: after a failed commit the rows may tell
-    /// of a change that the index does not.
+    /// Tokens to put into the index although no row changes: after a failed commit, the rows may have a
+    /// change that the index lacks.
     pub shown: Vec<TokenRecord>,
 }
 
 impl Transaction {
-    /// Adds an operation to the batch: to what the log will get, to the rows that are staged for sled, and to the
-    /// accounts and rules in memory.
+    /// Adds an operation to the batch: to what the log will get, to the staged rows, and to the state in
+    /// memory.
     pub(crate) fn apply(&mut self, op: Op) {
         match self.shared.engine.stage(&mut self.batch.staged, &op) {
             Ok(()) => {
@@ -74,7 +74,7 @@ impl Transaction {
         }
     }
 
-    /// What is stored, with the batch over it.
+    /// What is stored, overlaid with the batch.
     pub(crate) fn rows(&self) -> StagedView<'_> {
         self.shared.engine.over(&self.batch.staged)
     }
@@ -89,13 +89,13 @@ impl Transaction {
         }
     }
 
-    /// The token that an actor asks with, as long as it still holds; a session, too, must.
+    /// The token that authenticated the actor, if any. It must still be valid, as must a session.
     fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
         if let Who::User(account) = &actor.who
             && self.counted
         {
             let taken = self.rates.take(account, self.state.policy.write_rate, self.now);
-            // Whole seconds, as in Retry-After.
+            // In whole seconds, as Retry-After is.
             let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
             taken.map_err(|wait| ChangeError::TooFast(seconds(wait)))?;
         }
@@ -111,7 +111,7 @@ impl Transaction {
             TokenEnd::Rotated { grace_until } => grace_until <= self.now,
             TokenEnd::Revoked => true,
         };
-        // It may have been narrowed since it was recognised, and its request is exempt from that fence.
+        // The token may have been narrowed since, and the actor's own request is exempt from that fence.
         let built_in = self.state.rules.service_by_key(BUILT_IN_SERVICE);
         let asks = built_in.is_some_and(|service| token.scope.access(service.id) == Some(Access::Full));
         if ended || !asks || token.expires_at.is_some_and(|end| end <= self.now) {
@@ -120,7 +120,7 @@ impl Transaction {
         Ok(Some(token))
     }
 
-    /// Who acts, as long as the session or the token that they ask with holds.
+    /// The acting account. The session or the token that authenticated it must still be valid.
     pub(crate) fn acting(&mut self, actor: &Actor) -> Result<Acting<'static>, ChangeError> {
         let parent = self.parent(actor)?.map(Cow::Owned);
         Ok(match &actor.who {
@@ -137,13 +137,13 @@ impl Transaction {
         Ok(self.rows().token_by_digest(digest)?.map(|record| self.corrected(record)))
     }
 
-    /// All of an owner's, live or not.
+    /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
         let tokens = self.rows().tokens_of(owner)?;
         Ok(tokens.into_iter().map(|record| self.corrected(record)).collect())
     }
 
-    /// What is stored is wrong about what could not be made durable.
+    /// Corrects a stored record by a removal that could not be made durable.
     fn corrected(&self, record: TokenRecord) -> TokenRecord {
         if self.as_logged || self.batch.staged.change(Table::Tokens, record.digest.as_bytes()).is_some() {
             return record;
@@ -152,7 +152,7 @@ impl Transaction {
         unsaved.get(&record.id).cloned().unwrap_or(record)
     }
 
-    /// Who holds a name now: an expired token does not.
+    /// The live token that has the name; an expired one does not count.
     pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
         let Some(id) = self.rows().named(owner, name)? else { return Ok(None) };
         Ok(self.token(id)?.filter(|record| is_live(record, self.now)).map(|_| id))
@@ -161,7 +161,7 @@ impl Transaction {
     /// Whether an owner has this many live tokens, those in their grace included.
     pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
         let (counts, in_grace) = (self.rows().counts(owner), self.rows().in_grace(owner, self.now));
-        // Those that somebody ended are counted already, so that most owners need no closer look.
+        // Ended tokens are counted in memory, so most owners need no closer look.
         if counts.all - counts.ended + in_grace < count {
             return Ok(false);
         }
@@ -180,7 +180,8 @@ impl Transaction {
         self.apply(Op::TakeName { owner: owner.to_owned(), name, token });
     }
 
-    /// Frees the name of a token that ends, unless another one has it since.
+    /// Frees the name of a token that ends, unless another token has taken it. Returns whether it was
+    /// freed.
     pub(crate) fn free_name(&mut self, record: &TokenRecord, name: String) -> Result<bool, ReadError> {
         let held = self.rows().named(&record.owner, &name)? == Some(record.id);
         if held {
@@ -194,7 +195,7 @@ impl Transaction {
         self.apply(Op::AppendAudit(head.append(entry.at(self.now))));
     }
 
-    /// An event by an actor, about a target.
+    /// Audits an event by an actor, about a target.
     pub(crate) fn note(
         &mut self,
         actor: &Actor,
@@ -219,7 +220,7 @@ impl Transaction {
         }
     }
 
-    /// For a command that may take something from several.
+    /// Adds a subject that the current command takes something from, for commands that may affect several.
     pub(crate) fn affects(&mut self, affected: Affected) {
         self.affected = match self.affected {
             Some(before) if before != affected => Some(Affected::Everybody),
@@ -227,7 +228,7 @@ impl Transaction {
         };
     }
 
-    /// From whom something is taken, by what lasts.
+    /// An affected subject in the form that is stored.
     pub(crate) fn whom(&self, affected: Affected) -> Whom {
         match affected {
             Affected::Everybody => Whom::Everybody,
@@ -239,7 +240,7 @@ impl Transaction {
         }
     }
 
-    /// Who is told as author or revoker.
+    /// The user that is recorded as author or revoker; `None` for the operator.
     pub(crate) fn author(actor: &Actor) -> Option<String> {
         match &actor.who {
             Who::Operator => None,
@@ -248,7 +249,7 @@ impl Transaction {
     }
 }
 
-/// Whether a token takes up its name and one of its owner's places.
+/// Whether a token occupies its name and counts among its owner's live tokens.
 pub(crate) fn is_live(record: &TokenRecord, now: Timestamp) -> bool {
     record.revoked.is_none() && record.rotation.is_none() && record.expires_at.is_none_or(|end| end > now)
 }

@@ -1,5 +1,5 @@
-//! Removals that are in force on this node although the log in etcd could not be written: kept, and written
-//! once that is possible, on top of what others have written meanwhile.
+//! Removals that are in force on this node although the log in etcd could not be written. They are kept,
+//! and written once that is possible, on top of what other nodes have written meanwhile.
 
 use std::{
     mem,
@@ -12,24 +12,24 @@ use serde_json::json;
 use super::{Batch, CommitError, State, Task, Writer};
 use crate::store::{ChangeError, audit::NewAuditEvent, model::AuditEvent};
 
-/// Beyond this the node takes no changes until it is started again.
+/// Maximum removals to keep. Beyond that, the node accepts no changes until it is restarted.
 const MOST: usize = 10_000;
 
-/// Between two tries.
+/// Pause between tries.
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct Unwritten {
-    /// What the log has: without the removals.
+    /// The state as the log has it, without the removals.
     pub logged: State,
     tasks: Vec<Task>,
-    /// What the audit log was to say of each.
+    /// The audit events of each removal.
     told: Vec<Vec<AuditEvent>>,
     tried: Instant,
 }
 
 impl Writer {
-    /// Keeps a removal that holds here. `told`: its events; `logged`: what the log has without it. An error:
-    /// there are too many.
+    /// Keeps a removal that is in force here. `told`: its audit events; `logged`: the state of the log
+    /// without it. Fails if there are too many.
     pub(super) fn keep_unwritten(
         &mut self,
         task: Task,
@@ -49,7 +49,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What held here, but no longer fits what others have changed, has ended: the audit log says so.
+    /// Audits that a removal was in force here, but no longer fits what other nodes have changed, and has
+    /// ended.
     fn note_reverted(&mut self, error: &ChangeError, told: &[AuditEvent]) {
         for AuditEvent { event, actor, target, request_id, .. } in told {
             tracing::warn!(event, actor, target, %error, "it held here, but could not be written, and ends");
@@ -59,7 +60,7 @@ impl Writer {
         }
     }
 
-    /// Tries to write what is kept. Until that has been done, no other change is written.
+    /// Tries to write what is kept. Until that has succeeded, no other change is written.
     pub(super) fn write_unwritten(&mut self) {
         let due = |unwritten: &mut Unwritten| unwritten.tried.elapsed() >= AGAIN;
         let Some(Unwritten { logged, mut tasks, told, .. }) = self.unwritten.take_if(due) else { return };
@@ -79,13 +80,14 @@ impl Writer {
                 tracing::info!(planned, "what was taken away while etcd could not be written is durable now");
                 self.shared.unwritten.store(0, Ordering::Relaxed);
                 self.shared.metrics.reverted.add((tasks.len() - planned) as u64);
-                // What is left of these are tokens whose removal was refused: they are again as the log has them.
+                // The tokens left in `unsaved` are those whose removal was refused: they are again as the
+                // log has them.
                 let unsaved = self.shared.unsaved(mem::take);
                 let logged = unsaved.into_keys().filter_map(|id| self.tx.rows().token(id).ok().flatten());
                 let logged: Vec<_> = logged.collect();
                 self.tx.batch.shown.extend(logged);
                 self.tx.batch.effects.everybody = true;
-                // Nobody waits for these answers any more.
+                // No caller waits for these answers any more.
                 drop(self.publish_all(tasks));
             }
             Err(error) => {
@@ -94,7 +96,8 @@ impl Writer {
                 self.unwritten = Some(Unwritten { logged, tasks, told, tried: Instant::now() });
                 match error {
                     CommitError::Failed(reason) => self.lost(&reason),
-                    // What others have written is applied to both states, and the next try stands on that.
+                    // The entries of other nodes are applied to both states; the next try starts from
+                    // there.
                     CommitError::Moved(to) => drop(self.follow(to)),
                     CommitError::Refused(reason)
                     | CommitError::Unavailable(reason)
@@ -107,5 +110,5 @@ impl Writer {
     }
 }
 
-/// More removals than are kept.
+/// There are more removals than can be kept.
 pub(super) struct TooMany;

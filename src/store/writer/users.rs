@@ -1,4 +1,4 @@
-//! Users: made, changed, banned, deleted.
+//! Creates, edits, bans and deletes users.
 
 use serde_json::json;
 
@@ -70,7 +70,7 @@ impl Transaction {
             return Ok(before);
         }
         if after.login != before.login {
-            // Upstreams were told of the one before.
+            // Upstreams got the old login.
             self.affected = Some(Affected::User(ix));
         }
         let after = UserRecord { revision: before.revision + 1, ..after };
@@ -156,7 +156,8 @@ impl Transaction {
         Ok(after)
     }
 
-    /// One's own takes the place of what was `verified`: whatever was set meanwhile stays.
+    /// Sets a password. A user's own replaces the one that was `verified`; one that was set meanwhile
+    /// stays.
     pub(crate) fn set_password(
         &mut self,
         actor: &Actor,
