@@ -1,9 +1,8 @@
-//! What lasts: users, groups, roles, grants, tokens, the audit log. Domain verbs over an engine;
-//! one writer thread, which is also the only publisher.
+//! The persistent state: users, groups, roles, grants, tokens and the audit log. [`Store`] offers domain
+//! verbs over an engine; one writer thread makes every change and is the only publisher of snapshots.
 //!
-//! Every verb that changes something answers when the change is durable, published, and the fence
-//! stands; an error says what was refused and that nothing changed, but for the two of
-//! [`ChangeError`] that say otherwise.
+//! A verb that changes something returns once the change is durable, published and confirmed by the fence.
+//! An error means that nothing changed, except for the variants of [`ChangeError`] that say otherwise.
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -45,7 +44,7 @@ pub use sessions::{ABSOLUTE, IDLE, SeenSession};
 
 pub use crate::authz::administration::{AdminError, AdminErrorCode};
 
-/// Whether something of a store lies there, sound or not, or where this user may not look.
+/// Whether a store exists at the path, intact or not. Also `true` if this user may not look there.
 pub fn is_at(settings: &Settings) -> bool {
     let there = match settings.path.join(generation::CURRENT).try_exists() {
         Ok(there) => there,
@@ -62,8 +61,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens or creates, scans into the index, publishes the first snapshot, starts the writer
-    /// thread. Takes the lock first: a second process is refused with a clear error.
+    /// Opens or creates the store, loads it into the index, publishes the first snapshot and starts the
+    /// writer thread. Takes the directory's lock first, so that a second process fails with a clear error.
     pub fn open(
         settings: &Settings,
         configuration: Configuration,
@@ -72,23 +71,23 @@ impl Store {
         load::open(settings, configuration, fence, Arc::new(load::wall_clock))
     }
 
-    /// What the writer counts, for the scrape.
+    /// The writer's counters, for the metrics endpoint.
     pub fn metrics(&self) -> Arc<StoreMetrics> {
         self.shared.metrics.clone()
     }
 
-    /// This node in its cluster; `None`: it is alone.
+    /// This process's node in its cluster; `None` for a gateway that runs alone.
     pub fn node(&self) -> Option<&Arc<cluster::Node>> {
         self.shared.node.as_ref()
     }
 
-    /// Up to where the log is applied here.
+    /// The position up to which this process has applied the log.
     #[cfg(feature = "etcd")]
     pub(crate) fn head(&self) -> log::Head {
         self.engine().replica().head()
     }
 
-    /// Whether changes are taken; `Err` says why not.
+    /// Whether the store accepts changes; `Err` holds the reason.
     pub fn writable(&self) -> Result<(), String> {
         match self.shared.close_reason() {
             Some(reason) => Err(reason),
@@ -97,14 +96,14 @@ impl Store {
         }
     }
 
-    /// Resolves when the writer thread has ended: after [`Store::close`], or by a panic. Then not even
-    /// a removal takes effect any more, so a process that goes on serving is not sound.
+    /// Resolves when the writer thread has ended, after [`Store::close`] or by a panic. From then on not
+    /// even a removal takes effect, so the process must not go on serving.
     pub async fn ended(&self) {
         self.queue.closed().await;
     }
 
-    /// The store as it is now, as a stream that [`restore::offline`] reads; changes go on meanwhile.
-    /// Blocks: not for a worker or the control runtime.
+    /// Writes the current state as a stream that [`restore::offline`] reads; changes continue meanwhile.
+    /// Blocks, so it must not run on a worker or the control runtime.
     pub fn backup(
         &self,
         out: &mut dyn std::io::Write,

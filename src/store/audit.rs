@@ -1,5 +1,5 @@
-//! The audit chain: every event holds the hash of the one before, so that a change in the middle
-//! shows. Whoever can write the store can forge its tail.
+//! The audit chain: each event holds the hash of the one before, so that a change in the middle is
+//! detected. Anyone who can write the store can forge its tail.
 
 use serde_json::{Value, json};
 
@@ -10,15 +10,15 @@ use super::{
 };
 use crate::authz::{subject::Access, time::Timestamp};
 
-/// Where the chain goes on.
+/// The end of the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AuditHead {
-    /// Of the next event.
+    /// `seq` of the next event.
     pub seq: u64,
     pub hash: [u8; 32],
 }
 
-/// What an event says, before it has its place in the chain.
+/// An event's content, before the event gets its place in the chain.
 #[derive(Clone, Debug)]
 pub(crate) struct NewAuditEvent {
     pub event: &'static str,
@@ -28,11 +28,11 @@ pub(crate) struct NewAuditEvent {
     pub change: Option<Value>,
 }
 
-/// What a whole chain comes to.
+/// The result of verifying a whole chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
     pub events: u64,
-    /// `seq` and hash of the last one: written down elsewhere, they prove that no tail was cut.
+    /// `seq` and hash of the last event. Recorded elsewhere, they prove that no tail was cut off.
     pub last: Option<(u64, [u8; 32])>,
 }
 
@@ -46,7 +46,7 @@ pub enum VerifyError {
         "the store shows changes up to {position}, yet {acknowledged} were acknowledged; restart permgate"
     )]
     Behind {
-        /// Of the first event that may be missing.
+        /// `seq` of the first event that may be missing.
         seq: u64,
         position: u64,
         acknowledged: u64,
@@ -58,7 +58,7 @@ pub enum VerifyError {
 impl AuditHead {
     pub(crate) const START: Self = Self { seq: 1, hash: [0; 32] };
 
-    /// Behind the last event that the engine has.
+    /// Reads the end of the chain from the engine.
     pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
         if let Some(last) = engine.audit_before(None, 1)?.first() {
             return Ok(Self { seq: last.seq + 1, hash: last.hash });
@@ -66,7 +66,7 @@ impl AuditHead {
         Ok(engine.audit_start()?.map_or(Self::START, |kept| Self { seq: kept.seq, hash: kept.prev }))
     }
 
-    /// Gives an event its place.
+    /// Places an event at the end of the chain.
     pub(crate) fn append(&mut self, mut event: AuditEvent) -> AuditEvent {
         event.seq = self.seq;
         event.prev = self.hash;
@@ -105,7 +105,7 @@ impl NewAuditEvent {
     }
 }
 
-/// What changed in a token, old and new.
+/// The changed fields of a token, each as `[old, new]`.
 pub(crate) fn difference(before: &TokenRecord, after: &TokenRecord) -> Value {
     let networks =
         |record: &TokenRecord| record.allow_ips.iter().map(ToString::to_string).collect::<Vec<_>>();
@@ -118,12 +118,12 @@ pub(crate) fn difference(before: &TokenRecord, after: &TokenRecord) -> Value {
     })
 }
 
-/// `[old, new]`, or nothing.
+/// `[old, new]`, or `None` if they are equal.
 pub(crate) fn changed<T: serde::Serialize + PartialEq>(before: &T, after: &T) -> Option<Value> {
     (before != after).then(|| json!([before, after]))
 }
 
-/// `youtrack hub:read`.
+/// A scope as text, such as `youtrack hub:read`.
 pub(crate) fn scope_json(scope: &[(String, Access)]) -> String {
     let words = scope.iter().map(|(key, access)| match access {
         Access::Full => key.clone(),
@@ -147,14 +147,14 @@ pub(crate) const fn reason_word(reason: RevokeReason) -> &'static str {
     }
 }
 
-/// A chain as far as it has been followed.
+/// A chain that is being verified event by event.
 pub(crate) struct Chain {
     next: AuditHead,
     verified: Verified,
 }
 
 impl Chain {
-    /// `from` says where it begins, if events were trimmed.
+    /// `from`: where the chain begins if events were trimmed.
     pub(crate) fn new(from: Option<AuditStart>) -> Self {
         let next = from.map_or(AuditHead::START, |kept| AuditHead { seq: kept.seq, hash: kept.prev });
         Self { next, verified: Verified { events: 0, last: None } }
@@ -176,8 +176,8 @@ impl Chain {
         Ok(())
     }
 
-    /// Its end. `acknowledged` is the newest event of which that is known: the chain must have it, unless it
-    /// was trimmed, and may go on behind it.
+    /// Ends the verification. `acknowledged` is the newest event known to be acknowledged: the chain must
+    /// contain it, unless it was trimmed, and may continue after it.
     pub(crate) fn end(self, acknowledged: Option<(u64, [u8; 32])>) -> Result<Verified, VerifyError> {
         match acknowledged {
             Some((acknowledged, _)) if acknowledged >= self.next.seq => {
@@ -199,7 +199,7 @@ impl Chain {
     }
 }
 
-/// Follows a whole chain, page by page.
+/// Verifies a whole chain, page by page.
 pub(crate) fn verify(
     from: Option<AuditStart>,
     acknowledged: Option<(u64, [u8; 32])>,
@@ -215,11 +215,11 @@ pub(crate) fn verify(
     }
 }
 
-/// Over every field, each with its length, so that no two events share one.
+/// Hashes every field with its length, so that no two events share a hash input.
 fn hash(event: &AuditEvent) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     let mut put = |bytes: Option<&[u8]>| {
-        // No field is as long as 2^64 - 1: an absent one differs from every present one.
+        // No field has 2^64 - 1 bytes, so an absent field differs from every present one.
         hasher.update(&bytes.map_or(u64::MAX, |b| b.len() as u64).to_le_bytes());
         hasher.update(bytes.unwrap_or_default());
     };

@@ -1,4 +1,4 @@
-//! What the verbs take and answer.
+//! Parameters and results of the store's verbs.
 
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -17,15 +17,15 @@ use crate::{
     settings::{ProxySettings, Rate},
 };
 
-/// Where and how. Built by `config`.
+/// Where the store is, and its size settings. Built by `config`.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub path: PathBuf,
-    /// Bytes of the file that is given back when the disk is full.
+    /// Bytes of the file that is deleted when the disk is full.
     pub ballast: u64,
 }
 
-/// Everything a reload replaces at once.
+/// Everything that a reload of the configuration replaces at once.
 pub struct Configuration {
     pub services: Vec<ServiceSpec>,
     pub public: Vec<PublicSpec>,
@@ -36,7 +36,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Of the rules, wherever in which file they stand: nodes of a cluster compare it.
+    /// Digest of the rules, independent of file and line; nodes of a cluster compare it.
     pub(super) fn digest(&self) -> [u8; 32] {
         let nowhere = Origin { file: Arc::from(""), line: 0 };
         let services =
@@ -47,25 +47,26 @@ impl Configuration {
     }
 }
 
-/// What operators allow beyond the rules.
+/// Limits that operators set beyond the rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
-    /// The longest life a new token may have; `None`: any.
+    /// Maximum lifetime of a new token; `None`: unlimited.
     pub max_lifetime: Option<Duration>,
-    /// Live tokens per user, those in their grace included.
+    /// Live tokens per user, including those in their grace period.
     pub max_tokens: usize,
-    /// Rows of revoked and replaced tokens per user.
+    /// Revoked and replaced tokens that are kept per user.
     pub max_ended_tokens: usize,
-    /// Audit events older than this are dropped behind a checkpoint; `None`: never.
+    /// Audit events older than this are trimmed; `None`: never.
     pub audit_retention: Option<Duration>,
-    /// Logins that upstreams trust, in lower case: taking one needs `admin-write`.
+    /// Logins that upstreams trust, in lower case. Using one for an account requires `admin-write`.
     pub reserved_logins: Arc<[String]>,
-    /// Changes of one account; what only removes power, the operator and imports are not counted.
+    /// Rate limit for the changes of one account. Changes that only remove power, the operator's and
+    /// imports are not counted.
     pub write_rate: Rate,
 }
 
 impl Default for Policy {
-    /// domain.md, "Defaults".
+    /// The defaults of docs/domain.md, "Numbers".
     fn default() -> Self {
         let reserved_logins = ["admin", "root", "administrator"].map(ToOwned::to_owned).into();
         Self {
@@ -83,21 +84,21 @@ impl Default for Policy {
     }
 }
 
-/// Who asks for a change, as the audit log will say it.
+/// Who makes a change, as recorded in the audit log.
 #[derive(Clone, Debug)]
 pub struct Actor {
     pub who: Who,
-    /// The token it was asked with: a token made through it is never wider, longer-lived or
-    /// reachable from more addresses.
+    /// The token that authenticated the request. A token created through it never has a wider scope, a
+    /// longer life or more addresses.
     pub parent: Option<TokenId>,
-    /// The session it was asked with, which must not have ended meanwhile.
+    /// The session that authenticated the request. The change fails if it has ended meanwhile.
     pub session: Option<Digest>,
     pub request_id: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Who {
-    /// The peer of the unix socket, or the command line on a closed store: `admin-write`.
+    /// The peer of the unix socket, or the command line on a closed store. Has `admin-write`.
     Operator,
     User(UserId),
 }
@@ -114,39 +115,39 @@ pub struct NewToken {
     pub allow_ips: Vec<IpNet>,
 }
 
-/// Somebody who has shown that they are this user.
+/// A sign-in whose password has been verified.
 #[derive(Clone, Debug)]
 pub struct NewSession {
     pub user: UserId,
-    /// The PHC string that the password was verified against: it must still be the one.
+    /// The PHC string that the password was verified against; it must still be the user's.
     pub verified: String,
     pub digest: Digest,
     pub client: std::net::IpAddr,
-    /// A session that this browser still had: it ends.
+    /// The browser's previous session, which ends.
     pub replaces: Option<Digest>,
 }
 
-/// Somebody whom an OpenID Connect provider has named. Every text is the provider's own.
+/// A sign-in through an OpenID Connect provider. Every text comes from the provider.
 #[derive(Clone, Debug)]
 pub struct ProvidedSession {
     pub issuer: String,
     pub subject: String,
-    /// For an account that is made now.
+    /// Used if the account is created now, like `name` and `email`.
     pub login: String,
     pub name: String,
     pub email: Option<String>,
-    /// Take the account over that has the login already, instead of refusing.
+    /// Whether to link the existing account that has the login, instead of refusing.
     pub adopt: bool,
-    /// The groups that the provider decides about, and whether the user is a member.
+    /// The groups that the provider controls, and whether the user is a member of each.
     pub groups: Vec<(String, bool)>,
     pub digest: Digest,
     pub client: std::net::IpAddr,
-    /// A session that this browser still had: it ends.
+    /// The browser's previous session, which ends.
     pub replaces: Option<Digest>,
     pub request_id: String,
 }
 
-/// `None` leaves a field as it is.
+/// A change of a token; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct TokenEdit {
     pub name: Option<String>,
@@ -186,14 +187,14 @@ pub struct RoleEdit {
     pub permissions: Option<Vec<Permission>>,
 }
 
-/// A token that somebody got for one of another issuer.
+/// A token to issue in exchange for a credential of another issuer.
 #[derive(Clone, Debug)]
 pub struct Exchanged {
     /// [`crate::settings::ExchangeRule::author`].
     pub rule: String,
-    /// Within the rule's.
+    /// Within the rule's scope.
     pub scope: Vec<(String, Access)>,
-    /// Whom the other issuer names, for people.
+    /// The subject that the other issuer names, for display.
     pub subject: String,
     pub request_id: String,
 }
@@ -208,11 +209,11 @@ pub struct ImportedToken {
     pub expires_at: Option<Timestamp>,
 }
 
-/// A line of an import that was taken.
+/// An accepted line of an import.
 #[derive(Clone, Copy, Debug)]
 pub struct Registered {
     pub id: TokenId,
-    /// Since an earlier import; nothing was changed.
+    /// Whether an earlier import has registered the token, so that nothing was changed.
     pub known: bool,
 }
 
@@ -221,13 +222,13 @@ pub struct TokenFilter {
     /// Login.
     pub owner: Option<String>,
     pub service: Option<String>,
-    /// Not used since.
+    /// Not used since this time.
     pub unused_since: Option<Timestamp>,
     pub expiring_before: Option<Timestamp>,
     pub state: Option<TokenState>,
 }
 
-/// The state as computed at a moment (domain.md, "Life of a token").
+/// The state of a token at a given time (docs/domain.md, "The life of a token").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TokenState {
     Pending,
@@ -246,8 +247,8 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
-/// A caller's promise that a repeated request is the same request. A repetition gets the record of
-/// the first one, never its text.
+/// A client's promise that requests with the same key are the same request. A repetition gets the first
+/// request's record, but never the token's text.
 #[derive(Clone, Debug)]
 pub struct Idempotency {
     /// Actor and `Idempotency-Key`, as one string.
@@ -256,7 +257,7 @@ pub struct Idempotency {
     pub request: [u8; 32],
 }
 
-/// What making or rotating a token answers.
+/// The result of creating or rotating a token.
 #[derive(Debug)]
 pub struct CreatedToken {
     pub record: TokenRecord,
@@ -265,62 +266,62 @@ pub struct CreatedToken {
     pub cut: Cut,
 }
 
-/// What any other change answers.
+/// The result of any other change.
 #[derive(Clone, Debug)]
 pub struct Updated<T> {
     pub record: T,
     pub cut: Cut,
-    /// `None`: this gateway is alone.
+    /// `None` for a gateway that runs alone.
     pub nodes: Option<Nodes>,
 }
 
-/// On which nodes of a cluster a change is in force.
+/// The nodes of a cluster on which a change is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nodes {
     pub confirmed: usize,
-    /// They have said nothing in time, and forward nothing by the state before.
+    /// Nodes that did not acknowledge in time. They forward nothing by the previous state.
     pub lapsed: Vec<String>,
 }
 
-/// Refused, with the stable code of the API.
+/// Why a change failed. Each variant names the API's HTTP status.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeError {
-    /// domain.md, "Errors": 403, 404, 409 and 422 by [`AdminError::status`].
+    /// 403, 404, 409 or 422 by [`AdminError::status`] (docs/api.md, "Error codes").
     #[error("{0}")]
     Refused(#[from] AdminError),
     /// If-Match names another revision: 412.
     #[error("the record has changed since it was read")]
     Stale,
-    /// The Idempotency-Key came with another request before: 422.
+    /// The Idempotency-Key was used with another request before: 422.
     #[error("this idempotency key came with another request")]
     KeyReused,
-    /// [`Policy::write_rate`]: 429.
+    /// The account exceeds [`Policy::write_rate`]: 429.
     #[error("the account makes changes too fast: try again in {0} seconds")]
     TooFast(u32),
     /// Nothing changed: 503.
     #[error("the store takes no changes until permgate is restarted: {0}")]
     Closed(String),
-    /// The store failed while it wrote the change, which the next start may find: 503.
+    /// The store failed while writing the change; the next start may find it: 503.
     #[error("whether the change was made is not known: {0}")]
     Unknown(String),
-    /// A change that only takes power away holds now, but may be lost by a restart: 503.
+    /// A change that only removes power is in force, but a restart may lose it: 503.
     #[error("in force, but not durable: {reason}")]
     NotDurable { reason: String, cut: Cut },
-    /// Durable, but a worker does not decide by it yet: 503, and the process ends.
+    /// Durable, but a worker has not applied it yet: 503, and the process ends.
     #[error("durable, but not yet in force everywhere")]
     FenceIncomplete,
     #[error("the new configuration contradicts itself")]
     Rules(Vec<RuleError>),
 }
 
-/// What was decided on could not be read: nothing changed.
+/// What the decision depends on could not be read: nothing changed.
 impl From<ReadError> for ChangeError {
     fn from(error: ReadError) -> Self {
         Self::Closed(error.to_string())
     }
 }
 
-/// Whom a role is granted to, by the names people use.
+/// The grantee of a role, by name.
 #[derive(Clone, Debug)]
 pub enum GrantTarget {
     /// Login.
@@ -329,7 +330,7 @@ pub enum GrantTarget {
     Group(String),
 }
 
-/// A read that failed: the caller answers 503.
+/// A failed read, which the API answers with 503.
 #[derive(Debug, thiserror::Error)]
 #[error("the store cannot be read: {0}")]
 pub struct ReadError(pub String);

@@ -1,5 +1,5 @@
-//! What every engine must do, as one suite: an engine's tests call [`conforms`] with a way to open it
-//! on the same place again.
+//! One suite of what every engine must do: an engine's tests call [`conforms`] with a way to open it again
+//! in the same place.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -187,7 +187,7 @@ fn names(engine: &Engine) {
     check("c", "ann", None);
     assert_eq!(names_of(engine, "ann"), [("ci".to_owned(), id(3))].into());
 
-    // The order in which a rotation does it, and the other one.
+    // In the order of a rotation, then in the other one.
     engine.commit(&[put(4, "ann"), free("ann", "ci"), take("ann", "ci", 4)]).unwrap();
     check("ci", "ann", Some(4));
     engine.commit(&[take("ann", "ci", 5), put(5, "ann")]).unwrap();
@@ -266,7 +266,7 @@ fn all_or_nothing(engine: &Engine) {
     check("a separator in a key", nul);
 }
 
-/// Enough for several pages, blocks and nodes, and the same in one batch as in many.
+/// Enough for several pages, blocks and nodes; the result is the same in one batch as in many.
 fn many(engine: &Engine) {
     let owner = |number: usize| format!("many-{}", number % 10);
     let numbers: Vec<usize> = (1000..3000).collect();

@@ -1,5 +1,5 @@
-//! Bulk import of tokens by digest, with their owners and groups: NDJSON, resumable, every bad line
-//! told. [`offline`] writes straight into a store that nobody serves.
+//! Bulk import of tokens by digest, with their owners and groups, from NDJSON. It can be resumed, and
+//! reports every bad line. [`offline`] writes directly into a store that is not being served.
 
 use std::{
     io::{self, BufRead},
@@ -26,34 +26,34 @@ pub use line::{ImportRecord, LineError};
 use plan::{Outcome, Plan};
 
 pub struct Options<'a> {
-    /// Owners and members that are missing become service users.
+    /// Whether to create missing owners and members, as service users.
     pub make_owners: bool,
-    /// Whether the configuration has a service of this key.
+    /// Whether the configuration has a service with this key.
     pub has_service: &'a dyn Fn(&str) -> bool,
     pub now: Timestamp,
 }
 
-/// What an import has come to, so far or in all.
+/// What an import has done, so far or in total.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub lines: u64,
-    /// Of the input, with line ends.
+    /// Bytes of the input, including line ends.
     pub bytes: u64,
     pub tokens: u64,
     pub users: u64,
     pub groups: u64,
     pub members: u64,
-    /// Lines whose digest, user or group with these members was there already.
+    /// Lines whose digest, user or group with these members existed already.
     pub skipped: u64,
     pub bad: u64,
 }
 
-/// What is told while an import runs.
+/// An event during an import.
 #[derive(Debug)]
 pub enum ImportEvent<'a> {
     /// Durable up to here.
     Progress(&'a Report),
-    /// Left out; the others go on.
+    /// The line is skipped; the import continues.
     BadLine { number: u64, why: &'a str },
 }
 
@@ -75,14 +75,14 @@ pub enum ImportError {
     Commit { line: u64, why: String },
 }
 
-/// Operations per commit: few enough to keep sled's garbage small, many enough that syncs hardly count.
+/// Operations per commit: few enough to keep sled's garbage small, many enough that syncs cost little.
 const CHUNK: usize = 60_000;
 
-/// A longer line is bad.
+/// Maximum bytes of a line.
 const LONGEST: u64 = 1 << 20;
 
-/// Straight into the store at `settings.path`, which is made when it is missing. A line that was
-/// taken before is skipped, so that running it again resumes it.
+/// Imports into the store at `settings.path`, which is created if it is missing. A line that was imported
+/// before is skipped, so that a second run resumes an interrupted one.
 pub fn offline(
     settings: &Settings,
     options: &Options<'_>,
@@ -105,7 +105,7 @@ fn offline_by(
     outcome
 }
 
-/// One batch is committed while the next one is read.
+/// Commits one batch while it reads the next.
 fn run<'scope>(
     scope: &'scope Scope<'scope, '_>,
     engine: &'scope Engine,
@@ -172,9 +172,9 @@ fn run<'scope>(
     Ok(report)
 }
 
-/// A batch on its way to the disk.
+/// A batch that is being committed.
 struct Commit<'scope> {
-    /// What the import comes to with it.
+    /// The report including this batch.
     upto: Report,
     handle: ScopedJoinHandle<'scope, Result<(), CommitError>>,
 }
@@ -190,7 +190,7 @@ impl Commit<'_> {
     }
 }
 
-/// The one event of a batch: how much it was.
+/// The audit event of a batch, with its counts.
 fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
     let change = serde_json::json!({
         "tokens": report.tokens - before.tokens,
@@ -201,7 +201,7 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
     NewAuditEvent::new("token.import", "operator", "tokens", change).at(now)
 }
 
-/// How much of the input it took; a line beyond [`LONGEST`] is read over, not kept.
+/// Reads a line and returns its bytes. The excess of a line beyond [`LONGEST`] is read, but not kept.
 fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
     let mut read = io::Read::take(&mut *input, LONGEST + 1).read_until(b'\n', line)? as u64;

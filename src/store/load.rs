@@ -1,4 +1,4 @@
-//! From the engine's rows to what workers read: one scan, before anything is published.
+//! Loads the engine's rows into what workers read, in one scan before anything is published.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ use crate::{
 /// Why a store does not open. Each message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The directory: locked, foreign, damaged, full.
+    /// The directory is locked, foreign, damaged or full.
     #[error(transparent)]
     Engine(#[from] engine::OpenError),
     #[error("the configuration contradicts itself")]
@@ -61,20 +61,20 @@ pub(crate) fn open(
         .map(|(store, state, _)| (store, state))
 }
 
-/// Whom a node joins a cluster as.
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "driven by what nodes share"))]
+/// The identity with which a node joins a cluster.
+#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "used by the etcd feature only"))]
 pub(super) struct Joining {
     pub node: String,
     pub incarnation: Incarnation,
-    /// The run that had the directory before and has ended.
+    /// The run that used the directory before, and has ended.
     pub predecessor: Option<Incarnation>,
     pub lease: Duration,
 }
 
-/// What the writer of a node tells of each entry.
+/// The entries that a node's writer has applied.
 pub(super) type AppliedEntries = UnboundedReceiver<Applied>;
 
-/// Loads what an engine has and starts the writer thread.
+/// Loads an engine's rows and starts the writer thread.
 pub(super) fn serve(
     mut engine: Engine,
     configuration: Configuration,
@@ -141,7 +141,7 @@ pub(super) fn serve(
     Ok((Store { shared, queue }, published, applied))
 }
 
-/// From the engine into memory. The inner error says that the replica has to be made again first.
+/// Loads an engine's rows into memory. The inner error says that the replica must be rebuilt first.
 fn load(
     engine: &Engine,
     mut state: State,
@@ -165,14 +165,14 @@ fn load(
     }))
 }
 
-/// A new store: the one grant that everybody has, and the first event of the chain.
+/// Begins a new store: the grant that every user has, and the first event of the chain.
 pub(super) fn begin(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
     let first = NewAuditEvent::new("store.create", "system", "store", None);
     let ops = [Op::PutGrant(first_grant()), Op::AppendAudit(audit.append(first.at(now)))];
     engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))
 }
 
-/// Everything but tokens that plans and workers go by.
+/// Operations that put everything but tokens into memory.
 fn accounts(engine: &Engine) -> Result<Vec<Op>, ReadError> {
     let mut ops: Vec<Op> = engine.users()?.into_iter().map(Op::PutUser).collect();
     ops.extend(engine.groups()?.into_iter().map(Op::PutGroup));
@@ -182,10 +182,10 @@ fn accounts(engine: &Engine) -> Result<Vec<Op>, ReadError> {
     Ok(ops)
 }
 
-/// What the keys in scopes stand for. Each token asks for each of its own.
+/// Service ids by key, shared by all tokens while they are loaded.
 type Services = HashMap<String, ServiceId>;
 
-/// Answers how many tokens are imported.
+/// Fills the index; returns the number of imported tokens.
 fn index(
     engine: &Engine,
     accounts: &Accounts,

@@ -19,7 +19,7 @@ pub use crate::authz::accounts::{
 pub struct TokenRecord {
     pub id: TokenId,
     pub digest: Digest,
-    /// Registered by digest; its text never passed through here.
+    /// Registered by its digest; permgate has never seen the token's text.
     pub imported: bool,
     pub owner: UserId,
     /// User id, or `None` for the operator on the unix socket.
@@ -41,7 +41,7 @@ pub struct TokenRecord {
 }
 
 impl TokenRecord {
-    /// As it is made: for anywhere, for ever, by the operator.
+    /// A new token: valid from every address, without expiry, authored by the operator.
     pub(crate) fn new(
         id: TokenId,
         digest: Digest,
@@ -102,29 +102,29 @@ pub struct Rotation {
     pub grace_until: Timestamp,
 }
 
-/// Somebody who has signed in with a browser.
+/// A browser's sign-in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionRecord {
-    /// Of the cookie's text, which is nowhere.
+    /// Digest of the cookie's value, which is stored nowhere.
     pub digest: Digest,
     pub user: UserId,
     pub created_at: Timestamp,
-    /// Exact in memory, coarse in the engine.
+    /// Exact in memory; the stored one may be a minute late.
     pub last_seen_at: Timestamp,
-    /// Where it was signed in from.
+    /// Address of the client that signed in.
     pub client: IpAddr,
     pub by: SignedInBy,
 }
 
-/// By what somebody has shown who they are.
+/// How the user authenticated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignedInBy {
     Password,
-    /// An OpenID Connect provider's word.
+    /// An OpenID Connect provider.
     Provider,
 }
 
-/// Whom a provider means: its subjects are never reused, unlike the logins that it tells.
+/// A provider's subject, linked to a user. Providers never reuse subjects, unlike logins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentityRecord {
     pub issuer: String,
@@ -133,7 +133,7 @@ pub struct IdentityRecord {
 }
 
 impl IdentityRecord {
-    /// What it is found by.
+    /// The key of the record.
     pub fn digest(issuer: &str, subject: &str) -> Digest {
         let mut hasher = blake3::Hasher::new_derive_key("permgate 2026-11 identity");
         hasher.update(&(issuer.len() as u64).to_le_bytes()).update(issuer.as_bytes());
@@ -141,7 +141,7 @@ impl IdentityRecord {
     }
 }
 
-/// A link, shown once, by which somebody sets their own password.
+/// A link by which a user sets their own password. It is shown once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvitationRecord {
     pub digest: Digest,
@@ -151,12 +151,12 @@ pub struct InvitationRecord {
     pub expires_at: Timestamp,
 }
 
-/// A request that was answered once.
+/// A request with an `Idempotency-Key` that has been answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct IdempotencyRecord {
     pub key: String,
     pub request: [u8; 32],
-    /// What it made.
+    /// The token that the request created.
     pub token: TokenId,
     pub at: Timestamp,
 }
@@ -176,7 +176,7 @@ pub struct AuditEvent {
     pub at: Timestamp,
     /// `token.create`, `user.ban`, `refusal`, ...
     pub event: String,
-    /// Login, `operator` (unix socket), `system`, or `token:<id>` of a stranger's refusal.
+    /// Login, `operator` (unix socket), `system`, or `token:<id>` if a token was refused.
     pub actor: String,
     /// `token:<id>`, `user:<login>`, `group:<name>`, ...
     pub target: String,
@@ -186,7 +186,7 @@ pub struct AuditEvent {
     pub reason: Option<String>,
     /// What changed, as JSON text; never a secret.
     pub change: Option<String>,
-    /// BLAKE3 of the event before.
+    /// Hash of the event before (BLAKE3).
     pub prev: [u8; 32],
     pub hash: [u8; 32],
 }

@@ -1,4 +1,5 @@
-//! Reads: from the engine, corrected by what could not be saved, and never by way of the writer.
+//! Reads from the engine, corrected by the changes that could not be saved. They never go through the
+//! writer.
 
 use std::sync::{Arc, PoisonError};
 
@@ -15,16 +16,16 @@ use crate::authz::{
     time::Timestamp,
 };
 
-/// Rows a page looks at before it is given out short: a filter that fits few does not hold up
-/// the listener.
+/// Maximum rows that one page looks at: it is returned short, so that a filter with few matches does not
+/// hold up the listener.
 const LOOKED_AT: usize = 20_000;
 const STEP: usize = 500;
 
-/// Some of an owner's tokens.
+/// A slice of an owner's tokens.
 #[derive(Debug)]
 pub struct Slice {
     pub items: Vec<TokenRecord>,
-    /// How many there are on both sides, too; those in their grace behind the slice are not counted.
+    /// Number of tokens in total, without those in their grace after the slice.
     pub total: usize,
 }
 
@@ -48,7 +49,7 @@ impl Store {
         }
     }
 
-    /// In the order of ids. A page may be short, or empty, and yet have a next one.
+    /// Tokens in the order of ids. A page may be short, or empty, and still have a next one.
     pub fn tokens(
         &self,
         filter: &TokenFilter,
@@ -96,8 +97,8 @@ impl Store {
         }
     }
 
-    /// An owner's tokens that nobody ended, and those in their grace, in the order of ids: `top` of
-    /// them behind the first `skip`.
+    /// An owner's tokens that are not revoked or replaced, and those in their grace, in the order of ids:
+    /// up to `top` of them, after the first `skip`.
     pub fn slice_of_tokens(&self, owner: &str, skip: usize, top: usize) -> Result<Slice, ReadError> {
         let now = (self.shared.clock)();
         let (mut items, mut seen, mut in_grace) = (Vec::new(), 0, 0);
@@ -122,7 +123,7 @@ impl Store {
             if last && seen < skip + top {
                 return Ok(Slice { items, total: seen });
             }
-            // What is gone stands between: a small page may take many steps.
+            // Ended tokens lie between: a small slice may take many steps.
             step = (step * 2).min(STEP);
         }
         let counts = self.engine().counts(owner);
@@ -143,7 +144,7 @@ impl Store {
         Ok(Page { items, next })
     }
 
-    /// Follows the whole chain, to the newest event that was acknowledged.
+    /// Verifies the whole chain, up to the newest acknowledged event.
     pub fn verify_audit(&self) -> Result<Verified, VerifyError> {
         let engine = self.engine();
         loop {
@@ -156,8 +157,8 @@ impl Store {
         }
     }
 
-    /// Reads everything that is stored while changes go on, and says what is wrong. `on_progress` may end it early.
-    /// Blocks: not for a worker or the control runtime.
+    /// Reads everything that is stored, while changes continue, and reports what is wrong. `on_progress`
+    /// may stop it. Blocks, so it must not run on a worker or the control runtime.
     pub fn verify(
         &self,
         on_progress: &mut verify::OnProgress<'_>,
@@ -187,7 +188,7 @@ impl TokenFilter {
 }
 
 impl TokenRecord {
-    /// domain.md, "Life of a token", in the order in which a decision looks.
+    /// The state at `now` (docs/domain.md, "The life of a token"), in the order in which a decision checks.
     pub fn state(&self, owner_banned: bool, now: Timestamp) -> TokenState {
         match self.rotation.map(|rotation| rotation.grace_until) {
             _ if self.revoked.is_some() => TokenState::Revoked,

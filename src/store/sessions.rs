@@ -1,5 +1,5 @@
-//! Sessions, invitations and identities as the admin listener and the writer find them: in memory. The
-//! engine keeps them over a restart, with a last use that is a minute coarse.
+//! Sessions, invitations and identities in memory, for the admin listener and the writer. The engine keeps
+//! them over a restart, with a last use that may be a minute late.
 
 use std::{
     collections::HashMap,
@@ -15,14 +15,14 @@ use super::{
 };
 use crate::authz::{secret::Digest, time::Timestamp};
 
-/// A session that is not used for so long, in seconds, has ended.
+/// Seconds after which an unused session ends.
 pub const IDLE: i64 = 30 * 60;
-/// A session ends after so long, in seconds, however busy it is.
+/// Seconds after which a session ends, even if it is in use.
 pub const ABSOLUTE: i64 = 12 * 3600;
 /// Seconds by which the engine's last use may be late: a crash shortens a session by no more.
 const COARSE: i64 = 60;
 
-/// A record that is found by a digest, in memory.
+/// A record that is looked up by a digest, in memory.
 pub(crate) trait Keyed: Record {
     const TABLE: Table;
     fn key(&self) -> Digest;
@@ -49,11 +49,11 @@ impl Keyed for IdentityRecord {
     }
 }
 
-/// The records of a kind that a batch changes, as they will be.
+/// The records of a kind that a batch changes, as the batch leaves them.
 pub(crate) fn changes<R: Keyed>(staged: &Staged) -> impl Iterator<Item = (Digest, Option<R>)> {
     staged.changes(R::TABLE).filter_map(|(key, row)| {
         let digest = Digest::from_bytes(key.try_into().ok()?);
-        // They were encoded a moment ago.
+        // The record was encoded a moment ago, so it decodes.
         Some((digest, row.and_then(|row| R::decode(row).ok())))
     })
 }
@@ -79,24 +79,24 @@ struct Tables {
 
 struct CachedSession {
     record: SessionRecord,
-    /// The last use that the engine has, or is about to have.
+    /// The last use that the engine has, or is about to get.
     noted: Timestamp,
 }
 
 impl Store {
-    /// A session that holds now.
+    /// A session that is valid now.
     pub fn session(&self, digest: &Digest) -> Option<SessionRecord> {
         let now = (self.shared.clock)();
         self.shared.sessions.session(digest).filter(|session| session.holds(now))
     }
 
-    /// A use of a session; now and then it is written.
+    /// Records a use of a session in memory, and says whether it must be written as well.
     pub fn see_session(&self, digest: &Digest) -> SeenSession {
         let now = (self.shared.clock)();
         if self.shared.sessions.see(digest, now) { SeenSession::Due(now) } else { SeenSession::Noted }
     }
 
-    /// One's sessions that hold now, the newest first.
+    /// A user's sessions that are valid now, newest first.
     pub fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
         let now = (self.shared.clock)();
         let mut sessions = self.shared.sessions.of(user);
@@ -105,21 +105,21 @@ impl Store {
         sessions
     }
 
-    /// By which providers' words somebody signs in, sorted.
+    /// The identities at providers with which a user signs in, sorted.
     pub fn identities_of(&self, user: &str) -> Vec<IdentityRecord> {
         let mut identities = self.shared.sessions.identities_of(user);
         identities.sort_by(|a, b| (&a.issuer, &a.subject).cmp(&(&b.issuer, &b.subject)));
         identities
     }
 
-    /// An invitation that holds now.
+    /// An invitation that is valid now.
     pub fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
         let now = (self.shared.clock)();
         self.shared.sessions.invitation(digest).filter(|invitation| now < invitation.expires_at)
     }
 }
 
-/// Whether a use is to be written down by [`Store::record_session`].
+/// Whether a use must be written by [`Store::record_session`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeenSession {
     Noted,
@@ -131,12 +131,12 @@ impl SessionRecord {
         now < self.idle_until().min(self.ends_at())
     }
 
-    /// When it ends unless it is used before.
+    /// When it ends if it is not used before.
     pub fn idle_until(&self) -> Timestamp {
         self.last_seen_at.plus_seconds(IDLE)
     }
 
-    /// When it ends however often it is used.
+    /// When it ends, however often it is used.
     pub fn ends_at(&self) -> Timestamp {
         self.created_at.plus_seconds(ABSOLUTE)
     }
@@ -173,7 +173,7 @@ impl Sessions {
         self.read().invitations.values().filter(|record| fits(record)).cloned().collect()
     }
 
-    /// Whether the engine should be told.
+    /// Records a use; returns whether it must be written.
     fn see(&self, digest: &Digest, now: Timestamp) -> bool {
         let mut tables = self.write();
         let Some(held) = tables.sessions.get_mut(digest) else { return false };
@@ -185,7 +185,7 @@ impl Sessions {
         due
     }
 
-    /// What a batch has made durable; a use that came meanwhile stays.
+    /// Applies a durable batch; a later use in memory is kept.
     pub(crate) fn apply(&self, staged: &Staged) {
         let mut tables = self.write();
         for (digest, record) in changes::<SessionRecord>(staged) {
@@ -203,7 +203,7 @@ impl Sessions {
         replace(&mut tables.identities, staged);
     }
 
-    /// Whom a provider means.
+    /// The identity with this key.
     pub(crate) fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
         self.read().identities.get(key).cloned()
     }
@@ -212,7 +212,7 @@ impl Sessions {
         self.read().identities.values().filter(|record| record.user == user).cloned().collect()
     }
 
-    /// What has ended by time alone.
+    /// The sessions and invitations that have expired.
     pub(crate) fn ended(&self, now: Timestamp) -> (Vec<Digest>, Vec<Digest>) {
         let tables = self.read();
         let sessions = tables.sessions.values().filter(|held| !held.record.holds(now));

@@ -1,4 +1,4 @@
-//! What plans and workers go by besides the rows, and how an operation changes it.
+//! The in-memory state that plans and workers use besides the rows, and how an operation changes it.
 
 use std::sync::Arc;
 
@@ -18,31 +18,31 @@ use crate::{
     settings::ProxySettings,
 };
 
-/// What is held in memory of the store at a position of its log. Clones cheaply: whoever plans changes a
-/// copy, which becomes the state when the log has them.
+/// The part of the store that is held in memory, at one position of its log. Cheap to clone: a plan changes
+/// a copy, which becomes the state once the log has the changes.
 #[derive(Clone)]
 pub(crate) struct State {
     pub accounts: Accounts,
     pub audit: AuditHead,
-    /// This node's own: no operation changes them.
+    /// This node's configuration, like the two fields below: no operation changes them.
     pub rules: Arc<Rules>,
     pub proxy: Arc<ProxySettings>,
     pub policy: Policy,
 }
 
-/// What has to be published of an operation beside its rows, and whom the fence is about.
+/// What must be published for an operation besides its rows, and whom the fence concerns.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Effects {
-    /// Users that the directory has to be compiled again for.
+    /// Users whose directory entries must be recompiled.
     pub users: Vec<UserIx>,
-    /// Groups, roles or rules changed: the whole directory.
+    /// Whether groups, roles or rules changed, so that the whole directory must be recompiled.
     pub everybody: bool,
     pub affected: Vec<Affected>,
 }
 
 impl State {
-    /// The one way by which an operation changes what is in memory, whoever planned it. Its row is
-    /// [`Replica::stage`](super::replica::Replica::stage)'s.
+    /// The only way in which an operation changes the state in memory, whichever node planned it.
+    /// [`Replica::stage`](super::replica::Replica::stage) writes its row.
     pub(crate) fn apply(&mut self, op: &Op) -> Effects {
         let accounts = &mut self.accounts;
         match op {
@@ -94,7 +94,7 @@ impl State {
         Effects { everybody: true, ..Effects::default() }
     }
 
-    /// A token as workers see it; `None` for an owner or a scope that cannot be.
+    /// A token as workers use it; `None` if its owner or scope is invalid.
     pub(crate) fn compile(&self, token: TokenHead<'_>, ids: &mut ServiceIds) -> Option<Token> {
         let owner = self.accounts.user_by_id(token.owner)?.ix;
         let scope = token.scope.iter().map(|(key, access)| Some((intern(ids, key)?, *access)));

@@ -1,4 +1,4 @@
-//! The verbs over a real engine, on a clock that stands still unless it is moved.
+//! The verbs over a real engine, with a clock that stands still unless it is moved.
 
 use std::sync::{
     Arc,
@@ -133,7 +133,7 @@ impl Bench {
         Self { dir, store, state, clock }
     }
 
-    /// A store whose engine holds these rows before it is opened.
+    /// A store whose engine has these rows before it is opened.
     fn seeded(configuration: Configuration, ops: &[Op]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let engine = engine::Engine::open(&settings(&dir)).unwrap();
@@ -142,13 +142,13 @@ impl Bench {
         Self::over(dir, configuration, Arc::new(AtomicI64::new(NOW)))
     }
 
-    /// Closed and opened again.
+    /// The store, closed and opened again.
     async fn again(self) -> Self {
         self.store.close().await;
         Self::over(self.dir, usual(), self.clock)
     }
 
-    /// Keeps the writer at a change of its own until what is returned is dropped.
+    /// Keeps the writer busy until the returned sender is dropped.
     async fn hold(&self) -> std::sync::mpsc::Sender<()> {
         let (release, held) = std::sync::mpsc::channel::<()>();
         let (begins, begun) = oneshot::channel::<()>();
@@ -199,7 +199,7 @@ impl Bench {
         self.indexed(digest).unwrap().end
     }
 
-    /// What the directory that workers read says of a user.
+    /// Whether a user can read a service, by the directory that workers read.
     fn reads(&self, login: &str, service: &str) -> bool {
         let snapshot = self.state.snapshot();
         let id = snapshot.rules.service_by_key(service).unwrap().id;

@@ -1,5 +1,5 @@
-//! The verbs: each hands a plan to the writer and waits until it is in force. A plan can be run
-//! again, so what is drawn at random is drawn here.
+//! The verbs: each passes a plan to the writer and waits until it is in force. A plan may be run again, so
+//! random values are drawn here.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -31,10 +31,10 @@ use crate::{
     fence::{Completion, Cut, LiveRow},
 };
 
-/// Last uses and refusals are handed over in parts of this many, which a removal behind them hardly waits for.
+/// Maximum last uses or refusals in one plan, so that a removal behind it hardly waits.
 const PART: usize = 1_000;
 
-/// A verb: who asks for what, what it answers, its kind, and its plan.
+/// A verb: its arguments, its result, its kind and its plan.
 macro_rules! verbs {
     ($(
         $(#[$doc:meta])*
@@ -61,11 +61,12 @@ verbs! {
         removing(edit.scope.is_some() || edit.expires_at.is_some() || edit.allow_ips.is_some()),
         |tx| tx.edit_token(&actor, id, if_revision, &edit);
 
-    /// Idempotent: a revoked token stays as it was revoked, and the answer is the same.
+    /// Idempotent: a revoked token stays as it was revoked, and the result is the same.
     revoke_token(actor: Actor, id: TokenId, reason: RevokeReason) -> TokenRecord,
         OnlyRemoves, |tx| tx.revoke_token(&actor, id, reason);
 
-    /// By the digests of texts that somebody has, in their order; `None`: no such token. Never a use.
+    /// Revokes by the digests of token texts. The results are in their order; `None`: no such token. Does
+    /// not count as a use.
     revoke_by_value(actor: Actor, digests: Vec<Digest>, reason: RevokeReason)
         -> Vec<Option<(TokenRecord, bool)>>,
         OnlyRemoves, |tx| tx.revoke_by_value(&actor, &digests, reason);
@@ -84,8 +85,8 @@ verbs! {
     delete_user(actor: Actor, login: String) -> UserRecord,
         OnlyRemoves, |tx| tx.delete_user(&actor, &login);
 
-    /// A PHC string that the caller has derived. `verified`: the actor's own until now, or that there was none;
-    /// `None` for somebody else's.
+    /// `phc`: a PHC string that the caller has derived. `verified`: the actor's own password until now, or
+    /// that there was none; `None` if the password is another user's.
     set_password(actor: Actor, login: String, verified: Option<Option<String>>, phc: Option<String>)
         -> UserRecord,
         Usual, |tx| tx.set_password(&actor, &login, verified.as_ref(), phc.as_deref());
@@ -99,25 +100,25 @@ verbs! {
     delete_group(actor: Actor, name: String) -> GroupRecord,
         OnlyRemoves, |tx| tx.delete_group(&actor, &name);
 
-    /// Idempotent both ways.
+    /// Adds or removes a member. Idempotent.
     set_member(actor: Actor, group: String, login: String, member: bool) -> GroupRecord,
         removing(!member), |tx| tx.set_member(&actor, &group, &login, member);
 
     create_role(actor: Actor, key: String, name: String, permissions: Vec<Permission>) -> RoleRecord,
         Usual, |tx| tx.create_role(&actor, &key, &name, &permissions);
 
-    /// With its grants.
+    /// Deletes the role and its grants.
     delete_role(actor: Actor, key: String) -> RoleRecord,
         OnlyRemoves, |tx| tx.delete_role(&actor, &key);
 
-    /// Role key to a user's login or a group's name; `granted = false` takes it away. Idempotent.
+    /// Grants a role, by its key, to a user or a group; `granted = false` takes it away. Idempotent.
     set_grant(actor: Actor, role: String, to: GrantTarget, granted: bool) -> GrantRecord,
         removing(!granted), |tx| tx.set_grant(&actor, &role, &to, granted);
 }
 
 impl Store {
-    /// An edit that only takes permissions away, of the role as it is now, holds as every removal does; where the
-    /// role has changed before its turn and the edit would give something, it is refused as stale.
+    /// An edit that only removes permissions from the current role takes effect like any removal. If the
+    /// role changes before the edit's turn, so that the edit would add one, it is refused as stale.
     pub async fn edit_role(
         &self,
         actor: Actor,
@@ -156,21 +157,22 @@ impl Store {
         self.made(Usual, text, plan).await
     }
 
-    /// By the token itself, which its owner is the actor of. Revoking the old one revokes the new one, too.
+    /// Rotates a token by itself; its owner is the actor. Revoking the old token revokes the new one, too.
     pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<CreatedToken, ChangeError> {
         let (text, drawn) = self.draw()?;
         self.made(Exempt, text, move |tx| tx.rotate_itself(&actor, id, drawn)).await
     }
 
-    /// `id` follows from the other issuer's token, so that each is exchanged once.
+    /// Issues a token for one of another issuer. `id` is derived from that token, so that each is exchanged
+    /// once.
     pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<CreatedToken, ChangeError> {
         let text = draw_text_of(Some(id))?.1;
         let drawn = NewSecret { id, digest: text.digest() };
         self.made(Exempt, text, move |tx| tx.exchange_token(&new, drawn)).await
     }
 
-    /// Each line by itself: one refusal does not stop the others. Needs `admin-write`. A line that
-    /// was taken before is taken again.
+    /// Imports each token by itself: one refusal does not stop the others. Needs `admin-write`. A token
+    /// that was imported before succeeds again.
     pub async fn import_tokens(
         &self,
         actor: Actor,
@@ -191,7 +193,7 @@ impl Store {
         Ok(answers.into_iter().zip(drawn).map(registered).collect())
     }
 
-    /// The reload: compiles, publishes, fences. All or nothing.
+    /// Reloads the configuration: compiles, publishes, fences. All or nothing.
     pub async fn replace_configuration(
         &self,
         actor: Actor,
@@ -206,8 +208,8 @@ impl Store {
         Ok(done.cut)
     }
 
-    /// An administrator has cut one request in flight: only the event is left to be kept, so that
-    /// nothing is refused here any more.
+    /// Records that an administrator has cut a request in flight. The cut has happened, so nothing is
+    /// refused here.
     pub async fn record_cut(&self, actor: Actor, row: LiveRow) -> Result<(), ChangeError> {
         let outcome = self.change(OnlyRemoves, move |tx| {
             tx.record_cut(&actor, &row);
@@ -222,7 +224,7 @@ impl Store {
         }
     }
 
-    /// Merged forward only; not audited.
+    /// Records last uses; one that is not newer than the stored one is ignored. Not audited.
     pub async fn record_use(&self, uses: Vec<(Digest, LastUsed)>) -> Result<(), ChangeError> {
         for part in uses.chunks(PART) {
             let part = part.to_vec();
@@ -235,7 +237,7 @@ impl Store {
         Ok(())
     }
 
-    /// Audited refusals, already counted and bounded by the caller.
+    /// Records audited refusals, which the caller has counted and bounded.
     pub async fn record_refusals(&self, refusals: Vec<AuditEvent>) -> Result<(), ChangeError> {
         for part in refusals.chunks(PART) {
             let part = part.to_vec();
@@ -248,7 +250,7 @@ impl Store {
         Ok(())
     }
 
-    /// Takes the queue's end: everything accepted so far is answered, then the engine is closed.
+    /// Ends the queue: everything accepted so far is answered, then the engine is closed.
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         if self.queue.send(Command::Close(done)).await.is_ok() {
@@ -267,14 +269,14 @@ impl Store {
         Ok(CreatedToken { record, text: fresh.then_some(text), cut: done.cut })
     }
 
-    /// Hands a plan in and waits until it is in force everywhere.
+    /// Passes a plan to the writer and waits until it is in force everywhere.
     async fn change<T: Send + 'static>(
         &self,
         kind: TaskKind,
         mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
     ) -> Result<(T, InForce), ChangeError> {
         let (reply, answer) = oneshot::channel();
-        // What the plan came to when it was run last.
+        // The result of the plan's last run.
         let result = Arc::new(Mutex::new(None));
         let planned = result.clone();
         let plan = Box::new(move |tx: &mut Transaction| {
@@ -300,7 +302,7 @@ impl Store {
         Ok((result.ok_or_else(closed)?, done))
     }
 
-    /// Waits for a fence.
+    /// Waits for a fence, and counts it.
     async fn stands(
         &self,
         fence: impl Future<Output = Result<InForce, ChangeError>>,
@@ -316,7 +318,7 @@ impl Store {
         Ok(done)
     }
 
-    /// A text whose id is free.
+    /// Draws a text whose id is free.
     fn draw(&self) -> Result<(TokenText, NewSecret), ChangeError> {
         loop {
             let (id, text) = draw_text()?;
@@ -328,7 +330,7 @@ impl Store {
     }
 }
 
-/// Where and how far a change is in force.
+/// Where a change is in force, and what it has cut.
 struct InForce {
     cut: Cut,
     nodes: Option<Nodes>,
@@ -340,7 +342,7 @@ async fn here(ticket: Completion) -> Result<InForce, ChangeError> {
 }
 
 async fn on_every_node(everywhere: oneshot::Receiver<Completed>) -> Result<InForce, ChangeError> {
-    // Whoever would say so is gone only with the whole process.
+    // The sender is dropped only when the process ends.
     let Completed { confirmed, lapsed, cut, .. } =
         everywhere.await.map_err(|_| ChangeError::FenceIncomplete)?;
     Ok(InForce { cut: Cut(cut), nodes: Some(Nodes { confirmed: confirmed.len(), lapsed }) })
@@ -350,10 +352,10 @@ fn draw_text() -> Result<(TokenId, TokenText), ChangeError> {
     draw_text_of(None)
 }
 
-/// A text with this id, else with one that is drawn as well.
+/// Draws a text with this id, or with a random one.
 fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError> {
     let mut failed = None;
-    // Where the generator fails, what was made is thrown away; distinct bytes only end the search.
+    // If the system's generator fails, the text is discarded. Distinct bytes only end the generation.
     let mut last = 0u8;
     let drawn = TokenText::generate_with(id, &mut |bytes| {
         if let Err(error) = getrandom::fill(bytes) {
@@ -370,7 +372,7 @@ fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError
     }
 }
 
-/// The kind of a change that takes power away, or gives it.
+/// The kind of a change that only removes power, or of any other one.
 const fn removing(removes: bool) -> TaskKind {
     if removes { OnlyRemoves } else { Usual }
 }

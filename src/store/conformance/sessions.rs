@@ -1,4 +1,4 @@
-//! Sessions, invitations, and whom providers mean.
+//! Sessions, invitations, and identities at providers.
 
 use super::at;
 use crate::{

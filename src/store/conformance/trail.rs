@@ -1,4 +1,4 @@
-//! What was done: audit events, and requests that were answered once.
+//! Audit events and idempotency records.
 
 use super::{at, event, id};
 use crate::store::{

@@ -1,4 +1,4 @@
-//! A store with a row of every kind, in which everything fits.
+//! A consistent store with a row of every kind.
 
 use super::{id, token};
 use crate::{
@@ -46,7 +46,7 @@ pub(crate) fn chained(head: &mut AuditHead) -> Op {
     Op::AppendAudit(head.append(entry.at(Timestamp::from_millis(7))))
 }
 
-/// Users u1 and u2 with what hangs on them, 600 tokens, 300 audit events.
+/// Users u1 and u2 with rows that refer to them, 600 tokens, 300 audit events.
 pub(crate) fn one_of_each() -> Vec<Op> {
     let group = GroupRecord { id: "g1".to_owned(), name: "Ops".to_owned(), parent: None, revision: 1 };
     let child = GroupRecord {

@@ -1,4 +1,4 @@
-//! One line of an import file: JSON, one object, of one of three kinds. serde ends here.
+//! Parses one line of an import file: a JSON object of one of three kinds.
 //!
 //! `{"digest": HEX, "owner": LOGIN, "name": TEXT, "scope": ["youtrack", "hub:read"], "expires_at"?: RFC 3339 or a date}`
 //! `{"user": LOGIN, "name"?: TEXT, "kind"?: "human" | "service"}`
@@ -11,7 +11,7 @@ use crate::{
     store::{ImportedToken, model::UserKind},
 };
 
-/// What a line asks for; its names are not judged yet.
+/// A parsed line; its names are not validated yet.
 #[derive(Clone, Debug)]
 pub enum ImportRecord {
     Token(ImportedToken),
@@ -20,14 +20,14 @@ pub enum ImportRecord {
         name: Option<String>,
         kind: UserKind,
     },
-    /// Made when it is missing; members are added, never taken away.
+    /// The group is created if it is missing. Members are added, never removed.
     Group {
         name: String,
         members: Vec<String>,
     },
 }
 
-/// Why a line is none.
+/// Why a line is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
     #[error("it is not a JSON object of a known form: {0}")]
@@ -122,7 +122,7 @@ fn scope_entry(entry: &str) -> Result<(String, Access), LineError> {
 
 fn time(text: &str) -> Result<Timestamp, LineError> {
     let time: jiff::Timestamp = match text.parse::<jiff::civil::Date>() {
-        // As on the command line, its first moment in UTC.
+        // As on the command line: the first moment of the day in UTC.
         Ok(date) if text.len() == "2027-01-31".len() => format!("{date}T00:00:00Z").parse(),
         _ => text.parse(),
     }

@@ -1,4 +1,4 @@
-//! Lines become operations: names judged, owners found or made, what is there already skipped.
+//! Turns lines into operations: validates names, finds or creates owners, skips what already exists.
 
 use std::collections::{HashMap, HashSet};
 
@@ -18,38 +18,38 @@ use crate::{
     },
 };
 
-/// What the store has, as far as an import must know, and the operations that are due.
+/// The part of the store that an import needs to know, and the operations to commit.
 pub(super) struct Plan<'a> {
     engine: &'a Engine,
     options: &'a Options<'a>,
-    /// Places in `ids`, by folded login.
+    /// Indices into `ids`, by folded login.
     users: HashMap<String, u32>,
     ids: Vec<UserId>,
-    /// By folded name.
+    /// Ids by folded name.
     groups: HashMap<String, String>,
     members: HashSet<(String, UserId)>,
     digests: HashSet<Digest>,
-    /// Owners and folded names of the tokens that are due.
+    /// Owners and folded names of the tokens in `ops`.
     names: HashSet<(u32, String)>,
-    /// Of those that were drained last and that the engine may not have yet.
+    /// The same for the batch that was drained last, which the engine may not have yet.
     underway: HashSet<(u32, String)>,
     ops: Vec<Op>,
     random: blake3::OutputReader,
 }
 
-/// Of the next user.
+/// The index of the next user.
 fn number(ids: &[UserId]) -> u32 {
     u32::try_from(ids.len()).expect("memory holds fewer users than that")
 }
 
-/// What became of a line that is not bad.
+/// The result of a valid line.
 pub(super) enum Outcome {
     Taken,
-    /// It was there already.
+    /// It existed already.
     Skipped,
 }
 
-/// Most entries of a scope (domain.md).
+/// Maximum number of entries in a scope (docs/domain.md).
 const SCOPE: usize = 50;
 
 impl<'a> Plan<'a> {
@@ -83,7 +83,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// `Err` is what a person is told about the line.
+    /// Plans a line; `Err` is the message for the operator.
     pub(super) fn take(&mut self, line: ImportRecord, report: &mut Report) -> Result<Outcome, String> {
         match line {
             ImportRecord::Token(token) => self.token(token, report),
@@ -102,11 +102,11 @@ impl<'a> Plan<'a> {
         self.ops.len()
     }
 
-    /// The engine has what was drained before.
+    /// Takes the operations. The engine must have those that were drained before.
     pub(super) fn drain(&mut self) -> Vec<Op> {
         std::mem::swap(&mut self.names, &mut self.underway);
         self.names.clear();
-        // With the batch's event, and whatever the last line adds: growing would copy all of them.
+        // Room for the batch's event and whatever the last line adds: growing would copy everything.
         let room = Vec::with_capacity(self.ops.len() + 64);
         std::mem::replace(&mut self.ops, room)
     }
@@ -150,7 +150,7 @@ impl<'a> Plan<'a> {
         if fold(&name) == "all-users" {
             return Err("the group all-users has every user by itself".to_owned());
         }
-        // All members first: a line is taken whole, or not at all.
+        // All members first, so that the group does not change if one of them is unknown.
         let mut ids = Vec::with_capacity(members.len());
         for login in members {
             let known = self.users.get(&fold(login)).copied();

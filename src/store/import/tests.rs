@@ -105,7 +105,7 @@ fn what_is_underway_counts_as_taken() {
         has_service: &|key| key.starts_with("svc"),
         now: Timestamp::from_millis(1_000),
     };
-    // Every name twice, next to each other and far apart: in one batch, in the next, later.
+    // Every name twice, next to each other and far apart: in one batch, in the next one, and later.
     let named = |n: usize, name: String| token(n, "ann", &name, r#""svc1""#);
     let mut lines: Vec<String> = (0..50).map(|n| named(n, format!("t{n}"))).collect();
     for n in 0..50 {

@@ -55,7 +55,7 @@ async fn a_name_is_given_once() {
     assert_eq!(answers.iter().filter(|answer| *answer == "name_taken").count(), 31);
 }
 
-/// A batch is planned as a whole: commands see what earlier ones of it have put down.
+/// A batch is planned as a whole: commands see the results of earlier ones.
 #[tokio::test]
 async fn a_batch_sees_itself() {
     let bench = Bench::new();
@@ -88,7 +88,7 @@ async fn a_batch_sees_itself() {
     assert_eq!(bench.store.accounts().user_by_login("alice").map(|user| user.ix), None);
 }
 
-/// H1: what takes power away waits for one batch, not for all that others have handed in before.
+/// A removal waits for one batch, not for everything that was sent before it.
 #[tokio::test]
 async fn a_removal_overtakes_what_waits() {
     let bench = Bench::peopled().await;
@@ -108,7 +108,7 @@ async fn a_removal_overtakes_what_waits() {
     }
     let events = bench.events();
     let made = events.iter().take_while(|event| *event != "user.ban");
-    // The writer had the first of them in hand already, or none.
+    // The writer may have taken the first of them already.
     assert!(made.filter(|event| *event == "token.create").count() <= 1, "{events:?}");
 }
 
@@ -131,7 +131,7 @@ async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
     let bench = Bench::with(Configuration { policy: kept, ..usual() });
     bench.store.create_user(operator(), person("old")).await.unwrap();
     bench.clock.fetch_add(2 * 86_400_000, Ordering::Relaxed);
-    // The first change after the day tidies up behind itself, the second one finds it done.
+    // The first change after the day drops old rows; the second one finds none.
     for login in ["new", "newer"] {
         bench.store.create_user(operator(), person(login)).await.unwrap();
     }
@@ -143,7 +143,7 @@ async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
     assert_eq!(bench.store.verify_audit().unwrap().events, 2, "from the checkpoint on");
 }
 
-/// A change that cannot be written fails alone, and leaves nothing of itself in its batch.
+/// A change that cannot be written fails alone, and leaves nothing in its batch.
 #[tokio::test]
 async fn what_cannot_be_written_leaves_nothing() {
     let bench = Bench::peopled().await;

@@ -1,4 +1,4 @@
-//! A disk that breaks: what adds power is not done, what takes it away holds all the same.
+//! A disk that breaks: a change that adds power is not made, one that removes it takes effect all the same.
 
 use super::*;
 
@@ -99,7 +99,7 @@ async fn a_role_that_loses_permissions_holds_and_one_that_gains_is_refused() {
     assert_eq!(bench.events().last().unwrap(), "role.edit");
     store.engine().break_sync();
     assert!(bench.reads("bob", "hub"));
-    // What another permission implies is no more than that.
+    // A permission that another one has implied is no addition.
     assert_eq!(edited(None, &[ReadService, ReadGroup]).await, "not_durable");
     assert!(bench.reads("bob", "hub"));
     assert_eq!(edited(None, &[]).await, "not_durable");
@@ -147,7 +147,7 @@ async fn a_restart_takes_changes_again() {
 #[tokio::test]
 async fn a_dead_writer_is_told_and_takes_nothing() {
     let Bench { store, .. } = Bench::peopled().await;
-    // A change whose plan panics takes the writer with it.
+    // A plan that panics ends the writer.
     let panics =
         writer::Task::new(writer::TaskKind::Usual, Box::new(|_| panic!("on purpose")), oneshot::channel().0);
     assert!(store.queue.send(writer::Command::Change(panics)).await.is_ok());
@@ -156,7 +156,7 @@ async fn a_dead_writer_is_told_and_takes_nothing() {
     assert_eq!(code(store.ban_user(operator(), "bob".into(), Some("x".into())).await), "closed");
 }
 
-/// A worker that never takes a change over: durable, but not acknowledged as in force.
+/// A worker that never applies a change: durable, but not acknowledged as in force.
 #[tokio::test]
 async fn a_silent_participant_makes_the_fence_incomplete() {
     let bench = Bench::peopled().await;

@@ -1,4 +1,4 @@
-//! Nodes that share a log: whoever applies its entries comes to the same rows, index and snapshot.
+//! Nodes that share a log: each that applies its entries reaches the same rows, index and snapshot.
 
 use proptest::prelude::*;
 
@@ -25,7 +25,7 @@ struct Cluster {
     clock: Arc<AtomicI64>,
 }
 
-/// One verb, with small numbers for whom and what it is about.
+/// One verb, with small numbers that select its user and its object.
 #[derive(Clone, Copy, Debug)]
 struct Step {
     verb: u8,
@@ -96,14 +96,14 @@ impl Node {
         self.state.index().with(digest, |token| token.cloned().unwrap())
     }
 
-    /// A token that there is, or none.
+    /// One of the tokens; `None` if there is none.
     fn some_token(&self, number: u8) -> Option<TokenRecord> {
         let all = self.store.tokens(&TokenFilter::default(), None, 1000).unwrap().items;
         let at = usize::from(number) % all.len().max(1);
         all.into_iter().nth(at)
     }
 
-    /// Many verbs are refused, which is as good.
+    /// Runs a verb. Many are refused, which is tested as well.
     async fn take(&self, step: Step) {
         let Step { verb, who, what, yes, .. } = step;
         let store = &self.store;
@@ -190,7 +190,7 @@ fn step() -> impl Strategy<Value = Step> {
         .prop_map(|(verb, node, who, what, yes)| Step { verb, node, who, what, yes })
 }
 
-/// Takes the steps, one node after the other as each step says, and compares all nodes.
+/// Runs the steps, each on its node, and compares all nodes.
 fn check(steps: &[Step], writers: usize) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
@@ -202,7 +202,7 @@ fn check(steps: &[Step], writers: usize) {
         }
         nodes[0].store.create_group(operator(), "developers".into(), None).await.unwrap();
         for step in steps {
-            // Some time passes, so that rows come to their end.
+            // Some time passes, so that rows expire.
             cluster.clock.fetch_add(i64::from(step.what / 10) * 40 * 3_600_000, Ordering::Relaxed);
             nodes[step.node % writers].take(*step).await;
         }
@@ -211,7 +211,7 @@ fn check(steps: &[Step], writers: usize) {
         }
         let (head, _) = follower.store.follow(None).await.unwrap();
         assert_eq!(head, cluster.log.head().unwrap());
-        // One that only starts now, and one whose rows are there already.
+        // A node that starts only now, and one that has the rows already.
         let late = cluster.node();
         let (rows, memory) = (follower.rows(), follower.memory());
         for (name, node) in nodes.iter().map(|node| ("a writer", node)).chain([("a late one", &late)]) {
@@ -235,14 +235,14 @@ proptest! {
         check(&steps, 1);
     }
 
-    /// Each finds the other's entries in front of its own, follows them and plans again.
+    /// Each node finds the other's entries before its own, follows them and plans again.
     #[test]
     fn writers_that_take_turns_agree(steps in prop::collection::vec(step(), 1..60)) {
         check(&steps, 2);
     }
 }
 
-/// What a follower is told is in force there when it answers.
+/// What a follower has followed is in force there when the call returns.
 #[tokio::test]
 async fn a_revocation_reaches_the_follower_and_its_fence() {
     let cluster = Cluster::new();
@@ -258,14 +258,14 @@ async fn a_revocation_reaches_the_follower_and_its_fence() {
     assert_eq!(follower.store.metrics().fences_raised.value(), before + 1);
 }
 
-/// A change that was planned on a state that is no longer the last one is planned again, and refused then.
+/// A change that was planned on an outdated state is planned again, and is then refused.
 #[tokio::test]
 async fn an_invariant_holds_over_nodes() {
     let cluster = Cluster::new();
     let (one, other) = (cluster.node(), cluster.node());
     one.store.create_user(operator(), person("alice")).await.unwrap();
     one.store.create_token(operator(), named("alice", "ci"), None).await.unwrap();
-    // It knows neither alice nor the name.
+    // The other node knows neither alice nor the name.
     assert_eq!(code(other.store.create_token(operator(), named("alice", "CI"), None).await), "not_found");
     other.store.follow(None).await.unwrap();
     one.store.create_token(operator(), named("alice", "deploy"), None).await.unwrap();

@@ -1,4 +1,4 @@
-//! What goes with time, and how fast changes may come.
+//! What is dropped over time, and how fast changes may come.
 
 use super::*;
 
@@ -12,7 +12,7 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
         bench.store.record_use(Vec::new()).await.unwrap();
         let edit = UserEdit { name: Some(bench.now().as_millis().to_string()), ..UserEdit::default() };
         bench.store.edit_user(operator(), "bob".into(), None, edit.clone()).await.unwrap();
-        // Upkeep comes after the answer: the next change is answered behind it.
+        // Retention runs after the answer: the next change is answered after it.
         bench.store.edit_user(operator(), "bob".into(), None, edit).await.unwrap();
     };
     bench.pass(89 * 24 * 3600);
@@ -25,7 +25,7 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
     assert!(bench.indexed(&kept.digest).is_some());
 }
 
-/// What merely expired goes after a day, with its name; what somebody ended stays.
+/// A token that merely expired is dropped after a day, with its name; one that was ended stays.
 #[tokio::test]
 async fn rows_of_expired_tokens_go_after_a_day() {
     let bench = Bench::peopled().await;
@@ -41,7 +41,7 @@ async fn rows_of_expired_tokens_go_after_a_day() {
     let one = ImportedToken { digest: imported, owner, name, scope, expires_at: end };
     bench.store.import_tokens(operator(), vec![one], false).await.unwrap()[0].as_ref().unwrap();
     let stir = async || {
-        // Upkeep comes after the answer: the next change is answered behind it.
+        // Retention runs after the answer: the next change is answered after it.
         for login in ["one", "two"] {
             let login = format!("{login}{}", bench.now().as_millis());
             bench.store.create_user(operator(), person(&login)).await.unwrap();
@@ -50,7 +50,7 @@ async fn rows_of_expired_tokens_go_after_a_day() {
     bench.pass(24 * 3600);
     stir().await;
     assert!(bench.indexed(&gone.digest).is_some(), "not yet");
-    // A name that an expired token had is free; it stays with whoever has it.
+    // The name of an expired token is free; a token that takes it keeps it.
     let again = make("gone", None).await;
     bench.pass(3601);
     stir().await;
@@ -69,7 +69,7 @@ async fn rows_of_expired_tokens_go_after_a_day() {
     assert!(bench.indexed(&gone.digest).is_none() && bench.indexed(&again.digest).is_some());
 }
 
-/// A removal in the middle of a round that drops rows is answered in that batch, not behind the round.
+/// A removal during a round that drops rows is answered in that batch, not after the whole round.
 #[tokio::test]
 async fn a_round_drops_no_more_than_a_page() {
     let bench = Bench::peopled().await;
@@ -95,7 +95,6 @@ async fn a_round_drops_no_more_than_a_page() {
     assert!(left.windows(2).all(|pair| pair[0] - pair[1] <= 1000), "{left:?}");
 }
 
-/// M8 of the security review.
 #[tokio::test]
 async fn an_account_is_held_to_its_rate_and_removals_are_not() {
     use std::{num::NonZeroU32, time::Duration};

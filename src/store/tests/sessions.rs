@@ -1,4 +1,4 @@
-//! Sessions and invitations over time, over a restart, and when nothing lasts any more.
+//! Sessions and invitations over time, over a restart, and after the store has failed.
 
 use super::*;
 
@@ -31,7 +31,7 @@ impl Bench {
         self.store.begin_provided_session(new).await.map(|changed| changed.record)
     }
 
-    /// Groups that somebody is in by themself.
+    /// Groups that a user is a direct member of.
     fn groups(&self, login: &str) -> Vec<String> {
         let accounts = self.store.accounts();
         let user = accounts.user_by_login(login).unwrap();
@@ -50,7 +50,7 @@ impl Bench {
     }
 }
 
-/// What a provider says of somebody.
+/// What a provider says of a user.
 fn of(subject: &str, login: &str, groups: &[(&str, bool)], number: u8) -> ProvidedSession {
     ProvidedSession {
         issuer: "https://id.example".into(),
@@ -157,7 +157,7 @@ async fn a_session_ends_by_idling_and_by_age() {
     }
     assert!(!bench.holds(1), "twelve hours are enough, however busy");
     bench.store.create_user(operator(), person("carol")).await.unwrap();
-    // A day later, in case the clock was wrong.
+    // Expired rows are kept for a day, in case the clock was wrong.
     bench.later(24 * 60 * MINUTE);
     bench.store.create_user(operator(), person("dave")).await.unwrap();
     bench.store.create_user(operator(), person("erin")).await.unwrap();

@@ -1,4 +1,4 @@
-//! The life of tokens, over the verbs: what is stored, what workers see, what is audited.
+//! The life of tokens, through the verbs: what is stored, what workers see, what is audited.
 
 use std::time::Duration;
 
@@ -65,7 +65,6 @@ async fn an_owner_has_so_many_live_tokens() {
     assert_eq!(code(rotate(third.id, None).await), "too_many_tokens");
 }
 
-/// M8 of the security review.
 #[tokio::test]
 async fn tokens_in_their_grace_take_places() {
     let bounded = || Configuration { policy: Policy { max_tokens: 3, ..Policy::default() }, ..usual() };
@@ -92,7 +91,6 @@ async fn tokens_in_their_grace_take_places() {
     assert_eq!(code(create("c").await), "too_many_tokens");
 }
 
-/// M8.
 #[tokio::test]
 async fn an_owner_has_so_many_ended_tokens() {
     let policy = Policy { max_ended_tokens: 3, ..Policy::default() };
@@ -152,13 +150,13 @@ async fn rotation_replaces_within_the_family() {
     assert_eq!(code(bench.store.create_token(operator(), named("alice", "CI"), None).await), "ok");
 }
 
-/// Through whichever door, and by whichever token of the family.
+/// By every way to revoke, and by every token of the family.
 #[tokio::test]
 async fn what_a_token_made_of_itself_ends_with_it() {
     let bench = Bench::peopled().await;
     let scope = vec![("permgate".to_owned(), FULL), ("wiki".to_owned(), FULL)];
     let create = async |by: Actor, name: &str| {
-        // It ends before the grace of what it is made with.
+        // It expires before the grace of the token that creates it.
         let expires_at = Some(bench.now().plus_seconds(60));
         let new = NewToken { scope: scope.clone(), expires_at, ..named("alice", name) };
         bench.store.create_token(by, new, None).await.unwrap().record

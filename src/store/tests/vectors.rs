@@ -1,5 +1,5 @@
-//! The administration vectors, over the verbs. What the listener answers by itself (who is not
-//! signed in, whose account is banned, whose token lacks `permgate`) is told apart by name.
+//! The administration vectors, through the verbs. What the listener answers itself (not signed in, banned
+//! account, token without `permgate`) is recognised by its name.
 
 use std::time::Duration;
 

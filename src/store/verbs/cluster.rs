@@ -1,4 +1,4 @@
-//! What a node of a cluster does with the log that it shares with others.
+//! How a node of a cluster uses the shared log.
 
 use tokio::sync::oneshot;
 
@@ -15,14 +15,14 @@ use crate::{
 };
 
 impl Store {
-    /// How many removals hold on this node only, since etcd could not be written.
+    /// Number of removals that are in force on this node only, since etcd could not be written.
     pub fn unwritten(&self) -> u64 {
         self.shared.unwritten.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Applies what others have appended to the log, in a cluster. Answers when it is in force here: how far
-    /// that is, and how many requests it cut. `to`: a position that is known to be there; `None`: to wherever
-    /// it goes.
+    /// Applies what other nodes have appended to the log. Returns once that is in force here, with the head
+    /// and the number of requests that were cut. `to`: a position known to be in the log; `None`: up to its
+    /// end.
     pub async fn follow(&self, to: Option<u64>) -> Result<(Head, Cut), ChangeError> {
         let (reply, answer) = oneshot::channel();
         let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
@@ -35,13 +35,13 @@ impl Store {
         Ok((followed.head, cut))
     }
 
-    /// Puts into the log what this node has to say about the members of its cluster.
+    /// Appends to the log what this node proposes about the members of its cluster.
     #[cfg(feature = "etcd")]
     pub(crate) async fn propose_members(&self) -> Result<(), ChangeError> {
         self.of_members(Node::proposals).await
     }
 
-    /// Takes this node out of its cluster, so that nobody waits for it. It serves no more.
+    /// Removes this node from its cluster, so that no change waits for it. It serves no more.
     pub async fn leave(&self) -> Result<(), ChangeError> {
         self.of_members(|node| vec![node.leave()]).await
     }

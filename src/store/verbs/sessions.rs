@@ -1,4 +1,4 @@
-//! The verbs of signing in: sessions and invitations.
+//! The verbs of signing in: sessions, invitations and identities.
 
 use super::{OnlyRemoves, Usual, new_id};
 use crate::{
@@ -12,35 +12,36 @@ use crate::{
 };
 
 verbs! {
-    /// `None`: the account may not sign in, or its password has changed meanwhile.
+    /// Signs a user in by password. `None`: the account may not sign in, or its password has changed
+    /// meanwhile.
     begin_session(new: NewSession) -> Option<SessionRecord>, Usual, |tx| tx.begin_session(&new);
 
-    /// Somebody whom a provider has named; an account is made for whoever has none.
+    /// Signs in a user whom a provider has identified, and creates an account if there is none.
     begin_provided_session(new: ProvidedSession)
         drawing ids = Ids { user: new_id(), groups: new.groups.iter().map(|_| new_id()).collect() },
         -> SessionRecord, Usual, |tx| tx.begin_provided_session(&new, &ids);
 
-    /// Whoever the provider names so is this user. Idempotent.
+    /// Links an identity at a provider to the user. Idempotent.
     link_identity(actor: Actor, login: String, issuer: String, subject: String) -> IdentityRecord,
         Usual, |tx| tx.link_identity(&actor, &login, &issuer, &subject);
 
-    /// No provider's word signs the user in any more; answers how many did.
+    /// Unlinks all of the user's identities; returns how many there were.
     unlink_identities(actor: Actor, login: String) -> usize,
         OnlyRemoves, |tx| tx.unlink_identities(&actor, &login);
 
-    /// Everywhere; answers how many.
+    /// Ends all sessions of the user; returns how many there were.
     end_sessions(actor: Actor, login: String) -> usize, OnlyRemoves, |tx| tx.end_sessions(&actor, &login);
 
-    /// In place of an invitation that the user had.
+    /// Creates an invitation, in place of one that the user had.
     invite(actor: Actor, login: String, digest: Digest) -> (UserRecord, InvitationRecord),
         Usual, |tx| tx.invite(&actor, &login, digest);
 
-    /// The password of whoever holds the invitation's text, once.
+    /// Sets the password of the user whom the invitation is for. An invitation works once.
     redeem(digest: Digest, phc: String) -> UserRecord, Usual, |tx| tx.redeem(&digest, &phc);
 }
 
 impl Store {
-    /// That a session was used, when [`Store::see_session`] says that it is due.
+    /// Records a session's use that [`Store::see_session`] has reported as due.
     pub async fn record_session(&self, digest: Digest, seen: Timestamp) -> Result<(), ChangeError> {
         let plan = move |tx: &mut Transaction| {
             tx.record_session(&digest, seen);
