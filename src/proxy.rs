@@ -1,5 +1,6 @@
-//! A request's way through a worker: `authorize` judges it, `upstream` sends it, [`access_log`] logs it.
-//! The outer half is here: request id, log line, and the one map from a rejection to a response.
+//! A worker's request path: `authorize` decides, `upstream` forwards, [`access_log`] logs. This module
+//! connects them. It assigns request ids, renders rejections, and counts and logs every request. Connections
+//! are `net`'s; the rules of the decision are `authz`'s.
 
 pub mod access_log;
 mod authorize;
@@ -67,10 +68,10 @@ use crate::{
     state::State,
 };
 
-/// What a worker's gateway needs.
+/// What a worker's [`Gateway`] is built from.
 pub struct Parts {
     pub state: Arc<State>,
-    /// The worker's own; the composition runs it.
+    /// This worker's live requests. The worker runs the fence on them.
     pub registry: Rc<Registry<RequestContext>>,
     pub metrics: WorkerMetrics,
     pub log: Rc<LogWriter>,
@@ -84,7 +85,7 @@ pub struct Parts {
     pub upstreams: Arc<Upstreams>,
 }
 
-/// One for each worker; nothing in it is written by another thread for a request.
+/// One per worker. Serving a request writes nothing that another thread reads, except counters and limits.
 pub struct Gateway {
     parts: Parts,
     worker_state: RefCell<Rc<WorkerState>>,
@@ -108,7 +109,7 @@ impl Gateway {
         })
     }
 
-    /// What is published now.
+    /// Returns the current state, and reads it again if a new one has been published.
     fn worker_state(&self) -> Rc<WorkerState> {
         let Parts { state, upstreams, counts, .. } = &self.parts;
         let mut current = self.worker_state.borrow_mut();
@@ -118,7 +119,8 @@ impl Gateway {
         Rc::clone(&current)
     }
 
-    /// Reads what is needed to decide about a request. An error: its head cannot be judged.
+    /// Reads the inputs of the decision from a request's head. An error means that the head is malformed or
+    /// ambiguous, so the request cannot be decided.
     fn begin(
         self: &Rc<Self>,
         request: &Request<RequestBody>,
@@ -137,7 +139,7 @@ impl Gateway {
         (RequestContext::new(self, state, connection, request, facts, request_id), readable)
     }
 
-    /// The response, or a rejection with the guard that logs it.
+    /// Returns the response, or a rejection with the guard that logs it.
     async fn respond(
         self: &Rc<Self>,
         request: Box<Request<RequestBody>>,
@@ -145,7 +147,7 @@ impl Gateway {
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
-            // Boxed, so that this rare case does not enlarge every request's future.
+            // Boxed because this rare case would enlarge every request's future.
             return Box::pin(self.answer(route, context, readable, *request)).await;
         }
         if let Err(reason) = readable {
@@ -154,7 +156,7 @@ impl Gateway {
         match self.authorize(&context, request, None) {
             Ok((upstream, permitted)) => self.forward(&upstream, permitted).await,
             Err(NotForwarded::Rejected(rejection)) => Err((rejection, LogGuard::new(context))),
-            // Boxed, like every rare case.
+            // Boxed because it is rare.
             Err(NotForwarded::Queued(queued)) => match Box::pin(self.wait(context, queued)).await {
                 Ok((upstream, permitted)) => self.forward(&upstream, permitted).await,
                 Err(rejected) => Err(rejected),
@@ -162,14 +164,13 @@ impl Gateway {
         }
     }
 
-    /// Waits for a place under each concurrency limit that is reached, and judges the request from the
-    /// beginning by what holds then.
+    /// Waits for a slot under each exhausted concurrency limit, then decides again from the current state.
     async fn wait(
         self: &Rc<Self>,
         mut context: Rc<RequestContext>,
         mut queued: Box<(Box<Request<RequestBody>>, Waiting)>,
     ) -> Result<(Rc<Upstream>, Permitted), (Rejection, LogGuard)> {
-        // As many rounds as there may be limits of one service, each with its own deadline.
+        // One round per concurrency limit; each has its own deadline.
         for _ in 0..MAX_WAITS {
             let (request, waiting) = *queued;
             let Some(place) = waiting.slot().await else { break };
@@ -191,7 +192,7 @@ impl Gateway {
         Err((Exceeded::no_place().into(), LogGuard::new(context)))
     }
 
-    /// Counts and logs a request that has ended, however it did.
+    /// Counts and logs a request that has ended, successfully or not.
     fn log(&self, context: &RequestContext) {
         let done = &context.outcome;
         let (reason, outcome) = match done.cut() {
@@ -204,7 +205,7 @@ impl Gateway {
             },
             None => (done.reason(), outcome(done.reason())),
         };
-        // 499, as other proxies log a client that did not wait.
+        // 499 is what other proxies log for a client that closed before the response.
         let status = if done.status.get() == 0 { 499 } else { done.status.get() };
         let duration = context.began.elapsed();
         let upstream_wait = done.upstream_answered.get().map(|at| at - context.began);
@@ -250,7 +251,7 @@ impl Service for Gateway {
         request: Box<Request<RequestBody>>,
         connection: Rc<Connection>,
     ) -> Response<ResponseBody> {
-        // The header fields go upstream, so the format for errors is read before.
+        // Read now, because the header fields move to the upstream request.
         let format = ErrorFormat::requested(&request);
         let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.of_route(route));
         let unread = !request.body().is_end_stream();
@@ -312,7 +313,7 @@ impl Service for Gateway {
 impl Gateway {
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
         self.parts.metrics.count(WorkerEvent::MissingProxyHeader);
-        // A misconfigured proxy does this on every connection: log it once a minute.
+        // A misconfigured proxy omits the header on every connection, so this is logged once a minute.
         let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
         if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {
             logged.set(Some(now));
@@ -321,12 +322,12 @@ impl Gateway {
     }
 }
 
-/// A request waits under this many limits at most.
+/// The most limits that one request waits for.
 const MAX_WAITS: usize = 4;
 
 const MISSING_HEADER_LOGGED: Duration = Duration::from_secs(60);
 
-/// Whether the peer is a trusted proxy.
+/// Whether the connection's peer is a trusted proxy.
 fn trusts(state: &WorkerState, connection: &Connection) -> bool {
     connection.peer.is_trusted(&state.snapshot.rules.settings.trusted_proxies)
 }

@@ -1,5 +1,5 @@
-//! The access log: one JSON line per request, formatted into a reused buffer and written by a thread of its
-//! own. If the target stalls, lines are dropped and counted; workers never wait.
+//! The access log: one JSON line per request, formatted into a reused buffer and written by a separate
+//! thread. If the target stalls, lines are dropped and counted; workers never block.
 
 mod line;
 mod sink;
@@ -25,16 +25,16 @@ use sink::Sink;
 
 use crate::metrics::Metrics;
 
-/// Where lines go.
+/// The target of access log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogTarget {
     Off,
     Stdout,
-    /// Appended to; opened again by [`AccessLog::reopen`], after the file was moved away.
+    /// Opened for appending, and again by [`AccessLog::reopen`] after log rotation.
     File(PathBuf),
 }
 
-/// The log's thread; shared by the workers. Dropping the last handle writes what is left.
+/// Handle of the log thread, shared by the workers. Dropping the last handle flushes and joins the thread.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
     command: Arc<Mutex<Option<LogCommand>>>,
@@ -43,34 +43,34 @@ pub struct AccessLog {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the thread has to do before it writes the next lines.
+/// A command that the log thread carries out before it writes the next chunk.
 enum LogCommand {
     Reopen,
     Retarget(Sink),
 }
 
-/// Whole lines, and the channel that takes the empty buffer back.
+/// A chunk of complete lines, and the channel that returns its buffer.
 struct Chunk {
     text: Vec<u8>,
     home: SyncSender<Vec<u8>>,
 }
 
-/// One worker's end.
+/// One worker's buffer of lines.
 pub struct LogWriter {
     log: Arc<AccessLog>,
     text: RefCell<Vec<u8>>,
     lines: Cell<u64>,
-    /// A timed hand-over is pending.
+    /// A delayed [`LogWriter::hand_over`] is scheduled.
     planned: Cell<bool>,
     home: SyncSender<Vec<u8>>,
     emptied: Receiver<Vec<u8>>,
 }
 
-/// Lines are handed over when there is this much, or after [`LATEST`].
+/// Lines are handed over once this many bytes are buffered, or after [`LATEST`].
 const CHUNK: usize = 32 << 10;
 const LATEST: Duration = Duration::from_millis(100);
 
-/// Chunks that may wait for the thread: 4 MiB over all workers.
+/// Capacity of the channel to the thread in chunks: 4 MiB for all workers.
 const WAITING: usize = 128;
 
 impl AccessLog {
@@ -90,19 +90,19 @@ impl AccessLog {
                 }
                 sink.write(&text);
                 text.clear();
-                // The worker may be gone or have enough buffers.
+                // The worker may be gone, or its channel full.
                 let _ = home.try_send(text);
             }
         })?;
         Ok(Arc::new(Self { chunks, command, off, metrics, thread: Some(thread) }))
     }
 
-    /// Reopens the file before the next lines: on SIGHUP, after it was moved away.
+    /// Reopens the file before the next chunk, after log rotation (SIGHUP).
     pub fn reopen(&self) {
         self.command.lock().get_or_insert(LogCommand::Reopen);
     }
 
-    /// Writes the next lines to another target. After an error nothing has changed.
+    /// Switches to another target before the next chunk. On an error the old target stays.
     pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
         let off = target == LogTarget::Off;
         *self.command.lock() = Some(LogCommand::Retarget(Sink::open(target)?));
@@ -110,7 +110,7 @@ impl AccessLog {
         Ok(())
     }
 
-    /// A worker's writer.
+    /// Returns a new worker's writer.
     pub fn writer(self: &Arc<Self>) -> Rc<LogWriter> {
         let (home, emptied) = sync_channel(4);
         Rc::new(LogWriter {
@@ -126,7 +126,7 @@ impl AccessLog {
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        // The thread ends when the last sender is dropped, so this one has to go before the join.
+        // The thread ends once every sender is dropped, so drop this one before the join.
         let (closed, _) = sync_channel(0);
         self.chunks = closed;
         if let Some(thread) = self.thread.take() {
@@ -136,12 +136,12 @@ impl Drop for AccessLog {
 }
 
 impl LogWriter {
-    /// Whether lines are written at all.
+    /// Whether a target is configured.
     pub fn is_on(&self) -> bool {
         !self.log.off.load(Ordering::Relaxed)
     }
 
-    /// On the worker's local runtime.
+    /// Buffers a line. Must run on the worker's `LocalSet`.
     pub fn write(self: &Rc<Self>, line: &Line<'_>) {
         if !self.is_on() {
             return;
@@ -160,7 +160,8 @@ impl LogWriter {
         }
     }
 
-    /// Never waits: if the channel is full, lines are dropped and counted.
+    /// Sends the buffered lines to the thread. Never blocks: if the channel is full, they are dropped and
+    /// counted.
     pub fn hand_over(&self) {
         let mut text = self.text.borrow_mut();
         let lines = self.lines.replace(0);
@@ -215,7 +216,7 @@ mod tests {
         }
     }
 
-    /// On a worker: `work` with a log that goes to `target`; when it returns, all is written.
+    /// Runs `work` in a `LocalSet` with a log to `target`. All lines are written when it returns.
     fn with_log(target: &Path, metrics: &Arc<Metrics>, work: impl FnOnce(&AccessLog, &Rc<LogWriter>)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let log = AccessLog::start(LogTarget::File(target.to_owned()), Arc::clone(metrics)).expect("a log");
@@ -230,7 +231,7 @@ mod tests {
             let write = |path: &str| {
                 writer.write(&line(path));
                 writer.hand_over();
-                // The thread has taken the chunk when its buffer is back.
+                // The buffer comes back once the thread has written the chunk.
                 let emptied = writer.emptied.recv().expect("the thread runs");
                 writer.home.send(emptied).expect("there is room");
             };
@@ -262,7 +263,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let pipe = directory.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
-        // Open for both, so that neither end waits; nobody reads yet.
+        // Opened for reading and writing, so that no open blocks. Nothing reads yet.
         let reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
         let metrics = Metrics::new(Arc::default());
         with_log(&pipe, &metrics, |_, writer| {
@@ -271,7 +272,7 @@ mod tests {
                 writer.write(&line(&long));
             }
             assert!(metrics.log_lines_dropped.value() > 0, "10 MB fit nowhere");
-            // Lets the thread come to its end.
+            // Drains the pipe so that the thread can end.
             let mut reader = reader;
             std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
         });

@@ -1,5 +1,5 @@
-//! Makes a request a permitted one, or a rejection, in one synchronous block, so that no change can come
-//! between the decision and the entry in the live registry.
+//! Turns a request into a permitted one or a rejection. This is one synchronous block, so no change of the
+//! rules can fall between the decision and the entry in the live registry.
 
 use std::rc::Rc;
 
@@ -37,10 +37,10 @@ use crate::{
     settings::UpstreamSettings,
 };
 
-/// What became of a request that is not forwarded, or not yet.
+/// Why a request is not forwarded yet.
 pub(super) enum NotForwarded {
     Rejected(Rejection),
-    /// It waits for a slot under a concurrency limit, and is judged again when it has one.
+    /// It waits for a slot under a concurrency limit, then is decided again.
     Queued(Box<(Box<Request<RequestBody>>, Waiting)>),
 }
 
@@ -51,8 +51,8 @@ impl<R: Into<Rejection>> From<R> for NotForwarded {
 }
 
 impl Gateway {
-    /// Judges the request and edits its header fields for the upstream. `slot`: the one in a queue
-    /// of `concurrent` that it has waited for, if it had to.
+    /// Decides the request and edits its header fields for the upstream. `slot` is the concurrency slot that
+    /// the request has waited for, if any.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
@@ -93,8 +93,8 @@ impl Gateway {
         })
     }
 
-    /// A request of HTTP/1.0 may come without Host, and goes to the upstream with that of its url: then the path and
-    /// the second target have to belong to the same service there.
+    /// Decides an HTTP/1.0 request without Host once more with the host of the upstream's URL, which it will
+    /// be sent with: the second target (`Destination`) must belong to the same service there.
     fn owns_on_its_own_host(&self, upstream: &UpstreamSettings, context: &RequestContext) -> bool {
         if context.facts.host.is_some() || upstream.host.is_some() {
             return true;
@@ -107,7 +107,7 @@ impl Gateway {
         self.decide_query(&query, &context.state, context, context.at, |decision| decision.is_ok())
     }
 
-    /// Calls the pure decision with what the client sent and the current state, on a node that may forward.
+    /// Calls the pure decision with the request and the current state. Denies if this node may not forward.
     pub(super) fn decide<R>(
         &self,
         state: &WorkerState,
@@ -149,7 +149,7 @@ impl Gateway {
         }
     }
 
-    /// Counts a permitted request under the limits.
+    /// Counts a permitted request under the service's limits.
     pub(super) fn take_limits(
         &self,
         permit: &Permit<'_>,
@@ -160,8 +160,8 @@ impl Gateway {
         limits.take(permit, context.facts.client, context.clock().now(), slot).map(Some)
     }
 
-    /// Edits the header fields of a permitted request, and records the use of its token. A request that
-    /// cannot be sent is not counted under the limits.
+    /// Edits the header fields of a permitted request and records the token's use. If that fails, the request
+    /// is uncounted from the limits.
     pub(super) fn edit_request(
         &self,
         permit: &Permit<'_>,
@@ -222,7 +222,7 @@ impl Gateway {
         self.parts.keyring.sign(claims, &bound).map_err(|_| Reason::AssertionFailed)
     }
 
-    /// Audits and counts a denial, and turns it into a rejection.
+    /// Audits and counts a denial and returns its rejection: 429 if the client has sent too many bad tokens.
     pub(super) fn deny(&self, denial: Denial<'_>, context: &RequestContext) -> Rejection {
         context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
         let client = context.facts.client;

@@ -1,5 +1,5 @@
-//! Counts bad tokens by address. Only clients that send bad tokens ever have to wait: valid tokens are not
-//! looked up here.
+//! Counts bad tokens per client address. Only clients that send bad tokens are limited; a valid token is
+//! never looked up here.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::{authz::answer::Reason, proxy::limits::network, settings::BadTokenLimit};
 
-/// Shared by the workers; written only for bad tokens.
+/// Shared by the workers; locked only for bad tokens.
 #[derive(Default)]
 pub struct BadTokens {
     counted: Mutex<HashMap<IpAddr, Window>>,
@@ -22,12 +22,12 @@ struct Window {
     count: u32,
 }
 
-/// With this many addresses new ones are not counted until old windows end: memory is bounded, and whoever
-/// has more addresses gains nothing but guesses at 256 bits.
+/// The most addresses. Beyond it, new ones are not counted until windows end, which bounds memory. An
+/// attacker with more addresses gains only more guesses at a 256-bit token.
 const MOST: usize = 65_536;
 
 impl BadTokens {
-    /// Counts a bad token. Returns how long to wait if there were too many.
+    /// Counts a bad token. Returns how long the client must wait if its limit is exceeded.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
         let mut counted = self.counted.lock();
         let from = network(from);
@@ -46,7 +46,7 @@ impl BadTokens {
     }
 }
 
-/// Whether a denial is about a token that is not, or no longer, valid.
+/// Whether a denial means that the token is invalid or no longer valid.
 pub fn is_bad_token(reason: Reason) -> bool {
     matches!(
         reason,

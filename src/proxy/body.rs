@@ -1,4 +1,4 @@
-//! Bodies on their way through: counted, bounded, and with their trailers filtered.
+//! Request and response bodies in transit: counts bytes, enforces the size limit, filters trailers.
 
 use std::{
     pin::Pin,
@@ -22,8 +22,8 @@ use crate::{
     },
 };
 
-/// The client's body as the upstream gets it. What goes wrong with it is recorded in the context.
-/// `limit` is in bytes; `first_byte`: how long the upstream may take to answer the whole body.
+/// Wraps the client's body for the upstream. Errors of the body are recorded in the context.
+/// `limit` is in bytes; `first_byte` is the upstream's time limit to begin a response to the whole body.
 pub fn request_body(
     body: RequestBody,
     context: &Rc<RequestContext>,
@@ -33,7 +33,7 @@ pub fn request_body(
     if body.is_end_stream() {
         return OutgoingBody::empty();
     }
-    // `map_frame` does not forward the size hint.
+    // `map_frame` drops the size hint.
     let length = body.size_hint();
     let (passing, failing) = (Rc::clone(context), Rc::clone(context));
     let body = body.map_frame(move |frame| pass_request_frame(frame, &passing));
@@ -51,8 +51,8 @@ pub fn request_body(
     OutgoingBody::new(body, length, first_byte)
 }
 
-/// A client's body that ends where the request is over, so that a node whose permission has ended sends
-/// nothing more of it.
+/// A client's body that fails once the request is over, so that nothing more is forwarded after the node has
+/// lost its permission to forward.
 struct WhilePermitted<B> {
     body: B,
     context: Rc<RequestContext>,
@@ -70,7 +70,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // Asked last: the frame may have waited for long.
+        // Checked after the poll, because the frame may have been long in coming.
         Poll::Ready(if self.context.passes_no_more() { Some(Err(BodyError::Aborted)) } else { frame })
     }
 
@@ -90,7 +90,7 @@ fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Fram
     }
     if let Some(trailers) = frame.trailers_mut() {
         let rules = &context.state.snapshot.rules;
-        // Only the bodies of permitted requests are read, and those have a service.
+        // Only bodies of permitted requests are read, and those always have a service.
         match context.outcome.service.get().and_then(|id| rules.service(id)) {
             Some(service) => forwarding::edit_request_trailers(trailers, &service.spec.fields),
             None => trailers.clear(),
@@ -99,19 +99,18 @@ fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Fram
     frame
 }
 
-/// A response's body on its way to the client: the gateway's own text, or the upstream's body.
-/// Dropped when the client has read it, or has gone.
+/// A response body on its way to the client: the gateway's own text, or the upstream's body. It is dropped
+/// when the client has read it or has disconnected.
 pub struct ResponseBody {
     body: Either<Full<Bytes>, IncomingBody>,
-    /// The client understands gRPC trailers.
+    /// The client speaks gRPC, so an error can be sent in trailers.
     grpc: bool,
     ended: bool,
-    /// `None` after a 101, when the tunnel owns it.
+    /// `None` after a 101: the tunnel has taken it.
     guard: Option<LogGuard>,
 }
 
-/// The response broke off. The client's connection is aborted, so that the response never looks
-/// complete.
+/// The response is incomplete. The client's connection is aborted, so the response never looks complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the response broke off")]
 pub struct Broken;
@@ -123,7 +122,7 @@ impl ResponseBody {
         Self { body: Either::Left(Full::new(text)), grpc: false, ended, guard: Some(guard) }
     }
 
-    /// `grpc`: a client of gRPC learns from trailers that the response ended too early.
+    /// `grpc`: whether a response that ends early ends with gRPC trailers.
     pub fn stream(body: IncomingBody, grpc: bool, guard: LogGuard) -> Self {
         let mut body = Self { body: Either::Right(body), grpc, ended: false, guard: Some(guard) };
         if body.body.is_end_stream() {
@@ -132,7 +131,7 @@ impl ResponseBody {
         body
     }
 
-    /// No body, for a 101.
+    /// Returns the empty body of a 101.
     pub fn none() -> Self {
         Self { body: Either::Left(Full::default()), grpc: false, ended: true, guard: None }
     }
@@ -152,14 +151,14 @@ impl ResponseBody {
         if let Some(trailers) = frame.trailers_mut() {
             forwarding::edit_response_trailers(trailers);
         }
-        // Nothing follows trailers, and a server need not ask whether something does.
+        // Nothing follows trailers; recording the end now spares the server another poll.
         if frame.is_trailers() || self.body.is_end_stream() {
             self.end();
         }
         frame
     }
 
-    /// The upstream's response ended too early: ends the client's with gRPC trailers, or by an abort.
+    /// Ends a response that the upstream broke off: with gRPC trailers after a timeout, else by an abort.
     fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Broken> {
         tracing::debug!(%error, "the upstream's response broke off");
         self.end();

@@ -38,7 +38,7 @@ mod whoami;
 /// The route of a path under the reserved prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuiltinRoute {
-    /// `/.permgate/auth`, for proxies; Envoy appends the original path.
+    /// `/.permgate/auth`, for forward-auth proxies. Envoy appends the original path.
     Auth,
     /// `/.permgate/whoami`
     Whoami,
@@ -50,7 +50,7 @@ pub enum BuiltinRoute {
     Rotate,
     /// `/.permgate/token`
     Token,
-    /// No route: 404, and only after authentication.
+    /// Any other path under the prefix: 404, but only after authentication.
     Unknown,
 }
 
@@ -60,8 +60,8 @@ pub const REGISTRY_PATH: &str = "/.permgate/registry";
 type Answer = Result<Response<Bytes>, Rejection>;
 
 impl BuiltinRoute {
-    /// By the literal path alone. `None`: the path is not under the prefix. The decision refuses paths of
-    /// which another reading leads into the prefix or out of it.
+    /// Returns the route of a literal path, or `None` outside the prefix. A path that another reading (such
+    /// as percent-decoding) would move into or out of the prefix is denied by the decision.
     pub fn of(path: &str) -> Option<Self> {
         match path.strip_prefix(RESERVED_PREFIX)? {
             "/auth" => Some(BuiltinRoute::Auth),
@@ -113,19 +113,19 @@ impl Gateway {
         }
     }
 
-    /// Logs the request under the built-in service.
+    /// Attributes the request to the built-in service in the log.
     fn set_builtin_service(&self, context: &RequestContext) {
         let service = context.state.snapshot.rules.service_by_key(BUILT_IN_SERVICE);
         context.outcome.service.set(service.map(|service| service.id));
     }
 
-    /// 404, once the client is authenticated.
+    /// 404 for an authenticated client.
     fn unknown(&self, context: &RequestContext) -> Answer {
         self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
     }
 
-    /// Steps 1 to 5 of the decision. No service owns a path under the prefix, so the decision about a valid
-    /// token gets as far as step 6.
+    /// Runs steps 1 to 5 of the decision. No service owns a path under the prefix, so the decision on a valid
+    /// token ends at step 6 with `NoService`.
     fn authenticate<R>(
         &self,
         state: &WorkerState,
@@ -136,7 +136,7 @@ impl Gateway {
         self.decide(state, context, now, |decided| self.subject(decided, context, then))
     }
 
-    /// The same by another credential than the one that stands where services look for it.
+    /// Like [`Self::authenticate`], but with the given credential instead of the request's own.
     fn authenticate_as<R>(
         &self,
         credential: Credential,
@@ -148,7 +148,7 @@ impl Gateway {
         self.decide_query(&query, state, context, context.at, |decided| self.subject(decided, context, then))
     }
 
-    /// Steps 1 to 3 of the decision, for a route that has a credential of its own in the body.
+    /// Runs steps 1 to 3 of the decision, for a route that takes its credential from the body.
     fn judge_target(&self, context: &RequestContext) -> Result<(), Rejection> {
         match self.authenticate_as(Credential::Missing, context, |_| ()) {
             Err(rejection) if rejection.reason == Reason::MissingCredentials => Ok(()),
@@ -165,13 +165,13 @@ impl Gateway {
         match decided {
             Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
             Err(denial) => Err(self.deny(denial, context)),
-            // No rule can own the prefix; if one did, there would be no answer.
+            // Unreachable, because no rule can own the prefix. Answer 404 anyway.
             Ok(_) => Err(Reason::NoService.into()),
         }
     }
 }
 
-/// Why a token was not made. `refused`: what the client is told of a refusal.
+/// The rejection of a token that could not be created. `refused` maps an error that is the client's.
 fn not_issued(error: ChangeError, refused: impl FnOnce(AdminError) -> Rejection) -> Rejection {
     match error {
         ChangeError::Refused(refusal) => refused(refusal),
@@ -182,7 +182,7 @@ fn not_issued(error: ChangeError, refused: impl FnOnce(AdminError) -> Rejection)
     }
 }
 
-/// A JSON response that must not be cached.
+/// A JSON response with `Cache-Control: no-store`.
 fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{body}\n")));
     let headers = response.headers_mut();

@@ -1,5 +1,5 @@
-//! The `WWW-Authenticate` fields of a 401 where some service accepts more than `Authorization: Bearer`.
-//! They depend on the host, and on whether the path is a container registry's, never on who owns it.
+//! The `WWW-Authenticate` fields of a 401 if some service accepts more than `Authorization: Bearer`. They
+//! depend on the host and on whether the path is a container registry's, never on the path's owner.
 
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 const BASIC: HeaderValue = HeaderValue::from_static("Basic realm=\"permgate\", charset=\"UTF-8\"");
-/// How every challenge of ours for a bearer begins.
+/// The start of every bearer challenge.
 const BEARER: &str = "Bearer realm=\"permgate\"";
 
 /// Replaces the default challenge of a 401 by those of the request's host.
@@ -29,7 +29,7 @@ pub fn set(headers: &mut HeaderMap, status: StatusCode, context: &RequestContext
     let bearer = if in_registry && registry {
         registry_challenge(&bearer, context)
     } else {
-        // A registry's client takes this realm for a URL.
+        // A registry client would take this realm for a URL.
         (!basic || on_host.bearer && !in_registry).then_some(bearer)
     };
     for challenge in bearer.into_iter().chain(basic.then_some(BASIC)) {
@@ -37,19 +37,19 @@ pub fn set(headers: &mut HeaderMap, status: StatusCode, context: &RequestContext
     }
 }
 
-/// Whether a request asks for a container registry, as far as its host and path tell.
+/// Whether the request is for a container registry, by its host and path.
 pub fn in_registry(context: &RequestContext) -> bool {
     let on_host = context.state.snapshot.rules.carriers_on(context.facts.host_name());
     let is_asked = is_registry_path(context.path()) || context.path() == builtin::REGISTRY_PATH;
     on_host.is_some_and(|on_host| on_host.registry) && is_asked
 }
 
-/// `/v2` and everything below, where the clients of container registries ask.
+/// Whether a path is `/v2` or below, the API of container registries.
 pub fn is_registry_path(path: &str) -> bool {
     path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// The challenge of the registry's token authentication, with what ours says of an error. `None`: HTTP/1.0
+/// The challenge for the registry's token authentication, with the error parameters of ours. `None`: HTTP/1.0
 /// without Host.
 fn registry_challenge(bearer: &HeaderValue, context: &RequestContext) -> Option<HeaderValue> {
     let host = str::from_utf8(context.facts.host_field()?).ok()?;

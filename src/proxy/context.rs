@@ -1,5 +1,5 @@
-//! One request from its head to the last byte of its response: what the client sent, and the outcome.
-//! The fence judges the request again by the same inputs.
+//! The context of one request from its head to the last byte of its response: what the client sent, and the
+//! outcome. The fence decides live requests again from the same inputs.
 
 use std::{
     cell::{Cell, RefCell},
@@ -36,7 +36,7 @@ use crate::{
     },
 };
 
-/// Made for every request, including those that are refused. Only the outcome changes.
+/// Created for every request, including denied ones. Only the outcome changes.
 pub struct RequestContext {
     pub gateway: Rc<Gateway>,
     pub state: Rc<WorkerState>,
@@ -50,39 +50,39 @@ pub struct RequestContext {
     pub outcome: Outcome,
 }
 
-/// The outcome of a request so far; metrics and log read it at the end.
+/// The outcome of a request so far. Metrics and log read it at the end.
 #[derive(Default)]
 pub struct Outcome {
     pub service: Cell<Option<ServiceId>>,
     pub token: Cell<Option<TokenId>>,
     pub user: Cell<Option<UserIx>>,
     carrier: Cell<CarrierUsed>,
-    /// The upstream gets the user's identity.
+    /// Whether the upstream received the user's identity.
     identified: Cell<bool>,
     /// When the permit expires.
     deadline: Cell<Option<Timestamp>>,
-    /// When the token ends, where the client is told.
+    /// When the token expires, if the response announces it.
     pub sunset: Cell<Option<Timestamp>>,
-    /// `None`: neither permitted nor rejected yet.
+    /// `None`: not decided yet.
     pub reason: Cell<Option<Reason>>,
-    /// 0: no response has begun.
+    /// 0: no response has started.
     pub status: Cell<u16>,
-    /// The last byte of the response was handed to the client's connection.
+    /// Whether the last byte of the response was handed to the client's connection.
     pub complete: Cell<bool>,
     cut: Cell<Option<Reason>>,
     client_error: Cell<Option<Reason>>,
     pub cancel: Rc<CancelHandle>,
-    /// The url that the request was sent to last.
+    /// The URL that the request was last sent to.
     pub upstream: RefCell<Option<Rc<str>>>,
     pub upstream_answered: Cell<Option<Instant>>,
     pub bytes_in: Cell<u64>,
     pub bytes_out: Cell<u64>,
 }
 
-/// Where the credential stood that counted.
+/// Where the credential was found that the decision used.
 #[derive(Clone, Copy, Default)]
 enum CarrierUsed {
-    /// There was none, or every service has the default carrier.
+    /// No credential, or every service accepts only the default carrier.
     #[default]
     None,
     Bearer,
@@ -114,7 +114,7 @@ impl RequestContext {
         })
     }
 
-    /// The inputs of the decision. Of the credentials that were sent, the one that counts by these rules.
+    /// Returns the inputs of the decision. Of several credentials, `rules` choose one.
     pub fn query(&self, rules: &Rules) -> Query<'_> {
         let query = self.default_query();
         if rules.carriers().is_none() {
@@ -131,7 +131,7 @@ impl RequestContext {
         Query { credential, ..query }
     }
 
-    /// The carrier of the credential, where some service accepts more than the default.
+    /// The carrier of the credential, if some service accepts more than the default carrier.
     pub fn carrier(&self) -> Option<Carrier> {
         match self.outcome.carrier.get() {
             CarrierUsed::None => None,
@@ -140,7 +140,7 @@ impl RequestContext {
         }
     }
 
-    /// The inputs of the decision, where every service has the default carrier.
+    /// The inputs of the decision if every service has the default carrier.
     fn default_query(&self) -> Query<'_> {
         let in_destination = self.facts.destination.as_ref().is_some_and(Destination::has_token);
         Query {
@@ -157,16 +157,16 @@ impl RequestContext {
         }
     }
 
-    /// The client's address as far as it is still known: what a proxy reported that is no longer trusted does not count.
+    /// The client's address by the current settings: what a proxy reported counts only while it is trusted.
     fn client_by(&self, current: &WorkerState) -> IpAddr {
         if trusts(current, &self.connection) { self.facts.client } else { self.connection.address() }
     }
 
-    /// Whether what was read from the head would be read so by the present settings, as far as the permit rests on it.
+    /// Checks that the current settings would read the head the same way, as far as the permit depends on it.
     fn facts_hold(&self, permit: &Permit<'_>, current: &WorkerState) -> Result<(), Reason> {
         let (read, now) = (&self.state.snapshot.rules.settings, &current.snapshot.rules.settings);
         let Some(subject) = permit.subject() else { return Ok(()) };
-        // Another hop of the same request may have been the client.
+        // With other trusted proxies, another hop of the request counts as the client.
         let is_bound = !subject.token.allow_ips.is_empty() && trusts(current, &self.connection);
         if is_bound && read.trusted_proxies != now.trusted_proxies {
             return Err(Reason::IpNotAllowed);
@@ -177,7 +177,7 @@ impl RequestContext {
         Ok(())
     }
 
-    /// Whether what the upstream was told of the user is still true.
+    /// Whether the identity that the upstream received is still correct.
     fn is_told_rightly(&self, permit: &Permit<'_>, current: &WorkerState) -> bool {
         let Some(Subject { user, .. }) = permit.subject() else { return false };
         let (then, service) = (&self.state.snapshot, permit.owner().service);
@@ -204,28 +204,28 @@ impl RequestContext {
         &self.gateway.parts.metrics
     }
 
-    /// The fence, an administrator or the client has ended the request: nothing may be sent any more.
+    /// Whether the fence, an administrator or the client has ended the request, so that nothing may be sent.
     pub fn is_over(&self) -> bool {
         self.outcome.cut.get().is_some() || self.connection.aborted()
     }
 
-    /// Whether no byte may pass between client and upstream any more.
+    /// Whether no more bytes may pass between client and upstream.
     pub fn passes_no_more(&self) -> bool {
         self.is_over() || !self.may_forward()
     }
 
-    /// Whether the node may forward. One that was stopped for a while finds out here, before the next sweep.
+    /// Whether this node may forward. A node that was suspended notices here, before the next sweep.
     fn may_forward(&self) -> bool {
         let valid = self.gateway.parts.state.permission().is_valid();
         if !valid && self.outcome.cut.get().is_none() {
-            // Not the whole cut, since the upstream's side may be at work above: its end follows from this.
+            // Does not cancel the upstream side, which may be a caller of this function and ends by itself.
             self.outcome.cut.set(Some(Reason::StoreUnavailable));
             self.connection.abort();
         }
         valid
     }
 
-    /// A hash of the user, or of the address if there is no user, for `balance = "hash"`.
+    /// Hash of the user, or of the client's address without a user, for `balance = "hash"`.
     pub fn hash(&self) -> u64 {
         let user = self.outcome.user.get().filter(|_| self.outcome.identified.get());
         match user.and_then(|user| self.state.snapshot.directory.user(user)) {
@@ -239,7 +239,7 @@ impl RequestContext {
 }
 
 impl Outcome {
-    /// The reason to log and count. Without any, the client did not wait.
+    /// The reason to log and count. Defaults to `ClientClosed`.
     pub fn reason(&self) -> Reason {
         self.reason.get().unwrap_or(Reason::ClientClosed)
     }
@@ -256,7 +256,7 @@ impl Outcome {
         self.cut.get()
     }
 
-    /// What was wrong with the client's body, which explains why the request failed.
+    /// The error of the client's body, which explains why the request failed.
     pub fn client_error(&self) -> Option<Reason> {
         self.client_error.get()
     }
@@ -289,8 +289,8 @@ impl Revocable for RequestContext {
         self.gateway.decide_query(&query, &current, self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
-            // A permit for something else does not count: another service owns the path now, or the
-            // identity that the upstream got is no longer valid.
+            // A permit does not count if another service owns the path now, or if the identity that the
+            // upstream received is no longer correct.
             if self.outcome.service.get() != Some(*id) {
                 return Err(Reason::NoService);
             }

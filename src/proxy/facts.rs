@@ -1,5 +1,5 @@
-//! What the decision asks about a request, read from its head once; and what is kept from one request to the
-//! next, since clients rarely ask for two hosts.
+//! The inputs of the decision, read once from a request's head, and per-worker caches of values that
+//! consecutive requests share.
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
@@ -18,16 +18,16 @@ use crate::{
     proxy::{Gateway, trusts, worker_state::WorkerState},
 };
 
-/// Everything that the client controls beside method and target. Judged again whenever the state
-/// changes, so it is kept for as long as the request is under way.
+/// All inputs of the decision besides method and target. Kept while the request is live, because it is
+/// decided again whenever the state changes.
 pub struct RequestFacts {
     /// `None`: HTTP/1.0 without Host.
     pub host: Option<Rc<HostName>>,
-    /// `Authorization` as a bearer.
+    /// The credential in `Authorization: Bearer`.
     pub credential: Credential,
-    /// The token may have an alias in front of it, which is read only while `perm_alias` is on.
+    /// The token may have the alias prefix, which is accepted only while `perm_alias` is on.
     pub by_alias: bool,
-    /// What stands in the other carriers that some service accepts.
+    /// The credentials in the other carriers that some service accepts.
     pub carried: Vec<Carried>,
     /// The client's address, as trusted proxies report it.
     pub client: IpAddr,
@@ -35,15 +35,15 @@ pub struct RequestFacts {
     pub method_override: bool,
     /// WebDAV's second target.
     pub destination: Option<Destination>,
-    /// The client asked by TLS, as far as carriers of credentials are concerned.
+    /// Whether the client used TLS. Only carriers of credentials depend on it.
     pub secure: bool,
-    /// Hosts that a trusted proxy names beside the request's own.
+    /// Hosts that a trusted proxy names besides the request's own.
     pub stated_hosts: Vec<String>,
 }
 
 impl RequestFacts {
-    /// The facts of a request for `host`. An error: trusted proxies contradict each other, or cannot be
-    /// understood, or the one that named the peer is not trusted any more.
+    /// Reads the facts of a request for `host`. Errors: `Misdirected` if the proxy that named the peer is no
+    /// longer trusted; `BadRequest` if fields of trusted proxies are malformed or contradict each other.
     pub fn read(
         gateway: &Gateway,
         state: &WorkerState,
@@ -59,7 +59,7 @@ impl RequestFacts {
         let client = client_address(headers, peer, trusted, &settings.trusted_proxies);
         let has_imports = gateway.parts.state.index().imported() > 0;
         let credential = Credential::from_headers(headers, settings.perm_alias, has_imports);
-        // Asked only for what a client is told of carriers.
+        // The scheme is read only where carriers depend on it.
         let has_carriers = state.snapshot.rules.carriers().is_some();
         let secure = connection.secure || has_carriers && trusted && is_secure(headers);
         let carried = state.snapshot.rules.carriers().map(|carriers| {
@@ -84,7 +84,7 @@ impl RequestFacts {
         })
     }
 
-    /// Of a request whose head cannot be judged: only the peer's address is known.
+    /// The facts of a request whose head is malformed: only the peer's address.
     pub fn unreadable(peer: IpAddr) -> Self {
         Self {
             host: None,
@@ -111,7 +111,7 @@ impl RequestFacts {
     }
 }
 
-/// The host that a request is for, as the decision compares it.
+/// A request's host in the form in which the decision compares it.
 #[derive(Debug)]
 pub struct HostName {
     field: Box<[u8]>,
@@ -119,7 +119,7 @@ pub struct HostName {
 }
 
 impl HostName {
-    /// A host that stands in a field of whatever name. An error: it is malformed.
+    /// Parses a host from a field of any name. A malformed host is `BadRequest`.
     pub fn parse(field: &[u8]) -> Result<Self, Reason> {
         let authority = Authority::parse(field).ok_or(Reason::BadRequest)?;
         Ok(Self { field: field.into(), name: authority.host.into() })
@@ -136,12 +136,12 @@ impl HostName {
     }
 }
 
-/// The host that was asked for last: a client rarely asks for two.
+/// The most recent host, since a client rarely uses two.
 #[derive(Default)]
 pub struct HostCache(RefCell<Option<Rc<HostName>>>);
 
 impl HostCache {
-    /// The host of a request, of which `net` lets one at most pass; `None`: HTTP/1.0 without Host.
+    /// Returns the host of a request; `net` admits at most one Host field. `None`: HTTP/1.0 without Host.
     pub fn of(&self, headers: &HeaderMap) -> Result<Option<Rc<HostName>>, Reason> {
         let Some(field) = headers.get(header::HOST) else { return Ok(None) };
         let mut last = self.0.borrow_mut();
@@ -152,8 +152,8 @@ impl HostCache {
     }
 }
 
-/// The forwarded fields of each client address. One per worker, of fixed size: an address replaces another one
-/// in the same slot, since making the fields again costs little.
+/// The forwarded fields of each client address. One per worker and of fixed size: an address replaces another
+/// one in the same slot, because computing the fields again is cheap.
 #[derive(Default)]
 pub struct ForwardedCache(RefCell<Vec<Option<CacheEntry>>>);
 
@@ -177,7 +177,7 @@ impl ForwardedCache {
     }
 }
 
-/// Mixes all bytes: addresses of one network differ in the last ones, networks in the first ones.
+/// Mixes all bytes, because addresses of one network differ in the last ones and networks in the first ones.
 fn place_of(address: IpAddr) -> usize {
     let bits = match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),
@@ -199,7 +199,7 @@ mod tests {
         let check = |row: &str, field: Option<&'static str>, expected: Result<Option<&str>, Reason>| {
             let mut headers = HeaderMap::new();
             headers.extend(field.map(|field| (header::HOST, http::HeaderValue::from_static(field))));
-            // The second time, it is known.
+            // The second lookup hits the cache.
             for _ in 0..2 {
                 let found = cache.of(&headers);
                 let found = found.as_ref().map(|host| host.as_ref().map(|host| host.as_str()));

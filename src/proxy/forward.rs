@@ -1,4 +1,4 @@
-//! Sends a permitted request to its upstream and makes the response the client's.
+//! Sends a permitted request to its upstream and edits the response for the client.
 
 use std::{mem, sync::LazyLock, time::Instant};
 
@@ -25,18 +25,18 @@ use crate::{
     settings::UpstreamSettings,
 };
 
-/// How often a request may come back by `Via` (RFC 9110, 7.6.3): a chain may pass one gateway twice on purpose.
+/// The most entries of this gateway in `Via` (RFC 9110, section 7.6.3). A chain may pass it twice on purpose.
 const MAX_ROUNDS: usize = 3;
 
-/// This process's name in `Via`. Every gateway has its own, so a chain of gateways is not a loop.
+/// This process's pseudonym in `Via`. It is random, so a chain of several gateways does not look like a loop.
 static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     let mut id = [0; 4];
-    // Without randomness all have the same name, and only long chains of gateways are refused.
+    // Without randomness all gateways share a pseudonym, and only long chains of them are refused.
     let _ = getrandom::fill(&mut id);
     format!("permgate-{:08x}", u32::from_be_bytes(id))
 });
 
-/// The entry for each version of a received request.
+/// The `Via` entry for each version of a received request.
 static ENTRIES: LazyLock<[HeaderValue; 3]> = LazyLock::new(|| {
     ["1.0", "1.1", "2.0"].map(|version| {
         HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)).expect("a pseudonym is visible ASCII")
@@ -67,13 +67,13 @@ impl Gateway {
             }
             Ok(Answer::Upgraded(response, upgraded)) => {
                 let (mut head, ()) = response.into_parts();
-                // A length means nothing before a tunnel.
+                // A content length has no meaning before a tunnel.
                 head.headers.remove(header::CONTENT_LENGTH);
                 (head, Err(upgraded))
             }
             Err(reason) => return Err((reason.into(), guard)),
         };
-        // The upstream's HTTP version does not concern the client.
+        // Version and extensions belong to the upstream's connection.
         (head.version, head.extensions) = (Version::default(), http::Extensions::new());
         let context = guard.context();
         context.outcome.upstream_answered.set(Some(Instant::now()));
@@ -109,7 +109,7 @@ impl Gateway {
                 let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
                 ResponseBody::stream(body, is_grpc, guard)
             }
-            // The tunnel begins once the client has this 101.
+            // The tunnel starts once the client has received this 101.
             Err(upgraded) => {
                 Tunnel::new(upgraded, settings).begin(guard);
                 ResponseBody::none()
@@ -119,7 +119,7 @@ impl Gateway {
     }
 }
 
-/// Sets the version, Host and the body's framing for the upstream's connection.
+/// Sets version, Host and body framing for the upstream's connection.
 fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
     let is_old = mem::replace(request.version_mut(), Version::HTTP_11) == Version::HTTP_10;
     let is_empty = request.body().is_end_stream();
@@ -132,20 +132,20 @@ fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
         && !headers.contains_key(header::HOST)
         && let Some(host) = settings.own_host()
     {
-        // HTTP/1.0 may come without Host, which HTTP/1.1 requires.
+        // HTTP/1.1 requires Host, HTTP/1.0 does not.
         headers.insert(header::HOST, host);
     }
     if !is_empty && !has_length {
-        // Explicit, since hyper takes a GET without a length for one without a body.
+        // Set explicitly, because hyper drops the body of a GET without a length.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    // RFC 9110, 8.6: some servers require a length.
+    // RFC 9110, section 8.6: some servers require a length.
     if may_have_content && is_empty && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 
-/// How often the request has gone through this gateway.
+/// How often the request has passed through this gateway.
 fn rounds_of(headers: &HeaderMap) -> usize {
     let received_by = |entry: &[u8]| {
         let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -154,7 +154,7 @@ fn rounds_of(headers: &HeaderMap) -> usize {
     list_elements(headers, header::VIA).filter(|entry| received_by(entry)).count()
 }
 
-/// Adds this gateway's entry.
+/// Appends this gateway's entry to `Via`.
 fn append_via(request: &mut Request<OutgoingBody>) {
     let [http10, http11, http2] = &*ENTRIES;
     let entry = match request.version() {

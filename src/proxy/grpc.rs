@@ -1,5 +1,5 @@
-//! What a gRPC client is told instead of an HTTP refusal: trailers alone, with the status that the
-//! refusal means to gRPC and the same reason. Log and metrics keep the HTTP status.
+//! Refusals for gRPC clients: a trailers-only response with the matching gRPC status and the same
+//! description. Log and metrics keep the HTTP status.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
@@ -7,16 +7,16 @@ use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::authz::answer::Reason;
 
-/// What `grpc-message` may not hold as it is: all but space and visible ASCII, and `%`.
+/// Characters that `grpc-message` percent-encodes: all but space and visible ASCII, and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// Whether a gRPC client asks: over HTTP/2 alone, since its status is a trailer.
+/// Whether the client speaks gRPC, which needs HTTP/2 because the status is a trailer.
 pub fn asks<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
         && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes()))
 }
 
-/// The refusal as gRPC says it; its other fields stay.
+/// Converts a refusal to gRPC. Other header fields stay.
 pub fn refusal(reason: Reason, description: &str, http: Response<Bytes>) -> Response<Bytes> {
     let (mut parts, _) = http.into_parts();
     set_status(&mut parts.headers, code(reason, parts.status), description);
@@ -34,7 +34,7 @@ fn set_status(headers: &mut HeaderMap, code: u16, description: &str) {
     headers.remove(header::CONTENT_LENGTH);
 }
 
-/// The trailers of a call whose upstream was silent for too long: it may be made again.
+/// The trailers of a call whose upstream timed out. UNAVAILABLE (14) allows a retry.
 pub fn unavailable() -> HeaderMap {
     const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
     const MESSAGE: HeaderValue = HeaderValue::from_static("the upstream was silent for too long");
@@ -44,15 +44,14 @@ pub fn unavailable() -> HeaderMap {
     ])
 }
 
-/// `application/grpc`, with `+proto` or parameters behind it; `grpc-web` is another protocol.
+/// Whether a content type is `application/grpc`, also with `+proto` or parameters. `grpc-web` is not.
 pub fn is_grpc(kind: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let Some((start, rest)) = kind.split_at_checked(GRPC.len()) else { return false };
     start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
-/// gRPC's status codes, by what the refusal means; where it means nothing in particular, as gRPC
-/// maps the HTTP status.
+/// The gRPC status code of a refusal: by its reason, else by gRPC's mapping of HTTP statuses.
 fn code(reason: Reason, status: StatusCode) -> u16 {
     const INVALID_ARGUMENT: u16 = 3;
     const DEADLINE_EXCEEDED: u16 = 4;
@@ -64,9 +63,9 @@ fn code(reason: Reason, status: StatusCode) -> u16 {
     const UNAVAILABLE: u16 = 14;
     const UNAUTHENTICATED: u16 = 16;
     match (reason, status.as_u16()) {
-        // A call without a service or method there: what a server of its own would say.
+        // As a gRPC server without that service or method answers.
         (Reason::NoService, _) => UNIMPLEMENTED,
-        // Of what is malformed, a credential is the one that gRPC knows as such.
+        // Malformed requests are INVALID_ARGUMENT, except for malformed credentials.
         (
             Reason::TokenInUrl
             | Reason::AmbiguousAuthorization

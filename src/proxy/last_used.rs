@@ -1,5 +1,5 @@
-//! When and from where each token was last used: one table per worker, so that workers do not contend, read
-//! by the flusher and the admin listener.
+//! When and from where each token was last used. Each worker has its own table, so that workers do not
+//! contend; the flusher and the admin listener read all of them.
 
 use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     store::model::LastUsed,
 };
 
-/// One permitted use.
+/// One permitted use of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Use {
     pub at: Timestamp,
@@ -35,14 +35,14 @@ pub struct LastUsedTable(Mutex<Table>);
 type Table = HashMap<Digest, Use>;
 
 impl LastUsedTables {
-    /// A new worker's table.
+    /// Returns a new worker's table.
     pub fn worker(&self) -> Arc<LastUsedTable> {
         let table = Arc::new(LastUsedTable::default());
         self.tables.lock().push(Arc::clone(&table));
         table
     }
 
-    /// Removes and returns what was recorded since the last call: the latest use of each token.
+    /// Removes and returns the latest use of each token since the previous call.
     pub fn take(&self, rules: &Rules) -> Vec<(Digest, LastUsed)> {
         let mut all = Table::default();
         for table in self.tables.lock().iter() {
@@ -56,7 +56,7 @@ impl LastUsedTables {
         all.into_iter().map(|(digest, one)| (digest, one.with_service_key(rules))).collect()
     }
 
-    /// The latest use that was not taken yet.
+    /// The latest use that [`Self::take`] has not removed yet.
     pub fn last(&self, digest: &Digest, rules: &Rules) -> Option<LastUsed> {
         let tables = self.tables.lock();
         let uses = tables.iter().filter_map(|table| table.0.lock().get(digest).copied());
@@ -71,7 +71,7 @@ impl LastUsedTable {
 }
 
 impl Use {
-    /// A service that a reload has removed has no key: empty.
+    /// Resolves the service's key, which is empty if a reload has removed the service.
     fn with_service_key(self, rules: &Rules) -> LastUsed {
         let service = rules.service(self.service).map_or("", |service| service.spec.key.as_str());
         LastUsed { at: self.at, from: self.from, service: service.to_owned() }

@@ -1,5 +1,5 @@
-//! Rate limits, quotas and concurrency limits, configured per token, user, address or service. The workers
-//! share one count of each, so a limit is exact; without configured limits nothing is counted.
+//! Rate limits, quotas and concurrency limits per token, user, address or service. All workers share one
+//! count per limit, so limits are exact. Without configured limits nothing is counted.
 
 mod concurrency;
 mod rate;
@@ -30,11 +30,11 @@ use crate::{
     settings::{Limit, LimitKey, Limits, Queue, Rate},
 };
 
-/// The counts of this process. A limit that a reload does not change keeps its count.
+/// The counts of this process. A limit that a reload leaves unchanged keeps its count.
 #[derive(Debug, Default)]
 pub struct Counts {
     rates: Mutex<HashMap<(Option<ServiceKey>, LimitKey, Rate), Weak<RateLimit>>>,
-    /// The number is not part of the key: requests under way count when it changes, too.
+    /// The cap is not part of the key, so requests under way still count after it changes.
     concurrency: Mutex<HashMap<(Option<ServiceKey>, LimitKey), Weak<ConcurrencyLimit>>>,
 }
 
@@ -50,40 +50,40 @@ struct ActiveLimit {
     cap: Option<(Arc<ConcurrencyLimit>, NonZeroU32, Queue)>,
 }
 
-/// What one request has taken. Dropping it releases its places under concurrency limits.
+/// What one request has taken. Dropping it releases its concurrency slots.
 #[derive(Debug, Default)]
 pub struct LimitPermit {
     slots: Vec<ConcurrencySlot>,
     rates: Vec<(Arc<RateLimit>, CountKey)>,
-    /// The response's `RateLimit` and `RateLimit-Policy`.
+    /// The response's `RateLimit` and `RateLimit-Policy` fields.
     fields: Option<Fields>,
 }
 
-/// draft-ietf-httpapi-ratelimit-headers.
+/// The rate limit fields of draft-ietf-httpapi-ratelimit-headers.
 #[derive(Clone, Debug)]
 pub struct Fields {
     state: HeaderValue,
     policy: HeaderValue,
 }
 
-/// A limit that is reached, and how long to wait.
+/// A limit that is exhausted, and how long to wait.
 #[derive(Debug)]
 pub struct Exceeded {
     pub reason: Reason,
     pub wait: Duration,
     pub fields: Option<Box<Fields>>,
-    /// A position in the queue for a slot.
+    /// A position in the queue for a slot, if there is one.
     pub waiting: Option<Waiting>,
 }
 
-/// Nobody knows when a request will end.
+/// `Retry-After` of a concurrency limit. An estimate, because the end of a request cannot be predicted.
 const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 impl Counts {
-    /// The limits of every service, indexed by service id; `None` for a service without limits.
+    /// Returns the limits of every service, indexed by service id; `None` for a service without limits.
     pub fn of(&self, limits: &Limits, rules: &Rules) -> Vec<Option<Rc<ServiceLimits>>> {
         let mut all = Vec::new();
         if limits.everywhere.is_empty() && limits.services.is_empty() {
@@ -112,7 +112,7 @@ impl Counts {
     }
 }
 
-/// The value that somebody still uses, or a new one.
+/// Returns the value that is still in use, or a new one.
 fn shared<K: Eq + Hash, V>(all: &Mutex<HashMap<K, Weak<V>>>, key: K, make: impl FnOnce() -> V) -> Arc<V> {
     let mut all = all.lock();
     if let Some(present) = all.get(&key).and_then(Weak::upgrade) {
@@ -138,7 +138,8 @@ impl ServiceLimits {
         Some(Self { limits, policy })
     }
 
-    /// Counts a permitted request under every limit, or under none. `held` is the slot that it has waited for.
+    /// Counts a permitted request under every limit or under none. `held_slot` is the slot that it waited
+    /// for.
     pub fn take(
         &self,
         permit: &Permit<'_>,
@@ -184,7 +185,7 @@ impl ServiceLimits {
         Ok(held)
     }
 
-    /// `None`: no rate applies to this request.
+    /// `None`: no rate limit applies to this request.
     fn fields(&self, state: String) -> Option<Fields> {
         let state = HeaderValue::try_from(state).ok().filter(|state| !state.is_empty())?;
         Some(Fields { state, policy: self.policy.clone() })
@@ -192,7 +193,7 @@ impl ServiceLimits {
 }
 
 impl LimitKey {
-    /// `None`: an anonymous request has neither token nor user.
+    /// `None`: an anonymous request has no token and no user.
     fn count_key(self, permit: &Permit<'_>, client: IpAddr) -> Option<CountKey> {
         let Service { id, .. } = permit.owner().service;
         match self {
@@ -205,7 +206,7 @@ impl LimitKey {
 }
 
 impl LimitPermit {
-    /// The request is refused after all: uncounts it.
+    /// Uncounts a request that is refused after all.
     pub fn give_back(&mut self) {
         self.rates.drain(..).for_each(|(rate_limit, key)| rate_limit.give_back(key));
     }
@@ -219,15 +220,15 @@ impl LimitPermit {
 }
 
 impl Exceeded {
-    /// No slot was left in time.
+    /// No slot became free in time.
     pub fn no_place() -> Self {
         Self { reason: Reason::ConcurrencyLimited, wait: WAIT_FOR_PLACE, fields: None, waiting: None }
     }
 }
 
 impl Fields {
-    /// Replaces the upstream's own fields: a list of both means nothing (RFC 9651), and a client that obeys
-    /// one limit would break the other.
+    /// Replaces the upstream's fields. A list of both has no meaning (RFC 9651), and a client that obeys one
+    /// limit would exceed the other.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
         let is_limit = |name: &HeaderName| {
             let name = name.as_str().strip_prefix("x-").unwrap_or(name.as_str());
@@ -248,12 +249,12 @@ fn push(list: &mut String, member: fmt::Arguments<'_>) {
     let _ = list.write_fmt(member);
 }
 
-/// Whole seconds, rounded up.
+/// In seconds, rounded up.
 pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
-/// What an address is counted as: an IPv6 client has a /64 to itself.
+/// The unit in which addresses are counted: an IPv4 address, or an IPv6 /64, which one client may own.
 pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

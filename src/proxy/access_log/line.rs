@@ -1,4 +1,4 @@
-//! One line of the access log: JSON with fixed fields in a fixed order.
+//! One access log line: JSON with fixed fields in a fixed order.
 
 use std::{cell::RefCell, net::IpAddr, time::Duration};
 
@@ -21,14 +21,14 @@ pub struct Line<'a> {
     pub reason: Reason,
     pub status: u16,
     pub method: &'a str,
-    /// Without the query. A token in the path is redacted.
+    /// Without the query. Tokens in it are redacted.
     #[serde(serialize_with = "redacted")]
     pub path: &'a str,
     pub service: Option<&'a str>,
     #[serde(serialize_with = "token_id")]
     pub token_id: Option<TokenId>,
     pub user: Option<&'a str>,
-    /// Where the token stood; written only where some service accepts more than a bearer.
+    /// Where the token was; omitted unless some service accepts more than a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub carrier: Option<&'a str>,
     pub client: IpAddr,
@@ -42,7 +42,7 @@ pub struct Line<'a> {
 }
 
 thread_local! {
-    /// The last second that was formatted, since most lines share it with the one before.
+    /// The last formatted second, because most lines share it with the previous one.
     static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
 }
 
@@ -84,7 +84,7 @@ fn milliseconds_if_any<S: Serializer>(wait: &Option<Duration>, serializer: S) ->
     wait.map(millis).serialize(serializer)
 }
 
-/// To three places.
+/// In milliseconds, to three decimals.
 #[expect(clippy::cast_precision_loss, reason = "285 years of microseconds are exact")]
 fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3

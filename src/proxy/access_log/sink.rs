@@ -1,4 +1,4 @@
-//! The target that the log's thread writes to.
+//! The target that the log thread writes to.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,7 +14,7 @@ use crate::proxy::access_log::LogTarget;
 pub enum Sink {
     Off,
     Stdout,
-    /// Stdout, where a person reads it.
+    /// Stdout is a terminal: lines are formatted for people.
     Terminal,
     File {
         path: PathBuf,
@@ -35,7 +35,7 @@ impl Sink {
         })
     }
 
-    /// If the file cannot be opened again, lines still go to the old one.
+    /// Opens the file again. On an error lines still go to the old file.
     pub fn reopen(&mut self) {
         if let Self::File { path, file } = self {
             match append(path) {
@@ -61,7 +61,7 @@ impl Sink {
     }
 }
 
-/// Lines of JSON as a person reads them: time, status, method, path, then who and why.
+/// Formats JSON lines for people: time, status, method, path, service, user, reason and duration.
 fn readable(lines: &[u8]) -> String {
     let mut text = String::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -84,7 +84,7 @@ fn readable(lines: &[u8]) -> String {
     text
 }
 
-/// Logins, addresses and paths are not for every user of the machine. A file that is there keeps its mode.
+/// Creates the file with mode 0640, because it names people and paths. An existing file keeps its mode.
 fn append(path: &Path) -> io::Result<File> {
     OpenOptions::new().append(true).create(true).mode(0o640).open(path)
 }

@@ -1,5 +1,5 @@
-//! `/.permgate/auth`: the decision as an answer, for a proxy that forwards by itself. 200 with the
-//! fields that forwarding would set, 401 or 403; nothing else, since nginx takes only these.
+//! `/.permgate/auth`: forward-auth for a proxy that forwards by itself. Answers the decision with 200 and the
+//! fields that forwarding would set, 401 or 403. nginx accepts no other status.
 
 use std::rc::Rc;
 
@@ -14,12 +14,12 @@ use crate::{
     settings::FrontProxy,
 };
 
-/// What the identity is told in; other fields concern a request that is not sent from here.
+/// Prefix of the identity fields. Other edits matter only to a request that permgate itself sends.
 const IDENTITY: &str = "x-permgate-";
 
 impl Gateway {
-    /// The original request, judged by the steps that any request takes. Metrics and log show the
-    /// returned context: the original request's, as far as it could be made out.
+    /// Decides the original request by the same steps as a forwarded one. Returns the context to log: the
+    /// original request's, or the proxy's own request if the original cannot be read.
     pub(super) fn forward_auth(
         self: &Rc<Self>,
         proxy: FrontProxy,
@@ -42,7 +42,7 @@ impl Gateway {
         (context, answered.map_err(Rejection::for_proxy))
     }
 
-    /// The context of the original request, as a trusted proxy reports it.
+    /// Returns the context of the original request as a trusted proxy reports it.
     fn original(
         self: &Rc<Self>,
         proxy: FrontProxy,
@@ -57,7 +57,7 @@ impl Gateway {
             proxy.forwarded_request(request)?;
         let mut facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
         facts.upgrade = upgrade;
-        // A second statement of the host, unless it names this gateway alone.
+        // The Host of the proxy's request is a second statement of the host, unless no rule names it.
         let stated = asked_by.filter(|host| state.snapshot.rules.names_host(host.as_str()));
         facts.stated_hosts.extend(stated.map(|host| host.as_str().to_owned()));
         let mut judged = Request::new(());
@@ -67,7 +67,7 @@ impl Gateway {
         Ok(RequestContext::new(self, state, connection, &judged, facts, asking.request_id.clone()))
     }
 
-    /// The permit as a response, which counts as a use of the token. `asked`: the fields that the proxy sent.
+    /// Answers a permit and records the token's use. `asked` is the header of the proxy's request.
     fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext, asked: &HeaderMap) -> Answer {
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
@@ -76,7 +76,7 @@ impl Gateway {
         let mut response = Response::new(Bytes::new());
         let answered = headers.iter().filter(|(name, _)| is_answered(name));
         response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));
-        // The proxy can replace a field, but not take a token out of one.
+        // The proxy can replace a whole field but cannot remove one element from it.
         if let Some(protocols) = carriers::other_protocols(asked) {
             response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);
         }

@@ -1,5 +1,5 @@
-//! `/.permgate/token`: an OpenID Connect token of a CI system for a short token of ours (RFC 8693), by the
-//! rules of the configuration.
+//! `/.permgate/token`: exchanges an OpenID Connect token of a CI system for a short-lived permgate token
+//! (RFC 8693), by the configured rules.
 
 use std::rc::Rc;
 
@@ -26,11 +26,11 @@ const ACCESS_TOKEN: &str = "urn:ietf:params:oauth:token-type:access_token";
 const SUBJECT_TYPES: [&str; 2] =
     ["urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:jwt"];
 
-/// Of a subject in the audit log and in lists, in characters.
+/// The longest subject in the audit log and in lists, in characters.
 const LONGEST_SUBJECT: usize = 300;
 
 impl Gateway {
-    /// Where there is no rule there is nothing here.
+    /// Without exchange rules this is an unknown route.
     pub(super) async fn exchange(
         &self,
         context: &Rc<RequestContext>,
@@ -123,7 +123,7 @@ impl Gateway {
         }
     }
 
-    /// A token that is not exchanged counts like any other bad one.
+    /// Rejects a token that is not exchanged, and counts it as a bad token.
     fn not_exchanged(&self, context: &RequestContext, why: &str) -> Rejection {
         if let Some(limit) = context.state.snapshot.proxy.bad_tokens
             && let Some(wait) =
@@ -135,7 +135,7 @@ impl Gateway {
     }
 }
 
-/// RFC 8693, 2.2.2: a subject token that is invalid or not accepted is an invalid request.
+/// RFC 8693, section 2.2.2: an invalid or unacceptable subject token is an `invalid_request`.
 fn invalid(description: impl Into<String>) -> Rejection {
     refused("invalid_request", description)
 }
@@ -144,7 +144,7 @@ fn refused(error: &'static str, description: impl Into<String>) -> Rejection {
     Rejection::described(Reason::ExchangeRefused, StatusCode::BAD_REQUEST, error, description.into())
 }
 
-/// The part of a rule's scope that was asked for, in the form `tracker hub:read`.
+/// Reduces a rule's scope to the requested one, which has the form `tracker hub:read`.
 fn narrowed(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Access)>, Rejection> {
     let mut narrowed: Vec<(String, Access)> = Vec::new();
     for entry in asked.split(' ').filter(|entry| !entry.is_empty()) {
@@ -171,7 +171,8 @@ fn word((key, access): &(String, Access)) -> String {
     }
 }
 
-/// The id of the one token that a subject token can be exchanged for.
+/// The id of the permgate token that a subject token is exchanged for. It is derived from `iss` and `jti`, so
+/// a second exchange fails.
 fn id_of(claims: &Claims) -> Option<TokenId> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let (issuer, jti) = (text("iss")?, text("jti")?);
@@ -181,7 +182,7 @@ fn id_of(claims: &Claims) -> Option<TokenId> {
     Some(TokenId::generate(&mut |bytes| output.fill(bytes)))
 }
 
-/// Whom the issuer names, cut short, in visible characters.
+/// The `sub` claim, truncated and without control characters.
 fn subject(claims: &Claims) -> String {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("(no sub)");
     subject.chars().filter(|char| !char.is_control()).take(LONGEST_SUBJECT).collect()

@@ -1,4 +1,4 @@
-//! The body of a form that one of the gateway's own routes is sent.
+//! Reads the form body of a request to one of the gateway's own routes.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -11,11 +11,11 @@ use crate::{
     proxy::context::RequestContext,
 };
 
-/// In bytes. Tokens of identity providers that list groups have several thousand.
+/// In bytes. Identity providers' tokens that list groups have several thousand.
 const LONGEST: usize = 64 << 10;
 
-/// The fields of an `application/x-www-form-urlencoded` body. A field that was sent twice is refused
-/// (RFC 6749, 3.2).
+/// Reads the fields of an `application/x-www-form-urlencoded` body. A repeated field is an error (RFC 6749,
+/// section 3.2).
 pub async fn read(
     request: Request<RequestBody>,
     context: &Rc<RequestContext>,

@@ -1,5 +1,5 @@
-//! The request that a proxy asks about, as that proxy tells it. One way of telling is configured and
-//! no other is read: a second one in the same request is a stranger's.
+//! Reads the original request from a forward-auth request. Only the configured proxy's fields are read;
+//! another proxy's fields in the same request come from its client, so the request is refused.
 
 use std::rc::Rc;
 
@@ -11,32 +11,32 @@ use crate::{
     settings::FrontProxy,
 };
 
-/// What is decided about instead of the request that asks.
+/// The original request, which is decided instead of the one that carries it.
 #[derive(Debug)]
 pub struct ForwardedRequest {
     pub method: Method,
     pub target: Uri,
     /// `None`: HTTP/1.0 without Host.
     pub host: Option<Rc<HostName>>,
-    /// The Host of the request that asks, where the original one's host stands elsewhere.
+    /// The Host of the forward-auth request, if the original request has a different one.
     pub asked_by: Option<Rc<HostName>>,
     pub upgrade: bool,
 }
 
-/// Where forward-auth answers; Envoy puts the original target behind it.
+/// Path of the forward-auth route. Envoy appends the original target.
 pub const PATH: &str = "/.permgate/auth";
 
 const METHOD: &str = "x-original-method";
 const URI: &str = "x-original-uri";
 const URL: &str = "x-original-url";
-/// What a proxy that takes an Upgrade out of the request tells of it.
+/// Set by a proxy that removes Upgrade from the forward-auth request.
 const UPGRADE: &str = "x-original-upgrade";
 const FORWARDED_METHOD: &str = "x-forwarded-method";
 const FORWARDED_HOST: &str = "x-forwarded-host";
 const FORWARDED_URI: &str = "x-forwarded-uri";
 
 impl FrontProxy {
-    /// The one original request; whatever is missing, told twice or told in two ways is refused.
+    /// Reads the original request. A missing, repeated or contradictory statement is `OriginalUnclear`.
     pub fn forwarded_request<B>(self, request: &Request<B>) -> Result<ForwardedRequest, Reason> {
         let headers = request.headers();
         if forwarding::misleads(headers, self.own_fields()) {
@@ -59,7 +59,7 @@ impl FrontProxy {
                 (request.method().clone(), target, HostCache::default().of(headers)?)
             }
         };
-        // The proxy sends it on, so that it is not enough to disregard what cannot be compared.
+        // Checked, not ignored: the proxy forwards the field to its upstream.
         if one(headers, FORWARDED_HOST)?.is_some_and(|host| Authority::parse(host).is_none()) {
             return Err(Reason::OriginalUnclear);
         }
@@ -68,7 +68,7 @@ impl FrontProxy {
         Ok(ForwardedRequest { method, target: parse(target)?, host, asked_by, upgrade })
     }
 
-    /// The fields that this proxy sets itself, whatever its clients send.
+    /// The fields that this proxy always overwrites.
     fn own_fields(self) -> &'static [&'static str] {
         match self {
             FrontProxy::Nginx => &[METHOD, URI, URL, UPGRADE],
@@ -78,11 +78,11 @@ impl FrontProxy {
     }
 }
 
-/// Method, target, host, and Host where it is none of the original request's.
+/// Method, target, host, and the forward-auth request's Host if it differs.
 type OriginalRequest<'r> = (Method, &'r str, Option<Rc<HostName>>, Option<Rc<HostName>>);
 
-/// A target beside Host, a URL, or both, which then say the same. Beside a URL alone, Host may be the
-/// gateway's own.
+/// Reads the target from `x-original-uri` (with Host), from `x-original-url`, or from both if they agree.
+/// With a URL alone, Host may be the gateway's own.
 fn by_original<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, Reason> {
     let headers = request.headers();
     let asked = HostCache::default().of(headers)?;
@@ -102,7 +102,7 @@ fn by_original<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, Reason> {
     Ok((method, at, Some(host), other))
 }
 
-/// The value of a field that is there at most once.
+/// The value of a field that occurs at most once.
 fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Reason> {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
@@ -123,8 +123,8 @@ fn text(value: &[u8]) -> Result<&str, Reason> {
     str::from_utf8(value).ok().filter(|text| text.is_ascii()).ok_or(Reason::BadPath)
 }
 
-/// The bytes as they stand: a parser that leaves something out, as it would a fragment, has read
-/// another target.
+/// Parses the exact bytes. A parser that drops something, such as a fragment, has read another target, so
+/// that is an error.
 fn parse(target: &str) -> Result<Uri, Reason> {
     let parsed = PathAndQuery::try_from(target).ok().filter(|parsed| parsed.as_str() == target);
     parsed.filter(|_| target.starts_with('/')).map(Uri::from).ok_or(Reason::BadPath)
@@ -134,7 +134,7 @@ fn parse(target: &str) -> Result<Uri, Reason> {
 mod tests {
     use super::*;
 
-    /// Method, host and target, or why not.
+    /// Method, host and target, or the error.
     fn read(
         proxy: FrontProxy,
         line: &str,

@@ -1,4 +1,4 @@
-//! `/.permgate/jwks.json`: the public keys of assertions, for everybody who verifies them.
+//! `/.permgate/jwks.json`: the public keys that verify assertions, for everyone.
 
 use http::{HeaderValue, Method, Response, header};
 
@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Gateway {
-    /// No token is asked for, nor looked at. Where nothing is signed there is nothing here.
+    /// Needs no token and ignores one. If no assertions are signed, this is an unknown route.
     pub(super) fn jwks(&self, context: &RequestContext) -> Answer {
         let Some(jwks) = self.parts.keyring.jwks() else { return self.unknown(context) };
         if !matches!(context.method, Method::GET | Method::HEAD) {

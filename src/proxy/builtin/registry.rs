@@ -1,6 +1,6 @@
-//! `/.permgate/registry`: where the clients of a container registry trade the user name and password of a
-//! login for a bearer ("Token Authentication" of the distribution project). The password is a permgate
-//! token, and so is the bearer: the same one, which is judged at each request like any other.
+//! `/.permgate/registry`: where clients of a container registry exchange a login's user name and password for
+//! a bearer token (the distribution project's "Token Authentication"). The password is a permgate token and
+//! is returned as the bearer token; each request with it is decided like any other.
 
 use std::rc::Rc;
 
@@ -19,12 +19,12 @@ use crate::{
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
 };
 
-/// How long a client may keep the bearer before it asks again; at least 60 by the specification. The token
-/// itself may end sooner, and is refused from then on.
+/// How many seconds a client may use the bearer token before it must ask again; the specification requires at
+/// least 60. If the token expires earlier, it is denied from then on.
 const EXPIRES_IN: i64 = 300;
 
 impl Gateway {
-    /// Where no service of the host is a registry there is nothing here.
+    /// If no service of the host is a registry, this is an unknown route.
     pub(super) async fn registry(
         &self,
         context: &Rc<RequestContext>,
@@ -36,9 +36,9 @@ impl Gateway {
         }
         let text = match context.method {
             Method::GET | Method::HEAD => self.password(context, request.headers()),
-            // OAuth 2.0, as some clients try first.
+            // The OAuth 2.0 form, which some clients try first.
             Method::POST => {
-                // Rows 1 to 3 before anything is read.
+                // Steps 1 to 3 come before the body is read.
                 self.judge_target(context)?;
                 let form = form::read(request, context).await?;
                 let grant = form.get("grant_type").map_or("", String::as_str);
@@ -66,11 +66,11 @@ impl Gateway {
         Ok(json(&body, &context.request_id))
     }
 
-    /// The password of a Basic credential that counts, as it was sent.
+    /// The password of the request's Basic credential, as sent.
     fn password(&self, context: &RequestContext, headers: &HeaderMap) -> Option<String> {
         let counts = context.facts.carried.iter().any(|carried| carried.carrier == Carrier::Basic);
         let password = if counts { carriers::password(headers) } else { None };
-        // No client takes a bearer that is no word; a browser's password is none of ours.
+        // Clients accept only a bearer token without spaces; a browser's password is not a permgate token.
         password.filter(|text| Bearer::parse(text).is_some())
     }
 }

@@ -1,4 +1,4 @@
-//! `/.permgate/rotate`: a token replaces itself, for pipelines that do not reach the admin listener.
+//! `/.permgate/rotate`: a token replaces itself, for pipelines that cannot reach the admin listener.
 
 use std::rc::Rc;
 
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Gateway {
-    /// Bearer alone, whatever the services of the host accept. The new token reaches exactly as far, to the
-    /// same end; the old one holds on for its grace.
+    /// Accepts a bearer token only, whatever other carriers the host's services accept. The new token has the
+    /// same scope and expiry; the old one stays valid for its grace period.
     pub(super) async fn rotate(&self, context: &Rc<RequestContext>) -> Answer {
         if !context.state.snapshot.proxy.self_rotation {
             return self.unknown(context);

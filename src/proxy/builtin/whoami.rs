@@ -1,4 +1,4 @@
-//! `/.permgate/whoami`: tells a pipeline who its token is and what it reaches at this moment.
+//! `/.permgate/whoami`: returns a token's account, its scope and the services that it reaches now.
 
 use std::{pin::Pin, rc::Rc, sync::Arc};
 
@@ -24,23 +24,23 @@ use crate::{
     },
 };
 
-/// What is told of a token and is not in the index.
+/// Access to the token records in the store, which the in-memory index does not have.
 pub trait TokenLookup: Send + Sync {
-    /// The record, and of which kind its owner is. May block.
+    /// Returns the record and the kind of its owner. May block.
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError>;
 
-    /// Replaces a token by one that reaches as far, for its owner.
+    /// Replaces a token by one of the same scope and owner.
     fn rotate(&self, _owner: UserId, _token: TokenId, _request_id: String) -> Issuing<'_> {
         Box::pin(async { Err(ChangeError::Closed("there is no store".to_owned())) })
     }
 
-    /// Makes a token with this id for one of another issuer.
+    /// Creates a token with this id in exchange for an issuer's token.
     fn exchange(&self, _id: TokenId, _new: Exchanged) -> Issuing<'_> {
         Box::pin(async { Err(ChangeError::Closed("there is no store".to_owned())) })
     }
 }
 
-/// A token on its way.
+/// A token that is being created.
 pub type Issuing<'a> = Pin<Box<dyn Future<Output = Result<CreatedToken, ChangeError>> + 'a>>;
 
 impl TokenLookup for Store {
@@ -71,7 +71,7 @@ impl Gateway {
         let found = tokio::task::spawn_blocking(move || records.find(token)).await;
         let (record, kind) = match found {
             Ok(Ok(Some(found))) => found,
-            // A record is written before the index knows its token.
+            // Unreachable, because a record is written before its token enters the index.
             Ok(Ok(None)) => return Err(Reason::StoreUnavailable.into()),
             Ok(Err(error)) => {
                 tracing::error!(%error, "failed to read a token's record");
@@ -82,7 +82,7 @@ impl Gateway {
                 return Err(Reason::StoreUnavailable.into());
             }
         };
-        // Once more, by what holds now: a change may have been fenced during the read.
+        // Decide again by the current state, because a revocation may have completed during the read.
         let (state, now) = (self.worker_state(), context.clock().wall());
         let body = self.authenticate(&state, context, now, |subject| {
             if let Some(service) = state.snapshot.rules.service_by_key(BUILT_IN_SERVICE) {
@@ -98,7 +98,7 @@ impl Gateway {
 fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &WorkerState) -> Value {
     let (rules, directory) = (&state.snapshot.rules, &state.snapshot.directory);
     let Subject { token, user, .. } = subject;
-    // What the decision goes by; the record only lends the words, of services that are gone too.
+    // Access comes from the index, as in the decision. The record has the keys, also of removed services.
     let scope: Vec<(&str, Option<&Service>, Access)> = record
         .scope
         .iter()
@@ -133,7 +133,7 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
     })
 }
 
-/// Title, paths and groups only of what the account may read.
+/// Title, paths and groups are shown only for a service that the account may read.
 fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory: &Directory) -> Value {
     let spec = &service.spec;
     match decide::authorize(&subject, service, access == Access::Read) {

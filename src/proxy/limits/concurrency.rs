@@ -1,4 +1,4 @@
-//! How many requests are under way for each key, exactly, over all workers, and who waits for a slot.
+//! Counts the requests under way for each key, exactly over all workers, and queues requests for a slot.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,7 +20,7 @@ pub struct ConcurrencyLimit {
     queue: Mutex<WaitingLists>,
 }
 
-/// A slot under the limit. Dropping it gives it to the first who waits for one of the same key.
+/// A slot under the limit. Dropping it passes it to the first waiter of the same key.
 #[derive(Debug)]
 pub struct ConcurrencySlot {
     limit: Option<Arc<ConcurrencyLimit>>,
@@ -39,7 +39,7 @@ pub struct Waiting {
 #[derive(Debug, Default)]
 struct WaitingLists {
     by_key: HashMap<CountKey, VecDeque<Waiter>>,
-    /// In all lists.
+    /// Number of waiters in all lists.
     length: usize,
 }
 
@@ -49,11 +49,11 @@ struct Waiter {
     slot: oneshot::Sender<ConcurrencySlot>,
 }
 
-/// For one limit over all keys: many keys must not add up to a crowd.
+/// The most waiters of one limit over all keys, which bounds memory.
 const MOST_WAITING: usize = 10_000;
 
 impl ConcurrencyLimit {
-    /// A slot, else a position in the queue, else (`Err(None)`) neither.
+    /// Returns a slot, else a position in the queue, else `Err(None)`.
     pub fn enter(
         self: &Arc<Self>,
         key: CountKey,
@@ -73,7 +73,7 @@ impl ConcurrencyLimit {
             Err(key) => key,
         };
         let mut lists = self.queue.lock();
-        // Once more: a slot that was left meanwhile found nobody waiting.
+        // Try again under the lock: a slot may have been released while the queue was still empty.
         if let Ok(slot) = try_enter() {
             return Ok(slot);
         }
@@ -87,13 +87,13 @@ impl ConcurrencyLimit {
         Err(Some(Waiting { limit: Arc::clone(self), key, slot, timeout: queue.timeout }))
     }
 
-    /// Passes a slot on to the first who waits for it, or frees it.
+    /// Passes a slot to the first waiter, or frees it.
     fn release(self: &Arc<Self>, key: CountKey) {
         loop {
             let mut lists = self.queue.lock();
             let cap = lists.by_key.get(&key).and_then(|list| list.front()).map(|waiter| waiter.cap);
             let (_, passed) = self.inside.change(key, is_empty, |inside| match cap {
-                // Beyond a cap that a reload has lowered, nobody comes in.
+                // If a reload has lowered the cap below the count, the slot is not passed on.
                 Some(cap) if inside <= cap.get() => (None, true),
                 _ => (Some(inside.saturating_sub(1)), false),
             });
@@ -105,7 +105,7 @@ impl ConcurrencyLimit {
             let slot = ConcurrencySlot { limit: Some(Arc::clone(self)), key };
             match waiter.slot.send(slot) {
                 Ok(()) => return,
-                // Gone meanwhile: the next one.
+                // This waiter is gone, so try the next one.
                 Err(mut slot) => drop(slot.limit.take()),
             }
         }
@@ -131,7 +131,7 @@ impl ConcurrencySlot {
 }
 
 impl Waiting {
-    /// The slot, as soon as there is one. `None`: not in time.
+    /// Waits for the slot. `None`: the queue's timeout has passed.
     pub async fn slot(mut self) -> Option<ConcurrencySlot> {
         let timeout = self.timeout;
         tokio::time::timeout(timeout, &mut self.slot).await.ok()?.ok()
@@ -158,7 +158,7 @@ impl Drop for Waiting {
             lists.by_key.insert(self.key, list);
         }
         drop(lists);
-        // A slot that came too late goes to the next one.
+        // A slot that was sent too late is passed to the next waiter.
         drop(mem::replace(&mut self.slot, oneshot::channel().1));
     }
 }
@@ -211,7 +211,7 @@ mod tests {
         assert!(third.is_for(&concurrency, ONE));
         assert!(concurrency.enter(ONE, cap(1), Queue::NONE).is_err(), "nobody overtakes");
         drop(third);
-        // The slot is on its way when its heir leaves.
+        // The slot has been sent when its waiter leaves.
         drop(fourth);
         let last = concurrency.enter(ONE, cap(1), Queue::NONE);
         assert!(last.is_ok());

@@ -1,4 +1,4 @@
-//! A rate limit by the generic cell rate algorithm: one number per key, exact over all workers, and what was
+//! A rate limit by the generic cell rate algorithm: one number per key, exact over all workers. What was
 //! taken can be given back.
 
 use std::time::{Duration, Instant};
@@ -8,20 +8,20 @@ use crate::settings::Rate;
 
 #[derive(Debug)]
 pub struct RateLimit {
-    /// When the key has its whole burst again, in nanoseconds since `epoch`.
+    /// When each key regains its whole burst, in nanoseconds since `epoch`.
     full_at: Table<u64>,
     epoch: Instant,
     rate: Rate,
-    /// Nanoseconds that one request costs.
+    /// Nanoseconds per request.
     interval: u64,
-    /// Nanoseconds of a whole burst.
+    /// Nanoseconds per whole burst.
     tolerance: u64,
 }
 
-/// What remains after a request that was allowed.
+/// What remains after an allowed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remaining {
-    /// The key that was counted, to give back with.
+    /// The key that was counted, for [`RateLimit::give_back`].
     pub key: CountKey,
     pub rest: u64,
     pub full_in: Duration,
@@ -44,7 +44,7 @@ impl RateLimit {
         Duration::from_nanos(self.tolerance)
     }
 
-    /// Takes one, or returns how long to wait for it.
+    /// Takes one request, or returns how long to wait for it.
     pub fn take(&self, key: CountKey, now: Instant) -> Result<Remaining, Duration> {
         let now = nanos(now.saturating_duration_since(self.epoch));
         let (key, taken) = self.full_at.change(
@@ -101,7 +101,7 @@ mod tests {
     fn so_many_in_a_time_and_so_many_at_once() {
         let rate_limit = rate_limit(2, 10, 3);
         let start = rate_limit.epoch;
-        // (row, key, milliseconds, what is left or how many milliseconds to wait)
+        // (row, key, milliseconds, remaining requests or milliseconds to wait)
         let check = |row: &str, of: u32, at: u64, expected: Result<u64, u64>| {
             let taken = rate_limit.take(key(of), start + Duration::from_millis(at));
             let outcome =

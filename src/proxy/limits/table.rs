@@ -1,5 +1,5 @@
-//! A bounded table of counts, in several parts so that workers seldom contend. Keys that find a part full
-//! share one count.
+//! A bounded table of counts, sharded so that workers rarely contend. Keys that find a shard full share one
+//! count.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ pub enum CountKey {
     User(UserIx),
     Address(IpAddr),
     Service(ServiceId),
-    /// The keys that found no room, by part.
+    /// The keys that found no room, by shard.
     Others(usize),
 }
 
@@ -30,18 +30,18 @@ pub struct Table<V> {
 #[derive(Debug)]
 struct Part<V> {
     counts: HashMap<CountKey, V>,
-    /// With this many counts, idle ones are removed.
+    /// Number of counts at which idle ones are removed.
     sweep_at: usize,
 }
 
 const PARTS: usize = 16;
-/// In each part; 262,144 in all, about 16 MB.
+/// The most counts per shard: 262,144 in all, about 16 MB.
 const MOST: usize = 16_384;
 const FIRST_SWEEP: usize = 64;
 
 impl<V: Copy + Default> Table<V> {
-    /// Changes one count. `change` gets the count, or the default, and returns the new one if it changes,
-    /// and a result. `idle`: whether a count may be forgotten. Returns the key that was counted, and the
+    /// Changes one count. `change` gets the count (or the default) and returns the new one, if it changes,
+    /// and a result. `idle` says whether a count may be forgotten. Returns the key that was counted and the
     /// result.
     pub fn change<R>(
         &self,

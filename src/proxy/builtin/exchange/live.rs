@@ -1,5 +1,5 @@
-//! How many exchanged tokens are live for each rule. Their own quota: they do not count among those that
-//! people make.
+//! Counts the live exchanged tokens of each rule. This quota is separate from that of tokens that people
+//! create.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,11 +10,11 @@ use parking_lot::Mutex;
 
 use crate::{authz::time::Timestamp, settings::ExchangeRule};
 
-/// In memory, and begun anew with what the store has.
+/// Kept in memory and rebuilt from the store at start.
 #[derive(Debug, Default)]
 pub struct LiveTokens(Mutex<HashMap<String, VecDeque<Timestamp>>>);
 
-/// Room for one token. Dropping it gives it back.
+/// A reservation for one token. Dropping it without [`Reserved::keep`] releases it.
 pub struct Reserved<'a> {
     tokens: &'a LiveTokens,
     rule: String,
@@ -32,7 +32,7 @@ impl LiveTokens {
         Self(Mutex::new(rules))
     }
 
-    /// `None`: the rule has as many as it may.
+    /// Reserves one token. `None`: the rule has reached `max_tokens`.
     pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reserved<'_>> {
         let name = rule.author();
         let ends = now.plus_seconds(i64::try_from(rule.lifetime.as_secs()).unwrap_or(i64::MAX));
@@ -51,7 +51,7 @@ impl LiveTokens {
 }
 
 impl Reserved<'_> {
-    /// The token was made.
+    /// Keeps the reservation until the token expires, because the token was created.
     pub fn keep(mut self) {
         self.kept = true;
     }

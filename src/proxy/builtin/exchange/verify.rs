@@ -1,4 +1,4 @@
-//! Whether a token of another issuer is sound, and what it says.
+//! Verifies tokens of OpenID Connect issuers and matches their claims against the exchange rules.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -12,10 +12,10 @@ use crate::{
     settings::{ExchangeRule, HttpVersion},
 };
 
-/// What the process knows of issuers, over all workers.
+/// The issuers' cached keys and the live exchanged tokens, shared by all workers.
 #[derive(Default)]
 pub struct Issuers {
-    /// By their URLs: those of the rules in force alone.
+    /// By URL. Issuers that no rule names are removed.
     known: Mutex<HashMap<String, Arc<Issuer>>>,
     pub(super) live: LiveTokens,
 }
@@ -33,16 +33,16 @@ pub enum VerifyError {
     LongLived,
 }
 
-/// In seconds. That a token was exchanged is remembered for longer.
+/// The longest remaining lifetime in seconds. Exchanged ids are remembered for longer, so none is reused.
 const LONGEST_LIFE: f64 = 23.0 * 3600.0;
 
 impl Issuers {
-    /// `exchanged`: rule and end of each token that was given before the process began.
+    /// `exchanged`: the rule and expiry of each token that was exchanged before the process started.
     pub fn knowing(exchanged: Vec<(String, Timestamp)>) -> Self {
         Self { live: LiveTokens::of(exchanged), ..Self::default() }
     }
 
-    /// The claims of a token that one of the rules' issuers has signed for its audience.
+    /// Returns the claims of a token that an issuer of the rules has signed for a rule's audience.
     pub async fn verified(
         &self,
         token: &str,
@@ -70,7 +70,7 @@ impl Issuers {
     }
 }
 
-/// Whether verified claims are those that a rule names, each exactly.
+/// Whether verified claims match a rule: every claim that it names must be equal.
 pub fn fits(claims: &Claims, rule: &ExchangeRule) -> bool {
     let says = |name: &str, value: &str| match claims.get(name) {
         Some(Value::String(text)) => text == value,
