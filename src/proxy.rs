@@ -85,7 +85,7 @@ pub struct Parts {
     pub upstreams: Arc<Upstreams>,
 }
 
-/// One per worker. Serving a request writes nothing that another thread reads, except counters and limits.
+/// One per worker. No other thread writes its fields while a request is served.
 pub struct Gateway {
     parts: Parts,
     worker_state: RefCell<Rc<WorkerState>>,

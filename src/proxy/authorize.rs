@@ -51,8 +51,8 @@ impl<R: Into<Rejection>> From<R> for NotForwarded {
 }
 
 impl Gateway {
-    /// Decides the request and edits its header fields for the upstream. `slot` is the concurrency slot that
-    /// the request has waited for, if any.
+    /// Decides the request and edits its header fields for the upstream. `slot`
+    /// is the concurrency slot that the request has waited for, if any.
     pub(super) fn authorize(
         &self,
         context: &Rc<RequestContext>,
@@ -160,8 +160,8 @@ impl Gateway {
         limits.take(permit, context.facts.client, context.clock().now(), slot).map(Some)
     }
 
-    /// Edits the header fields of a permitted request and records the token's use. If that fails, the request
-    /// is uncounted from the limits.
+    /// Edits the header fields of a permitted request and records the token's
+    /// use. If that fails, the request is uncounted from the limits.
     pub(super) fn edit_request(
         &self,
         permit: &Permit<'_>,

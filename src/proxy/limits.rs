@@ -138,8 +138,8 @@ impl ServiceLimits {
         Some(Self { limits, policy })
     }
 
-    /// Counts a permitted request under every limit or under none. `held_slot` is the slot that it waited
-    /// for.
+    /// Counts a permitted request under every limit or under none. `held_slot`
+    /// is the slot that it waited for.
     pub fn take(
         &self,
         permit: &Permit<'_>,
@@ -227,8 +227,8 @@ impl Exceeded {
 }
 
 impl Fields {
-    /// Replaces the upstream's fields. A list of both has no meaning (RFC 9651), and a client that obeys one
-    /// limit would exceed the other.
+    /// Replaces the upstream's fields. A list of both has no meaning (RFC
+    /// 9651), and a client that obeys one limit would exceed the other.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
         let is_limit = |name: &HeaderName| {
             let name = name.as_str().strip_prefix("x-").unwrap_or(name.as_str());

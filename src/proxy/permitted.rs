@@ -1,4 +1,4 @@
-//! A permitted request as the proxy holds it.
+//! The guard of a request, which logs it when it ends, and the type of a permitted request.
 
 use std::rc::Rc;
 
@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// A permitted request that the fence can reach.
+/// A permitted request, which is in the live registry.
 pub type Permitted = upstream::Permitted<LogGuard, Box<Request<OutgoingBody>>>;
 
-/// Lives until the response's last byte. Dropping it releases the request's limits, writes metrics and the
-/// log line, and then leaves the live registry.
+/// Lives until the last byte of the response. Dropping it releases the request's limits, records metrics and
+/// the log line, and then leaves the live registry.
 pub struct LogGuard {
     context: Rc<RequestContext>,
     limits: Option<Box<LimitPermit>>,
@@ -28,12 +28,12 @@ pub struct LogGuard {
 }
 
 impl LogGuard {
-    /// For a request that is not forwarded.
+    /// Guards a request that is not forwarded.
     pub fn new(context: Rc<RequestContext>) -> Self {
         Self { context, limits: None, live: None }
     }
 
-    /// For a permitted request, which enters the live registry.
+    /// Guards a permitted request and enters it into the live registry.
     pub fn enter(
         permit: &Permit<'_>,
         context: &Rc<RequestContext>,
@@ -49,7 +49,7 @@ impl LogGuard {
         &self.context
     }
 
-    /// What the request has taken of the configured limits.
+    /// What the request has taken from the configured limits.
     pub fn limits(&self) -> Option<&LimitPermit> {
         self.limits.as_deref()
     }

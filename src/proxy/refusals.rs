@@ -1,5 +1,5 @@
-//! Samples refusals for the audit log, so that nobody outside can make it grow: one event with a count per
-//! token or address, reason and hour. Samples travel over a bounded channel.
+//! Samples refusals for the audit log: one event with a count per token or address, reason and hour, so that
+//! clients cannot make the log grow without bound. Samples pass through a bounded channel.
 
 use std::{
     collections::HashMap,
@@ -15,46 +15,46 @@ use crate::{
     metrics::Metrics,
 };
 
-/// One refusal, as a worker saw it.
+/// One refused request, reported by a worker.
 #[derive(Clone, Debug)]
 pub struct AuditSample {
     pub at: Timestamp,
     pub reason: Reason,
-    /// `None`: no token was recognised; the address stands for it.
+    /// `None`: no token was recognised, so refusals are grouped by address.
     pub token: Option<TokenId>,
     pub client: IpAddr,
     pub service: Option<ServiceId>,
     pub request_id: String,
 }
 
-/// An event for the audit log: a refusal, and how many of the same key there were since the last event,
-/// this one included.
+/// An audit event: a refusal, and the number of refusals with the same key
+/// since the previous event, including this one.
 #[derive(Clone, Debug)]
 pub struct RefusalEvent {
     pub sample: AuditSample,
     pub count: u64,
 }
 
-/// A worker's end.
+/// A worker's end of the channel.
 #[derive(Clone)]
 pub struct RefusalSender {
     sender: SyncSender<AuditSample>,
     metrics: Arc<Metrics>,
 }
 
-/// The control runtime's end.
+/// The control runtime's end of the channel.
 pub struct Refusals {
     receiver: Receiver<AuditSample>,
     metrics: Arc<Metrics>,
     windows: HashMap<Key, Window>,
 }
 
-/// The token, or the address where no token was recognised; and what was wrong.
+/// The token, or the address if no token was recognised, and the reason.
 type Key = (Result<TokenId, IpAddr>, Reason);
 
 struct Window {
     ends: Timestamp,
-    /// Refusals since the event that opened the window.
+    /// Number of refusals since the event that opened the window.
     suppressed: u64,
     last: AuditSample,
 }
@@ -74,7 +74,7 @@ pub fn is_audited(reason: Reason) -> bool {
 }
 
 impl RefusalSender {
-    /// Never waits: what finds the channel full is counted and dropped.
+    /// Never blocks: if the channel is full, the sample is dropped and counted.
     pub fn send(&self, sample: AuditSample) {
         if self.sender.try_send(sample).is_err() {
             self.metrics.refusals_dropped.add(1);
@@ -83,7 +83,7 @@ impl RefusalSender {
 }
 
 impl Refusals {
-    /// What has become due by `now`; call it every few seconds.
+    /// Returns the events that are due at `now`. Call it every few seconds.
     pub fn due(&mut self, now: Timestamp) -> Vec<RefusalEvent> {
         let mut events = Vec::new();
         self.windows.retain(|_, window| {
@@ -93,7 +93,7 @@ impl Refusals {
             if window.suppressed > 0 {
                 events.push(RefusalEvent { sample: window.last.clone(), count: window.suppressed });
             }
-            // An event opens the next window.
+            // A reported window opens the next one.
             let reported = window.suppressed > 0;
             window.ends = now.plus_seconds(WINDOW_SECONDS);
             window.suppressed = 0;

@@ -1,4 +1,4 @@
-//! Every outcome that is not forwarded, and the one map from it to a response.
+//! Why a request is not forwarded, and the only mapping from that to a response.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -24,19 +24,19 @@ use crate::{
 mod accept;
 mod oci;
 
-/// Why a request is not forwarded, and what the client gets.
+/// Why a request is not forwarded, and the response that the client gets.
 #[derive(Debug)]
 pub struct Rejection {
     pub reason: Reason,
-    /// `None`: the answer follows from the reason alone.
+    /// `None`: the answer depends only on the reason.
     answer: Option<Box<Answer>>,
-    /// Seconds.
+    /// In seconds.
     retry_after: Option<u32>,
-    /// Boxed: few rejections have them.
+    /// Boxed because few rejections have them.
     limits: Option<Box<limits::Fields>>,
 }
 
-/// The answer that follows from a reason alone, as JSON. Made once, since rejections come in floods.
+/// The JSON answer to a reason without further details. Cached, because rejections come in floods.
 struct CachedAnswer {
     answer: Answer,
     headers: HeaderMap,
@@ -54,26 +54,26 @@ pub enum ErrorFormat {
     Json,
     /// RFC 9457.
     Problem,
-    /// For people: git and kubectl show it as it stands.
+    /// Plain text for people: git and kubectl print the body unchanged.
     Text,
-    /// JSON, and the description in a field of which npm shows a notice.
+    /// JSON, with the description also in a field that npm prints as a notice.
     Npm,
-    /// JSON, and the description in the status line, of which these tools show the reason phrase alone
-    /// (RFC 9112, 4; HTTP/2 has none).
+    /// JSON, with the description also as the reason phrase, which is all that
+    /// these tools show (RFC 9112, section 4; HTTP/2 has none).
     StatusLine,
-    /// The errors of a container registry (OCI distribution specification, "Error Codes").
+    /// The error format of container registries (OCI distribution specification, "Error Codes").
     Oci,
     Grpc,
 }
 
-/// npm prints this field of an answer.
+/// npm prints this response field.
 const NPM_NOTICE: HeaderName = HeaderName::from_static("npm-notice");
 
-/// Seconds to wait after a 503 of the gateway.
+/// `Retry-After` of the gateway's own 503, in seconds.
 const RETRY_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
-    /// Fills the cache, so that the first rejection need not.
+    /// Fills the cache ahead of the first rejection.
     pub fn prepare() {
         LazyLock::force(&CACHED);
     }
@@ -89,20 +89,20 @@ impl Rejection {
         Self { retry_after: Some(whole(wait)), ..Self::from(Reason::TooManyBadTokens) }
     }
 
-    /// For a route of the gateway itself, which accepts only these methods.
+    /// 405 on one of the gateway's own routes, with the allowed methods.
     pub fn method_not_allowed(allow: &str) -> Self {
         let reason = Reason::MethodNotAllowed;
         let answer = Answer { allow: Some(allow.to_owned()), ..reason.answer(None) };
         Self::with_answer(reason, Some(Box::new(answer)))
     }
 
-    /// For a reason with words of its own, in the form of OAuth 2.0 (RFC 6749, 5.2).
+    /// A rejection with its own error code and description, in the form of OAuth 2.0 (RFC 6749, section 5.2).
     pub fn described(reason: Reason, status: StatusCode, error: &'static str, description: String) -> Self {
         let answer = Answer { status, error, description, ..reason.answer(None) };
         Self::with_answer(reason, Some(Box::new(answer)))
     }
 
-    /// For a proxy that understands only 401 and 403; the body still has the reason.
+    /// Turns any status but 401 into 403, for a forward-auth proxy. The body keeps the error.
     pub fn for_proxy(mut self) -> Self {
         if self.status() != StatusCode::UNAUTHORIZED {
             let answer = Answer { status: StatusCode::FORBIDDEN, ..self.answer().clone() };
@@ -183,7 +183,7 @@ impl CachedAnswer {
         const ID: &str = "\0";
         let answer = reason.answer(None);
         let body = ErrorFormat::Json.body(&answer, ID);
-        // No other text contains a NUL, which JSON escapes.
+        // The id is a NUL, which JSON escapes and no other text contains.
         let (before, behind) = body.split_once("\\u0000").expect("the body contains the request id");
         Self { headers: headers(&answer, ErrorFormat::Json), body: (before.into(), behind.into()), answer }
     }
@@ -205,7 +205,7 @@ impl ErrorFormat {
         }
     }
 
-    /// What a tool shows to people, where it shows no JSON.
+    /// The format for a tool that does not show JSON bodies.
     fn shown_by(agent: &[u8]) -> Self {
         let is = |names: &[&[u8]]| names.iter().any(|name| agent.starts_with(name));
         if is(&[b"git/", b"kubectl/"]) {
@@ -223,7 +223,7 @@ impl ErrorFormat {
         matches!(self, Self::Json | Self::Npm | Self::StatusLine | Self::Grpc)
     }
 
-    /// Below `/v2/` of a host with a container registry.
+    /// The format below `/v2/` on a host with a container registry.
     pub fn in_registry(self) -> Self {
         if self == Self::Grpc { self } else { Self::Oci }
     }
@@ -245,13 +245,14 @@ impl ErrorFormat {
         }
     }
 
-    /// A gRPC error has status 200, which a proxy that asks for a decision would take for a permit.
+    /// Replaces gRPC by JSON on the forward-auth route: a gRPC error has status
+    /// 200, which the proxy would take for a permit.
     pub fn of_route(self, route: BuiltinRoute) -> Self {
         if route == BuiltinRoute::Auth && self == Self::Grpc { Self::Json } else { self }
     }
 }
 
-/// In whole seconds for `Retry-After`, rounded up, at least one.
+/// In whole seconds for `Retry-After`, rounded up, at least 1.
 fn whole(wait: Duration) -> u32 {
     u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
@@ -268,7 +269,7 @@ fn headers(answer: &Answer, format: ErrorFormat) -> HeaderMap {
     headers
 }
 
-/// A JSON object whose members are in the order of their names, and a newline, since people read it on terminals.
+/// A JSON object with members sorted by name. It ends with a newline for terminals.
 fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
     let mut body = json!({
         "error": answer.error,

@@ -1,4 +1,4 @@
-//! A request's name across log, audit and upstream: a trusted proxy's, else one of our own.
+//! The id of a request in the log, the audit log and at the upstream: a trusted proxy's, or a new one.
 
 use std::cell::Cell;
 
@@ -6,25 +6,24 @@ use http::{HeaderMap, HeaderName};
 
 use crate::authz::forwarding::only_value;
 
-/// Letters, digits, `.`, `_` and `-`, so that it can be logged and sent without escaping.
+/// Consists of letters, digits, `.`, `_` and `-`, so it needs no escaping in logs and fields.
 #[derive(Clone, Debug)]
 pub struct RequestId(Box<str>);
 
-/// Makes ids: a random part per worker and a counter, since a random number per request would be a
-/// system call per request.
+/// Generates ids from a random prefix per worker and a counter, which avoids a system call per request.
 pub struct RequestIds {
     /// 16 hexadecimal digits and a hyphen.
     worker: String,
     made: Cell<u64>,
 }
 
-/// Hexadecimal digits of a request's number.
+/// Hexadecimal digits of the counter.
 const DIGITS: u32 = 12;
 
 impl RequestIds {
     pub fn new() -> Self {
         let mut random = [0; 8];
-        // Uniqueness is all that is needed; without a generator the clock has to do.
+        // Ids only have to be unique, so the clock can replace a failing generator.
         if getrandom::fill(&mut random).is_err() {
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let nanos = since.unwrap_or_default().as_nanos();
@@ -38,14 +37,14 @@ impl RequestIds {
         self.made.set(number + 1);
         let mut id = String::with_capacity(self.worker.len() + DIGITS as usize);
         id.push_str(&self.worker);
-        // Digit by digit: every request has an id, and `format!` takes several times as long.
+        // Digit by digit, because `format!` takes several times as long.
         id.extend((0..DIGITS).rev().filter_map(|at| char::from_digit((number >> (4 * at)) as u32 & 15, 16)));
         RequestId(id.into())
     }
 }
 
 impl RequestId {
-    /// The id that a trusted proxy sent, if it is well-formed.
+    /// Returns the id that a trusted proxy sent, if it is well-formed.
     pub fn from_headers(headers: &HeaderMap) -> Option<RequestId> {
         let id = only_value(headers, HeaderName::from_static("x-request-id"))?;
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');

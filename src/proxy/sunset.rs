@@ -1,5 +1,5 @@
-//! `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) in answers to a token that is about to end, so that a
-//! pipeline learns of it before it stands still.
+//! `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) in responses to a token that is about to expire, so that
+//! a pipeline's owner learns of it in time.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::authz::{decide::Permit, subject::TokenEnd, time::Timestamp};
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
 
-/// The end that is announced: of the grace of a replaced token, or one that is nearer than `window`.
+/// Returns the end to announce: that of a replaced token's grace period, or an expiry within `window`.
 pub fn of(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Timestamp> {
     let token = permit.subject()?.token;
     let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
@@ -22,8 +22,8 @@ pub fn of(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Times
     }
 }
 
-/// Beside what an upstream says of its own interface, which the client cannot tell apart: ours goes first,
-/// since without a token there is nothing.
+/// Sets both fields. They replace the upstream's own, which a client could not
+/// tell apart; the token's expiry matters more.
 pub fn set(headers: &mut HeaderMap, end: Timestamp, now: Timestamp) {
     let since = format!("@{}", now.as_millis().div_euclid(1000));
     let Ok(end) = jiff::Timestamp::from_millisecond(end.as_millis()) else { return };

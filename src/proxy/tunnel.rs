@@ -1,5 +1,5 @@
-//! A tunnel after an upstream's 101: copies bytes both ways until both sides have ended, one has failed,
-//! nothing has moved for too long, or the fence cuts it.
+//! A tunnel after an upstream's 101. Copies bytes in both directions until both sides have ended, one fails,
+//! the tunnel is idle for too long, or the fence cuts it.
 
 mod end;
 
@@ -22,23 +22,23 @@ use crate::{
     settings::UpstreamSettings,
 };
 
-/// An upstream that has switched protocols, while its 101 is on its way to the client.
+/// An upstream connection that has switched protocols, before the client has received the 101.
 pub struct Tunnel {
     upstream: Box<Upgraded>,
-    /// How long the tunnel may be idle.
+    /// The idle timeout.
     idle: Duration,
-    /// How long the upstream may keep sent bytes waiting.
+    /// How long written bytes may wait for the upstream to read.
     stall: Duration,
 }
 
-/// How a tunnel ends by itself.
+/// How a tunnel ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     /// Both sides have ended.
     Complete,
     ClientFailed,
     UpstreamFailed,
-    /// The upstream no longer reads.
+    /// The upstream stopped reading.
     Stalled,
     Idle,
 }
@@ -49,7 +49,8 @@ impl Tunnel {
         Self { upstream, idle, stall }
     }
 
-    /// Relays once the client has the 101; if the client leaves before, the request is over.
+    /// Starts relaying once the client has received the 101. If the client
+    /// disconnects first, the request ends.
     pub fn begin(self, guard: LogGuard) {
         let client = guard.context().connection.on_upgrade();
         tokio::task::spawn_local(async move {
@@ -59,10 +60,11 @@ impl Tunnel {
         });
     }
 
-    /// Relays until the tunnel ends, and records in the context how it did.
+    /// Relays until the tunnel ends, and records the outcome in the context.
     async fn relay(self, client: impl AsyncRead + AsyncWrite + Unpin, guard: LogGuard) {
         let context = Rc::clone(guard.context());
-        // Dropped last: both sockets are closed before the request is logged and the fence counts it.
+        // Dropped last, so that both sockets are closed before the request is
+        // logged and leaves the live registry.
         let _open = OpenTunnel::begin(guard);
         let to_upstream = Traffic::new(&context.outcome.bytes_in);
         let to_client = Traffic::new(&context.outcome.bytes_out);
@@ -76,7 +78,7 @@ impl Tunnel {
                 Poll::Ready(Ok(_)) => Poll::Ready(Outcome::Complete),
                 Poll::Ready(Err(_)) if to_client.has_failed() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Ready(Err(_)) => Poll::Ready(Outcome::UpstreamFailed),
-                // The copy does not look at an end that has said everything.
+                // The copy no longer polls an end that has reached end of file, so the cut is checked here.
                 Poll::Pending if context.is_over() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Pending => {
                     if !to_upstream.is_blocked() {
@@ -96,13 +98,12 @@ impl Tunnel {
             context.connection.abort();
         }
         if outcome == Outcome::Idle {
-            // Sends a TLS client close_notify, if that is possible without waiting.
+            // Sends close_notify to a TLS client, unless that would block.
             let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_shutdown(cx))).await;
         }
     }
 }
 
-/// Records the outcome.
 fn record(outcome: Outcome, context: &RequestContext) {
     context.outcome.complete.set(outcome != Outcome::ClientFailed);
     match outcome {
@@ -113,12 +114,12 @@ fn record(outcome: Outcome, context: &RequestContext) {
     }
 }
 
-/// Whether a count of bytes has stood still for too long.
+/// Whether a byte count has not changed for too long.
 struct Stillness<'c> {
     clock: &'c Clock,
     deadline: Deadline,
     limit: Duration,
-    /// The count, and when it last changed.
+    /// The count, and the time of its last change.
     last: (u64, Instant),
 }
 
@@ -133,7 +134,8 @@ impl<'c> Stillness<'c> {
         self.last = (count, self.clock.now());
     }
 
-    /// The deadline is moved only once it has passed, not with every byte.
+    /// Ready once `limit` has passed without a change. The deadline is re-armed
+    /// only when it expires, not for every byte.
     fn poll(&mut self, cx: &mut Context<'_>, count: u64) -> Poll<()> {
         if count != self.last.0 {
             self.restart(count);
@@ -149,7 +151,7 @@ impl<'c> Stillness<'c> {
     }
 }
 
-/// An open tunnel as the metrics count it.
+/// Counts an open tunnel in the metrics.
 struct OpenTunnel(LogGuard);
 
 impl OpenTunnel {

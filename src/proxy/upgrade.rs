@@ -1,16 +1,15 @@
-//! The `Upgrade` field for the upstream, written anew from the client's.
+//! Builds the `Upgrade` field for the upstream from the client's, which is never copied.
 
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Body;
 
 use crate::authz::forwarding::list_elements;
 
-/// Protocols that carry requests, which nobody would authorize.
+/// Protocols that carry HTTP requests, which would bypass authorization.
 const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
 
-/// The `Upgrade` field for the upstream. `None`: the upgrade is ignored, as RFC 9110 allows any server. That
-/// includes upgrades in HTTP/1.0, and in requests with a body, which could not be told from the tunnel's
-/// bytes.
+/// Returns the `Upgrade` field for the upstream. `None`: the upgrade is ignored, as RFC 9110, section 7.8
+/// allows. That includes HTTP/1.0, and requests with a body, whose bytes could not be told from the tunnel's.
 pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let meant = request.version() == Version::HTTP_11
@@ -37,7 +36,7 @@ pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
     if asked.is_empty() { None } else { HeaderValue::from_bytes(&asked).ok() }
 }
 
-/// Sets `Upgrade` and the `Connection` that goes with it.
+/// Sets `Upgrade`, and `Connection: upgrade`.
 pub fn set(headers: &mut HeaderMap, protocols: HeaderValue) {
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocols);
@@ -64,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of so many bytes.
+    /// A body of this many bytes.
     struct Sized(u64);
 
     impl Body for Sized {

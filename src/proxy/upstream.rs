@@ -1,5 +1,5 @@
-//! Sending requests to an upstream. [`Upstream::send`] is the only entry: it takes a [`Permitted`]
-//! request, which only a permit can make.
+//! Sends requests to upstreams: chooses a URL, limits, connects, retries and waits for the response's head.
+//! [`Upstream::send`] is the only entry; it takes a [`Permitted`] request, which only a permit can create.
 
 use std::{
     rc::Rc,
@@ -46,20 +46,20 @@ use shared::SharedUpstream;
 use sockets::{UpstreamSockets, yield_idle};
 pub use upgraded::Upgraded;
 
-/// How long a connection that nobody uses takes to close.
+/// How long to wait for an idle connection to close.
 const CLOSING: Duration = Duration::from_millis(5);
 
-/// Bytes that the head of a response may have.
+/// The largest response head in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
 
 /// An upstream's response.
 pub enum Answer {
     Response(Response<IncomingBody>),
-    /// The head of a 101, and the connection that has left HTTP.
+    /// The head of a 101, and the connection that has switched protocols.
     Upgraded(Response<()>, Box<Upgraded>),
 }
 
-/// One upstream in one worker.
+/// One worker's connections to one upstream.
 pub struct Upstream {
     settings: Arc<UpstreamSettings>,
     endpoints: Vec<Rc<Endpoint>>,
@@ -67,14 +67,14 @@ pub struct Upstream {
     requests: Arc<SharedLimit>,
     connections: Arc<SharedLimit>,
     sockets: UpstreamSockets,
-    /// Closes idle connections whose permits or sockets are wanted elsewhere.
+    /// Aborts the task that closes idle connections whose permits or sockets are needed elsewhere.
     yielding: AbortHandle,
 }
 
-/// What is left to try for one request.
+/// What may still be tried for one request.
 struct Attempts {
     retries: u32,
-    /// A bit for each endpoint that could not be connected to.
+    /// One bit per endpoint that failed to connect.
     tried: u64,
     may_reuse: bool,
     purpose: Purpose,
@@ -85,7 +85,8 @@ struct Attempts {
 }
 
 impl Upstream {
-    /// One worker's own connections to the upstream. Starts tasks, so it is called on that worker's runtime.
+    /// Creates one worker's connections to the upstream. Spawns tasks, so it
+    /// must run on that worker's runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
@@ -110,7 +111,7 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends a permitted request and waits for the head of the response. The response's body keeps the
+    /// Sends a permitted request and waits for the head of the response. The response's body owns the
     /// connection until its last byte.
     pub async fn send<G: SendContext>(
         &self,
@@ -129,12 +130,12 @@ impl Upstream {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let (silence, idle) = patience(&self.settings, &request);
         let streams = idle == self.settings.stream_idle_timeout;
-        // An Upgrade field here was written after the permit, never copied from the client.
+        // An Upgrade field here was set after the permit, never copied from the client.
         let asked = request.headers().get(header::UPGRADE).cloned();
         let mut attempts = Attempts {
             retries: self.settings.retries,
             tried: 0,
-            // A tunnel never gives its connection back, so it does not take one from the pool.
+            // A tunnel never returns its connection, so it takes none from the pool.
             may_reuse: asked.is_none(),
             purpose: match &asked {
                 None => Purpose::Requests,
@@ -196,13 +197,13 @@ impl Upstream {
             };
             request = same;
             attempts.retries -= 1;
-            // A new connection cannot have been closed for being idle.
+            // A new connection cannot have been closed as idle.
             attempts.may_reuse = false;
             permit.metrics().count(WorkerEvent::UpstreamRetry);
         }
     }
 
-    /// A permit under `max_in_flight`.
+    /// Takes a permit under `max_in_flight`, waiting in the queue if necessary.
     async fn admit(
         &self,
         limit: usize,
@@ -236,7 +237,7 @@ impl Upstream {
                 return Ok(connection);
             }
             let mut held = None;
-            // A shared connection in the making already has its permit.
+            // A pending shared connection already has its permit.
             if let Some(limit) = self.settings.max_connections.filter(|_| !endpoint.is_connecting()) {
                 match Box::pin(self.permit_or_idle(limit.get(), endpoint, permit, attempts)).await? {
                     Ok(permit) => held = Some(permit),
@@ -247,17 +248,18 @@ impl Upstream {
                 }
             }
             permit.metrics().count(WorkerEvent::UpstreamConnect);
-            // Boxed, as the waits are: most requests reuse a connection, and their futures stay small.
+            // Boxed, like the waits, because most requests reuse a connection
+            // and their futures should stay small.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
                 Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
-                // Others took all of its streams: wait once more.
+                // Other requests took all of its streams, so wait once more.
                 Err(ConnectError::Full) if !attempts.was_full => {
                     attempts.was_full = true;
                     continue;
                 }
-                // Neither the upstream's fault nor a reason to try another url.
+                // Neither the upstream's fault nor a reason to try another URL.
                 Err(ConnectError::OverBudget) if attempts.was_over_budget => return Err(Reason::OverBudget),
                 Err(ConnectError::OverBudget) => {
                     attempts.was_over_budget = true;
@@ -271,7 +273,7 @@ impl Upstream {
                     self.count_failure(endpoint, permit);
                 }
             }
-            // Nothing was sent yet, so another url may be tried whatever the method is.
+            // Nothing has been sent yet, so any method may be retried with another URL.
             if attempts.retries == 0 {
                 return Err(Reason::UpstreamConnect);
             }
@@ -280,7 +282,7 @@ impl Upstream {
         }
     }
 
-    /// A permit for a new connection, or an idle connection if one becomes free first.
+    /// Takes a permit for a new connection, or an idle connection if one is available first.
     async fn permit_or_idle(
         &self,
         limit: usize,
@@ -303,7 +305,7 @@ impl Upstream {
         attempts.wait(permit, turn).await
     }
 
-    /// Has idle connections closed, and waits a moment until they are.
+    /// Has an idle connection closed, and waits for that.
     async fn make_room(&self) {
         if !self.endpoints.iter().any(|endpoint| endpoint.close_one()) {
             self.sockets.yielders().ask();
@@ -311,7 +313,7 @@ impl Upstream {
         tokio::time::sleep(CLOSING).await;
     }
 
-    /// An endpoint that serves; if none does, one that is only ejected and not down.
+    /// Chooses an endpoint that is up and not ejected, else one that is up.
     fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
             return (tried == 0 && only.health().is_up()).then_some(0);
@@ -347,7 +349,7 @@ impl Drop for Upstream {
 }
 
 impl Attempts {
-    /// Waits, with all other waits of the request together, for at most `queue_timeout`.
+    /// Waits for at most the rest of `queue_timeout`, which all waits of a request share.
     async fn wait<T>(
         &mut self,
         permit: &dyn SendContext,

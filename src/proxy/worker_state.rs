@@ -1,5 +1,5 @@
-//! A worker's own copy of the published state: the snapshot behind a plain pointer, so that a request writes
-//! no reference count that other workers write, and the upstreams that the rules name.
+//! A worker's copy of the published state: the snapshot and the upstreams that it names. It is behind an
+//! `Rc`, so that a request changes no reference count that other workers share.
 
 use std::{collections::HashMap, rc::Rc, sync::Arc};
 
@@ -24,19 +24,19 @@ pub struct WorkerState {
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
     services: Vec<Option<Rc<Upstream>>>,
-    /// By service id; empty if nothing is limited.
+    /// By service id; empty if there are no limits.
     limits: Vec<Option<Rc<ServiceLimits>>>,
 }
 
 impl WorkerState {
-    /// Reads the published state. Upstreams whose settings do not change keep their connections.
+    /// Reads the published state. Upstreams whose settings have not changed keep their connections.
     pub fn read(
         state: &State,
         common: &Upstreams,
         counts: &Counts,
         before: Option<&WorkerState>,
     ) -> Rc<Self> {
-        // The version first: after a change in between, this state counts as outdated, never as current.
+        // The version is read first, so that a change in between makes this state outdated, never current.
         let version = state.version();
         let snapshot = state.snapshot();
         let kept = |name: &str| before.and_then(|view| view.upstreams.get(name));

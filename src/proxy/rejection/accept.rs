@@ -1,15 +1,15 @@
-//! The format of a rejection that `Accept` asks for.
+//! Chooses the format of a rejection from the request's `Accept` fields.
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::ErrorFormat;
 
-/// restic names a type of its own, and shows the status line alone.
+/// restic accepts a media type of its own, and shows only the status line.
 const RESTIC: &[u8] = b"application/vnd.x.restic.rest.";
 
-/// Problem details wherever they are named; text where it is named and preferred over JSON.
+/// Problem details if they are listed; else text if it is preferred over JSON.
 pub fn preferred(headers: &HeaderMap) -> ErrorFormat {
-    // Most values, such as `*/*`, are too short to name one of the two.
+    // Most values, such as `*/*`, are too short to list one of the formats.
     let values = headers.get_all(header::ACCEPT).iter().map(HeaderValue::as_bytes);
     let kinds =
         values.filter(|value| value.len() >= "text/plain".len()).flat_map(|v| v.split(|b| *b == b','));
@@ -33,7 +33,7 @@ pub fn preferred(headers: &HeaderMap) -> ErrorFormat {
     if text > json { ErrorFormat::Text } else { ErrorFormat::Json }
 }
 
-/// RFC 9110, 12.4.2, in thousandths; a malformed one counts as none.
+/// The quality value in thousandths (RFC 9110, section 12.4.2). A malformed one counts as 0.
 fn quality<'a>(mut parameters: impl Iterator<Item = &'a [u8]>) -> u32 {
     let value = parameters.find_map(|parameter| {
         let (name, value) = parameter.split_at_checked(2)?;

@@ -1,10 +1,10 @@
-//! Errors as the clients of container registries read them.
+//! Error bodies for clients of container registries.
 
 use serde_json::json;
 
 use crate::authz::answer::Answer;
 
-/// OCI distribution specification, "Error Codes". Clients show code and message.
+/// OCI distribution specification, "Error Codes". Clients show `code` and `message`.
 pub fn body(answer: &Answer, request_id: &str) -> String {
     let code = match answer.status.as_u16() {
         401 => "UNAUTHORIZED",

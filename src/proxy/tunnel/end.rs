@@ -1,4 +1,4 @@
-//! One end of a tunnel, with a record of bytes written, of whether bytes wait, and of failure. It takes no
+//! One end of a tunnel. It records written bytes, whether a write is blocked, and failures. It accepts no
 //! more bytes once the request is over.
 
 use std::{
@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::context::RequestContext;
 
-/// The record of an end, readable while the copy owns the end.
+/// The record of one end, readable while the copy owns that end.
 pub struct Traffic<'e> {
     written: &'e Cell<u64>,
     blocked: Cell<bool>,
@@ -26,7 +26,7 @@ pub struct TunnelEnd<'t, S> {
 }
 
 impl<'e> Traffic<'e> {
-    /// `written` counts the bytes that were written to the end.
+    /// `written` counts the bytes written to this end.
     pub fn new(written: &'e Cell<u64>) -> Self {
         Self { written, blocked: Cell::new(false), failed: Cell::new(false) }
     }
@@ -35,7 +35,7 @@ impl<'e> Traffic<'e> {
         self.written.get()
     }
 
-    /// Whether bytes wait to be written.
+    /// Whether a write is pending.
     pub fn is_blocked(&self) -> bool {
         self.blocked.get()
     }

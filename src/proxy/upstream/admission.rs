@@ -1,4 +1,4 @@
-//! A limit over all workers, first come first served. Used only where a limit is configured.
+//! A limit that all workers share, with a first-in, first-out queue. Used only if a limit is configured.
 
 use std::sync::{
     Arc, Weak,
@@ -8,8 +8,8 @@ use std::sync::{
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Limits the requests, or the connections, of one upstream. Outlives reloads, which may change the number:
-/// the last one given applies.
+/// Limits the requests or the connections of one upstream. It outlives reloads:
+/// the latest `limit` that was passed applies.
 pub struct SharedLimit {
     permits: Arc<Semaphore>,
     count: Mutex<Count>,
@@ -17,14 +17,14 @@ pub struct SharedLimit {
     yielders: Yielders,
 }
 
-/// What closes an idle connection of an upstream, on every worker that has some.
+/// Notifies every worker that has idle connections of an upstream to close one.
 #[derive(Default)]
 pub struct Yielders(Mutex<Vec<Weak<Notify>>>);
 
 #[derive(Default)]
 struct Count {
     limit: usize,
-    /// Permits in use beyond a limit that was lowered: they are not returned to the semaphore.
+    /// Permits in use beyond a limit that was lowered. They do not return to the semaphore.
     excess: usize,
 }
 
@@ -38,7 +38,7 @@ pub struct Permit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueFull;
 
-/// A place in the queue.
+/// A position in the queue.
 pub struct Waiting(Arc<SharedLimit>);
 
 impl Default for SharedLimit {
@@ -53,26 +53,25 @@ impl Default for SharedLimit {
 }
 
 impl SharedLimit {
-    /// A permit, if fewer than `limit` are in use and nobody waits.
+    /// Takes a permit if fewer than `limit` are in use and no request waits.
     pub fn try_acquire(self: &Arc<Self>, limit: usize) -> Option<Permit> {
         self.set(limit);
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         Some(Permit { limit: Arc::clone(self), permit: Some(permit) })
     }
 
-    /// Joins the queue, which has room for `room` waiters.
+    /// Joins the queue of at most `room` waiters.
     pub fn wait(self: &Arc<Self>, room: usize) -> Result<Waiting, QueueFull> {
         let before = self.waiting.fetch_add(1, Relaxed);
         let waiting = Waiting(Arc::clone(self));
         if before < room { Ok(waiting) } else { Err(QueueFull) }
     }
 
-    /// The length of the queue.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Relaxed)
     }
 
-    /// The workers that are notified when somebody waits: their idle connections have permits.
+    /// The workers to notify when a request waits, because their idle connections hold permits.
     pub fn yielders(&self) -> &Yielders {
         &self.yielders
     }
@@ -105,16 +104,16 @@ impl Yielders {
         yielders.push(Arc::downgrade(yielder));
     }
 
-    /// Asks every worker to close an idle connection.
+    /// Notifies every worker to close an idle connection.
     pub fn ask(&self) {
         self.0.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 }
 
 impl Waiting {
-    /// Waits for its turn.
+    /// Waits for the permit.
     pub async fn permit(&self) -> Permit {
-        // The semaphore is never closed.
+        // This cannot fail, because the semaphore is never closed.
         let permit = Arc::clone(&self.0.permits).acquire_owned().await.ok();
         Permit { limit: Arc::clone(&self.0), permit }
     }
@@ -173,7 +172,7 @@ mod tests {
         assert!(poll(&mut third).is_pending());
         let Poll::Ready(held) = poll(&mut first) else { panic!("it is the first one's turn") };
         drop((first, held));
-        // Its turn, and gone before it heard.
+        // The permit is assigned, but the waiter leaves before it is polled.
         drop(third);
         assert_eq!(limit.figures(), (0, 0));
         assert!(limit.try_acquire(1).is_some());

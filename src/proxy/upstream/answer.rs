@@ -1,4 +1,5 @@
-//! What an upstream may answer; anything else is 502, so that nothing ambiguous reaches a client.
+//! Checks the head of an upstream's response. An unacceptable one becomes 502,
+//! so that nothing ambiguous reaches a client.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -7,8 +8,8 @@ use http::{
 
 use crate::{authz::forwarding::list_elements, proxy::upgrade};
 
-/// Whether the head of an answer is one that can be passed on. `asked`: the protocols that the
-/// upstream was asked to switch to.
+/// Whether the head of a response can be passed on. `asked` lists the protocols
+/// that the request may switch to.
 pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return asked.is_some_and(|asked| switches(headers, asked));
@@ -16,7 +17,7 @@ pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&Header
     (200..600).contains(&status.as_u16()) && framing_is_plain(headers)
 }
 
-/// Whether a 101 switches to what was asked for, and to nothing else.
+/// Whether a 101 switches only to requested protocols.
 fn switches(headers: &HeaderMap, asked: &HeaderValue) -> bool {
     let mut protocols = list_elements(headers, UPGRADE).peekable();
     let mut connection = list_elements(headers, CONNECTION);
@@ -25,7 +26,7 @@ fn switches(headers: &HeaderMap, asked: &HeaderValue) -> bool {
         && connection.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
-/// One length or one `chunked`, never both.
+/// Whether the body has one Content-Length, or one `chunked`, or neither.
 fn framing_is_plain(headers: &HeaderMap) -> bool {
     let mut lengths = values(headers, CONTENT_LENGTH);
     let mut codings = values(headers, TRANSFER_ENCODING);

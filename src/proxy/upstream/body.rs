@@ -1,6 +1,7 @@
-//! Bodies on their way to and from an upstream. A request's is read by hyper in pieces, each of which gives the
-//! upstream more time, and ends with an error that resets the stream when the call ends. A response's owns the
-//! connection, which goes back to the pool after the last byte; dropped before, the request is aborted.
+//! Request and response bodies between the proxy and an upstream. hyper reads a request's
+//! body in pieces; each piece restarts the response timeout, and once the call has ended
+//! the body fails, which resets the stream. A response's body owns the connection and
+//! returns it to the pool after the last byte. Dropping it earlier aborts the request.
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,29 +27,29 @@ use crate::{
     },
 };
 
-/// `None`: no body, as in most requests.
+/// A request's body; `None` if it has none, like most requests.
 pub struct OutgoingBody(Option<Rc<Source>>);
 
-/// Shared with a copy of the request, which may be sent again while nothing was read.
+/// Shared with a copy of the request, which may be sent again as long as nothing was read.
 struct Source {
     body: RefCell<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>,
     length: SizeHint,
-    /// The rest of a piece that was too large.
+    /// The rest of a frame that was larger than [`PIECE`].
     rest: RefCell<Bytes>,
     taken: Cell<bool>,
     call: RefCell<Option<Route>>,
-    /// How long the upstream may be silent after the whole body.
+    /// How long the upstream may be silent after the end of the body.
     first_byte: Duration,
 }
 
-/// Where the body is sent.
+/// The call that sends the body.
 struct Route {
     call: Rc<Call>,
-    /// Only for HTTP/2: learns to which call the task belongs that sends the body.
+    /// HTTP/2 only: assigns the task that sends the body to the call.
     executor: Option<StreamExecutor>,
 }
 
-/// The largest piece that is handed to HTTP/2: no more than this may leave after a cut.
+/// The largest piece that is passed to HTTP/2, in bytes. No more than this can leave after a cut.
 const PIECE: usize = 16 << 10;
 
 impl OutgoingBody {
@@ -70,12 +71,12 @@ impl OutgoingBody {
         Self(None)
     }
 
-    /// The same body, to be sent again if nothing was read from it.
+    /// The same body, for a retry if nothing was read from it.
     pub fn again(&self) -> Self {
         Self(self.0.clone())
     }
 
-    /// Whether nothing was read, so that sending the body again would send all of it.
+    /// Whether nothing was read, so that the body can be sent again.
     pub fn is_untouched(&self) -> bool {
         self.0.as_ref().is_none_or(|source| !source.taken.get())
     }
@@ -103,7 +104,7 @@ impl Source {
         let frame = if rest.is_empty() {
             match ready!(self.body.borrow_mut().as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
-                // The owner of the body records what was wrong; the upstream gets a reset.
+                // The inner body has recorded its error; the upstream gets a reset.
                 Some(Err(_)) => return Poll::Ready(Some(Err(http2_error::cancelled()))),
                 None => {
                     self.sent_whole(route.as_ref());
@@ -169,11 +170,11 @@ pub struct IncomingBody {
     incoming: Incoming,
     /// `None` after the last byte.
     connection: Option<PooledConnection>,
-    /// How long the upstream may be silent while more is wanted.
+    /// How long the upstream may be silent while the client waits for more.
     idle: Duration,
 }
 
-/// Why a response's body ends early.
+/// Why a response's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum IncomingError {
     #[error("the response broke off")]
@@ -195,7 +196,7 @@ impl IncomingBody {
         body
     }
 
-    /// Gives the connection back after the last byte, without waiting for the client to read it.
+    /// Returns the connection after the last byte, without waiting for the client to read it.
     fn end(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.give_back();
@@ -235,7 +236,7 @@ impl Body for IncomingBody {
         Poll::Ready(match frame {
             Some(Ok(mut frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    // A length among trailers means nothing.
+                    // A content length in trailers has no meaning.
                     trailers.remove(header::CONTENT_LENGTH);
                 }
                 // Nothing follows trailers.
@@ -245,7 +246,7 @@ impl Body for IncomingBody {
                 Some(Ok(frame))
             }
             Some(Err(error)) => Some(Err(this.fail(error.into()))),
-            // RST_STREAM(NO_ERROR) must not pass for the end of a complete response.
+            // RST_STREAM(NO_ERROR) must not look like the end of a complete response.
             None if connection.is_http2() && !this.incoming.is_end_stream() => {
                 Some(Err(this.fail(IncomingError::Truncated)))
             }

@@ -1,5 +1,4 @@
-//! One request on one connection: how long the upstream may be silent, and the handle that ends the
-//! request at once.
+//! One request on one connection: its timeouts, and the handle that ends it immediately.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,32 +14,32 @@ use tokio::task::AbortHandle;
 
 use crate::net::{Clock, Deadline};
 
-/// Shared by the request, its body and the socket. On HTTP/1 there is one per connection, which serves
-/// one request after the other; on HTTP/2 one per stream, and one for the connection as a whole.
+/// Shared by the request, its body and the socket. HTTP/1 has one per connection, which serves one request
+/// after the other. HTTP/2 has one per stream and one for the whole connection.
 pub struct Call {
     ended: Cell<Option<Ended>>,
     deadline: Deadline,
-    /// Something is awaited now, and the deadline runs.
+    /// The deadline is running.
     armed: Cell<bool>,
     /// How long the upstream may be silent before its response; `None` once that has begun.
     silence: Cell<Option<Duration>>,
-    /// Bytes that were read from the socket for this call.
+    /// Bytes read from the socket for this call.
     received: Cell<u64>,
     reader: RefCell<Option<Waker>>,
-    /// Since when the socket accepts no bytes; `None`: it does.
+    /// Since when writes to the socket have blocked; `None` if they do not.
     blocked_since: Cell<Option<Instant>>,
-    /// hyper's tasks for this call, which end with it.
+    /// hyper's tasks for this call, which are aborted when it ends.
     tasks: RefCell<Vec<AbortHandle>>,
 }
 
-/// Why the gateway itself ended a call.
+/// Why the gateway ended a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// The fence has cut the request: no byte is read or written from now on.
+    /// The fence has cut the request. No byte is read or written any more.
     Cancelled,
     /// The upstream was silent for too long.
     TimedOut,
-    /// Nobody waits for the rest.
+    /// The rest of the response is not needed.
     Dropped,
 }
 
@@ -58,20 +57,20 @@ impl Call {
         })
     }
 
-    /// A request is about to be sent.
+    /// Starts a request.
     pub fn begin(&self, silence: Duration) {
         self.received.set(0);
         self.await_answer(silence);
     }
 
-    /// Restarts the time within which the response has to begin.
+    /// Restarts the timeout for the start of the response.
     pub fn await_answer(&self, silence: Duration) {
         self.silence.set(Some(silence));
         self.arm(silence);
     }
 
-    /// The upstream has read more of the request, or sent an interim response: restarts the time within
-    /// which the response has to begin.
+    /// The upstream has read more of the request or sent an interim response:
+    /// restarts the timeout for the start of the response.
     pub fn progressed(&self) {
         if let Some(silence) = self.silence.get() {
             self.arm(silence);
@@ -88,7 +87,7 @@ impl Call {
         self.silence.get().is_none()
     }
 
-    /// More of the response is awaited; the time for it runs from the first call.
+    /// Waits for more of the response. The timeout runs from the first call.
     pub fn await_body(&self, idle: Duration) {
         if !self.armed.get() {
             self.arm(idle);
@@ -106,12 +105,12 @@ impl Call {
         self.deadline.arm(after);
     }
 
-    /// Ready when the upstream was silent for too long; the call has ended then.
+    /// Ready when the timeout has expired; the call has then ended.
     pub fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.deadline.poll_expired(cx).map(|()| self.end(Ended::TimedOut))
     }
 
-    /// Waits for the response. `None`: the upstream was silent for too long, and the call has ended.
+    /// Waits for the response. `None`: the timeout has expired, and the call has ended.
     pub async fn answer<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| match sent.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -120,8 +119,8 @@ impl Call {
         .await
     }
 
-    /// Takes effect synchronously: from now on no byte is read from or written to an HTTP/1 connection,
-    /// and no piece of a body goes into an HTTP/2 stream.
+    /// Ends the call synchronously: no more bytes are read from or written to an HTTP/1 connection, and no
+    /// more of a body goes into an HTTP/2 stream.
     pub fn end(&self, ended: Ended) {
         if self.ended.get().is_none() {
             self.ended.set(Some(ended));
@@ -135,7 +134,7 @@ impl Call {
         self.ended.get()
     }
 
-    /// Call it before reading or writing. An error: the call has ended.
+    /// Must be called before each read and write. An error means that the call has ended.
     pub fn check(&self) -> io::Result<()> {
         if self.ended().is_some() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
@@ -149,19 +148,19 @@ impl Call {
         }
     }
 
-    /// Whether all tasks of the call are over.
+    /// Whether all tasks of the call have finished.
     pub fn is_done(&self) -> bool {
         self.tasks.borrow().iter().all(AbortHandle::is_finished)
     }
 
-    /// Call it after each write: whether the socket accepted no byte.
+    /// Must be called after each write. `blocked`: whether it was pending.
     pub fn set_blocked(&self, blocked: bool) {
         if blocked != self.blocked_since.get().is_some() {
             self.blocked_since.set(blocked.then(Instant::now));
         }
     }
 
-    /// For how long the socket has accepted no bytes; zero if it does.
+    /// For how long writes have blocked; zero if they do not.
     pub fn blocked_for(&self) -> Duration {
         self.blocked_since.get().map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -178,13 +177,13 @@ impl Call {
         self.received.get() > 0
     }
 
-    /// Wakes this task when something was read from the socket.
+    /// Wakes this task at the next read from the socket.
     pub fn wake_on_read(&self, cx: &Context<'_>) {
         *self.reader.borrow_mut() = Some(cx.waker().clone());
     }
 }
 
-/// Cuts a request, whether it waits in a queue, for a connection, or for a response.
+/// Cuts a request, whether it is waiting in a queue, for a connection, or for a response.
 #[derive(Default)]
 pub struct CancelHandle {
     cancelled: Cell<bool>,
@@ -192,7 +191,7 @@ pub struct CancelHandle {
 }
 
 impl CancelHandle {
-    /// Takes effect synchronously: from now on no byte is read from the upstream or written to it.
+    /// Cancels synchronously: no more bytes are read from the upstream or written to it.
     pub fn cancel(&self) {
         self.cancelled.set(true);
         if let Some(call) = self.call.take() {
@@ -204,7 +203,7 @@ impl CancelHandle {
         self.cancelled.get()
     }
 
-    /// The request uses this call from now on. If it was cut while it waited, the call ends.
+    /// Attaches the call that the request uses now. If the request is already cancelled, the call ends.
     pub(super) fn attach(&self, call: &Rc<Call>) {
         if self.is_cancelled() {
             call.end(Ended::Cancelled);
@@ -212,7 +211,7 @@ impl CancelHandle {
         *self.call.borrow_mut() = Some(Rc::clone(call));
     }
 
-    /// The connection no longer belongs to this request.
+    /// Detaches the call, because the connection no longer belongs to this request.
     pub(super) fn detach(&self) {
         self.call.take();
     }

@@ -1,5 +1,5 @@
-//! Opens a socket to a url, trying every address of its name, those that failed recently last; and makes
-//! it a connection that speaks HTTP/1.1 or HTTP/2.
+//! Connects to a URL. [`Dialer`] opens a socket, trying all addresses of the name and recently failed ones
+//! last. [`Connector`] performs the TLS and HTTP handshakes (HTTP/1.1 or HTTP/2).
 
 use std::{
     cell::{Cell, RefCell},
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// Opens sockets: one worker's, for one url.
+/// Opens one worker's sockets to one URL.
 pub struct Dialer {
     health: Arc<EndpointHealth>,
     next: Cell<usize>,
@@ -39,7 +39,7 @@ pub struct Dialer {
 /// How long an address that failed is tried last.
 const AVOID: Duration = Duration::from_secs(10);
 
-/// The protocol settings of one url.
+/// The protocol settings of one URL.
 pub struct Connector {
     version: HttpVersion,
     is_secure: bool,
@@ -48,10 +48,10 @@ pub struct Connector {
     ping: Duration,
 }
 
-/// What a TLS handshake needs.
+/// Settings of the TLS handshake.
 struct Secure {
     connector: TlsConnector,
-    /// For a connection that is to switch protocols, which only HTTP/1.1 can do.
+    /// Offers HTTP/1.1 only, for a connection that will switch protocols.
     upgrading: TlsConnector,
     expected: ServerName<'static>,
 }
@@ -62,10 +62,10 @@ pub enum NewConnection {
     Http2(Rc<Http2>),
 }
 
-/// Why there is no connection. Cloned for every request that waits for it.
+/// Why a connection failed. Cloned for every request that waits for it.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// All requests together, or those to this upstream, have as many sockets as they may.
+    /// The socket budget of the process, or this upstream's part of it, is exhausted.
     #[error("no socket is left for it")]
     OverBudget,
     #[error("not connected after {} ms", .0.as_millis())]
@@ -89,7 +89,7 @@ impl Dialer {
         Self { health, next: Cell::new(0), failed: RefCell::default() }
     }
 
-    /// `within` is shared among the addresses; the caller enforces it as a whole.
+    /// `within` is divided among the addresses; the caller enforces the total.
     pub async fn connect(&self, url: &UpstreamUrl, within: Duration, now: Instant) -> io::Result<Socket> {
         let stream = match url.host() {
             Host::Socket(path) => return UnixStream::connect(path).await.map(Socket::Unix),
@@ -123,7 +123,7 @@ impl Dialer {
         Err(last)
     }
 
-    /// Rotates the addresses, so that all get their share.
+    /// Rotates the addresses to distribute connections; recently failed ones come last.
     fn order(&self, addresses: &[SocketAddr], now: Instant) -> Vec<SocketAddr> {
         let failed = self.failed.borrow();
         let failed =
@@ -165,8 +165,8 @@ impl Connector {
         self.is_secure
     }
 
-    /// `held`: what the connection has of the limits. `upgrading`: the connection is to
-    /// switch protocols, which only HTTP/1.1 can do.
+    /// Performs the handshakes. `held` are the limits' permits for the connection. `upgrading`: the
+    /// connection will switch protocols, which requires HTTP/1.1.
     pub async fn connect(
         &self,
         socket: Socket,
@@ -184,7 +184,7 @@ impl Connector {
             return http2.map(NewConnection::Http2).map_err(ConnectError::of_http2);
         }
         let http1 = Http1::start(stream, clock, held).await;
-        // The handshake of HTTP/1.1 reads and writes nothing, so it cannot fail.
+        // The HTTP/1.1 handshake performs no I/O, so it cannot fail.
         http1
             .map(|http1| NewConnection::Http1(Box::new(http1)))
             .map_err(|error| io::Error::other(error).into())
@@ -208,7 +208,7 @@ impl Connector {
 }
 
 impl ConnectError {
-    /// TLS may refuse a client certificate after the handshake, when HTTP/2 has begun.
+    /// With TLS 1.3 a client certificate may be refused after the handshake, when HTTP/2 has begun.
     fn of_http2(error: Http2Error) -> Self {
         let socket = match &error {
             Http2Error::Broken(error) => http2_error::socket_error(error),
@@ -230,7 +230,7 @@ impl From<io::Error> for ConnectError {
     }
 }
 
-/// What the two sides have agreed to speak.
+/// The protocol that ALPN has selected.
 fn agreed(stream: &TlsStream<TcpStream>) -> HttpVersion {
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => HttpVersion::Http2,
@@ -238,7 +238,7 @@ fn agreed(stream: &TlsStream<TcpStream>) -> HttpVersion {
     }
 }
 
-/// What is wrong, if TLS is: for an operator, in words that say what to do.
+/// Explains a TLS error to an operator. `None`: it is not a TLS error.
 fn explain(error: &io::Error) -> Option<String> {
     use rustls::Error as E;
     let error = error.get_ref()?.downcast_ref::<E>()?;

@@ -1,5 +1,5 @@
-//! One url of an upstream in one worker: its idle HTTP/1.1 connections, its shared HTTP/2 connections, and
-//! how many requests are under way.
+//! One worker's connections to one URL of an upstream: idle HTTP/1.1
+//! connections, shared HTTP/2 connections, and the number of requests under way.
 
 use std::{
     cell::{Cell, RefCell},
@@ -34,50 +34,50 @@ pub struct Endpoint {
     idle_timeout: Duration,
     pool: Rc<Pool>,
     shared: RefCell<Vec<Rc<Http2>>>,
-    /// What the last connection spoke: a connection in the making is worth waiting for if it can be shared.
+    /// Protocol of the last connection. A pending connection is worth waiting for only if it can be shared.
     speaks: Cell<HttpVersion>,
     /// The upstream answered HTTP_1_1_REQUIRED, so new connections offer HTTP/1.1 only.
     http1_only: Cell<bool>,
     pending: RefCell<Option<PendingConnect>>,
     /// The connect error that was logged last.
     logged: RefCell<Option<String>>,
-    /// The generation of addresses that the idle connections lead to.
+    /// The generation of addresses that the idle connections belong to.
     generation: Cell<u64>,
     in_use: Cell<usize>,
-    /// The limit on connections, if there is one.
+    /// The limit on connections, if configured.
     connections: Option<Arc<SharedLimit>>,
-    /// The budget of sockets; `None` where few are used.
+    /// The budget of sockets; `None` for health checks, which use few.
     sockets: Option<UpstreamSockets>,
-    /// Requests that wait for one of these connections, or for a permit to make one.
+    /// Requests that wait for a connection here, or for a permit to open one.
     waiting: Cell<usize>,
-    /// A connection has become idle, or has room for a stream.
+    /// Notified when a connection becomes idle, or has room for a stream.
     idle: Notify,
-    /// How many connections in a row were kept for waiters here while there were waiters elsewhere.
+    /// How many connections in a row were kept for waiters here while requests waited elsewhere.
     kept: Cell<u32>,
 }
 
-/// What a connection is wanted for.
+/// What a connection is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     Requests,
-    /// To switch protocols, which only HTTP/1.1 can do; the connection serves nobody else.
+    /// Switching protocols, which only HTTP/1.1 can do. The connection serves no other request.
     Upgrade,
-    /// [`Purpose::Upgrade`], or an HTTP/2 stream that becomes a tunnel (RFC 8441).
+    /// Like [`Purpose::Upgrade`], or an HTTP/2 stream that becomes a tunnel (RFC 8441).
     WebSocket,
 }
 
-/// Keeping a connection for a waiter at the same endpoint saves making another one, but this is done
-/// only so often in a row while there are waiters elsewhere.
+/// How often in a row a connection is kept for a waiter here while requests
+/// wait elsewhere. Keeping it saves opening another one.
 const MAX_KEPT: u32 = 16;
 
-/// The outcome of a connection in the making, which several requests wait for.
+/// The outcome of a pending connection, which several requests wait for.
 type PendingConnect = watch::Receiver<Option<Result<(), ConnectError>>>;
 
 /// Counts a request at its endpoint, from connecting to its end.
 pub struct InUse(Rc<Endpoint>);
 
 impl Endpoint {
-    /// `connections`: the limit on connections, if there is one. `sockets`: the budget of them.
+    /// `connections` is the limit on connections, if configured; `sockets` is their budget.
     pub fn new(
         url: &UpstreamUrl,
         settings: &UpstreamSettings,
@@ -117,7 +117,7 @@ impl Endpoint {
         &self.health
     }
 
-    /// Requests under way here, including those that are still connecting.
+    /// Requests under way here, including those that are connecting.
     pub fn in_use(&self) -> usize {
         self.in_use.get()
     }
@@ -133,8 +133,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether to keep a connection that has just become idle: yes if nobody waits elsewhere for its permit,
-    /// or if somebody waits here, who is woken.
+    /// Whether to keep a connection that has become idle: if a request waits
+    /// here, which is woken, or if none waits elsewhere for its permit.
     fn keeps_idle(&self) -> bool {
         let Some(limit) = &self.connections else { return true };
         let (here, everywhere) = (self.waiting.get(), limit.waiting());
@@ -147,7 +147,7 @@ impl Endpoint {
         true
     }
 
-    /// An idle connection that is still open, or a stream of a shared one.
+    /// Returns an idle connection that is still open, or a stream of a shared one.
     pub fn reuse(self: &Rc<Self>) -> Option<PooledConnection> {
         self.forget_vanished();
         match self.pool.take() {
@@ -171,8 +171,8 @@ impl Endpoint {
         if takes { self.share() } else { None }
     }
 
-    /// The upstream wants HTTP/1.1 (RFC 9113, 7: HTTP_1_1_REQUIRED): new connections offer nothing
-    /// else, unless the configuration wants HTTP/2.
+    /// The upstream requires HTTP/1.1 (HTTP_1_1_REQUIRED; RFC 9113, section 7).
+    /// New connections offer nothing else, unless HTTP/2 is configured.
     pub(super) fn disable_http2(&self) {
         if self.connector.version() == HttpVersion::Auto {
             self.http1_only.set(true);
@@ -180,12 +180,12 @@ impl Endpoint {
         }
     }
 
-    /// Whether a connection is being made that may be shared.
+    /// Whether a connection that can be shared is pending.
     pub fn is_connecting(&self) -> bool {
         self.pending.borrow().is_some()
     }
 
-    /// Puts a connection back into the pool. `generation`: that of the addresses when it was taken.
+    /// Returns a connection to the pool. `generation` is that of the addresses when it was taken.
     pub(super) fn keep(&self, http1: Box<Http1>, generation: u64) {
         if generation == self.health.generation() && self.keeps_idle() {
             let keep_for = http1.keep_for(self.idle_timeout);
@@ -193,7 +193,7 @@ impl Endpoint {
         }
     }
 
-    /// Closes the least recently used idle connection; whether there was one.
+    /// Closes the least recently used idle connection. Returns whether there was one.
     pub fn close_one(&self) -> bool {
         self.pool.close_one() || self.retire_idle()
     }
@@ -203,16 +203,16 @@ impl Endpoint {
         idle.map(|at| self.shared.borrow_mut().swap_remove(at).retire()).is_some()
     }
 
-    /// A shared connection has room for a stream: wakes a request that waits here. If none does, a
-    /// connection that nobody uses gives up its permit.
+    /// A shared connection has room for a stream: wakes a request that waits here. If none does and others
+    /// wait elsewhere, an idle connection is closed to release its permit.
     pub(super) fn notify_waiter(&self) {
         if !self.keeps_idle() {
             self.retire_idle();
         }
     }
 
-    /// A new connection, or a stream of a shared one that is being made. `permit`: that of the connection,
-    /// where connections are limited.
+    /// Opens a connection, or takes a stream of a shared one that is pending.
+    /// `permit` is the connection's, if connections are limited.
     pub async fn connect(
         self: &Rc<Self>,
         within: Duration,
@@ -243,7 +243,7 @@ impl Endpoint {
         let http1_only = self.http1_only.get();
         let connected = self.open(within, clock, permit, upgrading || http1_only).await;
         if http1_only && connected.is_err() {
-            // HTTP/1.1 alone may be what fails: the next connection offers both versions again.
+            // HTTP/1.1 alone may be the cause, so the next connection offers both versions again.
             self.http1_only.set(false);
         }
         match connected? {
@@ -255,8 +255,8 @@ impl Endpoint {
         }
     }
 
-    /// Waits for the connection that is being made. A task of its own makes it, since the client that
-    /// wanted it first may leave while others still wait.
+    /// Waits for the pending connection, or starts one. A separate task opens it, because the client that
+    /// first needed it may disconnect while others still wait.
     async fn wait_for_pending(
         self: &Rc<Self>,
         within: Duration,
@@ -265,7 +265,7 @@ impl Endpoint {
     ) -> Result<(), ConnectError> {
         let under_way = self.pending.borrow().clone();
         let mut pending = under_way.unwrap_or_else(|| self.begin_connect(within, clock.clone(), permit));
-        // The task ends with an outcome, or with the worker.
+        // Without an outcome the worker is stopping.
         let outcome = pending.wait_for(Option::is_some).await;
         outcome.ok().and_then(|outcome| outcome.clone()).unwrap_or(Err(ConnectError::Full))
     }
@@ -318,7 +318,7 @@ impl Endpoint {
         Ok(connected)
     }
 
-    /// Logs an error once, not for every request that it fails.
+    /// Logs a connect error once, not for every request.
     fn log(&self, error: Option<&ConnectError>) {
         let text = error.map(ConnectError::to_string);
         let mut logged = self.logged.borrow_mut();
@@ -339,7 +339,7 @@ impl Endpoint {
         InUse(Rc::clone(self))
     }
 
-    /// Closes idle connections when the name leads to other addresses.
+    /// Closes idle connections if the name has resolved to other addresses.
     fn forget_vanished(&self) {
         let generation = self.health.generation();
         if self.generation.replace(generation) != generation {
@@ -372,7 +372,7 @@ impl<'e> WaitingGuard<'e> {
 impl Drop for WaitingGuard<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
-        // Others may have a use for a connection that was kept for this waiter.
+        // Others may use a connection that was kept for this waiter.
         if let Some(limit) = self.0.connections.as_ref().filter(|limit| limit.waiting() > 0) {
             limit.yielders().ask();
         }

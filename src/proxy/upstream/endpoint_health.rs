@@ -1,5 +1,5 @@
-//! How one url of an upstream stands, as the whole process knows it: whether its health checks
-//! pass, whether requests to it fail, where its name leads. Written when that changes alone.
+//! The process-wide state of one URL of an upstream: whether health checks pass, whether requests fail, and
+//! the addresses of its name. Written only when that changes.
 
 use std::{
     net::SocketAddr,
@@ -14,20 +14,20 @@ use tokio::sync::watch;
 
 use crate::settings::Ejection;
 
-/// Shared by the workers that send to the url and by what looks after it.
+/// Shared by the workers that send to the URL and by the tasks that maintain it.
 pub struct EndpointHealth {
     since: Instant,
     up: AtomicBool,
-    /// In a row.
+    /// Consecutive failures.
     failures: AtomicU32,
     ejections: AtomicU32,
-    /// Milliseconds since `since`; 0: not left out.
+    /// Milliseconds since `since`; 0: not ejected.
     ejected_until: AtomicU64,
     addresses: watch::Sender<Addresses>,
     generation: AtomicU64,
 }
 
-/// Where a name leads.
+/// The addresses of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Addresses {
     NotYet,
@@ -50,7 +50,7 @@ impl Default for EndpointHealth {
 }
 
 impl EndpointHealth {
-    /// What the health checks say; up until they say otherwise.
+    /// The result of the health checks; true until they fail.
     pub fn is_up(&self) -> bool {
         self.up.load(Relaxed)
     }
@@ -64,13 +64,13 @@ impl EndpointHealth {
         until != 0 && until > self.millis(now)
     }
 
-    /// Whether it may be asked.
+    /// Whether requests may be sent to it.
     pub fn serves(&self, now: Instant) -> bool {
         self.is_up() && !self.is_ejected(now)
     }
 
     pub fn succeeded(&self) {
-        // Nearly always there is nothing to forget, and then nothing is written.
+        // Writes only if there is something to reset, which is rare.
         if self.failures.load(Relaxed) != 0 || self.ejections.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
             self.ejections.store(0, Relaxed);
@@ -78,10 +78,10 @@ impl EndpointHealth {
         }
     }
 
-    /// Counts a failure; whether the url has had enough of them in a row to be left out.
+    /// Counts a failure. Returns whether the URL has failed often enough in a row to be ejected.
     pub fn failed(&self, ejection: Ejection, now: Instant) -> bool {
         let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
-        // What was under way when it was left out tells nothing new. After a back-off one more
+        // Failures of requests that began before the ejection do not count. After a back-off, one more
         // failure is enough.
         !self.is_ejected(now) && (failures >= ejection.failures || self.ejections.load(Relaxed) > 0)
     }
@@ -94,13 +94,13 @@ impl EndpointHealth {
         self.ejected_until.store(self.millis(now + back_off).max(1), Relaxed);
     }
 
-    /// Changes with the addresses: a connection of an earlier generation may lead to an address
-    /// that has vanished.
+    /// Changes with the addresses. A connection of an earlier generation may
+    /// lead to an address that is no longer valid.
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
 
-    /// Where the name leads; waits until it was looked up for the first time.
+    /// Returns the addresses, after waiting for the first lookup. `None`: the name cannot be resolved.
     pub async fn addresses(&self) -> Option<Arc<[SocketAddr]>> {
         if let Addresses::Known(known) = &*self.addresses.borrow() {
             return Some(known.clone());
@@ -112,7 +112,8 @@ impl EndpointHealth {
         }
     }
 
-    /// What a look-up found; nothing: the last good answer stays. Whether the set is another one.
+    /// Records the result of a lookup. If it is empty, the last good addresses
+    /// stay. Returns whether the set has changed.
     pub fn found(&self, mut addresses: Vec<SocketAddr>) -> bool {
         if addresses.is_empty() {
             self.addresses.send_if_modified(|known| {
@@ -124,7 +125,7 @@ impl EndpointHealth {
             });
             return false;
         }
-        // Name servers turn the order; it means nothing here.
+        // Name servers rotate the order, so only the set is compared.
         let mut seen = addresses.clone();
         seen.sort_unstable();
         seen.dedup();
@@ -143,7 +144,7 @@ impl EndpointHealth {
             *known = Addresses::Known(addresses.as_slice().into());
             true
         });
-        // What the first answer brought about leads nowhere else: requests wait for it.
+        // Requests wait for the first lookup, so no connection is older than it.
         if others_were_known {
             self.generation.fetch_add(1, Relaxed);
         }

@@ -1,5 +1,4 @@
-//! Asks a url again and again whether it serves, over the same connections that requests go by, and
-//! without anybody's credentials.
+//! Active health checks of one URL, through the same kind of connection as requests and without credentials.
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
@@ -18,10 +17,10 @@ use crate::{
     settings::{Health, UpstreamSettings},
 };
 
-/// What is read of an answer's body.
+/// How much of a check's response body is read, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
 
-/// Checks one url for as long as it is polled.
+/// Checks one URL until dropped.
 pub(super) async fn keep(
     check: Health,
     settings: Arc<UpstreamSettings>,
@@ -38,7 +37,7 @@ pub(super) async fn keep(
             Ok(outcome) => outcome,
             Err(_) => Err(Unhealthy::Silent(check.timeout)),
         };
-        // Only what speaks against the present state counts, and only in a row.
+        // Only consecutive outcomes that contradict the current state count.
         against = if outcome.is_ok() == health.is_up() { 0 } else { against + 1 };
         match outcome {
             Ok(()) if against >= check.rise => {
@@ -74,9 +73,9 @@ async fn ask(
     let answer = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?;
     let status = answer.status();
     let body = IncomingBody::new(answer.into_body(), connection, check.timeout);
-    // The upstream need not log a response that nobody read; one without an end is broken off.
+    // Reads the body, so that the upstream does not log an aborted response. An endless one is aborted.
     let _ = Limited::new(body, MAX_ANSWER).collect().await;
-    // The next check makes a connection of its own.
+    // The next check opens a new connection.
     while endpoint.close_one() {}
     let sound = match check.status {
         Some(expected) => status == expected,

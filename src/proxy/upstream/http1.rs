@@ -1,4 +1,4 @@
-//! HTTP/1.1 to an upstream: a hyper connection that serves one request at a time.
+//! An HTTP/1.1 connection to an upstream through hyper. It serves one request at a time.
 
 use std::{
     cell::Cell,
@@ -33,29 +33,29 @@ pub struct Http1 {
     call: Rc<Call>,
     clock: Clock,
     interim: Interim,
-    /// The current request asks for another protocol.
+    /// The current request asks for a protocol switch.
     upgrading: Rc<Cell<bool>>,
-    /// After a 101: the socket, and what was read behind the head.
+    /// After a 101: the socket, and the bytes that were read after the head.
     upgraded: oneshot::Receiver<(Io, Bytes)>,
     last_used: Instant,
-    /// Responses so far.
+    /// Number of responses so far.
     served: u32,
-    /// For how long the upstream keeps the connection, as announced in the last response.
+    /// How long the upstream keeps the connection, by `Keep-Alive` in the last response.
     announced: Option<Duration>,
 }
 
-/// The limit on fields is meant to be out of reach: the head's size in bytes is what counts.
+/// Out of reach on purpose: the head is limited by its size in bytes.
 const MAX_FIELDS: usize = 1000;
-/// Slightly more than a head, which has to fit into the buffer.
+/// Slightly more than the largest head, which has to fit into the buffer.
 const BUFFER: usize = HEAD_LIMIT + (2 << 10);
 
-/// A request is copied in case it has to be sent again, unless the connection is surely open: it was used
-/// this recently, and has served enough requests to show that the upstream keeps connections open.
+/// A request is copied for a retry, unless the connection is almost certainly open: it was used this
+/// recently, and has served enough requests ([`PROVEN`]) to show that the upstream keeps connections open.
 const SURELY_OPEN: Duration = Duration::from_secs(1);
 const PROVEN: u32 = 8;
 
 impl Http1 {
-    /// Spawns the task that drives the connection.
+    /// Performs the handshake and spawns the task that drives the connection.
     pub async fn start(
         stream: Box<dyn Stream>,
         clock: &Clock,
@@ -96,7 +96,7 @@ impl Http1 {
         &self.clock
     }
 
-    /// Whether the next request may use the connection: nothing is under way, and the upstream has neither
+    /// Whether the connection can take the next request: none is under way, and the upstream has neither
     /// closed it nor sent anything.
     pub fn is_ready(&self) -> bool {
         self.sender.is_ready() && self.call.ended().is_none()
@@ -104,13 +104,13 @@ impl Http1 {
 
     /// How long the connection may be idle: `idle`, or a little less than the upstream announced.
     pub fn keep_for(&self, idle: Duration) -> Duration {
-        // The upstream's time starts at another moment.
+        // The upstream's timer starts at another moment.
         let margin = |announced: Duration| Duration::from_secs(1).min(announced / 2);
         self.announced.map_or(idle, |announced| idle.min(announced - margin(announced)))
     }
 
-    /// `reused`: the upstream may have closed the connection at the moment of the request. `repeatable`: the
-    /// request is idempotent and has no body.
+    /// `reused`: the upstream may close the connection just as the request is
+    /// sent. `repeatable`: the request is idempotent and has no body.
     pub async fn send(
         &mut self,
         mut request: Box<Request<OutgoingBody>>,
@@ -157,8 +157,8 @@ impl Http1 {
         }
     }
 
-    /// After a 101: the socket. `None`: the connection failed, or the upstream switched before it had read
-    /// the whole request.
+    /// Returns the socket after a 101. `None`: the connection failed, or the
+    /// upstream switched protocols before it had read the whole request.
     pub async fn into_upgraded(self) -> Option<(Io, Bytes)> {
         let (mut io, early) = self.upgraded.await.ok()?;
         io.begin_tunnel();
@@ -166,7 +166,7 @@ impl Http1 {
     }
 }
 
-/// A copy of a request that shares the body, of which nothing was read yet.
+/// A copy of a request that shares the body, of which nothing may have been read yet.
 pub fn copy(request: &Request<OutgoingBody>) -> Box<Request<OutgoingBody>> {
     let mut copy = Box::new(Request::new(request.body().again()));
     *copy.method_mut() = request.method().clone();
@@ -176,7 +176,7 @@ pub fn copy(request: &Request<OutgoingBody>) -> Box<Request<OutgoingBody>> {
     copy
 }
 
-/// What the upstream's `Keep-Alive: timeout=N` says, in seconds.
+/// The value of the upstream's `Keep-Alive: timeout=N`, in seconds.
 fn announced(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
     let mut parameters = values.flat_map(|value| value.split(','));

@@ -1,5 +1,5 @@
-//! HTTP/2 to an upstream: a connection of hyper's that many requests share. How many it carries,
-//! whether it takes more, and when it ends.
+//! An HTTP/2 connection to an upstream through hyper, which many requests share: how many streams it carries,
+//! whether it accepts more, and when it closes.
 
 mod stream;
 mod websocket;
@@ -30,47 +30,47 @@ use crate::{
     },
 };
 
-/// Streams on one connection; more of them get another one.
+/// The most streams on one connection. For more, another connection is opened.
 const MAX_STREAMS: usize = 100;
-/// What one request may hold unread of its answer.
+/// The most unread bytes of one response.
 const STREAM_WINDOW: u32 = 64 << 10;
-/// More than all streams together may hold, so that a hundred clients that do not read never stop the
-/// connection for the one that does. `h2` ends a connection whose unread frames cost more beside
-/// their content (256 bytes each) than half of this: enough for all streams' windows full of frames
-/// of 32 bytes, as events and gRPC messages are.
+/// Larger than all stream windows together, so that a hundred clients that do not read
+/// never block the connection for one that does. `h2` closes a connection if the overhead
+/// of unread frames (256 bytes each) exceeds half of this window. It is large enough for
+/// every stream window to be full of 32-byte frames, such as events and gRPC messages.
 const CONNECTION_WINDOW: u32 = MAX_STREAMS as u32 * STREAM_WINDOW / 32 * 256 * 2;
-/// What one request may have handed over and not sent.
+/// The most bytes of one request's body that are buffered for sending.
 const SEND_BUFFER: usize = 16 << 10;
 /// How long the upstream may take to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long the upstream may take nothing after a stream was cut.
+/// How long a write may block after a stream was cut, before the connection is closed.
 const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a farewell may take.
+/// How long closing the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What has been reset is remembered for so long, so that what was still on its way from the
-/// upstream (a server may ignore a reset) costs that stream alone.
+/// How long reset streams are remembered. A frame that arrives for a remembered
+/// one (a server may ignore a reset) affects only that stream.
 const RESETS_REMEMBERED: Duration = Duration::from_secs(30);
 const MAX_RESETS_REMEMBERED: usize = 4096;
 
 pub struct Http2 {
-    /// `None`: takes no more requests and closes after the last one.
+    /// `None`: accepts no more requests, and closes after the last one.
     sender: RefCell<Option<SendRequest<OutgoingBody>>>,
     connection: RefCell<Option<HyperConnection>>,
     executor: StreamExecutor,
-    /// Of the connection as a whole.
+    /// The call of the whole connection.
     call: Rc<Call>,
     active: Cell<usize>,
-    /// How many the upstream takes, as far as it has refused some.
+    /// The most streams, lowered once the upstream has refused one.
     limit: Cell<usize>,
     used: Cell<bool>,
     idle: Duration,
     clock: Clock,
-    /// Until when it may be idle, or is to be closed.
+    /// The idle timeout, or the timeout of closing.
     deadline: Deadline,
 }
 
-/// Why there is no HTTP/2 connection.
+/// Why an HTTP/2 connection could not be established.
 #[derive(Debug, thiserror::Error)]
 pub enum Http2Error {
     #[error("the connection was closed before its settings came")]
@@ -81,13 +81,14 @@ pub enum Http2Error {
 
 type HyperConnection = Connection<TokioIo<Io>, OutgoingBody, StreamExecutor>;
 
-/// Spawns hyper's tasks on the worker and gives each call those that send its body or carry its
-/// tunnel, so that the end of the call ends them whatever they wait for.
+/// Spawns hyper's tasks on the worker. The tasks that send a call's body or carry its tunnel are assigned to
+/// that call, so they end with it whatever they wait for.
 #[derive(Clone, Default)]
 pub struct StreamExecutor(Rc<RefCell<Option<Rc<Call>>>>);
 
 impl StreamExecutor {
-    /// hyper polls a body first and then spawns what sends the rest of it.
+    /// Assigns the next spawned task to `call`. hyper polls a body once, then
+    /// spawns the task that sends the rest.
     pub fn next_is_for(&self, call: &Rc<Call>) {
         *self.0.borrow_mut() = Some(Rc::clone(call));
     }
@@ -99,7 +100,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
             tokio::task::spawn_local(future);
             return;
         };
-        // What this task spawns in its turn, as it does for a tunnel, belongs to the same call.
+        // Tasks that this task spawns, such as a tunnel's, belong to the same call.
         let (executor, of_call) = (self.clone(), Rc::clone(&call));
         let mut future = Box::pin(future);
         let task = tokio::task::spawn_local(poll_fn(move |cx| {
@@ -113,8 +114,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 }
 
 impl Http2 {
-    /// Ready when the upstream has shown that it speaks HTTP/2, so that it is known how many streams
-    /// it takes. `ping`: how often it is asked for life while something is under way.
+    /// Ready once the upstream's SETTINGS have arrived, which say how many streams it accepts. `ping` is the
+    /// interval of keep-alive pings while requests are under way.
     pub async fn start(
         stream: Box<dyn Stream>,
         clock: &Clock,
@@ -135,7 +136,7 @@ impl Http2 {
             .max_concurrent_reset_streams(MAX_RESETS_REMEMBERED)
             .keep_alive_interval(ping)
             .keep_alive_timeout(PING_TIMEOUT)
-            // None before its settings.
+            // No streams before the upstream's SETTINGS.
             .initial_max_send_streams(0)
             .handshake(TokioIo::new(io))
             .await?;
@@ -151,7 +152,7 @@ impl Http2 {
             clock: clock.clone(),
             deadline: clock.deadline(),
         });
-        // Whoever does not wait for it any more does not want it.
+        // If the caller stops waiting, the connection's tasks end.
         let mut unfinished = Unfinished(Some(Rc::clone(&this.call)));
         poll_fn(|cx| this.poll_settings(cx)).await?;
         unfinished.0 = None;
@@ -175,7 +176,8 @@ impl Http2 {
         &self.clock
     }
 
-    /// A stream for one more request, if it takes one. `secure`: the scheme that requests name.
+    /// Opens a stream for one request, if the connection accepts another.
+    /// `secure` selects the scheme of requests.
     pub fn open(self: &Rc<Self>, secure: bool) -> Option<Http2Stream> {
         let sender = self.sender.borrow().clone().filter(|sender| !sender.is_closed())?;
         let allowed = self.connection.borrow().as_ref()?.current_max_send_streams();
@@ -199,12 +201,12 @@ impl Http2 {
         }
     }
 
-    /// The upstream has refused a stream: from now on it gets no more than it has.
+    /// The upstream has refused a stream, so it gets no more than it has now.
     fn refused(&self) {
         self.limit.set(self.active.get().saturating_sub(1).max(1));
     }
 
-    /// Whether the upstream takes WebSockets (RFC 8441).
+    /// Whether the upstream accepts WebSockets (RFC 8441).
     pub fn takes_extended_connect(&self) -> bool {
         let connection = self.connection.borrow();
         connection.as_ref().is_some_and(HyperConnection::is_extended_connect_protocol_enabled)
@@ -218,7 +220,7 @@ impl Http2 {
         self.active.get() == 0
     }
 
-    /// Takes no more requests; says farewell after the last one.
+    /// Accepts no more requests; closes after the last one.
     pub fn retire(&self) {
         if self.sender.take().is_some() && self.is_idle() {
             self.deadline.arm(CLOSE_TIMEOUT);
@@ -232,7 +234,7 @@ impl Http2 {
         })
         .await;
         self.retire();
-        // What is under way goes on; then the farewell has its time.
+        // Requests under way continue. After the last one, closing has `CLOSE_TIMEOUT`.
         poll_fn(|cx| {
             if self.poll_connection(cx).is_ready() && self.is_idle() && self.call.is_done() {
                 return Poll::Ready(());
@@ -243,7 +245,7 @@ impl Http2 {
         self.call.end(Ended::Dropped);
     }
 
-    /// Ready when hyper takes no more requests on it.
+    /// Ready when hyper accepts no more requests on the connection.
     fn poll_connection(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut slot = self.connection.borrow_mut();
         let Some(connection) = slot.as_mut() else { return Poll::Ready(()) };
@@ -255,7 +257,7 @@ impl Http2 {
     }
 }
 
-/// After a cut: a connection that cannot send the stream's reset ends as a whole.
+/// Closes a connection that cannot send the reset of a stream that was cut.
 async fn close_if_blocked(call: Rc<Call>) {
     loop {
         tokio::time::sleep(BLOCKED_TIMEOUT).await;
@@ -267,7 +269,7 @@ async fn close_if_blocked(call: Rc<Call>) {
     }
 }
 
-/// Ends the tasks of a connection that nobody waits for.
+/// Ends the tasks of a connection whose setup is abandoned.
 struct Unfinished(Option<Rc<Call>>);
 
 impl Drop for Unfinished {

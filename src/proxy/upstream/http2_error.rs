@@ -1,4 +1,4 @@
-//! What an HTTP/2 upstream has said by an error: the only place that reads or makes errors of `h2`.
+//! Classifies errors of HTTP/2 upstreams. Only this module reads or creates errors of `h2`.
 
 use std::{error::Error, io};
 
@@ -6,25 +6,25 @@ use h2::Reason;
 
 use crate::net::BoxError;
 
-/// What became of a request that got no answer.
+/// What happened to a request that got no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// The stream was refused: the upstream has done nothing (RFC 9113, 8.7).
+    /// The stream was refused: the upstream has not processed it (RFC 9113, section 8.7).
     Refused,
-    /// The connection takes no more streams, and this one was not looked at.
+    /// The upstream closes the connection and has not processed this stream.
     GoneAway,
-    /// The upstream wants HTTP/1.1 (RFC 9113, 7: HTTP_1_1_REQUIRED); `whole`: on this connection.
+    /// HTTP_1_1_REQUIRED (RFC 9113, section 7). `whole`: for the connection, not only for this stream.
     Http11Required {
         whole: bool,
     },
-    /// The connection broke off.
+    /// The connection failed.
     Broken,
-    /// The upstream has broken the protocol.
+    /// The upstream has violated the protocol.
     Protocol,
     Other,
 }
 
-/// Reads the error of hyper's that a request failed by.
+/// Classifies the error by which hyper failed a request.
 pub fn classify(error: &hyper::Error) -> Failure {
     if socket_error(error).is_some() {
         return Failure::Broken;
@@ -43,12 +43,12 @@ pub fn classify(error: &hyper::Error) -> Failure {
     }
 }
 
-/// The error of the socket, if that is what hyper's is about.
+/// The socket's error, if that is the cause of hyper's.
 pub fn socket_error(error: &hyper::Error) -> Option<&io::Error> {
     error.source()?.downcast_ref()
 }
 
-/// For a body that ends early: the stream is reset with CANCEL.
+/// The error of a body that ends early: the stream is reset with CANCEL.
 pub fn cancelled() -> BoxError {
     h2::Error::from(Reason::CANCEL).into()
 }

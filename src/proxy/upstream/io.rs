@@ -1,5 +1,5 @@
-//! The socket to an upstream. Every read and write first checks whether the call has ended, and a failed
-//! write does not hide a response that the upstream had already sent.
+//! The socket to an upstream. Every read and write first checks whether the call has ended. A failed write
+//! does not hide a response that the upstream has already sent.
 
 use std::{
     io,
@@ -22,31 +22,31 @@ use crate::{
     },
 };
 
-/// Interim responses before one response; more of them are a fault of the upstream.
+/// The most interim responses before a response; more are the upstream's fault.
 const MAX_INTERIM: u32 = 16;
 
-/// The number of interim responses (1xx) to the current request. hyper's callback counts and cannot stop
-/// the exchange, so the next read of the socket checks the number.
+/// Number of interim responses (1xx) to the current request. hyper's callback can count them but not stop the
+/// exchange, so the next read of the socket checks the number.
 #[derive(Clone, Default)]
 pub struct Interim(Arc<AtomicU32>);
 
 pub struct Io {
     stream: Box<dyn Stream>,
     call: Rc<Call>,
-    /// Only for HTTP/1: the counter, and its last known value.
+    /// HTTP/1 only: the counter, and the value that was last seen.
     interim: Option<(Interim, u32)>,
-    /// Writing has failed; what the upstream has sent is still read.
+    /// A write has failed. Reads continue, for what the upstream has sent.
     write_failed: bool,
     _held: ConnectionPermits,
 }
 
-/// What a connection has of the limits; released with the socket.
+/// What a connection has taken from the limits. Released with the socket.
 #[derive(Default)]
-#[expect(dead_code, reason = "nothing is read of them: they are released with the socket")]
+#[expect(dead_code, reason = "never read: the permits are released when dropped")]
 pub struct ConnectionPermits {
-    /// Under the upstream's limit on connections, if there is one.
+    /// A permit under the upstream's limit on connections, if configured.
     pub permit: Option<Permit>,
-    /// Of the process's budget of sockets.
+    /// A share of the process's budget of sockets.
     pub socket: Option<Reservation>,
 }
 
@@ -74,7 +74,7 @@ impl Io {
         self
     }
 
-    /// The connection has left HTTP: no response is to come that a failed write could hide.
+    /// The connection has switched protocols, so there is no response left that a failed write could hide.
     pub fn begin_tunnel(&mut self) {
         self.interim = None;
     }
@@ -91,8 +91,8 @@ impl Io {
         Ok(())
     }
 
-    /// After a failed write, waits: reading shows how the exchange ends, with an early response or with an
-    /// error. Otherwise a 413 that is followed by a reset would be lost.
+    /// After a failed write, stays `Pending`: the read shows whether the exchange ends with an early response
+    /// or an error. Otherwise a 413 that is followed by a reset would be lost.
     fn poll_out<T>(
         &mut self,
         out: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
@@ -114,7 +114,7 @@ impl Io {
 
 impl Drop for Io {
     fn drop(&mut self) {
-        // The upstream must not mistake half a request for a complete one.
+        // The upstream must not mistake a truncated request for a complete one.
         if matches!(self.call.ended(), Some(Ended::Cancelled | Ended::TimedOut)) {
             self.stream.reset_on_close();
         }

@@ -1,17 +1,16 @@
-//! Which of several urls is asked next. Knows places and weights alone; who may be asked at all is
-//! the caller's to say.
+//! Chooses the next URL of an upstream by index and weight. The caller says which URLs are usable.
 
 use std::cell::RefCell;
 
 use crate::settings::{Balance, UpstreamSettings};
 
-/// A worker's own, for one upstream.
+/// One worker's balancer for one upstream.
 pub struct LoadBalancer {
     balance: Balance,
     weights: Vec<u32>,
-    /// Of smooth weighted round robin: what each place has coming.
+    /// Each URL's credit in smooth weighted round robin.
     credit: RefCell<Vec<i64>>,
-    /// Of the urls' text, so that neither their order nor a restart moves anybody.
+    /// Hashes of the URLs' text, so that neither their order nor a restart reassigns a client.
     seeds: Vec<u64>,
 }
 
@@ -26,8 +25,8 @@ impl LoadBalancer {
         }
     }
 
-    /// One of the places that are `usable` and have a weight. `load`: requests under way at a
-    /// place; `key`: the fingerprint of who asks.
+    /// Chooses an index that is `usable` and has a weight. `load` is the number of requests under way at an
+    /// index; `key` is the client's fingerprint.
     pub fn choose(
         &self,
         usable: impl Fn(usize) -> bool,
@@ -38,7 +37,7 @@ impl LoadBalancer {
         match self.balance {
             Balance::RoundRobin => self.turn(usable),
             Balance::LeastRequests => {
-                // The load there would be, by weight: compared crosswise, without fractions.
+                // The load after this request, relative to the weight. Compared crosswise to avoid fractions.
                 let burden = |place: usize| (load(place) as u64 + 1, u64::from(self.weights[place]));
                 let lighter = |a: (u64, u64), b: (u64, u64)| (a.0 * b.1).cmp(&(b.0 * a.1));
                 let lightest = self
@@ -57,7 +56,7 @@ impl LoadBalancer {
         }
     }
 
-    /// Smooth weighted round robin: with weights 3 and 1 the turns are a a b a, never a a a b.
+    /// Smooth weighted round robin: weights 3 and 1 give a a b a, never a a a b.
     fn turn(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let credit = &mut *self.credit.borrow_mut();
         let mut total = 0;
@@ -79,17 +78,17 @@ impl LoadBalancer {
     }
 }
 
-/// A number for a text; the same on every machine and in every version.
+/// A hash of a text that is the same on every machine and in every version.
 pub fn fingerprint(text: &[u8]) -> u64 {
     // FNV-1a.
     text.iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// Rendezvous hashing: a number between 0 and 1 (both excluded) for each pair. Each key has its own
-/// order of places, so that one that is left out gives away its own share and moves nobody else.
+/// Rendezvous hashing: a number between 0 and 1 (both excluded) for each pair. Each key has its own order of
+/// URLs, so removing a URL reassigns only that URL's keys.
 fn chance(key: u64, seed: u64) -> f64 {
-    // The finaliser of splitmix64: every bit of the input moves every bit of the output.
+    // The finaliser of splitmix64: every input bit affects every output bit.
     let mut bits = key ^ seed.rotate_left(32);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

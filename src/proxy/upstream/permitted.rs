@@ -1,5 +1,5 @@
-//! A permit that has taken effect: what the door to an upstream asks for; and how long the upstream may be
-//! silent, which is longer where a message may be quiet on purpose.
+//! [`Permitted`], the proof of a permit that sending a request requires, and how long an upstream may be
+//! silent, which is longer for messages that may pause on purpose.
 
 use std::{rc::Rc, time::Duration};
 
@@ -14,29 +14,29 @@ use crate::{
     settings::UpstreamSettings,
 };
 
-/// What a permit allows, with the guard under which it is sent. Made from a [`Permit`] alone.
+/// A permitted request and its guard. It can only be created from a [`Permit`].
 pub struct Permitted<G, T> {
     pub(super) guard: G,
     pub(super) request: T,
 }
 
-/// What sending a request takes beside the request itself.
+/// What sending needs besides the request.
 pub trait SendContext {
     fn clock(&self) -> &Clock;
     fn metrics(&self) -> &WorkerMetrics;
-    /// With this the fence cuts the request.
+    /// The handle by which the fence cuts the request.
     fn cancel(&self) -> &Rc<CancelHandle>;
-    /// A number for the caller: a url is chosen by it where that is configured.
+    /// Hash of the client, for `balance = "hash"`.
     fn hash(&self) -> u64;
-    /// What is wrong with the client's body, if anything: it explains why the request failed.
+    /// The error of the client's body, if any, which explains why the request failed.
     fn client_error(&self) -> Option<Reason>;
-    /// The request is sent to this url now.
+    /// Records the URL that the request is now sent to.
     fn set_url(&self, url: &Rc<str>);
 }
 
 impl<G, T> Permitted<G, T> {
-    /// Call it in the same synchronous block as the decision.
-    #[expect(clippy::needless_pass_by_value, reason = "a permit is good for one request")]
+    /// Must be called in the same synchronous block as the decision.
+    #[expect(clippy::needless_pass_by_value, reason = "consumed, so that a permit allows one request")]
     pub fn new(permit: Permit<'_>, guard: G, request: T) -> Self {
         let _ = permit;
         Self { guard, request }
@@ -51,8 +51,8 @@ impl<G, T> Permitted<G, T> {
     }
 }
 
-/// How long the upstream may be silent before its response, and within it. A gRPC client may open a
-/// call and stay quiet for a long time, and the upstream with it.
+/// Returns how long the upstream may be silent before its response and within it. A gRPC client may keep a
+/// call open and be silent for a long time, and so may the upstream.
 pub fn patience(settings: &UpstreamSettings, request: &Request<OutgoingBody>) -> (Duration, Duration) {
     let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *settings;
     if is_stream(request.headers()) {
@@ -66,7 +66,7 @@ pub fn patience(settings: &UpstreamSettings, request: &Request<OutgoingBody>) ->
     (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
 }
 
-/// Whether a message's media type is one whose body may be quiet for a long time.
+/// Whether a message's media type is one whose body may pause for a long time.
 pub fn is_stream(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let starts = |known: &[u8]| {

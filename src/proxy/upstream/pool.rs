@@ -1,5 +1,5 @@
-//! The connections of a url: those that one request owns until the response's last byte, and the idle ones of
-//! HTTP/1.1.
+//! The connections of a URL: those in use, each owned by one request until the
+//! last byte of its response, and the pool of idle HTTP/1.1 connections.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,7 +25,8 @@ use crate::{
     },
 };
 
-/// [`PooledConnection::give_back`] returns it to its pool; dropping it aborts the request.
+/// A connection in use. [`PooledConnection::give_back`] returns it to its pool;
+/// dropping it aborts the request.
 pub struct PooledConnection {
     endpoint: InUse,
     protocol: Option<Protocol>,
@@ -33,9 +34,9 @@ pub struct PooledConnection {
     reused: bool,
     /// The generation of the endpoint's addresses when the connection was taken.
     generation: u64,
-    /// Under `max_in_flight`, where that is set.
+    /// The request's permit under `max_in_flight`, if configured.
     permit: Option<Permit>,
-    /// Of the budget of tunnels, once this is one.
+    /// A share of the budget of tunnels, after an upgrade.
     tunnel: Option<Reservation>,
     cancel: Option<Rc<CancelHandle>>,
 }
@@ -45,7 +46,7 @@ pub enum Protocol {
     Http2(Http2Stream),
 }
 
-/// A request that got no response.
+/// A request without a response.
 pub struct Failure {
     /// The request, if it is safe to send it again.
     pub again: Option<Box<Request<OutgoingBody>>>,
@@ -89,18 +90,18 @@ impl PooledConnection {
         matches!(self.protocol, Some(Protocol::Http2(_)))
     }
 
-    /// Keeps the request's permit under `max_in_flight` until the end.
+    /// Keeps the request's permit under `max_in_flight` until the connection is returned or dropped.
     pub fn hold(&mut self, permit: Permit) {
         self.permit = Some(permit);
     }
 
-    /// From now on a cut of the request ends this connection or stream.
+    /// Attaches the connection or stream to the request's cancel handle, so that a cut ends it.
     pub fn attach(&mut self, cancel: &Rc<CancelHandle>) {
         cancel.attach(&self.call);
         self.cancel = Some(Rc::clone(cancel));
     }
 
-    /// Sends a request and waits for the head of the response. `silence`: how long the upstream may be
+    /// Sends a request and waits for the head of the response. `silence` is how long the upstream may be
     /// silent. `repeatable`: the request is idempotent and has no body.
     pub async fn send(
         &mut self,
@@ -114,7 +115,7 @@ impl PooledConnection {
         match self.protocol.as_mut().expect("a connection has its protocol until it is given back") {
             Protocol::Http1(http1) => http1.send(request, silence, self.reused, repeatable).await,
             Protocol::Http2(stream) => {
-                // Boxed, so that HTTP/1.1 requests have small futures.
+                // Boxed to keep the futures of HTTP/1.1 requests small.
                 let outcome = Box::pin(stream.send(request, silence, repeatable)).await;
                 if stream.requires_http11() {
                     self.endpoint.disable_http2();
@@ -124,7 +125,8 @@ impl PooledConnection {
         }
     }
 
-    /// After a 101: the connection, or the stream, as a tunnel with its share of the budget.
+    /// Turns the connection or stream into a tunnel after a 101. `reservation`
+    /// is its share of the tunnel budget.
     pub async fn upgrade(
         mut self,
         response: &mut Response<Incoming>,
@@ -144,12 +146,12 @@ impl PooledConnection {
         }
     }
 
-    /// Both sides have ended the tunnel. A shared connection stays open.
+    /// Releases the connection after both sides have ended the tunnel. A shared connection stays open.
     pub(super) fn finish_tunnel(&mut self) {
         self.protocol.take();
     }
 
-    /// Call it after the last byte of a response. A connection that is not ready now (its request is still
+    /// Must be called after the last byte of a response. A connection that is not ready (its request is still
     /// under way, or the upstream closes it) is closed, and a stream whose request is still under way is
     /// reset.
     pub fn give_back(mut self) {
@@ -186,10 +188,10 @@ impl Drop for PooledConnection {
     }
 }
 
-/// The idle HTTP/1.1 connections of a url.
+/// The pool of idle HTTP/1.1 connections of a URL.
 #[derive(Default)]
 pub struct Pool {
-    /// Last in, first out: recently used connections are warm, the others age and go.
+    /// Last in, first out: recently used connections are reused, the others expire.
     idle: RefCell<Vec<Idle>>,
     swept: Cell<bool>,
 }
@@ -199,11 +201,11 @@ struct Idle {
     until: Instant,
 }
 
-/// How often connections that are too old, or closed by the upstream, are removed.
+/// How often connections that have expired or were closed by the upstream are removed.
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl Pool {
-    /// The most recently used connection that is still open.
+    /// Takes the most recently used connection that is still open.
     pub fn take(&self) -> Option<Box<Http1>> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
@@ -213,7 +215,7 @@ impl Pool {
         }
     }
 
-    /// Closes the least recently used connection; whether there was one.
+    /// Closes the least recently used connection. Returns whether there was one.
     pub fn close_one(&self) -> bool {
         let mut idle = self.idle.borrow_mut();
         !idle.is_empty() && {

@@ -1,18 +1,18 @@
-//! Looks the names of upstreams up, again and again, beside the workers: none of them ever waits
-//! for a name server once a name has led somewhere.
+//! Resolves the names of upstreams periodically, outside the workers. Once a
+//! name has been resolved, no worker waits for a name server again.
 
 use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 
 use crate::{proxy::upstream::endpoint_health::EndpointHealth, settings::UpstreamSettings};
 
-/// Where names lead.
+/// Resolves a name to addresses.
 pub trait Resolver: Send + Sync {
     fn resolve<'a>(&'a self, name: &'a str, port: u16) -> Resolving<'a>;
 }
 
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
 
-/// The system's own (`getaddrinfo`), on a thread where it may block.
+/// The system's resolver (`getaddrinfo`), on a thread that may block.
 pub struct SystemResolver;
 
 impl Resolver for SystemResolver {
@@ -21,10 +21,10 @@ impl Resolver for SystemResolver {
     }
 }
 
-/// After a failure, for the first time; doubled with each in a row up to the usual interval.
+/// Pause after the first failure. It doubles with each consecutive failure up to the configured interval.
 const SOONEST: Duration = Duration::from_secs(1);
 
-/// Looks one name up for as long as it is polled.
+/// Resolves one name periodically until dropped.
 pub(super) async fn keep(
     resolver: &dyn Resolver,
     name: &str,
@@ -35,7 +35,7 @@ pub(super) async fn keep(
     let upstream = &settings.name;
     let mut failures = 0;
     loop {
-        // Where it led before says nothing about the time this takes.
+        // Needs no timeout, because the known addresses stay in use meanwhile.
         let found = resolver.resolve(name, port).await;
         let pause = match found {
             Ok(addresses) if !addresses.is_empty() => {

@@ -1,5 +1,5 @@
-//! What the workers share of the upstreams, and the tasks that maintain it. Nothing here is written per
-//! request, except for permits where a limit is configured.
+//! The state of upstreams that all workers share, and the tasks that maintain it. Requests do not write to
+//! it, except for permits under configured limits.
 
 use std::{
     collections::HashMap,
@@ -25,25 +25,25 @@ use crate::{
     state::State,
 };
 
-/// One per process. The state of an upstream and of a url outlives reloads that keep them.
+/// One per process. The state of an upstream or URL outlives reloads that keep it.
 pub struct Upstreams {
     resolver: Box<dyn Resolver>,
     sockets: Arc<Sockets>,
     known: Mutex<HashMap<Arc<str>, UpstreamState>>,
-    /// A worker has read settings that have no tasks yet.
+    /// Notified when a worker has read settings that no task runs with yet.
     news: Notify,
 }
 
-/// What the workers share of one upstream.
+/// The state of one upstream that the workers share.
 pub struct SharedUpstream {
-    /// In the order of the urls.
+    /// In the order of the URLs.
     pub endpoints: Vec<Arc<EndpointHealth>>,
     pub requests: Arc<SharedLimit>,
     pub connections: Arc<SharedLimit>,
     pub sockets: UpstreamSockets,
 }
 
-/// How soon a reload is noticed when no worker reports it.
+/// How often to look for a reload that no worker has reported.
 const LOOK: Duration = Duration::from_secs(1);
 
 struct UpstreamState {
@@ -65,7 +65,7 @@ impl Upstreams {
         Arc::new(Self { resolver, sockets, known: Mutex::default(), news: Notify::new() })
     }
 
-    /// Resolves names and checks health for as long as it is polled; run it once per process.
+    /// Resolves names and checks health until dropped. Run it once per process.
     pub async fn care(self: Arc<Self>, state: Arc<State>, clock: Clock) {
         let mut cared: HashMap<Arc<str>, (Arc<UpstreamSettings>, JoinSet<()>)> = HashMap::new();
         let mut followed: Option<Arc<ProxySettings>> = None;
@@ -80,12 +80,12 @@ impl Upstreams {
                 }
                 followed = Some(settings);
             }
-            // A worker that reads a reload notifies; if none does, the reload is noticed in time.
+            // A worker that reads a reload notifies this task. Otherwise the timeout finds it.
             let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
         }
     }
 
-    /// Keeps the state of these upstreams and drops that of others.
+    /// Keeps the state of the configured upstreams and drops that of others.
     fn follow(&self, settings: &ProxySettings) {
         let mut known = self.known.lock();
         known.retain(|name, _| settings.upstreams.contains_key(name));
@@ -96,7 +96,7 @@ impl Upstreams {
             known.endpoints.retain(|url, _| urls.contains(url));
             known.settings = Some(upstream.clone());
             if upstream.health.is_none() {
-                // No check is left that could set it up again.
+                // Without a health check, nothing else would set it up again.
                 known.endpoints.values().for_each(|health| health.set_up(true));
             }
         }
@@ -118,7 +118,7 @@ impl Upstreams {
         tasks
     }
 
-    /// For a worker that has read these settings.
+    /// Returns the shared state for a worker that has read these settings.
     pub fn of(&self, settings: &Arc<UpstreamSettings>) -> SharedUpstream {
         let mut all = self.known.lock();
         let count = all.len();
@@ -127,7 +127,8 @@ impl Upstreams {
             self.news.notify_one();
         }
         let shared = known.shared(settings);
-        // Requests come before `follow` has counted: no upstream may take everything meanwhile.
+        // Counts a new upstream now, because `follow` may run only after the first requests. Otherwise one
+        // upstream could take the whole budget until then.
         if all.len() > count {
             self.sockets.set_upstreams(all.len());
         }

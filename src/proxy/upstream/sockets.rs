@@ -1,4 +1,4 @@
-//! What upstreams have of the process's budgets: sockets and tunnels. One that takes all that it can get
+//! Shares the process's budgets of sockets and tunnels among upstreams. An upstream that takes all it can get
 //! leaves some for the others.
 
 use std::{rc::Rc, sync::Arc};
@@ -22,7 +22,7 @@ pub struct Sockets {
     yielders: Yielders,
 }
 
-/// One upstream's part.
+/// One upstream's part of the budgets.
 #[derive(Clone)]
 pub struct UpstreamSockets {
     all: Arc<Sockets>,
@@ -30,7 +30,7 @@ pub struct UpstreamSockets {
     tunnels: Holder,
 }
 
-/// How many times what is left for all others one upstream may have: an eighth always remains.
+/// One upstream may hold this many times what is left for all others, so an eighth always remains.
 const MULTIPLE: usize = 7;
 
 impl Sockets {
@@ -38,7 +38,7 @@ impl Sockets {
         Arc::new(Self { budgets, yielders: Yielders::default() })
     }
 
-    /// So many upstreams share the budgets. One alone may have everything.
+    /// Sets the number of upstreams that share the budgets. A single one may take everything.
     pub fn set_upstreams(&self, count: usize) {
         let multiple = if count > 1 { MULTIPLE } else { 0 };
         self.budgets.upstream_connections.set_multiple(multiple);
@@ -51,7 +51,7 @@ impl Sockets {
 }
 
 impl UpstreamSockets {
-    /// For a connection to the upstream.
+    /// Takes a socket for a connection to the upstream. `None`: the budget is exhausted.
     pub fn take(&self) -> Option<Reservation> {
         self.all.budgets.upstream_connections.take(&self.sockets, 1)
     }
@@ -60,19 +60,19 @@ impl UpstreamSockets {
         self.all.budgets.tunnels.take(&self.tunnels, 1)
     }
 
-    /// Whether nobody gets a socket any more.
+    /// Whether no socket is left for any upstream.
     pub fn is_exhausted(&self) -> bool {
         self.all.budgets.upstream_connections.left() <= 1
     }
 
-    /// What is notified when idle connections are to give up their sockets.
+    /// The workers to notify when idle connections should release their sockets.
     pub fn yielders(&self) -> &Yielders {
         &self.all.yielders
     }
 }
 
-/// A request that waits on another worker, or for another url, cannot use a connection that is idle
-/// here, but it can use the permit or the socket.
+/// Spawns the task that closes an idle connection when notified. A request that waits on another worker or
+/// for another URL cannot use a connection that is idle here, but it can use its permit or socket.
 pub fn yield_idle(
     limit: Option<Arc<SharedLimit>>,
     sockets: UpstreamSockets,

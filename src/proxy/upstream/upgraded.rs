@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::proxy::upstream::{call::Ended, io::Io, pool::PooledConnection};
 
-/// The upstream's end of a tunnel. Dropped before [`Upgraded::finish`], it is reset.
+/// The upstream's end of a tunnel. Dropping it without [`Upgraded::finish`] resets it.
 pub struct Upgraded {
     io: Box<dyn Duplex>,
-    /// What was read behind the head of the 101.
+    /// The bytes that were read after the head of the 101.
     early: Bytes,
     connection: PooledConnection,
     finished: bool,
@@ -34,7 +34,7 @@ impl Upgraded {
         Self { io: Box::new(TokioIo::new(io)), early: Bytes::new(), connection, finished: false }
     }
 
-    /// The tunnel ended as both sides wanted.
+    /// Both sides have ended the tunnel.
     pub fn finish(&mut self) {
         self.finished = true;
         self.connection.finish_tunnel();
@@ -43,7 +43,7 @@ impl Upgraded {
 
 impl Drop for Upgraded {
     fn drop(&mut self) {
-        // The upstream must not mistake a tunnel that was cut, drained or failed for one that ended.
+        // The upstream must not mistake a tunnel that was cut, drained or failed for one that has ended.
         if !self.finished {
             self.connection.call().end(Ended::Cancelled);
         }
@@ -62,7 +62,7 @@ impl AsyncRead for Upgraded {
             buf.put_slice(&self.early[..length]);
             self.early.advance(length);
             if self.early.is_empty() {
-                // A tunnel lives long: free the buffer now.
+                // Free the buffer now, because a tunnel is long-lived.
                 self.early = Bytes::new();
             }
             return Poll::Ready(Ok(()));

@@ -20,10 +20,10 @@ use crate::{
     },
 };
 
-/// Counts among the connection's streams as long as it lives.
+/// Counts as one of the connection's streams until it is dropped.
 pub struct Http2Stream {
     connection: Rc<Http2>,
-    /// Taken by the request; while it is held the connection stays.
+    /// Taken by `send`. hyper keeps the connection open as long as a sender exists.
     sender: Option<SendRequest<OutgoingBody>>,
     secure: bool,
     reused: bool,
@@ -41,19 +41,19 @@ impl Http2Stream {
         &self.call
     }
 
-    /// Whether the upstream has said that it wants HTTP/1.1 instead.
+    /// Whether the upstream has answered HTTP_1_1_REQUIRED.
     pub fn requires_http11(&self) -> bool {
         self.http11_required
     }
 
-    /// `repeatable`: doing it twice does no harm.
+    /// `repeatable`: the request is idempotent and has no body.
     pub async fn send(
         &mut self,
         request: Box<Request<OutgoingBody>>,
         silence: Duration,
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
-        // A refused stream may go again whatever its method, so that its head is kept.
+        // The head is kept, because a refused stream may be retried whatever the method is.
         let kept = copy(&request);
         let (mut head, body) = request.into_parts();
         head.uri = target(&head, self.secure).ok_or(Reason::BadRequest)?;
@@ -82,7 +82,7 @@ impl Http2Stream {
             }
             Some(Err(mut error)) => (error.take_message().is_some(), error.into_error()),
             None => {
-                // The peer may be gone without a word: it gets no new streams.
+                // The peer may have vanished, so it gets no new streams.
                 self.connection.retire();
                 return Err(Reason::UpstreamTimeout.into());
             }
@@ -92,7 +92,7 @@ impl Http2Stream {
         Err(Failure { again: again.then_some(kept), reason })
     }
 
-    /// Whether the request may go out again, and what is to blame.
+    /// Returns whether the request may be sent again, and the reason of the failure.
     fn classify_failure(&mut self, error: &hyper::Error, repeatable: bool) -> (bool, Reason) {
         match http2_error::classify(error) {
             Http2Failure::Http11Required { whole } => {
@@ -100,7 +100,7 @@ impl Http2Stream {
                 if whole {
                     self.connection.retire();
                 }
-                // Of a single stream nobody promises that nothing was done.
+                // For a single stream, nothing guarantees that the request was not processed.
                 (whole || repeatable, Reason::UpstreamReset)
             }
             Http2Failure::Refused => {
@@ -127,7 +127,7 @@ impl Drop for Http2Stream {
     }
 }
 
-/// The absolute form, from which scheme, authority and path are sent as fields of their own.
+/// The absolute URI, which is sent as `:scheme`, `:authority` and `:path`.
 fn target(head: &request::Parts, secure: bool) -> Option<Uri> {
     let mut parts = uri::Parts::default();
     parts.scheme = Some(if secure { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });

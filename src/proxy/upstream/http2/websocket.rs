@@ -1,5 +1,5 @@
-//! A WebSocket over HTTP/2: the upgrade of HTTP/1.1 as an extended CONNECT, and its answer back
-//! (RFC 8441).
+//! WebSockets over HTTP/2 (RFC 8441): turns an HTTP/1.1 upgrade into an
+//! extended CONNECT, and its response back.
 
 use aws_lc_rs::digest;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -10,16 +10,16 @@ use http::{
 };
 use hyper::ext::Protocol;
 
-/// What the client's handshake is to be answered with.
+/// The value of `Sec-WebSocket-Accept` for the client's handshake.
 pub struct Handshake {
     accept: HeaderValue,
 }
 
 const WEBSOCKET: &str = "websocket";
-/// RFC 6455, 4.2.2.
+/// RFC 6455, section 4.2.2.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Whether a request asks for a WebSocket, and for nothing else.
+/// Whether a request asks for a WebSocket and no other protocol.
 pub fn is_asked_for(headers: &HeaderMap) -> bool {
     let asked = headers.get(UPGRADE).map(HeaderValue::as_bytes);
     asked.is_some_and(|asked| asked.eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
@@ -27,7 +27,7 @@ pub fn is_asked_for(headers: &HeaderMap) -> bool {
 }
 
 impl Handshake {
-    /// Makes an extended CONNECT of a request that [asks](is_asked_for) for a WebSocket.
+    /// Turns a request that [asks](is_asked_for) for a WebSocket into an extended CONNECT.
     pub fn begin(head: &mut Parts) -> Option<Self> {
         let key = head.headers.remove(SEC_WEBSOCKET_KEY)?;
         let accept = HeaderValue::try_from(accept(key.as_bytes())).ok()?;
@@ -37,7 +37,7 @@ impl Handshake {
         Some(Self { accept })
     }
 
-    /// The answer of HTTP/1.1 that a 200 means; any other is passed on.
+    /// Turns a 200 into the 101 of HTTP/1.1. Any other response is passed on.
     pub fn end<B>(self, response: &mut Response<B>) {
         if response.status() != StatusCode::OK {
             return;
