@@ -1,4 +1,4 @@
-//! What one authorization costs, part by part: `cargo bench --bench authz`.
+//! The cost of the parts of one authorization: `cargo bench --bench authz`.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -82,7 +82,7 @@ fn index_miss_of_a_million(bencher: Bencher<'_, '_>) {
     look_up(bencher, TOKENS, false);
 }
 
-/// A stride through the numbers, so that no look-up finds its line in the cache already.
+/// Looks up digests with a stride, so that no lookup finds its cache line loaded.
 fn look_up(bencher: Bencher<'_, '_>, first: u64, found: bool) {
     let index = INDEX.index();
     assert_eq!(index.len() as u64, TOKENS);

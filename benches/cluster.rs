@@ -1,8 +1,9 @@
-//! Three gateways over one etcd on this machine, all on its cores together: `cargo bench --features etcd --bench
-//! cluster -- [streams] [tokens] [writers]`, or all three. apt-get install etcd-server.
+//! Measures three gateways over one etcd, all on this machine's cores:
+//! `cargo bench --features etcd --bench cluster -- [streams] [tokens] [writers]`; all three by default.
+//! Needs `apt-get install etcd-server`.
 //!
-//! `streams`: revocations while 10,000 streams are open over the nodes. `tokens`: starts with a million tokens,
-//! with and without a copy, and the import of a million. `writers`: two on each node at once.
+//! `streams`: revocations while 10,000 streams are open on all nodes. `tokens`: starts with a million tokens,
+//! with and without a local copy, and the import of a million. `writers`: two concurrent writers per node.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -41,7 +42,7 @@ const STREAMS: usize = 10_000;
 const STREAMS_PER_TOKEN: usize = 20;
 const TOKENS: usize = 1_000_000;
 const PER_OWNER: usize = 400;
-/// A caller makes more than an owner may have by default.
+/// One caller creates more tokens than an owner may have by default.
 const MANY: &str = "[tokens]\nmax_per_user = 1000000\n";
 
 fn main() {
@@ -65,7 +66,8 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Answers by a stream that says nothing more. A process of its own: so many sockets are too many for one.
+/// Answers with a stream that stays silent after its first event. Runs as a separate
+/// process, because one process may not open that many sockets.
 async fn upstream() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("{}", listener.local_addr().unwrap());
@@ -206,7 +208,7 @@ fn tokens() {
     compare(&cluster);
 }
 
-/// The lines of so many tokens, behind those that there are.
+/// Import lines for [`TOKENS`] tokens, numbered from `first`.
 fn import(first: usize) -> String {
     use std::fmt::Write as _;
     let mut lines = String::new();
@@ -262,9 +264,9 @@ fn writers() {
     compare(&cluster);
 }
 
-/// Every node has the same rows, byte by byte, and a chain that verifies.
+/// Checks that all nodes have the same rows, byte for byte, and a valid audit chain.
 fn compare(cluster: &Cluster) {
-    // Of a backup: when it was made, and the sum over everything with its own checksum.
+    // Bytes of a backup's header, which has its time, and of its trailer with the checksum.
     const HEADER: usize = 65;
     const SUM: usize = 36;
     let position =

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Count the lines of code in each module of src, beside the baseline in code_lines.json.
+"""Count the lines of code in each module of src and compare them with the baseline in code_lines.json.
 
 usage: code_lines.py [--record REVISION] [--files]
 
 A line of code is not blank, not a comment and not a test: `#[cfg(test)]` items, the files of `#[cfg(test)]`
-modules, `tests.rs` and `tests/` are left out. The sources are formatted first, always with the settings
-below, so that a change of .rustfmt.toml changes no figure. `--record` counts a revision, by `git archive`,
+modules, `tests.rs` and `tests/` are excluded. The sources are first formatted with the fixed settings below,
+so that a change of .rustfmt.toml does not affect the counts. `--record` counts a revision (by `git archive`)
 and writes it to code_lines.json as the new baseline. `--files` lists every file.
 """
 import argparse, collections, json, pathlib, re, shutil, subprocess, sys, tarfile, tempfile
@@ -13,7 +13,7 @@ import argparse, collections, json, pathlib, re, shutil, subprocess, sys, tarfil
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BASELINE = ROOT / "benches/code_lines.json"
 FORMAT = ["--edition", "2024", "--config", "max_width=110,use_small_heuristics=Max"]
-# Issue budgets leave these two out.
+# Excluded from the budgets for issues.
 LEFT_OUT = ["store", "admin"]
 
 TOKEN = re.compile(
@@ -77,7 +77,7 @@ def ratio(before, now):
 
 
 def by_module(files):
-    """`net.rs` and `net/tls.rs` are both `net`."""
+    """Sums by module: `net.rs` and `net/tls.rs` both belong to `net`."""
     modules = collections.Counter()
     for file, lines in files.items():
         modules[file.parts[0].removesuffix(".rs")] += lines
@@ -85,10 +85,10 @@ def by_module(files):
 
 
 def count(source):
-    """Lines of code by file, relative to `source`."""
+    """Returns the lines of code by file, relative to `source`."""
     with tempfile.TemporaryDirectory() as directory:
         source = shutil.copytree(source, pathlib.Path(directory, "src"))
-        # Follows every module, those of features too.
+        # rustfmt follows every module, including those of features.
         subprocess.run(["rustfmt", *FORMAT, source / "lib.rs", source / "main.rs"], check=True)
         texts = {file: without_comments(file.read_text()) for file in sorted(source.rglob("*.rs"))}
         tests = {path for file, (_, code) in texts.items() for path in test_modules(file, code)}
@@ -102,7 +102,7 @@ def is_test(file):
 
 
 def without_comments(text):
-    """The text with comments as spaces, and the same with literals as `x` too, in which brackets match."""
+    """Returns the text with comments as spaces, and the same with literals as `x`, so that brackets match."""
     kept, code, at = [], [], 0
     while match := TOKEN.search(text, at):
         end = match.end() if match.lastgroup != "block_comment" else end_of_block(text, match.start())
@@ -127,7 +127,7 @@ def end_of_block(text, start):
 
 
 def test_modules(file, code):
-    """Files and directories of `#[cfg(test)] mod name;`."""
+    """Yields the files and directories of `#[cfg(test)] mod name;`."""
     home = file.parent if file.name in ("lib.rs", "main.rs") else file.with_suffix("")
     for test in TEST.finditer(code):
         if module := MODULE.match(code, end_of_attributes(code, test.end())):
@@ -151,7 +151,7 @@ def end_of_attributes(code, at):
 
 
 def end_of_item(code, at):
-    """Behind the block, `;` or `,` that ends an item, a statement or a field."""
+    """Returns the position after the block, `;` or `,` that ends an item, a statement or a field."""
     while at < len(code):
         c = code[at]
         if c in ";,":

@@ -1,4 +1,4 @@
-//! How soon a revocation has cut its streams among ten thousand others that go on:
+//! How quickly a revocation cuts its streams among ten thousand others, which must continue:
 //! `cargo bench --bench fence`. Client, gateway and upstream share this process and its cores.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
@@ -24,10 +24,10 @@ use tokio::{
 };
 
 const CONNECTIONS: usize = 100;
-/// As many as one connection takes; so many are cut in each round, too.
+/// Streams per connection, and streams that are cut in each round.
 const STREAMS: usize = 100;
 const ROUNDS: usize = 100;
-/// Each stream says something so often.
+/// Interval of events on each stream.
 const TICK: Duration = Duration::from_secs(2);
 
 fn main() {
@@ -47,7 +47,7 @@ fn main() {
     }
     let rounds: Vec<(Duration, Duration)> =
         (0..ROUNDS).map(|round| revoke(&gateway, &runtime, round)).collect();
-    // Long enough for every other one to say something behind the last change.
+    // Long enough for every other stream to receive an event after the last change.
     std::thread::sleep(TICK * 2);
     let (ended, gap) = (others.ended.load(Ordering::SeqCst), others.longest.load(Ordering::SeqCst));
     println!("{ROUNDS} revocations, {STREAMS} streams cut by each, {} others", CONNECTIONS * STREAMS);
@@ -60,7 +60,7 @@ fn main() {
     assert_eq!(ended, 0, "a stream was disturbed");
 }
 
-/// A runtime whose own thread drives it.
+/// A runtime that is driven by its own thread.
 fn driven() -> Handle {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let handle = runtime.handle().clone();
@@ -74,7 +74,7 @@ fn tell(what: &str, mut times: Vec<Duration>) {
     println!("{what}: p50 {:.1?}, p99 {:.1?}, longest {:.1?}", at(50), at(99), at(100));
 }
 
-/// Times until the last of a token's streams had ended for the client, and until the call was answered.
+/// Returns the time until the last of a token's streams ended for the client, and until the call returned.
 fn revoke(gateway: &Gateway, runtime: &Handle, round: usize) -> (Duration, Duration) {
     let (id, text) = gateway.token("alice", &format!("round {round}"), &["tracker"]);
     let (_held, streams) = runtime.block_on(open(gateway.proxy, &text));
@@ -87,7 +87,7 @@ fn revoke(gateway: &Gateway, runtime: &Handle, round: usize) -> (Duration, Durat
     (ends.max().unwrap().saturating_duration_since(begun), answered)
 }
 
-/// A connection full of streams that have begun.
+/// Opens a connection with the maximum number of streams, all started.
 async fn open(proxy: SocketAddr, token: &str) -> (SendRequest<Bytes>, Vec<RecvStream>) {
     let socket = TcpStream::connect(proxy).await.unwrap();
     socket.set_nodelay(true).unwrap();
@@ -123,11 +123,11 @@ async fn end(mut stream: RecvStream) -> Instant {
     Instant::now()
 }
 
-/// What becomes of the streams that no change concerns.
+/// Observes the streams that no change affects.
 #[derive(Default)]
 struct Others {
     ended: AtomicU64,
-    /// Milliseconds.
+    /// The longest silence, in milliseconds.
     longest: AtomicU64,
 }
 
@@ -143,7 +143,7 @@ impl Others {
     }
 }
 
-/// Answers every request with events that go on.
+/// Answers every request with an endless stream of events.
 fn upstream() -> SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();

@@ -1,7 +1,7 @@
-//! Whether a request costs more as a gateway grows, and what of it is the authorization:
+//! Whether a request costs more as a gateway grows, and how much of its cost is authorization:
 //! `cargo bench --bench growth -- [--tokens MOST]`.
-//! Instructions in user space, counted by valgrind, which has to be installed: they vary by less than
-//! a hundredth where times would by a tenth. The counter is on between the first and the last request.
+//! The unit is user-space instructions, counted by valgrind (which must be installed): they vary by less than
+//! 1 %, where times would vary by 10 %. Only the measured requests are counted.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -24,17 +24,17 @@ use support::{
 struct Size {
     services: usize,
     users: usize,
-    /// That the user is in.
+    /// Groups that the user is a member of.
     groups: usize,
     tokens: usize,
 }
 
 const SMALL: Size = Size { services: 1, users: 1, groups: 1, tokens: 10_000 };
 
-/// What growth may cost.
+/// The most that growth may multiply the cost by.
 const MOST: f64 = 1.05;
 
-/// What the authorization may cost over plain forwarding.
+/// The most instructions that authorization may cost over plain forwarding.
 const MOST_AUTHORIZATION: f64 = 1500.0;
 
 const CONNECTIONS: usize = 8;
@@ -69,7 +69,7 @@ fn main() {
     assert!(missed.is_empty(), "beyond the target: {missed:?}");
 }
 
-/// Instructions a request.
+/// In instructions per request.
 struct Cost {
     with_token: f64,
     anonymous: f64,
@@ -109,11 +109,11 @@ fn measure(upstream: SocketAddr, size: Size) -> Cost {
 
 fn ask(clients: &mut [Client], rounds: usize, with: fn(String) -> Option<String>) {
     for round in 0..rounds {
-        // All are of the user whose groups count.
+        // All belong to the user whose groups are counted.
         let bearer = bearer(round % 100 * 100);
         let (target, field) = match with(bearer.clone()) {
             Some(bearer) => ("kept", format!("Authorization: Bearer {bearer}\r\n")),
-            // Plain forwarding reads and sends as long a field.
+            // So that plain forwarding reads and sends a field of the same length.
             None => ("open", format!("Cookie: session={bearer}\r\n")),
         };
         let request = format!(
@@ -157,7 +157,7 @@ urls = ["http://{upstream}"]
     text + "[[public]]\nservice = \"s0\"\npath = \"/service0/open\"\n"
 }
 
-/// Every hundredth token belongs to the first user, the others to all in turn.
+/// Every hundredth token belongs to the first user, the others to all users in turn.
 fn accounts(size: Size) -> Accounts {
     let mut accounts = Accounts::default();
     for user in 0..size.users {
@@ -173,7 +173,7 @@ fn accounts(size: Size) -> Accounts {
     accounts
 }
 
-/// Answers every request on every connection with the same kilobyte.
+/// Answers every request on every connection with the same 1 KiB.
 fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -202,7 +202,7 @@ fn serve(mut socket: TcpStream) {
     }
 }
 
-/// Tells the counter something; it is obeyed when this returns.
+/// Sends a command to callgrind; it has taken effect when this returns.
 fn control(gateway: &Ended, order: &str) {
     run(Command::new("callgrind_control").args(order.split(' ')).arg(gateway.0.id().to_string()));
 }

@@ -1,5 +1,5 @@
-//! How many tokens a second an import takes into a store that nobody serves, and how many bare sled takes
-//! of the same rows: `cargo bench --bench import -- [--tokens N] [--owners N] [--rounds N]`.
+//! Tokens per second of an import into an offline store, compared with bare sled inserting the same rows:
+//! `cargo bench --bench import -- [--tokens N] [--owners N] [--rounds N]`.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -14,7 +14,7 @@ use permgate::store::{
     import::{self, Options},
 };
 
-/// What a token is in the store: its record, and the ways to it by id and by name.
+/// The trees of a token: its record, and the indexes by id and by name.
 const TREES: [&str; 3] = ["tokens", "ids", "names"];
 
 fn main() {
@@ -64,7 +64,7 @@ fn import(store: &Path, lines: &str, tokens: u64) -> Duration {
     begun.elapsed()
 }
 
-/// Of the only generation.
+/// The database of the store's only generation.
 fn sled_of(store: &Path) -> PathBuf {
     let entries = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path().join("sled"));
     entries.into_iter().find(|path| path.is_dir()).expect("a generation has a sled")
@@ -90,7 +90,7 @@ fn bare(path: &Path, rows: &[Rows]) -> Duration {
     begun.elapsed()
 }
 
-/// Segments as the store has them; the cache is sled's own, which holds all of it.
+/// Opens a database with the store's segment size and sled's default cache, which fits all of it.
 fn open(path: &Path) -> sled::Db {
     sled::Config::new().path(path).segment_size(2 << 20).open().unwrap()
 }

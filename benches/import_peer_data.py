@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Make a permgate store and gateway.toml out of a directory that the peers are measured with.
+"""Create a permgate store and gateway.toml from the data that the peers are measured with.
 
 usage: import_peer_data.py DATA OUT [PERMGATE]
 
-DATA holds digests.tsv (digest, scope bits, user; hexadecimal), users.tsv (line n: bits of the
-services user n may read) and prefixes.tsv (prefix, service number). OUT receives:
+DATA holds digests.tsv (digest, scope bits, user; hexadecimal), users.tsv (line n: bits of the services that
+user n may read) and prefixes.tsv (prefix, service number). It writes to OUT:
 
   import.ndjson   users, one group of readers per service, tokens by digest
-  gateway.toml    the 48 services; @PORT@, @ORIGIN@ and @RUN@ stand for what a run fills in,
-                  @TLS_LISTEN@ and @TLS_PAIR@ for a second address, where TLS ends, if there is one
-  start.sh        fills them in and becomes permgate
+  gateway.toml    the 48 services, with placeholders that a run fills in: @PORT@, @ORIGIN@ and @RUN@, and
+                  @TLS_LISTEN@ and @TLS_PAIR@ for an optional second address with TLS
+  start.sh        fills in the placeholders and runs permgate
   data/           the store, imported with `PERMGATE token import --offline`
 
-and on stdout the argument for `bench.py --extra`.
+and prints the argument for `bench.py --extra`.
 """
 import json, pathlib, shutil, subprocess, sys
 
@@ -52,7 +52,7 @@ def main():
     start.write_text(START.format(permgate=permgate))
     start.chmod(0o755)
 
-    # `token import` reads the services from a configuration that is whole.
+    # `token import` reads the services from a complete configuration.
     whole = out / "import.toml"
     text = (out / "gateway.toml").read_text()
     filled = {"@PORT@": "0", "@ORIGIN@": "1", "@RUN@": str(out), "@TLS_LISTEN@": "", "@TLS_PAIR@": ""}
@@ -63,7 +63,7 @@ def main():
     command = [permgate, "token", "import", "--offline", "--make-owners", "-c", whole, out / "import.ndjson"]
     subprocess.run(command, check=True, stdout=sys.stderr)
 
-    # The store is single-process: one target a run.
+    # Only one process can open the store, so each run has one target.
     print(f"name=permgate;auth=1;cmd={start} @PORT@ @ORIGIN@ @RUN@ @TLS@ @CERT@ @KEY@")
 
 
@@ -91,7 +91,7 @@ def write_import(path, digests, users, services):
             out.write(json.dumps({"user": login(number), "kind": "service"}) + "\n")
         for service in services:
             members = [login(n) for n, bits in enumerate(users) if bits >> service & 1]
-            # Lines have a bound; a group may take several.
+            # Lines have a maximum length, so a large group takes several.
             for at in range(0, max(1, len(members)), 1000):
                 out.write(json.dumps({"group": f"svc{service:02}-readers", "members": members[at:at + 1000]}) + "\n")
         words = {}

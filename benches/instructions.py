@@ -1,22 +1,22 @@
 #!/usr/bin/env python3
-"""Count a worker's user-space instructions per request, and fail on three per cent more than before.
+"""Count a worker's user-space instructions per request, and fail if they exceed the record by 3 %.
 
 usage: instructions.py [--profile release|dist|pgo] [--permgate PATH] [--record] [ROW...]
 
 Needs valgrind. permgate (target/PROFILE/permgate, or PATH) runs under callgrind between 32 keep-alive clients
-and an origin that answers 1 KiB. Runs of two lengths are subtracted, which leaves what a request costs,
-and only the worker's own thread is counted: a figure varies by less than one per cent, on whatever
-machine. `instructions.json` beside this file has what was recorded last for each profile; `--record` writes
-that of this one anew, for a change that is worth what it costs or that saves something.
+and an origin that answers 1 KiB. The difference between a long and a short run is the cost of the requests.
+Only the worker's own thread is counted, so the result varies by less than 1 % on any machine.
+`instructions.json` beside this file has the last record of each profile. `--record` replaces this profile's
+record, for a change that is worth its cost or that saves some.
 
-  release     `cargo build --release`, what everybody gets
+  release     `cargo build --release`, the usual build
   dist        `cargo build --profile dist`
-  pgo         `deploy/pgo`: dist with a recorded profile, what is shipped
+  pgo         `deploy/pgo`: dist with a recorded profile, the shipped build
 
   permitted   a token that is granted for the service
-  imported    one that was registered by its digest: its text is one block of BLAKE3, not two
-  public      a public rule, and a cookie in the token's place: the same proxying without a decision
-              about anybody
+  imported    a token that was imported by digest: its text is one block of BLAKE3, not two
+  public      a public rule, and a cookie in place of the token: the same proxying without a decision about
+              a user
   refused     an unknown token, 401
   logged      as permitted, with the access log on
 """
@@ -68,7 +68,7 @@ def main():
 
 
 class Origin:
-    """Answers each request with the same bytes; a thread for each connection."""
+    """Answers each request with the same bytes, on one thread per connection."""
 
     def __enter__(self):
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -109,7 +109,7 @@ class Bench:
         self.offline(config, "token", "import", lines)
 
     def config(self, port, access):
-        """Every row has the same rules."""
+        """Writes the configuration; every row has the same rules."""
         text = f"""version = 1
 [server]
 listen = ["127.0.0.1:{port}"]
@@ -173,12 +173,12 @@ prefix = "/svc00/public"
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-        # The worker is the thread that does most of what is done here.
+        # The worker is the thread with the highest count.
         return max(total(path) for path in self.directory.glob("callgrind.out-*"))
 
 
 def total(path):
-    """Of functions of the worker's; 0 for another thread."""
+    """The instructions of the worker's thread; 0 for another thread."""
     text = path.read_text()
     if "permgate::net::serve::" not in text:
         return 0

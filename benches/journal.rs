@@ -1,6 +1,6 @@
-//! How many changes a second the journal alone makes durable for callers who wait for each of theirs,
-//! as one writer gathers them into batches: `cargo bench --bench journal -- [--seconds N] [--callers N]
-//! [--dir PATH]`.
+//! Changes per second that the journal alone makes durable, for callers who each wait for their change, with
+//! one writer that commits them in batches:
+//! `cargo bench --bench journal -- [--seconds N] [--callers N] [--dir PATH]`.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -18,7 +18,7 @@ use permgate::store::log::{
     journal::{Journal, Options},
 };
 
-/// What a new token comes to, with its audit event.
+/// About the size of a new token with its audit event.
 const OPERATION: [u8; 500] = [7; 500];
 
 type Call = SyncSender<()>;
@@ -74,7 +74,7 @@ fn call(queue: &SyncSender<Call>, end: Instant) -> Vec<Duration> {
     waits
 }
 
-/// One batch of all who wait. Returns the number of batches and the longest append.
+/// Writes all waiting calls as one batch, repeatedly. Returns the number of batches and the longest append.
 fn write(mut journal: Journal, calls: &Receiver<Call>) -> (u64, Duration) {
     let (mut head, mut batches, mut longest) = (Head::EMPTY, 0, Duration::ZERO);
     while let Ok(first) = calls.recv() {

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Record how permgate runs, for a build that is optimised by it: deploy/pgo calls this.
+"""Record a profile of permgate for an optimised build; deploy/pgo runs this.
 
 usage: profile.py --permgate PATH --output PROFDATA
        profile.py --check
 
-PATH is a permgate that was built with counters (-Cprofile-generate). It does here what it does all day and
-what must not be slow when it comes; what it counted is merged into PROFDATA. `--check` only tells whether
-everything that is needed is there.
+PATH is a permgate that was built with counters (-Cprofile-generate). It gets a typical load, and work that is
+rare but must be fast; its counters are merged into PROFDATA. `--check` only checks that the requirements are
+installed.
 
 Needs h2load, openssl, and llvm-profdata of LLVM 19 or later (rustup component add llvm-tools, or a
 distribution's llvm).
@@ -53,7 +53,7 @@ def main():
 
 
 def find_llvm_profdata():
-    """That of the compiler, else one that is new enough to read what the compiler's counters write."""
+    """The compiler's llvm-profdata, else one that is new enough to read the compiler's counters."""
     libraries = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True)
     bundled = pathlib.Path(libraries.stdout.strip()).parent / "bin/llvm-profdata"
     if bundled.exists():
@@ -66,7 +66,7 @@ def find_llvm_profdata():
 
 
 def llvm_version(llvm_profdata):
-    """0 where it does not say."""
+    """The major version; 0 if it is not printed."""
     said = subprocess.run([llvm_profdata, "merge", "--version"], capture_output=True, text=True)
     version = re.search(r"LLVM version (\d+)", said.stdout)
     return int(version[1]) if version else 0
@@ -95,7 +95,7 @@ def logged(gateway):
 
 
 class Upstream(Origin):
-    """Answers by the last part of the path."""
+    """Answers by the last segment of the path."""
 
     def answer(self, peer):
         reader = peer.makefile("rb")
@@ -154,7 +154,7 @@ class Gateway(Bench):
             process.wait(60)
 
     def load(self, path, *options, requests, known=True, secure=False):
-        """By h2load; a later option of the same name counts."""
+        """Runs h2load. Later options override earlier ones of the same name."""
         url = f"https://127.0.0.1:{self.secure}{path}" if secure else f"http://127.0.0.1:{self.port}{path}"
         token = self.token if known else UNKNOWN
         command = ["h2load", "-c", "32", "-n", str(requests), *([] if secure else ["--h1"]), *options,
@@ -181,9 +181,9 @@ class Gateway(Bench):
                 client.recv(65536)
 
     def write(self, tokens):
-        """A token made and revoked again, by several at once."""
+        """Creates and revokes tokens, with several writers at once."""
         with ThreadPoolExecutor(WRITERS) as pool:
-            # What went wrong in a thread is told where its result is taken.
+            # Taking the results raises the threads' errors.
             list(pool.map(self.write_one_by_one, range(WRITERS), [tokens] * WRITERS))
 
     def write_one_by_one(self, writer, tokens):

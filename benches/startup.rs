@@ -1,4 +1,4 @@
-//! From a closed store of a million tokens to one that decides: `cargo bench --bench startup`.
+//! The time from a closed store of a million tokens to one that decides: `cargo bench --bench startup`.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -31,7 +31,7 @@ const TOKENS: u64 = 1_000_000;
 const OWNERS: u64 = 1000;
 const SERVICES: u64 = 48;
 
-/// Opening, the scan into the index, the first snapshot; closing is not counted.
+/// Covers opening, the scan into the index and the first snapshot, but not closing.
 #[divan::bench(sample_count = 5, sample_size = 1)]
 fn start_with_a_million_tokens(bencher: Bencher<'_, '_>) {
     let settings = Settings { path: STORE.path().join("store"), ballast: 0 };
@@ -70,7 +70,7 @@ static STORE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     directory
 });
 
-/// An import file that is never written.
+/// An import file that is generated while it is read.
 struct Lines {
     number: u64,
     line: Vec<u8>,

@@ -1,5 +1,5 @@
-//! How many tokens a second sixteen callers of the admin API can make, each answered only when its
-//! token is on the disk: `cargo bench --bench writes -- [--seconds N] [--writers N] [--dir PATH]`.
+//! Tokens per second that sixteen callers of the admin API create, each answered once its token is on disk:
+//! `cargo bench --bench writes -- [--seconds N] [--writers N] [--dir PATH]`.
 //! Callers and gateway share this process and its cores.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
@@ -16,11 +16,11 @@ use std::{
 
 use support::{gateway::Gateway, http::Client};
 
-/// The one that the binary has.
+/// The allocator of the permgate binary.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A caller makes more than an owner may have by default.
+/// One caller creates more tokens than an owner may have by default.
 const TOKENS: &str = "[tokens]\nmax_per_user = 1000000\n";
 
 fn main() {
@@ -68,7 +68,7 @@ fn main() {
     );
 }
 
-/// Makes tokens one after the other; how long each took.
+/// Creates tokens one after the other. Returns how long each took.
 fn write(client: &mut Client, writer: u64, end: Instant) -> Vec<Duration> {
     let mut waits = Vec::new();
     let target = format!("/v1/users/writer{writer}/tokens");
@@ -82,7 +82,7 @@ fn write(client: &mut Client, writer: u64, end: Instant) -> Vec<Duration> {
     waits
 }
 
-/// What the disk can do without anything around it, a second.
+/// Bare writes per second that the disk can sync.
 fn bare(dir: &tempfile::TempDir) -> f64 {
     let file = File::create(dir.path().join("probe")).unwrap();
     let (begun, mut count) = (Instant::now(), 0_u32);

@@ -1,4 +1,4 @@
-//! The clients of a proxy: so many connections, each with one request after the other.
+//! The load generator: a number of connections, each with one request at a time.
 
 use std::{
     net::SocketAddr,
@@ -23,42 +23,42 @@ use crate::{
 pub struct Load {
     pub way: Way,
     pub connections: usize,
-    /// What the target ends with: how much is answered.
+    /// The end of the target, which selects the size of the response.
     pub suffix: &'static str,
-    /// The tokens are known, else all are refused.
+    /// Whether the tokens are known. Otherwise all requests are refused.
     pub known: bool,
-    /// Requests a second over all connections; else as many as are answered.
+    /// Requests per second over all connections; `None`: as fast as they are answered.
     pub rate: Option<u32>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Plain,
-    /// HTTP/1.1 over TLS, by h2load.
+    /// HTTP/1.1 over TLS, through h2load.
     Tls,
-    /// HTTP/2 over TLS with 32 streams on each connection, by h2load.
+    /// HTTP/2 over TLS with 32 streams per connection, through h2load.
     Multiplexed,
 }
 
-/// Of one proxy in one round.
+/// The result of one proxy in one round.
 pub struct Outcome {
-    /// Seconds of the proxy's process.
+    /// CPU seconds of the proxy's process.
     pub cpu: f64,
     pub requests: f64,
-    /// Microseconds; h2load does not tell.
+    /// In microseconds; h2load does not report it.
     pub p99: Option<f64>,
 }
 
 impl Outcome {
-    /// Microseconds a request.
+    /// CPU microseconds per request.
     pub fn cost(&self) -> f64 {
         self.cpu * 1e6 / self.requests
     }
 }
 
 impl Load {
-    /// Loads a proxy from a process of its own; how many requests were answered, and the 99th
-    /// percentile of their microseconds.
+    /// Loads a proxy from a separate process. Returns the number of answered requests and
+    /// the 99th percentile of their latency in microseconds.
     pub fn put(&self, proxy: SocketAddr, span: Duration) -> (f64, Option<f64>) {
         if self.way != Way::Plain {
             return (self.put_by_h2load(proxy, span), None);
@@ -103,7 +103,7 @@ fn output(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The other process: proxy, suffix, milliseconds, connections, known, rate.
+/// Main function of the separate process. Arguments: proxy, suffix, milliseconds, connections, known, rate.
 pub fn run(arguments: &[String]) {
     let [proxy, suffix, span, connections, known, rate] = arguments else { panic!("{arguments:?}") };
     let (proxy, known): (SocketAddr, bool) = (proxy.parse().unwrap(), known.parse().unwrap());
@@ -141,8 +141,9 @@ fn request(number: usize, suffix: &str, known: bool) -> String {
     )
 }
 
-/// Microseconds of each request. `due`: when the first one is, and how much later each other; one
-/// that had to wait for the answer before it is counted from when it was due.
+/// Returns the latency of each request in microseconds. `due` is the time of the first
+/// request and the interval of the others. A request that is delayed by an earlier
+/// response is measured from the time it was due.
 async fn client(
     proxy: SocketAddr,
     (requests, first): (Rc<Vec<String>>, usize),

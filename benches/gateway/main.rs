@@ -1,9 +1,9 @@
-//! What a request costs, beside nginx and HAProxy where they are installed:
+//! The cost of a request compared with nginx and HAProxy, where they are installed:
 //! `cargo bench --bench gateway -- [--rounds N] [--seconds N]`.
 //!
-//! Each proxy has one core to itself, origin and load have another. All are measured in turn, round
-//! by round, so that a machine that slows down slows all of them. CPU is user and system time of the
-//! proxy's process; a ratio is the median over the rounds of the ratio within one round.
+//! Each proxy has one core to itself; origin and load share another. The proxies are measured in turn in each
+//! round, so that a machine that slows down slows all of them. CPU is user and system time of the proxy's
+//! process; a ratio is the median over the rounds of the ratio within one round.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
@@ -21,13 +21,13 @@ use peers::{Access, Peer};
 /// The core of the proxy, and that of everything else.
 const CORES: [&str; 2] = ["0", "1"];
 
-/// What is asked for, and whose cost is one.
+/// A measurement, and the proxy whose cost counts as 1.
 struct Row {
     name: &'static str,
     load: Load,
     access: Access,
     baseline: &'static str,
-    /// What the cost is divided by, beside the number of requests.
+    /// The unit of the printed cost.
     unit: &'static str,
     per_request: f64,
 }

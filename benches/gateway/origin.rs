@@ -1,4 +1,4 @@
-//! The service behind every proxy: answers each request with as many bytes as its target ends with.
+//! The service behind every proxy: answers with 1 MiB if the target ends with `1m`, else with 1 KiB.
 
 use std::io::Write as _;
 
@@ -7,7 +7,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-/// Serves until the process is ended; tells its port first.
+/// Prints its port, then serves until the process ends.
 pub fn serve() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! The proxies under load, each with the same 10,000 tokens and 48 services where it authorizes.
+//! The proxies under load. Those that authorize have the same 10,000 tokens and 48 services.
 
 use std::{
     env,
@@ -20,12 +20,12 @@ use crate::{
     },
 };
 
-/// The texts from this number on nobody knows.
+/// Number of known tokens. Numbers from here on are unknown tokens.
 pub const TOKENS: usize = 10_000;
 const SERVICES: usize = 48;
 const OWNERS: usize = 1000;
 
-/// The clock of `/proc/PID/stat`.
+/// Ticks per second of `/proc/PID/stat`.
 const TICKS: f64 = 100.0;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub enum Access {
     Off,
 }
 
-/// One of the four services that a token is good for.
+/// The first of the four services that a token is granted for.
 pub fn service_of(number: usize) -> usize {
     number % SERVICES
 }
@@ -43,7 +43,7 @@ fn scope(number: usize) -> [usize; 4] {
     [0, 1, 2, 3].map(|step| (number + step) % SERVICES)
 }
 
-/// A command on one core, where cores can be chosen.
+/// A command pinned to one core, if taskset is installed.
 pub fn pinned(core: &str, program: &Path) -> Command {
     if Command::new("taskset").arg("-V").output().is_ok_and(|output| output.status.success()) {
         let mut command = Command::new("taskset");
@@ -53,7 +53,7 @@ pub fn pinned(core: &str, program: &Path) -> Command {
     Command::new(program)
 }
 
-/// The origin, and a directory for what the proxies read.
+/// The origin, and a directory for the proxies' files.
 pub struct Bench {
     dir: tempfile::TempDir,
     _origin: Ended,
@@ -73,7 +73,7 @@ impl Bench {
         bench
     }
 
-    /// Every proxy that is installed. `plain`: also the one that authorizes nobody.
+    /// Starts every proxy that is installed. `plain`: also an nginx that does not authorize.
     pub fn start(&self, access: Access, plain: bool, tls: bool) -> Vec<Peer> {
         let mut peers = Vec::new();
         if installed("nginx") {
@@ -247,7 +247,7 @@ fn tokens_of_nginx() -> String {
     text + "}"
 }
 
-/// A proxy that runs.
+/// A running proxy.
 pub struct Peer {
     pub name: &'static str,
     address: SocketAddr,
@@ -260,7 +260,7 @@ impl Peer {
         Self { name, address, process: listening(&mut command, address) }
     }
 
-    /// After a tenth of the time, in which connections are made and caches filled.
+    /// Measures after a warm-up of a tenth of the time, in which connections are opened and caches filled.
     pub fn measure(&self, load: &Load, span: Duration) -> Outcome {
         load.put(self.address, span / 10);
         let before = self.cpu();
@@ -268,7 +268,7 @@ impl Peer {
         Outcome { cpu: self.cpu() - before, requests, p99 }
     }
 
-    /// Seconds so far, user's and system's.
+    /// The process's user and system time so far, in seconds.
     fn cpu(&self) -> f64 {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.0.id())).unwrap();
         let figures = stat.rsplit_once(')').expect("the name is in brackets").1;

@@ -160,8 +160,8 @@ impl LogWriter {
         }
     }
 
-    /// Sends the buffered lines to the thread. Never blocks: if the channel is
-    /// full, they are dropped and counted.
+    /// Sends the buffered lines to the thread. Never blocks: if the channel is full, they
+    /// are dropped and counted.
     pub fn hand_over(&self) {
         let mut text = self.text.borrow_mut();
         let lines = self.lines.replace(0);

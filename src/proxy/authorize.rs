@@ -160,8 +160,8 @@ impl Gateway {
         limits.take(permit, context.facts.client, context.clock().now(), slot).map(Some)
     }
 
-    /// Edits the header fields of a permitted request and records the token's
-    /// use. If that fails, the request is uncounted from the limits.
+    /// Edits the header fields of a permitted request and records the token's use. If
+    /// that fails, the request is uncounted from the limits.
     pub(super) fn edit_request(
         &self,
         permit: &Permit<'_>,

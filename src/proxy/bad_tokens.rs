@@ -1,5 +1,5 @@
-//! Counts bad tokens per client address. Only clients that send bad tokens are
-//! limited; a valid token is never looked up here.
+//! Counts bad tokens per client address. Only clients that send bad tokens are limited; a
+//! valid token is never looked up here.
 
 use std::{
     collections::HashMap,

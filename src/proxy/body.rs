@@ -51,8 +51,8 @@ pub fn request_body(
     OutgoingBody::new(body, length, first_byte)
 }
 
-/// A client's body that fails once the request is over, so that nothing more is
-/// forwarded after the node has lost its permission to forward.
+/// A client's body that fails once the request is over, so that nothing more is forwarded
+/// after the node has lost its permission to forward.
 struct WhilePermitted<B> {
     body: B,
     context: Rc<RequestContext>,

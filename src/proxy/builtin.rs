@@ -124,8 +124,8 @@ impl Gateway {
         self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
     }
 
-    /// Runs steps 1 to 5 of the decision. No service owns a path under the
-    /// prefix, so the decision on a valid token ends at step 6 with `NoService`.
+    /// Runs steps 1 to 5 of the decision. No service owns a path under the prefix, so the
+    /// decision on a valid token ends at step 6 with `NoService`.
     fn authenticate<R>(
         &self,
         state: &WorkerState,

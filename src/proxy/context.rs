@@ -289,8 +289,8 @@ impl Revocable for RequestContext {
         self.gateway.decide_query(&query, &current, self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
-            // A permit does not count if another service owns the path now, or
-            // if the identity that the upstream received is no longer correct.
+            // A permit does not count if another service owns the path now, or if the
+            // identity that the upstream received is no longer correct.
             if self.outcome.service.get() != Some(*id) {
                 return Err(Reason::NoService);
             }

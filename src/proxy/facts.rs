@@ -1,5 +1,5 @@
-//! The inputs of the decision, read once from a request's head, and per-worker
-//! caches of values that consecutive requests share.
+//! The inputs of the decision, read once from a request's head, and per-worker caches of
+//! values that consecutive requests share.
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 

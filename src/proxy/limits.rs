@@ -227,8 +227,8 @@ impl Exceeded {
 }
 
 impl Fields {
-    /// Replaces the upstream's fields. A list of both has no meaning (RFC
-    /// 9651), and a client that obeys one limit would exceed the other.
+    /// Replaces the upstream's fields. A list of both has no meaning (RFC 9651), and a
+    /// client that obeys one limit would exceed the other.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
         let is_limit = |name: &HeaderName| {
             let name = name.as_str().strip_prefix("x-").unwrap_or(name.as_str());

@@ -27,8 +27,8 @@ pub struct AuditSample {
     pub request_id: String,
 }
 
-/// An audit event: a refusal, and the number of refusals with the same key
-/// since the previous event, including this one.
+/// An audit event: a refusal, and the number of refusals with the same key since the
+/// previous event, including this one.
 #[derive(Clone, Debug)]
 pub struct RefusalEvent {
     pub sample: AuditSample,

@@ -58,8 +58,8 @@ pub enum ErrorFormat {
     Text,
     /// JSON, with the description also in a field that npm prints as a notice.
     Npm,
-    /// JSON, with the description also as the reason phrase, which is all that
-    /// these tools show (RFC 9112, section 4; HTTP/2 has none).
+    /// JSON, with the description also as the reason phrase, which is all that these
+    /// tools show (RFC 9112, section 4; HTTP/2 has none).
     StatusLine,
     /// The error format of container registries (OCI distribution specification, "Error Codes").
     Oci,
@@ -245,8 +245,8 @@ impl ErrorFormat {
         }
     }
 
-    /// Replaces gRPC by JSON on the forward-auth route: a gRPC error has status
-    /// 200, which the proxy would take for a permit.
+    /// Replaces gRPC by JSON on the forward-auth route: a gRPC error has status 200,
+    /// which the proxy would take for a permit.
     pub fn of_route(self, route: BuiltinRoute) -> Self {
         if route == BuiltinRoute::Auth && self == Self::Grpc { Self::Json } else { self }
     }

@@ -22,8 +22,8 @@ pub fn of(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Times
     }
 }
 
-/// Sets both fields. They replace the upstream's own, which a client could not
-/// tell apart; the token's expiry matters more.
+/// Sets both fields. They replace the upstream's own, which a client could not tell
+/// apart; the token's expiry matters more.
 pub fn set(headers: &mut HeaderMap, end: Timestamp, now: Timestamp) {
     let since = format!("@{}", now.as_millis().div_euclid(1000));
     let Ok(end) = jiff::Timestamp::from_millisecond(end.as_millis()) else { return };

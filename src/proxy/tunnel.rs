@@ -49,8 +49,8 @@ impl Tunnel {
         Self { upstream, idle, stall }
     }
 
-    /// Starts relaying once the client has received the 101. If the client
-    /// disconnects first, the request ends.
+    /// Starts relaying once the client has received the 101. If the client disconnects
+    /// first, the request ends.
     pub fn begin(self, guard: LogGuard) {
         let client = guard.context().connection.on_upgrade();
         tokio::task::spawn_local(async move {
@@ -63,8 +63,8 @@ impl Tunnel {
     /// Relays until the tunnel ends, and records the outcome in the context.
     async fn relay(self, client: impl AsyncRead + AsyncWrite + Unpin, guard: LogGuard) {
         let context = Rc::clone(guard.context());
-        // Dropped last, so that both sockets are closed before the request is
-        // logged and leaves the live registry.
+        // Dropped last, so that both sockets are closed before the request is logged and
+        // leaves the live registry.
         let _open = OpenTunnel::begin(guard);
         let to_upstream = Traffic::new(&context.outcome.bytes_in);
         let to_client = Traffic::new(&context.outcome.bytes_out);
@@ -134,8 +134,8 @@ impl<'c> Stillness<'c> {
         self.last = (count, self.clock.now());
     }
 
-    /// Ready once `limit` has passed without a change. The deadline is re-armed
-    /// only when it expires, not for every byte.
+    /// Ready once `limit` has passed without a change. The deadline is re-armed only when
+    /// it expires, not for every byte.
     fn poll(&mut self, cx: &mut Context<'_>, count: u64) -> Poll<()> {
         if count != self.last.0 {
             self.restart(count);

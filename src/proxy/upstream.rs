@@ -85,8 +85,8 @@ struct Attempts {
 }
 
 impl Upstream {
-    /// Creates one worker's connections to the upstream. Spawns tasks, so it
-    /// must run on that worker's runtime.
+    /// Creates one worker's connections to the upstream. Spawns tasks, so it must run on
+    /// that worker's runtime.
     pub fn new(settings: Arc<UpstreamSettings>, shared: SharedUpstream) -> Rc<Self> {
         let connections = settings.max_connections.map(|_| shared.connections.clone());
         let urls = settings.urls.iter().zip(shared.endpoints);
@@ -248,8 +248,8 @@ impl Upstream {
                 }
             }
             permit.metrics().count(WorkerEvent::UpstreamConnect);
-            // Boxed, like the waits, because most requests reuse a connection
-            // and their futures should stay small.
+            // Boxed, like the waits, because most requests reuse a connection and their
+            // futures should stay small.
             let (within, clock) = (self.settings.connect_timeout, permit.clock());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
                 Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),

@@ -1,5 +1,5 @@
-//! `/.permgate/token`: exchanges an OpenID Connect token of a CI system for a
-//! short-lived permgate token (RFC 8693), by the configured rules.
+//! `/.permgate/token`: exchanges an OpenID Connect token of a CI system for a short-lived
+//! permgate token (RFC 8693), by the configured rules.
 
 use std::rc::Rc;
 
@@ -171,8 +171,8 @@ fn word((key, access): &(String, Access)) -> String {
     }
 }
 
-/// The id of the permgate token that a subject token is exchanged for. It is
-/// derived from `iss` and `jti`, so a second exchange fails.
+/// The id of the permgate token that a subject token is exchanged for. It is derived from
+/// `iss` and `jti`, so a second exchange fails.
 fn id_of(claims: &Claims) -> Option<TokenId> {
     let text = |name: &str| claims.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
     let (issuer, jti) = (text("iss")?, text("jti")?);

@@ -14,8 +14,8 @@ use crate::{
 /// In bytes. Identity providers' tokens that list groups have several thousand.
 const LONGEST: usize = 64 << 10;
 
-/// Reads the fields of an `application/x-www-form-urlencoded` body. A repeated
-/// field is an error (RFC 6749, section 3.2).
+/// Reads the fields of an `application/x-www-form-urlencoded` body. A repeated field is
+/// an error (RFC 6749, section 3.2).
 pub async fn read(
     request: Request<RequestBody>,
     context: &Rc<RequestContext>,

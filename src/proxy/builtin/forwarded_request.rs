@@ -123,8 +123,8 @@ fn text(value: &[u8]) -> Result<&str, Reason> {
     str::from_utf8(value).ok().filter(|text| text.is_ascii()).ok_or(Reason::BadPath)
 }
 
-/// Parses the exact bytes. A parser that drops something, such as a fragment,
-/// has read another target, so that is an error.
+/// Parses the exact bytes. A parser that drops something, such as a fragment, has read
+/// another target, so that is an error.
 fn parse(target: &str) -> Result<Uri, Reason> {
     let parsed = PathAndQuery::try_from(target).ok().filter(|parsed| parsed.as_str() == target);
     parsed.filter(|_| target.starts_with('/')).map(Uri::from).ok_or(Reason::BadPath)

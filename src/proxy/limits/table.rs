@@ -1,5 +1,5 @@
-//! A bounded table of counts, sharded so that workers rarely contend. Keys that
-//! find a shard full share one count.
+//! A bounded table of counts, sharded so that workers rarely contend. Keys that find a
+//! shard full share one count.
 
 use std::{
     collections::HashMap,

@@ -1,5 +1,5 @@
-//! Checks the head of an upstream's response. An unacceptable one becomes 502,
-//! so that nothing ambiguous reaches a client.
+//! Checks the head of an upstream's response. An unacceptable one becomes 502, so that
+//! nothing ambiguous reaches a client.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, StatusCode,
@@ -8,8 +8,8 @@ use http::{
 
 use crate::{authz::forwarding::list_elements, proxy::upgrade};
 
-/// Whether the head of a response can be passed on. `asked` lists the protocols
-/// that the request may switch to.
+/// Whether the head of a response can be passed on. `asked` lists the protocols that the
+/// request may switch to.
 pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
     if status == StatusCode::SWITCHING_PROTOCOLS {
         return asked.is_some_and(|asked| switches(headers, asked));

@@ -1,5 +1,5 @@
-//! One worker's connections to one URL of an upstream: idle HTTP/1.1
-//! connections, shared HTTP/2 connections, and the number of requests under way.
+//! One worker's connections to one URL of an upstream: idle HTTP/1.1 connections, shared
+//! HTTP/2 connections, and the number of requests under way.
 
 use std::{
     cell::{Cell, RefCell},
@@ -66,8 +66,8 @@ pub enum Purpose {
     WebSocket,
 }
 
-/// How often in a row a connection is kept for a waiter here while requests
-/// wait elsewhere. Keeping it saves opening another one.
+/// How often in a row a connection is kept for a waiter here while requests wait
+/// elsewhere. Keeping it saves opening another one.
 const MAX_KEPT: u32 = 16;
 
 /// The outcome of a pending connection, which several requests wait for.
@@ -133,8 +133,8 @@ impl Endpoint {
         }
     }
 
-    /// Whether to keep a connection that has become idle: if a request waits
-    /// here, which is woken, or if none waits elsewhere for its permit.
+    /// Whether to keep a connection that has become idle: if a request waits here, which
+    /// is woken, or if none waits elsewhere for its permit.
     fn keeps_idle(&self) -> bool {
         let Some(limit) = &self.connections else { return true };
         let (here, everywhere) = (self.waiting.get(), limit.waiting());

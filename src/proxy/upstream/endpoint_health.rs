@@ -94,8 +94,8 @@ impl EndpointHealth {
         self.ejected_until.store(self.millis(now + back_off).max(1), Relaxed);
     }
 
-    /// Changes with the addresses. A connection of an earlier generation may
-    /// lead to an address that is no longer valid.
+    /// Changes with the addresses. A connection of an earlier generation may lead to an
+    /// address that is no longer valid.
     pub fn generation(&self) -> u64 {
         self.generation.load(Relaxed)
     }
@@ -112,8 +112,8 @@ impl EndpointHealth {
         }
     }
 
-    /// Records the result of a lookup. If it is empty, the last good addresses
-    /// stay. Returns whether the set has changed.
+    /// Records the result of a lookup. If it is empty, the last good addresses stay.
+    /// Returns whether the set has changed.
     pub fn found(&self, mut addresses: Vec<SocketAddr>) -> bool {
         if addresses.is_empty() {
             self.addresses.send_if_modified(|known| {

@@ -109,8 +109,8 @@ impl Http1 {
         self.announced.map_or(idle, |announced| idle.min(announced - margin(announced)))
     }
 
-    /// `reused`: the upstream may close the connection just as the request is
-    /// sent. `repeatable`: the request is idempotent and has no body.
+    /// `reused`: the upstream may close the connection just as the request is sent.
+    /// `repeatable`: the request is idempotent and has no body.
     pub async fn send(
         &mut self,
         mut request: Box<Request<OutgoingBody>>,
@@ -157,8 +157,8 @@ impl Http1 {
         }
     }
 
-    /// Returns the socket after a 101. `None`: the connection failed, or the
-    /// upstream switched protocols before it had read the whole request.
+    /// Returns the socket after a 101. `None`: the connection failed, or the upstream
+    /// switched protocols before it had read the whole request.
     pub async fn into_upgraded(self) -> Option<(Io, Bytes)> {
         let (mut io, early) = self.upgraded.await.ok()?;
         io.begin_tunnel();

@@ -48,8 +48,8 @@ const BLOCKED_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long closing the connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long reset streams are remembered. A frame that arrives for a remembered
-/// one (a server may ignore a reset) affects only that stream.
+/// How long reset streams are remembered. A frame that arrives for a remembered one (a
+/// server may ignore a reset) affects only that stream.
 const RESETS_REMEMBERED: Duration = Duration::from_secs(30);
 const MAX_RESETS_REMEMBERED: usize = 4096;
 
@@ -87,8 +87,8 @@ type HyperConnection = Connection<TokioIo<Io>, OutgoingBody, StreamExecutor>;
 pub struct StreamExecutor(Rc<RefCell<Option<Rc<Call>>>>);
 
 impl StreamExecutor {
-    /// Assigns the next spawned task to `call`. hyper polls a body once, then
-    /// spawns the task that sends the rest.
+    /// Assigns the next spawned task to `call`. hyper polls a body once, then spawns the
+    /// task that sends the rest.
     pub fn next_is_for(&self, call: &Rc<Call>) {
         *self.0.borrow_mut() = Some(Rc::clone(call));
     }

@@ -1,5 +1,5 @@
-//! The connections of a URL: those in use, each owned by one request until the
-//! last byte of its response, and the pool of idle HTTP/1.1 connections.
+//! The connections of a URL: those in use, each owned by one request until the last byte
+//! of its response, and the pool of idle HTTP/1.1 connections.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,8 +25,8 @@ use crate::{
     },
 };
 
-/// A connection in use. [`PooledConnection::give_back`] returns it to its pool;
-/// dropping it aborts the request.
+/// A connection in use. [`PooledConnection::give_back`] returns it to its pool; dropping
+/// it aborts the request.
 pub struct PooledConnection {
     endpoint: InUse,
     protocol: Option<Protocol>,

@@ -1,5 +1,5 @@
-//! Resolves the names of upstreams periodically, outside the workers. Once a
-//! name has been resolved, no worker waits for a name server again.
+//! Resolves the names of upstreams periodically, outside the workers. Once a name has
+//! been resolved, no worker waits for a name server again.
 
 use std::{io, net::SocketAddr, pin::Pin, time::Duration};
 

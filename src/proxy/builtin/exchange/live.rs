@@ -1,5 +1,5 @@
-//! Counts the live exchanged tokens of each rule. This quota is separate from
-//! that of tokens that people create.
+//! Counts the live exchanged tokens of each rule. This quota is separate from that of
+//! tokens that people create.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,5 +1,5 @@
-//! WebSockets over HTTP/2 (RFC 8441): turns an HTTP/1.1 upgrade into an
-//! extended CONNECT, and its response back.
+//! WebSockets over HTTP/2 (RFC 8441): turns an HTTP/1.1 upgrade into an extended CONNECT,
+//! and its response back.
 
 use aws_lc_rs::digest;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
