@@ -28,11 +28,11 @@ fn people_manage_tokens_in_the_page() {
 
     let upstream = Upstream::plain();
     let gateway = Gateway::with(&sections(&Gateway::services(upstream.address)));
-    // One who has no token yet for each window.
+    // One person without tokens for each window.
     let people = ["alice", "alice-1280", "alice-768", "alice-390"];
     people.iter().for_each(|login| gateway.developer(login));
     import(&gateway, "collector", 2_000);
-    // Whose name needs room.
+    // A long name that needs room.
     let long = "firstname.lastname.of.somewhere";
     gateway.developer(long);
     gateway.token(long, "a rather long name of a token", &["tracker"]);
@@ -68,7 +68,7 @@ fn people_manage_tokens_in_the_page() {
     assert!(told.contains(r#"{"done": true}"#), "{told}");
 }
 
-/// With so many services that the dialog has a field to find one, and room for many tokens.
+/// Adds services, so that the dialog has a search field, and raises the limit of tokens per user.
 fn sections(services: &str) -> String {
     let others = ["wiki", "builds", "packages", "mail", "charts", "vault"].map(|key| {
         format!("[service.{key}]\nupstream = \"one\"\npaths = [\"/{key}\"]\nreaders = [\"developers\"]\n")

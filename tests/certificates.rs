@@ -1,5 +1,5 @@
-//! Certificates of a running gateway: replaced under load when their files change, without one
-//! failed request; what cannot be used is refused and the last good ones stay.
+//! Certificates of a running gateway. They are replaced under load when their files change, without a failed
+//! request. Unusable files are refused, and the last good certificates stay.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -28,8 +28,8 @@ impl Authority {
         Self(authority())
     }
 
-    /// A new pair in a directory of its own, which a symlink then leads to: as volumes of secrets
-    /// are replaced.
+    /// Writes a new pair to its own directory and points a symlink to it, as Kubernetes
+    /// updates mounted secrets.
     fn renew(&self, place: &Path, number: usize) {
         let (certificate, key) = self.issue();
         let version = place.join(format!("..{number}"));
@@ -47,12 +47,12 @@ impl Authority {
         (certificate.pem(), key.serialize_pem())
     }
 
-    /// A client that begins every connection anew.
+    /// A client that resumes no TLS session.
     fn client(&self) -> Arc<ClientConfig> {
         self.client_with(None)
     }
 
-    /// The same, which shows a certificate with its key.
+    /// Like [`Self::client`], with a client certificate and its key.
     fn client_with(&self, own: Option<(String, String)>) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
@@ -74,7 +74,7 @@ impl Authority {
     }
 }
 
-/// One request on a connection of its own: the certificate that was shown, and the answer's status.
+/// Sends one request on a new connection. Returns the server's certificate and the answer's status.
 fn ask(address: SocketAddr, client: &Arc<ClientConfig>) -> std::io::Result<(Vec<u8>, String)> {
     let session = ClientConnection::new(client.clone(), "gate.test".try_into().unwrap()).unwrap();
     let mut stream = StreamOwned::new(session, std::net::TcpStream::connect(address)?);
@@ -110,7 +110,7 @@ fn certificates_are_replaced_under_load() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !over.load(Ordering::SeqCst) {
-                    // Nobody is known there; every one of them is answered all the same.
+                    // The requests have no token, so every one is answered with 401.
                     assert_eq!(ask(proxy, &client).unwrap().1, "401");
                     asked.fetch_add(1, Ordering::SeqCst);
                 }
@@ -121,7 +121,7 @@ fn certificates_are_replaced_under_load() {
             authority.renew(&secrets, number);
             eventually("the new certificate is shown", || shown() != before);
         }
-        // What cannot be used is refused, and the last good one stays.
+        // An unusable certificate is refused, and the last good one stays.
         let good = shown();
         std::fs::write(secrets.join("..3/tls.crt"), "no certificate").unwrap();
         eventually("it is told", || metric(&gateway, "permgate_tls_reloads_failed_total") == Some(1));
@@ -132,13 +132,13 @@ fn certificates_are_replaced_under_load() {
     assert_eq!(metric(&gateway, "permgate_tls_reloads_total"), Some(3));
     assert!(metric(&gateway, "permgate_tls_certificate_not_after_timestamp_seconds").is_some());
     assert!(metric(&gateway, "permgate_tls_handshakes_total{outcome=\"full\"}").is_some());
-    // The admin listener shows the same.
+    // The admin listener uses the same certificate.
     assert_eq!(ask(admin, &client).unwrap().1, "200");
     let page = gateway.operator("GET", "/metrics", None).text().to_owned();
     assert!(page.contains("secrets/tls.crt"), "{page}");
 }
 
-/// What came by a handshake that would fail now ends, and nothing more is asked by its connection.
+/// A request whose handshake would fail now is cut, and its connection accepts no further request.
 #[test]
 fn a_client_that_has_to_show_something_else_is_cut() {
     let (authority, clients, dir) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
@@ -173,7 +173,7 @@ fn a_client_that_has_to_show_something_else_is_cut() {
     assert_eq!(status(&mut stream, &bearer).as_deref(), Some("200"));
     assert_eq!(status(&mut idle, "").as_deref(), Some("401"));
     std::fs::write(gateway.dir.path().join("clients.pem"), Authority::new().0.pem()).unwrap();
-    // The file is watched, too: whichever comes first cuts.
+    // The file is also watched: either of the two cuts the request.
     gateway.must("POST", "/v1/reload", None);
     let mut part = [0; 4096];
     let end = loop {
@@ -224,12 +224,12 @@ access = "off"
     assert_eq!(spoken, [false, true, true, false, true], "in the order of the file");
 }
 
-/// What is answered to a request without TLS.
+/// The raw answer to a request without TLS.
 fn in_clear(address: SocketAddr) -> Vec<u8> {
     let mut socket = std::net::TcpStream::connect(address).unwrap();
     socket.write_all(b"GET /readyz HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = Vec::new();
-    // It may end with a reset.
+    // The connection may end with a reset.
     let _ = socket.read_to_end(&mut answer);
     answer
 }
@@ -252,7 +252,7 @@ fn secured(authority: &Authority) -> SocketAddr {
         for socket in listener.incoming() {
             let session = ServerConnection::new(config.clone()).unwrap();
             let mut stream = StreamOwned::new(session, socket.unwrap());
-            // Who does not trust it goes away.
+            // A client that does not trust the certificate disconnects.
             if stream.read(&mut [0; 4096]).is_ok() {
                 let _ =
                     stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
@@ -281,7 +281,7 @@ fn files_of_an_upstream_are_read_again_when_they_change() {
     std::fs::write(&ca, authority.0.pem()).unwrap();
     eventually("the new authority is trusted", || ask() == 200);
     assert_eq!(metric(&gateway, "permgate_tls_reloads_total"), Some(1));
-    // What cannot be used is refused, and the last good one stays.
+    // An unusable file is refused, and the last good one stays in use.
     std::fs::write(&ca, "no certificate").unwrap();
     eventually("it is told", || metric(&gateway, "permgate_tls_reloads_failed_total") == Some(1));
     assert_eq!(ask(), 200);

@@ -1,5 +1,5 @@
-//! Real YouTrack clients through the gateway: they work with a good token, and print our
-//! `error_description` with a bad scope, as far as they print any.
+//! Real YouTrack clients through the gateway. They work with a good token. With a bad scope they print the
+//! gateway's `error_description`, as far as they print any.
 //!
 //! Installs the clients from npm and PyPI, so it is ignored by default and run by `.ci/run`.
 
@@ -19,7 +19,7 @@ use support::{
 
 const DENIED: &str = "The access token is not granted for this service";
 
-/// npm's and PyPI's clients in one directory that later runs find again.
+/// The clients from npm and PyPI, in a directory that later runs reuse.
 struct InstalledClients(PathBuf);
 
 #[test]
@@ -51,7 +51,7 @@ fn youtrack_clients_work_through_the_gateway() {
     let url = format!("http://{}", gateway.proxy);
     let alias = format!("perm-{good}");
 
-    // (row, what runs, whether it succeeds, what it prints)
+    // (row, output, whether it succeeds, what it prints)
     let rows: [(&str, Output, bool, &str); 9] = [
         ("youtrack-workflow, good", clients.workflow(&url, &good), true, "workflow-one"),
         ("youtrack-workflow, bad scope", clients.workflow(&url, &bad), false, DENIED),
@@ -59,7 +59,7 @@ fn youtrack_clients_work_through_the_gateway() {
         ("youtrack-rest-client, bad scope", clients.rest(&url, &bad), false, DENIED),
         ("yt, good", clients.yt(&url, &good), true, "DEMO"),
         ("yt, with the perm- alias", clients.yt(&url, &alias), true, "DEMO"),
-        // yt prints a text of its own for every 403 and never reads the body.
+        // yt prints its own text for every 403 and never reads the body.
         ("yt, bad scope", clients.yt(&url, &bad), false, "Permission denied"),
         ("curl, good", curl(&url, &good), true, "DEMO"),
         ("curl, bad scope", curl(&url, &bad), true, DENIED),
@@ -107,14 +107,14 @@ impl InstalledClients {
         Command::new(self.0.join("python/bin/yt"))
             .args(["projects", "list"])
             .envs([("YOUTRACK_BASE_URL", url), ("YOUTRACK_TOKEN", token), ("COLUMNS", "200")])
-            // Its own configuration and key ring stay out of the way.
+            // Keep yt's own configuration and key ring out of the test.
             .env("HOME", self.0.join("home"))
             .output()
             .unwrap()
     }
 }
 
-/// As the client's own documentation calls it; the answer of a refusal is what axios carries.
+/// Calls the client as its documentation does. axios carries the answer of a refusal.
 const REST: &str = r#"
 const { Youtrack } = require("youtrack-rest-client");
 const [baseUrl, token] = process.argv.slice(2);

@@ -1,4 +1,4 @@
-//! The documents keep up with the code: every key and command is described, every link leads somewhere.
+//! The documents match the code: every key and command is described, and every link resolves.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -49,7 +49,7 @@ fn the_reference_of_keys_is_the_table_of_keys() {
     );
 }
 
-/// A section for each table of `gateway.toml`, with a row for each of its keys.
+/// The reference of keys: a section for each table of `gateway.toml`, with a row for each of its keys.
 fn reference() -> String {
     let mut text = String::new();
     table(&mut text, "Top level", "", "", &ROOT.iter().collect::<Vec<_>>());
@@ -119,7 +119,7 @@ fn row(prefix: &str, key: &Key) -> String {
     format!("| `{prefix}{}` | {default} | {form} | {} |\n", key.name, key.about)
 }
 
-/// As `gateway.toml` has it: a blank behind each comma.
+/// A list as written in `gateway.toml`, with a space after each comma.
 fn spaced(default: &str) -> String {
     default.replace("\",\"", "\", \"")
 }
@@ -151,7 +151,7 @@ fn every_key_is_in_the_reference_with_its_default() {
     assert!(missing.is_empty(), "docs/configuration.md does not have {missing:#?}");
 }
 
-/// As `gateway.toml` would have it.
+/// A value as written in `gateway.toml`.
 fn written(value: &serde_json::Value) -> String {
     match value.as_array() {
         Some(items) => format!("[{}]", items.iter().map(written).collect::<Vec<_>>().join(", ")),
@@ -159,7 +159,7 @@ fn written(value: &serde_json::Value) -> String {
     }
 }
 
-/// Every key of the schema that is no table, as the reference writes it.
+/// Visits every key of the schema that is not a table, as the reference writes it.
 fn keys(node: &serde_json::Value, prefix: &str, visit: &mut impl FnMut(&str, Option<&serde_json::Value>)) {
     for (name, inner) in node["properties"].as_object().into_iter().flatten() {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
@@ -187,7 +187,7 @@ fn every_command_is_in_the_reference() {
     }
 }
 
-/// All documents, relative to the repository.
+/// The paths of all documents, relative to the repository.
 fn documents() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"]
         .map(PathBuf::from)
@@ -242,7 +242,7 @@ fn every_link_leads_somewhere() {
     assert!(broken.is_empty(), "links that lead nowhere, or out of the book: {broken:#?}");
 }
 
-/// `a/../b` is `b`.
+/// Normalises `a/../b` to `b`.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();
     for part in path.components() {
@@ -255,7 +255,7 @@ fn normal(path: &Path) -> PathBuf {
     normal
 }
 
-/// The text without its blocks of code.
+/// The text without its code blocks.
 fn prose(text: &str) -> String {
     let mut code = false;
     let lines = text.lines().filter(|line| {
@@ -275,7 +275,7 @@ fn links(text: &str) -> impl Iterator<Item = String> {
     found.into_iter()
 }
 
-/// The names that headings have in links.
+/// The anchors of all headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let headings = prose(text);
     let headings = headings.lines().filter(|line| line.starts_with('#'));
@@ -288,7 +288,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whole configurations, wherever they are shown or shipped.
+/// Complete configurations, wherever they are shown or shipped.
 #[test]
 fn every_configuration_that_is_shown_is_valid() {
     let mut shown: Vec<(String, String)> = Vec::new();
@@ -311,7 +311,7 @@ fn every_configuration_that_is_shown_is_valid() {
         let place = tempfile::tempdir().unwrap();
         for (at, _) in text.match_indices("\"file:") {
             let name = text[at + "\"file:".len()..].split('"').next().unwrap();
-            // One with a whole path stands in a comment.
+            // A name with an absolute path is in a comment.
             if !name.starts_with('/') {
                 fs::write(place.path().join(name), "Bearer secret").unwrap();
             }
@@ -324,7 +324,7 @@ fn every_configuration_that_is_shown_is_valid() {
     }
 }
 
-/// The lines below `key` that are indented further.
+/// The lines after `key` that are indented further.
 fn indented(text: &str, key: &str) -> String {
     let mut lines = text.lines().skip_while(|line| line.trim() != key);
     let depth = |line: &str| line.len() - line.trim_start().len();

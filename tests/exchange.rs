@@ -1,5 +1,5 @@
-//! Tokens of CI systems for short tokens of ours, and tokens that replace themselves: over a whole gateway,
-//! with an issuer of this test's own, and (ignored, since it needs npm) with a real one.
+//! Exchange of CI tokens for short-lived permgate tokens, and tokens that replace themselves: over a whole
+//! gateway, with the test's own issuer and (ignored, since it needs npm) with a real one.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -62,7 +62,7 @@ fn exchange(gateway: &Gateway, token: &str, more: &[(&str, &str)]) -> Answer {
     post(gateway, "/.permgate/token", &[&form[..], more].concat())
 }
 
-/// The description of a refusal.
+/// Checks a refusal and returns its description.
 fn refused(row: &str, answer: &Answer, status: u16, error: &str) -> String {
     let body = answer.json();
     assert_eq!((answer.status, body["error"].as_str()), (status, Some(error)), "{row}: {body}");
@@ -87,7 +87,7 @@ fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
     let head = upstream.seen.lock().unwrap().last().unwrap().head.clone();
     assert!(head.contains("x-permgate-user: robot"), "{head}");
 
-    // It is listed like any token, with the rule as its author, and in the audit log.
+    // It is listed like any token, with the rule as its author, and is in the audit log.
     let list = gateway.must("GET", "/v1/users/robot/tokens", None);
     let listed = &list["items"][0];
     assert!(listed["author"].as_str().unwrap().starts_with("exchange:ci:"), "{list}");
@@ -98,7 +98,7 @@ fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
     let audit = gateway.must("GET", "/v1/audit?limit=5", None).to_string();
     assert!(audit.contains("token.exchange") && audit.contains("exchange:ci"), "{audit}");
 
-    // Once, and not a second time after a restart either.
+    // It is exchanged only once, also after a restart.
     let said = refused("again", &exchange(&gateway, &token, &[]), 400, "invalid_request");
     assert_eq!(said, "The token was exchanged already");
     let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
@@ -106,13 +106,13 @@ fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
     refused("after a restart", &exchange(&gateway, &token, &[]), 400, "invalid_request");
     assert_eq!(gateway.get("/api/x", Some(given)).status, 200, "what was given is still good");
 
-    // Part of the scope may be asked for.
+    // A part of the scope can be requested.
     let narrow = exchange(&gateway, &issuer.sign(&issuer.claims("2")), &[("scope", "tracker:read")]);
     assert_eq!(narrow.json()["scope"], "tracker:read", "{}", narrow.text());
     let wide = exchange(&gateway, &issuer.sign(&issuer.claims("3")), &[("scope", "hub")]);
     refused("a wider scope", &wide, 400, "invalid_scope");
 
-    // It is revoked like any token, and cannot be rotated.
+    // It can be revoked like any token, but not rotated.
     let id = listed["id"].as_str().unwrap();
     let rotated = gateway.operator("POST", &format!("/v1/tokens/{id}/rotate"), Some("{}"));
     assert_eq!(rotated.status, 403, "{}", rotated.text());
@@ -188,7 +188,7 @@ fn what_does_not_fit_is_not_exchanged() {
     form("a target", &[&full[..], &[("resource", "https://x")]].concat(), "invalid_target");
     let get = gateway.get("/.permgate/token", None);
     assert_eq!((get.status, get.fields["allow"].as_str()), (405, "POST"));
-    // Nothing of this has used the token up.
+    // None of these attempts has used up the token.
     assert_eq!(exchange(&gateway, &sound, &[]).status, 200);
     gateway.must("POST", "/v1/users/robot/ban", Some(r#"{"reason": "x"}"#));
     let banned = exchange(&gateway, &issuer.sign(&issuer.claims("after")), &[]);
@@ -203,7 +203,7 @@ fn keys_are_kept_and_looked_for_again() {
         assert_eq!(exchange(&gateway, &issuer.sign(&issuer.claims(jti)), &[]).status, 200);
     }
     assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1);
-    // A stranger's made-up key makes nobody ask more than once in a while.
+    // Unknown key ids cause the gateway to fetch keys only rarely.
     let (new, public) = key("two");
     for jti in ["3", "4", "5"] {
         let made_up = issuer.sign_as(&issuer.claims(jti), "made up", &new);
@@ -215,7 +215,7 @@ fn keys_are_kept_and_looked_for_again() {
     let full = exchange(&gateway, &issuer.sign(&issuer.claims("7")), &[]);
     refused("a quota of their own", &full, 429, "too_many_tokens");
     gateway.token("robot", "made by people", &["tracker"]);
-    // Also where the process has begun anew.
+    // The quota also holds after a restart.
     let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
     let gateway = Gateway::on(gateway.stop(), &text);
     let full = exchange(&gateway, &issuer.sign(&issuer.claims("8")), &[]);
@@ -246,7 +246,7 @@ fn what_a_rule_gave_ends_with_it() {
     assert_eq!((status(&second), status(&own)), (401, 200), "the rule is gone");
     assert_eq!(gateway.get("/.permgate/token", None).status, 401, "and so is the route");
 
-    // Also where nobody ran meanwhile.
+    // Also if the rule was removed while no process ran.
     reload(&rule(&issuer.url, ""));
     let third = given("3");
     let text = Gateway::text(&services);
@@ -315,7 +315,7 @@ fn a_token_replaces_itself_where_that_is_allowed() {
     let soon = gateway.operator("POST", "/v1/users/alice/tokens", Some(&soon.to_string()));
     assert!(soon.text().ends_with("}\n"), "for terminals");
     assert_eq!(announced(soon.json()["token"].as_str().unwrap()), (true, true), "its end is near");
-    // Not once more by the one that was replaced, nor with a method that only reads, nor in another carrier.
+    // Not with a replaced token, a method that only reads, or another carrier.
     assert_eq!(rotate(&gateway, first).status, 401);
     let basic = format!("alice:{second}");
     let basic = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, basic);
@@ -327,18 +327,18 @@ fn a_token_replaces_itself_where_that_is_allowed() {
         assert_eq!(client.answer("POST").status, 401, "{field}");
     }
     assert_eq!(gateway.get("/.permgate/rotate", Some(&second)).status, 405);
-    // Revoking the first one revokes all that came of it.
+    // Revoking the first token revokes all its successors.
     let (_, third) = replaced(&second);
     gateway.must("DELETE", &format!("/v1/tokens/{first_id}"), None);
     for token in [first, &second, &third] {
         assert_eq!(gateway.get("/api/x", Some(token)).status, 401);
     }
-    // What people rotate is theirs to keep.
+    // Tokens that people rotate do not depend on their predecessor.
     let (id, _) = gateway.token("alice", "by hand", &["tracker"]);
     let by_hand = gateway.must("POST", &format!("/v1/tokens/{id}/rotate"), Some("{}"));
     gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
     assert_eq!(gateway.get("/api/x", by_hand["token"].as_str()).status, 200);
-    // Whoever may not change their own tokens may not do so by one of them.
+    // An owner without Update Self cannot rotate a token with itself.
     let (_, token) = gateway.token("alice", "later", &["tracker"]);
     gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
     assert_eq!(

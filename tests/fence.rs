@@ -1,5 +1,4 @@
-//! The fence over a whole gateway: what a change forbids is cut before the change answers, and
-//! nothing else is.
+//! The fence over a whole gateway: a change cuts what it forbids before it is answered, and nothing else.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 #![allow(clippy::type_complexity, reason = "a table names its columns by position")]
@@ -16,7 +15,7 @@ use std::{
 
 use support::{gateway::Gateway, http::Client, upstream::Upstream};
 
-/// A streaming answer that has begun.
+/// Opens a streaming response and reads its first chunk.
 fn streaming(gateway: &Gateway, target: &str, token: &str) -> Client {
     let mut client = gateway.open(target, Some(token));
     let head = client.head();
@@ -25,7 +24,7 @@ fn streaming(gateway: &Gateway, target: &str, token: &str) -> Client {
     client
 }
 
-/// The stream has ended, and not as if it were complete.
+/// Checks that the stream has ended with a reset, so that it does not look complete.
 fn check_cut(row: &str, mut client: Client) {
     let error = client.read_to_end().expect_err(row);
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{row}: {error}");
@@ -40,7 +39,7 @@ fn a_change_cuts_exactly_what_it_forbids_before_it_answers() {
     let (_, bystander) = gateway.token("bob", "bystander", &["tracker"]);
     let mut other = streaming(&gateway, "/api/events", &bystander);
 
-    // (row, method, target below the token's or user's name, body)
+    // (row, method, target by the token's id, body)
     let rows: [(&str, &str, &dyn Fn(&str) -> String, Option<&str>); 6] = [
         ("revoke", "DELETE", &|id| format!("/v1/tokens/{id}"), None),
         ("rotate without grace", "POST", &|id| format!("/v1/tokens/{id}/rotate"), Some(r#"{"grace": "0s"}"#)),
@@ -92,7 +91,7 @@ fn a_reload_cuts_what_the_new_rules_forbid_and_keeps_the_rest() {
     assert_eq!(gateway.get("/hub/api/x", Some(&text)).status, 404);
 }
 
-/// What an upstream was told once, or a head was read by, and does not hold any more.
+/// A stream depends on the identity that the upstream received and on how its head was read.
 #[test]
 fn a_stream_is_cut_when_what_it_rests_on_is_no_longer_true() {
     let (upstream, _over) = Upstream::endless();
@@ -205,7 +204,7 @@ fn a_client_that_does_not_read_is_cut_all_the_same() {
     let (id, text) = gateway.token("alice", "stalled", &["tracker"]);
     let mut client = gateway.open("/api/bulk", Some(&text));
     assert_eq!(client.head().status, 200);
-    // Every buffer on the way fills up, since nobody reads: the count of bytes out stands still.
+    // All buffers on the way fill up, because the client does not read, until the byte count stands still.
     let mut before = u64::MAX;
     loop {
         let live = gateway.must("GET", "/v1/live", None);
@@ -228,7 +227,7 @@ fn a_new_token_works_on_the_very_next_request_on_every_worker() {
     gateway.developer("alice");
     for n in 0..50 {
         let (id, text) = gateway.token("alice", &format!("token {n}"), &["tracker"]);
-        // A new connection each time: the kernel spreads them over the workers.
+        // A new connection each time, because the kernel distributes them over the workers.
         for _ in 0..4 {
             assert_eq!(gateway.get("/api/x", Some(&text)).status, 200, "created, so usable");
         }
@@ -239,8 +238,8 @@ fn a_new_token_works_on_the_very_next_request_on_every_worker() {
     }
 }
 
-/// Requests start all the time while a token is made, revoked and replaced: none that starts after
-/// the answer of a revocation passes, and none of them ever sees another's outcome.
+/// Requests start continuously while a token is created, revoked and replaced. None that starts after the
+/// answer to a revocation passes, and none gets the outcome of another request.
 #[test]
 fn a_revocation_races_with_starting_requests() {
     let upstream = Upstream::plain();
@@ -261,7 +260,7 @@ fn a_revocation_races_with_starting_requests() {
                             assert_eq!(status, Some(401), "started after the revocation was acknowledged");
                             return;
                         }
-                        // Before: passed, or refused, or cut on its way.
+                        // Before the revocation: permitted, refused, or cut on its way.
                         assert!(matches!(status, Some(200 | 401) | None), "{status:?}");
                     }
                 });
@@ -282,7 +281,7 @@ fn an_upload_is_cut_too() {
     client.send(format!(
         "POST /api/x HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer {text}\r\nContent-Length: 1000000\r\n\r\nbegin"
     ));
-    // The entry is there once the request is; the body never ends.
+    // The request is live once it is listed; its body never ends.
     while gateway.must("GET", "/v1/live", None)["items"].as_array().unwrap().len() < 2 {
         thread::yield_now();
     }
@@ -290,7 +289,7 @@ fn an_upload_is_cut_too() {
     check_cut("an upload", client);
 }
 
-/// With Hub's documented calls alone, as a script of Hub's users would.
+/// Uses only Hub's documented calls, as a script of Hub's users would.
 #[test]
 fn a_script_of_hubs_makes_uses_and_revokes_a_token() {
     let upstream = Upstream::plain();
@@ -324,7 +323,7 @@ fn a_script_of_hubs_makes_uses_and_revokes_a_token() {
     assert!(left["permanenttokens"].as_array().unwrap().iter().all(|row| row["id"] != id), "{left}");
 }
 
-/// Streams of both on one connection, one after the other.
+/// Streams of both users alternate on one connection.
 #[test]
 fn over_http2_a_ban_cuts_exactly_its_streams() {
     const EACH: usize = 20;
@@ -345,7 +344,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
     let (mut stay, mut go) = (Vec::new(), Vec::new());
     let mut requests = handle.block_on(async {
         let socket = tokio::net::TcpStream::connect(gateway.proxy).await.unwrap();
-        // On a busy machine small pieces come faster than they are read; h2 would give up on them.
+        // A busy machine receives small frames faster than it reads them, and h2 would give up.
         let mut client = h2::client::Builder::new();
         let handshake = client.data_frame_budget(16 << 20).handshake(socket).await;
         let (requests, connection): (h2::client::SendRequest<bytes::Bytes>, _) = handshake.unwrap();
@@ -366,7 +365,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
                 stream
             });
             let over = over.clone();
-            // How it ended; `None`: it goes on behind the change.
+            // How it ended; `None`: it continued after the change.
             streams.push(handle.spawn(async move {
                 let mut behind = 0;
                 while behind < 50 {

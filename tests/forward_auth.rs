@@ -1,5 +1,5 @@
-//! Real proxies in front of an application, each with the very configuration that is shipped:
-//! permgate decides, the proxy forwards.
+//! Real proxies in front of an application with the shipped configurations: permgate
+//! decides, the proxy forwards.
 //!
 //! Needs nginx from apt and packages from PyPI, so it is ignored by default and run by `.ci/run`.
 
@@ -22,8 +22,8 @@ use support::{
     upstream::Upstream,
 };
 
-/// A proxy as it is shipped: its name in `[forward_auth]`, its files, and how it is started on the
-/// first of them.
+/// A shipped proxy configuration: its name in `[forward_auth]`, its files, and the
+/// command that starts the proxy with the first of them.
 struct Proxy {
     name: &'static str,
     files: &'static [&'static str],
@@ -72,7 +72,7 @@ const ENVOY: Proxy = Proxy {
     },
 };
 
-/// A proxy, the gateway that it asks, and the application behind it.
+/// A proxy, the gateway that decides for it, and the application behind it.
 struct Stage {
     gateway: Gateway,
     application: Upstream,
@@ -81,7 +81,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `keys`: more of the service `tracker`.
+    /// `keys` are more keys of the service `tracker`.
     fn new(proxy: &Proxy, keys: &str) -> Self {
         let application = Upstream::plain();
         let services = Gateway::services(application.address);
@@ -132,14 +132,14 @@ impl Stage {
         Client::tcp(self.front).request(method, target, &fields, body)
     }
 
-    /// The heads that have reached the application since the last look, in lower case.
+    /// The heads that have reached the application since the previous call, in lower case.
     fn arrived(&self) -> Vec<String> {
         let seen = std::mem::take(&mut *self.application.seen.lock().unwrap());
         seen.into_iter().map(|seen| seen.head.to_ascii_lowercase()).collect()
     }
 }
 
-/// Readings of the path under which another service than the judged one would own it.
+/// Spellings of the path in which another service than the decided one could own it.
 const TARGETS: [&str; 9] = [
     "/api/../hub/api/x",
     "/api/./../hub/api/x",
@@ -152,7 +152,7 @@ const TARGETS: [&str; 9] = [
     "/api;/../hub/api/x",
 ];
 
-/// Fields by which a proxy tells the original request, or who asks, sent by a client.
+/// Fields that proxies use to state the original request or the client, sent by a client.
 const FIELDS: [(&str, &str); 24] = [
     ("X-Original-Method", "evil"),
     ("X-Original-URI", "/evil"),
@@ -180,7 +180,7 @@ const FIELDS: [(&str, &str); 24] = [
     ("X.Permgate.User", "evil"),
 ];
 
-/// Every carrier that an example strips: what counts, and what reaches the application.
+/// Checks every carrier in the examples: which one counts, and what reaches the application.
 fn check_carriers(proxy: &Proxy) {
     let all = r#"credentials = ["bearer", "basic", "raw", "header:X-Api-Key", "websocket"]"#;
     let stage = Stage::new(proxy, all);
@@ -249,7 +249,7 @@ fn check_carriers(proxy: &Proxy) {
     check("another origin", "/api/x", &[sent, ("Origin", "https://evil.example")], None);
     check("a service without carriers", "/hub/api/x", &[sent], None);
     check("and the field there", "/hub/api/x", &[key], None);
-    // A spelling that an upstream could take for the field, or that the proxy has dropped.
+    // A spelling that an upstream might read as the field, or that the proxy drops.
     check("an underscore", "/api/x", &[("X_Api_Key", token.as_str())], None);
     stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
     check("revoked", "/api/x", &[sent], None);
@@ -300,7 +300,7 @@ fn check(proxy: &Proxy) {
     let overridden = [("X-HTTP-Method-Override", "DELETE")];
     assert_eq!(stage.ask(&reading, "/api/x", &overridden).status, 403, "a method that is not what it seems");
     assert_eq!(stage.arrived().len(), 1);
-    // The method that is decided about is the client's own, and its body goes where it was meant to.
+    // The decision uses the client's method, and the body reaches the application unchanged.
     let posted = |token: &str| stage.send("POST", token, "/api/x", &[], Some(r#"{"a": 1}"#)).status;
     assert_eq!(posted(&reading), 403, "what does more than read");
     assert_eq!(stage.arrived(), [""; 0]);

@@ -1,5 +1,5 @@
-//! The fuzz targets' own functions over deterministic random input: pieces that mean something to a
-//! parser, mutated, so that the stable compiler's CI runs into what a fuzzer would find first.
+//! The functions of the fuzz targets with deterministic random input: pieces that a parser knows, mutated, so
+//! that CI with the stable compiler finds what a fuzzer would find first.
 
 #[path = "../fuzz/entries.rs"]
 mod entries;
@@ -227,7 +227,7 @@ fn run(pieces: &[&str], rounds: usize, entry: impl Fn(&[u8])) {
     }
 }
 
-/// xorshift64: the same input on every run and machine.
+/// xorshift64: the same numbers in every run and on every machine.
 struct Random(u64);
 
 impl Random {

@@ -1,5 +1,5 @@
-//! gRPC streams both ways, many on one connection and under load: a change cuts those that it forbids
-//! before it answers, at both ends, and no others.
+//! Bidirectional gRPC streams, many on one connection and under load: a change cuts those that it forbids
+//! before it is answered, at both ends, and no others.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -31,20 +31,20 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Streams of each kind; all together fit on one connection.
+/// Streams of each kind; all of them fit on one connection.
 const EACH: usize = 20;
 
-/// On a busy machine small pieces come faster than they are read; h2 would give up on them.
+/// A busy machine receives small frames faster than it reads them, and h2 would give up.
 const PATIENT: usize = 16 << 20;
 
-/// What the upstream knows: the last change, and how many of its streams go on.
+/// The upstream's state: the number of the last change, and its open streams.
 #[derive(Default)]
 struct World {
     changes: AtomicU64,
     open: AtomicUsize,
 }
 
-/// A runtime that moves for as long as the test runs.
+/// A runtime that is driven by its own thread.
 fn runtime() -> Handle {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let handle = runtime.handle().clone();
@@ -52,7 +52,7 @@ fn runtime() -> Handle {
     handle
 }
 
-/// An upstream whose streams say over and over which change was the last.
+/// An upstream whose streams repeatedly send the number of the last change.
 fn service(world: &Arc<World>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -88,7 +88,7 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, w
     world.open.fetch_add(1, Ordering::SeqCst);
     let mut body = request.into_body();
     let mut tick = tokio::time::interval(Duration::from_millis(50));
-    // What a busy machine has missed is not made up for.
+    // Ticks that a busy machine has missed are skipped.
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     loop {
         tokio::select! {
@@ -116,7 +116,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     requests
 }
 
-/// A call whose answer has begun; `whole`: the client has nothing to say.
+/// Opens a call and waits for the response's head. `whole`: the client sends no messages.
 async fn call(
     requests: &SendRequest<Bytes>,
     path: &str,
@@ -134,7 +134,7 @@ async fn call(
     (answer.await.unwrap(), sink)
 }
 
-/// A client's end of a stream: the last change that it has heard of, and how it ends.
+/// The client's end of a stream: the last change that it received, and how the stream ended.
 struct Talk {
     heard: watch::Receiver<u64>,
     end: JoinHandle<Option<Reason>>,
@@ -156,7 +156,7 @@ impl Talk {
                 let text = String::from_utf8(data.to_vec()).unwrap();
                 let last = text.trim_end_matches('>').rsplit('<').next().unwrap().parse().unwrap();
                 tell.send_modify(|heard| *heard = last);
-                // The other direction is in use as well; the one that is read tells how it ends.
+                // Uses the other direction, too; the end of the stream is seen by the reader.
                 sink.reserve_capacity(data.len());
                 let _ = sink.send_data(data, false);
             }
@@ -183,7 +183,7 @@ fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
     let (_, banned) = gateway.token("bob", "banned", &["tracker"]);
     let (client, over, calls) = (runtime(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
 
-    // One connection carries all of them, in turns.
+    // One connection carries all streams, in turn.
     let requests = client.block_on(connect(gateway.proxy));
     let kinds = [
         ("/api/Live", &bystander),
@@ -199,7 +199,7 @@ fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
     }
     assert_eq!(world.open.load(Ordering::SeqCst), 4 * EACH);
 
-    // The load: calls of others that never fail, whatever changes.
+    // The load: calls by others that never fail, whatever changes.
     let load: Vec<_> = (0..4)
         .map(|_| {
             let (over, calls, bystander, address) =
@@ -257,7 +257,7 @@ fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
         for one in load {
             one.await.unwrap();
         }
-        // From now on each of them is refused, on the connection that has lived through it all.
+        // From now on their calls are refused on the same connection.
         for (path, token, expected) in
             [("/api/Live", &token, "16"), ("/api/Live", &banned, "16"), ("/hub/api/Live", &bystander, "12")]
         {
@@ -268,7 +268,7 @@ fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
             );
         }
     });
-    // Nothing is left for the gateway's drain to wait for.
+    // Nothing may remain that delays the gateway's drain.
     for talk in &alive {
         talk.end.abort();
     }

@@ -1,4 +1,4 @@
-//! One request on one connection, byte for byte, and its answer.
+//! Sends one request on its own connection, byte for byte, and parses the answer.
 
 use std::{
     io::{Read, Write},
@@ -56,7 +56,7 @@ impl Request {
     }
 
     pub fn over(self, mut stream: impl Read + Write) -> Answer {
-        // A server that refuses by the head alone may close before it has all of the body.
+        // A server that refuses by the head alone may close before it has read the whole body.
         let _ = stream.write_all(&self.bytes());
         let mut bytes = Vec::new();
         let _ = stream.read_to_end(&mut bytes);
@@ -97,12 +97,12 @@ impl Answer {
         self.fields.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
-    /// Every value of a field that may come several times.
+    /// Every value of a field that may be repeated.
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.fields.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The body as it came, chunks and all.
+    /// The raw body, including chunk framing.
     pub fn bytes(&self) -> &[u8] {
         &self.body
     }
@@ -115,7 +115,7 @@ impl Answer {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.text()))
     }
 
-    /// Status and `error`, as tables of expectations have them; an answer that is none has "".
+    /// Status and `error` for tables of expectations; "" without an error.
     pub fn outcome(&self) -> (u16, String) {
         let error = if self.status < 400 { Value::Null } else { self.json()["error"].clone() };
         (self.status, error.as_str().unwrap_or_default().to_owned())

@@ -1,4 +1,4 @@
-//! A request on the admin listener is cut by the change that forbids it, but not by its own.
+//! A request on the admin listener is cut by a change that forbids it, but not by the change it makes itself.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +13,7 @@ use crate::{
     harness::{Fixture, PASSWORD, Sender, id, text},
 };
 
-/// A request whose body is still to come; it is live, as the operator sees.
+/// Begins a request whose body is incomplete. Returns once the operator sees it among the live requests.
 fn begin(fixture: &Fixture, credential: &str) -> (TcpStream, Value) {
     let mut stream = TcpStream::connect(fixture.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

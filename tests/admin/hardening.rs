@@ -1,4 +1,4 @@
-//! What the listener itself refuses and what every answer carries.
+//! What the admin listener refuses itself, and the header fields that every answer has.
 
 use permgate::{
     authz::answer::Reason,
@@ -205,7 +205,7 @@ fn a_bad_credential_does_not_make_an_operator() {
     assert_eq!(over_tcp.field("www-authenticate"), Some("Bearer realm=\"permgate\""));
 }
 
-/// A token that may do all that alice may sets her password, while the operator resets it.
+/// A token with all of alice's permissions sets her password while the operator resets it.
 #[test]
 fn a_reset_is_not_undone_by_a_change_that_began_before() {
     let fixture = Fixture::start();
@@ -229,7 +229,7 @@ fn a_reset_is_not_undone_by_a_change_that_began_before() {
     assert_eq!(accounts.user_by_login("alice").unwrap().record.password.as_deref(), Some("$reset"));
 }
 
-/// Who fails often at an address learns nothing about its neighbours there.
+/// After many failed sign-ins from one address, the answers reveal nothing about other users there.
 #[test]
 fn after_many_failures_only_ones_own_browser_signs_in() {
     let fixture = Fixture::start();
@@ -241,7 +241,7 @@ fn after_many_failures_only_ones_own_browser_signs_in() {
     let [session, known] = answer.all("set-cookie")[..] else { panic!("two cookies") };
     assert!(known.starts_with("permgate-known=") && known.contains("; HttpOnly; SameSite=Strict"), "{known}");
     let (session, known) = (session.split(';').next().unwrap(), known.split(';').next().unwrap());
-    // It is longer than any password: nothing is derived.
+    // Longer than any password, so no key is derived.
     let wrong = "x".repeat(5000);
     let ended = (0..).find(|number| fixture.sign_in(&format!("nobody{number}"), &wrong).status == 429);
     assert_eq!(ended, Some(50));

@@ -1,5 +1,5 @@
-//! An admin listener on a port of the kernel's choice and on a unix socket, its store in a
-//! temporary directory, and what the composition would add around them.
+//! An admin listener on a free port and on a unix socket, with its store in a temporary directory, and
+//! stand-ins for what the composition root provides.
 
 use std::{
     collections::HashMap,
@@ -38,10 +38,10 @@ use crate::exchange::{Answer, Request};
 
 pub const PASSWORD: &str = "correct horse battery staple";
 
-/// A key, its prefixes and its readers.
+/// A service's key, prefixes and readers.
 pub type Row = (&'static str, &'static [&'static str], &'static [&'static str]);
 
-/// Those of the decision vectors.
+/// The services of the decision vectors.
 pub const SERVICES: [Row; 6] = [
     ("youtrack", &["/api", "/rest"], &["developers", "support", "bots"]),
     ("hub", &["/hub/api", "/hub/rest"], &["developers"]),
@@ -64,7 +64,7 @@ pub struct Fixture {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Who sends a request.
+/// The credentials of a request.
 #[derive(Clone)]
 pub enum Sender {
     Anonymous,
@@ -74,7 +74,7 @@ pub enum Sender {
     Browser(Browser),
 }
 
-/// What a browser of somebody who is signed in sends.
+/// What a signed-in browser sends.
 #[derive(Clone, Debug)]
 pub struct Browser {
     /// `NAME=VALUE`.
@@ -82,14 +82,14 @@ pub struct Browser {
     pub csrf: String,
 }
 
-/// What the composition knows and does.
+/// Stand-ins for what the composition root provides.
 #[derive(Default)]
 pub struct Around {
     pub uses: Mutex<HashMap<[u8; 32], LastUsed>>,
     pub refused: Mutex<Vec<(Option<String>, Reason)>>,
-    /// What a reload finds: services, or that the file is bad.
+    /// The result of the next reload: services, or an error of the file.
     pub file: Mutex<Option<Result<Vec<Row>, ConfigurationError>>>,
-    /// The next reload waits for it.
+    /// If set, the next reload waits for it.
     pub hold: Mutex<Option<Arc<tokio::sync::Notify>>>,
     store: OnceLock<Store>,
 }
@@ -164,7 +164,7 @@ impl Fixture {
         }
     }
 
-    /// Lets an account make so many changes at once, and then one a minute.
+    /// Limits an account to `burst` changes at once, and then one a minute.
     pub fn limit_changes(&self, burst: u32) {
         let mut configuration = configuration(&SERVICES, self.max_lifetime);
         let (count, burst) = (NonZeroU32::MIN, NonZeroU32::new(burst).unwrap());
@@ -194,14 +194,14 @@ impl Fixture {
         self.send(sender, body.into_iter().fold(request, Request::json))
     }
 
-    /// A call of the operator's that must succeed.
+    /// A call by the operator that must succeed.
     pub fn must(&self, method: &str, target: &str, body: Option<Value>) -> Value {
         let answer = self.call(&Sender::Operator, method, target, body.as_ref());
         assert!(answer.status < 300, "{method} {target}: {} {}", answer.status, answer.text());
         answer.json()
     }
 
-    /// A user in these groups, which are made as needed.
+    /// Creates a user in these groups, which are created if necessary.
     pub fn user(&self, login: &str, groups: &[&str]) {
         self.must("POST", "/v1/users", Some(json!({"login": login, "name": login})));
         for group in groups {
@@ -213,7 +213,7 @@ impl Fixture {
         }
     }
 
-    /// Gives the user a role with just these permissions.
+    /// Gives the user a role with exactly these permissions.
     pub fn allow(&self, login: &str, permissions: &[&str]) {
         let key = format!("role-{login}");
         let role = json!({"key": key, "name": key, "permissions": permissions});
@@ -221,12 +221,12 @@ impl Fixture {
         self.must("POST", "/v1/grants", Some(json!({"role": key, "user": login})));
     }
 
-    /// A new token's record, with its text.
+    /// Creates a token. Returns its record with the text.
     pub fn token(&self, login: &str, name: &str, scope: &[&str]) -> Value {
         self.must("POST", &format!("/v1/users/{login}/tokens"), Some(new_token(name, scope)))
     }
 
-    /// The user's browser, signed in with [`PASSWORD`], which is set where there is none.
+    /// Signs the user in with [`PASSWORD`], which is set first if the user has none.
     pub fn browser(&self, login: &str) -> Browser {
         let unset = self.store.accounts().user_by_login(login).unwrap().record.password.is_none();
         if unset {
@@ -242,13 +242,13 @@ impl Fixture {
         self.call(&Sender::Anonymous, "POST", "/v1/session", Some(&body))
     }
 
-    /// As [`Fixture::sender`], made at the first call.
+    /// Like [`Fixture::sender`], but created only once per login.
     pub fn sender_once(&self, login: &str) -> Sender {
         let mut senders = self.senders.lock().unwrap();
         senders.entry(login.to_owned()).or_insert_with(|| self.sender(login)).clone()
     }
 
-    /// The user with a token for the admin listener and whatever else the user may read.
+    /// The user with a token for the admin listener and everything else that the user may read.
     pub fn sender(&self, login: &str) -> Sender {
         let readable = self.must("GET", &format!("/v1/services?readable_by={login}"), None);
         let keys: Vec<&str> =
@@ -274,14 +274,14 @@ impl Drop for Fixture {
 }
 
 impl Browser {
-    /// Out of the answer to signing in.
+    /// Reads the cookie and the CSRF token from the answer to a sign-in.
     pub fn of(answer: &Answer) -> Self {
         let cookie = answer.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
         Self { cookie, csrf: answer.json()["csrf"].as_str().unwrap().to_owned() }
     }
 }
 
-/// `service` or `service:read`.
+/// The body for a new token. Scope entries are `service` or `service:read`.
 pub fn new_token(name: &str, scope: &[&str]) -> Value {
     let entry = |entry: &&str| match entry.split_once(':') {
         Some((service, access)) => json!({"service": service, "access": access}),
@@ -380,7 +380,7 @@ pub fn bad_file() -> ConfigurationError {
     ConfigurationError { file: "gateway.toml".into(), line: Some(3), column: Some(1), message }
 }
 
-/// Unready as the composition would make it.
+/// Makes the listener unready, as the composition root does when draining begins.
 pub fn drain_begins(fixture: &Fixture) {
     fixture.ready.store(false, Ordering::Release);
 }

@@ -1,10 +1,10 @@
-//! Invitations: judged again when they are used, and gone with their author's power.
+//! Invitations are checked again when they are used, and end when their author loses the power to invite.
 
 use serde_json::json;
 
 use crate::harness::{Fixture, PASSWORD, Sender};
 
-/// An invitation by `author`, as text.
+/// Creates an invitation by `author`. Returns its text.
 fn invite(fixture: &Fixture, author: &Sender) -> String {
     let answer = fixture.call(author, "POST", "/v1/users/guest/invitation", None);
     assert_eq!(answer.status, 201, "{}", answer.text());
@@ -18,7 +18,6 @@ fn redeem(fixture: &Fixture, invitation: &str) -> u16 {
 
 #[test]
 fn an_invitation_is_gone_with_its_authors_power() {
-    // M4.
     type Change = fn(&Fixture);
     fn member(fixture: &Fixture, method: &str) {
         fixture.must(method, "/v1/groups/inviters/members/author", None);

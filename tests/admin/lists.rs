@@ -1,4 +1,4 @@
-//! Pages and filters.
+//! Paging and filters of lists.
 
 use permgate::{authz::time::Timestamp, store::model::LastUsed};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The admin listener over real sockets, on a real store.
+//! The admin listener over real sockets with a real store.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]

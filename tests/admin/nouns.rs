@@ -7,7 +7,7 @@ use crate::{
     harness::{Fixture, Sender},
 };
 
-/// What the operator is told of each call, in order.
+/// Checks the operator's answer to one call.
 fn check(
     fixture: &Fixture,
     name: &str,

@@ -1,4 +1,4 @@
-//! What a page shows of many: lists by their address, the log in sentences, and what helps against a refusal.
+//! The page's lists (filtered by their address), the audit log in sentences, and remedies for a refusal.
 
 use serde_json::json;
 
@@ -87,7 +87,7 @@ fn a_refusal_comes_with_what_helps() {
     fixture.user("bob", &[]);
     let text = page(&fixture, &alice, "/explain?method=GET&url=%2Fhub%2Fapi%2Fx&user=bob").text().to_owned();
     assert!(text.contains("data-call=\"PUT /v1/groups/") && text.contains("/members/bob\""), "{text}");
-    // A user is asked about, so there is no token.
+    // The question names a user, so the page shows no token id.
     assert!(!text.contains("000000000000"), "{text}");
     let text = page(&fixture, &alice, "/explain?method=GET&url=%2Fnowhere&user=bob").text().to_owned();
     assert!(text.contains("class=\"failed\"") && text.contains("href=\"/services\""), "{text}");
@@ -104,7 +104,7 @@ fn an_invitation_says_whom_it_is_for_before_it_is_used() {
     let answer = check(made["invitation"].as_str().unwrap());
     assert_eq!((answer.status, answer.json()["user"].as_str()), (200, Some("bob")), "{}", answer.text());
     assert_eq!(check("nothing").outcome(), (403, "permission_denied".into()));
-    // Looking at it has not used it.
+    // The look-up above has not used the invitation.
     let body = json!({"invitation": made["invitation"], "password": "correct horse battery staple"});
     assert_eq!(fixture.call(&Sender::Anonymous, "POST", "/v1/invitation", Some(&body)).status, 200);
     assert_eq!(check(made["invitation"].as_str().unwrap()).status, 403);

@@ -1,5 +1,5 @@
-//! The page as a browser gets it: who sees what, what it forbids a browser, and that what people
-//! wrote stays text.
+//! The page as a browser receives it: who sees what, which headers protect it, and that
+//! text by users is escaped.
 
 use serde_json::json;
 
@@ -236,7 +236,7 @@ fn the_api_is_told_to_people() {
     }
 }
 
-/// Every `<form ...>` of a page, as its opening tag, with what stands in it.
+/// Every form of a page: its opening tag and its content.
 fn forms(text: &str) -> Vec<(&str, &str)> {
     let parts = text.split("<form").skip(1);
     parts
@@ -262,7 +262,7 @@ fn no_form_puts_a_secret_into_an_address() {
                 continue;
             }
             assert!(tag.contains("method=\"post\"") || tag.contains("method=\"dialog\""), "{target}: {tag}");
-            // Without the script nothing is sent at all.
+            // Without the script nothing can be submitted.
             let submits = inner.split("<button").skip(1).filter(|button| !button.contains("type=\"button\""));
             for button in submits.filter(|_| !tag.contains("dialog")) {
                 assert!(button.split('>').next().unwrap().contains(" disabled"), "{target}: {button}");

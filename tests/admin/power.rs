@@ -1,5 +1,5 @@
-//! Every way to give power or to take hold of it, over the API: by a session, by tokens with and without limits,
-//! by an account that has lost its power, and by one that is banned.
+//! Every API call that gives or takes power: by a session, by tokens with and without limits, by an account
+//! that has lost its power, and by a banned one.
 
 use serde_json::{Value, json};
 
@@ -7,7 +7,7 @@ use crate::harness::{Fixture, PASSWORD, SERVICES, Sender, id, new_token, text};
 
 type ApiCall = (&'static str, String, Value);
 
-/// A row of the table in docs/security.md. `n` tells the runs apart that succeed.
+/// A row of the table in docs/security.md. `n` distinguishes the runs that succeed.
 type Row = (&'static str, fn(n: usize) -> ApiCall);
 
 const ROWS: [Row; 16] = [
@@ -118,7 +118,6 @@ fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
 
 #[test]
 fn a_token_of_ten_minutes_makes_no_administrator() {
-    // M2 of the review of 2026-11-28, step by step.
     let fixture = Fixture::start();
     fixture.user("admin", &[]);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "admin"})));
@@ -142,7 +141,6 @@ fn a_token_of_ten_minutes_makes_no_administrator() {
 
 #[test]
 fn a_token_in_its_grace_sets_no_first_password() {
-    // Low 5.
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     let sender = fixture.sender("alice");
@@ -159,7 +157,6 @@ fn a_token_in_its_grace_sets_no_first_password() {
 
 #[test]
 fn a_login_is_changed_by_others_and_a_reserved_one_by_administrators() {
-    // Low 6.
     let fixture = Fixture::start();
     for login in ["manager", "admin-2", "victim", "other"] {
         fixture.user(login, &[]);

@@ -1,4 +1,4 @@
-//! Signing in by an OpenID Connect provider, against one that keeps to the rules until it is told not to.
+//! Sign-in through an OpenID Connect provider that follows the specification until a test breaks it.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::{
 
 mod world;
 
-/// A sign-in that is under way: the cookie, and where the browser was sent to.
+/// Begins a sign-in. Returns the cookie, and the address that the browser is redirected to.
 fn begin_sign_in(fixture: &Fixture, next: &str) -> (String, String) {
     let target = format!("/sign-in/oidc?next={next}");
     let answer = fixture.call(&Sender::Anonymous, "GET", &target, None);
@@ -27,7 +27,7 @@ fn come_back(fixture: &Fixture, cookie: &str, target: &str) -> Answer {
     fixture.send(&Sender::Anonymous, request)
 }
 
-/// The whole way.
+/// A complete sign-in.
 fn sign_in(provider: &Provider, fixture: &Fixture) -> Answer {
     let (cookie, location) = begin_sign_in(fixture, "/tokens");
     come_back(fixture, &cookie, &provider.agree(&location))

@@ -10,20 +10,21 @@ mod identities;
 
 struct Cast {
     fixture: Fixture,
-    /// Who has signed in; `None`: they ask with tokens.
+    /// The signed-in browsers; `None`: calls use tokens.
     browsers: Option<RefCell<HashMap<String, Browser>>>,
-    /// The user's record of tokens by login.
+    /// Each user's token id, by login.
     tokens: Vec<(&'static str, String)>,
 }
 
 impl Cast {
-    /// Every row holds for a token and for a browser.
+    /// Runs a check with tokens and with browsers.
     fn each(check: impl Fn(&Self)) {
         check(&Self::new(None));
         check(&Self::new(Some(RefCell::default())));
     }
 
-    /// `plain` holds what everybody does; each other is named for the one permission it has more.
+    /// `plain` has the permissions that everyone has; the others are named for their one
+    /// additional permission.
     fn new(browsers: Option<RefCell<HashMap<String, Browser>>>) -> Self {
         let fixture = Fixture::start();
         for (login, permissions) in [
@@ -52,7 +53,7 @@ impl Cast {
         format!("/v1/tokens/{}", found.unwrap().1)
     }
 
-    /// Signed in again where that has ended.
+    /// Signs in again if the session has ended.
     fn browser(&self, browsers: &RefCell<HashMap<String, Browser>>, login: &str) -> Browser {
         let known = browsers.borrow().get(login).cloned();
         let lives = |browser: &Browser| {

@@ -1,5 +1,5 @@
-//! Scripts that were written for others: Hub's calls, OAuth's revocation and introspection, leak
-//! reports.
+//! APIs of other systems that existing scripts use: Hub's calls, OAuth's revocation and
+//! introspection, and leak reports.
 
 use permgate::authz::answer::Reason;
 use serde_json::{Value, json};
@@ -178,7 +178,7 @@ fn who_has_a_text_may_revoke_it() {
     }
     assert!(!lives(&two) && lives(&three));
     let (first, second) = (text(&three), text(&four));
-    // More than one change takes.
+    // More than one change accepts.
     let mut texts = vec!["nothing".to_owned(); 230];
     texts[0] = format!("a={first}\nb={second} {first}");
     (texts[120], texts[229]) = (text(&one), second.clone());

@@ -1,4 +1,4 @@
-//! People with browsers: signing in and out, what a cookie is good for, and what ends it.
+//! Browser sessions: signing in and out, what a cookie permits, and what ends a session.
 
 use std::io::{Read, Write};
 
@@ -16,7 +16,7 @@ fn secure() -> SignIn {
     SignIn { url: Some("https://gate.example".into()), ..SignIn::default() }
 }
 
-/// Alice may sign in.
+/// A fixture in which alice can sign in.
 fn with_alice() -> Fixture {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
@@ -97,7 +97,7 @@ fn a_wrong_sign_in_does_not_say_what_is_wrong() {
     assert_eq!(fixture.sign_in("ALICE", PASSWORD).status, 201, "a login has no case");
 }
 
-/// M7: who has not signed in has 16 KiB, whoever they say they are.
+/// A client that has not signed in may send 16 KiB, whoever it claims to be.
 #[test]
 fn a_stranger_sends_little() {
     let fixture = Fixture::start();

@@ -1,4 +1,4 @@
-//! A token's life over the API.
+//! The life of a token over the API.
 
 use serde_json::{Value, json};
 

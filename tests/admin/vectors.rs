@@ -1,5 +1,5 @@
-//! The administration cases of `data/decisions.json` over the API, as a browser that has signed in
-//! and once more with a token that reaches everything its owner reads.
+//! The administration cases of `data/decisions.json` over the API, once with a signed-in browser and once
+//! with a token that reaches everything its owner reads.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Browser, Fixture, Sender, id, new_token, text};
 
-/// What a token cannot stand for: a dead session is 401 `unauthorized`, a dead token 401
+/// Cases without an equivalent for tokens: a dead session is 401 `unauthorized`, a dead token 401
 /// `invalid_token`.
 const NOT_BY_TOKEN: [&str; 1] = ["M40"];
 
@@ -27,7 +27,7 @@ fn every_case_of_administration_holds_over_the_api() {
     assert_eq!(held, 28);
 }
 
-/// What stands for a session.
+/// What is used in place of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Credential {
     Browser,
@@ -62,7 +62,8 @@ fn check(data: &Value, case: &Value, credential: Credential) {
     }
     let answer = match case["action"].as_str().unwrap() {
         "create_token" => {
-            // Where lifetimes are limited a session's stand-in ends sooner than what it makes.
+            // With limited lifetimes, the token that replaces the session would expire
+            // before the token it creates.
             let limited = days.is_some() && credential == Credential::Token;
             let within = if limited { Sender::Operator } else { sender };
             let user = if limited { case["actor"].as_str().unwrap() } else { user };
@@ -80,13 +81,13 @@ fn check(data: &Value, case: &Value, credential: Credential) {
     assert_eq!(answer.outcome(), (status, error), "{name}: {}", answer.text());
 }
 
-/// The vectors' accounts and those of their tokens that the cases name, on the real clock.
+/// The accounts of the vectors and the tokens that the cases name, on the real clock.
 struct World {
     fixture: Fixture,
-    /// Of the case's actor, signed in before anybody was banned.
+    /// The browser of the case's actor, signed in before anybody was banned.
     browser: Option<Browser>,
     tokens: Vec<(String, Value)>,
-    /// From the vectors' now to ours, in milliseconds.
+    /// Offset from the vectors' clock to the real one, in milliseconds.
     later: i64,
 }
 

@@ -1,4 +1,4 @@
-"""Administration: what an administrator does, by the pointer and by the keyboard."""
+"""Administration: what an administrator does, by pointer and by keyboard."""
 
 import json
 import pathlib
@@ -15,7 +15,7 @@ from pages import unfinished
 
 
 def by_either(flow):
-    """A part that is done by pointer and keyboard, in a wide window and in narrow ones."""
+    """Runs a flow by pointer and by keyboard, in a wide window and in narrow ones."""
     def each(driver):
         for hand in HANDS:
             at(driver, hand.width)
@@ -35,8 +35,8 @@ def enter(driver):
 
 @by_either
 def accounts(driver, hand):
-    """A user is made, put into a group, given a role, renamed, banned, let in again, and deleted. What hurts asks, says
-    what it costs, and can be undone where the API can."""
+    """A user is created, added to a group, given a role, renamed, banned, unbanned and deleted. Destructive
+    actions ask for confirmation, state their consequences, and can be undone where the API allows it."""
     login = "made-by-" + hand.name
     driver.get(page + "/users")
     hand.press(driver, "#new")
@@ -94,7 +94,7 @@ def accounts(driver, hand):
 
 
 def nothing_to_add(driver):
-    """Whoever is in every group and has every role is offered none."""
+    """A user who is in every group and has every role is offered no more."""
     driver.get(page + "/users/nobody")
     groups, roles = ([one.get_attribute("value") for one in driver.find_elements(By.CSS_SELECTOR, f"#add-{kind} option")] for kind in ("group", "role"))
     assert "developers" in groups and "observer" in roles, (groups, roles)
@@ -108,7 +108,7 @@ def nothing_to_add(driver):
 
 
 def two_at_once(driver):
-    """Somebody else has saved first: what differs is shown, and nothing that was typed is lost."""
+    """Somebody else has saved first: the differences are shown, and no input is lost."""
     driver.get(page + "/users/nobody")
     click(driver, "[data-opens=edit]")
     call(driver, "PATCH", "/v1/users/nobody", {"name": "Changed elsewhere"})
@@ -129,7 +129,7 @@ def two_at_once(driver):
 
 @by_either
 def groups(driver, hand):
-    """A group is made below another one, filled, emptied, moved to the top, and deleted."""
+    """A group is created below another one, filled, emptied, moved to the top, and deleted."""
     name = "group of " + hand.name
     driver.get(page + "/groups")
     hand.press(driver, "#new")
@@ -157,7 +157,7 @@ def groups(driver, hand):
 
 @by_either
 def roles(driver, hand):
-    """A role is made, changed, changed back by Undo, and deleted."""
+    """A role is created, changed, restored by Undo, and deleted."""
     key = "role-of-" + hand.name
     driver.get(page + "/roles")
     hand.press(driver, "#new")
@@ -188,7 +188,7 @@ def roles(driver, hand):
 
 @by_either
 def revoking(driver, hand):
-    """One token of somebody else's, and several at once."""
+    """One token of another user is revoked, then several at once."""
     for name in ("first", "second", "third"):
         call(driver, "POST", "/v1/users/alice/tokens", {"name": f"{name} for {hand.name}", "scope": [{"service": "tracker"}]})
     driver.get(f"{page}/tokens?q=for+{hand.name}&sort=name")
@@ -211,7 +211,7 @@ def revoking(driver, hand):
 
 @by_either
 def log(driver, hand):
-    """Events by kind, actor, target and date, each a sentence; and whether the chain is whole."""
+    """Events are filtered by kind, actor, target and date and shown as sentences; the chain is verified."""
     call(driver, "POST", "/v1/users/nobody/ban", {"reason": f"seen by {hand.name}"})
     call(driver, "POST", "/v1/users/nobody/unban")
     driver.get(page + "/audit")
@@ -232,7 +232,7 @@ def log(driver, hand):
 
 @by_either
 def explaining(driver, hand):
-    """What failed, on which line, and what helps: a button, which asks and can be undone."""
+    """Shows the failed step, the deciding line, and a remedy: a button that asks first and can be undone."""
     driver.get(page + "/explain")
     write(driver, "#url", "/api/issues")
     write(driver, "#user", "nobody")
@@ -249,7 +249,7 @@ def explaining(driver, hand):
 
 @by_either
 def reloading(driver, hand):
-    """A newer file is shown as what it would change, and taken."""
+    """A newer file is shown with the changes that it would make, and is loaded."""
     with pathlib.Path(file).open("a") as configuration:
         configuration.write(f"# Written before {hand.name}.\n")
     driver.get(page + "/configuration")
@@ -267,7 +267,7 @@ def reloading(driver, hand):
 
 @by_either
 def cutting(driver, hand):
-    """A request in flight appears by itself, and is cut."""
+    """A request in flight appears without a reload of the page, and is cut."""
     made = call(driver, "POST", "/v1/users/alice/tokens", {"name": f"live {hand.name}", "scope": [{"service": "tracker"}]})
     driver.get(page + "/live")
     with unfinished(made["token"]) as connection:
@@ -321,7 +321,7 @@ def paging(driver):
 
 @by_either
 def invited(driver, hand):
-    """From the link to the first request that is let through, without an administrator's help in between."""
+    """From the invitation link to the first permitted request, without an administrator's help in between."""
     login = "newcomer-" + hand.name
     call(driver, "POST", "/v1/users", {"login": login})
     call(driver, "POST", "/v1/grants", {"role": "contributor", "user": login})

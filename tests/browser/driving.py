@@ -1,6 +1,6 @@
-"""Driving Chromium: what a person sees and presses, and what holds of every page.
+"""Drives Chromium: what a person sees and presses, and checks that apply to every page.
 
-GATEWAY PAGE PASSWORD AXE SHOTS FILE are the arguments of the program; FILE is the gateway's configuration."""
+The program's arguments are GATEWAY PAGE PASSWORD AXE SHOTS FILE; FILE is the gateway's configuration."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ AXE = pathlib.Path(axe).read_text()
 SHOTS = pathlib.Path(shots)
 SHOTS.mkdir(parents=True, exist_ok=True)
 TIMED = "PERMGATE_PAGE_TIMES" in os.environ
-# What was measured, for whoever reads the test's output.
+# Measurements, printed at the end of the test.
 FIGURES = {}
 FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -34,7 +34,7 @@ def browser(scripts=True, width=1280):
     if not scripts:
         options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
     driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
-    # Presses are counted, those of Enter too.
+    # Counts pointer presses and presses of Enter.
     driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": (
         "for (const kind of ['pointerdown', 'keydown']) addEventListener(kind, (event) => {"
         " if ((event.key ?? 'Enter') === 'Enter') sessionStorage.pressed = Number(sessionStorage.pressed || 0) + 1; }, true);")})
@@ -44,7 +44,7 @@ def browser(scripts=True, width=1280):
 
 
 def at(driver, width):
-    """From here on the person's window is so wide."""
+    """Sets the width of the person's window from here on."""
     driver.width = width
     look(driver, width)
 
@@ -57,8 +57,8 @@ def look(driver, width, dark=False):
 
 
 def until(driver, what):
-    # Content that is replaced takes its elements away, which has several names, and a message may cover what is to be
-    # pressed.
+    # Replaced content makes elements stale, which raises several exceptions, and a message may cover the
+    # element that is to be pressed.
     return WebDriverWait(driver, 40, poll_frequency=0.05, ignored_exceptions=[WebDriverException]).until(what)
 
 
@@ -99,7 +99,7 @@ def follow(driver, words):
 
 
 def text(driver, words, selector="main"):
-    """Waits for the words; what stood there instead is told."""
+    """Waits for the words. On failure, reports the texts that were shown instead."""
     told = [""]
 
     def there(d):
@@ -119,7 +119,7 @@ def without(driver, words, selector="main"):
 
 
 def put(driver, selector, *keys):
-    """Fills a field anew; one of a list's filter may be replaced by the answer to the one before."""
+    """Clears and fills a field. A list's filter field may be replaced by the answer to the previous input."""
     def once(d):
         field = seen(d, selector)
         field.clear()
@@ -134,7 +134,7 @@ def toast(driver, words):
 
 
 def row(driver, words):
-    """What a row of the table says that the page shows."""
+    """Returns the text of the table row that contains the words."""
     return until(driver, lambda d: next((told for r in d.find_elements(By.CSS_SELECTOR, "tbody tr") if words in (told := r.text)), None))
 
 
@@ -143,7 +143,7 @@ def focused(driver):
 
 
 class Pointer:
-    """A hand, and how wide the window is: what is done with one is done with each."""
+    """An input method and a window width. Flows run with each of them."""
 
     press = staticmethod(click)
 
@@ -161,7 +161,7 @@ class Keyboard:
 
     @staticmethod
     def press(driver, selector):
-        """Whatever takes the focus by Tab, and not from behind a dialog, is pressed by a key."""
+        """Presses an element by key. It must be reachable by Tab and not be behind a dialog."""
         def once(d):
             found = ready(d, selector)
             if not found:
@@ -175,11 +175,11 @@ class Keyboard:
     @staticmethod
     def choose(driver, selector, words):
         seen(driver, selector).send_keys(words)
-        # A list that is asked anew by the choice puts another field in the place of this one.
+        # If the choice reloads the list, another field replaces this one.
         until(driver, lambda d: (field := ready(d, selector)) and Select(field).first_selected_option.text == words)
 
 
-# Those in whose windows people do everything: by both hands in each with PERMGATE_PAGE_HANDS=all, else by one in each.
+# The window widths that flows run in. Each has one input method, or both with PERMGATE_PAGE_HANDS=all.
 WINDOWS = (1280, 768, 390)
 HANDS = [Pointer(1280), Keyboard(768), Pointer(390)]
 if os.environ.get("PERMGATE_PAGE_HANDS") == "all":
@@ -187,7 +187,7 @@ if os.environ.get("PERMGATE_PAGE_HANDS") == "all":
 
 
 def undo(driver, hand):
-    # What was undone before may be said still.
+    # An earlier "Undone." may still be shown.
     driver.execute_script("for (const toast of document.querySelectorAll('.toast')) toast.classList.add('old')")
     hand.press(driver, "#toasts .toast:last-child button:not([aria-label])")
     text(driver, "Undone.", ".toast:not(.old)")
@@ -202,14 +202,14 @@ def sign_in(driver, login):
 
 
 def call(driver, method, path, body=None):
-    """The API, as whoever is signed in."""
+    """Calls the API as the signed-in user."""
     return driver.execute_async_script(
         "const [method, path, body, done] = arguments;"
         "permgate.call(method, path, body ?? undefined).then(done, (error) => done({failed: error.message}))",
         method, path, body)
 
 
-# Said once the page has been painted and had time to move.
+# Returns its result once the page has been painted and layout shifts had time to happen.
 FACTS = """
 const done = arguments[0];
 const moves = [];
@@ -233,9 +233,9 @@ new PerformanceObserver((list) => {
 
 
 def quick(driver, path, name):
-    """Nothing moves while the page loads, and of what it loads painting waits for the style alone. How long that takes
-    is told, and held against the limits where PERMGATE_PAGE_TIMES is set: on a machine on which nothing else runs. The best
-    of some loads says what the page takes."""
+    """Checks that nothing moves while the page loads, and that only the style blocks painting. The load time
+    is printed, and compared with the limits if PERMGATE_PAGE_TIMES is set, which needs an otherwise idle
+    machine. The best of several loads counts."""
     painted, answered = 1e9, 1e9
     for _ in range(5 if TIMED else 1):
         driver.get(page + path)
@@ -249,14 +249,14 @@ def quick(driver, path, name):
     return facts
 
 
-# Of a whole page; 640 is what 1280 pixels are at 200 %.
+# Widths for checks of a whole page; 640 is 1280 pixels at 200 %.
 VIEWS = (1280, 768, 640, 390)
-# With both ends of each layout.
+# Both ends of each layout.
 WIDTHS = (320, 360, 480, 600, 641, 700, 849, 960, 961, 1120, 1121, 1400)
 
 
 def narrow(driver, name, width):
-    """Neither the page nor a table in it nor a dialog scrolls sideways; one pixel is rounding."""
+    """Checks that neither the page nor a table or dialog in it scrolls sideways; one pixel is rounding."""
     look(driver, width)
     wide = driver.execute_script(
         "return [document.documentElement, ...document.querySelectorAll('.table, dialog[open] .dialog-body')]"
@@ -271,13 +271,13 @@ def narrow(driver, name, width):
         assert not small, (name, "a finger needs 44 px", small)
 
 
-# What has been looked at, by its name.
+# Names of the pages that have been checked.
 LOOKED = set()
 
 
 def accessible(driver, name, views=(1280, 390)):
-    """axe-core finds nothing in a page or in the dialog on it, light or dark, and the console is silent. Once for each
-    name: whoever comes there by another way or in another window sees that nothing is too wide there."""
+    """Checks that axe-core finds nothing in a page or in its open dialog, light or dark, and that the console
+    is silent. Runs once per name; later calls with the same name only check the width."""
     if name in LOOKED:
         return narrow(driver, name, driver.width)
     LOOKED.add(name)
@@ -286,7 +286,7 @@ def accessible(driver, name, views=(1280, 390)):
         narrow(driver, name, width)
         for dark in (False, True) if width != 640 else (False,):
             look(driver, width, dark)
-            # The scheme changes colours and nothing else.
+            # The scheme changes only colours.
             rules = {"preload": False, **({"runOnly": ["color-contrast", "link-in-text-block"]} if dark else {})}
             found = driver.execute_async_script(
                 "const [rules, done] = arguments;"
@@ -296,14 +296,14 @@ def accessible(driver, name, views=(1280, 390)):
             if width in (1280, 390):
                 driver.save_screenshot(SHOTS / f"{name}-{width}-{'dark' if dark else 'light'}.png")
     look(driver, driver.width)
-    # What is refused on purpose is logged by the browser too.
+    # The browser also logs refusals that the test causes on purpose.
     logged = [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"
               and not any(f"status of {code}" in entry["message"] for code in (401, 403, 404, 409, 412, 422))]
     assert not logged, (name, logged)
 
 
 def clicks(driver):
-    """Pointer presses and keys that press something, from here on until the page is left."""
+    """Counts pointer and key presses from here on until the page is left."""
     driver.execute_script("sessionStorage.pressed = 0")
 
 
@@ -320,7 +320,7 @@ def through(token, target="/api/issues"):
 
 
 def make(driver, name, hand=Pointer):
-    """A token by the dialog, copied; its text."""
+    """Creates a token in the dialog and copies it. Returns its text."""
     hand.press(driver, "[data-opens=new-token]")
     write(driver, "#create [name=name]", name)
     hand.press(driver, "#scope-1")

@@ -1,6 +1,6 @@
-"""The page in a real browser; `driving` says what the arguments are.
+"""The page in a real browser; see `driving` for the arguments.
 
-Every step fails by an exception; the last line says that all of it was done."""
+Every step fails by an exception; the last line says that all steps are done."""
 
 import json
 import traceback
@@ -18,30 +18,30 @@ from driving import (FIGURES, HANDS, SHOTS, TIMED, WINDOWS, accessible, browser,
 
 
 def login(driver):
-    """Each window has a person who has no token yet."""
+    """Each window has its own person without tokens."""
     return f"alice-{driver.width}"
 
 
 def hands(driver):
-    """Those of whoever sits at this window."""
+    """The input methods for this window."""
     return [hand for hand in HANDS if hand.width == driver.width]
 
 
 def person(driver):
-    """The seed's flow by pointer, from the empty list on."""
+    """A person's first token by pointer, starting from the empty list."""
     sign_in(driver, login(driver))
     text(driver, "Create your first token")
     accessible(driver, "first-token")
     click(driver, "[data-opens=new-token]")
     assert Select(seen(driver, "#expiry")).first_selected_option.text == "90 days"
     seen(driver, "#scope-1")
-    # A phone shows how much only of what was chosen.
+    # On a narrow window the access is only shown for chosen services.
     assert driver.find_element(By.CSS_SELECTOR, "#scope-1 ~ select").get_attribute("value") == "read"
-    # What is wrong is said at its field, which has the focus.
+    # An error is shown at its field, which gets the focus.
     click(driver, "#create button.primary")
     assert focused(driver).get_attribute("id") == "token-name" and focused(driver).get_attribute("aria-invalid") == "true"
     write(driver, "#create [name=name]", "from the page")
-    # With eight services or more there is a field to find one.
+    # With eight services or more there is a search field.
     write(driver, "#find-service", "vault", Keys.ENTER)
     assert [row.text.split()[0] for row in driver.find_elements(By.CSS_SELECTOR, "#create .service") if row.is_displayed()] == ["vault"]
     write(driver, "#find-service", Keys.CONTROL, "a", Keys.DELETE)
@@ -75,7 +75,7 @@ def person(driver):
     seen(driver, "#create #name-error")
     assert focused(driver).get_attribute("id") == "token-name"
     click(driver, "#create [data-closes]")
-    # Revoking asks, and says what depends on it.
+    # Revoking asks for confirmation and shows the last use.
     click(driver, "#tokens [data-opens=revoke]")
     text(driver, "last used", "#revoke")
     click(driver, "#revoke button.danger")
@@ -88,11 +88,11 @@ def person(driver):
 
 
 def counted(driver):
-    """From sign-in to the copied text in five clicks."""
+    """From sign-in to the copied token in five clicks."""
     sign_in(driver, login(driver))
     clicks(driver)
     make(driver, "counted")
-    # With the one that signs in.
+    # One more for the click that signs in.
     FIGURES[f"from sign-in to the copied text in a window of {driver.width}: clicks"] = pressed(driver) + 1
     assert pressed(driver) + 1 <= 5, pressed(driver)
     click(driver, "#made-close")
@@ -121,7 +121,7 @@ def keyboard(driver):
     write(driver, "#made-text", Keys.ESCAPE)
     gone(driver, "#made")
     assert through(token) == 200
-    # The search has a key of its own, and the menus close by Escape with the focus where it was.
+    # The search has a shortcut key. Menus close by Escape, and the focus returns to where it was.
     until(driver, lambda d: not d.find_elements(By.CSS_SELECTOR, "dialog[open]"))
     driver.find_element(By.TAG_NAME, "body").send_keys("/")
     assert focused(driver).get_attribute("id") == "find"
@@ -139,7 +139,7 @@ def keyboard(driver):
 
 
 def rotation(driver):
-    """Replaced, and the old one revoked; then the new one, by either hand."""
+    """A token is replaced, and the old one revoked, then the new one, by each input method."""
     for hand in hands(driver):
         driver.get(page + "/profile/authentication")
         token = make(driver, f"rotated by {hand.name}", hand)
@@ -168,7 +168,7 @@ def rotation(driver):
 
 
 def profile(driver):
-    """A token's facts and one's own, changed by either hand; and the way out."""
+    """A token's facts and one's own are changed by each input method; then sign-out."""
     for hand in hands(driver):
         driver.get(page + "/profile/authentication")
         make(driver, f"changed by {hand.name}", hand)
@@ -195,7 +195,7 @@ def profile(driver):
 
 
 def session_ends(driver):
-    """In the middle of the dialog: nothing that was typed is lost."""
+    """The session ends while the dialog is open: no input is lost."""
     driver.get(page + "/profile/authentication")
     click(driver, "[data-opens=new-token]")
     write(driver, "#create [name=name]", "renewed")
@@ -214,7 +214,7 @@ def session_ends(driver):
 
 
 def slow(driver):
-    """Over a slow network a button that was pressed is busy, and cannot be pressed again."""
+    """On a slow network a pressed button is busy and cannot be pressed again."""
     driver.get(page + "/profile")
     driver.execute_cdp_cmd("Network.enable", {})
     driver.execute_cdp_cmd("Network.emulateNetworkConditions",
@@ -239,7 +239,7 @@ def denied(driver):
 
 
 def lured(driver):
-    """A link to sign in that would draw the password into the next address."""
+    """A sign-in link must not be able to put the password into the next address."""
     driver.delete_all_cookies()
     driver.get(page + "/sign-in?next=%2Fprofile%3Fx%3D%7Bpassword%7D")
     write(driver, "[name=login]", "alice")
@@ -259,7 +259,7 @@ def scriptless(driver):
 
 
 def read(driver, cookie):
-    """What somebody who is signed in reads without the script; nothing can be pressed."""
+    """A signed-in user can read without the script, but not press anything."""
     driver.get(page + "/sign-in")
     driver.add_cookie(cookie)
     driver.get(page + "/profile/authentication")
@@ -268,7 +268,7 @@ def read(driver, cookie):
 
 
 def walk(parts, scripts=True, width=1280):
-    """One after the other in one browser. What is seen where one fails is kept."""
+    """Runs the parts in one browser. If one fails, a screenshot and the traceback are kept."""
     driver = browser(scripts, width)
     try:
         for part in parts:
@@ -292,7 +292,7 @@ def flows():
     walk(administration.PARTS)
 
 
-# Whoever reads pages is not in the way of those who change something.
+# Reading pages runs beside the flows that change something, because they do not interfere.
 with ThreadPoolExecutor(1 if TIMED else 2) as both:
     for done in [both.submit(flows), both.submit(walk, pages.PARTS)]:
         done.result()

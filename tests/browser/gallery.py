@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/page.md again, by the links that `permgate demo` prints: LINK-OF-ALICE LINK-OF-ROOT.
+"""Recreates the pictures of docs/page.md. Arguments: the links of alice and root that `permgate demo` prints.
 
 Needs chromium, chromedriver, and selenium and pillow from PyPI."""
 
@@ -47,7 +47,7 @@ def take(name, path=None, height=760, width=1280, dark=False, to=None):
     picture = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     to = to or (793 if width > 1000 else 520 if width > 500 else 280)
     picture = picture.resize((to, round(picture.height * to / width)), Image.Resampling.LANCZOS)
-    # A palette that keeps rare colours, at half the size.
+    # A palette keeps rare colours at half the size.
     picture.quantize(255, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
 
 

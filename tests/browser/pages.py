@@ -1,4 +1,4 @@
-"""Every page: quick, accessible in every view, walked through by Tab, and not wider than any window."""
+"""Every page is quick, accessible in every view, reachable by Tab, and not wider than any window."""
 
 import socket
 import time
@@ -21,12 +21,12 @@ def whole(driver, path):
         narrow(driver, name, width)
     for width in (390, driver.width):
         look(driver, width)
-        # Of what repeats itself a hundred times, the last stops are seen in one window.
+        # Only the wide window visits the later stops of long, repetitive pages.
         walked(driver, name, 60 if width == 390 else 200)
     return facts
 
 
-# What Tab has to come to, in order: of some radio buttons the chosen one, of details what is not folded.
+# The elements that Tab must reach, in order. Of radio buttons only the chosen one; nothing in closed details.
 STOPS = """
 window.stops = [...document.querySelectorAll("a[href], button, input, select, textarea, summary, iframe, [tabindex]")].filter((one) =>
   one.tabIndex >= 0 && !one.disabled && one.checkVisibility({visibilityProperty: true}) && one.getClientRects().length > 0
@@ -36,7 +36,7 @@ getSelection().removeAllRanges();
 scrollTo(0, 0);
 return stops.length;
 """
-# Which of them has the focus, and what is wrong with it: unseen, behind something else, or not told from the others.
+# The focused element and its fault: hidden, or without a visible focus outline.
 STOP = """
 const one = document.activeElement;
 // A link may be on two lines.
@@ -53,15 +53,15 @@ return [stops.indexOf(one), shown ? told ? "" : "has no outline" : "is hidden", 
 
 
 def walked(driver, name, most):
-    """Tab comes to everything that can be pressed or filled, from the top on, and one sees where it is."""
-    # What is read again while the focus is elsewhere would be other stops.
+    """Checks that Tab reaches everything that can be pressed or filled, in order, with a visible focus."""
+    # A live list would be replaced meanwhile, which adds other stops.
     if driver.execute_script("const live = document.querySelector('[data-refresh]'); live?.removeAttribute('data-refresh'); return Boolean(live)"):
         time.sleep(1)
     many = min(most, driver.execute_script(STOPS))
     driver.execute_script("document.body.tabIndex = -1; document.body.focus(); document.body.removeAttribute('tabindex')")
     for number in range(many):
         told = None
-        # A date has a stop for each of its parts.
+        # A date field has a stop for each of its parts.
         while not told:
             ActionChains(driver).send_keys(Keys.TAB).perform()
             told = driver.execute_script(STOP)
@@ -73,29 +73,29 @@ def signed_out(driver):
 
 
 def signed_in(driver):
-    """As somebody who sees everything, with a request in flight."""
+    """Every page as a user who sees everything, with a request in flight."""
     sign_in(driver, "viewer")
     made = call(driver, "POST", "/v1/users/me/tokens", {"name": "viewed", "scope": [{"service": "tracker"}]})
     assert through(made["token"]) == 200
     for path in [*PAGES, f"tokens/{made['id']}"]:
-        # One for each page: the gateway does not wait long for a body.
+        # One request per page, because the gateway's timeout for bodies is short.
         with unfinished(made["token"]):
             whole(driver, path)
 
 
 def many(driver):
-    """2,000 tokens of one owner: a page of them is small and quick."""
+    """With 2,000 tokens of one owner, a page of them is small and quick."""
     facts = whole(driver, "tokens?user=collector")
     text(driver, "1–50 of 2000")
     assert facts["bytes"] < 60_000, facts
-    # On paper the list stands alone.
+    # Only the list is printed.
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert [driver.find_element(By.CSS_SELECTOR, one).is_displayed() for one in ("#tokens", ".topbar", ".sidebar", ".filters")] == [True, False, False, False]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def messages(driver):
-    """A message goes by itself, but not while somebody looks at it."""
+    """A message disappears by itself, but not while the pointer is on it."""
     driver.get(page + "/profile")
     driver.execute_script("permgate.toast('Somebody reads this.'); permgate.toast('Nobody reads this.')")
     began = time.monotonic()
@@ -109,7 +109,7 @@ def messages(driver):
 
 
 def unfinished(token):
-    """A request whose body does not come to its end."""
+    """Begins a request whose body never ends."""
     host, port = gateway.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=10)
     head = f"POST /api/unfinished HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\nContent-Length: 1000\r\n\r\n{{"

@@ -1,4 +1,4 @@
-//! From nothing to the first request.
+//! The first minutes of a new user: from nothing to the first request.
 
 use super::*;
 
@@ -72,7 +72,7 @@ fn init_leads_to_the_first_request() {
     assert_eq!(made["administrator"], "bob", "{data}");
 }
 
-/// What a terminal shows of `permgate init`, when these lines are typed; an empty text is its end.
+/// `permgate init` on a terminal with these lines typed; an empty text ends the input.
 #[test]
 fn init_asks_again_and_ends_with_the_input() {
     let ask = |typed: &str| {
@@ -92,7 +92,7 @@ fn init_asks_again_and_ends_with_the_input() {
     assert!(!written && said.contains("nothing was changed"), "{said}");
 }
 
-/// What `permgate run` says, on a terminal and elsewhere, until it is ready.
+/// The output of `permgate run` until it is ready, on a terminal and elsewhere.
 #[test]
 fn a_start_says_when_it_is_ready_and_what_is_missing() {
     let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"unix:admin.sock\", \"127.0.0.1:0\"]"));
@@ -115,7 +115,7 @@ fn a_start_says_when_it_is_ready_and_what_is_missing() {
             break;
         }
     }
-    // The terminal's end is a hangup, which reloads: the process is asked to end.
+    // Closing the terminal would send SIGHUP, which reloads, so Ctrl-C stops the process.
     child.stdin.take().unwrap().write_all(b"\x03").unwrap();
     assert!(lines.any(|line| line.trim_end() == "stopped"));
     child.wait().unwrap();
@@ -124,7 +124,7 @@ fn a_start_says_when_it_is_ready_and_what_is_missing() {
     assert!(!text.contains('{'), "no JSON on a terminal: {text}");
 }
 
-/// An upstream that answers every request with 200, until the test ends.
+/// An upstream that answers every request with 200 until the test ends.
 fn stub() -> std::net::SocketAddr {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -142,9 +142,8 @@ fn stub() -> std::net::SocketAddr {
     address
 }
 
-/// The lines of a document's console blocks, run one after another as they are written: only addresses are replaced, and
-/// clients connect by a unix socket, since ports are not the test's to choose. A comment that begins with a status is what
-/// the line must print.
+/// Runs the lines of a document's console blocks in order, as they are written. Only addresses are replaced,
+/// and clients connect through a unix socket. A comment that begins with a status is the expected output.
 fn follow(page: &str) -> usize {
     let place = tempfile::tempdir().unwrap();
     let at = place.path();

@@ -1,4 +1,4 @@
-//! The binary as scripts see it: what is on which stream, and the exit code.
+//! The binary as scripts see it: stdout, stderr and exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -14,7 +14,7 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-/// A configuration with a store of its own, and nothing else that another test could be in the way of.
+/// A configuration with its own store, which shares nothing with other tests.
 const CONFIG: &str = r#"version = 1
 [server]
 listen = ["127.0.0.1:0"]
@@ -28,7 +28,7 @@ paths = ["/app"]
 readers = ["all-users"]
 "#;
 
-/// One mistake of every kind: syntax is told apart, since it hides what stands on its line.
+/// One mistake of every kind, except for a syntax error, which would hide others on its line.
 const MISTAKES: &str = r#"version = 1
 [server]
 lisen = ["127.0.0.1:0"]
@@ -105,7 +105,7 @@ fn place(config: &str) -> tempfile::TempDir {
     directory
 }
 
-/// Runs a line and holds its exit code; what it put on stdout and stderr.
+/// Runs a line and checks its exit code. Returns stdout and stderr.
 fn check(directory: &Path, line: &str, code: i32) -> (String, String) {
     let output = permgate(directory, line);
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
@@ -114,7 +114,7 @@ fn check(directory: &Path, line: &str, code: i32) -> (String, String) {
     (data, words)
 }
 
-/// A gateway, with what it says.
+/// Runs lines that must succeed. Returns the stderr of each.
 fn told_by(directory: &Path, lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| check(directory, line, 0).1).collect()
 }
@@ -209,7 +209,7 @@ fn tokens_are_imported_offline_and_again() {
     assert!(words.contains("0 tokens, 0 users") && words.contains("3 lines were there already"), "{words}");
 }
 
-/// A gateway that runs until the test ends.
+/// A running gateway, killed when dropped.
 struct Gateway(Child);
 
 impl Drop for Gateway {
@@ -219,7 +219,7 @@ impl Drop for Gateway {
     }
 }
 
-/// Starts one; returns when it says that the admin listener accepts.
+/// Starts a gateway. Returns once its admin listener accepts.
 fn serve(directory: &Path) -> Gateway {
     let mut child = Command::new(env!("CARGO_BIN_EXE_permgate"))
         .arg("run")
@@ -235,7 +235,7 @@ fn serve(directory: &Path) -> Gateway {
     let mut lines = words.lines();
     let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("admin listener"));
     assert!(ready, "the gateway ended before it served");
-    // Its words must go somewhere for as long as it runs.
+    // Keep reading stderr, so that the process never blocks on a full pipe.
     std::thread::spawn(move || lines.for_each(drop));
     gateway
 }
@@ -303,7 +303,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
     let (text, _) = check(at, "--offline token create --user ann --name ci --scope app", 0);
     let id = &text[4..16];
     check(at, "store backup monday.backup", 5);
-    // Of a backup that broke off, or put there by somebody who wants to read along.
+    // Left over from an interrupted backup, or created by somebody who wants to read the new one.
     let partial = at.join("monday.backup.partial");
     fs::write(&partial, "half").unwrap();
     fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).unwrap();

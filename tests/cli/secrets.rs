@@ -1,8 +1,8 @@
-//! Secrets that the command line keeps to itself.
+//! Secrets that the command line must not reveal.
 
 use super::*;
 
-/// Low 11 of the review of 2026-11-28.
+/// A token goes only to a server that is named explicitly, not to that of a `gateway.toml` in the directory.
 #[test]
 fn a_token_is_sent_to_where_it_was_told_to_be() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -10,7 +10,7 @@ fn a_token_is_sent_to_where_it_was_told_to_be() {
     let address = listener.local_addr().unwrap();
     let place = place(&CONFIG.replace("unix:admin.sock", &address.to_string()));
     fs::write(place.path().join("token"), "pgt_secret").unwrap();
-    // Whoever listens there answers nothing: a connection that is closed at once.
+    // The listener closes each connection without an answer.
     let run = |line: &str, variables: &[(&str, &str)]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
         for name in ["PERMGATE_CONFIG", "PERMGATE_ADMIN", "PERMGATE_TOKEN"] {
@@ -55,14 +55,14 @@ fn a_token_is_sent_to_where_it_was_told_to_be() {
     }
     assert_eq!(run("user list", &[]).1, Some(false), "without a token there is nothing to keep back");
     assert_eq!(run("health", &[token]).1, Some(false), "health needs none and sends none");
-    // A file that says for whom its token is needs nobody to say so, and goes to nobody else.
+    // A token file that names its server needs no confirmation, and its token goes nowhere else.
     fs::write(place.path().join("token"), format!("pgt_secret\nfor http://{address}\n")).unwrap();
     assert_eq!(run("user list --token-file token", &[]).1, Some(true));
     fs::write(place.path().join("token"), "pgt_secret\nfor unix:elsewhere\n").unwrap();
     assert_eq!(run("user list --token-file token", &[]).1, None);
 }
 
-/// Low 12.
+/// `check` refuses a secret file that other users can read.
 #[test]
 fn a_secret_that_others_can_read_is_an_error_in_check() {
     let text = format!("{CONFIG}authorization = \"file:cred\"\n[metrics]\nold_names = false\n");

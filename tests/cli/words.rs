@@ -1,4 +1,4 @@
-//! What people type, and what they are told.
+//! The names and words that people type, and the messages that they get.
 
 use super::*;
 
@@ -71,7 +71,7 @@ fn what_cannot_be_undone_is_confirmed() {
         assert!(words.contains("--yes"), "{words}");
     }
     check(at, "--offline user delete nobody", 4);
-    // On a terminal it asks; whatever is no yes is a no.
+    // On a terminal it asks; every answer but yes is a no.
     let terminal = |answer: &str, line: &str| {
         let line = format!(
             "printf '{answer}\\n' | script -qec '{} --offline {line}' /dev/null",
@@ -99,7 +99,7 @@ fn a_role_is_edited() {
     let (_, words) = check(at, "--offline role edit auditr --name x", 4);
     assert!(words.contains("did you mean \"auditor\"?"), "{words}");
     check(at, "--offline role edit auditor --permission read-everything", 2);
-    // What is not named stays as it is.
+    // Properties that are not named stay.
     let shown = |line: &str| {
         check(at, line, 0);
         let (data, _) = check(at, "--offline role show auditor -o json", 0);
@@ -109,7 +109,7 @@ fn a_role_is_edited() {
     assert_eq!(shown("--offline role edit auditor --name Reader"), r#"Reader ["read-audit"]"#);
     let line = "--offline role edit auditor --permission read-user --permission read-group";
     assert_eq!(shown(line), r#"Reader ["read-user","read-group"]"#);
-    // Built-in ones stay as they are.
+    // Built-in roles stay as they are.
     check(at, "--offline role edit system-admin --name Root", 2);
     check(at, "--offline role show nobody", 4);
 }
@@ -219,7 +219,7 @@ fn tokens_are_created_rotated_and_revoked_by_name() {
     };
     let (first, second) = (create("first"), create("second"));
     assert!(first.starts_with("pgt_") && first.len() == 66, "it is shown only once, so by -o id, too");
-    // Whoever pastes a whole token does not find it in the terminal's log.
+    // A whole token that was pasted must not appear in the terminal's log.
     let (_, words) = check(at, &format!("--offline token revoke {second}"), 0);
     assert!(
         words.contains(&format!("pgt_{}_...", &second[4..16])) && !words.contains(&second[20..]),
@@ -236,7 +236,7 @@ fn tokens_are_created_rotated_and_revoked_by_name() {
         live.map(|row| (row["id"].as_str().unwrap().to_owned(), row["state"].to_string())).collect::<Vec<_>>()
     };
     check(at, "--offline token rotate nightly", 0);
-    // Two bear the name while the grace runs; the new one is meant.
+    // Two tokens have the name during the grace period; the new one is meant.
     check(at, "--offline token rotate nightly", 0);
     assert_eq!(ids().len(), 3, "{:?}", ids());
     assert!(ids().iter().any(|(id, _)| *id == old[4..16]), "{:?}", ids());

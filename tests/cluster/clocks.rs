@@ -1,10 +1,10 @@
-//! What the time of day has to say: nothing about who may forward.
+//! The wall clock has no influence on which node may forward.
 
 use std::{fs, path::Path, thread};
 
 use crate::nodes::{Cluster, lease};
 
-/// Debian's package faketime.
+/// From Debian's package faketime.
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[test]

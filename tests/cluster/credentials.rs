@@ -1,4 +1,5 @@
-//! Sign-ins and certificates by which etcd knows a node: what ends is renewed, what is missing is named.
+//! The passwords and certificates by which etcd knows a node: expired ones are renewed,
+//! missing rights are reported.
 
 use std::{
     fs,
@@ -22,7 +23,7 @@ fn write_private(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// Base64 of what the calls below name.
+/// Base64 of `/permgate/` and of the end of its range.
 const PREFIX: &str = "L3Blcm1nYXRlLw==";
 const PREFIX_END: &str = "L3Blcm1nYXRlMA==";
 
@@ -60,19 +61,19 @@ fn a_sign_in_that_ends_is_renewed_and_a_missing_right_is_named() {
     let user = format!(r#"user = {{ name = "gate", password = "file:{}" }}"#, password.display());
     let cluster = Cluster::over(etcd, 2, &user);
     let (_, token) = cluster.token(0, "ann", "ci");
-    // Its sign-in ends while it has nothing to ask.
+    // Its sign-in expires while the node sends nothing.
     cluster.link(0, Mode::Hangs);
     thread::sleep(Duration::from_millis(3500));
     cluster.link(0, Mode::Passes);
     thread::sleep(lease());
     assert_eq!(cluster.status(0, &token), 200);
     assert_eq!(cluster.create_user(0, "bob"), 201);
-    // Another password: the file is read anew.
+    // With a new password, the file is read again.
     let root = sign_in(&cluster.etcd, "root", "top");
     write_private(&password, "second\n");
     cluster.etcd.must("auth/user/changepw", &root, r#"{"name": "gate", "password": "second"}"#);
     assert_eq!(cluster.create_user(1, "carl"), 201);
-    // The right itself goes.
+    // The right itself is revoked.
     let root = sign_in(&cluster.etcd, "root", "top");
     let range = format!(r#""role": "gate", "key": "{PREFIX}", "range_end": "{PREFIX_END}""#);
     cluster.etcd.must("auth/role/revoke", &root, &format!("{{{range}}}"));
@@ -98,7 +99,7 @@ impl Authority {
         Self(authority())
     }
 
-    /// Puts `NAME.crt` and `NAME.key` into a directory.
+    /// Writes `NAME.crt` and `NAME.key` into a directory.
     fn issue(&self, directory: &Path, name: &str, lasts: Duration) {
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -128,7 +129,7 @@ fn a_certificate_that_ends_is_named_and_its_successor_is_read() {
     let cluster = Cluster::over(Etcd::start(1, &options), 1, &tls);
     let (_, token) = cluster.token(0, "ann", "ci");
     thread::sleep((LASTS + Duration::from_secs(1)).saturating_sub(issued.elapsed()));
-    // What is connected stays so; a new connection is not taken.
+    // Existing connections stay; new ones are refused.
     assert_eq!(cluster.status(0, &token), 200);
     cluster.link(0, Mode::Passes);
     cluster.process(0).words.wait_for("etcd does not answer");

@@ -1,4 +1,4 @@
-//! What may become of etcd and of the way to it: each row of the table in `docs/cluster.md`, with its promise.
+//! Failures of etcd and of the connection to it: each row of the table in `docs/cluster.md`.
 
 use std::{
     thread,
@@ -26,7 +26,7 @@ fn a_full_etcd_stops_changes_and_nothing_else() {
     let cluster = Cluster::over(Etcd::start(1, &["--quota-backend-bytes", "16777216"]), 2, "");
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, good) = cluster.token(0, "ann", "good");
-    // `f` and a mebibyte, in base64.
+    // The key `f` and a value of 1 MiB, in base64.
     let filler = format!(r#"{{"key": "Zg==", "value": "{}"}}"#, "AAAA".repeat((1 << 20) / 3));
     while cluster.etcd.call("kv/put", "", &filler).0 == 200 {}
     thread::sleep(lease() + Duration::from_secs(1));
@@ -38,7 +38,7 @@ fn a_full_etcd_stops_changes_and_nothing_else() {
     assert!(answer.status == 503 && answer.text().contains("not_durable"), "{}", answer.text());
     assert_eq!((cluster.status(0, &revoked), cluster.status(1, &revoked)), (401, 200), "on the asked node");
     assert_eq!(cluster.metric(0, "permgate_cluster_unwritten"), 1);
-    // Somebody makes room.
+    // An administrator makes room.
     cluster.etcd.must("kv/deleterange", "", r#"{"key": "Zg=="}"#);
     compact(&cluster.etcd);
     cluster.etcd.must("maintenance/defragment", "", "{}");
@@ -53,7 +53,7 @@ fn a_full_etcd_stops_changes_and_nothing_else() {
     cluster.nodes[1].directory.check("audit verify", 0);
 }
 
-/// Everything but the newest.
+/// Compacts everything but the newest revision.
 fn compact(etcd: &Etcd) {
     let found = etcd.must("kv/range", "", r#"{"key": "bm9uZQ=="}"#);
     let revision = found.split_once(r#""revision":""#).unwrap().1.split_once('"').unwrap().0.to_owned();
@@ -67,7 +67,7 @@ fn what_was_compacted_or_trimmed_away_is_not_missed() {
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, good) = cluster.token(0, "ann", "good");
     cluster.link(1, Mode::Hangs);
-    // This node must say so on its own, or be waited for; both nodes have the rest.
+    // This node alone must confirm or be waited for; both nodes have everything else.
     for number in 0..3 {
         assert_eq!(cluster.create_user(0, &format!("while-away-{number}")), 201);
     }
@@ -78,7 +78,7 @@ fn what_was_compacted_or_trimmed_away_is_not_missed() {
     assert_eq!(answer["nodes"]["confirmed"], 2, "{answer}");
     assert_eq!((cluster.status(1, &revoked), cluster.status(1, &good)), (401, 200));
     assert_eq!(cluster.events(1, "user.create").len(), 4);
-    // Its place in the log itself goes, while it runs and while it does not.
+    // Its position in the log is trimmed, while it runs and while it does not.
     for runs in [true, false] {
         if runs {
             cluster.link(1, Mode::Hangs);
@@ -108,7 +108,7 @@ fn what_was_compacted_or_trimmed_away_is_not_missed() {
     }
 }
 
-/// As the eldest node does it once the log is long: a snapshot, and nothing in front of it.
+/// Trims the log as the oldest node does once it is long: a snapshot, and nothing before it.
 fn trim(cluster: &Cluster) {
     let etcd = EtcdSettings {
         endpoints: cluster.etcd.urls(),
@@ -136,7 +136,7 @@ fn a_change_whose_answer_was_lost_is_made_once() {
             cluster.link(0, Mode::Mute);
             let begun = Instant::now();
             let change = scope.spawn(|| cluster.create_user(0, &login));
-            // Longer than a call may take, so that it is sent again.
+            // Longer than a call may take, so that it is retried.
             thread::sleep(Duration::from_millis(1500));
             cluster.link(0, Mode::Passes);
             (change.join().unwrap(), begun.elapsed())
@@ -189,7 +189,7 @@ fn without_a_majority_of_etcd_nobody_serves_beyond_the_lease() {
     assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200], "for a while");
     cluster.wait_until("it is cut off", || (0..2).all(|node| cluster.try_status(node, &token) == Some(503)));
     assert!(begun.elapsed() <= lease() + PROMPT, "{:?}", begun.elapsed());
-    // Somebody else may have decided meanwhile: nobody knows.
+    // Others may have decided meanwhile; this node cannot know.
     [1, 2].into_iter().for_each(|member| cluster.etcd.signal(member, Signal::CONT));
     (0..2).for_each(|node| cluster.wait_until_ready(node));
     assert_eq!([0, 1].map(|node| cluster.status(node, &token)), [200, 200]);

@@ -1,5 +1,5 @@
-//! Several gateways over one etcd, which the tests start: `cargo test --features etcd --test cluster --
-//! --ignored`. apt-get install etcd-server.
+//! Several gateways over one etcd, which the tests start:
+//! `cargo test --features etcd --test cluster -- --ignored`. Needs `apt-get install etcd-server`.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -39,7 +39,7 @@ fn a_change_on_one_node_holds_on_all() {
         assert_eq!(answer["nodes"]["confirmed"], 3, "{answer}");
         assert_eq!(answer["nodes"]["lapsed"].as_array().unwrap().len(), 0, "{answer}");
         assert!(took < PROMPT, "{took:?}");
-        // Those of `status` may have gone already.
+        // At least these three; the streams that `status` opened may have ended already.
         assert!(answer["cut"].as_u64().unwrap() >= 3, "{answer}");
         for node in 0..3 {
             assert_eq!(cluster.status(node, &token), 401, "revoked, used on {node}");
@@ -92,9 +92,9 @@ fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
     }
     assert_eq!(cluster.create_user(0, "eve"), 503);
     assert_eq!(cluster.metric(0, "permgate_cluster_unwritten"), 3);
-    // Then there is nobody left whom a ban would fit.
+    // By the time the change is written, the banned user no longer exists.
     assert_eq!(cluster.process(1).operator("DELETE", "/v1/users/carl", None).status, 200);
-    // What others write meanwhile about the same account stays.
+    // Changes by other nodes to the same account stay.
     let renamed = cluster.process(1).operator("PATCH", "/v1/users/bob", Some(r#"{"name": "Robert"}"#));
     assert_eq!(renamed.status, 200);
     assert_eq!((cluster.status(1, &revoked), cluster.status(1, &banned)), (200, 200), "only there");
@@ -119,7 +119,7 @@ fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
 #[ignore = "starts etcd: apt-get install etcd-server"]
 fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories() {
     let mut cluster = Cluster::prepare(Etcd::start(1, &[]), 2, "");
-    // Alone first.
+    // First without the cluster.
     let directory = &cluster.nodes[0].directory;
     let text = directory.read();
     let (head, rest) = text.split_once("[store.cluster]").unwrap();
@@ -143,7 +143,7 @@ fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories()
         cluster.wait_until_ready(node);
         assert_eq!(cluster.status(node, token), 200);
     }
-    // Stopped, a node leaves; nobody waits for it.
+    // A stopped node leaves the cluster, so no change waits for it.
     cluster.nodes[1].process.take().unwrap().stop();
     cluster.wait_until("it has left", || cluster.members(0) == 1);
     let (answer, took) = cluster.revoke(0, made["id"].as_str().unwrap());

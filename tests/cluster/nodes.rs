@@ -1,4 +1,4 @@
-//! Three nodes as processes, an etcd of some members, and a relay between each two of them.
+//! Nodes as processes, an etcd with some members, and a relay between each node and each member.
 
 use std::{
     net::SocketAddr,
@@ -14,16 +14,16 @@ use crate::{
     support::{http::Client, upstream::Upstream},
 };
 
-/// What a change may take when everybody is there: far more than it does, on a machine that is busy.
+/// How long a change may take while all nodes are there. Generous, for a busy machine.
 pub const PROMPT: Duration = Duration::from_secs(2);
 
-/// Shorter than the default, so that the tests are; the rest follows from it.
+/// Shorter than the default to keep the tests short; the other times follow from it.
 pub fn lease() -> Duration {
     Duration::from_secs(number("PERMGATE_TEST_LEASE").unwrap_or(5))
 }
 
-/// How often a test repeats itself. Only where it is asked for does it hold what it measures against figures:
-/// elsewhere the machine may be busy.
+/// How often a test repeats itself. Measurements are compared with limits only if this is
+/// set, because the machine may be busy otherwise.
 pub fn rounds() -> Option<u64> {
     number("PERMGATE_TEST_ROUNDS")
 }
@@ -40,22 +40,22 @@ pub struct Cluster {
 pub struct Node {
     pub directory: TestDirectory,
     pub process: Option<Process>,
-    /// To each member.
+    /// One relay per member of etcd.
     pub relays: Vec<Relay>,
 }
 
 impl Cluster {
-    /// Made from nothing, and serving.
+    /// Starts a new cluster and waits until it serves.
     pub fn start(nodes: usize, members: usize) -> Self {
         Self::over(Etcd::start(members, &[]), nodes, "")
     }
 
-    /// With more lines in `[store.cluster]`.
+    /// Like [`Self::start`], with more lines in `[store.cluster]`.
     pub fn over(etcd: Etcd, nodes: usize, lines: &str) -> Self {
         Self::prepare(etcd, nodes, lines).started()
     }
 
-    /// Directories and configurations in front of an endless stream; nobody runs.
+    /// Creates directories and configurations in front of an endless stream, without starting a node.
     pub fn prepare(etcd: Etcd, nodes: usize, lines: &str) -> Self {
         Self::prepare_behind(etcd, nodes, Upstream::endless().0.address, lines)
     }
@@ -65,7 +65,7 @@ impl Cluster {
         Self { etcd, nodes }
     }
 
-    /// Made from nothing, or from what the first node has.
+    /// Initialises the cluster, from what the first node's store has, and starts all nodes.
     pub fn started(mut self) -> Self {
         self.nodes[0].directory.check("cluster init", 0);
         (0..self.nodes.len()).for_each(|node| self.run(node));
@@ -82,20 +82,20 @@ impl Cluster {
         self.nodes[node].process.as_ref().unwrap()
     }
 
-    /// A metric of a node.
+    /// The value of a node's metric.
     pub fn metric(&self, node: usize, name: &str) -> u64 {
         let page = self.process(node).operator("GET", "/metrics", None);
         let value = page.text().lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         value.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
     }
 
-    /// The status of making a user.
+    /// Creates a user. Returns the status.
     pub fn create_user(&self, node: usize, login: &str) -> u16 {
         let body = format!(r#"{{"login": "{login}", "name": "{login}"}}"#);
         self.process(node).operator("POST", "/v1/users", Some(&body)).status
     }
 
-    /// What the events of a kind are about, as a node has them.
+    /// The targets of all audit events of a kind, as a node has them.
     pub fn events(&self, node: usize, event: &str) -> Vec<String> {
         let mut targets = Vec::new();
         let mut page = String::new();
@@ -113,7 +113,7 @@ impl Cluster {
         self.process(node).operator("GET", "/readyz", None).status == 200
     }
 
-    /// What comes within some seconds.
+    /// Waits some seconds until a condition holds.
     pub fn wait_until(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let end = Instant::now() + Duration::from_secs(20);
         while !holds() {
@@ -130,14 +130,14 @@ impl Cluster {
         self.wait_until(&format!("node {node} is ready"), || self.is_ready(node));
     }
 
-    /// A user with a token, by way of a node: its id and its text.
+    /// Creates a user with a token through a node. Returns the token's id and text.
     pub fn token(&self, node: usize, login: &str, name: &str) -> (String, String) {
-        // There may be one already.
+        // The user may exist already.
         self.create_user(node, login);
         self.token_of(node, login, name)
     }
 
-    /// A token of a user whom there is.
+    /// Creates a token of an existing user.
     pub fn token_of(&self, node: usize, login: &str, name: &str) -> (String, String) {
         let process = self.process(node);
         let token = format!(r#"{{"name": "{name}", "scope": [{{"service": "one"}}]}}"#);
@@ -147,7 +147,7 @@ impl Cluster {
         (body["id"].as_str().unwrap().to_owned(), body["token"].as_str().unwrap().to_owned())
     }
 
-    /// Revokes by way of a node; the answer and how long it took.
+    /// Revokes a token through a node. Returns the answer and how long it took.
     pub fn revoke(&self, node: usize, id: &str) -> (Value, Duration) {
         let began = Instant::now();
         let answer = self.process(node).operator("DELETE", &format!("/v1/tokens/{id}"), None);
@@ -155,23 +155,23 @@ impl Cluster {
         (serde_json::from_slice(&answer.body).unwrap_or_default(), took)
     }
 
-    /// What a request with this token is answered.
+    /// The status of a request with this token.
     pub fn status(&self, node: usize, token: &str) -> u16 {
         let mut client = self.stream(node, token);
         client.head().status
     }
 
-    /// The same; `None` when it is cut before it is answered.
+    /// Like [`Self::status`]; `None` if the request is cut before it is answered.
     pub fn try_status(&self, node: usize, token: &str) -> Option<u16> {
         self.stream(node, token).try_status()
     }
 
-    /// An endless answer, unread.
+    /// Opens an endless response without reading it.
     pub fn stream(&self, node: usize, token: &str) -> Client {
         self.process(node).open("/one/events", token)
     }
 
-    /// Between a node and all of etcd.
+    /// Sets the mode of the links between a node and all members of etcd.
     pub fn link(&self, node: usize, mode: Mode) {
         self.nodes[node].relays.iter().for_each(|relay| relay.set(mode));
     }

@@ -1,4 +1,4 @@
-//! A relay between a node and a member of etcd, which can be cut and can hang.
+//! A relay between a node and a member of etcd that can fail in several ways.
 
 use std::{
     io::{Read, Write},
@@ -16,13 +16,13 @@ use std::{
 #[repr(u8)]
 pub enum Mode {
     Passes,
-    /// Connections are closed, and new ones too.
+    /// Connections are closed, including new ones.
     Cut,
-    /// Bytes are taken and go nowhere for now.
+    /// Bytes are accepted but held back in both directions.
     Hangs,
-    /// What the node asks arrives; what it is answered does not for now.
+    /// The node's requests arrive, but responses are held back.
     Mute,
-    /// Both ways, everything [`DELAY`] later.
+    /// Everything is delayed by [`DELAY`] in both directions.
     Slow,
 }
 

@@ -1,4 +1,5 @@
-//! What ends a node or keeps it from the others, with figures: `PERMGATE_TEST_ROUNDS=50 PERMGATE_TEST_LEASE=10
+//! Failures that stop a node or cut it off from the others, with measurements:
+//! `PERMGATE_TEST_ROUNDS=50 PERMGATE_TEST_LEASE=10
 //! cargo test --features etcd --test cluster -- --ignored --nocapture cut_off`.
 
 use std::{
@@ -15,21 +16,21 @@ use crate::{
     support::http::Client,
 };
 
-/// What a deadline may be missed by where the machine is busy.
+/// How much a deadline may be exceeded on a busy machine.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A limit that is held where figures are asked for.
+/// A limit, which applies only if measurements are requested; otherwise it is generous.
 fn limit(figure: Duration) -> Duration {
     if rounds().is_some() { figure } else { figure.max(PROMPT) }
 }
 
-/// Prints what each round has measured, and the worst.
+/// Prints the measurement of each round, and the worst one.
 fn report(what: &str, measured: &[Duration]) {
     let worst = measured.iter().max().unwrap();
     println!("{what}: worst {worst:.1?} of {} rounds: {measured:.1?}", measured.len());
 }
 
-/// When each piece of a stream came, and how large it was, until it ended.
+/// Reads a stream until it ends. Returns the time and size of each piece.
 fn read(mut stream: Client) -> thread::JoinHandle<Vec<(Instant, usize)>> {
     thread::spawn(move || {
         let mut pieces = Vec::new();
@@ -49,7 +50,7 @@ fn a_node_that_is_cut_off_serves_no_more_before_others_answer() {
         let (id, token) = cluster.token(0, "ann", &format!("t{round}"));
         let mut stream = cluster.stream(2, &token);
         assert_eq!(stream.head().status, 200);
-        // With and without a word to the node that it is cut off.
+        // With and without notice to the node that it is cut off.
         cluster.link(2, if round % 2 == 0 { Mode::Hangs } else { Mode::Cut });
         let cut = Instant::now();
         let reader = read(stream);
@@ -119,13 +120,13 @@ fn a_stopped_node_passes_nothing_when_it_goes_on() {
         let (answer, _) = cluster.revoke(0, &id);
         assert_eq!(answer["nodes"]["lapsed"][0], "gate-1", "{answer}");
         let reader = read(stream);
-        // The kernel has given what it had of it when it was stopped.
+        // Let the kernel deliver the bytes that the node had written before it was stopped.
         thread::sleep(lease() / 2);
         let on = Instant::now();
         cluster.process(1).signal(Signal::CONT);
         let pieces = reader.join().unwrap();
         let after: usize = pieces.iter().filter(|(at, _)| *at >= on).map(|(_, bytes)| bytes).sum();
-        // At most what was between the look at the clock and the write: one piece of the stream.
+        // At most what was written between the check of the clock and the write: one piece of the stream.
         assert!(after <= 64, "{after} bytes after it went on");
         passed.push(after);
         cluster.wait_until_ready(1);
@@ -191,14 +192,14 @@ fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
     }
 }
 
-/// A change that was asked for.
+/// A change that was requested.
 struct Made {
     login: String,
     status: u16,
     at: Instant,
 }
 
-/// Makes users by way of both nodes, one after the other, until it is over.
+/// Creates users through both nodes in turn until it is over.
 fn write(cluster: &Cluster, round: u64, over: &AtomicBool) -> Vec<Made> {
     let mut made = Vec::new();
     while !over.load(Ordering::SeqCst) {

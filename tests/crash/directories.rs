@@ -8,7 +8,7 @@ use std::{
 
 use crate::installation::Installation;
 
-/// A store, spoilt: the process says this of it and leaves it as it is.
+/// Damages a store. The process must report it with these words and leave the directory unchanged.
 fn check(row: &str, spoil: impl FnOnce(&Path), says: &[&str]) {
     let installation = Installation::new();
     let store = installation.path().join("data");
@@ -80,7 +80,7 @@ fn a_directory_that_is_no_sound_store_is_refused_and_left_alone() {
     check("other bytes as a journal", |store| noise(&journal(store)), &["damaged", "permgate store restore"]);
 }
 
-/// sled holds nothing that the journal does not: whatever becomes of it, the store is whole.
+/// sled holds nothing that the journal does not, so the store is complete whatever happens to sled.
 #[test]
 fn a_damaged_replica_is_made_again_at_the_next_start() {
     let installation = Installation::new();
@@ -114,7 +114,7 @@ fn noise(file: &Path) {
     fs::write(file, noise).unwrap();
 }
 
-/// Every file below, the lock's number apart: who looked last is written there.
+/// The content of every file below, except for the lock, which has the id of the last process.
 fn content(store: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut left = vec![store.to_owned()];

@@ -1,5 +1,5 @@
-//! A disk that fills up under changes: removals hold, serving goes on, and the next start opens by
-//! giving the ballast back.
+//! A disk that fills up under changes: removals take effect, serving continues, and the
+//! next start opens the store by releasing the ballast.
 
 use std::{
     fs::File,
@@ -57,7 +57,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     process.stop();
 }
 
-/// Until no byte more fits.
+/// Fills the disk to the last byte.
 fn fill(disk: &std::path::Path) {
     let mut file = File::options().append(true).create(true).open(disk.join("filling")).unwrap();
     for size in [1 << 20, 4096, 1] {
@@ -71,7 +71,8 @@ fn fill(disk: &std::path::Path) {
     }
 }
 
-/// The store may still have room in its own files; what is acknowledged is added to the list.
+/// Creates tokens until one is refused, because the store's files may still have room.
+/// Acknowledged tokens are appended to the list.
 fn change_until_refused(process: &Process, acknowledged: &mut Vec<(String, String)>) -> (u16, String) {
     for number in 0..2000 {
         let made = process.sockets().create("alice", &format!("late {number}")).unwrap();

@@ -1,5 +1,5 @@
-//! SIGKILL, EIO and a full disk at every system call that changes what is on the disk, of whatever makes or
-//! replaces a store: a whole store is found at the path afterwards. A few calls in each run;
+//! SIGKILL, EIO and ENOSPC at every system call that changes the disk, in each command that creates or
+//! replaces a store: a complete store is at the path afterwards. Each run samples a few calls;
 //! `PERMGATE_TEST_EVERY_CALL=1` tries all of them.
 
 use std::{
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use crate::{faults::with_fault, installation::Installation};
 
-/// Between two of these, a kill leaves the same.
+/// The system calls that change the disk. A kill between two of them leaves the same state as at the second.
 const CHANGES: &str = "?open,openat,?creat,?mkdir,mkdirat,write,pwrite64,writev,pwritev,ftruncate,fallocate,fsync,\
                        fdatasync,sync_file_range,?rename,renameat,renameat2,?unlink,unlinkat,?rmdir,?chmod,fchmod,\
                        fchmodat";
-/// Of each command, unless all of them are asked for.
+/// How many calls of each command are tried, unless all are requested.
 const SAMPLE: usize = 10;
 
-/// What a store holds, as far as it does not depend on when it was restored.
+/// The content of a store, except for what depends on the time of a restore.
 fn content(installation: &Installation, what: &str) -> Value {
     let records = |line: &str, fields: &[&str]| {
         let (code, words) = installation.line(line);
@@ -38,11 +38,11 @@ fn content(installation: &Installation, what: &str) -> Value {
     })
 }
 
-/// What happens at a call, and from then on.
+/// The faults that are injected at a call, or from a call on.
 const FAULTS: [&str; 3] = ["signal=SIGKILL:when={}", "error=EIO:when={}", "error=ENOSPC:when={}+"];
 
-/// Runs the line on copies of `before` with a fault at call after call. What is there then has to be one of
-/// `wholes`, unless that is empty; `check` looks at the rest.
+/// Runs the line on copies of `before` with a fault at one call after another. The store must then be one of
+/// `wholes`, unless that is empty; `check` tests the rest.
 fn faults_at_every_call(
     before: &Installation,
     line: &str,
@@ -63,15 +63,15 @@ fn faults_at_every_call(
             let what = format!("{line}: {fault} of {calls}");
             let installation = duplicate(before);
             let Some((status, _)) = with_fault(CHANGES, &fault, &installation.command(line)) else { return };
-            // Threads share the work differently each time: one may end before its call.
+            // Threads share the work differently in each run, so one may end before its call.
             killed.fetch_add(usize::from(!status.success()), Ordering::Relaxed);
             check(&installation, &what);
-            // As it was left, before anybody ends what was begun.
+            // The state as it was left, before a command completes it.
             let (code, words) = installation.line("--offline store verify");
             let none_yet = words.contains("there is no store") || words.contains("first release");
             assert!(code == Some(0) || none_yet, "{what}: {words}");
             if words.contains("there is no store") {
-                // What only reads makes none.
+                // Commands that only read create no store.
                 installation.must(line);
             }
             let found = content(&installation, &what);
@@ -103,13 +103,13 @@ fn copy(from: &Path, to: &Path) {
         match entry.file_type().unwrap() {
             kind if kind.is_dir() => copy(&path, &to),
             kind if kind.is_file() => drop(fs::copy(&path, &to).unwrap()),
-            // Sockets.
+            // Skip sockets.
             _ => {}
         }
     }
 }
 
-/// With users, tokens, a backup, and changes since; what the two hold.
+/// An installation with users, tokens, a backup, and later changes. Returns the content of both states.
 fn with_backup() -> (Installation, [Value; 2]) {
     let installation = Installation::new();
     let process = installation.run();
@@ -175,7 +175,7 @@ fn a_migration_is_whole_at_every_moment() {
         "--offline user list",
         std::slice::from_ref(&whole),
         |installation, what| {
-            // Until the new generation is the store, the old one is all there; then it lies beside.
+            // Until the new generation is in use, the old data is complete; then it is kept beside it.
             let data = installation.path().join("data");
             let old = [data.join("data/db"), data.join("released/data/db")];
             assert!(old.iter().any(|file| file.exists()), "{what}: the released data is gone");

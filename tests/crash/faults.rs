@@ -1,6 +1,5 @@
-//! Faults that the kernel makes for real: a traced system call, a small disk. Where this machine
-//! does not permit them a test is skipped, aloud, but not where `PERMGATE_CI=1` says that it must
-//! not be.
+//! Real faults from the kernel: a traced system call, a small disk. Where the machine does not permit them, a
+//! test prints that it is skipped; with `PERMGATE_CI=1` it fails instead.
 
 use std::{
     collections::BTreeMap,
@@ -9,19 +8,19 @@ use std::{
     process::{Child, ChildStderr, Command, ExitStatus, Stdio},
 };
 
-/// strace on a process; it lets go when it is dropped.
+/// strace attached to a process; detaches when dropped.
 pub struct Tracer {
     strace: Child,
-    /// Open as long as it runs, so that it can say its farewell.
+    /// Kept open while strace runs, because it writes when it detaches.
     _words: BufReader<ChildStderr>,
 }
 
-/// A small file system; unmounted when it is dropped.
+/// A small file system; unmounted when dropped.
 pub struct SmallDisk<'a>(&'a Path);
 
 impl Tracer {
-    /// Attaches with these arguments; a thread may still end the call that it is in untraced. `None`
-    /// where it may not.
+    /// Attaches strace with these arguments. A thread may complete its current call
+    /// untraced. `None`: tracing is not permitted here.
     pub fn attach(arguments: &[&str], target: u32) -> Option<Self> {
         let mut command = Command::new("strace");
         command.args(arguments).args(["-o", "/dev/null", "-p", &target.to_string()]);
@@ -44,7 +43,7 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // SIGTERM, so that it detaches and does not leave its process stopped.
+        // SIGTERM makes strace detach; otherwise it would leave the process stopped.
         let id = rustix::process::Pid::from_child(&self.strace);
         let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
         let _ = self.strace.wait();
@@ -52,7 +51,7 @@ impl Drop for Tracer {
 }
 
 impl<'a> SmallDisk<'a> {
-    /// `None` where nothing may be mounted.
+    /// `None`: mounting is not permitted here.
     pub fn mount(at: &'a Path, size: &str) -> Option<Self> {
         let mut command = Command::new("mount");
         command.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(at);
@@ -72,11 +71,11 @@ impl Drop for SmallDisk<'_> {
     }
 }
 
-/// Runs a command with a fault in its system calls, which strace injects: its status, and how often each of its
-/// threads made one of the `calls` at the most. `None` where it may not be traced.
+/// Runs a command with a fault that strace injects into its system calls. Returns its status, and the largest
+/// number of `calls` that one of its threads made. `None`: tracing is not permitted here.
 pub fn with_fault(calls: &str, fault: &str, command: &Command) -> Option<(ExitStatus, usize)> {
     let log = tempfile::NamedTempFile::new().unwrap();
-    // Whatever hangs by a fault is ended.
+    // A command that hangs after the fault is killed.
     let mut strace = Command::new("timeout");
     strace.args([
         "--kill-after=1",
@@ -113,7 +112,7 @@ pub fn with_fault(calls: &str, fault: &str, command: &Command) -> Option<(ExitSt
     Some((output.status, calls.into_values().max().unwrap_or_default()))
 }
 
-/// What a skipped test says; with `PERMGATE_CI=1` it fails instead.
+/// Prints why a test is skipped; with `PERMGATE_CI=1` it fails instead.
 fn skipped(why: &str) {
     assert!(std::env::var("PERMGATE_CI").as_deref() != Ok("1"), "PERMGATE_CI=1, but {why}");
     println!("skipped: {why}");

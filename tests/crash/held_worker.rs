@@ -1,5 +1,5 @@
-//! A worker thread that hangs: a change says that it is not yet in force everywhere, and the process
-//! ends so that a sound one takes its place.
+//! A worker thread that hangs: a change reports that it is not in force everywhere yet, and the process
+//! exits, so that a new one takes its place.
 
 use std::{fs, thread, time::Instant};
 
@@ -8,7 +8,7 @@ use crate::{
     installation::{Installation, Process},
 };
 
-/// Far longer than the fence waits. Every wait for events of the thread begins with it.
+/// Much longer than the fence waits. Delays every wait for events of the thread.
 const DELAY: &str = "inject=epoll_wait,epoll_pwait,epoll_pwait2:delay_enter=60000000";
 
 #[test]
@@ -19,7 +19,7 @@ fn a_held_up_worker_ends_the_process() {
     let tokens: Vec<_> = (0..4).map(|n| process.token("alice", &format!("token {n}"))).collect();
     let Some(tracer) = Tracer::attach(&["-e", DELAY], worker_thread(process.id())) else { return };
 
-    // The first revocation may still be what makes the thread wait for its next event.
+    // During the first revocation, the thread may not have begun a delayed wait yet.
     let mut left = tokens.iter();
     let (text, asked) = loop {
         let (id, text) = left.next().expect("the worker is held up by now");
@@ -34,7 +34,7 @@ fn a_held_up_worker_ends_the_process() {
     let ready = process.operator("GET", "/readyz", None);
     assert_eq!(ready.status, 503, "{ready:?}");
     process.says("a worker does not apply changes");
-    // It ends whatever the worker does; a tracer that holds on may keep the kernel from reaping it.
+    // The process exits whatever the worker does, but an attached tracer may keep the kernel from reaping it.
     drop(tracer);
     assert_eq!(process.end().code(), Some(1), "{}", process.words());
 
@@ -50,7 +50,7 @@ fn ready_again(process: &Process) {
     assert_eq!(ready.status, 200, "{ready:?}");
 }
 
-/// The kernel's number of the first worker's thread.
+/// The thread id of the first worker.
 fn worker_thread(process: u32) -> u32 {
     loop {
         for task in fs::read_dir(format!("/proc/{process}/task")).unwrap() {

@@ -1,5 +1,5 @@
-//! A directory with a configuration, and the process that serves it. Both listeners are unix
-//! sockets, so that nothing depends on free ports.
+//! A directory with a configuration, and the process that serves it. Both listeners are
+//! unix sockets, so that nothing depends on free ports.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::upstream::Upstream;
 
-/// Nothing that is waited for takes this long, held-up workers included.
+/// Longer than anything that tests wait for, including blocked workers.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
 pub struct Installation {
@@ -24,7 +24,7 @@ pub struct Installation {
     _upstream: Upstream,
 }
 
-/// `permgate run`; killed when it is dropped.
+/// `permgate run`; killed when dropped.
 pub struct Process {
     child: Child,
     reader: Option<JoinHandle<()>>,
@@ -32,7 +32,7 @@ pub struct Process {
     sockets: Sockets,
 }
 
-/// Where a process listens. Cheap to clone for client threads.
+/// The sockets of a process. Cheap to clone for client threads.
 #[derive(Clone)]
 pub struct Sockets {
     proxy: PathBuf,
@@ -45,7 +45,7 @@ pub struct Answer {
     pub text: String,
 }
 
-/// What a process has written so far, and whether there will be more.
+/// What a process has written so far, and whether it has ended.
 #[derive(Default)]
 struct Words {
     written: Mutex<(String, bool)>,
@@ -89,19 +89,19 @@ access = "off"
         self.dir.path()
     }
 
-    /// Starts, and returns once it listens.
+    /// Starts the process. Returns once it listens.
     pub fn run(&self) -> Process {
         self.run_by(&[])
     }
 
-    /// Started by a program with its arguments.
+    /// Starts the process through another program with these arguments.
     pub fn run_by(&self, starter: &[&str]) -> Process {
         let mut process = self.begin_by(starter);
         assert!(process.words.wait_for("admin listener"), "{:?}: {}", process.end(), process.words());
         process
     }
 
-    /// Starts what is to fail: its exit code and its words.
+    /// Starts a process that must fail. Returns its exit code and output.
     pub fn fails(&self) -> (Option<i32>, String) {
         let mut process = self.begin();
         assert!(!process.words.wait_for("admin listener"), "it started: {}", process.words());
@@ -131,7 +131,7 @@ access = "off"
         Process { child, reader: Some(reader), words, sockets }
     }
 
-    /// A command that has to succeed: what it prints.
+    /// Runs a command that must succeed. Returns its output.
     pub fn must(&self, line: &str) -> String {
         let Output { status, stdout, stderr } = self.command(line).output().unwrap();
         let (data, words) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
@@ -139,7 +139,7 @@ access = "off"
         data + &words
     }
 
-    /// One that may fail: its exit code, and what it prints.
+    /// Runs a command that may fail. Returns its exit code and output.
     pub fn line(&self, line: &str) -> (Option<i32>, String) {
         let Output { status, stdout, stderr } = self.command(line).output().unwrap();
         (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
@@ -149,7 +149,7 @@ access = "off"
         self.command_by(&[], line)
     }
 
-    /// Started by a program with its arguments.
+    /// A command that is started through another program with these arguments.
     pub fn command_by(&self, starter: &[&str], line: &str) -> Command {
         let all = [starter, &[env!("CARGO_BIN_EXE_permgate"), "-c"]].concat();
         let mut command = Command::new(all[0]);
@@ -169,7 +169,7 @@ impl Process {
         self.words.written.lock().unwrap().0.clone()
     }
 
-    /// Waits until it has said so.
+    /// Waits until the process has written the word.
     pub fn says(&self, word: &str) {
         assert!(self.words.wait_for(word), "{word:?} is missing in {}", self.words());
     }
@@ -178,20 +178,20 @@ impl Process {
         self.sockets.clone()
     }
 
-    /// SIGKILL, in the midst of whatever it does.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.end();
     }
 
-    /// SIGTERM; drained, so exit code 0.
+    /// Sends SIGTERM and expects exit code 0 after draining.
     pub fn stop(mut self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
         assert_eq!(self.end().code(), Some(0), "{}", self.words());
     }
 
-    /// Waits for its end.
+    /// Waits until the process has ended.
     pub fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
@@ -206,12 +206,12 @@ impl Process {
         panic!("it does not end: {}", self.words());
     }
 
-    /// What a request with this token through the proxy answers.
+    /// The status of a request with this token through the proxy.
     pub fn status(&self, token: &str) -> u16 {
         self.sockets.proxy(token).unwrap_or_else(|| panic!("no answer: {}", self.words())).status
     }
 
-    /// A call as the operator that has to be answered.
+    /// An API call as the operator, which must be answered.
     pub fn operator(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
         let answer = self.sockets.operator(method, target, body);
         answer.unwrap_or_else(|| panic!("{method} {target}: no answer: {}", self.words()))
@@ -227,7 +227,7 @@ impl Process {
         self.must("POST", "/v1/users", Some(&json!({"login": login})));
     }
 
-    /// Makes a token; its id and text.
+    /// Creates a token. Returns its id and text.
     pub fn token(&self, login: &str, name: &str) -> (String, String) {
         let made = self.sockets.create(login, name).unwrap_or_else(|| panic!("{}", self.words()));
         assert_eq!(made.status, 201, "{made:?}");
@@ -243,7 +243,7 @@ impl Drop for Process {
 }
 
 impl Sockets {
-    /// `None` when the connection ends before a whole answer: then it was not acknowledged.
+    /// `None`: the connection ended before a complete answer, so the call was not acknowledged.
     pub fn operator(&self, method: &str, target: &str, body: Option<&Value>) -> Option<Answer> {
         ask(&self.admin, method, target, "", body)
     }
@@ -267,7 +267,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
-    /// The stable word of a refusal.
+    /// The status and the error code.
     pub fn outcome(&self) -> (u16, String) {
         (self.status, self.json()["error"].as_str().unwrap_or_default().to_owned())
     }
@@ -286,7 +286,7 @@ impl Words {
         self.more.notify_all();
     }
 
-    /// Whether it came before the end.
+    /// Waits for the word. Returns whether it was written before the process ended.
     fn wait_for(&self, word: &str) -> bool {
         let written = self.written.lock().unwrap();
         let waiting = |(text, ended): &mut (String, bool)| !*ended && !text.contains(word);
@@ -295,7 +295,7 @@ impl Words {
     }
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 fn ask(socket: &Path, method: &str, target: &str, fields: &str, body: Option<&Value>) -> Option<Answer> {
     let mut stream = UnixStream::connect(socket).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;

@@ -1,4 +1,4 @@
-//! SIGKILL in a loop while tokens are made and revoked and users banned: what was acknowledged is
+//! SIGKILL in a loop while tokens are created and revoked and users are banned: every acknowledged change is
 //! there after each restart.
 
 use std::{
@@ -13,16 +13,16 @@ use serde_json::json;
 
 use crate::installation::{Installation, PATIENCE, Process, Sockets};
 
-/// How often it is killed; `PERMGATE_TEST_KILLS` asks for more.
+/// Number of kills; `PERMGATE_TEST_KILLS` overrides it.
 const KILLS: usize = 5;
 const CLIENTS: usize = 4;
 
-/// What a client knows, from answers alone.
+/// What a client knows from answers only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ExpectedAnswer {
     Good,
     Refused,
-    /// A change was asked for and not answered: both outcomes are right.
+    /// A change was requested but not answered, so both outcomes are correct.
     Either,
 }
 
@@ -51,7 +51,7 @@ fn what_was_acknowledged_is_there_after_every_kill() {
                     tokens.lock().unwrap().extend(own);
                 });
             }
-            // The kill hits each round at another place, with all clients in the midst of a change.
+            // Each round is killed at another point, while all clients are making changes.
             let begun = Instant::now();
             while acknowledged.load(Ordering::Relaxed) < 23 + 31 * (round % 4) {
                 assert!(begun.elapsed() < PATIENCE, "nothing is acknowledged any more");
@@ -89,8 +89,8 @@ fn check(process: &Process, tokens: &[Token], round: usize) {
     }
 }
 
-/// Changes until the process is gone: every second token is revoked, and at last the user is banned
-/// and unbanned in turn.
+/// Makes changes until the process is gone: every second token is revoked; at the end the
+/// user is banned and unbanned in turn.
 fn traffic(sockets: &Sockets, login: &str, acknowledged: &AtomicUsize) -> Vec<Token> {
     let mut tokens: Vec<Token> = Vec::new();
     for number in 0.. {
@@ -114,7 +114,7 @@ fn traffic(sockets: &Sockets, login: &str, acknowledged: &AtomicUsize) -> Vec<To
     tokens
 }
 
-/// `None` when the process is gone; what it left behind is noted.
+/// `None`: the process is gone; the possible outcomes are recorded.
 fn ban_and_unban(
     sockets: &Sockets,
     login: &str,

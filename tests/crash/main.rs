@@ -1,5 +1,5 @@
-//! What lasts and what holds when the process is killed, a worker hangs, the disk is full or a sync
-//! fails: the real binary, on real faults.
+//! Durability when the process is killed, a worker hangs, the disk is full or a sync
+//! fails: the real binary with real faults.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 

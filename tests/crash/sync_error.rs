@@ -1,4 +1,4 @@
-//! A disk that no longer syncs: nothing more is acknowledged, removals hold all the same.
+//! A disk that no longer syncs: no change is acknowledged as durable, but removals still take effect.
 
 use crate::{
     faults::Tracer,
@@ -30,7 +30,7 @@ fn a_failed_sync_acknowledges_nothing_and_still_removes() {
         assert!(metrics.lines().any(|line| line == row), "{row}: {metrics}");
     }
 
-    // A sync that reports success again proves nothing of what the failed one lost.
+    // A later successful sync does not prove that the data of the failed one was written.
     drop(tracer);
     let created = process.sockets().create("alice", "still lost").unwrap();
     assert_eq!(created.outcome(), (503, "store_unavailable".to_owned()), "{created:?}");
@@ -50,7 +50,7 @@ fn a_failed_sync_acknowledges_nothing_and_still_removes() {
     installation.must("audit verify");
 }
 
-/// A sync that had begun before the trace is sound.
+/// Creates tokens until one is refused. A sync that began before the trace succeeds.
 fn create_until_refused(process: &Process, acknowledged: &mut Vec<(String, String)>) -> Answer {
     for number in 0..20 {
         let made = process.sockets().create("alice", &format!("number {number}")).unwrap();

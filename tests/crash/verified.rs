@@ -1,5 +1,5 @@
-//! Damage that comes while a gateway serves: `store verify` finds it, a backup still has everything, and a
-//! restore ends it.
+//! Damage that occurs while a gateway serves: `store verify` finds it, a backup still has
+//! everything, and a restore repairs it.
 
 use std::{fs, os::unix::fs::FileExt};
 
@@ -20,7 +20,7 @@ fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
     let mut files = fs::read_dir(&generation).unwrap().map(|file| file.unwrap().path());
     let journal = files.find(|file| file.display().to_string().contains("/journal-")).unwrap();
     let file = fs::File::options().read(true).write(true).open(&journal).unwrap();
-    // The second batch.
+    // A byte of the second batch.
     let mut byte = [0];
     file.read_exact_at(&mut byte, 4 * 4096 + 200).unwrap();
     file.write_all_at(&[byte[0] ^ 1], 4 * 4096 + 200).unwrap();

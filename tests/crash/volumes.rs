@@ -1,5 +1,5 @@
-//! Where a store may lie: on a mount point, behind a symlink, in a directory whose parent may not be written,
-//! on a volume that belongs to root and is ours by its group.
+//! Where a store may be: on a mount point, behind a symlink, in a directory whose parent is not writable, or
+//! on a volume of root that is writable by group.
 
 use std::{
     fs::{self, Permissions},
@@ -10,8 +10,8 @@ use std::{
 
 use crate::{faults::SmallDisk, installation::Installation};
 
-/// Takes a backup, revokes a token, restores: at the path is the restored store, in which the token stays
-/// revoked. `starter`: who runs the commands.
+/// Takes a backup, revokes a token, and restores. The restored store must be at the path, with the token
+/// still revoked. `starter` is the program that runs the commands.
 fn restores(installation: &Installation, starter: &[&str]) {
     let process = installation.run_by(starter);
     process.user("ann");
@@ -45,7 +45,7 @@ fn a_restore_onto_a_mount_point_is_made_in_place() {
     let volume = installation.path().join("volume");
     fs::create_dir(&volume).unwrap();
     let Some(_mounted) = SmallDisk::mount(&volume, "64m") else { return };
-    // A fresh ext4 has one.
+    // A new ext4 file system has one.
     fs::create_dir(volume.join("lost+found")).unwrap();
     restores(&installation, &[]);
     assert!(volume.join("CURRENT").exists() && volume.join("lost+found").exists());
@@ -60,7 +60,7 @@ fn a_restore_behind_a_symlink_leaves_the_link() {
         if there {
             symlink(&target, installation.path().join("link")).unwrap();
         } else {
-            // A parent behind a link.
+            // The parent is also behind a link.
             symlink(target.parent().unwrap(), installation.path().join("parent")).unwrap();
             symlink("parent/store", installation.path().join("link")).unwrap();
             fs::create_dir(&target).unwrap();
@@ -71,7 +71,7 @@ fn a_restore_behind_a_symlink_leaves_the_link() {
     }
 }
 
-/// Somebody without privileges; `None` where nobody may become one.
+/// A program that runs commands without privileges; `None` if the test may not switch users.
 fn nobody(group: u32) -> Option<Vec<String>> {
     if !rustix::process::geteuid().is_root() || Command::new("setpriv").arg("--version").output().is_err() {
         println!("skipped: only root can become somebody else, by setpriv");
@@ -103,7 +103,7 @@ fn a_restore_needs_no_right_to_the_parent_directory() {
     restores(&installation, &starter);
 }
 
-/// As Kubernetes mounts a volume with `fsGroup`: root:GROUP 2775, and a process that is in the group.
+/// As Kubernetes mounts a volume with `fsGroup`: root:GROUP, mode 2775, and a process in the group.
 #[test]
 fn a_volume_of_a_group_takes_a_store_with_a_warning() {
     const GROUP: u32 = 3000;
@@ -123,7 +123,7 @@ fn a_volume_of_a_group_takes_a_store_with_a_warning() {
     process.stop();
     restores(&installation, &starter);
 
-    // Without the group, the system's reason is told.
+    // Without the group, the system's error is reported.
     fs::remove_dir_all(&volume).unwrap();
     fs::create_dir(&volume).unwrap();
     owned(&volume, 0, GROUP, 0o2775);

@@ -1,5 +1,5 @@
-//! EIO and ENOSPC at every kind of write: what was acknowledged is there after a restart, and what was taken
-//! away stays away from the moment at which it was asked for.
+//! EIO and ENOSPC at every kind of write: every acknowledged change is there after a restart, and a removal
+//! is in force from the moment at which it was requested.
 
 use std::fs;
 
@@ -11,12 +11,12 @@ use crate::{
 struct Token {
     id: String,
     text: String,
-    /// What the gateway has said of it; `None`: it could not say.
+    /// What the gateway has answered; `None`: the outcome is unknown.
     good: Option<bool>,
 }
 
-/// Changes under a fault of the calls on one file of the generation, then a restart without it. `{journal}` in
-/// the file's name stands for the journal's newest file, `{next}` for the one that follows it.
+/// Makes changes under a fault of the calls on one file of the generation, then restarts without it. In the
+/// file's name, `{journal}` stands for the newest file of the journal and `{next}` for the one after it.
 fn check(row: &str, file: &str, fault: &str) {
     let installation = Installation::new();
     let process = installation.run();
@@ -45,7 +45,7 @@ fn check(row: &str, file: &str, fault: &str) {
             "{row}: until a restart, since what was taken away may come back: {after:?}"
         );
     }
-    // It serves on, and what was taken away stays away.
+    // It continues to serve, and removals stay in force.
     for Token { id, text, good } in &tokens {
         assert_eq!(
             process.status(text),
@@ -60,7 +60,7 @@ fn check(row: &str, file: &str, fault: &str) {
         match good {
             Some(true) => assert_eq!(process.status(text), 200, "{row}: {id} was acknowledged"),
             Some(false) => assert_eq!(process.status(text), 401, "{row}: {id} was acknowledged"),
-            // Said not to be durable.
+            // Reported as not durable.
             None => {}
         }
     }
@@ -74,8 +74,8 @@ fn check(row: &str, file: &str, fault: &str) {
     process.stop();
 }
 
-/// Makes and takes away until something is refused, for more than one file of the journal, and then a little
-/// more. Whether anything was.
+/// Makes changes until some are refused, for more than one file of the journal, and then
+/// a few more. Returns whether any was refused.
 fn changes(process: &Process, tokens: &mut Vec<Token>, row: &str) -> bool {
     let (mut refused, mut more) = (0, 6);
     for number in 0..400 {
@@ -136,7 +136,7 @@ fn a_fault_in_a_write_to_sled_loses_nothing() {
     }
 }
 
-/// The journal may have it: whoever asked is not to be told that nothing was changed.
+/// The journal may have the change, so the caller must not be told that nothing was changed.
 #[test]
 fn a_creation_whose_outcome_is_not_known_says_so() {
     let installation = Installation::new();

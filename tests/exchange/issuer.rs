@@ -1,4 +1,4 @@
-//! An issuer of tokens for jobs, as a CI system has one.
+//! An OpenID Connect issuer of job tokens, like that of a CI system.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::support::upstream::{self, Upstream};
 
-/// An issuer with one key after another.
+/// An issuer whose keys can be replaced.
 pub struct Issuer {
     pub url: String,
     pub keys: Arc<Mutex<Vec<Jwk>>>,

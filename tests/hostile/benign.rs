@@ -1,8 +1,8 @@
-//! What real clients send passes, byte for byte.
+//! Requests that real clients send pass unchanged, byte for byte.
 
 use crate::stage::Stage;
 
-/// Below a service's own prefix, all of one owner.
+/// Paths below a service's prefix, all with the same owner.
 const PATHS: [&str; 115] = [
     "",
     "/",
@@ -194,7 +194,7 @@ fn paths_and_queries_pass_untouched() {
             failed.extend(check(&stage, "GET", &format!("/api/{}", "a".repeat(length)), ""));
             failed.extend(check(&stage, "GET", &format!("/api/x?q={}", "%20".repeat(length / 3)), ""));
         }
-        // Many segments and many escapes are ordinary.
+        // Many segments and many escapes are legitimate.
         let japanese = "%E6%97%A5%E6%9C%AC%E8%AA%9E/".repeat(40);
         failed.extend(check(&stage, "GET", &format!("/api/{japanese}"), ""));
         failed.extend(check(&stage, "GET", &format!("/api/{}", "%20a".repeat(200)), ""));

@@ -1,5 +1,5 @@
-//! Budgets of the whole process: a neighbour and the operator are served whatever somebody else uses up
-//! (H2, M1, M7, low 4 and low 10 of the security review).
+//! Budgets of the whole process: other clients and the operator are served whatever one
+//! client or upstream uses up.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// An upstream that takes requests and answers none until the sender is dropped.
+/// An upstream that accepts requests and answers none until the sender is dropped.
 fn silent() -> (SocketAddr, mpsc::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -79,7 +79,7 @@ prefix = "/other"
         socket
     };
     let hogs: Vec<TcpStream> = (0..30).map(|_| ask("/slow", "")).collect();
-    // Those that got no socket hear so at once, and whoever got one waits.
+    // Requests without a socket are refused at once; the others wait.
     let refused = || {
         let is_refused = |socket: &&TcpStream| {
             socket.set_nonblocking(true).unwrap();
@@ -96,7 +96,7 @@ prefix = "/other"
     assert_eq!(metric(&gateway, "permgate_budget_limit{budget=\"upstream_connections\"}"), 16);
     assert!(metric(&gateway, "permgate_budget_refusals_total{budget=\"upstream_connections\"}") >= 16);
     drop(hogs);
-    // Tunnels that the upstream does not grant yet count as well. Nobody gets one without a token.
+    // Tunnels that the upstream has not granted yet also count. They require a token.
     gateway.developer("alice");
     let (_, token) = gateway.token("alice", "slow", &["slow"]);
     let wish = format!("Authorization: Bearer {token}\r\nConnection: upgrade\r\nUpgrade: websocket\r\n");
@@ -121,7 +121,7 @@ fn strangers_do_not_fill_the_admin_listener() {
         let head = format!(
             "POST /v1/session HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
         );
-        // The other side may have closed it already.
+        // The server may have closed the connection already.
         let _ = socket.write_all([head.as_bytes(), &vec![b' '; sent]].concat().as_slice());
         socket
     };
@@ -133,7 +133,7 @@ fn strangers_do_not_fill_the_admin_listener() {
     assert_eq!(&answer, b"HTTP/1.1 503", "as much as is left for all others");
     assert_eq!(gateway.must("GET", "/v1/users", None)["items"].as_array().map(Vec::len), Some(0));
     drop((first, second));
-    // Nobody of these is idle, and nobody has signed in.
+    // None of these connections is idle, and none has signed in.
     let strangers: Vec<TcpStream> = (0..20).map(|_| begun(100, 10)).collect();
     assert_eq!(gateway.operator("GET", "/v1/users", None).status, 200, "the unix socket has its own");
     let answer = Client::tcp(gateway.admin).request("GET", "/healthz", &[("Host", "localhost")], None);
@@ -198,7 +198,7 @@ fn the_client_behind_a_trusted_proxy_is_the_client() {
         let fields = [("Host", "localhost"), ("X-Forwarded-For", client)];
         Client::tcp(gateway.admin).request("POST", "/v1/session", &fields, Some(&body))
     };
-    // M1: ten for one login and address. An unknown login costs as much as a known one.
+    // Ten attempts per login and address. An unknown login counts like a known one.
     for _ in 0..10 {
         assert_eq!(sign_in("203.0.113.9", "alice", "wrong").status, 401);
     }
@@ -213,7 +213,6 @@ fn the_client_behind_a_trusted_proxy_is_the_client() {
     assert_eq!(Client::tcp(gateway.admin).request("GET", "/v1/whoami", &both, None).status, 400);
 }
 
-/// Low 10.
 #[test]
 fn no_reload_makes_the_gateway_its_own_upstream() {
     let recorder = Recorder::start();

@@ -1,4 +1,4 @@
-//! Every carrier of a token at once: what counts, what reaches the upstream, and what a stranger is told.
+//! Every carrier of a token: which one counts, what reaches the upstream, and what an outsider learns.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
@@ -9,8 +9,8 @@ use crate::{
     support::gateway::Gateway,
 };
 
-/// `/api` accepts every carrier, `/hub/api` only the default, `/own` the application's own
-/// `Authorization` beside a field; `/api/public` and `/hub/api/public` are open.
+/// `/api` accepts every carrier, `/hub/api` only the default, `/own` the application's own `Authorization`
+/// beside a field; `/api/public` and `/hub/api/public` are public.
 fn stage() -> Stage {
     let recorder = Recorder::start();
     let service = |name: &str, path: &str, more: &str| {
@@ -35,7 +35,7 @@ fn stage() -> Stage {
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
-/// Over HTTP/1.1, then over HTTP/2: status, answer, and what reached the upstream.
+/// Sends a request over HTTP/1.1 and HTTP/2. Returns status, header, body, and what reached the upstream.
 fn ask(stage: &Stage, path: &str, fields: Fields<'_>) -> Vec<(u16, HeaderMap, String, Vec<Received>)> {
     let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let (answer, received) = stage.send_one("GET", path.as_bytes(), &format!("Host: g\r\n{lines}"));
@@ -54,7 +54,7 @@ pub fn over_http2(stage: &Stage, uri: &str, fields: Fields<'_>) -> (u16, HeaderM
     call(stage, uri, fields, None)
 }
 
-/// A GET, or a POST of a byte with these trailers.
+/// Sends a GET, or a POST of one byte with these trailers.
 fn call(
     stage: &Stage,
     uri: &str,
@@ -73,7 +73,7 @@ fn call(
         let mut client = client.ready().await.unwrap();
         let (answer, mut sent) = client.send_request(request.body(()).unwrap(), trailers.is_none()).unwrap();
         if let Some(trailers) = trailers {
-            // A refusal may have come already.
+            // A refusal may have arrived already.
             let _ = sent.send_data("a".into(), false).and_then(|()| sent.send_trailers(trailers));
         }
         let (head, mut body) = answer.await.unwrap().into_parts();
@@ -85,8 +85,7 @@ fn call(
     })
 }
 
-/// What has to be true of every answer, whatever was sent: 200 exactly where something arrived, and the
-/// upstream never sees the token.
+/// Checks every answer: 200 exactly if a request reached the upstream, which never sees the token.
 fn check(stage: &Stage, row: &str, path: &str, fields: Fields<'_>, expected: (u16, &str)) {
     for (status, _, body, received) in ask(stage, path, fields) {
         assert_eq!(status, expected.0, "{row}: {body}");

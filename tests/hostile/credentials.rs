@@ -1,4 +1,4 @@
-//! Every row of the decision from 4a to 9, with exact status, error and challenge.
+//! Steps 4a to 9 of the decision, with exact status, error and challenge.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,7 +15,7 @@ fn request(description: &str) -> String {
     format!("Bearer realm=\"permgate\", error=\"invalid_request\", error_description=\"{description}\"")
 }
 
-/// Checks one request: nothing arrives but with 200, and nothing of the credential.
+/// Checks one request: it reaches the upstream only with 200, and the credential never does.
 fn check(stage: &Stage, row: &str, target: &str, fields: &str, expected: Expected<'_>) {
     check_method(stage, row, "GET", target, fields, expected);
 }
@@ -162,7 +162,7 @@ fn the_form_of_the_credential() {
         }
         check(&stage, row, "/api/x", fields, *expected);
         if expected.0 != 200 {
-            // Authentication comes before 404: an outsider cannot list prefixes.
+            // Authentication comes before 404, so an outsider cannot enumerate prefixes.
             check(&stage, row, "/nothing/x", fields, *expected);
             check(&stage, row, "/hub/api/x", fields, *expected);
         }

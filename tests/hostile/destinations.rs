@@ -1,5 +1,5 @@
-//! WebDAV's `Destination`: one request, two targets, and the second one is judged as well (low 2 of the security
-//! review; fields that only re-route are in `headers.rs`).
+//! WebDAV's `Destination`: one request has two targets, and the second one is decided as well. Fields that
+//! only re-route are tested in `headers.rs`.
 
 use crate::stage::Stage;
 
@@ -65,7 +65,7 @@ fn a_denied_destination_is_named_only_to_who_may_read_it() {
     let challenge = |to: &str| copy(&stage, to).field("www-authenticate").unwrap_or_default().to_owned();
     assert!(challenge("/hub/api/y").ends_with("scope=\"hub\""), "{}", challenge("/hub/api/y"));
     assert!(!challenge("/elsewhere").contains("scope="));
-    // Without a token nobody learns more than that.
+    // Without a token, the answer reveals no more.
     let (answer, received) = stage.send_one("COPY", b"/api/x", "Host: g\r\nDestination: /hub/api/y\r\n");
     assert_eq!((answer.status, received.len()), (401, 0));
 }

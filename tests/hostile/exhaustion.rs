@@ -1,5 +1,5 @@
-//! Clients that want to use the gateway up: they are let go in time, memory stays within bounds, and
-//! everybody else is served meanwhile.
+//! Clients that try to exhaust the gateway: they are disconnected in time, memory stays
+//! bounded, and other clients are served meanwhile.
 
 use std::{
     io::{Read, Write},
@@ -23,7 +23,7 @@ idle = "900ms"
 write = "900ms"
 "#;
 
-/// A gateway with short patience; the test holds one of these at a time, since memory is measured.
+/// A gateway with short timeouts. A test has only one at a time, because memory is measured.
 fn impatient(upstream: SocketAddr) -> (Gateway, String) {
     let services = Gateway::services(upstream)
         .replace("[service.tracker]", "timeouts.first_byte = \"1500ms\"\n[service.tracker]");
@@ -33,7 +33,7 @@ fn impatient(upstream: SocketAddr) -> (Gateway, String) {
     (gateway, format!("Authorization: Bearer {token}\r\n"))
 }
 
-/// Resident memory of this process, MiB: the gateway's, the upstream's and the clients'.
+/// Resident memory of this process in MiB: gateway, upstream and clients.
 fn memory() -> usize {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
@@ -67,9 +67,9 @@ fn patience_and_memory_end() {
     tiny_chunks();
 }
 
-/// Heads and bodies that come a byte at a time, or not at all.
+/// Heads and bodies that arrive byte by byte, or not at all.
 fn slow_clients(gateway: &Gateway, bearer: &str) {
-    // (row, what is sent first, what drips, the answer)
+    // (row, what is sent first, what follows repeatedly, the status)
     let body = format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Content-Length: 1000\r\n\r\nabc");
     let chunk =
         format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n5\r\nab");
@@ -103,7 +103,7 @@ fn slow_clients(gateway: &Gateway, bearer: &str) {
     }
 }
 
-/// Parts of a message that never end are cut off after a bounded number of bytes.
+/// Parts of a message that never end are refused after a bounded number of bytes.
 fn endless_messages(gateway: &Gateway, bearer: &str) {
     let chunked = format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n");
     let rows: [(&str, String, &str, u16); 9] = [
@@ -117,7 +117,7 @@ fn endless_messages(gateway: &Gateway, bearer: &str) {
         ("a chunk extension", chunked.clone() + "5;", "a", 400),
         ("trailers", chunked + "0\r\n", "X: y\r\n", 400),
     ];
-    // Refused at once, what still comes is thrown away for a moment, and then there is an end.
+    // Refused at once; what follows is discarded for a moment, and then the connection is closed.
     let before = memory();
     thread::scope(|scope| {
         for (row, first, unit, _) in &rows {
@@ -134,12 +134,12 @@ fn endless_messages(gateway: &Gateway, bearer: &str) {
     });
     assert!(memory() < before + 100, "endless messages: {before} to {} MiB", memory());
     for (row, first, unit, status) in rows {
-        // Until the answer is read, no more than a moment's bytes.
+        // Sends no more than a moment's bytes before it reads the answer.
         let mut polite = connect(gateway, first.as_bytes());
         let _ = polite.write_all(unit.repeat(40_000 / unit.len()).as_bytes());
         let heard = read_out(polite);
         let seen = heard.answers().first().map(|a| a.status);
-        // The method may also be taken for the beginning of a long target.
+        // The method may also be read as the start of a long target.
         assert!(
             seen == Some(status) || row == "a method" && seen == Some(414),
             "{row}: {seen:?} {:?}",
@@ -152,7 +152,7 @@ fn endless_messages(gateway: &Gateway, bearer: &str) {
 fn many_requests(gateway: &Gateway, bearer: &str) {
     let before = memory();
     let one = format!("GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}\r\n");
-    // Sent without reading one answer: the gateway stops reading, and lets go in the end.
+    // Sent without reading any answer: the gateway stops reading, and finally closes the connection.
     let mut socket = connect(gateway, b"");
     socket.set_write_timeout(Some(Duration::from_millis(700))).unwrap();
     let mut sent = 0;
@@ -162,7 +162,7 @@ fn many_requests(gateway: &Gateway, bearer: &str) {
     assert!(memory() < before + 100, "pipelined: {before} to {} MiB", memory());
     served("pipelined requests", gateway, bearer);
     drop(socket);
-    // Refused ones cost no more.
+    // Refused requests cost no more.
     let refused = "GET /api/x HTTP/1.1\r\nHost: g\r\n\r\n".repeat(2000);
     let heard = converse(gateway.proxy, refused.as_bytes(), true);
     assert!(heard.answers().iter().all(|a| a.status == 401), "refused: {:?}", heard.end);
@@ -170,7 +170,7 @@ fn many_requests(gateway: &Gateway, bearer: &str) {
 }
 
 fn many_connections(gateway: &Gateway, bearer: &str) {
-    // More than there may be: idle ones make room for who has something to say.
+    // More than the limit: idle connections are closed for one with a request.
     let idle: Vec<TcpStream> = (0..400).map(|_| connect(gateway, b"")).collect();
     served("too many connections", gateway, bearer);
     drop(idle);
@@ -182,8 +182,8 @@ fn many_connections(gateway: &Gateway, bearer: &str) {
     assert!(memory() < before + 100, "come and go: {before} to {} MiB", memory());
 }
 
-/// Nobody's bytes pile up: neither an answer's that the client does not take, nor an upload's that
-/// the upstream does not take.
+/// Nothing is buffered without bound: neither a response that the client does not read,
+/// nor an upload that the upstream does not read.
 fn who_does_not_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = listener.local_addr().unwrap();
@@ -214,10 +214,10 @@ fn who_does_not_read() {
     assert!(memory() < before + 100, "{before} to {} MiB", memory());
     let status = read_out(writer).answers().first().map(|a| a.status);
     assert!(matches!(status, Some(408 | 504) | None), "{status:?}");
-    // Their answers have stood still for longer than the gateway waits.
+    // The responses have been blocked for longer than the gateway's timeout.
     thread::sleep(Duration::from_millis(1200));
     for socket in readers {
-        // What is in the kernel's buffers still comes, and then the reset.
+        // The kernel's buffers are still delivered, then the reset.
         let mut socket = socket;
         socket.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
         let mut buffer = vec![0; 1 << 20];

@@ -1,12 +1,12 @@
-//! Fields: nobody speaks for the gateway, nobody frames or routes behind its decision, and what
-//! cannot be read in one way alone is refused.
+//! Header fields: no client can set the gateway's own, frame or route against its
+//! decision, and an ambiguous field is refused.
 
 use crate::{
     recorder::Received,
     stage::{Stage, converse},
 };
 
-/// What only the gateway sets.
+/// Fields that only the gateway sets.
 const IDENTITY: [&str; 6] = [
     "X-Permgate-User",
     "X-Permgate-User-Id",
@@ -16,7 +16,7 @@ const IDENTITY: [&str; 6] = [
     "X-Request-Id",
 ];
 
-/// What only a trusted proxy says, or what re-routes behind the decision.
+/// Fields that only a trusted proxy may set, or that would re-route after the decision.
 const ROUTING: [&str; 58] = [
     "Forwarded",
     "X-Forwarded-For",
@@ -90,7 +90,7 @@ const HOP_BY_HOP: [&str; 9] = [
     "Keep_Alive",
 ];
 
-/// Spellings of a name that one server or another takes for the same.
+/// Spellings of a name that some servers take for the same name.
 fn spellings(name: &str) -> Vec<String> {
     let last = name.rfind('-').unwrap_or(0);
     let mut mixed = name.to_owned();
@@ -118,7 +118,7 @@ fn folded(name: &str) -> String {
     name.to_ascii_lowercase().replace(['_', '.'], "-")
 }
 
-/// No field or trailer says `spoof`, and ours are there once under their own names.
+/// Checks that no field or trailer has the value `spoof`, and that the gateway's fields occur once each.
 fn check_ours(row: &str, received: &Received, failed: &mut Vec<String>) {
     for (name, value) in received.fields.iter().chain(&received.trailers) {
         if value.contains("spoof") {
@@ -212,7 +212,7 @@ fn a_field_is_refused_or_read_in_one_way() {
     let bearer = stage.bearer();
     let long = |n: usize| "a".repeat(n);
     let many = |n: usize| (0..n).map(|i| format!("X-F{i}: 1\r\n")).collect::<String>();
-    // Ours on top of those: Host, Authorization, Connection.
+    // Host, Authorization and Connection are added to those.
     let rows: Vec<(&str, String, u16)> = [
         ("plain", "X-A: b\r\n", 200),
         ("no space", "X-A:b\r\n", 200),
@@ -284,7 +284,7 @@ fn a_field_is_refused_or_read_in_one_way() {
                 let expected: &[&str] =
                     if name == "te" && field.contains("trailers") { &["trailers"] } else { &[] };
                 let sent = one.all(name);
-                // hyper says `TE` in `Connection`, as it must.
+                // hyper lists `TE` in `Connection`, as it must.
                 if !(name == "connection" && sent == ["TE"]) {
                     assert_eq!(sent, expected, "{row}: {name}");
                 }

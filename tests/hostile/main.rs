@@ -1,5 +1,5 @@
-//! A stranger's kit against a whole gateway over real sockets, judged by what a raw upstream really
-//! received and by what a raw client really got back.
+//! Attacks on a whole gateway over real sockets, judged by what a raw upstream receives
+//! and by what a raw client gets back.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 

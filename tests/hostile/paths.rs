@@ -1,4 +1,4 @@
-//! A token for one service reaches no other, however the path is spelt: judged by what arrived.
+//! A token for one service reaches no other, however the path is spelt; judged by what the upstream receives.
 
 use crate::{readings::reaches, stage::Stage, support::http::Client};
 
@@ -221,7 +221,7 @@ fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
         for one in received {
             forwarded += 1;
             let path = one.target.split('?').next().unwrap();
-            // A fragment is cut off before anything is judged.
+            // A fragment is removed before the decision.
             let sent = target.split(['?', '#']).next().unwrap();
             let sent = sent.strip_prefix("http://g").or(sent.strip_prefix("HTTP://g")).unwrap_or(sent);
             if let Some(fault) = one.fault {
@@ -230,7 +230,7 @@ fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
             if let Some((prefix, reading)) = reaches(path, others) {
                 failed.push(format!("{target}: arrived as {path}, which is below {prefix} as {reading:?}"));
             }
-            // An absolute target without a path is about "/" (RFC 9112, 3.2.1).
+            // An absolute target without a path means "/" (RFC 9112, section 3.2.1).
             if path != sent && !(path == "/" && sent.is_empty()) {
                 failed.push(format!("{target}: altered to {path}"));
             }
@@ -330,7 +330,7 @@ readers = ["developers"]
         assert!(received.iter().all(|one| one.fault.is_none()), "{row}: {received:?}");
         assert!(received.iter().all(|one| one.all("x-forwarded-host") == ["g"]), "{row}: {received:?}");
     }
-    // The upstream's own host is put in the place of the one that is missing: here it is another service's.
+    // Without Host, the upstream's own host is used, which belongs to another service here.
     let own = stage.recorder.address.ip();
     for (row, host, status) in
         [("somebody else's there", own.to_string(), 400), ("nobody else's", "other".to_owned(), 200)]

@@ -1,6 +1,5 @@
-//! What servers make of a path, written down apart from the gateway's own list: decoders that are
-//! applied in any order and up to five times. A path that one of these turns into another service's
-//! must never have been forwarded.
+//! How servers may read a path, independent of the gateway's own code: decoders that are applied in any order
+//! and up to five times. A path that they can turn into another service's must never be forwarded.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +23,7 @@ const DECODERS: [Decoder; 13] = [
     |p| String::from_utf8_lossy(p).nfkc().collect::<String>().into_bytes(),
 ];
 
-/// Whether a server may take the path for one below one of the prefixes.
+/// Whether a server could read the path as one below one of the prefixes.
 pub fn reaches<'p>(path: &str, prefixes: &[&'p str]) -> Option<(&'p str, String)> {
     let mut known: BTreeSet<Vec<u8>> = BTreeSet::from([path.as_bytes().to_vec()]);
     let mut edge: Vec<Vec<u8>> = known.iter().cloned().collect();
@@ -71,7 +70,7 @@ fn percent_u(path: &[u8]) -> Vec<u8> {
     decoded.into_bytes()
 }
 
-/// Two and three bytes that stand for an ASCII character in a careless decoder.
+/// Two and three bytes that a lenient decoder reads as an ASCII character.
 fn overlong(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::new();
     let mut at = 0;
@@ -104,7 +103,7 @@ fn merge(path: &[u8]) -> Vec<u8> {
     merged
 }
 
-/// RFC 3986, 5.2.4.
+/// RFC 3986, section 5.2.4.
 fn dots(path: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for segment in path.split(|b| *b == b'/').skip(1) {
@@ -121,7 +120,7 @@ fn segments(path: &[u8], cut: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     path.split(|b| *b == b'/').map(cut).collect::<Vec<_>>().join(&b'/')
 }
 
-/// Dot segments stay what they are.
+/// Dot segments stay.
 fn trimmed(segment: &[u8], tail: &[u8]) -> Vec<u8> {
     let end = segment.iter().rposition(|b| !tail.contains(b)).map_or(0, |at| at + 1);
     if end == 0 { segment.iter().copied().filter(|b| *b != b' ').collect() } else { segment[..end].to_vec() }

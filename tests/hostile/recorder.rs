@@ -1,5 +1,5 @@
-//! An upstream that records what it receives and parses it without mercy: whatever two servers
-//! could read differently is a fault.
+//! An upstream that records and strictly parses what it receives: bytes that two servers
+//! could read differently are a fault.
 
 use std::{
     io::{Read, Write},
@@ -13,10 +13,10 @@ pub struct Recorder {
     log: Arc<Mutex<Vec<Received>>>,
 }
 
-/// Names as sent, values without the space around them.
+/// Names as sent; values without surrounding white space.
 pub type Fields = Vec<(String, String)>;
 
-/// A request as it arrived, or what was wrong with the bytes.
+/// A received request, or the fault in its bytes.
 #[derive(Clone, Debug)]
 pub struct Received {
     pub method: String,
@@ -33,7 +33,7 @@ impl Recorder {
         Self::with(true)
     }
 
-    /// Remembers nothing, where memory is measured.
+    /// Records nothing, for tests that measure memory.
     pub fn forgetful() -> Self {
         Self::with(false)
     }
@@ -52,7 +52,7 @@ impl Recorder {
         Self { address, log }
     }
 
-    /// What came since the last call.
+    /// What was received since the previous call.
     pub fn take(&self) -> Vec<Received> {
         std::mem::take(&mut self.log.lock().unwrap())
     }
@@ -175,7 +175,7 @@ impl Source {
         }
     }
 
-    /// A line without its CR LF; Latin-1, so that every byte shows.
+    /// A line without CR LF, as Latin-1, so that every byte is visible.
     fn line(&mut self) -> Result<Option<String>, String> {
         loop {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
@@ -203,7 +203,7 @@ impl Source {
 
     fn fill(&mut self) -> Result<bool, String> {
         let mut bytes = [0; 16 << 10];
-        // A reset says the same as an end: nothing more comes.
+        // A reset is the same as an end: nothing follows.
         let read = self.socket.read(&mut bytes).unwrap_or(0);
         self.buffer.extend_from_slice(&bytes[..read]);
         Ok(read > 0)

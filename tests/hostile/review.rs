@@ -1,4 +1,4 @@
-//! Rows of the security review that concern the gateway as a whole: H1, H3, low 1, low 9 and low 13.
+//! Attacks on the gateway as a whole: floods of lists, the admin page's cookies, and spellings of hosts.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -11,7 +11,7 @@ use crate::{
     support::{gateway::Gateway, http::Client, upstream::Upstream},
 };
 
-/// H1 and low 9: lists, searches and the log over many rows wait for a turn beside the control thread, and no more than some
+/// Lists, searches and the log over many rows wait for a turn outside the control thread, and only some may
 /// wait; changes do not wait with them.
 #[test]
 fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
@@ -43,7 +43,7 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
             scope.spawn(move || {
                 let fields = [("Authorization", bearer.as_str())];
                 let mut client = Client::tcp(admin);
-                // Not until the end: other tests of this process wait for the processor.
+                // Not until the end, because other tests of this process need the processor.
                 for _ in 0..3 {
                     let answer = client.request("GET", path, &fields, None);
                     let busy = answer.status == 503 && answer.json()["error"] == "busy";
@@ -64,7 +64,7 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
     assert_eq!(answered.load(Relaxed), 3 * paths.len());
 }
 
-/// H3: the admin page's cookies do not reach an upstream, and no upstream sets them; all others pass.
+/// The admin page's cookies do not reach an upstream, and no upstream can set them; all others pass.
 #[test]
 fn cookies_of_the_admin_page_cross_in_neither_direction() {
     let stage = Stage::with(r#""/api""#, "", "[[public]]\nservice = \"tracker\"\nprefix = \"/api/public\"\n");
@@ -111,7 +111,7 @@ fn cookies_of_the_admin_page_cross_in_neither_direction() {
     assert_eq!((answer.status, answer.field("set-cookie")), (200, Some("app=1")));
 }
 
-/// Low 1: one host has one owner, however it is spelled.
+/// A host has one owner, however it is spelled.
 #[test]
 fn two_spellings_of_a_host_have_no_two_owners() {
     let load = |one: &str, other: &str| {
@@ -142,7 +142,7 @@ fn two_spellings_of_a_host_have_no_two_owners() {
     }
 }
 
-/// Low 13: what is known and stays has a reason, and a missing database fails the step unless somebody says so.
+/// Every ignored advisory has a reason, and a missing database fails the check unless that is configured.
 #[test]
 fn advisories_are_ignored_by_name_and_with_a_reason() {
     let read =

@@ -1,5 +1,5 @@
-//! No bytes make the gateway and the servers around it disagree about where a message ends: the
-//! upstream sees unambiguous requests alone, and never one that was hidden inside of another.
+//! No bytes make the gateway and the servers around it disagree about where a message ends: the upstream
+//! receives only unambiguous requests, and never one that was hidden in another.
 
 mod chunks;
 mod lengths;
@@ -8,20 +8,20 @@ mod pipelines;
 
 use crate::stage::{ConnectionState, Heard, Stage, converse};
 
-/// What may come of a row.
+/// The permitted outcomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
-    /// An error, nothing arrives, and the connection ends.
+    /// An error; nothing arrives, and the connection ends.
     Refused(u16),
-    /// One request arrives with this body, and the connection may go on.
+    /// One request arrives with this body, and the connection may continue.
     Passes(&'static str),
-    /// Either, but safely: at most the one request, never the hidden one.
+    /// Any safe outcome: at most the one request, never the hidden one.
     Safe,
 }
 
 use Fate::{Passes, Refused, Safe};
 
-/// What an attacker hides: a token of nobody's, a path of another service.
+/// The request that an attacker hides: without a token, for another service's path.
 const HIDDEN: &str = "GET /hub/api/hidden HTTP/1.1\r\nHost: g\r\nX-Hidden: 1\r\n\r\n";
 
 fn send(stage: &Stage, head: &str, body: &[u8]) -> Heard {
@@ -30,13 +30,13 @@ fn send(stage: &Stage, head: &str, body: &[u8]) -> Heard {
     converse(stage.gateway.proxy, &bytes, true)
 }
 
-/// Judges what came of one attack.
+/// Checks the outcome of one attack.
 fn check(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
     let received = stage.recorder.take();
     let mut failed = Vec::new();
     let mut fail = |what: String| failed.push(format!("{row}: {what}"));
     for one in &received {
-        // A request that breaks off half-way ends with its connection; that is no ambiguity.
+        // A request that is truncated ends with its connection, so it is not ambiguous.
         let broken_off = one.fault.as_ref().is_some_and(|fault| fault.starts_with("the end inside a body"));
         if one.fault.is_some() && !broken_off {
             fail(format!("the upstream got {:?}", one.fault));
@@ -87,8 +87,8 @@ fn finish(failed: &[String], rows: usize) {
     println!("{rows} rows");
 }
 
-/// As [`check`]; behind a sound message the hidden request is an ordinary second one: without a
-/// token it is refused.
+/// Like [`check`], but after a well-formed message the hidden request is an ordinary
+/// second one, which is refused without a token.
 fn check_pipelined(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
     if fate != Safe {
         return check(stage, row, heard, fate);

@@ -1,4 +1,4 @@
-//! A gateway with two users' tokens in front of a recorder, and a client that sends bytes as given.
+//! A gateway with two services in front of a recorder, and a client that sends raw bytes.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -11,7 +11,7 @@ use crate::{
     support::gateway::Gateway,
 };
 
-/// What a client heard, up to the end.
+/// What a client received until the end.
 #[derive(Debug)]
 pub struct Heard {
     pub bytes: Vec<u8>,
@@ -22,36 +22,37 @@ pub struct Heard {
 pub enum ConnectionState {
     Closed,
     Reset,
-    /// Neither, for a second.
+    /// Neither within [`SILENCE`].
     Open,
 }
 
-/// One answer, parsed out of what a client heard.
+/// One answer, parsed from what a client received.
 #[derive(Clone, Debug)]
 pub struct Answer {
     pub status: u16,
     pub fields: Vec<(String, String)>,
     pub body: Vec<u8>,
-    /// The body came to its announced end.
+    /// The body is complete.
     pub whole: bool,
 }
 
 pub struct Stage {
     pub gateway: Gateway,
     pub recorder: Recorder,
-    /// Scoped to `tracker`: `/api`, `/rest` (and, in the second layout, all that nobody else owns).
+    /// For `tracker`: `/api`, `/rest` (and, in the nested layout, everything that the
+    /// other service does not own).
     pub token: String,
 }
 
-/// How long nothing may come before a connection counts as left open.
+/// How long nothing may arrive before a connection counts as open.
 const SILENCE: Duration = Duration::from_secs(4);
 
-/// Every carrier there is, with this field.
+/// All carriers, with this field name.
 pub fn all_carriers(field: &str) -> String {
     format!(r#"credentials = ["bearer", "basic", "raw", "header:{field}", "websocket"]"#)
 }
 
-/// Whether the services of every stage accept all carriers, which no test here may notice but by challenges.
+/// Whether the services of every stage accept all carriers. Tests may notice that only by challenges.
 pub fn carriers_are_on() -> bool {
     std::env::var_os("PERMGATE_ALL_CARRIERS").is_some()
 }
@@ -62,7 +63,7 @@ impl Stage {
         Self::with(r#""/api", "/rest""#, "", "")
     }
 
-    /// One service owns `/`; the other lies inside of it.
+    /// One service owns `/`; the other is inside it.
     pub fn nested() -> Self {
         Self::with(r#""/""#, r#", "/api/admin""#, "")
     }
@@ -95,7 +96,7 @@ readers = ["developers"]
         Self { gateway, recorder, token }
     }
 
-    /// One request that asks for the end of the connection behind it, and what reached the upstream.
+    /// Sends one request with `Connection: close`. Returns the answer, and what reached the upstream.
     pub fn send_one(&self, method: &str, target: &[u8], fields: &str) -> (Answer, Vec<Received>) {
         let mut bytes = format!("{method} ").into_bytes();
         bytes.extend_from_slice(target);
@@ -113,11 +114,11 @@ readers = ["developers"]
     }
 }
 
-/// Sends the bytes and reads to the end; `half`: closes the sending side first.
+/// Sends the bytes and reads to the end. `half`: closes the sending side first.
 pub fn converse(address: SocketAddr, bytes: &[u8], half: bool) -> Heard {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
-    // The other side may have refused already.
+    // The server may have refused already.
     let _ = socket.write_all(bytes);
     if half {
         let _ = socket.shutdown(Shutdown::Write);
@@ -144,7 +145,7 @@ pub fn read_out(mut socket: TcpStream) -> Heard {
 }
 
 impl Heard {
-    /// The answers to requests other than HEAD, interim ones left out.
+    /// The answers to requests other than HEAD, without interim ones.
     pub fn answers(&self) -> Vec<Answer> {
         let (mut answers, mut rest) = (Vec::new(), &self.bytes[..]);
         while !rest.is_empty() {

@@ -1,5 +1,5 @@
-//! Facts that a request states more than once: host, length and address (M5, M9, low 1 and low 3 of the security
-//! review). Whatever differs is refused, and nothing that was not compared reaches an upstream.
+//! Facts that a request states more than once: host, length and address. Contradictions are refused, and
+//! nothing that was not compared reaches an upstream.
 
 use crate::{
     recorder::{Received, Recorder},
@@ -7,8 +7,8 @@ use crate::{
     support::{gateway::Gateway, http::Client},
 };
 
-/// `admin.example` and an IPv6 address have owners of their own for `/api`; alice's token is for the others.
-/// Whoever connects is a trusted proxy.
+/// `admin.example` and an IPv6 address have their own owners for `/api`; alice's token is for the other
+/// services. Every client counts as a trusted proxy.
 fn stage(more: &str) -> Stage {
     let recorder = Recorder::start();
     let service = |name: &str, hosts: &str| {
@@ -32,8 +32,8 @@ fn stage(more: &str) -> Stage {
 
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
-/// Over HTTP/1.1 with Host, over HTTP/1.1 with an absolute target beside it, and over HTTP/2: status and what
-/// arrived.
+/// Sends a request over HTTP/1.1 with Host, over HTTP/1.1 with an absolute target, and over HTTP/2. Returns
+/// the statuses and what reached the upstream.
 fn ask(stage: &Stage, host: &str, fields: Fields<'_>) -> [(u16, Vec<Received>); 3] {
     let lines: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head = format!("Host: {host}\r\n{}{lines}", stage.bearer());
@@ -48,7 +48,7 @@ fn ask(stage: &Stage, host: &str, fields: Fields<'_>) -> [(u16, Vec<Received>); 
     [one, absolute, (status, stage.recorder.take())]
 }
 
-/// 200, where no statement that arrives names another host than the ones given; or refused, with nothing there.
+/// Checks for 200 with only the given hosts in the forwarded fields, or for a refusal that forwards nothing.
 fn check(stage: &Stage, row: &str, host: &str, fields: Fields<'_>, expected: Result<&[&str], u16>) {
     for (way, (status, received)) in ask(stage, host, fields).into_iter().enumerate() {
         assert_eq!(status, expected.err().unwrap_or(200), "{row}, {way}: {received:?}");
@@ -80,7 +80,7 @@ fn another_host_of_a_trusted_proxy_is_compared_in_every_form() {
     check("behind an empty pair", &[("forwarded", "for=1.1.1.1;;host=admin.example")], refused);
     check("IPv6 in another spelling", &[("x-forwarded-host", "[0:0::1]:80")], refused);
     check("IPv6 in Forwarded", &[("forwarded", "host=\"[0::0001]\"")], refused);
-    // What we cannot read, somebody more lenient might.
+    // A more lenient server might read what the gateway cannot.
     for element in [
         "host=admin.example;host=admin.example",
         "host=public.example;host=admin.example",
@@ -96,7 +96,7 @@ fn another_host_of_a_trusted_proxy_is_compared_in_every_form() {
     ] {
         check(element, &[("forwarded", element)], refused);
     }
-    // A chain of proxies makes a list of it, so it is replaced.
+    // A chain of proxies may create such a list, so it is replaced.
     for host in [
         "admin.example, public.example",
         "admin.example,public.example",
@@ -200,7 +200,7 @@ fn what_is_asked_about_by_a_proxy_names_one_host_and_one_target() {
             let status = ask("public.example", &[(name, value)]);
             assert!([400, 401, 403].contains(&status), "{proxy}, {name}: {value}: {status}");
         }
-        // Beside a statement of the host, Host may be the gateway's own, but not a host of another service's.
+        // Host may be the gateway's own if another field states the host, but not another service's.
         if !names_host("X-Forwarded-Host") {
             assert_ne!(ask("admin.example", &[]), 200, "{proxy}");
         }

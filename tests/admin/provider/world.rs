@@ -1,4 +1,4 @@
-//! A small OpenID Connect provider that keeps to the rules until it is told not to.
+//! A small OpenID Connect provider that follows the specification until a test breaks it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +23,7 @@ use crate::harness::Fixture;
 const CLIENT: &str = "gate way";
 pub const SECRET: &str = "a:secret/of+ours";
 
-/// A provider on a port of the kernel's choice.
+/// A provider on a free port.
 pub struct Provider {
     address: SocketAddr,
     world: Arc<Mutex<World>>,
@@ -32,12 +32,12 @@ pub struct Provider {
 
 pub struct World {
     issuer: String,
-    /// The one that signs, and those that are published.
+    /// The key that signs, followed by the published keys.
     pub key: (String, Ed25519KeyPair),
     pub published: Vec<Value>,
     codes: HashMap<String, Begun>,
     redeemed: HashSet<String>,
-    /// What is said of whoever signs in; `null` takes a claim away.
+    /// Claims about the user, merged over the defaults; `null` removes a claim.
     pub claims: Value,
     pub userinfo: Value,
     pub metadata: Value,
@@ -48,14 +48,14 @@ pub struct World {
     stop: bool,
 }
 
-/// How the client has to show who it is.
+/// How the client must authenticate.
 pub enum Shows {
     Basic,
     Form,
     Nothing,
 }
 
-/// What an authorization request said.
+/// The parameters of an authorization request.
 struct Begun {
     nonce: String,
     challenge: String,
@@ -159,12 +159,12 @@ impl Provider {
         change(&mut self.world.lock().unwrap());
     }
 
-    /// How often something was asked for.
+    /// How often a path was requested.
     pub fn asked(&self, path: &str) -> usize {
         self.world.lock().unwrap().asked.iter().filter(|asked| asked.starts_with(path)).count()
     }
 
-    /// The person agrees: where the browser is sent back to.
+    /// The user consents. Returns the address that the browser is redirected to.
     pub fn agree(&self, location: &str) -> String {
         let mut world = self.world.lock().unwrap();
         let (endpoint, asked) = location.split_once('?').unwrap();
@@ -248,7 +248,7 @@ impl World {
         let standard = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let field = |name: &str| form.get(name).map(String::as_str);
         let shown = (authorization.trim_end_matches('='), field("client_id"), field("client_secret"));
-        // RFC 6749, 2.3.1: "gate way" and the secret, form-encoded.
+        // RFC 6749, section 2.3.1: the client id "gate way" and the secret are form-encoded.
         let basic = format!("Basic {}", base64(b"gate+way:a%3Asecret%2Fof%2Bours", standard));
         let expected = match self.shows {
             Shows::Basic => (basic.as_str(), None, None),

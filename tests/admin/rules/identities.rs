@@ -1,4 +1,4 @@
-//! Who may say whom an OpenID Connect provider means by an account: as setting its password.
+//! Who may link an OpenID Connect identity to an account: those who could set its password.
 
 use serde_json::{Value, json};
 

@@ -93,7 +93,7 @@ fn chunks() {
             let heard = send(&stage, &head, body.as_bytes());
             failed.extend(check(&stage, &format!("{method} {row}"), &heard, fate));
         }
-        // Whatever is behind a malformed body is no request.
+        // What follows a malformed body is not a request.
         if fate == bad && !row.starts_with("cut off") && row != "nothing at all" {
             rows += 1;
             let head = "POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}\r\nTransfer-Encoding: chunked\r\n\r\n";

@@ -1,4 +1,4 @@
-//! Content-Length and Transfer-Encoding in every notation, alone, twice and beside each other.
+//! Content-Length and Transfer-Encoding in every notation, alone, repeated and together.
 
 use super::{Fate, HIDDEN, Passes, Refused, Safe, check, check_pipelined, finish, send};
 use crate::stage::Stage;
@@ -46,7 +46,7 @@ fn lengths_and_codings() {
         ("5\r", Refused(400)),
         ("\r\n 5", Refused(400)),
         ("5\r\n 0", Refused(400)),
-        // The head ends with it.
+        // The head ends here.
         ("5\n", Safe),
     ]
     .map(|(value, fate)| (value.to_owned(), fate))
@@ -70,7 +70,7 @@ fn lengths_and_codings() {
                 &stage,
                 &format!("{one} and {other}: {two}"),
                 &send(&stage, &head, b"hello"),
-                // Equal lengths are one.
+                // Equal lengths count as one.
                 if one == two && other.contains('-') { Passes("hello") } else { Refused(400) },
             ));
         }
@@ -125,7 +125,7 @@ fn lengths_and_codings() {
                 fate,
             ));
         }
-        // Twice never.
+        // Never two of them.
         for (first, second) in [
             (format!("Transfer-Encoding: {value}"), "Content-Length: 5".to_owned()),
             ("Content-Length: 5".to_owned(), format!("Transfer-Encoding: {value}")),
@@ -140,7 +140,7 @@ fn lengths_and_codings() {
                 &stage,
                 &format!("{first:?} and {second:?}"),
                 &send(&stage, &head, chunked.as_bytes()),
-                // Beside a length the coding holds, and the connection ends with the request.
+                // Together with a length the coding applies, and the connection ends after the request.
                 if first.contains("Length") || second.contains("Length") { fate } else { Refused(400) },
             ));
         }
@@ -183,7 +183,7 @@ fn lengths_and_codings() {
                 &stage,
                 &format!("{name:?} beside {length:?}"),
                 &send(&stage, &head, chunked.as_bytes()),
-                // A bare LF ends a line, and what is forwarded is written anew.
+                // A bare LF ends a line, and the forwarded fields are written anew.
                 if name.contains('\n') && !name.contains('\r') { Safe } else { Refused(400) },
             ));
         }

@@ -1,4 +1,4 @@
-//! Request lines, versions, line ends, methods with bodies, Expect.
+//! Request lines, versions, line ends, methods with bodies, and Expect.
 
 use super::{HIDDEN, Passes, Refused, Safe, check, finish, send};
 use crate::stage::Stage;

@@ -1,4 +1,4 @@
-//! Requests behind requests, behind refusals, and cut at every byte.
+//! Requests after requests, after refusals, and truncated at every byte.
 
 use std::{
     io::Write,
@@ -19,7 +19,7 @@ fn requests_behind_requests() {
     let targets: Vec<String> = stage.recorder.take().into_iter().map(|one| one.target).collect();
     assert_eq!(targets, (0..20).map(|n| format!("/api/{n}")).collect::<Vec<_>>(), "in order, each once");
 
-    // Each is judged by its own fields, whatever stood before it.
+    // Each is decided by its own fields, whatever came before it.
     let mixed = [
         get(1),
         "GET /api/2 HTTP/1.1\r\nHost: g\r\n\r\n".into(),
@@ -37,7 +37,7 @@ fn requests_behind_requests() {
     let targets: Vec<String> = stage.recorder.take().into_iter().map(|one| one.target).collect();
     assert_eq!(targets, ["/api/1", "/api/3", "/api/5", "/api/6"]);
 
-    // A refusal of a request with a body ends the connection: the body is no request.
+    // Refusing a request with a body ends the connection, because the body is not a request.
     for framing in
         [format!("Content-Length: {}\r\n\r\n", HIDDEN.len()), "Content-Length: 1000\r\n\r\n".to_owned()]
     {
@@ -52,7 +52,7 @@ fn requests_behind_requests() {
         }
     }
 
-    // Byte by byte it is the same request, and it is cut at every place without harm.
+    // Split in two it is the same request, and truncating it anywhere is harmless.
     let whole = format!(
         "POST /api/cut HTTP/1.1\r\nHost: g\r\n{bearer}Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n"
     );
@@ -78,7 +78,7 @@ fn requests_behind_requests() {
     }
     socket.shutdown(Shutdown::Write).unwrap();
     assert_eq!(read_out(socket).answers()[0].status, 200);
-    // What was cut off may be noticed late.
+    // A truncated request may be noticed late.
     let mut received = stage.recorder.take();
     received.retain(|one| one.target == "/api/bytes");
     assert!(matches!(&received[..], [one] if one.body == b"hello" && one.fault.is_none()), "{received:?}");
