@@ -1,4 +1,4 @@
-//! Real HTTP/2 and gRPC clients against the gateway: curl in every version, h2load, grpcio.
+//! Real HTTP/2 and gRPC clients with the gateway: curl in every version, h2load, grpcio.
 //!
 //! Needs packages from apt and PyPI, so it is ignored by default and run by `.ci/run`.
 
@@ -114,7 +114,7 @@ fn grpcio_calls_through_the_gateway_and_reads_its_refusals() {
         assert!(told.starts_with(expected), "{row}: {told}");
     }
 
-    // Two streams; the revocation of one's token cuts it and not the other.
+    // Of two streams, revoking the token of one cuts that one only.
     let (id, other) = stage.gateway.token("alice", "other", &["tracker"]);
     let stream = |token: &str| {
         let mut client =

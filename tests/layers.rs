@@ -1,4 +1,4 @@
-//! Imports point down only: every `crate::…` path in `src` against the table of floors.
+//! Imports point down only: checks every `crate::…` path in `src` against the table of layers.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Module, the modules it may use, and why.
+/// Module, the modules that it may use, and the reason.
 const FLOORS: [(&str, &[&str], &str); 14] = [
     ("authz", &[], "the decision is pure and knows nobody"),
     ("fence", &["authz"], "names whom a change affects; what an entry is, is its owner's affair"),
@@ -113,18 +113,18 @@ fn rust_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// `src/net/tls.rs` and `src/net.rs` are both `net`.
+/// `src/net/tls.rs` and `src/net.rs` both belong to `net`.
 fn module_of(file: &Path) -> String {
     let below = file.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src")).unwrap();
     let first = below.components().next().unwrap().as_os_str().to_string_lossy();
     first.trim_end_matches(".rs").to_owned()
 }
 
-/// The first segment behind every `crate::`, and behind every comma of `crate::{…}` at its own depth.
+/// The first segment after every `crate::`, and after every comma of `crate::{…}` at its own depth.
 fn used_modules(text: &str) -> Vec<String> {
     let mut used = Vec::new();
     for (at, _) in text.match_indices("crate::") {
-        // Not the tail of another word, as in `my_crate::`.
+        // Not the end of another word, as in `my_crate::`.
         if text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_') {
             continue;
         }

@@ -1,4 +1,4 @@
-//! `/metrics` of a gateway that has served, as Prometheus' own linter reads it.
+//! `/metrics` of a gateway that has served requests, checked by Prometheus' own linter.
 //!
 //! The linter needs promtool (Debian's package prometheus), so it is ignored by default and run by `.ci/run`.
 

@@ -1,8 +1,8 @@
-//! Signing in by a real OpenID Connect provider, npm's `oidc-provider`, in headless Chromium: the two
-//! are of different sites, so that the browser's own rules for cookies hold.
+//! Sign-in through a real OpenID Connect provider, npm's `oidc-provider`, in headless Chromium. Provider and
+//! page are different sites, so the browser's own rules for cookies apply.
 //!
-//! That one needs Node.js and Debian's `chromium` and `chromium-driver`, so it is ignored by default and
-//! run by `.ci/run`. Beside it: whose certificates a provider may show.
+//! The browser test needs Node.js and Debian's `chromium` and `chromium-driver`, so it is ignored by default
+//! and run by `.ci/run`. Another test checks which certificates of a provider are accepted.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -38,7 +38,7 @@ fn people_sign_in_by_a_provider() {
     );
     let python = stage::python("browser", &["selenium==4.35.0"]);
 
-    // The provider has to know where it sends people back to before the gateway listens there.
+    // The provider needs the callback address before the gateway listens there.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let page = format!("http://localhost:{port}");
     let script = place.join("provider.mjs");
@@ -52,7 +52,7 @@ fn people_sign_in_by_a_provider() {
         .spawn();
     let mut provider = Ended(provider.unwrap());
     let mut issuer = String::new();
-    // Kept open: it may say more.
+    // Kept open, because the provider may write more.
     let mut said = BufReader::new(provider.0.stdout.take().unwrap());
     said.read_line(&mut issuer).unwrap();
     let issuer = issuer.trim();
@@ -104,8 +104,8 @@ access = "off"
     assert_eq!(gateway.get("/api/x", Some(&token)).status, 200, "what the group may read");
 }
 
-/// A provider with a certificate of its own for `localhost`, which tells of itself `times` times. Its
-/// issuer and its certificate.
+/// A provider for `localhost` with its own certificate, which answers `times` requests.
+/// Returns its issuer and certificate.
 fn secured(times: usize) -> (String, String, thread::JoinHandle<()>) {
     let CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -133,7 +133,7 @@ fn secured(times: usize) -> (String, String, thread::JoinHandle<()>) {
             let (socket, _) = listener.accept().unwrap();
             let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), socket);
             let mut line = String::new();
-            // A client that does not trust us leaves within the handshake.
+            // A client that does not trust the certificate disconnects during the handshake.
             if BufReader::new(&mut stream).read_line(&mut line).is_ok() && !line.is_empty() {
                 let length = told.len();
                 let head =

@@ -1,5 +1,5 @@
-//! What holds for every input of the pure core: parsing never panics, a permitted path is sent as
-//! it came and has one owner, and taking power away never permits anything.
+//! Properties of the pure core for all inputs: parsing never panics, a permitted path is sent unchanged and
+//! has one owner, and taking power away never permits anything.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -42,7 +42,7 @@ fn rules() -> Rules {
     Rules::compile(specs, vec![public], settings, &mut ServiceIds::default()).unwrap()
 }
 
-/// Paths out of the pieces that parsers disagree about.
+/// Paths made of pieces that parsers disagree about.
 fn hostile_path() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "/",
@@ -96,8 +96,8 @@ fn hostile_path() -> impl Strategy<Value = String> {
     prop::collection::vec(piece, 0..9).prop_map(|pieces| format!("/{}", pieces.concat()))
 }
 
-/// An upstream that decodes as often as it likes, takes all separators alike, cuts parameters, tails
-/// and queries, merges slashes, and ignores case: written apart from the code that it checks.
+/// How a lenient upstream might read a path: it decodes several times, treats all separators alike, drops
+/// parameters, tails and queries, merges slashes, and ignores case. Independent of the code that it checks.
 fn careless(path: &str, decoded: usize, fold: bool) -> String {
     let mut text = path.to_owned();
     for _ in 0..decoded {
@@ -125,7 +125,7 @@ fn owner_of(path: &str) -> &'static str {
 #[derive(Clone, Debug)]
 struct Power {
     scope: Vec<(u16, Access)>,
-    /// One group for each service, and a role that reads them all.
+    /// One group per service, and a role that reads all services.
     groups: HashSet<u16>,
     role: bool,
 }
@@ -138,7 +138,7 @@ fn power() -> impl Strategy<Value = Power> {
 }
 
 impl Power {
-    /// Less of it, by one step, in every way.
+    /// Every way to reduce the power by one step.
     fn lessened(&self) -> Vec<Power> {
         let mut all = Vec::new();
         for entry in self.scope.iter().filter(|_| self.scope.len() > 1) {
@@ -162,7 +162,7 @@ impl Power {
         all
     }
 
-    /// Permitted with an identity; anonymous passage by a public rule needs no power.
+    /// Whether a request is permitted with an identity. Anonymous access by a public rule needs no power.
     fn permits(&self, rules: &Rules, path: &str, method: &Method, sent: bool) -> Option<bool> {
         let (directory, token) = self.world();
         let query = Query {
@@ -223,7 +223,7 @@ proptest! {
         let Ok(parsed) = RequestPath::parse(&path) else { return Ok(()) };
         prop_assert_eq!(parsed.literal(), path.as_str());
         let Ok(Some(owner)) = rules.owner(&parsed, None, &Method::GET) else { return Ok(()) };
-        // A literal `.` segment stays, and no reading makes another one.
+        // A literal `.` segment stays, and no reading creates another one.
         let dotted = path.split('/').any(|segment| segment == ".");
         let is_refused = |segment: &str| segment == ".." || segment == "." && !dotted;
         for decoded in 0..=2 {

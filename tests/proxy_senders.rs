@@ -1,5 +1,5 @@
-//! HAProxy as a load balancer of TCP that says in a PROXY header who its client is: the gateway
-//! decides by that address, and the application hears of it.
+//! HAProxy as a TCP load balancer that names its client in a PROXY header. The gateway decides by that
+//! address, and the application is told of it.
 //!
 //! Needs haproxy from apt, so it is ignored by default and run by `.ci/run`.
 
@@ -20,10 +20,10 @@ use support::{
     upstream::Upstream,
 };
 
-/// HAProxy is believed, and nobody who does not say for whom he speaks.
+/// Trusts HAProxy, and serves no connection without a PROXY header.
 const SERVER: &str = "trusted_proxies = [\"127.0.0.1\"]\nproxy_protocol = \"required\"";
 
-/// Whom HAProxy speaks for; itself it connects to the gateway from 127.0.0.1.
+/// The clients of HAProxy, which itself connects to the gateway from 127.0.0.1.
 const CLIENTS: [Ipv4Addr; 2] = [Ipv4Addr::new(127, 0, 0, 7), Ipv4Addr::new(127, 0, 0, 8)];
 
 struct Stage {
@@ -34,7 +34,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// `sends`: how HAProxy's line for a server says which version it sends.
+    /// `sends` is the option of HAProxy's server line that selects the version.
     fn new(sends: &str) -> Self {
         let application = Upstream::plain();
         let services = Gateway::services(application.address);
@@ -61,14 +61,14 @@ listen gateway
         Self { gateway, application, front, _balancer }
     }
 
-    /// A token that is good from these networks alone.
+    /// Creates a token that is valid only from these networks.
     fn token(&self, name: &str, allow_ips: &[&str]) -> String {
         let body = json!({"name": name, "scope": [{"service": "tracker"}], "allow_ips": allow_ips});
         let made = self.gateway.must("POST", "/v1/users/alice/tokens", Some(&body.to_string()));
         made["token"].as_str().unwrap().to_owned()
     }
 
-    /// Asks through HAProxy, from an address of the loopback's network.
+    /// Sends a request through HAProxy from a loopback address.
     fn ask(&self, from: Ipv4Addr, token: &str, more: &[(&str, &str)]) -> Answer {
         let mut client = Client::tcp_from(from, self.front);
         let bearer = format!("Bearer {token}");
@@ -76,7 +76,7 @@ listen gateway
         client.request("GET", "/api/x", &fields, None)
     }
 
-    /// What the application was told of its client since the last look, in lower case.
+    /// What the application was told of its client since the previous call, in lower case.
     fn forwarded_for(&self) -> Vec<String> {
         let seen = std::mem::take(&mut *self.application.seen.lock().unwrap());
         let fields =
@@ -111,7 +111,7 @@ fn check(sends: &str) {
     assert_eq!(stage.ask(seven, &balancer, &[]).status, 401, "{sends}: the balancer's own address");
     assert_eq!(stage.forwarded_for().len(), 1, "{sends}: something refused was forwarded");
 
-    // Without HAProxy in between a trusted address says nothing, so that nothing is served.
+    // A connection from a trusted address without the header is not served.
     let mut direct = Client::tcp(stage.gateway.proxy);
     direct.send("GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(direct.try_status(), None, "{sends}: no header");

@@ -1,4 +1,4 @@
-//! Python's own libraries around the gateway: `websockets` at both ends of a tunnel, PyJWT behind it.
+//! Python's own libraries with the gateway: `websockets` at both ends of a tunnel, PyJWT behind it.
 //!
 //! Needs packages from PyPI, so it is ignored by default and run by `.ci/run`.
 
@@ -19,7 +19,7 @@ use support::{
     upstream::Upstream,
 };
 
-/// A script of this test's, not yet run.
+/// The command for a script of this test.
 fn script(interpreter: &Path, name: &str) -> Command {
     let mut command = Command::new(interpreter);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python_clients").join(name));

@@ -1,5 +1,5 @@
-//! What the admin listener tells of itself is what it does: schemathesis makes requests out of
-//! `/openapi.json` and holds every answer against it. No answer is a 500.
+//! The admin listener does what it documents: schemathesis generates requests from `/openapi.json` and checks
+//! every response against it. No response is a 500.
 //!
 //! Installs schemathesis from PyPI, so it is ignored by default and run by `.ci/run`.
 
@@ -16,11 +16,11 @@ use support::gateway::Gateway;
 
 const VERSION: &str = "schemathesis==4.32.5";
 
-/// What an answer is held against.
+/// The checks of each response.
 const CHECKS: &str =
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
-/// A backup is a stream of bytes, and a reload is of the one file that there is.
+/// A backup is a stream of bytes, and a reload always loads the same file.
 const LEFT_OUT: &str = "backup|reload";
 
 #[test]

@@ -1,4 +1,4 @@
-//! Many streams at once: a change cuts those that it forbids before it answers, and no others.
+//! Many streams at once: a change cuts those that it forbids before it is answered, and no others.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -21,7 +21,7 @@ use support::{
     upstream::Upstream,
 };
 
-/// Everything that still comes before the reset, which must be there.
+/// Reads what still arrives before the reset, which must come.
 fn until_reset(row: &str, socket: &mut TcpStream) -> String {
     let mut heard = Vec::new();
     match socket.read_to_end(&mut heard) {
@@ -31,7 +31,7 @@ fn until_reset(row: &str, socket: &mut TcpStream) -> String {
     String::from_utf8_lossy(&heard).into_owned()
 }
 
-/// An upstream that says in every stream and tunnel, over and over, which change was the last.
+/// An upstream that repeatedly sends the number of the last change in every stream and tunnel.
 fn ticking(changes: Arc<AtomicU64>) -> Upstream {
     Upstream::start(move |seen, socket| {
         let tunnel = seen.head.contains("upgrade: websocket");
@@ -62,7 +62,7 @@ fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
     let (revoked, token) = gateway.token("alice", "revoked", &["tracker"]);
     let (_, bystander) = gateway.token("alice", "bystander", &["tracker", "hub"]);
     let (_, banned) = gateway.token("bob", "banned", &["tracker"]);
-    // Half of them tunnels, half of them events.
+    // Half of them are tunnels, half of them event streams.
     let open = |target: &str, token: &str| -> Vec<TcpStream> {
         let streams = (0..EACH).map(|n| {
             let fields = if n % 2 == 0 { UPGRADE } else { "Accept: text/event-stream\r\n" };

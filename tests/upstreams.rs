@@ -21,7 +21,7 @@ use support::{
     upstream::{Upstream, json},
 };
 
-/// Where a server is to listen, what it serves, and whom it asks about `/api/echo`.
+/// Where a server listens, what it serves, and the upstream of its `/api/echo`.
 struct ServerSetup<'a> {
     dir: &'a Path,
     address: SocketAddr,
@@ -29,7 +29,7 @@ struct ServerSetup<'a> {
     secure: bool,
 }
 
-/// It speaks HTTP/2 alone, so that an answer is proof enough.
+/// It speaks only HTTP/2, so any response is proof enough.
 fn nghttpd(setup: &ServerSetup<'_>) -> Command {
     let mut command = Command::new("nghttpd");
     command.args(["--address=127.0.0.1", "--echo-upload", "-d"]).arg(setup.dir);
@@ -159,7 +159,7 @@ fn check(server: fn(&ServerSetup<'_>) -> Command, secure: bool, spoken: Option<&
         assert!(status == 200 && body == large, "{status}, {} of it", body.len());
     }
 
-    // Side by side they share a connection, and disturb each other in nothing.
+    // Concurrent requests share a connection and do not affect each other.
     thread::scope(|scope| {
         for number in 0..20 {
             let (ask, large) = (&ask, &large);

@@ -1,4 +1,4 @@
-//! Every case of `data/decisions.json` over the pure core: decision, answer, and what is forwarded.
+//! Every case of `data/decisions.json` with the pure core: decision, response, and what is forwarded.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -232,7 +232,7 @@ fn texts(value: &Value) -> impl Iterator<Item = &str> {
     value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap())
 }
 
-/// Objects are merged; rows of users by login.
+/// Merges objects, and rows of users by login.
 fn with_override(fixture: &Value, change: &Value) -> Value {
     let mut changed = fixture.clone();
     for (setting, value) in change["settings"].as_object().into_iter().flatten() {

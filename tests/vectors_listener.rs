@@ -1,5 +1,5 @@
-//! The cases of `data/decisions.json` over a real listener, where they can be set up over the admin
-//! API with digests of their own texts. Those that cannot, and why, are in [`LEFT_OUT`].
+//! The cases of `data/decisions.json` over a real listener, if they can be set up over the admin API with
+//! digests of their texts. [`LEFT_OUT`] lists the others and why.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use stage::converse;
 use support::gateway::Gateway;
 
-/// Cases about another time or another state than an import can bring about.
+/// Cases that need another time or a state that an import cannot create.
 const LEFT_OUT: [(&str, &str); 10] = [
     ("T01", "nothing may be imported for it"),
     ("T02", "nothing may be imported for it"),
@@ -50,13 +50,13 @@ fn decisions_over_a_listener() {
 fn check(gateway: &Gateway, recorder: &Recorder, name: &str, vector: &Value) {
     let (request, expect) = (&vector["request"], &vector["expect"]);
     let (method, target) = (request["method"].as_str().unwrap(), request["target"].as_str().unwrap());
-    // A CONNECT's target is an authority on the wire.
+    // On the wire, a CONNECT's target is an authority.
     let sent = if method == "CONNECT" { "g:80" } else { target };
     let mut head = format!("{method} {sent} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n");
     for field in request["headers"].as_array().unwrap() {
         head += &format!("{}: {}\r\n", field[0].as_str().unwrap(), field[1].as_str().unwrap());
     }
-    // The test is the trusted proxy in front, and tells the peer's address.
+    // The test acts as the trusted proxy and states the peer's address.
     head += &format!("X-Forwarded-For: {}\r\n\r\n", request["peer_ip"].as_str().unwrap());
     let heard = converse(gateway.proxy, head.as_bytes(), false);
     let received = recorder.take();
@@ -70,7 +70,7 @@ fn check(gateway: &Gateway, recorder: &Recorder, name: &str, vector: &Value) {
             assert!(one.all(field.as_str().unwrap()).is_empty(), "{name}: {field} in {one:?}");
         }
         for (field, value) in expect["upstream_headers"].as_object().into_iter().flatten() {
-            // An imported token and its owner get handles of their own.
+            // An imported token and its owner get new ids.
             match field.as_str() {
                 "x-permgate-token-id" | "x-permgate-user-id" => {
                     assert_eq!(one.all(field).len(), 1, "{name}: {field}");

@@ -1,4 +1,4 @@
-//! What several workers of one gateway share.
+//! State that several workers of one gateway share.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 #![allow(dead_code, reason = "each test binary uses a part of the support")]
@@ -23,7 +23,7 @@ fn they_share_the_count_of_a_limit() {
     let (_, token) = gateway.token("alice", "ci", &["tracker", "hub"]);
     let statuses = || {
         let ask = || (0..15).map(|_| gateway.get("/api/x", Some(&token)).status).collect::<Vec<_>>();
-        // Connections of four clients are spread over both workers by the kernel.
+        // The kernel distributes the connections of four clients over both workers.
         std::thread::scope(|scope| {
             let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
             asking.into_iter().flat_map(|asked| asked.join().unwrap()).collect::<Vec<u16>>()

@@ -1,5 +1,5 @@
-//! Upstreams that misbehave: the client gets 502 or 504, or an answer that visibly broke off, never
-//! one that only looks whole, and never a byte of another's.
+//! Upstreams that misbehave: the client gets 502 or 504, or a response that is visibly truncated, never one
+//! that only looks complete, and never bytes of another response.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -28,7 +28,7 @@ enum Act {
 enum Outcome {
     Status(u16),
     Whole(u16, &'static str),
-    /// A head, and then an end that no client takes for a complete answer.
+    /// A head, then an end that no client takes for a complete response.
     Aborted,
 }
 
@@ -248,7 +248,7 @@ fn rows() -> Vec<(String, Vec<Act>, Outcome)> {
     rows
 }
 
-/// An upstream that acts by the row whose number the target names; other targets get `sound`.
+/// An upstream that acts by the row whose number is in the target. Other targets get `sound`.
 fn start(rows: Vec<Vec<Act>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -291,7 +291,7 @@ fn serve(mut socket: TcpStream, rows: &[Vec<Act>]) -> Option<()> {
                     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).ok()?;
                     return None;
                 }
-                // Until the gateway gives up.
+                // Until the gateway disconnects.
                 Act::Hold => drop(reader.read_line(&mut line)),
             }
         }
@@ -329,8 +329,8 @@ readers = ["developers"]
         for method in ["GET", "POST"] {
             let mut heard = ask(method, &format!("/api/{number}"));
             if method == "POST" && matches!(outcome, Whole(..)) && heard.answers()[0].status == 502 {
-                // The connection was closed without a word after the answer before this one; what
-                // is not idempotent is not sent twice by the gateway.
+                // The upstream closed the connection silently after the previous response, and the gateway
+                // does not retry a request that is not idempotent.
                 heard = ask(method, &format!("/api/{number}"));
             }
             let answers = heard.answers();
@@ -345,14 +345,14 @@ readers = ["developers"]
                     seen == status && body == got && heard.end == ConnectionState::Closed
                 }
                 (Aborted, Some((200, _, whole))) => heard.end == ConnectionState::Reset && !whole,
-                // Nothing of the head may have been flushed when the connection was reset.
+                // The reset may come before any of the head was flushed.
                 (Aborted, None) => heard.end == ConnectionState::Reset,
                 _ => false,
             };
             if !sound || answers.len() > 1 || String::from_utf8_lossy(&heard.bytes).contains("evil") {
                 failed.push(format!("{method} {name}: {outcome:?}, but {seen:?} {:?}", heard.end));
             }
-            // The next request is answered by itself.
+            // The next request gets its own response.
             let next = ask("GET", "/api/sound");
             let body = next.answers().first().map(|a| (a.status, a.body.clone()));
             if body != Some((200, b"sound".to_vec())) {

@@ -1,7 +1,7 @@
-"""A gRPC service behind the gateway and its clients: without a schema, bytes go in and come out.
+"""A gRPC service behind the gateway, and its clients. They exchange bytes without a schema.
 
-`grpc_calls.py serve` prints its port. `grpc_calls.py call TARGET CERTIFICATE TOKEN METHOD` prints what
-came of the calls; METHOD `/api/Endless` prints a line for each message until the stream ends.
+`grpc_calls.py serve` prints its port. `grpc_calls.py call TARGET CERTIFICATE TOKEN METHOD` prints the
+results of the calls; METHOD `/api/Endless` prints a line for each message until the stream ends.
 """
 
 import sys
@@ -91,7 +91,7 @@ def call(target, certificate, token, method):
             return b",".join(calls).decode() == ",".join(map(str, range(50)))
 
         def turns():
-            # Each message is sent only when the one before has come back.
+            # Each message is sent only after the response to the previous one.
             answers, turn = iter(()), []
 
             def asked():

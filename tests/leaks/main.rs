@@ -1,5 +1,5 @@
-//! Whatever fails on either side, hundreds of times over, leaves nothing behind: no descriptor, no entry
-//! among what is in flight, no task.
+//! Failures on either side, repeated hundreds of times, leave nothing behind: no file
+//! descriptor, no live request, no task.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 
@@ -19,20 +19,20 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 use support::{gateway::Gateway, wait::eventually};
 
-/// A task that is left behind owns memory at least.
+/// Counts allocations, because a leaked task owns at least some memory.
 #[global_allocator]
 static MEMORY: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 const THREADS: usize = 20;
 
-/// How often each thread meets each fault; many faults last as long as a timeout.
-/// `PERMGATE_TEST_FAULTS` asks for more: 50 make a thousand of each.
+/// How often each thread runs each fault; many faults last as long as a timeout. `PERMGATE_TEST_FAULTS`
+/// overrides it: 50 make a thousand of each.
 const ROUNDS: usize = 10;
 
-/// Pieces of memory that caches and logs may take meanwhile.
+/// Allocations that caches and logs may add meanwhile.
 const ROOM: usize = 100;
 
-/// What there was before anything failed.
+/// The counts before anything failed.
 struct Before<'a> {
     gateway: &'a Gateway,
     token: &'a str,
@@ -44,7 +44,7 @@ fn rounds() -> usize {
     std::env::var("PERMGATE_TEST_FAULTS").ok().map_or(ROUNDS, |n| n.parse().unwrap())
 }
 
-/// Descriptors and memory are counted over the process: one test at a time.
+/// Runs one test at a time, because descriptors and memory are counted for the process.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,7 +54,7 @@ fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Pieces of memory that are in use.
+/// Allocations in use.
 fn pieces() -> usize {
     let stats = MEMORY.stats();
     stats.allocations - stats.deallocations
@@ -64,20 +64,21 @@ impl<'a> Before<'a> {
     fn measure(gateway: &'a Gateway, token: &'a str) -> Self {
         let mut before = Self { gateway, token, descriptors: usize::MAX, pieces: usize::MAX };
         before.wait_until_idle("at the start");
-        // What is idle closes by itself.
+        // Idle connections close by themselves.
         thread::sleep(Duration::from_millis(300));
         (before.descriptors, before.pieces) = (descriptors(), pieces());
         before
     }
 
-    /// Nothing but the question itself is in flight.
+    /// Waits until no request is live except for this call itself.
     fn wait_until_idle(&self, row: &str) {
         eventually(&format!("{row}: nothing is in flight"), || {
             self.gateway.must("GET", "/v1/live", None)["items"].as_array().unwrap().len() <= 1
         });
     }
 
-    /// After a row: everything is as it was, and requests pass. `forget`: what the test itself keeps.
+    /// After a row, checks that the counts are as before and that requests pass. `forget`
+    /// releases what the test itself keeps.
     fn nothing_is_left(&mut self, row: &str, forget: impl Fn()) {
         self.wait_until_idle(row);
         let (mut open, mut held) = (0, 0);

@@ -1,4 +1,4 @@
-//! Over HTTP/2 on both sides: each fault of an upstream and of a client on one stream.
+//! HTTP/2 on both sides: each fault of an upstream and of a client on one stream.
 
 use std::{
     future::poll_fn,
@@ -52,7 +52,7 @@ async fn serve(socket: TcpStream) {
     }
 }
 
-/// However it ends, the gateway has its own word to say about it.
+/// Ends the response by the fault; the gateway reports it in its own way.
 async fn answer(fault: String, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
     let head = match &*fault {
         "short" => Response::builder().header("content-length", "100"),
@@ -98,7 +98,7 @@ async fn answer(fault: String, request: Request<RecvStream>, mut respond: SendRe
 #[derive(Clone, Copy)]
 enum Client {
     Hears,
-    /// Closes its connection within the answer.
+    /// Closes its connection during the response.
     Leaves,
     TakesBack,
     StallsWithinItsBody,
@@ -106,7 +106,7 @@ enum Client {
     TakesNothing,
 }
 
-/// One exchange on a connection of its own, and what the client hears.
+/// One exchange on a new connection. Returns what the client receives.
 async fn exchange(gateway: SocketAddr, path: &str, token: &str, client: Client) -> String {
     let socket = TcpStream::connect(gateway).await.unwrap();
     let (requests, connection) = h2::client::handshake(socket).await.unwrap();
@@ -169,7 +169,7 @@ fn faults_of_each_kind_on_streams_leave_nothing_behind() {
         ("/api/refuses", Client::Hears, "502"),
         ("/api/closes", Client::Hears, "502"),
         ("/api/goes-away", Client::Hears, "502"),
-        // A reset may overtake what came before it, on either side.
+        // A reset may overtake what was sent before it, on either side.
         ("/api/resets-within", Client::Hears, "200, broken or 502 or reset"),
         ("/api/short", Client::Hears, "200, broken or reset"),
         ("/impatient/hangs", Client::Hears, "504"),
@@ -200,9 +200,9 @@ fn faults_of_each_kind_on_streams_leave_nothing_behind() {
                 ended.unwrap();
             }
         });
-        // The clients' own tasks end as well.
+        // The clients' tasks also end.
         before.nothing_is_left(path, || runtime.block_on(tokio::task::yield_now()));
     }
-    // Nothing is left for the gateway's drain to wait for.
+    // Nothing may remain that delays the gateway's drain.
     drop(runtime);
 }

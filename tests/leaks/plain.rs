@@ -1,4 +1,4 @@
-//! Over HTTP/1.1: each fault of an upstream and of a client.
+//! HTTP/1.1: each fault of an upstream and of a client.
 
 use std::{
     collections::HashSet,
@@ -18,7 +18,7 @@ use super::{
     },
 };
 
-/// What an upstream does that fails in the way that the target names.
+/// An upstream that fails in the way that the target names.
 fn failing() -> Upstream {
     let used: Mutex<HashSet<SocketAddr>> = Mutex::default();
     Upstream::start(move |seen, socket| {
@@ -86,7 +86,7 @@ fn faults_of_each_kind_leave_nothing_behind() {
         .replace("[service.tracker]", &format!("{quick}[service.tracker]"));
     let patience = "[server.timeouts]\nhead = \"100ms\"\nbody = \"100ms\"\nwrite = \"100ms\"\n";
     let mut sections = format!("{patience}{sections}\n");
-    // Impatient alone where nothing else is asked than that a wait ends: a busy machine is slow, too.
+    // Short only where a test waits for a timeout, because a busy machine is slow.
     let quick = format!("{quick}timeouts.first_byte = \"50ms\"\n");
     for (name, address, timeouts) in
         [("nobody", "127.0.0.1:1", ""), ("impatient", &upstream.address.to_string(), &quick)]
@@ -109,7 +109,7 @@ fn faults_of_each_kind_leave_nothing_behind() {
         let _ = socket.read(&mut [0; 64]);
         String::new()
     };
-    // Takes nothing of an answer that never ends, until nobody is there any more.
+    // Reads nothing of an endless response until the gateway closes the connection.
     let stalls = |socket: &mut TcpStream| {
         while socket.write_all(b"\r\n").is_ok() {
             thread::sleep(Duration::from_millis(5));
@@ -123,12 +123,12 @@ fn faults_of_each_kind_leave_nothing_behind() {
     };
     let close = "Connection: close\r\n";
     let half = "Content-Length: 100\r\nConnection: close\r\n\r\nhalf";
-    // (target, fields, what the client does then, how what it hears begins)
+    // (target, fields, what the client does next, the start of what it receives)
     type Row<'a> = (&'a str, &'a str, &'a (dyn Fn(&mut TcpStream) -> String + Sync), &'a str);
     let rows: [Row<'_>; 20] = [
         ("/nobody/refuses", close, &hears, "HTTP/1.1 502"),
         ("/api/resets", close, &hears, "HTTP/1.1 502"),
-        // A reset may overtake what came before it.
+        // A reset may overtake what was sent before it.
         ("/api/resets-within", close, &hears, ""),
         ("/api/closes-within", close, &hears, ""),
         ("/impatient/hangs", close, &hears, "HTTP/1.1 504"),

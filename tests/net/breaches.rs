@@ -1,4 +1,4 @@
-//! What a client may not do in HTTP/2, frame by frame, and what becomes of it.
+//! Violations of HTTP/2 by a client, frame by frame, and how they end.
 
 use std::{
     ops::RangeInclusive,
@@ -66,7 +66,7 @@ fn malformed_requests_are_reset_or_refused() {
 
 #[test]
 fn bodies_are_as_long_as_they_say() {
-    // At once: else the answer may come first, which does not wait for the body.
+    // Sent in one write; otherwise the response, which does not wait for the body, may come first.
     let posts = |fields: &[(&'static str, &'static str)]| {
         let head = frame(HEADERS, END_HEADERS, 1, &block(&with(fields)));
         [head, frame(DATA, END_STREAM, 1, b"part")].concat()
@@ -85,7 +85,7 @@ fn bodies_are_as_long_as_they_say() {
     });
 }
 
-/// M9: HTTP/2 has no rule of its own for two forms of one length.
+/// HTTP/2 has no rule of its own for two values of one length.
 #[test]
 fn no_request_has_a_length_in_two_forms() {
     let rows: [&[(&str, &str)]; 4] = [
@@ -171,8 +171,8 @@ fn floods_end_the_connection() {
     });
 }
 
-/// Asks again and again and, once the handler is at work, does this to the stream. How the connection
-/// ends, and how many requests were served until then.
+/// Opens streams repeatedly and, once the handlers run, does `undo` to each. Checks how the connection ends,
+/// and how many requests were served until then.
 fn check_flood(row: &str, expected: &str, served: RangeInclusive<usize>, undo: impl Fn(&mut Frames, u32)) {
     let gate = Gate::new(&Limits::default());
     let mut client = Frames::to(&gate);
@@ -182,7 +182,7 @@ fn check_flood(row: &str, expected: &str, served: RangeInclusive<usize>, undo: i
     while !over {
         assert!(first < 10_000, "{row}: goes on and on");
         let seen = gate.seen.requests.load(Ordering::SeqCst);
-        // Half of those that may be open.
+        // Half of the permitted number.
         let streams: Vec<u32> = (first..first + 100).step_by(2).collect();
         for stream in &streams {
             client.headers(WHOLE, *stream, &never);
@@ -205,11 +205,11 @@ fn check_flood(row: &str, expected: &str, served: RangeInclusive<usize>, undo: i
 
 #[test]
 fn floods_of_streams_that_are_served_already_end_the_connection() {
-    // CVE-2023-44487, at the pace at which they are served.
+    // CVE-2023-44487, at the rate at which streams are served.
     check_flood("rapid reset", "GOAWAY 11", 1000..=1200, |client, stream| {
         client.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
     });
-    // CVE-2025-8671: the client has the gateway reset its streams.
+    // CVE-2025-8671: the client makes the gateway reset its streams.
     check_flood("an update of nothing", "GOAWAY 1", 50..=50, |client, stream| {
         client.send(WINDOW_UPDATE, 0, stream, &[0; 4]);
     });
@@ -226,7 +226,7 @@ fn a_hundred_streams_are_open_at_once() {
     let gate = Gate::new(&Limits::default());
     let mut client = Frames::to(&gate);
     let never = [GET[0], GET[1], GET[2], (":path", "/never")];
-    // Until it has acknowledged the settings, a client need not know of the limit.
+    // Before it acknowledges the settings, a client need not respect the limit.
     client.send(SETTINGS, 1, 0, &[]);
     for stream in (1..201).step_by(2) {
         client.headers(WHOLE, stream, &never);
@@ -262,7 +262,7 @@ fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
     client.send(SETTINGS, 0, 0, &[&[0, 4], &most[..]].concat());
     client.send(WINDOW_UPDATE, 0, 0, &most);
     client.headers(WHOLE, 1, &[GET[0], GET[1], GET[2], (":path", "/endless")]);
-    // It reads nothing, so that the gateway's own buffers fill up behind the kernel's.
+    // The client reads nothing, so the gateway's buffers fill up after the kernel's.
     let mut before = 0;
     eventually("nothing more comes", || {
         std::thread::sleep(Duration::from_millis(100));
@@ -273,7 +273,7 @@ fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
     assert_eq!(gate.abort_all(), 1);
     eventually("the connection is closed", || gate.budget.open() == 0);
     let took = begun.elapsed();
-    // Ticks are 250 ms apart at most.
+    // Ticks are at most 250 ms apart.
     assert!((Duration::from_millis(700)..Duration::from_secs(3)).contains(&took), "{took:?}");
 }
 

@@ -1,4 +1,4 @@
-//! Budgets: whoever uses up what it can get leaves some for others (H2, H4 and low 8 of the security review).
+//! Budgets: a client that takes all it can get leaves some for others.
 
 use std::{
     net::Shutdown,
@@ -16,14 +16,14 @@ fn limits() -> BudgetLimits {
     BudgetLimits::new(Machine::raised(), 1, None)
 }
 
-/// A GET of this path on this stream.
+/// Sends a GET of this path on this stream.
 fn ask(client: &mut Frames, stream: u32, path: &str) {
     let mut fields = GET;
     fields[3].1 = path;
     client.headers(END_HEADERS | END_STREAM, stream, &fields);
 }
 
-/// Whether the next answer is none: HPACK has an index for 200.
+/// Whether the next response is not 200, which HPACK encodes as one index.
 fn is_refused(client: &mut Frames) -> bool {
     loop {
         let frame = client.next().expect("an answer");
@@ -103,7 +103,7 @@ fn who_has_closed_its_side_makes_room_before_the_idle() {
         let mut left = gate.client();
         left.get("/first").head();
         left.socket.shutdown(Shutdown::Write).unwrap();
-        // The worker has seen that by the time it answers what came behind it.
+        // The worker has noticed that by the time it answers the next request.
         assert_eq!(idle.get("/x").answer().0, 200, "the idle one stays");
     }
     assert_eq!(gate.client().get("/x").answer().0, 200);
@@ -122,7 +122,7 @@ fn the_idle_make_room_on_every_worker() {
     }
 }
 
-/// A body that grows by a byte now and then does not make up for any number of them.
+/// Single bytes of a body do not excuse any number of control frames between them.
 #[test]
 fn control_frames_between_single_bytes_are_too_many() {
     check("PING between bytes", "GOAWAY 11", |client| {

@@ -1,5 +1,5 @@
-//! The rest of what RFC 9113 and RFC 7541 forbid a client, section by section, and what they let it do.
-//! Where they name a more particular code, h2 may end the connection with PROTOCOL_ERROR.
+//! What else RFC 9113 and RFC 7541 forbid or allow a client, section by section. Where they require a more
+//! specific error code, h2 may end the connection with PROTOCOL_ERROR.
 
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, Frames, GET, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS,
@@ -16,7 +16,7 @@ const WHOLE: u8 = END_STREAM | END_HEADERS;
 const NEVER: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":authority", "gate"), (":path", "/never")];
 
-/// A frame like this, on a stream that is open or, with `stream` 0, on none.
+/// Sends a frame while a stream is open; `stream` 0 sends it on the connection.
 fn sends(row: &str, expected: &str, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     check(row, expected, |client| {
         client.headers(END_HEADERS, 1, &NEVER).send(kind, flags, stream, payload);

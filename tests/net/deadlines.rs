@@ -1,4 +1,4 @@
-//! Who dawdles: in a head, between requests, in a body, in taking an answer.
+//! Timeouts of slow clients: in a head, between requests, in a body, and while they read a response.
 
 use std::{
     sync::atomic::Ordering,
@@ -88,7 +88,7 @@ fn a_body_that_does_not_come_is_a_408_of_the_handler() {
     client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 30\r\n\r\n");
     let begun = Instant::now();
     for _ in 0..30 {
-        // Far below the limit, and in all above it.
+        // Each pause is far below the limit, their sum above it.
         std::thread::sleep(SHORT / 25);
         client.send("x");
     }

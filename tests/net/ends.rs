@@ -1,4 +1,4 @@
-//! How connections end that somebody else ends: cut, broken off, vanished, drained.
+//! Connections that are ended from outside: cut, broken off, vanished, drained.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -9,8 +9,8 @@ use crate::harness::{CloseKind, Gate, eventually};
 #[test]
 fn a_severed_connection_ends_in_a_reset_at_once() {
     let gate = Gate::new(&Limits::default());
-    // A stream that flows, one that waits, one whose client does not read, and a handler that
-    // has not answered.
+    // A stream that flows, one that waits, one whose client does not read, and a handler
+    // that has not answered.
     let mut flowing = gate.client();
     flowing.get("/endless").head();
     let mut waiting = gate.client();
@@ -121,7 +121,7 @@ fn a_client_that_closes_its_side_only_gets_its_answer() {
     client.socket.shutdown(std::net::Shutdown::Write).unwrap();
     assert_eq!(client.answer(), (200, "hi".to_owned()));
     assert_eq!(client.wait_for_close(), CloseKind::Closed);
-    // One that gets none in time counts as gone.
+    // A client without an answer in time counts as gone.
     let mut client = gate.client();
     client.get("/never").socket.shutdown(std::net::Shutdown::Write).unwrap();
     eventually("no connection is left", || gate.budget.open() == 0);

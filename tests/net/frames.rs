@@ -1,4 +1,4 @@
-//! A client that speaks HTTP/2 frame by frame, so that it can break the rules.
+//! An HTTP/2 client that sends single frames, so that it can break the rules.
 
 use std::{
     io::{Read, Write},
@@ -15,12 +15,12 @@ pub use crate::http2::{
 
 pub struct Frames(Client);
 
-/// What a request needs.
+/// The pseudo-header fields of a request.
 pub const GET: [(&str, &str); 4] =
     [(":method", "GET"), (":scheme", "http"), (":authority", "gate"), (":path", "/x")];
 
 impl Frames {
-    /// Connected, with the preface and settings exchanged as far as this side goes.
+    /// Connects and sends the preface and settings.
     pub fn to(gate: &Gate) -> Self {
         let mut client = gate.client();
         client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -31,7 +31,7 @@ impl Frames {
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> &mut Self {
         let bytes = frame(kind, flags, stream, payload);
-        // The other side may have closed already: what it said is still to be read.
+        // The gateway may have closed already; what it sent can still be read.
         let _ = self.0.socket.write_all(&bytes);
         self
     }
@@ -45,17 +45,17 @@ impl Frames {
         self.send(HEADERS, flags, stream, &block(fields))
     }
 
-    /// How long a frame may take to come.
+    /// Sets the read timeout.
     pub fn patience(&mut self, within: Duration) {
         self.0.socket.set_read_timeout(Some(within)).unwrap();
     }
 
-    /// Bytes that came and were not read, as far as they are counted.
+    /// Bytes that have arrived but were not read, up to a limit.
     pub fn waiting(&self) -> usize {
         self.0.socket.peek(&mut vec![0; 16 << 20]).unwrap()
     }
 
-    /// The next frame; `None` when the connection ends.
+    /// The next frame; `None` if the connection has ended.
     pub fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.0.socket.read_exact(&mut head).ok()?;
@@ -84,7 +84,7 @@ impl Frames {
     }
 }
 
-/// Plays a client and tells how its first stream, or the connection, ends.
+/// Plays a client and checks how its first stream, or the connection, ends.
 pub fn check(row: &str, expected: &str, play: impl FnOnce(&mut Frames)) {
     let gate = Gate::new(&Limits::default());
     let mut client = Frames::to(&gate);

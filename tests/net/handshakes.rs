@@ -1,5 +1,5 @@
-//! What a handshake settles: the protocol, the session that is taken up again, who the client is,
-//! and which hosts the connection may be asked for.
+//! What a TLS handshake decides: the protocol, session resumption, the client's identity,
+//! and the hosts that the connection may be used for.
 
 use std::{
     io::{Read, Write},
@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use crate::harness::{Gate, eventually};
 
-/// An authority, two certificates of servers (`one.test` with `also.test`, and `two.test`) and one
-/// of a client, all in a directory.
+/// An authority, two server certificates (`one.test` with `also.test`, and `two.test`)
+/// and a client certificate, all in a directory.
 struct TestPki {
     dir: TempDir,
     authority: CertifiedIssuer<'static, KeyPair>,
@@ -66,7 +66,7 @@ impl TestPki {
         Gate::with(1, &limits, |listener| listener.with_tls(certificates.clone()))
     }
 
-    /// A client that trusts the authority, and shows a certificate of it or of nobody.
+    /// A client that trusts the authority and presents its certificate, an unknown one, or none.
     fn client(&self, version: &'static SupportedProtocolVersion, shows: Shows) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).unwrap();
@@ -102,14 +102,14 @@ enum Shows {
     Bad,
 }
 
-/// Asks under one name for the host of another; the status, or nothing where it came to none.
+/// Connects under one name and requests another host. Returns the status; `None` if the handshake failed.
 fn ask(gate: &Gate, config: &Arc<ClientConfig>, name: &str, host: &str) -> Option<u16> {
     let session = ClientConnection::new(config.clone(), name.to_owned().try_into().unwrap()).unwrap();
     let mut stream = StreamOwned::new(session, gate.client().socket);
     let request = format!("GET /x HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).ok()?;
     let mut answer = Vec::new();
-    // Also to the tickets behind the answer; a reset after it takes nothing away.
+    // Also reads the session tickets; a reset after the response does no harm.
     let _ = stream.read_to_end(&mut answer);
     std::str::from_utf8(answer.get(9..12)?).unwrap().parse().ok()
 }
@@ -289,7 +289,7 @@ fn the_end_of_a_certificate_is_known() {
     let expiries = Certificates::load(&settings).unwrap().expiries();
     let [one] = expiries.as_slice() else { panic!("{expiries:?}") };
     assert_eq!(one.cert, Path::new(&pki.file("one.crt")));
-    // rcgen's own default.
+    // rcgen's default.
     assert_eq!(
         one.at.as_millis(),
         "4096-01-01T00:00:00Z".parse::<jiff::Timestamp>().unwrap().as_millisecond()

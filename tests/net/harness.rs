@@ -1,5 +1,4 @@
-//! A worker on a thread of its own with a handler that does what the path says, and a client that
-//! speaks in raw bytes.
+//! A worker on its own thread with a handler that acts by the path, and a client that sends raw bytes.
 
 use std::{
     io::{Read, Write},
@@ -27,7 +26,7 @@ use permgate::net::{
 
 pub use crate::wait::eventually;
 
-/// What the handlers of one gate have seen, for the test's thread.
+/// What the handlers have observed, shared with the test's thread.
 #[derive(Default)]
 pub struct Seen {
     pub requests: AtomicUsize,
@@ -35,7 +34,7 @@ pub struct Seen {
     /// Why connections of trusted proxies were closed.
     pub unannounced: Mutex<Vec<String>>,
     pub handshakes: Mutex<Vec<Handshake>>,
-    /// Answer bodies that are alive.
+    /// Response bodies that exist.
     pub bodies: AtomicUsize,
     pub body_errors: Mutex<Vec<String>>,
     /// Handlers that are running.
@@ -51,7 +50,7 @@ pub struct Gate {
     commands: Vec<tokio::sync::mpsc::UnboundedSender<Command>>,
 }
 
-/// What a test asks of a worker, on the worker's own thread.
+/// A command for a worker, which runs on the worker's thread.
 pub enum Command {
     /// Aborts every connection that a handler has seen, and reports how many.
     AbortAll(mpsc::Sender<usize>),
@@ -76,13 +75,13 @@ impl Gate {
     pub fn on(bound: &Bound, workers: usize, limits: &Limits, dress: impl Fn(Listener) -> Listener) -> Self {
         let address = match bound.local().unwrap() {
             Address::Tcp(address) => address,
-            // Who made a unix socket knows where it is.
+            // The test that created a unix socket knows its path.
             Address::Unix(_) | Address::Inherited(_) => ([0, 0, 0, 0], 0).into(),
         };
         Self::within(Budgets::of_process(), bound, address, workers, limits, dress)
     }
 
-    /// On one worker with these budgets.
+    /// Starts one worker with these budgets.
     pub fn budgeted(budgets: &BudgetLimits) -> Self {
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
@@ -151,7 +150,7 @@ impl Gate {
         }
     }
 
-    /// Begins a drain and waits for its end.
+    /// Begins a drain and waits for its end. Returns how many connections were cut.
     pub fn end(mut self, within: Duration) -> usize {
         self.drain.take().unwrap().begin(Instant::now() + within);
         std::mem::take(&mut self.workers).into_iter().map(|worker| worker.join().unwrap().cut).sum()
@@ -180,7 +179,7 @@ impl Service for Echo {
         }
         let (head, mut body) = request.into_parts();
         let (status, reply) = match head.uri.path() {
-            // Takes the body and sends it back.
+            // Reads the body and sends it back.
             "/echo" => match body.collect().await {
                 Ok(all) => (200, BodyKind::Whole(Some(all.to_bytes()))),
                 Err(error) => {
@@ -189,7 +188,7 @@ impl Service for Echo {
                     (status, BodyKind::Whole(None))
                 }
             },
-            // Takes one frame of the body, then answers without the rest.
+            // Reads one frame of the body, then answers without the rest.
             "/taste" => {
                 let _ = body.frame().await;
                 (413, BodyKind::Whole(None))
@@ -197,7 +196,7 @@ impl Service for Echo {
             "/refuse" => (401, BodyKind::Whole(Some(Bytes::from_static(b"no")))),
             "/endless" => (200, BodyKind::Endless),
             "/first" => (200, BodyKind::First(Some(Bytes::from_static(b"first")))),
-            // Sends back what comes behind the answer.
+            // Echoes what follows the response.
             "/tunnel" => {
                 let client = connection.on_upgrade();
                 tokio::task::spawn_local(async move {
@@ -251,9 +250,9 @@ pub struct Reply {
 enum BodyKind {
     Whole(Option<Bytes>),
     Endless,
-    /// One chunk and then nothing.
+    /// One chunk, then nothing.
     First(Option<Bytes>),
-    /// One chunk and then an error.
+    /// One chunk, then an error.
     Broken(Option<Bytes>),
 }
 
@@ -311,7 +310,7 @@ pub struct Client {
 impl Client {
     pub fn to(address: SocketAddr) -> Self {
         let socket = TcpStream::connect(address).unwrap();
-        // No read of a test waits longer: it fails instead.
+        // A read that takes longer fails the test.
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         Self { socket, read: Vec::new() }
     }
@@ -325,7 +324,7 @@ impl Client {
         self.send(format!("GET {path} HTTP/1.1\r\nHost: gate\r\n\r\n"))
     }
 
-    /// The next answer that has a Content-Length: status and body.
+    /// The next response that has a Content-Length: status and body.
     pub fn answer(&mut self) -> (u16, String) {
         let (head, status) = self.head();
         let length = head
@@ -339,7 +338,7 @@ impl Client {
         (status, String::from_utf8(body).unwrap())
     }
 
-    /// The next answer's head and status; what follows stays to be read.
+    /// Reads the next response's head and status only.
     pub fn head(&mut self) -> (String, u16) {
         let end = loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -353,7 +352,7 @@ impl Client {
         (head, status)
     }
 
-    /// Reads on until the connection ends.
+    /// Reads until the connection ends.
     pub fn wait_for_close(&mut self) -> CloseKind {
         loop {
             match self.fill() {
@@ -367,7 +366,7 @@ impl Client {
         }
     }
 
-    /// What came and is not asked for yet.
+    /// What has arrived but was not requested yet.
     pub fn unread(&self) -> &[u8] {
         &self.read
     }

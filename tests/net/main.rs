@@ -1,4 +1,4 @@
-//! The listener's half of the limits table, over real sockets.
+//! The listener's limits and protocol rules, over real sockets.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 

@@ -1,4 +1,4 @@
-//! HTTP/2 on a listener: answers, limits, deadlines, and streams that end alone.
+//! HTTP/2 on a listener: responses, limits, timeouts, and streams that end independently.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -13,7 +13,7 @@ use tokio::{net::TcpStream, task::JoinHandle};
 
 use crate::harness::{Gate, eventually};
 
-/// A client of one connection.
+/// A client with one connection.
 struct Speaker {
     requests: SendRequest<Bytes>,
     /// Ends with the connection.
@@ -23,14 +23,14 @@ struct Speaker {
 impl Speaker {
     async fn to(gate: &Gate) -> Self {
         let socket = TcpStream::connect(gate.address).await.unwrap();
-        // A stream that it does not read must not stall the others.
+        // A stream that the client does not read must not block the others.
         let mut builder = client::Builder::new();
         builder.initial_connection_window_size(16 << 20);
         let (requests, connection) = builder.handshake(socket).await.unwrap();
         Self { requests, driver: tokio::task::spawn_local(connection) }
     }
 
-    /// Asks for a path, with a body or none.
+    /// Requests a path, with or without a body.
     async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<Response<RecvStream>, h2::Error> {
         let request = Request::get(format!("http://gate{path}")).body(()).unwrap();
         self.send(request, body).await
@@ -49,7 +49,7 @@ impl Speaker {
         answer.await
     }
 
-    /// Status and body of a whole answer.
+    /// Status and body of a complete response.
     async fn get(&self, path: &str) -> (u16, String) {
         whole(self.ask(path, None).await.unwrap()).await.unwrap()
     }
@@ -66,7 +66,7 @@ async fn whole(answer: Response<RecvStream>) -> Result<(u16, String), h2::Error>
     Ok((head.status.as_u16(), String::from_utf8(all).unwrap()))
 }
 
-/// Plays a client against a gate with these limits; nothing is left of it afterwards.
+/// Plays a client with these limits. Afterwards nothing of it may remain.
 fn check(limits: &Limits, play: impl AsyncFnOnce(&mut Gate)) {
     let mut gate = Gate::new(limits);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -107,7 +107,7 @@ fn bodies_go_both_ways_as_fast_as_they_are_taken() {
         let body = Bytes::from("0123456789".repeat(300_000));
         let answer = speaker.ask("/echo", Some(body.clone())).await.unwrap();
         assert_eq!(whole(answer).await.unwrap(), (200, String::from_utf8(body.to_vec()).unwrap()));
-        // Nobody wants the rest of it.
+        // The handler does not read the rest.
         let answer = speaker.ask("/refuse", Some(body)).await.unwrap();
         assert_eq!(answer.status(), 401);
         assert_eq!(speaker.get("/x").await.0, 200, "the others are not disturbed");
@@ -147,7 +147,7 @@ fn heads_keep_the_limits_of_http1() {
 fn a_severed_stream_ends_alone() {
     check(&Limits::default(), async |gate| {
         let (one, other) = (Speaker::to(gate).await, Speaker::to(gate).await);
-        // Its client takes nothing: the window stalls, and the reset comes all the same.
+        // Its client reads nothing: the window is exhausted, but the reset still arrives.
         let mut stalled = one.ask("/endless", None).await.unwrap();
         let mut waiting = Box::pin(one.ask("/never", None));
         let mut part = other.ask("/first", None).await.unwrap();
@@ -198,7 +198,7 @@ fn deadlines_hold_for_each_stream() {
             }
         };
         assert_eq!(end, Some(Reason::CANCEL), "an answer that is not taken");
-        // A whole answer that h2 holds is no different from one that goes on.
+        // A complete response that h2 buffers is treated like one that continues.
         let whole = Bytes::from("x".repeat(100_000));
         let mut stalled = speaker.ask("/echo", Some(whole)).await.unwrap();
         let end = loop {
@@ -209,7 +209,7 @@ fn deadlines_hold_for_each_stream() {
             }
         };
         assert_eq!(end, Some(Reason::CANCEL), "a whole answer that is not taken");
-        // Nothing to say is no stall.
+        // A quiet response is not a blocked one.
         let mut quiet = speaker.ask("/first", None).await.unwrap();
         assert_eq!(quiet.body_mut().data().await.unwrap().unwrap(), "first");
         let more = tokio::time::timeout(short * 5, quiet.body_mut().data()).await;
@@ -218,8 +218,8 @@ fn deadlines_hold_for_each_stream() {
     });
 }
 
-/// What becomes of a client that sends so much, though it is answered at once: whether all of it is
-/// taken, and how its stream ends.
+/// Sends a body of this size although the response has come already. Returns how much is
+/// accepted and how the stream ends.
 async fn unwanted(gate: &Gate, size: usize) -> (usize, Option<Reason>) {
     let speaker = Speaker::to(gate).await;
     let request = Request::post("http://gate/x").body(()).unwrap();
@@ -248,11 +248,11 @@ async fn unwanted(gate: &Gate, size: usize) -> (usize, Option<Reason>) {
 fn a_body_that_nobody_reads_is_taken_for_a_while() {
     check(&Limits::default(), async |gate| {
         assert_eq!(unwanted(gate, 256 << 10).await, (256 << 10, None));
-        // By what comes first: the time or the size.
+        // Limited by time or size, whichever comes first.
         let (sent, end) = unwanted(gate, 16 << 20).await;
         assert!(sent < 5 << 20, "{sent}");
         assert_eq!(end, Some(Reason::NO_ERROR));
-        // Who sends nothing more is not waited for.
+        // The gateway does not wait for a client that sends nothing more.
         let speaker = Speaker::to(gate).await;
         let request = Request::post("http://gate/x").body(()).unwrap();
         let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
@@ -262,7 +262,7 @@ fn a_body_that_nobody_reads_is_taken_for_a_while() {
     });
 }
 
-/// A tunnel by extended CONNECT (RFC 8441).
+/// Opens a tunnel by extended CONNECT (RFC 8441).
 async fn tunnel(speaker: &Speaker) -> (RecvStream, h2::SendStream<Bytes>) {
     let mut requests = speaker.requests.clone().ready().await.unwrap();
     while !requests.is_extended_connect_protocol_enabled() {
@@ -291,12 +291,12 @@ fn a_stream_may_become_a_tunnel() {
         while let Some(rest) = from.data().await {
             assert_eq!(rest.unwrap(), "", "its end passes too");
         }
-        // Whoever answers without a tunnel must not look as if there were one.
+        // A handler that answers without a tunnel must not appear to open one.
         let mut request = Request::connect("http://gate/x").body(()).unwrap();
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
         let (answer, _sink) = speaker.requests.clone().send_request(request, false).unwrap();
         assert_eq!(answer.await.unwrap().status(), 501);
-        // A cut is never a clean end.
+        // A cut never looks like a clean end.
         let (mut from, mut to) = tunnel(&speaker).await;
         to.send_data(Bytes::from_static(b"x"), false).unwrap();
         assert_eq!(from.data().await.unwrap().unwrap(), "x");
@@ -328,7 +328,7 @@ fn a_drain_lets_streams_end() {
             tokio::task::yield_now().await;
         }
         gate.drain.take().unwrap().begin(std::time::Instant::now() + Duration::from_secs(10));
-        // The client learns that it may begin nothing more.
+        // The client learns that it may open no more streams.
         while speaker.ask("/x", None).await.is_ok() {}
         sink.send_data(Bytes::from_static(b" and rest"), true).unwrap();
         assert_eq!(whole(answer.await.unwrap()).await.unwrap(), (200, "part and rest".into()));

@@ -1,4 +1,4 @@
-//! The PROXY protocol: who must speak it, who cannot, and whose connection it becomes.
+//! The PROXY protocol: who must send the header, who cannot, and which client the connection gets.
 
 use std::{io::Write as _, time::Duration};
 

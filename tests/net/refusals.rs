@@ -1,4 +1,4 @@
-//! What never becomes a request: the exact status, the handler's own body, and the end.
+//! Heads that never become a request: the exact status, the handler's body, and the end of the connection.
 
 use std::sync::atomic::Ordering;
 
@@ -6,11 +6,11 @@ use permgate::net::Limits;
 
 use crate::harness::{CloseKind, Gate};
 
-/// This head is answered with this status in the handler's words, then the connection closes;
+/// Checks that a head is answered with this status and the handler's body, and that the connection closes.
 /// 0: the handler is called.
 fn check(gate: &Gate, name: &str, head: impl AsRef<[u8]>, expected: u16) {
     let served = gate.seen.requests.load(Ordering::SeqCst);
-    // Behind another request as well: what is judged may not depend on where a head begins.
+    // Also after another request, because the outcome must not depend on where a head begins.
     for first in [false, true] {
         let mut client = gate.client();
         if first {
@@ -148,7 +148,7 @@ fn request_lines_and_hosts_are_read_strictly() {
 fn sizes_are_kept_to_the_byte() {
     let gate = Gate::new(&Limits::default());
     let fields = |count: usize| "A: b\r\n".repeat(count);
-    // One of the two hundred is Host.
+    // One of the 200 fields is Host.
     check(&gate, "as many fields as may be", get(&fields(199)), 0);
     check(&gate, "one field more", get(&fields(200)), 431);
     let field = |len: usize| format!("A: {}\r\n", "v".repeat(len - 3));
@@ -208,7 +208,7 @@ fn a_broken_chunked_body_is_an_error_and_ends_the_connection() {
     ] {
         let mut client = gate.client();
         client.send(format!("POST /echo HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n{body}"));
-        // hyper waits for the end of what it does not take for one.
+        // hyper waits for more if it does not recognise the end.
         client.socket.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(client.answer().0, 400, "{name}");
         assert_eq!(client.wait_for_close(), CloseKind::Closed, "{name}");

@@ -6,7 +6,7 @@ use permgate::net::Limits;
 
 use crate::harness::{CloseKind, Gate, eventually};
 
-/// Sends `pieces` one by one and expects these answers, in order, on one connection.
+/// Sends `pieces` one by one on one connection and expects these responses in order.
 fn check(name: &str, pieces: &[&str], expected: &[(u16, &str)]) {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
@@ -56,7 +56,7 @@ fn every_split_of_pipelined_requests_reads_the_same() {
         client.socket.set_nodelay(true).unwrap();
         let before = gate.budget.open();
         client.send(&all[..split]);
-        // The first piece is taken up by itself more often than not.
+        // So that the first piece is usually read on its own.
         eventually("the connection is open", || gate.budget.open() >= before.min(1));
         client.send(&all[split..]);
         assert_eq!(client.answer(), (200, "abc".to_owned()), "split at {split}");
@@ -132,8 +132,7 @@ fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
     for path in ["/refuse", "/taste"] {
         let mut client = gate.client();
         client.send(format!("POST {path} HTTP/1.1\r\nHost: g\r\nContent-Length: 3000000\r\n\r\n"));
-        // All that the client has to send is taken and thrown away, so that no reset overtakes
-        // the answer.
+        // The gateway reads and discards the whole body, so that no reset overtakes the response.
         client.send(vec![b'x'; 2_000_000]);
         let (_, status) = client.head();
         assert_eq!(status, if path == "/refuse" { 401 } else { 413 });
@@ -154,7 +153,7 @@ fn a_refused_upload_that_never_ends_is_not_read_for_long() {
             Ok(taken) => sent += taken,
             Err(error) => break error.kind(),
         }
-        // What is read, and what the kernel's buffers hold beside it.
+        // What is read, and what the kernel's buffers hold in addition.
         assert!(sent < 32 << 20, "nobody stops it");
     };
     assert!(matches!(error, std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe), "{error}");
@@ -170,7 +169,7 @@ fn a_body_lives_until_its_last_byte_has_left() {
     eventually("the body is dropped", || gate.seen.bodies.load(Ordering::SeqCst) == 0);
     let mut client = gate.client();
     client.get("/x").answer();
-    // The connection stays, the body does not.
+    // The connection stays open; the body is dropped.
     eventually("the body is dropped", || gate.seen.bodies.load(Ordering::SeqCst) == 0);
     assert_eq!(gate.end(Duration::from_secs(5)), 0);
 }

@@ -1,4 +1,4 @@
-//! Listeners: who may bind, how workers share, how many may come.
+//! Listeners: who may bind, how workers share connections, and how many are accepted.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ fn every_worker_gets_its_share() {
     let gate = Gate::with(4, &Limits::default(), |listener| listener);
     let mut workers = HashSet::new();
     let mut clients = Vec::new();
-    // 200 connections leave one of 4 workers out once in 10^24 runs.
+    // 200 connections miss one of 4 workers once in 10^24 runs.
     for _ in 0..200 {
         let mut client = gate.client();
         workers.insert(client.get("/worker").answer().1);

@@ -1,4 +1,4 @@
-//! TLS: served, chosen by name, replaced, and cut off when the handshake dawdles.
+//! TLS: served, selected by name, replaced, and closed when a handshake takes too long.
 
 use std::{net::TcpStream, path::PathBuf, sync::Arc, time::Duration};
 
@@ -31,7 +31,7 @@ fn ask(gate: &Gate, name: &str) -> Result<String, String> {
     ask_over(gate.client().socket, name)
 }
 
-/// Asks over TLS for `name`, trusting only that name's own certificate.
+/// Requests over TLS from `name`, trusting only that name's certificate.
 pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file(&format!("{name}.crt"))).unwrap()).unwrap();

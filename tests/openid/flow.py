@@ -1,6 +1,6 @@
-"""Signing in by a provider of another site, in a real browser: PAGE AXE SHOTS are the arguments.
+"""Sign-in through a provider of another site, in a real browser. Arguments: PAGE AXE SHOTS.
 
-Every step fails by an exception; the last line says that all of it was done."""
+Every step fails by an exception; the last line says that all steps are done."""
 
 import json
 import pathlib
@@ -35,7 +35,7 @@ def seen(selector):
 
 
 def accessible(name):
-    """axe-core finds nothing, light and dark, wide and narrow."""
+    """Checks that axe-core finds nothing, light and dark, wide and narrow."""
     for width in (1280, 390):
         for dark in (False, True):
             metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
@@ -56,12 +56,12 @@ def sign_out():
     seen(".avatar").click()
     seen("form[data-call='DELETE /v1/session'] button").click()
     until(lambda d: "/sign-in" in d.current_url)
-    # Of both sites: the provider would not ask again.
+    # The cookies of both sites; otherwise the provider would not ask again.
     driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
 
 
 def sign_in(login):
-    """From a page that needs it, by the provider, and back to that page."""
+    """Signs in through the provider from a page that requires it, and returns to that page."""
     driver.get(page + "/profile")
     until(lambda d: "/sign-in?next=" in d.current_url)
     until(lambda d: d.find_element(By.LINK_TEXT, "Sign in with Example ID")).click()
@@ -85,7 +85,7 @@ try:
     driver.get(page + "/v1/session")
     session = json.loads(driver.find_element(By.TAG_NAME, "body").text)
     assert (session["user"], session["by"], session["name"]) == ("zoe", "provider", "The person zoe"), session
-    # The provider's group makes her an administrator: she lets bob, who was there before, in.
+    # The provider's group makes her an administrator, so she can link bob's existing account.
     driver.get(page + "/users/bob")
     accessible("user")
     seen("[name=subject]").send_keys("bob")

@@ -1,4 +1,4 @@
-//! Commands against a gateway that runs: data alone on stdout, and the exit code.
+//! Commands against a running gateway: stdout has data only, and the exit code.
 
 use crate::{
     harness::{TestDirectory, services},
@@ -34,7 +34,7 @@ fn exit_codes_tell_what_happened() {
     check(None, "--offline token create --user alice --name x --scope tracker", 1);
 }
 
-/// Low 11 of the review of 2026-11-28.
+/// A saved token is sent only to the server that created it.
 #[test]
 fn a_saved_token_goes_back_to_where_it_was_made() {
     use std::os::unix::fs::PermissionsExt as _;
@@ -54,11 +54,11 @@ fn a_saved_token_goes_back_to_where_it_was_made() {
         "{saved}"
     );
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-    // Whatever a configuration here says.
+    // Whatever the configuration in this directory says.
     let other = TestDirectory::new("");
     let (data, _) = other.check(&format!("token whoami -o json --token-file {}", file.display()), 0);
     assert!(data.contains("alice"), "{data}");
-    // A file that is there stays, and no token is made for it.
+    // An existing file is kept, and no token is created for it.
     let again = "token create --user alice --name again --scope tracker --save saved";
     directory.check(again, 1);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), saved);

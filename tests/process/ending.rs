@@ -1,4 +1,4 @@
-//! SIGTERM: not ready, what is under way has its time, exit code 0.
+//! SIGTERM: the gateway is not ready, requests under way may finish, and the exit code is 0.
 
 use std::{
     io::Write,
@@ -85,7 +85,7 @@ fn a_second_sigterm_hurries() {
 
 #[test]
 fn signals_are_heeded_from_the_first_moment() {
-    // The listener lines are the first thing that tells a supervisor of the process.
+    // The listener lines are the first output, so a supervisor may send signals from then on.
     let directory = TestDirectory::new("");
     for signal in [Signal::TERM, Signal::INT] {
         let mut process = directory.run();
@@ -95,7 +95,7 @@ fn signals_are_heeded_from_the_first_moment() {
     }
 }
 
-/// Until a new connection is no longer taken.
+/// Waits until new connections are refused.
 fn refused(process: &Process) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Ok(mut socket) = TcpStream::connect(process.proxy) {
@@ -105,7 +105,7 @@ fn refused(process: &Process) {
     }
 }
 
-/// Reads a stream to an end that is no whole answer.
+/// Reads a stream until it is cut, which must not look like a complete response.
 fn cut(stream: &mut Client) {
     while let Ok(chunk) = stream.chunk() {
         assert!(!chunk.is_empty(), "a stream that is cut does not end like a whole one");

@@ -1,4 +1,4 @@
-//! The metrics page of the real process: what passes on the proxy's listener shows on it.
+//! The metrics page of the real process counts what passes on the proxy's listener.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ fn connections_are_counted_while_they_are_open_and_when_they_are_over() {
                 row.unwrap_or_else(|| panic!("{family} in {}", page.text())).parse::<u64>().unwrap()
             })
         };
-        // The end of a connection is seen by its task, after the client has gone.
+        // The connection's task notices its end after the client has gone.
         let late = Instant::now() + Duration::from_secs(30);
         while figures() != expected && Instant::now() < late {
             std::thread::yield_now();

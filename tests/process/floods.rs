@@ -1,7 +1,7 @@
-//! Floods against a real process with 1,024 descriptors: how long a neighbour's requests and a ban take
-//! meanwhile, and how much memory. Measures and prints, so it is run by hand, on a machine that does nothing else:
-//! `cargo test --release --test process -- --ignored --nocapture floods`, with `PERMGATE_FLOODS=H4` only those whose
-//! names begin so.
+//! Floods against a real process with 1,024 descriptors: how long another client's requests and a ban take
+//! meanwhile, and how much memory is used. It measures and prints, so it is run by hand on an otherwise idle
+//! machine: `cargo test --release --test process -- --ignored --nocapture floods`, with `PERMGATE_FLOODS=H4`
+//! only the floods whose names begin with that.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ use crate::{
     support::import::{Accounts, bearer},
 };
 
-/// What attacks until it is told to stop.
+/// An attack that runs until it is stopped.
 type Attack = fn(&Targets, &AtomicBool);
 
 struct Targets {
@@ -26,7 +26,7 @@ struct Targets {
     admin: SocketAddr,
 }
 
-/// Ends the attack, also when measuring it has failed.
+/// Ends the attack, even if measuring it has failed.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -68,7 +68,7 @@ fn floods() {
     let directory = TestDirectory::new(
         &[("slow", slow), ("quick", quick), ("large", large)].map(|(n, a)| service(n, a)).concat(),
     );
-    // A neighbour may share its worker with the attack, or need what the attack holds on the other one.
+    // Another client may share its worker with the attack, or need what the attack holds on the other worker.
     directory.write_all(&directory.read().replace("workers = 1", "workers = 2"));
     let mut accounts = Accounts::default();
     (0..TOKENS).for_each(|number| accounts.token(number, "hog", &["permgate".to_owned()]));
@@ -111,8 +111,8 @@ fn floods() {
     assert!(failed.is_empty(), "{failed:?}");
 }
 
-/// An attacker has a machine of its own: here its threads, and those that they spawn, take only the time of the
-/// processors that the gateway and its neighbours leave.
+/// Lowers the priority of an attack's threads: a real attacker has its own machine, so here it gets only the
+/// processor time that the gateway and its other clients leave.
 fn step_back() {
     rustix::process::setpriority_process(None, 19).unwrap();
 }
@@ -123,7 +123,7 @@ fn median(mut measure: impl FnMut() -> Duration) -> Duration {
     runs[1]
 }
 
-/// The 99th percentile of a neighbour's requests, half of them on new connections. Each must be answered.
+/// The 99th percentile of another client's requests, half of them on new connections. Each must be answered.
 fn neighbour(proxy: SocketAddr) -> Result<Duration, String> {
     let (began, mut times) = (Instant::now(), Vec::new());
     let connect = || TcpStream::connect(proxy).map_err(|error| format!("connect: {error}"));
@@ -160,7 +160,7 @@ fn ask(socket: &mut TcpStream) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
-/// A user is made and banned by the operator's socket; how long the ban takes.
+/// Creates and bans a user through the operator's socket. Returns how long the ban takes.
 fn ban(process: &Process, login: &str) -> Duration {
     let made = process.operator("POST", "/v1/users", Some(&format!("{{\"login\": \"{login}\"}}")));
     assert_eq!(made.status, 201, "{}", made.text());
@@ -170,7 +170,7 @@ fn ban(process: &Process, login: &str) -> Duration {
     at.elapsed()
 }
 
-/// Resident, MiB.
+/// Resident memory in MiB.
 fn memory(process: &Process) -> u64 {
     let pages = std::fs::read_to_string(format!("/proc/{}/statm", process.id())).unwrap();
     pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4 / 1024
@@ -245,7 +245,7 @@ fn slow_streams(targets: &Targets, stop: &AtomicBool) {
 }
 
 fn closed_windows(targets: &Targets, stop: &AtomicBool) {
-    // SETTINGS_INITIAL_WINDOW_SIZE: 0, then a byte of window for each stream now and then.
+    // SETTINGS_INITIAL_WINDOW_SIZE: 0, then one byte of window per stream every second.
     let all = streams("/large", &[0, 4, 0, 0, 0, 0]);
     let mut sockets: Vec<_> = (0..20).filter_map(|_| open(targets.proxy, &all)).collect();
     let trickle: Vec<u8> =
@@ -300,7 +300,7 @@ fn connections(targets: &Targets, stop: &AtomicBool) {
     }
 }
 
-/// As many connections as this, each of which asks for one of the targets after the other.
+/// Runs this many callers, each of which sends one request after another.
 fn callers(number: usize, targets: &Targets, stop: &AtomicBool, request: impl Fn(usize) -> Vec<u8> + Sync) {
     thread::scope(|scope| {
         for caller in 0..number {
@@ -349,7 +349,7 @@ fn reports(targets: &Targets, stop: &AtomicBool) {
     callers(10, targets, stop, |round| {
         let (path, body) = match round % 3 {
             0 => {
-                // All but the token that asks; what was revoked before is looked up all the same.
+                // All tokens but the caller's; revoked ones are looked up, too.
                 let leaked = (0..1000).map(|text| bearer(1 + (1000 * round + text) % (TOKENS - 1)));
                 ("leaks", serde_json::json!({ "texts": leaked.collect::<Vec<_>>() }))
             }
@@ -363,7 +363,7 @@ fn reports(targets: &Targets, stop: &AtomicBool) {
     });
 }
 
-/// A call of the account that floods the admin listener.
+/// A call by the account that floods the admin listener.
 fn post(path: &str, body: &str) -> Vec<u8> {
     let (token, length) = (bearer(0), body.len());
     let fields =

@@ -1,4 +1,4 @@
-//! A directory with a configuration, the processes that run on it, and all that they write.
+//! A directory with a configuration, the processes that run in it, and their output.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use crate::support::http::{Answer, Client};
 
-/// Nothing that is waited for takes this long on a sound gateway.
+/// Longer than anything that tests wait for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What it would heed of this process's own environment.
+/// Variables of this process's environment that permgate would use.
 const HEEDED: [&str; 9] = [
     "PERMGATE_CONFIG",
     "PERMGATE_ADMIN",
@@ -31,7 +31,7 @@ const HEEDED: [&str; 9] = [
     "LISTEN_PID",
 ];
 
-/// One worker, so that the access log has one order.
+/// One worker, so that the access log is ordered.
 const HEAD: &str = r#"version = 1
 [server]
 listen = ["127.0.0.1:0"]
@@ -44,10 +44,10 @@ path = "data"
 ballast = "64k"
 "#;
 
-/// Where processes run.
+/// The working directory of processes.
 pub struct TestDirectory(TempDir);
 
-/// `permgate run`.
+/// A running `permgate run`.
 pub struct Process {
     child: Child,
     readers: Vec<JoinHandle<()>>,
@@ -93,7 +93,7 @@ impl TestDirectory {
         self.0.path()
     }
 
-    /// The sections behind the listeners and the store.
+    /// Writes these sections after those of the listeners and the store.
     pub fn write(&self, sections: &str) {
         self.write_all(&format!("{HEAD}{sections}"));
     }
@@ -106,7 +106,7 @@ impl TestDirectory {
         std::fs::read_to_string(self.path().join("gateway.toml")).unwrap()
     }
 
-    /// The binary, with nothing of the environment that it would heed.
+    /// A command without the environment variables that permgate would use.
     pub fn command(&self) -> Command {
         self.bare(env!("CARGO_BIN_EXE_permgate"))
     }
@@ -120,14 +120,14 @@ impl TestDirectory {
         command
     }
 
-    /// Runs a line, which must end with this exit code; what it put on stdout and stderr.
+    /// Runs a line and checks its exit code. Returns stdout and stderr.
     pub fn check(&self, line: &str, code: i32) -> (String, String) {
         self.check_as(None, line, code)
     }
 
     pub fn check_as(&self, token: Option<&str>, line: &str, code: i32) -> (String, String) {
         let mut command = self.command();
-        // A token is sent only to where somebody has named.
+        // A token is only sent to a server that is named explicitly.
         let named = token.iter().flat_map(|_| ["-c", "gateway.toml"]);
         command.args(line.split(' ')).args(named).envs(token.map(|token| ("PERMGATE_TOKEN", token)));
         let Output { status, stdout, stderr } = command.output().unwrap();
@@ -136,7 +136,7 @@ impl TestDirectory {
         (data, words)
     }
 
-    /// A user in `developers` and a token; its text.
+    /// Creates a user in `developers` if necessary, and a token. Returns its text.
     pub fn token(&self, login: &str, scope: &str) -> String {
         if self.check("user list -o id", 0).0.lines().all(|line| line != login) {
             self.check(&format!("user create {login}"), 0);
@@ -156,7 +156,7 @@ impl TestDirectory {
         self.start(command)
     }
 
-    /// Starts a command that is, or ends in, `permgate run`; returns once it serves.
+    /// Starts a command that is, or ends in, `permgate run`. Returns once it serves.
     pub fn start(&self, mut command: Command) -> Process {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (data, words) = (Arc::<Stream>::default(), Arc::<Stream>::default());
@@ -184,7 +184,7 @@ impl Process {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Until it ends by itself and all that it wrote has been read.
+    /// Waits until the process has ended and its output has been read.
     pub fn end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         for reader in self.readers.drain(..) {
@@ -197,14 +197,14 @@ impl Process {
         self.child.wait().unwrap()
     }
 
-    /// SIGTERM, and a clean end.
+    /// Sends SIGTERM and expects exit code 0.
     pub fn stop(&mut self) {
         self.signal(Signal::TERM);
         let status = self.end();
         assert_eq!(status.code(), Some(0), "{}", self.words.text());
     }
 
-    /// A request through the proxy on a connection of its own, unread.
+    /// Sends a request through the proxy on a new connection, without reading the response.
     pub fn open(&self, target: &str, token: &str) -> Client {
         let mut client = Client::tcp(self.proxy);
         client.send(format!(
@@ -217,7 +217,7 @@ impl Process {
         self.open(target, token).answer("GET").status
     }
 
-    /// A call of the operator over the unix socket.
+    /// A call as the operator, over the unix socket.
     pub fn operator(&self, method: &str, target: &str, body: Option<&str>) -> Answer {
         Client::unix(&self.socket).request(method, target, &[], body)
     }
@@ -251,12 +251,12 @@ impl Stream {
         String::from_utf8(self.bytes()).unwrap()
     }
 
-    /// The first line that has `part`, now or later.
+    /// Waits for a line that contains `part`.
     pub fn wait_for(&self, part: &str) -> String {
         self.wait_for_nth(part, 1)
     }
 
-    /// The line that has `part` for the `nth` time.
+    /// Waits for the `nth` line that contains `part`.
     pub fn wait_for_nth(&self, part: &str, nth: usize) -> String {
         let found = |written: &Vec<u8>| {
             let text = String::from_utf8_lossy(written);

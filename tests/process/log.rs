@@ -1,4 +1,4 @@
-//! The access log: on stdout alone, one line a request, the fields in their order.
+//! The access log: on stdout only, one line per request, with the fields in order.
 
 use std::time::SystemTime;
 
@@ -38,7 +38,7 @@ fn one_line_a_request_with_its_fields_in_order() {
     let id = &token[4..16];
     let began = SystemTime::now();
 
-    // (target, credential, status, reason, service, does the line name the token)
+    // (method, target, credential, status, reason, service, whether the line names the token)
     let bearer = format!("Bearer {token}");
     let other = format!("Bearer {hub}");
     let rows: [(&str, &str, Option<&str>, u64, &str, Option<&str>, bool); 7] = [
@@ -59,7 +59,7 @@ fn one_line_a_request_with_its_fields_in_order() {
         assert_eq!(u64::from(answer.status), status, "{method} {target}");
         ids.push((answer.field("x-request-id").unwrap().to_owned(), answer.body.len()));
     }
-    // The last lines are written by the end, however soon it comes.
+    // All lines have been written when the process ends.
     process.stop();
 
     let data = process.data.text();

@@ -1,4 +1,4 @@
-//! What of a new token is left in the process's memory once it has been shown: nothing.
+//! A new token is wiped from the process's memory once it has been shown.
 
 use std::{
     fs::{self, File},
@@ -13,7 +13,7 @@ use crate::{
 
 const PAGE: u64 = 4096;
 
-/// How often these bytes stand in the memory of a process, of which root alone can look at another's.
+/// How often these bytes occur in a process's memory, which only root can read.
 fn copies(process: u32, needle: &[u8]) -> usize {
     let open = |name: &str| File::open(format!("/proc/{process}/{name}")).unwrap();
     let (pages, memory) = (open("pagemap"), open("mem"));
@@ -30,7 +30,7 @@ fn copies(process: u32, needle: &[u8]) -> usize {
         if pages.read_exact_at(&mut present, start / PAGE * 8).is_err() {
             continue;
         }
-        // Runs of pages that are there: most of a heap is room.
+        // Runs of pages that are present, because most of a heap is unused.
         let mut run = Vec::new();
         for (at, entry) in present.chunks_exact(8).chain([&[0; 8][..]]).enumerate() {
             if entry[7] & 0x80 != 0 {
@@ -50,7 +50,7 @@ fn copies(process: u32, needle: &[u8]) -> usize {
 #[test]
 fn a_new_token_does_not_outlast_its_answer() {
     if !rustix::process::geteuid().is_root() {
-        // Nobody else may look: core dumps are off, and debuggers with them.
+        // Only root can read the memory, because core dumps and debuggers are disabled.
         return;
     }
     let upstream = Upstream::plain();

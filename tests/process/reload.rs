@@ -1,4 +1,4 @@
-//! SIGHUP: the whole file or nothing, and streams that stay permitted live on.
+//! SIGHUP: loads the whole file or nothing, and streams that remain permitted continue.
 
 use rustix::process::Signal;
 
@@ -26,7 +26,7 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
         directory.write(&good);
     };
     check("a name", "upstream = \"one\"\npaths = [\"/hub\"]", "upstream = \"two\"\npaths = [\"/new\"]", {
-        // The first mistake of the file, by line and column of the value.
+        // The first mistake in the file, by line and column of the value.
         "gateway.toml:18:12: there is no upstream \\\"two\\\""
     });
     check("syntax", "[service.hub]", "[service.hub", "gateway.toml:17:");
@@ -39,7 +39,7 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
     assert!(budgets["budgets"]["admin_connections"].as_u64() > Some(0), "{budgets}");
     process.signal(Signal::HUP);
     process.words.wait_for("configuration reloaded");
-    // By default these would end a process.
+    // By default these signals would end a process.
     process.signal(Signal::USR1);
     process.signal(Signal::USR2);
     assert_eq!(process.status("/api/x", &token), 200);
@@ -62,8 +62,8 @@ fn a_good_file_takes_effect_and_permitted_streams_live_on() {
     process.words.wait_for_nth("configuration reloaded", 1);
     assert_eq!(process.status("/new", &token), 403, "the new prefix has an owner");
     for stream in [&mut api, &mut rest] {
-        // More than any buffer between here and the upstream holds from before the reload is not
-        // needed: the upstream goes on for ever, so what counts is that no read ever fails.
+        // The upstream never ends, so the reads need not go beyond what was buffered
+        // before the reload. What counts is that none fails.
         for _ in 0..50 {
             assert_eq!(stream.chunk().unwrap(), b"event");
         }
@@ -83,7 +83,7 @@ fn a_good_file_takes_effect_and_permitted_streams_live_on() {
     assert_eq!(process.status("/rest/stream", &token), 404);
 }
 
-/// A credential that upstreams are shown is changed without a restart, and never by half.
+/// A credential for upstreams is replaced without a restart, and never partially.
 #[test]
 fn a_credential_is_read_again() {
     let upstream = Upstream::plain();

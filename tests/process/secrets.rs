@@ -1,4 +1,4 @@
-//! No token is written anywhere: not on a stream, not in the log, not in the store.
+//! No token is written anywhere: not to a stream, the log or the store.
 
 use std::{os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -7,7 +7,7 @@ use crate::{
     support::{http::Client, upstream::Upstream},
 };
 
-/// Everything below a directory: path and bytes.
+/// Path and content of all files below a directory.
 fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     let mut all = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
@@ -66,7 +66,7 @@ fn no_secret_is_written() {
             for target in [process.proxy, process.admin] {
                 let mut client = Client::tcp(target);
                 client.send(format!("{head}Host: {target}\r\nConnection: close\r\n\r\n"));
-                // Some of these end the connection without an answer that has a length.
+                // Some of these end the connection without a response that has a length.
                 answers.push((head.clone(), client.read_to_end().unwrap_or_default()));
             }
         }
@@ -92,7 +92,7 @@ fn no_secret_is_written() {
     written.push(("stdout".to_owned(), process.data.bytes()));
     written.push(("stderr".to_owned(), process.words.bytes()));
     written.extend(answers);
-    // What may be shown is found, so what is not found is not there.
+    // What may be shown is found, so the search would also find a secret.
     let log = written.iter().find(|(name, _)| name.ends_with("access.log")).unwrap();
     assert!(holds(&log.1, &tokens[0][4..16]), "the access log names the token by its id");
     let stored = written.iter().filter(|(name, _)| name.contains("/data/"));
@@ -112,8 +112,8 @@ fn no_secret_is_written() {
     }
 }
 
-/// Low 12 of the review of 2026-11-28: what `check` refuses, a running deployment survives with a warning; and
-/// nobody but its group reads the access log.
+/// `check` refuses such files, but a running deployment only warns; and the access log is
+/// readable only by its owner and group.
 #[test]
 fn files_with_secrets_are_for_their_owner() {
     let upstream = Upstream::plain();
@@ -133,7 +133,7 @@ fn files_with_secrets_are_for_their_owner() {
     process.stop();
 }
 
-/// M6: a caller who may read the configuration does not thereby learn which files and variables there are.
+/// A caller who may read the configuration must not learn which files and variables exist.
 #[test]
 fn a_checked_text_reads_files_for_administrators_alone() {
     let upstream = Upstream::plain();

@@ -1,4 +1,4 @@
-//! What a second process is told, and that the first one does not notice.
+//! What a second process is told; the first one is not affected.
 
 use std::os::unix::{
     fs::{PermissionsExt as _, chown},
@@ -51,7 +51,7 @@ fn a_killed_process_leaves_nothing_in_the_way() {
     assert_eq!(process.status("/api/x", &token), 200, "what was acknowledged is there");
 }
 
-/// Where core dumps are off, /proc/self belongs to root: the operator is told by the process's own user instead.
+/// Without core dumps, /proc/self belongs to root, so the operator is identified by the process's own user.
 #[test]
 fn the_operator_is_whom_the_server_runs_as() {
     const NOBODY: u32 = 65534;

@@ -1,5 +1,5 @@
-//! A change of the store is synced to the disk between its request and its answer, seen from the
-//! outside: the system calls of the real process.
+//! A change of the store is synced to disk between its request and its answer, as the
+//! system calls of the real process show.
 
 use std::process::Command;
 
@@ -8,7 +8,7 @@ use crate::{
     support::upstream::Upstream,
 };
 
-/// Set where a tracer has to be there.
+/// If set, a tracer must be available.
 const REQUIRED: &str = "PERMGATE_CI";
 
 const CALLS: &str = "trace=recvfrom,recvmsg,read,sendto,sendmsg,write,writev,pwrite64,fdatasync,fsync";
@@ -23,7 +23,7 @@ fn an_admin_write_is_synced_before_it_is_answered() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let trace = directory.path().join("trace");
-    // The tracer is a grandchild, so that the child is the gateway itself; -y names descriptors.
+    // -D makes strace a grandchild, so that the child is the gateway; -y names descriptors.
     let mut command = directory.bare("strace");
     command.args(["-D", "-f", "-tt", "-y", "-s", "48", "-e", CALLS, "-o"]).arg(&trace);
     command.arg(env!("CARGO_BIN_EXE_permgate")).arg("run");

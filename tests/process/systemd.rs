@@ -1,4 +1,4 @@
-//! Under systemd: sockets that it holds while processes come and go, and what it is told of them.
+//! systemd: sockets that it holds across restarts, and the notifications that it gets.
 
 use std::{
     fs::File,
@@ -17,7 +17,7 @@ use crate::{
     support::upstream::{Upstream, json},
 };
 
-/// A place whose proxy listener is the socket that is passed as `http`.
+/// A directory whose proxy listener is the socket that is passed as `http`.
 fn directory(upstream: SocketAddr) -> TestDirectory {
     let directory = TestDirectory::new(&services(upstream));
     directory.write_all(&directory.read().replacen(
@@ -28,7 +28,7 @@ fn directory(upstream: SocketAddr) -> TestDirectory {
     directory
 }
 
-/// `permgate run` with this descriptor passed under each of the names, as systemd does it.
+/// `permgate run` with this descriptor passed under each of the names, as systemd does.
 fn passed(directory: &TestDirectory, socket: OwnedFd, names: &str, pid: &str) -> Command {
     let count = names.split(':').count();
     let copies: String = (3..3 + count).map(|fd| format!(" {fd}<&0")).collect();
@@ -44,7 +44,7 @@ fn run(directory: &TestDirectory, socket: &TcpListener) -> Process {
     directory.start(passed(directory, socket.try_clone().unwrap().into(), "http", "$$"))
 }
 
-/// One request on a connection of its own; everything that comes back.
+/// Sends one request on a new connection. Returns the whole response.
 fn ask(address: SocketAddr, token: &str) -> std::io::Result<String> {
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(Duration::from_secs(20)))?;
@@ -123,7 +123,7 @@ fn passed_sockets_are_named_checked_and_kept_from_children() {
     for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", process.id())).unwrap() {
         let entry = entry.unwrap();
         let number: u32 = entry.file_name().to_str().unwrap().parse().unwrap();
-        // What was closed meanwhile is no child's either; other files may be the test's own.
+        // A descriptor that was closed meanwhile is not inherited; other files may be the test's own.
         let Ok(info) = std::fs::read_to_string(entry.path()) else { continue };
         let target = std::fs::read_link(format!("/proc/{}/fd/{number}", process.id()));
         if number > 2 && target.is_ok_and(|target| target.to_string_lossy().starts_with("socket:")) {
@@ -170,7 +170,7 @@ impl Manager {
         String::from_utf8(text).unwrap()
     }
 
-    /// The next message but for signs of life.
+    /// The next message except for watchdog pings.
     fn next_message(&self) -> String {
         loop {
             let text = self.next();
@@ -245,7 +245,7 @@ fn the_units_are_sound() {
     let directory = tempfile::tempdir().unwrap();
     for unit in ["permgate.service", "permgate.socket"] {
         let text = std::fs::read_to_string(deploy.join(unit)).unwrap();
-        // The program must be there.
+        // The program must exist.
         let text = text.replace("/usr/local/bin/permgate", env!("CARGO_BIN_EXE_permgate"));
         std::fs::write(directory.path().join(unit), text).unwrap();
     }
@@ -256,7 +256,7 @@ fn the_units_are_sound() {
         Ok(output) => {
             let words = String::from_utf8(output.stderr).unwrap();
             assert!(output.status.success(), "{words}");
-            // Before 253 that type is not known, as the unit says.
+            // Versions before 253 do not know that type, as the unit file says.
             let ours = |line: &&str| line.contains("permgate.") && !line.ends_with("ignoring: notify-reload");
             assert_eq!(words.lines().filter(ours).collect::<Vec<_>>(), Vec::<&str>::new());
         }

@@ -1,4 +1,4 @@
-//! The gateway's own answers: status, form, fields, and what becomes of the connection.
+//! The gateway's own responses: status, format, fields, and whether the connection stays open.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -27,7 +27,7 @@ fn a_refusal_is_json_that_nobody_keeps() {
     assert_eq!(body["status"], 401);
     assert_eq!(body["request_id"].as_str(), field(&head, "x-request-id"));
     assert_eq!(body.as_object().unwrap().len(), 4, "{body}");
-    // The connection is as good as before.
+    // The connection stays usable.
     client.send(gate.request("GET /other", &[]));
     assert_eq!(client.refused(), (404, "not_found".into()));
 }
@@ -60,7 +60,7 @@ fn a_refused_body_closes_the_connection() {
     assert!(!origin.has_more());
 }
 
-/// What a raw request comes to; nothing of it reaches the upstream.
+/// Checks the response to a raw request that must not reach the upstream.
 fn check(row: &str, request: &str, expected: (u16, &str)) {
     let origin = Origin::new();
     let gate =

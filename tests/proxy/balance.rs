@@ -1,4 +1,4 @@
-//! One upstream, several urls: who is asked, and who is not.
+//! One upstream with several URLs: which ones get requests.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,7 +11,7 @@ use crate::harness::{Gate, Origin, RawConnection, Server, Setup, eventually, nob
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// Asks over one connection so often; the names of who answered.
+/// Sends requests over one connection. Returns the names of the servers that answered.
 fn ask(gate: &Gate, times: usize) -> String {
     let mut client = gate.client();
     let mut names = String::new();
@@ -58,7 +58,7 @@ fn the_one_with_the_least_under_way_is_asked() {
     assert_eq!(ask(&gate, 5), "qqqqq", "while the other thinks");
     upstream.send(OK);
     assert_eq!(client.answer().2, "ok");
-    // Nobody has anything to do: they take turns.
+    // All are idle, so they take turns.
     assert_eq!(ask(&gate, 1), "q");
     let mut client = gate.asked();
     upstream.head();
@@ -66,7 +66,7 @@ fn the_one_with_the_least_under_way_is_asked() {
     assert_eq!(client.answer().2, "ok");
 }
 
-/// A client at another address of this machine.
+/// A client with another address of this machine.
 fn client_from(gate: &Gate, last: u8) -> RawConnection {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
@@ -94,7 +94,7 @@ fn a_hash_keeps_everybody_at_home() {
     for name in ["a", "b", "c"] {
         assert!(homes.iter().any(|home| home == name), "nobody is at home at {name}: {homes:?}");
     }
-    // One fails and is left out: its own move, nobody else does.
+    // If one is ejected, only its own clients move.
     let out = servers.iter().find(|server| homes[0] == ask_directly(server)).unwrap();
     out.set_sound(false);
     let mut client = client_from(&gate, 1);
@@ -129,7 +129,7 @@ fn who_fails_is_left_out_and_comes_back() {
     let mut failed = 0;
     while gate.gauge(&sample(a.address)) != Some(1) {
         let mut client = gate.client();
-        // Sent once only, so that each failure shows.
+        // A POST is not retried, so each failure is visible.
         client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
         failed += usize::from(client.answer().0 == 502);
         assert!(failed <= 2, "not left out");
@@ -141,7 +141,7 @@ fn who_fails_is_left_out_and_comes_back() {
     a.set_sound(true);
     eventually("it is asked again", || ask(&gate, 1) == "a");
     assert_eq!(gate.gauge(&sample(a.address)), Some(0));
-    // The last one left never is left out.
+    // The last remaining URL is never ejected.
     b.set_sound(false);
     a.set_sound(false);
     for _ in 0..10 {

@@ -1,11 +1,11 @@
-//! Each way a client can fail, and what the upstream and the log see of it.
+//! Each way in which a client can fail, and what the upstream and the log see of it.
 
 use std::time::Duration;
 
 use crate::harness::{CloseKind, Origin, RawConnection};
 
-/// The client sends this, then the upstream has the head, then the client does that. The upstream
-/// must not take what it got for a whole request.
+/// The client sends this; once the upstream has the head, the client does that. The upstream must not mistake
+/// what it received for a complete request.
 fn check(
     row: &str,
     line: &str,
@@ -111,7 +111,7 @@ fn a_body_that_says_it_is_too_large_does_not_reach_the_upstream() {
     assert_eq!(client.refused().0, 413);
     assert_eq!(client.wait_for_close(), CloseKind::Closed);
     assert!(!origin.has_more());
-    // As long as allowed is allowed, and a service's own limit goes before.
+    // A body of exactly the limit passes, and a service's own limit takes precedence.
     let gate = origin
         .setup()
         .with(|setup| {

@@ -1,4 +1,4 @@
-//! A change cuts what it no longer permits, before it answers, whatever the exchange is doing.
+//! A change cuts what it no longer permits before it is answered, whatever state the exchange is in.
 
 use std::{
     net::{Shutdown, SocketAddr},
@@ -9,7 +9,7 @@ use permgate::{authz::time::Timestamp, fence::Cut};
 
 use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, eventually};
 
-/// An exchange in some state is revoked: both ends are cut, and it is counted.
+/// Revokes an exchange in some state. Both ends are cut, and the cut is counted.
 fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (RawConnection, Option<RawConnection>)) {
     let origin = Origin::new();
     let gate = origin.start();
@@ -19,7 +19,7 @@ fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (RawConnection, Option<
     assert_eq!(gate.live(), 0, "{row}");
     let mut late = upstream.map(|upstream| (upstream, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate"));
     if let Some((upstream, answer)) = &mut late {
-        // Too late: it goes nowhere.
+        // Too late, so it must not be forwarded.
         let _ = std::io::Write::write_all(&mut upstream.socket, answer.as_bytes());
         upstream.wait_for_close();
     }
@@ -107,7 +107,7 @@ fn who_is_not_concerned_lives_on() {
     assert_eq!(gate.reload(origin.setup().public("/api/public")), Cut(0));
     upstream.send("rest");
     anonymous.until("rest");
-    // Its public rule goes: nobody knows it, so it is cut.
+    // Its public rule is removed, and it has no token, so it is cut.
     anonymous.send("GET /api/public/x HTTP/1.1\r\nHost: a\r\n\r\n");
     upstream.head();
     assert_eq!(gate.reload(origin.setup()), Cut(1));
@@ -166,7 +166,7 @@ fn the_registry_tells_what_is_in_flight() {
     assert_eq!(gate.logged().1, "cut_by_admin");
 }
 
-/// Requests that begin after the revocation has answered are refused, however hard it is raced.
+/// Requests that begin after the answer to a revocation are refused, even when they race with it.
 #[test]
 fn a_revocation_that_has_answered_holds_for_every_request_after_it() {
     let origin = Origin::new();
@@ -186,7 +186,7 @@ fn a_revocation_that_has_answered_holds_for_every_request_after_it() {
     gate.is_empty_at_last();
 }
 
-/// Asks until it has been refused a few times after the revocation; how often it was.
+/// Sends requests until several were refused after the revocation. Returns how many.
 fn hammer(address: SocketAddr, request: &str, revoked: &AtomicBool) -> usize {
     let mut refused = 0;
     let mut client = RawConnection::to(address);

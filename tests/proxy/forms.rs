@@ -1,11 +1,11 @@
-//! The form of a refusal, by who reads it; and the sign-in of container registries.
+//! The format of a refusal by the tool that reads it, and the sign-in of container registries.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
 use crate::harness::{Gate, Origin, Setup, eventually, field, fields};
 
-/// Status, head and body of a refusal of `/api/x` without a token.
+/// Status, head and body of a refusal of a request without a token.
 fn refused(gate: &Gate, line: &str, more: &[&str]) -> (u16, String, String) {
     let mut client = gate.client();
     let more: String = more.iter().map(|line| format!("{line}\r\n")).collect();
@@ -56,12 +56,12 @@ fn a_refusal_has_the_form_that_its_reader_shows() {
     check("text", &["Accept: text/plain"], TEXT);
     check("a browser's script", &["Accept: application/json, text/plain, */*"], JSON);
     check("problem", &["Accept: application/problem+json"], "application/problem+json");
-    // OCI's form is for registries alone.
+    // The OCI format is for registries only.
     let (_, _, body) = refused(&gate, "GET /v2/", &[]);
     assert!(!body.contains("\"errors\""), "{body}");
 }
 
-/// `/v2` and `/api` belong to a registry.
+/// A gateway whose service on `/v2` and `/api` is a registry.
 fn registry() -> (Origin, Gate) {
     let origin = Origin::new();
     let change = |setup: &mut Setup| {
@@ -146,7 +146,7 @@ fn a_login_is_traded_for_the_same_token() {
     let (status, head, _) = token(&format!("PUT {at}"), &[]);
     assert_eq!((status, field(&head, "allow")), (405, Some("GET, HEAD, POST")));
 
-    // Where there is no registry there is no such route.
+    // Without a registry the route does not exist.
     let origin = Origin::new();
     let plain = origin.start();
     let mut client = plain.client();

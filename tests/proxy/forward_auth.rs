@@ -1,4 +1,4 @@
-//! The decision as an answer for a proxy that forwards by itself.
+//! The decision as a response, for a proxy that forwards by itself.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::harness::{Gate, Origin, Setup, field};
 
-/// A gateway that is asked by this proxy, from anywhere on this machine.
+/// A gateway for this kind of proxy, at any address of this machine.
 fn asked_by(proxy: FrontProxy, change: impl FnOnce(&mut Setup)) -> (Origin, Gate) {
     let origin = Origin::new();
     let setup = origin.setup().with(|setup| {
@@ -24,7 +24,7 @@ fn asked_by(proxy: FrontProxy, change: impl FnOnce(&mut Setup)) -> (Origin, Gate
     (origin, setup.start())
 }
 
-/// Status, head and the `error` of the body that an asking request gets.
+/// Status, head and the body's `error` of the response to a forward-auth request.
 fn ask(gate: &Gate, fields: &[&str]) -> (u16, String, String) {
     let mut client = gate.client();
     client.send(gate.request("GET /.permgate/auth", fields));

@@ -2,7 +2,7 @@
 
 use crate::harness::{Gate, Origin, field, fields};
 
-/// The head that the upstream gets.
+/// The head that the upstream receives.
 fn sent(gate: &Gate, origin: &Origin, request: &str) -> String {
     let mut client = gate.client();
     client.send(request);

@@ -1,5 +1,5 @@
-//! A gateway with one worker, a service at `/api` and a token for it, between a scripted upstream
-//! and a client that speaks in raw bytes.
+//! A gateway with one worker, a service at `/api` and a token for it, between a scripted
+//! upstream and a client that sends raw bytes.
 
 pub mod frames;
 mod raw_connection;
@@ -44,7 +44,7 @@ pub use crate::wait::eventually;
 pub use raw_connection::{CloseKind, Origin, RawConnection, field, fields, nobody, status};
 pub use server::Server;
 
-/// How a gateway is to be, before it runs.
+/// The configuration of a gateway before it starts.
 pub struct Setup {
     pub upstream: UpstreamSettings,
     pub settings: ProxySettings,
@@ -279,7 +279,7 @@ impl Gate {
         RawConnection::to(self.address)
     }
 
-    /// A head with the token and these lines; no body unless the lines say so.
+    /// A request head with the token and these lines; without a body unless the lines declare one.
     pub fn request(&self, line: &str, fields: &[&str]) -> String {
         let bearer = &self.bearer;
         let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
@@ -293,7 +293,7 @@ impl Gate {
         client
     }
 
-    /// Publishes the change as the store does, raises the fence and waits for it.
+    /// Publishes the revocation as the store does, raises the fence and waits for it.
     pub fn revoke(&self) -> Cut {
         let revoked = Token { end: TokenEnd::Revoked, ..self.token.clone() };
         self.state.index().put(self.digest, revoked);
@@ -326,18 +326,18 @@ impl Gate {
         runtime.block_on(self.fence.list()).len()
     }
 
-    /// The page of the metrics.
+    /// The page of metrics.
     pub fn figures(&self) -> String {
         let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true, cluster: None };
         self.metrics.encode(readings, Format::Prometheus).unwrap()
     }
 
-    /// Begins to drain; what is under way has so long.
+    /// Begins a drain with this deadline for requests under way.
     pub fn drain(&self, within: Duration) {
         self.drain.as_ref().unwrap().begin(Instant::now() + within);
     }
 
-    /// The next line of the access log.
+    /// Waits for the next line of the access log.
     pub fn line(&self) -> Value {
         let row = self.rows_read.get();
         let mut found = None;
@@ -351,7 +351,7 @@ impl Gate {
         serde_json::from_str(&found.unwrap()).unwrap()
     }
 
-    /// What a scrape says of this sample.
+    /// The value of a sample in the metrics.
     pub fn gauge(&self, sample: &str) -> Option<u64> {
         self.figures().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
     }
@@ -367,7 +367,7 @@ impl Gate {
         (text("outcome"), text("reason"), line["status"].as_u64().unwrap())
     }
 
-    /// Nothing is in flight and no client is connected any more.
+    /// Waits until no request is live and no client is connected.
     pub fn is_empty_at_last(&self) {
         eventually("no connection is left", || self.budget.open() == 0);
         assert_eq!(self.live(), 0, "an exchange has not left the live registry");

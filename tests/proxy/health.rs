@@ -1,4 +1,4 @@
-//! Health checks: who is down is not asked, and who is up again is.
+//! Health checks: a URL that is down gets no requests, and gets them again once it is up.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ fn what_is_known_survives_a_reload() {
     let gate = setup.start();
     a.set_sound(false);
     eventually("down", || is_up(&gate, &a) == Some(0));
-    // Checked so seldom that only what was known can tell.
+    // With so rare checks, only the kept state can have told.
     let reload = |interval: Duration| {
         gate.reload(checked(&[&a, &b]).with(|setup| {
             setup.upstreams = upstreams.clone();
@@ -112,7 +112,7 @@ fn what_is_known_survives_a_reload() {
         ask(&gate);
         is_up(&gate, &a) == Some(1)
     });
-    // Without checks nobody is down.
+    // Without checks no URL is down.
     a.set_sound(false);
     eventually("down again", || is_up(&gate, &a) == Some(0));
     gate.reload(checked(&[&a, &b]).with(|setup| setup.upstream.health = None));

@@ -1,4 +1,4 @@
-//! How the upstream is told who asks, and what it learns of the client's credential.
+//! How the upstream learns who the user is, and what it receives of the client's credential.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ fn signing(setup: Setup, identity: Identity) -> (Setup, tempfile::TempDir) {
     (setup, directory)
 }
 
-/// The head that the upstream gets.
+/// The head that the upstream receives.
 fn sent(gate: &Gate, origin: &Origin, request: &str) -> String {
     let mut client = gate.client();
     client.send(request);
@@ -41,7 +41,8 @@ fn sent(gate: &Gate, origin: &Origin, request: &str) -> String {
     head
 }
 
-/// What a careful upstream makes of a request's head: its claims, when they are about this request.
+/// Verifies a request's assertion as a careful upstream does. Returns the claims if they
+/// are for this request.
 fn claims(head: &str, jwks: &Jwks) -> Result<Value, String> {
     let assertion = field(head, "x-permgate-assertion").ok_or("no assertion")?;
     let header = decode_header(assertion).map_err(|e| e.to_string())?;
@@ -64,7 +65,7 @@ fn claims(head: &str, jwks: &Jwks) -> Result<Value, String> {
 
 fn sha256(path: &str) -> String {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, path.as_bytes());
-    // jsonwebtoken's dependency is not ours: by hand, bit by bit.
+    // Encoded by hand, to avoid a dependency.
     let bits: String = hash.as_ref().iter().map(|byte| format!("{byte:08b}")).collect();
     let alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let sextet = |bits: &[u8]| {

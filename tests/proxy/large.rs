@@ -1,4 +1,4 @@
-//! Answers that are too large to be read: what is left of them goes from socket to socket.
+//! Responses that are too large to be buffered.
 
 use std::thread;
 
@@ -6,12 +6,12 @@ use crate::harness::{CloseKind, Gate, Origin, RawConnection, eventually, status}
 
 const LARGE: usize = 1 << 20;
 
-/// Text in which no two places look the same.
+/// Text in which no two positions look alike.
 fn text(length: usize) -> String {
     (0..length / 8).map(|at| format!("{at:07} ")).collect()
 }
 
-/// An answer of so many bytes that has begun: its head and `said` of its body.
+/// A response of `length` bytes that has begun: its head, and `said` of its body.
 fn begun(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (RawConnection, RawConnection) {
     let mut client = gate.asked();
     let mut upstream = origin.accept();
@@ -66,7 +66,7 @@ fn a_large_answer_is_cut_where_it_stands() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, mut upstream) = begun(&origin, &gate, 1 << 30, &text(64 << 10));
-    // More than the kernel holds for a client that does not read: some of it is under way in here.
+    // More than the kernel buffers for a client that does not read, so some of it is in the gateway.
     upstream.fill_up(text(64 << 10).as_bytes());
     assert_eq!(gate.revoke().0, 1);
     assert_eq!(client.wait_for_close(), CloseKind::Reset);

@@ -1,5 +1,5 @@
-//! Rate limits, quotas and caps: of whom they keep count, what the client is told, and that a place
-//! is free again however an exchange ends.
+//! Rate limits, quotas and concurrency limits: what they count, what the client is told,
+//! and that a slot is released however an exchange ends.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -14,7 +14,7 @@ fn number(n: u32) -> NonZeroU32 {
     NonZeroU32::new(n).unwrap()
 }
 
-/// So many in a window, all of them at once.
+/// `count` requests per window, all of which may come at once.
 fn rate(per: LimitKey, count: u32, window: Duration) -> Limit {
     let rate = Rate { count: number(count), window, burst: number(count) };
     Limit { per, rate: Some(rate), concurrent: None, queue: Queue::NONE }
@@ -28,7 +28,7 @@ fn cap(per: LimitKey, count: u32) -> Limit {
     Limit { per, rate: None, concurrent: Some(number(count)), queue: Queue::NONE }
 }
 
-/// The same, with room for this many to wait.
+/// Like [`cap`], with a queue of this length.
 fn queued(per: LimitKey, count: u32, length: usize, timeout: Duration) -> Limit {
     Limit { queue: Queue { length, timeout }, ..cap(per, count) }
 }
@@ -40,7 +40,7 @@ fn limited(setup: Setup, limits: &[Limit]) -> Setup {
     })
 }
 
-/// A request that reaches the upstream: the head of its answer.
+/// Sends a request that reaches the upstream. Returns the head of its response.
 fn passes(gate: &Gate, origin: &Origin, request: &str) -> String {
     let mut client = gate.client();
     client.send(request);
@@ -52,7 +52,7 @@ fn passes(gate: &Gate, origin: &Origin, request: &str) -> String {
     head
 }
 
-/// A request that is over a limit: the head of its answer.
+/// Sends a request that exceeds a limit. Returns the head of its response.
 fn refused(gate: &Gate, request: &str) -> String {
     let mut client = gate.client();
     client.send(request);
@@ -78,7 +78,7 @@ fn count_is_kept_of_whom_the_limit_says() {
         } else {
             passes(&gate, &origin, ANONYMOUS);
         }
-        // A bad token is refused for what it is.
+        // A bad token is refused as such.
         let mut client = gate.client();
         client.send("GET /api/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n");
         assert_eq!(client.refused().0, 401, "{per:?}");
@@ -120,7 +120,7 @@ fn the_client_is_told_and_who_waits_so_long_passes() {
     assert_eq!(field(&head, "ratelimit-policy"), Some(policy));
     gate.logged();
     assert_eq!(gate.logged(), ("denied".into(), "rate_limited".into(), 429));
-    // The wait is the thing under test.
+    // The wait itself is tested.
     std::thread::sleep(Duration::from_secs(1));
     let head = passes(&gate, &origin, &request);
     let left = fields(&head, "ratelimit").concat();
@@ -194,7 +194,7 @@ fn a_place_is_free_again_however_the_exchange_ends() {
     assert_eq!(gate.logged().1, "ok", "the second line is that of the exchange that held the place");
 }
 
-/// The worker has read what was sent before: it serves one connection after the other.
+/// Returns once the worker has read what was sent before, because it serves connections in order.
 fn barrier(gate: &Gate) {
     let mut client = gate.client();
     client.send(gate.request("GET /elsewhere", &[]));
@@ -211,7 +211,7 @@ fn beyond_a_cap_some_wait_and_come_in_in_turn() {
     let (mut second, third) = (gate.asked(), gate.asked());
     barrier(&gate);
     refused(&gate, &gate.request("GET /api/x", &[]));
-    // Who leaves is passed over.
+    // A waiter that disconnects is skipped.
     third.reset();
     upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
     assert_eq!(first.answer().0, 200);
@@ -233,7 +233,7 @@ fn who_waits_is_judged_by_what_holds_then() {
     first.until("half ");
     let mut second = gate.asked();
     barrier(&gate);
-    // The revocation cuts the first, whose place the second would get.
+    // The revocation cuts the first request, whose slot the second one would get.
     gate.revoke();
     assert_eq!(second.refused(), (401, "invalid_token".into()));
     gate.restore();
@@ -250,7 +250,7 @@ fn who_waits_is_judged_by_the_rules_that_hold_then() {
     upstream.head();
     let mut second = gate.asked();
     barrier(&gate);
-    // It cuts the first, whose place the second gets.
+    // The reload cuts the first request, whose slot the second one gets.
     gate.reload(setup().with(|setup| setup.service.readers.clear()));
     first.wait_for_close();
     assert_eq!(second.refused(), (403, "insufficient_scope".into()));

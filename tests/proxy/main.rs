@@ -1,5 +1,5 @@
-//! A request's way through the gateway, over real sockets: a scripted upstream on one side, raw
-//! bytes on the other.
+//! The path of a request through the gateway over real sockets, between a scripted
+//! upstream and a client of raw bytes.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 

@@ -1,4 +1,4 @@
-//! HTTP/2 to an upstream: many exchanges on one connection, each with its own fate.
+//! HTTP/2 to an upstream: many exchanges on one connection, which end independently.
 
 mod faults;
 mod websockets;
@@ -22,12 +22,12 @@ fn h2c(origin: &Origin) -> Setup {
     })
 }
 
-/// The text of a chunked body whose pieces hold neither digits nor line ends.
+/// The text of a chunked body whose pieces contain neither digits nor line ends.
 fn pieces(chunked: &str) -> String {
     chunked.lines().filter(|line| !line.starts_with(|c: char| c.is_ascii_digit())).collect()
 }
 
-/// A gateway and its connection, after a first exchange on stream 1.
+/// A gateway and its connection after a first exchange on stream 1.
 fn warm(origin: &Origin, setup: Setup) -> (Gate, RawConnection, Frames) {
     let gate = setup.start();
     let mut client = gate.asked();
@@ -146,7 +146,7 @@ fn a_cut_resets_one_stream_and_leaves_the_others() {
     open.until("public");
     assert_eq!(gate.revoke().0, 1);
     assert_eq!(upstream.was_reset(3), CANCEL);
-    // What was still on its way costs nobody anything.
+    // What was still on its way affects no other stream.
     upstream.data(3, "late").data(3, "later");
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
     upstream.send(DATA, END_STREAM, 5, b"goes on");
@@ -157,7 +157,7 @@ fn a_cut_resets_one_stream_and_leaves_the_others() {
     gate.is_empty_at_last();
 }
 
-/// A reset cannot reach an upstream that takes nothing: its connection ends instead.
+/// A reset cannot reach an upstream that reads nothing, so its connection ends instead.
 #[test]
 fn a_cut_ends_a_connection_that_is_blocked() {
     const INITIAL_WINDOW_SIZE: u16 = 4;
@@ -171,7 +171,7 @@ fn a_cut_ends_a_connection_that_is_blocked() {
     assert_eq!(upstream.request(), (1, false));
     client.fill_up(&[b'x'; 16 << 10]);
     assert_eq!(gate.revoke().0, 1);
-    // This request is given the blocked connection, and is sent once more when that has ended.
+    // This request gets the blocked connection, and is retried once that has ended.
     let mut open = gate.client();
     open.send("GET /api/open HTTP/1.1\r\nHost: gate.example\r\n\r\n");
     let mut second = origin.accept_h2(&[]);
@@ -195,7 +195,7 @@ fn a_client_that_goes_away_takes_its_stream_along() {
     upstream.head(5, &[(":status", "200")]).data(5, "begins");
     within_the_answer.head();
     drop(within_the_answer);
-    // Noticed at the next byte, at the latest.
+    // Noticed at the next byte at the latest.
     upstream.data(5, "goes on");
     assert_eq!(upstream.was_reset(5), CANCEL);
     let mut within_the_request = gate.client();
@@ -331,7 +331,7 @@ fn a_unix_socket_is_an_upstream_of_either_version() {
     }
 }
 
-/// A call by gRPC whose upstream is silent for too long ends as gRPC says it, and not as a cut.
+/// A gRPC call whose upstream is silent for too long ends with a gRPC status, not with a cut.
 #[test]
 fn a_quiet_call_of_grpc_ends_with_a_status() {
     let origin = Origin::new();

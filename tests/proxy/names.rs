@@ -1,4 +1,4 @@
-//! Upstreams that have a name: where it leads is looked up beside the requests, again and again.
+//! Upstreams with a name, which is resolved periodically and outside requests.
 
 use std::{
     io,
@@ -18,7 +18,7 @@ use permgate::{
 
 use crate::harness::{Gate, Origin, Server, Setup, eventually, nobody};
 
-/// A name server that says what the test says.
+/// A name server with scripted answers.
 #[derive(Clone, Default)]
 struct StubResolver {
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
@@ -34,7 +34,7 @@ impl StubResolver {
         self.asked.load(Ordering::SeqCst)
     }
 
-    /// The gateway has heard what is said now.
+    /// Waits until the gateway has received the current answer.
     fn heard(&self) {
         let asked = self.asked();
         eventually("it is asked again", || self.asked() > asked + 1);
@@ -62,7 +62,7 @@ impl Resolver for StubResolver {
     }
 }
 
-/// Asks over connections of their own.
+/// Sends requests on new connections. Returns the names of the servers that answered.
 fn ask(gate: &Gate, times: usize) -> String {
     let one = |_| {
         let mut client = gate.client();
@@ -93,7 +93,7 @@ fn requests_go_where_the_name_leads_now() {
     names.heard();
     ask(&gate, 3);
     assert_eq!(a.accepted() + b.accepted(), kept);
-    // A name server that is out for a moment takes nothing with it.
+    // A short failure of the name server has no effect.
     names.say(&[]);
     eventually("it fails", || names.asked() > 0);
     assert_eq!(ask(&gate, 3).len(), 3);

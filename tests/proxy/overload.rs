@@ -1,4 +1,4 @@
-//! Limits of an upstream, and the line of those who wait for them.
+//! Limits of an upstream, and their queues.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -18,7 +18,7 @@ fn one_at_a_time(origin: &Origin) -> Setup {
     })
 }
 
-/// A client whose request waits in line, behind so many others.
+/// A client whose request waits in the queue after this many others.
 fn queued(gate: &Gate, path: &str, others: u64) -> RawConnection {
     let mut client = gate.client();
     client.send(gate.request(&format!("GET /api/{path}"), &[]));
@@ -41,7 +41,7 @@ fn so_many_are_under_way_so_many_wait_and_the_rest_is_told() {
     assert_eq!(gate.logged(), ("failed".into(), "upstream_overloaded".into(), 503));
     assert_eq!(gate.gauge(IN_FLIGHT), Some(1));
 
-    // In the order of coming, over the one connection.
+    // In the order of arrival, over the one connection.
     for (client, path) in [(&mut first, None), (&mut second, Some("second")), (&mut third, Some("third"))] {
         if let Some(path) = path {
             assert!(upstream.head().starts_with(&format!("GET /api/{path} ")));
@@ -129,7 +129,7 @@ fn no_more_connections_than_allowed() {
     assert_eq!(third.answer().2, "ok");
     drop(gate);
 
-    // An idle one at one url yields to what another url is to be asked.
+    // An idle connection to one URL is closed for a request to another.
     let gate = Setup::to(&[origin.address, other.address]).with(capped).start();
     for origin in [&origin, &other, &origin] {
         let mut client = gate.asked();

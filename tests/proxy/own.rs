@@ -1,4 +1,4 @@
-//! What the gateway itself answers under its reserved prefix.
+//! The gateway's own routes under its reserved prefix.
 
 use permgate::authz::{
     subject::{Access, Scope, TokenEnd},
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Gate, Origin, RawConnection, field};
 
-/// Status, head and body of what a request line gets.
+/// Status, head and body of the response to a request.
 fn ask(gate: &Gate, line: &str, lines: &[&str]) -> (u16, String, Value) {
     let mut client = gate.client();
     client.send(gate.request(line, lines));
@@ -97,7 +97,7 @@ fn whoami_goes_by_what_holds_now() {
 #[test]
 fn the_prefix_is_the_gateways_alone() {
     let origin = Origin::new();
-    // Even beside a service that owns everything else, public at that.
+    // Even beside a public service that owns everything else.
     let gate = origin.setup().with(|setup| setup.service.paths = vec!["/".into()]).public("/").start();
     let check = |name: &str, line: &str, fields: &[&str], expected: (u16, &str), reason: &str| {
         let (status, _, body) = ask(&gate, line, fields);

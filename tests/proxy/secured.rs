@@ -1,4 +1,4 @@
-//! TLS to an upstream: which certificates are taken, what is spoken inside, what the log says.
+//! TLS to an upstream: which certificates are accepted, which protocol is spoken, and what the log says.
 
 use std::{
     net::SocketAddr,
@@ -28,14 +28,14 @@ struct TestPki {
     authority: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// How the upstream is.
+/// The behaviour of the upstream.
 #[derive(Clone, Copy)]
 struct Manner {
     names: &'static [&'static str],
     expired: bool,
     speaks: &'static [&'static [u8]],
     asks: bool,
-    /// Answers in HTTP/2 with HTTP_1_1_REQUIRED alone.
+    /// Answers HTTP/2 only with HTTP_1_1_REQUIRED.
     insists: bool,
 }
 
@@ -47,7 +47,7 @@ const SOUND: Manner = Manner {
     insists: false,
 };
 
-/// How the handshakes with an upstream went.
+/// The kinds of the handshakes with an upstream.
 type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
 
 impl TestPki {
@@ -79,7 +79,7 @@ impl TestPki {
         (certificate, key)
     }
 
-    /// An upstream that answers every request with what was spoken, for as long as the test runs.
+    /// An upstream that answers every request with the protocol in use, until the test ends.
     fn upstream(&self, manner: Manner) -> (SocketAddr, Kinds) {
         let (certificate, key) = self.issue(manner.names, manner.expired);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -253,7 +253,7 @@ fn who_insists_on_http_1_gets_it() {
     }
     assert_eq!(handshakes.lock().unwrap().len(), 2, "the first request alone is asked twice");
 
-    // What might have been done is not sent again; the next one goes where it is taken.
+    // A request that may have been processed is not retried; the next one uses HTTP/1.1.
     let (gate, _) = start(SOUND.speaks, HttpVersion::Auto);
     for expected in [(502, "upstream_reset"), (200, "ok")] {
         let mut client = gate.client();
@@ -312,7 +312,7 @@ fn a_session_is_resumed() {
     let gate = gate("localhost", at, pki.tls(false, None), HttpVersion::Http1);
     let mut first = gate.asked();
     assert_eq!(first.answer().2, "h1");
-    // The idle connection is taken by the one, so that the other needs a new one.
+    // One request takes the idle connection, so the other one needs a new one.
     let (mut one, mut other) = (gate.asked(), gate.asked());
     assert_eq!((one.answer().2.as_str(), other.answer().2.as_str()), ("h1", "h1"));
     for _ in 0..20 {

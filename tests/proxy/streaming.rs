@@ -1,4 +1,4 @@
-//! Bodies both ways: piece by piece, held back where the other side takes no more, framed anew.
+//! Bodies in both directions: passed piece by piece, with back-pressure, and framed anew.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn pieces_pass_as_they_come_both_ways() {
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(6), Some(6)), "{line}");
 }
 
-/// Both sides of a call talk when they like; only a body that the answer waits for has to come.
+/// In a call both sides send when they like. Only a body that the response waits for must arrive in time.
 #[test]
 fn a_client_may_be_silent_once_the_answer_has_begun() {
     let soon = Duration::from_millis(50);
@@ -58,7 +58,7 @@ fn a_client_may_be_silent_once_the_answer_has_begun() {
     upstream.send("0\r\n\r\n");
     client.until("0\r\n\r\n");
     assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
-    // The next request of the same connection has its deadline again.
+    // The body of the next request on the connection has its own timeout.
     client.send(gate.request("POST /api/x", &["Content-Length: 9"])).send("one");
     assert_eq!(client.refused().0, 408);
     drop((upstream, gate.line()));
@@ -123,7 +123,7 @@ fn a_get_with_a_body_keeps_it() {
     assert_eq!(client.answer().0, 200);
 }
 
-/// An answer without a body, whatever its fields say about one; the connections live on.
+/// Checks a response without a body, whatever its fields say about one. Both connections stay usable.
 fn check_bodiless(row: &str, method: &str, answer: &str, length: Option<&str>) {
     let origin = Origin::new();
     let gate = origin.start();
@@ -180,7 +180,7 @@ fn expect_ends_at_the_gateway() {
     assert_eq!(upstream.bytes(4), "body");
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     assert_eq!(client.answer().0, 200);
-    // A refusal sends none, and closes.
+    // A refusal sends no 100 and closes the connection.
     let mut client = gate.client();
     client.send("PUT /api/x HTTP/1.1\r\nHost: gate\r\nContent-Length: 4\r\nExpect: 100-continue\r\n\r\n");
     let (status, head, _) = client.answer();
@@ -209,7 +209,7 @@ fn trailers_pass_filtered_both_ways() {
     eventually("the exchange has left", || gate.live() == 0);
 }
 
-/// Server-sent events: each has reached the client before the next one exists.
+/// Server-sent events: each reaches the client before the next one is sent.
 #[test]
 fn events_pass_one_by_one_over_either_version() {
     const EVENTS: usize = 20;
@@ -246,7 +246,7 @@ fn events_pass_one_by_one_over_either_version() {
             .body(())
             .unwrap();
         let (answer, _) = requests.send_request(request, true).unwrap();
-        // The upstream's side blocks its thread, and the head must be out by then.
+        // The upstream's side blocks its thread, so it runs on another one; the head must be out by then.
         let accepted = tokio::task::spawn_blocking(move || (begin(&origin), origin));
         let answer = answer.await.unwrap();
         let (mut upstream, _origin) = accepted.await.unwrap();

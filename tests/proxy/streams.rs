@@ -1,5 +1,5 @@
-//! HTTP/2 in front of HTTP/1.1 upstreams: what is forwarded, what is refused to gRPC clients, and
-//! streams that a change cuts without the others of their connection.
+//! HTTP/2 clients with HTTP/1.1 upstreams: what is forwarded, how gRPC clients are refused, and streams that
+//! a change cuts without the others of their connection.
 
 use std::{
     io::{Read, Write},
@@ -18,7 +18,7 @@ use tokio::{runtime::Runtime, task::LocalSet};
 
 use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, field};
 
-/// A client of one connection. It moves only while something is waited for.
+/// A client with one connection, which makes progress only during waits.
 struct Speaker {
     runtime: Runtime,
     tasks: LocalSet,
@@ -61,7 +61,7 @@ impl Speaker {
         })
     }
 
-    /// An answer that has begun and goes on.
+    /// Opens a streaming response that has begun.
     fn stream(&self, path: &str, fields: &[(&str, &str)]) -> RecvStream {
         let mut body = self.ask(path, fields).unwrap().into_body();
         let first = self.wait(body.data()).unwrap().unwrap();
@@ -74,7 +74,7 @@ impl Speaker {
     }
 }
 
-/// An upstream whose answers begin and never end; told the heads that it got.
+/// An upstream whose responses begin and never end. Returns the heads that it receives.
 fn endless() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -142,7 +142,7 @@ fn a_change_cuts_the_streams_that_it_forbids_and_no_others() {
     }
     assert!(public.iter_mut().all(|stream| speaker.lives(stream)));
     public.push(speaker.stream("/api/public/y", &[]));
-    // A reload that takes nothing cuts nothing; one without the rule, all that it let through.
+    // A reload that removes nothing cuts nothing; one without the rule cuts all that it permitted.
     assert_eq!(gate.reload(setup()), Cut(0));
     assert!(public.iter_mut().all(|stream| speaker.lives(stream)));
     assert_eq!(gate.reload(Setup::to(&[upstream])), Cut(6));
@@ -208,8 +208,8 @@ fn a_grpc_client_is_refused_in_grpc() {
     assert_eq!(answer.status(), 404, "others are answered as ever");
 }
 
-/// A WebSocket over HTTP/2 (RFC 8441), asked for with the field that holds the token: both ends of the client's
-/// stream, the upstream's end, and what it was asked for.
+/// A WebSocket over HTTP/2 (RFC 8441), requested with the field that holds the token. Returns both ends of
+/// the client's stream, the upstream's end, and the head that the upstream received.
 fn websocket(
     speaker: &Speaker,
     origin: &Origin,
@@ -227,7 +227,7 @@ fn websocket(
             .unwrap();
         request.extensions_mut().insert(h2::ext::Protocol::from_static("websocket"));
         let sent = requests.send_request(request, false).unwrap();
-        // It is on its way once the settings of a ping have come back.
+        // The request is on its way once the settings, or a ping, have been answered.
         let _ = requests.ready().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         sent

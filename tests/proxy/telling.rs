@@ -1,4 +1,4 @@
-//! What is told of an exchange: the access log, last use, audited refusals.
+//! Records of an exchange: the access log, last use, audited refusals.
 
 use permgate::authz::{answer::Reason, time::Timestamp};
 

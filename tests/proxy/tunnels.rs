@@ -43,7 +43,7 @@ fn a_tunnel_opens_with_the_upstreams_answer_and_carries_bytes_both_ways() {
     assert_eq!(field(&head, "sec-websocket-version"), Some("13"));
     assert_eq!(field(&head, "x-permgate-user"), Some("alice"));
     assert_eq!(field(&head, "authorization"), None);
-    // What the upstream says behind its head comes behind ours.
+    // What the upstream sends after its head follows the gateway's head.
     upstream.send(format!("{SWITCHED}hello"));
     let head = client.head();
     assert_eq!(status(&head), 101);
@@ -87,7 +87,7 @@ fn nothing_behind_the_head_reaches_the_upstream_before_its_answer() {
     assert_eq!(client.bytes(1), "x");
 }
 
-/// An upstream that does not switch is answered as ever, and both connections go on.
+/// An upstream that does not switch is answered normally, and both connections continue.
 fn check_refused(row: &str, answer: &str, expected: u16) {
     let origin = Origin::new();
     let gate = origin.start();
@@ -120,7 +120,7 @@ fn an_upstream_may_refuse() {
     check_refused("101 that Connection does not name", unsaid, 502);
 }
 
-/// An Upgrade that does not go on: the upstream sees a plain request.
+/// An upgrade that is not forwarded: the upstream sees an ordinary request.
 fn check_plain(row: &str, request: impl FnOnce(&Gate) -> String) {
     let origin = Origin::new();
     let gate = origin.start();
@@ -169,7 +169,7 @@ fn a_public_rule_that_names_its_methods_opens_a_tunnel_to_anybody() {
     client.head();
     client.send("ping");
     assert_eq!(upstream.bytes(4), "ping");
-    // One that only lets people read does not.
+    // A public rule that only permits reading does not open one.
     assert_eq!(gate.reload(origin.setup().public("/api/socket")), Cut(1));
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
     let mut client = gate.client();
@@ -177,7 +177,7 @@ fn a_public_rule_that_names_its_methods_opens_a_tunnel_to_anybody() {
     assert_eq!(client.refused(), (401, "unauthorized".into()));
 }
 
-/// A tunnel in use is cut: after the change has answered not a byte passes, either way.
+/// A tunnel in use is cut: after the answer to the change not a byte passes in either direction.
 fn check_cut(row: &str, reason: &str, cut: impl FnOnce(&Gate)) {
     let origin = Origin::new();
     let gate = origin.start();
@@ -186,7 +186,7 @@ fn check_cut(row: &str, reason: &str, cut: impl FnOnce(&Gate)) {
     assert_eq!(upstream.bytes(4), "ping");
     cut(&gate);
     for end in [&mut upstream, &mut client] {
-        // A socket that knows already says it once, to whoever asks first.
+        // A socket that has seen the reset reports it once, to the first call.
         if std::io::Write::write_all(&mut end.socket, b"late").is_ok() {
             assert_eq!(end.wait_for_close(), CloseKind::Reset, "{row}");
         }
@@ -231,7 +231,7 @@ fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
     gate.is_empty_at_last();
 }
 
-/// Of a tunnel that one side has closed, that side is read no more.
+/// If one side has closed its end, that side is not read any more.
 #[test]
 fn a_tunnel_that_one_side_has_closed_is_cut_all_the_same() {
     for client_ends in [true, false] {
@@ -257,7 +257,7 @@ fn a_tunnel_that_one_side_has_closed_is_cut_all_the_same() {
     }
 }
 
-/// A tunnel ends by what one side does; how the other sees it, and what the log says.
+/// A tunnel ends by what one side does. Checks what the other side sees and what the log says.
 fn check_end(
     row: &str,
     change: impl FnOnce(&mut Setup),
@@ -363,7 +363,7 @@ fn each_side_of_a_tunnel_holds_the_other_back() {
     let (mut client, mut upstream) = open(&origin, &gate);
     let sent = upstream.fill_up(&[b'd'; 64 << 10]);
     let said = client.fill_up(&[b'u'; 64 << 10]);
-    // Nothing of it is lost, and nothing is doubled.
+    // Nothing is lost or duplicated.
     assert_eq!(client.bytes(sent), "d".repeat(sent));
     assert_eq!(upstream.bytes(said), "u".repeat(said));
     client.socket.shutdown(Shutdown::Write).unwrap();

@@ -1,4 +1,4 @@
-//! Each way an upstream can fail, and what the client, the log and the upstream see of it.
+//! Each way in which an upstream can fail, and what the client, the log and the upstream see of it.
 
 use std::{io::Write, time::Duration};
 
@@ -31,7 +31,7 @@ fn check(
     let logged = gate.logged();
     assert_eq!((logged.1.as_str(), logged.2), (reason, u64::from(status)), "{row}");
     if let Some(mut upstream) = rest {
-        // Whatever else it would say, nobody listens any more.
+        // The gateway has closed the connection, so nothing more is read.
         upstream.wait_for_close();
     }
     assert!(!origin.has_more(), "{row}: asked a second time");
@@ -41,7 +41,7 @@ fn check(
 
 fn says(text: impl AsRef<[u8]>) -> impl FnOnce(RawConnection) -> Option<RawConnection> {
     move |mut upstream| {
-        // The gateway may have read enough before the end of it.
+        // The gateway may have read enough before the end.
         let _ = upstream.socket.write_all(text.as_ref());
         Some(upstream)
     }
@@ -153,8 +153,8 @@ fn an_upstream_that_is_not_there_is_a_bad_gateway() {
     assert_eq!(gate.logged(), ("failed".into(), "upstream_connect".into(), 502));
 }
 
-/// The upstream does this after the head and the first piece of an answer: whatever frames it, the
-/// client must not take it for whole.
+/// The upstream does this after the head and the first piece of a response. Whatever its framing, the client
+/// must not take the response for complete.
 fn check_broken(
     row: &str,
     head: &str,
@@ -214,7 +214,7 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// One exchange that leaves the upstream's connection open.
+/// An exchange that leaves the upstream's connection open.
 fn warm(origin: &Origin, gate: &Gate) -> (RawConnection, RawConnection) {
     let mut client = gate.asked();
     let mut upstream = origin.accept();
@@ -224,7 +224,7 @@ fn warm(origin: &Origin, gate: &Gate) -> (RawConnection, RawConnection) {
     (client, upstream)
 }
 
-/// A request on a connection that the upstream gives up at that moment.
+/// Sends a request on a connection that the upstream closes at that moment.
 fn check_retry(row: &str, line: &str, fields: &[&str], body: &str, expected: bool) {
     let origin = Origin::new();
     let gate = origin.start();
@@ -327,7 +327,8 @@ fn a_url_that_fails_is_left_out_and_the_last_one_never() {
         setup.upstream.idle_timeout = Duration::ZERO;
     });
     let gate = setup.start();
-    // The first is refused by one url and goes to the other; nothing was sent, so a POST may.
+    // One URL refuses the first connection, so the request goes to the other; nothing was
+    // sent, so a POST may, too.
     for method in ["POST", "GET", "GET", "GET"] {
         let mut client = gate.client();
         client.send(gate.request(&format!("{method} /api/x"), &["Connection: close", "Content-Length: 0"]));
@@ -349,7 +350,7 @@ fn a_connection_that_was_closed_while_idle_is_not_used() {
     let gate = origin.start();
     let (mut client, upstream) = warm(&origin, &gate);
     drop(upstream);
-    // Sent once only, so it must not go where nobody reads it.
+    // Not retried, so it must not be sent on a closed connection.
     client.send(gate.request("POST /api/y", &["Content-Length: 1"])).send("x");
     let mut second = origin.accept();
     second.head();

@@ -1,4 +1,5 @@
-//! What upstreams in the field do that others took for faults, and what they ask of their clients.
+//! Legitimate behaviour of real upstreams that other proxies treat as faults, and what
+//! they require of clients.
 
 use std::time::Duration;
 
@@ -86,8 +87,8 @@ fn an_interim_answer_gives_the_upstream_more_time() {
     assert_eq!(client.refused(), (504, "gateway_timeout".into()), "after the last one");
 }
 
-/// What an upstream announces of its patience is heeded: no request goes out on a connection that
-/// it is about to close.
+/// The keep-alive timeout that the upstream announces is respected, so that no request is
+/// sent on a connection that it is about to close.
 #[test]
 fn a_connection_is_kept_as_long_as_the_upstream_says() {
     let check = |announced: &str, reused: bool| {
@@ -134,7 +135,7 @@ fn a_health_checks_answer_is_read_to_its_end() {
     assert_eq!(check.wait_for_close(), CloseKind::Closed, "in peace");
 }
 
-/// An answer of this kind to this request is quiet for longer than others may be.
+/// Whether a response of this type to this request may be quiet for longer than others.
 fn check_quiet(line: &str, kind: &str, expected: bool) {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.upstream.body_timeout = SOON).start();

@@ -1,9 +1,9 @@
 """Both ends of WebSockets through the gateway.
 
-`socket_ends.py serve` prints its port, then what it sees of each connection's end.
-`socket_ends.py talk URL TOKEN [CERTIFICATE]` prints what came of each kind of message and ending.
+`socket_ends.py serve` prints its port, then how each connection ends.
+`socket_ends.py talk URL TOKEN [CERTIFICATE]` prints the result of each kind of message and ending.
 `socket_ends.py feed URL TOKEN [CERTIFICATE]` prints `open`, and at the end `closed CODE NEWEST`.
-Ends of a feed send each other the time all the while; NEWEST is the latest that came, in ns.
+The ends of a feed continuously send each other the time; NEWEST is the latest that arrived, in ns.
 """
 
 import asyncio
@@ -41,7 +41,8 @@ async def served(socket):
     assert "authorization" not in fields, fields
     newest = 0
     if socket.request.path.endswith("/feed"):
-        # Answered no sooner, a client's `open` says that times have gone both ways.
+        # Replies only after the first message, so that the client's `open` means that times have passed both
+        # ways.
         newest = int(await socket.recv())
         async for newest in exchange_times(socket):
             pass

@@ -1,4 +1,4 @@
-"""Runs the verifier that docs/forwarding.md shows, with PyJWT; only address and algorithm are replaced.
+"""Runs the verifier of docs/forwarding.md with PyJWT; only address and algorithm are replaced.
 
 `verifier.py PAGE KEYS_URL ALGORITHM` reads lines of JSON, each `[method, path, assertion]`, and prints for each
 the login, or the name of the exception.

@@ -1,4 +1,4 @@
-//! Who signs the certificates of a test.
+//! The authority that signs the certificates of a test.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 

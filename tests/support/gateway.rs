@@ -1,4 +1,4 @@
-//! A whole gateway in this process: store in a temporary directory, ports of the kernel's choice.
+//! A whole gateway in this process, with its store in a temporary directory and free ports.
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -20,8 +20,8 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Starts with two services, `tracker` on `/api` and `/rest`, `hub` on `/hub/api`, both read by
-    /// `developers`, in front of one upstream.
+    /// Starts with two services in front of one upstream: `tracker` on `/api` and `/rest` and `hub` on
+    /// `/hub/api`, both readable by `developers`.
     pub fn start(upstream: SocketAddr) -> Self {
         Self::with(&Self::services(upstream))
     }
@@ -45,17 +45,17 @@ readers = ["developers"]
         )
     }
 
-    /// Starts with these sections behind the listeners and the store.
+    /// Starts with these sections after those of the listeners and the store.
     pub fn with(sections: &str) -> Self {
         Self::on(tempfile::tempdir().unwrap(), &Self::text(sections))
     }
 
-    /// The whole of a gateway.toml with these sections.
+    /// A complete gateway.toml with these sections.
     pub fn text(sections: &str) -> String {
         Self::text_with("", "", sections)
     }
 
-    /// As [`Gateway::text`], with these lines more about the server and the admin listener.
+    /// Like [`Gateway::text`], with more lines for the server and the admin listener.
     pub fn text_with(server: &str, admin: &str, sections: &str) -> String {
         format!(
             r#"
@@ -76,7 +76,7 @@ access = "off"
         )
     }
 
-    /// Starts with this text in a directory that may hold a store already.
+    /// Starts with this text in a directory that may already hold a store.
     pub fn on(dir: TempDir, text: &str) -> Self {
         let file = dir.path().join("gateway.toml");
         std::fs::write(&file, text).unwrap();
@@ -91,12 +91,12 @@ access = "off"
         Self { dir, proxy, admin, socket, running: Some(running) }
     }
 
-    /// Where the proxy and the admin listener are, all of it.
+    /// All addresses of the proxy and the admin listener.
     pub fn places(&self) -> impl Iterator<Item = &LocalAddr> {
         self.running.iter().flat_map(|running| running.proxy().iter().chain(running.admin()))
     }
 
-    /// Replaces the sections behind the listeners; takes effect with a reload.
+    /// Replaces the sections after the listeners; takes effect with a reload.
     pub fn write(&self, sections: &str) {
         std::fs::write(self.dir.path().join("gateway.toml"), Self::text(sections)).unwrap();
     }
@@ -106,14 +106,14 @@ access = "off"
         Client::unix(&self.socket).request(method, target, &[], body)
     }
 
-    /// As [`Gateway::operator`], which must succeed.
+    /// Like [`Gateway::operator`], but the call must succeed.
     pub fn must(&self, method: &str, target: &str, body: Option<&str>) -> serde_json::Value {
         let answer = self.operator(method, target, body);
         assert!(answer.status < 300, "{method} {target}: {} {}", answer.status, answer.text());
         if answer.body.is_empty() { serde_json::Value::Null } else { answer.json() }
     }
 
-    /// Makes a user in `developers`.
+    /// Creates a user in `developers`.
     pub fn developer(&self, login: &str) {
         self.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
         if self.operator("GET", "/v1/groups/developers", None).status == 404 {
@@ -122,7 +122,7 @@ access = "off"
         self.must("PUT", &format!("/v1/groups/developers/members/{login}"), None);
     }
 
-    /// Makes a token; its id and text.
+    /// Creates a token. Returns its id and text.
     pub fn token(&self, login: &str, name: &str, scope: &[&str]) -> (String, String) {
         let scope: Vec<serde_json::Value> = scope
             .iter()
@@ -136,12 +136,12 @@ access = "off"
         (made["id"].as_str().unwrap().to_owned(), made["token"].as_str().unwrap().to_owned())
     }
 
-    /// One request through the proxy on a connection of its own.
+    /// Sends one request through the proxy on a new connection.
     pub fn get(&self, target: &str, token: Option<&str>) -> Answer {
         self.open(target, token).answer("GET")
     }
 
-    /// A request whose answer the caller reads as it comes.
+    /// Sends a request whose response the caller reads piece by piece.
     pub fn open(&self, target: &str, token: Option<&str>) -> Client {
         let mut client = Client::tcp(self.proxy);
         let bearer = token.map_or(String::new(), |t| format!("Authorization: Bearer {t}\r\n"));
@@ -149,7 +149,7 @@ access = "off"
         client
     }
 
-    /// Stops and gives the directory back, with the store in it.
+    /// Stops the gateway and returns the directory with its store.
     pub fn stop(mut self) -> TempDir {
         if let Some(running) = self.running.take() {
             running.stop();

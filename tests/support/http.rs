@@ -1,4 +1,4 @@
-//! A plain HTTP/1.1 client on blocking sockets: what is sent and what comes back, byte for byte.
+//! An HTTP/1.1 client on blocking sockets that sends and receives exact bytes.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-/// No answer takes this long on a sound gateway.
+/// Longer than any response of a working gateway takes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub enum Socket {
@@ -17,7 +17,7 @@ pub enum Socket {
     Unix(UnixStream),
 }
 
-/// A connection that is kept alive.
+/// A keep-alive connection.
 pub struct Client {
     socket: Socket,
     unread: VecDeque<u8>,
@@ -26,7 +26,7 @@ pub struct Client {
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
-    /// Names in lower case; several fields of one name are joined by ", ".
+    /// Names in lower case; repeated fields are joined by ", ".
     pub fields: BTreeMap<String, String>,
     pub body: Vec<u8>,
 }
@@ -36,7 +36,7 @@ impl Client {
         Self::over(TcpStream::connect(address).unwrap())
     }
 
-    /// From an address of this machine that is not the one that the kernel would choose.
+    /// Connects from another local address than the kernel would choose.
     pub fn tcp_from(own: Ipv4Addr, address: SocketAddr) -> Self {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((own, 0)).into()).unwrap();
@@ -60,7 +60,7 @@ impl Client {
         self.socket.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// Sends a request without or with a JSON body and reads the whole answer.
+    /// Sends a request with or without a JSON body, and reads the whole response.
     pub fn request(
         &mut self,
         method: &str,
@@ -82,7 +82,7 @@ impl Client {
         self.answer(method)
     }
 
-    /// Reads one answer; `method` says whether it has a body.
+    /// Reads one response; `method` determines whether it has a body.
     pub fn answer(&mut self, method: &str) -> Answer {
         let mut answer = self.head();
         if method == "HEAD" || answer.status == 204 || answer.status == 304 {
@@ -100,7 +100,7 @@ impl Client {
         answer
     }
 
-    /// Reads a head alone; the body stays in the socket.
+    /// Reads a head only; the body stays unread.
     pub fn head(&mut self) -> Answer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -120,7 +120,7 @@ impl Client {
         Answer { status, fields, body: Vec::new() }
     }
 
-    /// The status of the answer; `None` when the connection ends before it.
+    /// The status of the response; `None` if the connection ends before it.
     pub fn try_status(&mut self) -> Option<u16> {
         let line = self.line().ok()?;
         line.split(' ').nth(1)?.parse().ok()
@@ -138,14 +138,14 @@ impl Client {
         Ok(data)
     }
 
-    /// What becomes of the connection when nothing more is expected: bytes, end of file, or an error.
+    /// Reads until the connection ends: the remaining bytes, or an error.
     pub fn read_to_end(&mut self) -> io::Result<Vec<u8>> {
         let mut rest = Vec::from(std::mem::take(&mut self.unread));
         self.socket.read_to_end(&mut rest)?;
         Ok(rest)
     }
 
-    /// How many bytes have come; `None` when the connection has ended, 0 too.
+    /// Reads some bytes and returns their number: 0 at the end; `None` after an error.
     pub fn some(&mut self) -> Option<usize> {
         let unread = std::mem::take(&mut self.unread).len();
         if unread > 0 {

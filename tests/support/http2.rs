@@ -1,4 +1,4 @@
-//! HTTP/2 byte by byte, for ends that break the rules: frames and field sections.
+//! Raw HTTP/2 frames and field sections, for tests that break the rules.
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
@@ -12,7 +12,7 @@ pub const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 0x1;
 pub const END_HEADERS: u8 = 0x4;
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub kind: u8,
@@ -21,7 +21,7 @@ pub struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// A frame with its head.
+/// Encodes a frame with its header.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = vec![length[1], length[2], length[3], kind, flags];
@@ -43,7 +43,7 @@ pub fn block(fields: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// RFC 7541, 5.1, with a prefix of seven bits.
+/// RFC 7541, section 5.1, with a prefix of seven bits.
 fn integer(bytes: &mut Vec<u8>, value: usize) {
     let Some(mut rest) = value.checked_sub(127) else {
         return bytes.push(u8::try_from(value).unwrap());

@@ -1,4 +1,4 @@
-//! Accounts that a store begins with: imported before a gateway serves it.
+//! Accounts that are imported into a store before a gateway serves it.
 
 use std::{fmt::Write, path::Path, process::Command};
 
@@ -22,7 +22,7 @@ impl Accounts {
         writeln!(self.0, r#"{{"group": "{name}", "members": {members:?}}}"#).unwrap();
     }
 
-    /// The token whose text is [`bearer`] of its number.
+    /// Adds the token whose text is [`bearer`] of its number.
     pub fn token(&mut self, number: usize, owner: &str, scope: &[String]) {
         let digest = blake3::hash(bearer(number).as_bytes()).to_hex();
         writeln!(
@@ -32,7 +32,7 @@ impl Accounts {
         .unwrap();
     }
 
-    /// Into the store of this configuration, which nobody serves yet.
+    /// Imports the lines into the store of this configuration, which must be offline.
     pub fn import(&self, config: &Path) {
         let lines = config.with_extension("ndjson");
         std::fs::write(&lines, &self.0).unwrap();

@@ -1,4 +1,4 @@
-//! What the tests over a whole gateway share: the gateway itself, an upstream, a client.
+//! Shared by the tests of a whole gateway: the gateway, an upstream and a client.
 
 #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
 #![allow(dead_code, reason = "every test crate uses its own part")]

@@ -1,4 +1,4 @@
-//! Requests on bare sockets, for clients that then do what no sound client would.
+//! Requests on raw sockets, for clients that then misbehave.
 
 use std::{
     io::{Read, Write},
@@ -19,7 +19,7 @@ pub fn ask(proxy: SocketAddr, target: &str, token: &str, fields: &str) -> TcpStr
     socket
 }
 
-/// Reads until `text` has come.
+/// Reads until `text` has arrived.
 pub fn until(socket: &mut TcpStream, text: &str) -> String {
     let mut heard = Vec::new();
     loop {

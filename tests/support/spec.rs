@@ -1,10 +1,9 @@
-//! A service as the configuration would give it, of an upstream of the same name and with nothing more
-//! than is asked for.
+//! A minimal service as the configuration would create it, with an upstream of the same name.
 
 use http::Method;
 use permgate::authz::rules::{Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec};
 
-/// Its prefixes and the groups that may read it; only GET reads.
+/// A service with these prefixes and readers; only GET reads.
 pub fn service(key: &str, paths: &[&str], readers: &[&str]) -> ServiceSpec {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     ServiceSpec {

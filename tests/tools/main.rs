@@ -1,5 +1,5 @@
-//! The tools of pipelines through the gateway, each with the carrier that it can use: they work with a good
-//! token, and print our words for a bad, a wrong and a revoked one, as far as they print any.
+//! Pipeline tools through the gateway, each with the carrier that it can use. They work with a good token,
+//! and print the gateway's description for a bad, a wrong and a revoked one, as far as they print any.
 //!
 //! Needs packages from apt, npm and PyPI, so it is ignored by default and run by `.ci/run`.
 

@@ -1,4 +1,4 @@
-//! Terraform's state, kubectl, and Prometheus that writes to another one.
+//! Terraform's state, kubectl, and Prometheus' remote write.
 
 use std::{
     fs,
@@ -44,14 +44,14 @@ fn terraform_keeps_its_state() {
     assert!(fs::read_to_string(state.path().join("state")).unwrap().contains("kept"));
     let shown = run(&mut terraform(&tools.full, "good", &["output", "-no-color"]));
     prints("good", "terraform", &shown, "one = \"kept\"");
-    // A read-only token shows the state; locking it, and all that comes after, is more than reading.
+    // A read-only token can show the state, but not lock it or do anything after that.
     let shown = run(&mut terraform(&tools.read, "good", &["output", "-no-color"]));
     prints("read", "terraform", &shown, "one = \"kept\"");
     let locked = ["plan", "-input=false", "-no-color"];
     let said = fails(&mut terraform(&tools.read, "good", &locked));
     prints("read-only", "terraform", &said, "HTTP remote state endpoint invalid auth");
     for (row, token, _) in &tools.bad {
-        // Terraform has words of its own for 401 and for 403, and shows nothing else.
+        // Terraform prints its own words for 401 and 403, and nothing else.
         let words = if *row == "wrong" { "invalid auth" } else { "requires auth" };
         let said = fails(&mut terraform(token, "good", &["output", "-no-color"]));
         prints(row, "terraform", &said, &format!("HTTP remote state endpoint {words}"));
@@ -63,7 +63,7 @@ fn terraform_keeps_its_state() {
 fn kubectl_lists_pods() {
     let place = tempfile::tempdir().unwrap();
     let (_server, address) = upstream("kubernetes", place.path());
-    // It sends no token in clear text.
+    // kubectl sends no token in clear text.
     let tools = Tools::secured(address, "\"/api\", \"/apis\"", "");
     let kubectl = |row: &str, token: &str, arguments: &[&str]| {
         let mut command = Command::new("kubectl");
@@ -84,7 +84,7 @@ fn kubectl_lists_pods() {
     let said = fails(&mut kubectl("read", &tools.read, &["delete", "--raw", pods]));
     prints("read-only", "kubectl", &said, "The access token is read-only for this service");
     for (row, token, expected) in &tools.bad {
-        // For a 401 kubectl has words of its own, whatever the answer says.
+        // kubectl prints its own words for a 401, whatever the response says.
         let expected = if *row == "wrong" { expected } else { "You must be logged in to the server" };
         prints(row, "kubectl", &fails(&mut kubectl(row, token, &["get", "pods"])), expected);
         prints(row, "kubectl", &fails(&mut kubectl(row, token, &["get", "--raw", pods])), expected);
@@ -126,7 +126,7 @@ fn prometheus_writes_to_another_one() {
     );
     let (mut command, _) = prometheus("sender", &config, &[]);
     let mut sender = Ended(command.stderr(Stdio::piped()).spawn().unwrap());
-    // The answer's body is in its log.
+    // The response's body is in Prometheus' log.
     let mut lines = BufReader::new(sender.0.stderr.take().unwrap()).lines().map(Result::unwrap);
     let mut missing: Vec<_> = tools.bad.iter().map(|(row, _, expected)| (*row, *expected)).collect();
     while !missing.is_empty() {
@@ -135,7 +135,7 @@ fn prometheus_writes_to_another_one() {
             !(line.contains(&format!("remote_name={row} ")) && line.contains(expected))
         });
     }
-    // What the good token wrote is there, as a POST of a read-only one finds.
+    // What the good token wrote is found by a POST with a read-only token.
     let url = format!("http://{}/api/v1/query", tools.at());
     eventually("what the good token wrote is found", || {
         let mut curl = Command::new("curl");

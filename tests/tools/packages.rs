@@ -17,7 +17,7 @@ fn npm_publishes_and_installs() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("verdaccio");
     fs::create_dir_all(&place).unwrap();
     if !place.join("node_modules/.bin/verdaccio").exists() {
-        // It asks for a tag of node-fetch that not every mirror has.
+        // verdaccio requires a tag of node-fetch that not every mirror has.
         let manifest = r#"{"private": true, "dependencies": {"verdaccio": "6.1.2"}, "overrides": {"node-fetch": "2.7.0"}}"#;
         fs::write(place.join("package.json"), manifest).unwrap();
         run(Command::new("npm").args(["install", "--no-audit", "--no-fund"]).current_dir(&place));
@@ -33,7 +33,8 @@ fn npm_publishes_and_installs() {
     let mut verdaccio = Command::new(place.join("node_modules/.bin/verdaccio"));
     verdaccio.arg("--config").arg(dir.path().join("config.yaml")).stdout(Stdio::null());
     let _server = stage::listening(&mut verdaccio, address);
-    // npm sends a bearer by itself. It asks for much at one time, and a queue keeps a limit from it.
+    // npm sends a bearer token by itself. It sends many requests at once, and the queue
+    // avoids refusals by the limit.
     let tools = Tools::before(address, "\"/\"", "limits = [{ per = \"token\", concurrent = 1 }]");
     let npm = |token: &str, directory: &str, arguments: &[&str]| {
         let place = tools.place(directory);
@@ -108,7 +109,7 @@ fn cargo_fetches_from_a_sparse_registry_and_publishes() {
     let (_server, address) = upstream("files", files.path());
     let tools =
         Tools::before(address, "\"/index\", \"/crates\", \"/api\"", "credentials = [\"bearer\", \"raw\"]");
-    // The one crate of the registry.
+    // The only crate of the registry.
     let source = tools.place("gated-1.0.0");
     fs::create_dir_all(source.join("src")).unwrap();
     fs::write(
@@ -152,7 +153,7 @@ fn cargo_fetches_from_a_sparse_registry_and_publishes() {
         command.env("CARGO_REGISTRY_GLOBAL_CREDENTIAL_PROVIDERS", "cargo:token");
         command
     };
-    // In clear text cargo asks for an upgrade to HTTP/2, which a read-only token may not.
+    // In clear text cargo requests an upgrade to HTTP/2, which a read-only token does not permit.
     run(&mut cargo(&tools.full, "good", &["fetch"]));
     let found = run(&mut cargo(&tools.full, "good", &["search", "--registry", "gate", "gated"]));
     prints("good", "cargo", &found, "behind the gateway");

@@ -1,5 +1,5 @@
-"""WebSockets of a page in Chromium. PAGE SOCKET TOKEN... are the arguments; for each token a line: what the socket
-said, the protocol that was chosen, how it closed, and what the console shows."""
+"""WebSockets of a page in Chromium. Arguments: PAGE SOCKET TOKEN... Prints a line for each token: what the
+socket received, the selected protocol, how it closed, and the console's messages."""
 
 import json
 import sys

@@ -1,5 +1,5 @@
-"""What pages of other sites can do with a password that Chromium has stored. GATE, a login, its token, and OTHER...
-are the arguments; what each page tries names itself by the last segment of its path."""
+"""What pages of other sites can do with a password that Chromium has stored. Arguments: GATE, a login, its
+token, and OTHER... The last segment of a path names the attempt."""
 
 import sys
 import time

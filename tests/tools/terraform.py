@@ -1,4 +1,4 @@
-"""Terraform as PyPI has it, as a command."""
+"""Runs Terraform from its PyPI package as a command."""
 
 import sys
 

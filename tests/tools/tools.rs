@@ -1,4 +1,4 @@
-//! The gateway that the tools of a test talk to, with good and bad tokens, and what the tools print.
+//! The gateway that the tools of a test use, with good and bad tokens, and checks of what the tools print.
 
 use std::{
     io::{BufRead, BufReader},
@@ -14,28 +14,28 @@ use crate::support::{
 
 pub const BASIC: &str = "credentials = [\"bearer\", \"basic\"]";
 
-/// A gateway in front of one upstream, and tokens of alice's for its service `tools`.
+/// A gateway in front of one upstream, and alice's tokens for its service `tools`.
 pub struct Tools {
     pub gateway: Gateway,
     pub dir: tempfile::TempDir,
     pub full: String,
     pub read: String,
-    /// (what is wrong with it, the text, what a tool that prints anything prints)
+    /// (what is wrong with it, the text, what a tool prints if it prints anything)
     pub bad: Vec<(&'static str, String, &'static str)>,
 }
 
 impl Tools {
-    /// `keys`: more of the service, whose paths are given.
+    /// `keys` are more keys of the service, which has these paths.
     pub fn before(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
         Self::with(|_| "", upstream, paths, keys)
     }
 
-    /// With a certificate for `localhost` in `tls.crt`.
+    /// Like [`Tools::before`], with a certificate for `localhost` in `tls.crt`.
     pub fn secured(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
         Self::with(stage::certify, upstream, paths, keys)
     }
 
-    /// `server`: makes what its lines in `[server]` need.
+    /// `server` writes the files of, and returns, more lines for `[server]`.
     fn with(server: fn(&Path) -> &'static str, upstream: SocketAddr, paths: &str, keys: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = server(dir.path());
@@ -69,7 +69,7 @@ impl Tools {
         self.gateway.proxy
     }
 
-    /// The access log, as far as it is written.
+    /// The access log so far.
     pub fn logged(&self) -> Vec<serde_json::Value> {
         let log = std::fs::read_to_string(self.gateway.dir.path().join("access.log")).unwrap();
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
@@ -90,7 +90,7 @@ pub fn upstream(mode: &str, directory: &Path) -> (Ended, SocketAddr) {
     (server, ([127, 0, 0, 1], port.trim().parse::<u16>().unwrap()).into())
 }
 
-/// What the command prints; it must fail.
+/// Runs a command that must fail. Returns its output.
 pub fn fails(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
@@ -98,7 +98,7 @@ pub fn fails(command: &mut Command) -> String {
     text
 }
 
-/// Lines that a tool wraps are one.
+/// Checks the output of a tool; lines that the tool has wrapped are joined.
 pub fn prints(row: &str, tool: &str, said: &str, expected: &str) {
     let plain = said.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(plain.contains(expected), "{tool}, {row}: {expected:?} is not in {said}");

@@ -1,8 +1,7 @@
-"""What stands behind the gateway in these tests. The mode and a directory are the arguments; the first line
-of output is the port.
+"""The upstream of these tests. Arguments: the mode and a directory. The first line of output is the port.
 
 files: static files, and JSON for an API of crates. git: `git http-backend`. state: Terraform's state.
-kubernetes: an API server without pods. websocket: a page, and a socket that says what the handshake asked for."""
+kubernetes: an API server without pods. websocket: a page, and a socket that echoes its handshake."""
 
 import base64
 import hashlib

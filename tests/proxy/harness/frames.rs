@@ -1,4 +1,4 @@
-//! The upstream's end of HTTP/2 frame by frame, for what no sound server does.
+//! The upstream's end of HTTP/2 frame by frame, for violations that no real server commits.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -19,15 +19,15 @@ pub const INTERNAL_ERROR: u32 = 2;
 pub const REFUSED_STREAM: u32 = 7;
 pub const CANCEL: u32 = 8;
 
-/// One connection of the gateway, its preface read and ours sent.
+/// One connection of the gateway. Its preface was read, and the settings were sent.
 pub struct Frames {
     pub socket: TcpStream,
-    /// Other frames than settings and windows; those are dealt with.
+    /// Bytes that were read but not consumed.
     read: Vec<u8>,
 }
 
 impl Origin {
-    /// The gateway's next connection, which speaks HTTP/2. `settings`: identifier and value.
+    /// Accepts the gateway's next connection, which speaks HTTP/2. `settings` are identifiers and values.
     pub fn accept_h2(&self, settings: &[(u16, u32)]) -> Frames {
         let mut frames = Frames { socket: self.accept().socket, read: Vec::new() };
         assert!(frames.has(24).unwrap(), "the preface");
@@ -58,7 +58,7 @@ impl Frames {
         self
     }
 
-    /// A head with these fields, the status first; never the end of the stream.
+    /// Sends a head with these fields, the status first, without ending the stream.
     pub fn head(&mut self, stream: u32, fields: &[(&str, &str)]) -> &mut Self {
         self.send(HEADERS, END_HEADERS, stream, &block(fields))
     }
@@ -67,7 +67,7 @@ impl Frames {
         self.send(DATA, 0, stream, text.as_bytes())
     }
 
-    /// A head that takes several frames.
+    /// Sends a head that takes several frames.
     pub fn long_head(&mut self, stream: u32, fields: &[(&str, &str)]) {
         let block = block(fields);
         let mut pieces = block.chunks(16 << 10).peekable();
@@ -82,7 +82,7 @@ impl Frames {
         self.send(HEADERS, END_HEADERS | END_STREAM, stream, &block(fields))
     }
 
-    /// An answer of 200 with this text.
+    /// Sends a 200 with this text.
     pub fn answer(&mut self, stream: u32, text: &str) -> &mut Self {
         let length = text.len().to_string();
         self.head(stream, &[(":status", "200"), ("content-length", &length)]);
@@ -101,12 +101,12 @@ impl Frames {
         self.socket.shutdown(std::net::Shutdown::Both).unwrap();
     }
 
-    /// Sends on a stream, heeding the windows, until no more is let out for a while; how much was.
+    /// Sends on a stream, respecting the windows, until none opens for a while. Returns how much was sent.
     pub fn fill_up(&mut self, stream: u32) -> usize {
         self.fill_up_by(stream, 16 << 10)
     }
 
-    /// As [`Frames::fill_up`], in frames of this length.
+    /// Like [`Frames::fill_up`], in frames of this length.
     pub fn fill_up_by(&mut self, stream: u32, piece: usize) -> usize {
         let (mut sent, mut window) = (0, 64 << 10);
         self.socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -131,7 +131,7 @@ impl Frames {
         sent
     }
 
-    /// The next frame that is about a stream or ends the connection; `None` at its end.
+    /// The next frame that concerns a stream or ends the connection; `None` at its end.
     pub fn try_next(&mut self) -> Option<Frame> {
         loop {
             let frame = self.read_frame().unwrap()?;
@@ -144,7 +144,7 @@ impl Frames {
         }
     }
 
-    /// Pings that come within this time; each is answered.
+    /// Answers pings for this time. Returns how many arrived.
     pub fn pings(&mut self, within: Duration) -> usize {
         let until = std::time::Instant::now() + within;
         let mut pings = 0;
@@ -185,14 +185,14 @@ impl Frames {
         self.try_next().expect("one more frame")
     }
 
-    /// The next frame has to be a request's head: its stream, and whether the request ends there.
+    /// The next frame must be a request's head. Returns its stream, and whether the request ends there.
     pub fn request(&mut self) -> (u32, bool) {
         let frame = self.next();
         assert_eq!(frame.kind, HEADERS, "{frame:?}");
         (frame.stream, frame.flags & END_STREAM != 0)
     }
 
-    /// The next frame has to be a reset: its code.
+    /// The next frame must be a reset. Returns its code.
     pub fn was_reset(&mut self, stream: u32) -> u32 {
         let frame = self.next();
         assert_eq!((frame.kind, frame.stream), (RST_STREAM, stream), "{frame:?}");

@@ -1,5 +1,4 @@
-//! Both ends of the gateway by hand: an upstream that does what the test says, and sockets that
-//! speak in raw bytes.
+//! Both ends of the gateway by hand: an upstream that the test scripts, and sockets for raw bytes.
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -12,7 +11,7 @@ use serde_json::Value;
 
 use super::{Gate, Setup, eventually};
 
-/// A listening upstream whose connections the test plays by hand.
+/// A listening upstream whose connections are scripted by the test.
 pub struct Origin {
     pub address: SocketAddr,
     listener: TcpListener,
@@ -32,7 +31,7 @@ impl Origin {
         self.setup().start()
     }
 
-    /// The gateway's next connection.
+    /// Accepts the gateway's next connection.
     pub fn accept(&self) -> RawConnection {
         let mut accepted = None;
         self.listener.set_nonblocking(true).unwrap();
@@ -48,7 +47,7 @@ impl Origin {
         RawConnection::over(socket)
     }
 
-    /// Answers every request with an empty 200, on as many connections as come, until told to stop.
+    /// Answers every request with an empty 200, on any number of connections, until stopped.
     pub fn answer_everybody(&self, stop: &AtomicBool) {
         self.listener.set_nonblocking(true).unwrap();
         std::thread::scope(|scope| {
@@ -71,7 +70,7 @@ impl Origin {
         });
     }
 
-    /// Whether the gateway has made a connection that was not accepted yet.
+    /// Whether the gateway has opened a connection that was not accepted yet.
     pub fn has_more(&self) -> bool {
         self.listener.set_nonblocking(true).unwrap();
         self.listener.accept().is_ok()
@@ -102,7 +101,7 @@ impl RawConnection {
     }
 
     pub fn over(socket: TcpStream) -> Self {
-        // No read of a test waits longer: it fails instead.
+        // A read that takes longer fails the test.
         socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         socket.set_write_timeout(Some(Duration::from_secs(10))).unwrap();
         socket.set_nodelay(true).unwrap();
@@ -114,7 +113,7 @@ impl RawConnection {
         self
     }
 
-    /// The next head; `None` when the connection ends, however it does.
+    /// The next head; `None` if the connection has ended in any way.
     pub(super) fn try_head(&mut self) -> Option<String> {
         loop {
             if self.read.windows(4).any(|four| four == b"\r\n\r\n") {
@@ -126,7 +125,8 @@ impl RawConnection {
         }
     }
 
-    /// Asks, and takes the whole answer: its status; `None` when the connection ended instead.
+    /// Sends a request and reads the whole response. Returns its status; `None` if the
+    /// connection ended instead.
     pub fn try_get(&mut self, request: &str) -> Option<u16> {
         self.socket.write_all(request.as_bytes()).ok()?;
         let head = self.try_head()?;
@@ -135,7 +135,7 @@ impl RawConnection {
         Some(status(&head))
     }
 
-    /// Everything up to the end of the next head.
+    /// Reads to the end of the next head.
     pub fn head(&mut self) -> String {
         let end = loop {
             if let Some(end) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -155,7 +155,7 @@ impl RawConnection {
         String::from_utf8(self.read.drain(..count).collect()).unwrap()
     }
 
-    /// Everything up to and with this text.
+    /// Reads up to and including this text.
     pub fn until(&mut self, text: &str) -> String {
         loop {
             if let Some(at) = self.read.windows(text.len()).position(|part| part == text.as_bytes()) {
@@ -166,7 +166,7 @@ impl RawConnection {
         }
     }
 
-    /// The next answer that has a Content-Length: status, head and body.
+    /// The next response that has a Content-Length: status, head and body.
     pub fn answer(&mut self) -> (u16, String, String) {
         let head = self.head();
         let length = field(&head, "content-length").map_or(0, |length| length.parse().unwrap());
@@ -174,7 +174,7 @@ impl RawConnection {
         (status(&head), head, body)
     }
 
-    /// Status and `error` of the next answer, which is one of the gateway's own.
+    /// Status and `error` of the next response, which must be the gateway's own.
     pub fn refused(&mut self) -> (u16, String) {
         let (status, head, body) = self.answer();
         let body: Value = serde_json::from_str(&body).unwrap_or_else(|_| panic!("not JSON: {head}{body}"));
@@ -182,7 +182,7 @@ impl RawConnection {
         (status, body["error"].as_str().unwrap().to_owned())
     }
 
-    /// Reads on until the connection ends.
+    /// Reads until the connection ends.
     pub fn wait_for_close(&mut self) -> CloseKind {
         loop {
             match self.fill() {
@@ -194,7 +194,7 @@ impl RawConnection {
         }
     }
 
-    /// Nothing comes, for as long as it takes to be sure.
+    /// Checks that nothing arrives for a while.
     pub fn is_silent(&mut self) {
         let patience = self.socket.read_timeout().unwrap();
         self.socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
@@ -207,12 +207,12 @@ impl RawConnection {
         self.socket.set_read_timeout(patience).unwrap();
     }
 
-    /// What came and was not asked for yet.
+    /// What has arrived but was not requested yet.
     pub fn unread(&self) -> String {
         String::from_utf8_lossy(&self.read).into_owned()
     }
 
-    /// Ends it so that the other side sees a reset.
+    /// Closes the connection with a reset.
     pub fn reset(self) {
         socket2::SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)).unwrap();
     }
@@ -221,7 +221,7 @@ impl RawConnection {
         self.socket.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
-    /// Writes until the other side takes no more; how much it took.
+    /// Writes until the other side accepts no more. Returns how much it accepted.
     pub fn fill_up(&mut self, piece: &[u8]) -> usize {
         self.socket.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
         let mut taken = 0;
@@ -249,7 +249,7 @@ pub fn status(head: &str) -> u16 {
     head[9..12].parse().unwrap()
 }
 
-/// The value of a field that is there at most once.
+/// The value of a field that occurs at most once.
 pub fn field<'h>(head: &'h str, name: &str) -> Option<&'h str> {
     let values = fields(head, name);
     assert!(values.len() < 2, "{name} is there more than once: {head}");

@@ -1,4 +1,4 @@
-//! An upstream that answers by itself: each answer names the server that gave it.
+//! An upstream that answers by itself, with its own name in each response.
 
 use std::{
     io::Write,
@@ -62,12 +62,12 @@ impl Server {
         Self { address, state, thread: Some(thread) }
     }
 
-    /// Not sound: checks are answered with 503, requests not at all.
+    /// If not sound, it answers health checks with 503 and does not answer requests.
     pub fn set_sound(&self, sound: bool) {
         self.state.sound.store(sound, Ordering::SeqCst);
     }
 
-    /// Requests so far, without checks.
+    /// Number of requests so far, without health checks.
     pub fn asked(&self) -> usize {
         self.state.asked.load(Ordering::SeqCst)
     }
@@ -76,7 +76,7 @@ impl Server {
         self.state.accepted.load(Ordering::SeqCst)
     }
 
-    /// The heads of the checks so far.
+    /// The heads of the health checks so far.
     pub fn checks(&self) -> Vec<String> {
         self.state.checks.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! What an upstream does wrong on one stream or on all, and what is sent again.
+//! Faults of an upstream on one stream or on all, and which requests are retried.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use crate::harness::{
     frames::{CANCEL, DATA, END_STREAM, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM},
 };
 
-/// The upstream does this to stream 3, while stream 1 is under way: the client of the former gets
-/// this answer, the other one is undisturbed.
+/// The upstream does this to stream 3 while stream 1 is under way. The client of stream 3
+/// gets this response; stream 1 is not affected.
 fn check(row: &str, play: impl FnOnce(&mut Frames), expected: (u16, &str), reason: &str) {
     let origin = Origin::new();
     let gate =
@@ -54,7 +54,7 @@ fn a_fault_of_one_stream_is_its_own() {
     check("no status", says(&[("x", "y")]), bad, "upstream_invalid");
     check("a status of no class", says(&[(":status", "700")]), bad, "upstream_invalid");
     let late = (504, "gateway_timeout");
-    // An interim answer like any other: HTTP/2 has no upgrade by it.
+    // Treated like any interim response, because HTTP/2 has no such upgrade.
     check("an upgrade", says(&[(":status", "101")]), late, "upstream_timeout");
     let lengths = &[(":status", "200"), ("content-length", "1"), ("content-length", "2")];
     check("two lengths", says(lengths), bad, "upstream_invalid");
@@ -91,7 +91,7 @@ fn sixteen_interim_answers_are_skipped() {
     assert_eq!(client.answer().2, "ok");
 }
 
-/// The upstream does this after the head and the first piece of an answer.
+/// The upstream does this after the head and the first piece of a response.
 fn check_broken(row: &str, length: Option<&str>, play: impl FnOnce(&mut Frames), reason: &str) {
     let origin = Origin::new();
     let setup = h2c(&origin).with(|setup| setup.upstream.body_timeout = SOON);
@@ -122,7 +122,7 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
     check_broken("silent", None, |upstream| assert_eq!(upstream.was_reset(3), CANCEL), "upstream_timeout");
 }
 
-/// The upstream refuses stream 3 like this, and this request goes to a new stream.
+/// The upstream refuses stream 3 in this way, and the request is retried on a new stream.
 fn check_again(row: &str, line: &str, play: impl FnOnce(&Origin, Frames) -> Frames, stream: u32) {
     let origin = Origin::new();
     let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
@@ -167,7 +167,7 @@ fn what_the_upstream_has_not_begun_goes_out_again() {
     );
 }
 
-/// The upstream ends stream 3 like this, and nothing goes out a second time.
+/// The upstream ends stream 3 in this way, and nothing is retried.
 fn check_once(row: &str, line: &str, body: &str, play: impl FnOnce(Frames) -> Option<Frames>) {
     let origin = Origin::new();
     let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));

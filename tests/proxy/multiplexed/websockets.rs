@@ -1,4 +1,4 @@
-//! WebSockets that go to an upstream as streams of HTTP/2.
+//! WebSockets to an upstream as HTTP/2 streams.
 
 use super::h2c;
 use crate::harness::{
@@ -7,7 +7,7 @@ use crate::harness::{
     status,
 };
 
-/// RFC 8441: a stream becomes a tunnel, and the fence cuts it as any other.
+/// RFC 8441: a stream becomes a tunnel, and the fence cuts it like any other.
 #[test]
 fn a_websocket_goes_over_http_2_where_the_upstream_takes_it() {
     const ENABLE_CONNECT_PROTOCOL: u16 = 8;
