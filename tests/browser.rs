@@ -4,7 +4,7 @@
 //! Needs Debian's `chromium` and `chromium-driver`, and installs selenium from PyPI and axe-core from
 //! npm, so it is ignored by default and run by `.ci/run`.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

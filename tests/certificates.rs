@@ -1,7 +1,7 @@
 //! Certificates of a running gateway. They are replaced under load when their files change, without a failed
 //! request. Unusable files are refused, and the last good certificates stay.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

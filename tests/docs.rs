@@ -1,6 +1,6 @@
 //! The documents match the code: every key and command is described, and every link resolves.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,7 @@
 //! Exchange of CI tokens for short-lived permgate tokens, and tokens that replace themselves: over a whole
 //! gateway, with the test's own issuer and (ignored, since it needs npm) with a real one.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[path = "exchange/issuer.rs"]
 mod issuer;

@@ -1,6 +1,6 @@
 //! The fence over a whole gateway: a change cuts what it forbids before it is answered, and nothing else.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 #![allow(clippy::type_complexity, reason = "a table names its columns by position")]
 
 mod support;

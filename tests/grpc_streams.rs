@@ -1,7 +1,7 @@
 //! Bidirectional gRPC streams, many on one connection and under load: a change cuts those that it forbids
 //! before it is answered, at both ends, and no others.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

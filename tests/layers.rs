@@ -1,6 +1,6 @@
 //! Imports point down only: checks every `crate::…` path in `src` against the table of layers.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 use std::{
     collections::BTreeMap,

@@ -2,7 +2,7 @@
 //!
 //! The linter needs promtool (Debian's package prometheus), so it is ignored by default and run by `.ci/run`.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

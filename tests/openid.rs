@@ -4,7 +4,7 @@
 //! The browser test needs Node.js and Debian's `chromium` and `chromium-driver`, so it is ignored by default
 //! and run by `.ci/run`. Another test checks which certificates of a provider are accepted.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

@@ -3,7 +3,7 @@
 //!
 //! Installs schemathesis from PyPI, so it is ignored by default and run by `.ci/run`.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

@@ -1,6 +1,6 @@
 //! Many streams at once: a change cuts those that it forbids before it is answered, and no others.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

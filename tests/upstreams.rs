@@ -2,7 +2,7 @@
 //!
 //! Needs packages from apt and PyPI, so it is ignored by default and run by `.ci/run`.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! State that several workers of one gateway share.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
-#![allow(dead_code, reason = "each test binary uses a part of the support")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 mod support;
 

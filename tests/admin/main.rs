@@ -1,7 +1,7 @@
 //! The admin listener over real sockets with a real store.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
-#![allow(clippy::needless_pass_by_value, reason = "`json!` makes values")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(clippy::needless_pass_by_value, reason = "`json!` returns values")]
 
 mod exchange;
 mod fencing;

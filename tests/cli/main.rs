@@ -1,6 +1,6 @@
 //! The binary as scripts see it: stdout, stderr and exit codes.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod first_minutes;
 mod secrets;

@@ -1,7 +1,7 @@
 //! Several gateways over one etcd, which the tests start:
 //! `cargo test --features etcd --test cluster -- --ignored`. Needs `apt-get install etcd-server`.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod clocks;
 mod credentials;

@@ -1,7 +1,7 @@
 //! Durability when the process is killed, a worker hangs, the disk is full or a sync
 //! fails: the real binary with real faults.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,5 +1,5 @@
-// A provider of the library `oidc-provider` that signs tokens for jobs: clients without people. The first
-// line of its output is its issuer.
+// An OpenID provider (library `oidc-provider`) that signs tokens for jobs: clients without a user. Its first
+// line of output is its issuer.
 
 import http from 'node:http';
 import Provider from 'oidc-provider';

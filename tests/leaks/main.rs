@@ -1,7 +1,7 @@
 //! Failures on either side, repeated hundreds of times, leave nothing behind: no file
 //! descriptor, no live request, no task.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod multiplexed;
 mod plain;

@@ -1,6 +1,6 @@
 //! The listener's limits and protocol rules, over real sockets.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod breaches;
 mod budgets;

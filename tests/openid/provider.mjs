@@ -1,5 +1,5 @@
-// A provider of the library `oidc-provider`: CLIENT SECRET REDIRECT are the arguments; the first line
-// of its output is its issuer. Whoever types a login is that person.
+// An OpenID provider (library `oidc-provider`). Arguments: CLIENT SECRET REDIRECT. Its first line of output is
+// its issuer. It accepts any login without checking a password.
 
 import http from 'node:http';
 import Provider from 'oidc-provider';

@@ -1,6 +1,6 @@
 //! The real binary: its signals, streams and exit codes, and what it leaves on the disk.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -10,7 +10,7 @@ mod ending;
 mod figures;
 mod floods;
 mod harness;
-#[allow(dead_code, reason = "only a part of it floods")]
+#[allow(dead_code, reason = "floods uses a part of it")]
 #[path = "../support/http2.rs"]
 mod http2;
 mod log;

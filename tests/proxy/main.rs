@@ -1,7 +1,7 @@
 //! The path of a request through the gateway over real sockets, between a scripted
 //! upstream and a client of raw bytes.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod answers;
 mod balance;

@@ -1,7 +1,7 @@
 //! Shared by the tests of a whole gateway: the gateway, an upstream and a client.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
-#![allow(dead_code, reason = "every test crate uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub mod authority;
 pub mod gateway;

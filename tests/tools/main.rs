@@ -3,7 +3,7 @@
 //!
 //! Needs packages from apt, npm and PyPI, so it is ignored by default and run by `.ci/run`.
 
-#![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+#![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod browser;
 mod cache;

@@ -139,7 +139,7 @@ impl Drop for Permit {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test says so by failing")]
+    #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
     use std::{
         pin::Pin,
