@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -43,11 +43,7 @@ pub struct AuditView {
     pub hash: String,
 }
 
-async fn list(
-    State(context): State<Context>,
-    caller: Caller,
-    Params(cursor): Params<Cursor>,
-) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let Paging { cursor, limit } = Paging::of(cursor)?;
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
@@ -62,7 +58,7 @@ async fn list(
 }
 
 /// Follows the whole chain, off this thread and one at a time: it may be long.
-async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let store = context.store.clone();
     let body = match VERIFICATIONS.run(move || store.verify_audit()).await? {

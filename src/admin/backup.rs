@@ -10,7 +10,6 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::State,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -45,7 +44,7 @@ const AHEAD: usize = 4;
 
 pub(super) type Part = Result<Bytes, io::Error>;
 
-async fn stream(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
     if matches!(caller.identity, Identity::Bearer { access: Access::Read, .. }) {
         return Err(Reason::ReadOnlyScope.answer(Some(BUILT_IN_SERVICE)).into());
     }

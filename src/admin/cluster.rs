@@ -1,6 +1,6 @@
 //! `/v1/cluster`: the cluster as this node sees it.
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -43,7 +43,7 @@ pub struct MemberView {
     pub same_rules: bool,
 }
 
-async fn show(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     let node = context.store.node().ok_or_else(|| Problem::not_found("cluster"))?;
     Ok(ok(&ClusterView::from(node.status())))

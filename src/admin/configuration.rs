@@ -2,7 +2,6 @@
 
 use axum::{
     Router,
-    extract::State,
     response::Response,
     routing::{get, post},
 };
@@ -39,16 +38,12 @@ pub(in crate::admin) struct Check {
     text: String,
 }
 
-async fn show(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     Ok(ok(&json!({"text": context.configuration.text()})))
 }
 
-async fn check(
-    State(context): State<Context>,
-    caller: Caller,
-    Json(body): Json<Check>,
-) -> Result<Response, Problem> {
+async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     // Whether a file exists, and what is wrong with it, is for those who could replace everything here.
     let outside = caller.may(Permission::AdminWrite);
@@ -58,7 +53,7 @@ async fn check(
     Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors, "files_read": outside})))
 }
 
-async fn reload(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn reload(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
     // The services that go keep their names in the metrics.
     context.metrics.name_services(&context.rules());

@@ -1,6 +1,7 @@
 //! What the handlers work with, made by the composition.
 
 use std::{
+    convert::Infallible,
     fmt,
     net::IpAddr,
     ops::Deref,
@@ -11,6 +12,8 @@ use std::{
     },
 };
 
+use axum::extract::FromRequestParts;
+use http::request;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -224,6 +227,15 @@ fn reading(status: &cluster::Status, unwritten: u64) -> ClusterReading {
         other_rules: status.members.len() as u64 - same,
         waiting: status.waiting as u64,
         unwritten,
+    }
+}
+
+/// Handlers take it as it is.
+impl FromRequestParts<Self> for Context {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut request::Parts, context: &Self) -> Result<Self, Infallible> {
+        Ok(context.clone())
     }
 }
 

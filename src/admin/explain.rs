@@ -1,6 +1,6 @@
 //! `/v1/explain`: the decision about a request that nobody has sent, step by step.
 
-use axum::{Router, extract::State, response::Response, routing::post};
+use axum::{Router, response::Response, routing::post};
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -50,7 +50,7 @@ pub struct ExplainRequest {
 }
 
 async fn explain(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Json(body): Json<ExplainRequest>,
 ) -> Result<Response, Problem> {

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     response::Response,
     routing::{get, put},
 };
@@ -70,11 +70,7 @@ pub(in crate::admin) struct Edit {
     parent: Option<Option<String>>,
 }
 
-async fn list(
-    State(context): State<Context>,
-    caller: Caller,
-    Params(cursor): Params<Cursor>,
-) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
     caller.require_any(&SEES_GROUPS)?;
     let paging = Paging::of(cursor)?;
     let read = move || {
@@ -85,20 +81,12 @@ async fn list(
     READS.run(read).await
 }
 
-async fn create(
-    State(context): State<Context>,
-    caller: Caller,
-    Json(body): Json<Create>,
-) -> Result<Response, Problem> {
+async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
     let changed = context.store.create_group(caller.actor(), body.name, body.parent).await?;
     Ok(created(answer(&context, &changed), "/v1/groups", &changed.record.name))
 }
 
-async fn show(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
     caller.require_any(&SEES_GROUPS)?;
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
@@ -110,7 +98,7 @@ async fn show(
 }
 
 async fn edit(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(name): Path<String>,
     headers: HeaderMap,
@@ -122,17 +110,13 @@ async fn edit(
     Ok(answer(&context, &changed))
 }
 
-async fn delete(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(name): Path<String>,
-) -> Result<Response, Problem> {
+async fn delete(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
     let changed = context.store.delete_group(caller.actor(), name).await?;
     Ok(deleted(&changed))
 }
 
 async fn join(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path((name, login)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
@@ -140,7 +124,7 @@ async fn join(
 }
 
 async fn remove_member(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path((name, login)): Path<(String, String)>,
 ) -> Result<Response, Problem> {

@@ -2,7 +2,6 @@
 
 use axum::{
     Router,
-    extract::State,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -28,7 +27,7 @@ async fn health() -> Response {
 
 /// Requests are taken. A store that takes no changes does not make it unready: what is known is
 /// still served.
-async fn ready(State(context): State<Context>) -> Response {
+async fn ready(context: Context) -> Response {
     match context.ready() {
         Ok(()) => {
             let store = if context.store.writable().is_ok() { "writable" } else { "read-only" };
@@ -41,7 +40,7 @@ async fn ready(State(context): State<Context>) -> Response {
 /// Scrapers come one at a time, and `admin.metrics` may let strangers in.
 static ENCODING: Offload = Offload::new::<1, 16>();
 
-async fn metrics(State(context): State<Context>, headers: HeaderMap) -> Result<Response, Problem> {
+async fn metrics(context: Context, headers: HeaderMap) -> Result<Response, Problem> {
     context.metrics.name_services(&context.rules());
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(accept);

@@ -3,12 +3,7 @@
 //!
 //! A service's id is its key; a user may be named by id or login; times are milliseconds.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    response::Response,
-    routing::get,
-};
+use axum::{Router, extract::Path, response::Response, routing::get};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -110,7 +105,7 @@ const MAX_TOP: usize = 1_000;
 const MAX_SKIP: usize = 10_000;
 
 async fn services(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Params(query): Params<Query>,
 ) -> Result<Response, Problem> {
@@ -123,7 +118,7 @@ async fn services(
 }
 
 async fn user(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(user): Path<String>,
     Params(query): Params<Query>,
@@ -146,7 +141,7 @@ async fn user(
 }
 
 async fn list(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(user): Path<String>,
     Params(query): Params<Query>,
@@ -164,7 +159,7 @@ async fn list(
 }
 
 async fn create(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(user): Path<String>,
     Params(query): Params<Query>,
@@ -196,7 +191,7 @@ async fn create(
 }
 
 async fn show(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path((user, id)): Path<(String, String)>,
     Params(query): Params<Query>,
@@ -209,7 +204,7 @@ async fn show(
 
 /// Hub changes with POST: the name, or a narrower scope.
 async fn edit(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path((user, id)): Path<(String, String)>,
     Params(query): Params<Query>,
@@ -227,7 +222,7 @@ async fn edit(
 }
 
 async fn revoke(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path((user, id)): Path<(String, String)>,
 ) -> Result<Response, Problem> {

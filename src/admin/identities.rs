@@ -1,12 +1,7 @@
 //! `/v1/users/{login}/identities`: by which OpenID Connect subjects somebody signs in. A first sign-in
 //! makes one by itself; here an account that was there before gets its own.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    response::Response,
-    routing::get,
-};
+use axum::{Router, extract::Path, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -42,11 +37,7 @@ pub(in crate::admin) struct Link {
     issuer: Option<String>,
 }
 
-async fn list(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let known = accounts.user_by_login(&login);
@@ -59,7 +50,7 @@ async fn list(
 }
 
 async fn link(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
     Json(body): Json<Link>,
@@ -72,11 +63,7 @@ async fn link(
     Ok(ok(&IdentityView::from(linked)))
 }
 
-async fn unlink(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+async fn unlink(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let unlinked = context.store.unlink_identities(caller.actor(), login).await?;
     Ok(ok(&json!({"identities": unlinked.record, "cut": unlinked.cut.0})))

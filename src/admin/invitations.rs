@@ -1,11 +1,6 @@
 //! Invitations: a link, shown once, by which somebody sets their password, the first or another.
 
-use axum::{
-    Router,
-    extract::{Path, State},
-    response::Response,
-    routing::post,
-};
+use axum::{Router, extract::Path, response::Response, routing::post};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -60,11 +55,7 @@ pub(in crate::admin) struct Check {
     invitation: Zeroizing<String>,
 }
 
-async fn invite(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+async fn invite(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let (login, secret) = (caller.login(&login)?, Secret::draw()?);
     let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?.record;
     let view = InvitationView {
@@ -78,7 +69,7 @@ async fn invite(
 
 /// Open: the text is the credential. It is looked for before anything is derived, so that a stranger
 /// cannot keep the machine busy.
-async fn redeem(State(context): State<Context>, Json(body): Json<Redeem>) -> Result<Response, Problem> {
+async fn redeem(context: Context, Json(body): Json<Redeem>) -> Result<Response, Problem> {
     let (digest, _) = valid(&context, &body.invitation)?;
     let phc = passwords::derive(body.password).await?;
     let changed = context.store.redeem(digest, phc).await?;
@@ -86,7 +77,7 @@ async fn redeem(State(context): State<Context>, Json(body): Json<Redeem>) -> Res
 }
 
 /// Open, too: before somebody types a password, the page says whom the link is for.
-async fn check(State(context): State<Context>, Json(body): Json<Check>) -> Result<Response, Problem> {
+async fn check(context: Context, Json(body): Json<Check>) -> Result<Response, Problem> {
     let (_, record) = valid(&context, &body.invitation)?;
     let accounts = context.store.accounts();
     let user = accounts.user_by_id(&record.user).ok_or_else(|| Problem::not_found("user"))?;

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     response::Response,
     routing::{delete, get},
 };
@@ -44,7 +44,7 @@ pub struct LiveView {
     pub bytes_out: u64,
 }
 
-async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
     let directory = context.state.snapshot().directory.clone();
@@ -56,11 +56,7 @@ async fn list(State(context): State<Context>, caller: Caller) -> Result<Response
     READS.run(read).await
 }
 
-async fn cut(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+async fn cut(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
     let gone = || Problem::not_found("request in flight");
     // What is to be audited is known only as long as it lives.

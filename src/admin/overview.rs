@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{Router, response::Response, routing::get};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -57,7 +57,7 @@ pub struct Series {
     pub p95: Vec<Option<f64>>,
 }
 
-async fn overview(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn overview(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     Ok(ok(&read(&context, &caller).await))
 }

@@ -7,12 +7,7 @@ use argon2::{
     Argon2, PasswordHash, PasswordVerifier,
     password_hash::{PasswordHasher, SaltString},
 };
-use axum::{
-    Router,
-    extract::{Path, State},
-    response::Response,
-    routing::put,
-};
+use axum::{Router, extract::Path, response::Response, routing::put};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -57,7 +52,7 @@ pub(in crate::admin) struct Password {
 }
 
 async fn set(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
     Json(body): Json<Password>,

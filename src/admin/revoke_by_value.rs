@@ -1,7 +1,7 @@
 //! Tokens by their texts: revoked by whoever has them, and introspected. A text is looked up and
 //! thrown away; it is never stored, logged or echoed, and never counts as used.
 
-use axum::{Router, extract::State, response::Response, routing::post};
+use axum::{Router, response::Response, routing::post};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -78,7 +78,7 @@ pub struct LeakedToken {
 }
 
 async fn revoke_one(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Json(body): Json<ByValue>,
 ) -> Result<Response, Problem> {
@@ -89,11 +89,7 @@ async fn revoke_one(
 }
 
 /// What others have seen is revoked, whoever's it is.
-async fn report(
-    State(context): State<Context>,
-    caller: Caller,
-    Json(body): Json<Report>,
-) -> Result<Response, Problem> {
+async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> Result<Response, Problem> {
     if body.texts.len() > MAX_TEXTS {
         return Err(Problem::value(format!("A report has at most {MAX_TEXTS} texts")));
     }
@@ -138,7 +134,7 @@ async fn report(
 
 /// RFC 7009: the same answer for what is no token.
 async fn revoke_oauth(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     headers: HeaderMap,
     body: bytes::Bytes,
@@ -151,7 +147,7 @@ async fn revoke_oauth(
 
 /// RFC 7662. Whatever is not in force is `{"active": false}`, without a word why.
 async fn introspect(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     headers: HeaderMap,
     body: bytes::Bytes,

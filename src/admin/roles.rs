@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Path, Request},
     response::Response,
     routing::{delete, get},
 };
@@ -79,11 +79,7 @@ pub(in crate::admin) struct Edit {
     permissions: Option<Vec<String>>,
 }
 
-async fn list(
-    State(context): State<Context>,
-    caller: Caller,
-    Params(cursor): Params<Cursor>,
-) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
     caller.require_any(&SEES_ROLES)?;
     let paging = Paging::of(cursor)?;
     let read = move || {
@@ -93,29 +89,21 @@ async fn list(
     READS.run(read).await
 }
 
-async fn show(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(key): Path<String>,
-) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> Result<Response, Problem> {
     caller.require_any(&SEES_ROLES)?;
     let accounts = context.store.accounts();
     let role = accounts.role(&key).ok_or_else(|| Problem::not_found("role"))?;
     Ok(revised(StatusCode::OK, role.revision, &RoleView::new(role)))
 }
 
-async fn create(
-    State(context): State<Context>,
-    caller: Caller,
-    Json(body): Json<Create>,
-) -> Result<Response, Problem> {
+async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
     let permissions = permissions(&body.permissions)?;
     let changed = context.store.create_role(caller.actor(), body.key, body.name, permissions).await?;
     Ok(created(answer(&changed), "/v1/roles", &changed.record.key))
 }
 
 async fn edit(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(key): Path<String>,
     headers: HeaderMap,
@@ -139,17 +127,13 @@ fn permissions(words: &[String]) -> Result<Vec<Permission>, Problem> {
     words.iter().map(known).collect()
 }
 
-async fn remove(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(key): Path<String>,
-) -> Result<Response, Problem> {
+async fn remove(context: Context, caller: Caller, Path(key): Path<String>) -> Result<Response, Problem> {
     let changed = context.store.delete_role(caller.actor(), key).await?;
     Ok(deleted(&changed))
 }
 
 async fn list_grants(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
@@ -163,20 +147,12 @@ async fn list_grants(
     READS.run(read).await
 }
 
-async fn grant(
-    State(context): State<Context>,
-    caller: Caller,
-    Json(body): Json<GrantView>,
-) -> Result<Response, Problem> {
+async fn grant(context: Context, caller: Caller, Json(body): Json<GrantView>) -> Result<Response, Problem> {
     set(&context, &caller, body, true).await
 }
 
 /// Named by a body or, for clients that send none with DELETE, by the query.
-async fn withdraw(
-    State(context): State<Context>,
-    caller: Caller,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn withdraw(context: Context, caller: Caller, request: Request) -> Result<Response, Problem> {
     use axum::extract::{FromRequest, FromRequestParts};
     let (mut parts, body) = request.into_parts();
     let body = if parts.uri.query().is_some() {

@@ -1,6 +1,6 @@
 //! `/v1/services`: what a token's scope may name.
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -51,11 +51,7 @@ struct Filter {
 
 /// Those that the caller may read, since a name is told only to who may; `readable_by` leaves of
 /// them those that this user may read too.
-async fn list(
-    State(context): State<Context>,
-    caller: Caller,
-    Params(filter): Params<Filter>,
-) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller, Params(filter): Params<Filter>) -> Result<Response, Problem> {
     let snapshot = context.state.snapshot();
     let other = match filter.readable_by.as_deref() {
         None | Some("me") => None,

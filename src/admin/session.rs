@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     response::Response,
     routing::{delete, get},
 };
@@ -84,7 +84,7 @@ pub struct SessionRow {
 
 /// One answer for whatever is wrong, after one derivation whatever there is to compare with.
 async fn sign_in(
-    State(context): State<Context>,
+    context: Context,
     visit: RequestMeta,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
@@ -140,7 +140,7 @@ async fn sign_in(
     Ok(response)
 }
 
-async fn show(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
     let Identity::Browser { user, session, csrf } = &caller.identity else {
         return Err(Problem::not_found("session: this request came with another credential"));
     };
@@ -148,7 +148,7 @@ async fn show(State(context): State<Context>, caller: Caller) -> Result<Response
     Ok(ok(&SessionView::new(&context, user, csrf, record.as_ref())))
 }
 
-async fn list(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.login("me")?;
     let Some(user) = caller.user() else { return Err(Problem::not_found("user")) };
     let rows = context.store.sessions_of(&user.id).into_iter();
@@ -162,11 +162,7 @@ async fn list(State(context): State<Context>, caller: Caller) -> Result<Response
     Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
 }
 
-async fn sign_out(
-    State(context): State<Context>,
-    visit: RequestMeta,
-    caller: Caller,
-) -> Result<Response, Problem> {
+async fn sign_out(context: Context, visit: RequestMeta, caller: Caller) -> Result<Response, Problem> {
     let Some(digest) = caller.session() else {
         return Err(Problem::not_found("session: this request came with another credential"));
     };
@@ -175,7 +171,7 @@ async fn sign_out(
 }
 
 async fn sign_out_everywhere(
-    State(context): State<Context>,
+    context: Context,
     visit: RequestMeta,
     caller: Caller,
 ) -> Result<Response, Problem> {
@@ -185,7 +181,7 @@ async fn sign_out_everywhere(
 }
 
 async fn sign_somebody_out(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
 ) -> Result<Response, Problem> {

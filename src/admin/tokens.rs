@@ -6,7 +6,7 @@ mod view;
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     response::Response,
     routing::{get, post},
 };
@@ -91,7 +91,7 @@ pub(in crate::admin) struct Rotate {
 }
 
 async fn create(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
     headers: HeaderMap,
@@ -112,18 +112,14 @@ async fn create(
     Ok(made_answer(&context, made))
 }
 
-async fn show(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     let record = visible(&context, &caller, &id)?;
     let revision = record.revision;
     Ok(revised(StatusCode::OK, revision, &TokenView::new(&context, record)))
 }
 
 async fn edit(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -150,11 +146,7 @@ async fn edit(
     Ok(updated(&view, view.revision, &changed))
 }
 
-async fn revoke(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(id): Path<String>,
-) -> Result<Response, Problem> {
+async fn revoke(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = parse(&id)?;
     let owner = context.store.token(id)?.map(|record| record.owner);
     let own = owner.is_some_and(|owner| caller.is(&owner));
@@ -164,7 +156,7 @@ async fn revoke(
 }
 
 async fn rotate(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,

@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Path, State},
+    extract::Path,
     response::Response,
     routing::{get, post},
 };
@@ -103,11 +103,7 @@ pub(in crate::admin) struct Ban {
     reason: String,
 }
 
-async fn list(
-    State(context): State<Context>,
-    caller: Caller,
-    Params(cursor): Params<Cursor>,
-) -> Result<Response, Problem> {
+async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
     caller.require_any(&SEES_USERS)?;
     let paging = Paging::of(cursor)?;
     let read = move || {
@@ -119,11 +115,7 @@ async fn list(
     READS.run(read).await
 }
 
-async fn create(
-    State(context): State<Context>,
-    caller: Caller,
-    Json(body): Json<Create>,
-) -> Result<Response, Problem> {
+async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
     let kind = match body.kind {
         KindWord::Human => UserKind::Human,
         KindWord::Service => UserKind::Service,
@@ -145,11 +137,7 @@ async fn create(
     Ok(created(answer(&context, &changed), "/v1/users", &changed.record.login))
 }
 
-async fn show(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+async fn show(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let user = accounts.user_by_login(&login);
@@ -161,7 +149,7 @@ async fn show(
 }
 
 async fn edit(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
     headers: HeaderMap,
@@ -173,18 +161,14 @@ async fn edit(
     Ok(answer(&context, &changed))
 }
 
-async fn delete(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+async fn delete(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.delete_user(caller.actor(), login).await?;
     Ok(deleted(&changed))
 }
 
 async fn ban(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
     Optional(body): Optional<Ban>,
@@ -194,11 +178,7 @@ async fn ban(
     Ok(answer(&context, &changed))
 }
 
-async fn unban(
-    State(context): State<Context>,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+async fn unban(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, None).await?;
     Ok(answer(&context, &changed))

@@ -10,7 +10,6 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    extract::State,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -33,7 +32,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/store/verify", get(verify))
 }
 
-async fn verify(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
     let (mut out, mut parts) = backup::Parts::new();
     let store = context.store.clone();

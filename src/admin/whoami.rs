@@ -1,6 +1,6 @@
 //! `/v1/whoami`: who the caller is and what it may do.
 
-use axum::{Router, extract::State, response::Response, routing::get};
+use axum::{Router, response::Response, routing::get};
 use serde_json::json;
 
 use super::{
@@ -16,7 +16,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/whoami", get(whoami))
 }
 
-async fn whoami(State(context): State<Context>, caller: Caller) -> Result<Response, Problem> {
+async fn whoami(context: Context, caller: Caller) -> Result<Response, Problem> {
     let permissions: Vec<&str> = caller.permissions().iter().map(Permission::word).collect();
     let Some(user) = caller.user() else {
         return Ok(ok(&json!({"operator": true, "user": null, "permissions": permissions, "token": null})));

@@ -1,9 +1,6 @@
 //! Lists of tokens, filtered, page by page.
 
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::{extract::Path, response::Response};
 use serde::Deserialize;
 
 use super::{
@@ -36,7 +33,7 @@ pub(in crate::admin) struct Filters {
 
 /// Of one user: the user's own, or with the permission to see them.
 pub(super) async fn of_user(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Path(login): Path<String>,
     pagination::Params(filters): pagination::Params<Filters>,
@@ -50,7 +47,7 @@ pub(super) async fn of_user(
 
 /// Of everybody, for whom may see that; else one's own.
 pub(super) async fn all(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     pagination::Params(mut filters): pagination::Params<Filters>,
 ) -> Result<Response, Problem> {

@@ -1,7 +1,7 @@
 //! Every component on one page, in the demo alone.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::{Failed, Reader, Shell, render};
@@ -13,7 +13,7 @@ struct DesignPage {
     shell: Shell,
 }
 
-pub(super) async fn show(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub(super) async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
     if !context.sign_in.demo {
         return Err(Problem::not_found("page").into());
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, sync::LazyLock};
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 use serde_json::Value;
 
@@ -94,7 +94,7 @@ static REFERENCE: LazyLock<String> = LazyLock::new(|| {
     })
 });
 
-pub(super) async fn show(State(context): State<Context>, caller: Option<Caller>) -> Response {
+pub(super) async fn show(context: Context, caller: Option<Caller>) -> Response {
     let page = DocsPage {
         shell: Shell::new("API reference", "/docs", caller.as_ref()),
         base: context.sign_in.base().to_owned(),

@@ -1,10 +1,7 @@
 //! The pages for people who are not signed in: signing in, and taking an invitation.
 
 use askama::Template;
-use axum::{
-    extract::State,
-    response::{Redirect, Response},
-};
+use axum::response::{Redirect, Response};
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -45,7 +42,7 @@ pub(super) async fn home() -> Redirect {
 }
 
 pub(super) async fn sign_in(
-    State(context): State<Context>,
+    context: Context,
     caller: Option<Caller>,
     Params(next): Params<NextQuery>,
 ) -> Result<Response, Failed> {

@@ -1,7 +1,7 @@
 //! The profile of whoever is signed in: who one is here, what one may read, and one's tokens.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::{
@@ -70,7 +70,7 @@ struct AuthenticationPage {
     gateway: String,
 }
 
-pub(super) async fn general(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub(super) async fn general(context: Context, reader: Reader) -> Result<Response, Failed> {
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
@@ -108,7 +108,7 @@ pub(super) async fn general(State(context): State<Context>, reader: Reader) -> R
 }
 
 pub(super) async fn authentication(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Params(asked): Params<Filter>,
 ) -> Result<Response, Failed> {

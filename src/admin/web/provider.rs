@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::{
     Router,
-    extract::{RawQuery, State},
+    extract::RawQuery,
     response::{IntoResponse, Redirect, Response},
     routing::get,
 };
@@ -40,7 +40,7 @@ struct SignedInPage {
 }
 
 async fn begin_sign_in(
-    State(context): State<Context>,
+    context: Context,
     visit: RequestMeta,
     Params(next): Params<NextQuery>,
 ) -> Result<Response, Failed> {
@@ -53,7 +53,7 @@ async fn begin_sign_in(
 }
 
 async fn come_back(
-    State(context): State<Context>,
+    context: Context,
     visit: RequestMeta,
     headers: HeaderMap,
     RawQuery(query): RawQuery,

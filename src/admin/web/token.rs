@@ -2,10 +2,7 @@
 //! being replaced, the old one and the new one side by side.
 
 use askama::Template;
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::{extract::Path, response::Response};
 use http::StatusCode;
 
 use super::{Failed, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
@@ -65,7 +62,7 @@ struct TokenPage {
 }
 
 pub(super) async fn show(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Path(id): Path<String>,
 ) -> Result<Response, Failed> {

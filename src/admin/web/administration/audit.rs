@@ -3,10 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use askama::Template;
-use axum::{
-    extract::State,
-    response::{IntoResponse, Response},
-};
+use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use serde::Deserialize;
 
@@ -102,7 +99,7 @@ struct Filter {
 }
 
 pub async fn list(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Params(asked): Params<AuditQuery>,
 ) -> Result<Response, Failed> {
@@ -138,7 +135,7 @@ pub async fn list(
 }
 
 pub async fn export(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Params(asked): Params<AuditQuery>,
 ) -> Result<Response, Failed> {

@@ -1,7 +1,7 @@
 //! The configuration in force, and what a reload would change.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::{Failed, Reader, Shell, render};
@@ -28,7 +28,7 @@ enum Pending {
     Changed(Vec<diff::Line>),
 }
 
-pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let text = context.configuration.text();
     let (configuration, present) = (context.configuration.clone(), text.clone());

@@ -1,7 +1,7 @@
 //! Why a request is decided as it is: the step that failed, and what helps.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -95,7 +95,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 const OFFERED: usize = 500;
 
 pub async fn show(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Params(asked): Params<Question>,
 ) -> Result<Response, Failed> {

@@ -1,7 +1,7 @@
 //! The gateway itself: its services and what is in flight.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::{Failed, Named, Reader, Shell, render};
@@ -53,7 +53,7 @@ struct LiveRow {
     view: LiveView,
 }
 
-pub async fn services(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub async fn services(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let snapshot = context.state.snapshot();
     let upstreams = context.metrics.upstreams();
@@ -77,7 +77,7 @@ fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
     names.unwrap_or_default().iter().map(|name| Named::new(section, name)).collect()
 }
 
-pub async fn live(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub async fn live(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
     // The request that shows this page is in flight, too.

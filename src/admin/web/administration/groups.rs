@@ -3,10 +3,7 @@
 use std::collections::HashMap;
 
 use askama::Template;
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::{extract::Path, response::Response};
 use http::StatusCode;
 
 use super::{Failed, Named, Permissions, Reader, Shell, joinable, render};
@@ -68,7 +65,7 @@ struct GroupPage {
 /// More people than one chooses from in a list; others are typed.
 const OFFERED: usize = 500;
 
-pub async fn list(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_GROUPS)?;
     let accounts = context.store.accounts();
     let rules = context.rules();
@@ -118,11 +115,7 @@ fn sort(groups: &mut [&Group]) {
     groups.sort_by_cached_key(|group| fold(&group.record.name));
 }
 
-pub async fn show(
-    State(context): State<Context>,
-    reader: Reader,
-    Path(name): Path<String>,
-) -> Result<Response, Failed> {
+pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_GROUPS)?;
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;

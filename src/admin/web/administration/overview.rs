@@ -1,7 +1,7 @@
 //! Is anything wrong? Problems first, then the last hour in figures, charts and lists.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use self::{
@@ -61,7 +61,7 @@ struct RefusalCount {
     share: u64,
 }
 
-pub async fn show(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let overview = overview::read(&context, &reader.caller).await;
     let upstreams = context.metrics.upstreams();

@@ -1,7 +1,7 @@
 //! Roles, and to whom they are granted.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::{Failed, Named, Reader, Shell, render};
@@ -39,7 +39,7 @@ impl RoleRow {
     }
 }
 
-pub async fn list(State(context): State<Context>, reader: Reader) -> Result<Response, Failed> {
+pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_ROLES)?;
     let accounts = context.store.accounts();
     let grants: Vec<GrantView> = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();

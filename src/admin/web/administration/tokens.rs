@@ -1,7 +1,7 @@
 //! Everybody's tokens.
 
 use askama::Template;
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use http::StatusCode;
 
 use super::{Failed, Reader, Shell, render};
@@ -27,7 +27,7 @@ struct TokensPage {
 }
 
 pub async fn list(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Params(asked): Params<Filter>,
 ) -> Result<Response, Failed> {

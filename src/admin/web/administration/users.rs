@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{
-    extract::{Path, State},
-    response::Response,
-};
+use axum::{extract::Path, response::Response};
 use http::StatusCode;
 use serde::Deserialize;
 
@@ -81,7 +78,7 @@ struct UserPage {
 }
 
 pub async fn list(
-    State(context): State<Context>,
+    context: Context,
     reader: Reader,
     Params(asked): Params<Filter>,
 ) -> Result<Response, Failed> {
@@ -111,11 +108,7 @@ pub async fn list(
     Ok(render(StatusCode::OK, &page))
 }
 
-pub async fn show(
-    State(context): State<Context>,
-    reader: Reader,
-    Path(login): Path<String>,
-) -> Result<Response, Failed> {
+pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_USERS)?;
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(&login).ok_or_else(|| Problem::not_found("user"))?;
