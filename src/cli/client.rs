@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{
     Global,
-    failure::{Failure, reason, say},
+    failure::{Failure, reason},
     offline::Offline,
     target::{self, Target},
 };
@@ -174,13 +174,13 @@ impl Listener {
     fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
-            let exchange = self.exchange(connection, &target, method, path, body);
-            match tokio::time::timeout(PATIENCE, exchange).await {
-                Ok(result) => result,
-                Err(_) => {
-                    Err(Failure::failed(format!("{target} did not answer within {} s", PATIENCE.as_secs())))
-                }
-            }
+            let exchange = async {
+                let response = self.ask(connection, &target, method, path, body).await?;
+                gather(response, &target).await
+            };
+            let late =
+                |_| Failure::failed(format!("{target} did not answer within {} s", PATIENCE.as_secs()));
+            tokio::time::timeout(PATIENCE, exchange).await.map_err(late)?
         })
     }
 
@@ -194,14 +194,10 @@ impl Listener {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
             let response = self.ask(connection, &target, &Method::GET, path, None).await?;
-            let status = response.status();
-            let mut body = response.into_body();
-            if !status.is_success() {
-                let body = Limited::new(body, LARGEST_ANSWER).collect().await;
-                let body = body.map_err(|error| broken_off(&target, &error))?.to_bytes();
-                return Err(refusal(&Answer::new(status, &body)));
+            if !response.status().is_success() {
+                return Err(refusal(&gather(response, &target).await?));
             }
-            let mut written = 0;
+            let (mut body, mut written) = (response.into_body(), 0);
             while let Some(frame) = body.frame().await {
                 if let Ok(data) = frame.map_err(|error| broken_off(&target, &error))?.into_data() {
                     out.write_all(&data)?;
@@ -242,24 +238,6 @@ impl Listener {
         Err(Failure::unreachable(format!("{message}\n  {advice}")))
     }
 
-    async fn exchange(
-        &self,
-        connection: Box<dyn Connection>,
-        target: &Target,
-        method: &Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<Answer, Failure> {
-        let response = self.ask(connection, target, method, path, body).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER)
-            .collect()
-            .await
-            .map_err(|error| broken_off(target, &error))?
-            .to_bytes();
-        Ok(Answer::new(status, &body))
-    }
-
     /// Sends the request; the answer's body is still to come.
     async fn ask(
         &self,
@@ -295,6 +273,13 @@ impl Listener {
             .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
         sender.send_request(request).await.map_err(broken)
     }
+}
+
+/// The whole answer.
+async fn gather(response: Response<Incoming>, target: &Target) -> Result<Answer, Failure> {
+    let status = response.status();
+    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
+    Ok(Answer::new(status, &body.map_err(|error| broken_off(target, &error))?.to_bytes()))
 }
 
 fn broken_off(target: &Target, error: &dyn std::fmt::Display) -> Failure {
@@ -347,11 +332,10 @@ pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// Reports how many requests in flight a change has cut.
-pub(super) fn tell_cut(answer: &Value) {
-    match answer["cut"].as_u64() {
-        None | Some(0) => {}
-        Some(1) => say("cut 1 request in flight"),
-        Some(cut) => say(&format!("cut {cut} requests in flight")),
+/// A body with those of the fields that have a value.
+pub(super) fn present(mut body: Value) -> Value {
+    if let Value::Object(fields) = &mut body {
+        fields.retain(|_, value| !value.is_null());
     }
+    body
 }

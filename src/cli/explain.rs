@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::Client,
+    client::{Client, present},
     complete,
     failure::Failure,
     hint::{self, Named},
-    output::{Format, pretty, print},
+    output::{plain, print},
 };
 
 #[derive(Debug, Args)]
@@ -44,25 +44,15 @@ impl Explain {
         // Methods have capitals; nobody asks about another method called `get`.
         let lower = self.method.bytes().all(|byte| byte.is_ascii_lowercase());
         let method = if lower { self.method.to_ascii_uppercase() } else { self.method.clone() };
-        let mut body =
-            Map::from_iter([("method".to_owned(), json!(method)), ("url".to_owned(), json!(self.url))]);
-        let client = self.client.map(|client| client.to_string());
-        for (field, value) in
-            [("token_id", &token), ("user", &self.user), ("carrier", &self.carrier), ("client", &client)]
-        {
-            if let Some(value) = value {
-                body.insert(field.to_owned(), json!(value));
-            }
-        }
-        let answer = listener.post("/v1/explain", &Value::Object(body)).map_err(|failure| {
+        let body = present(json!({
+            "method": method, "url": self.url, "token_id": token, "user": self.user, "carrier": self.carrier,
+            "client": self.client,
+        }));
+        let answer = listener.post("/v1/explain", &body).map_err(|failure| {
             hint::missing(&listener, failure, self.user.as_deref().map(Named::User).as_slice())
         })?;
-        match global.output {
-            Format::Json => print(&pretty(&answer))?,
-            Format::Jsonl => print(&answer.to_string())?,
-            Format::Id => print(answer["reason"].as_str().unwrap_or_default())?,
-            Format::Table => show(&answer)?,
-        }
+        let reason = || print(answer["reason"].as_str().unwrap_or_default());
+        global.output.document(&answer, || show(&answer), reason)?;
         // A pipeline that asks beforehand wants to fail here.
         if answer["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
     }
@@ -132,10 +122,8 @@ fn place(origin: &Value) -> Option<String> {
     Some(format!("{}:{}", origin["file"].as_str()?, origin["line"]))
 }
 
-/// A text fit for a terminal, whatever the other side put into it.
 fn text(value: &Value) -> String {
-    let shown = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    shown.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    plain(&value.as_str().map_or_else(|| value.to_string(), str::to_owned))
 }
 
 #[cfg(test)]

@@ -1,16 +1,15 @@
 //! `permgate grant ...`: roles of users and groups.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Global,
-    client::{Client, escape, tell_cut},
+    client::{Client, escape},
     complete,
-    failure::{Failure, say},
+    failure::Failure,
     hint::{self, Named},
-    output::{Columns, ListView},
-    token::present,
+    output::{Columns, ListView, done},
 };
 
 #[derive(Debug, Subcommand)]
@@ -54,47 +53,27 @@ impl Grant {
         let client = Client::new(global)?;
         match self {
             Self::List => global.output.list(client.list("/v1/grants?limit=1000", None)?, VIEW),
-            Self::Add(Given { role, to }) => {
-                let body = present([
-                    ("role", Some(json!(role))),
-                    ("user", to.user.clone().map(Value::String)),
-                    ("group", to.group.clone().map(Value::String)),
-                ]);
-                let answer = client
-                    .post("/v1/grants", &Value::Object(body))
-                    .map_err(|failure| to.hinted(&client, failure, &role))?;
-                say(&format!("{} now holds {role}", to.name()));
-                tell_cut(&answer);
-                Ok(())
-            }
-            Self::Remove(Given { role, to }) => {
-                let (kind, name) = match (&to.user, &to.group) {
-                    (Some(login), _) => ("user", login),
-                    (_, Some(group)) => ("group", group),
-                    (None, None) => return Err(Failure::usage("give --user or --group")),
-                };
-                let query = format!("role={}&{kind}={}", escape(&role), escape(name));
-                let answer = client
-                    .delete(&format!("/v1/grants?{query}"))
-                    .map_err(|failure| to.hinted(&client, failure, &role))?;
-                say(&format!("{} no longer holds {role}", to.name()));
-                tell_cut(&answer);
-                Ok(())
-            }
+            Self::Add(given) => given.set(&client, true),
+            Self::Remove(given) => given.set(&client, false),
         }
     }
 }
 
-impl To {
-    fn hinted(&self, client: &Client, failure: Failure, role: &str) -> Failure {
-        let holder = match (&self.user, &self.group) {
-            (Some(login), _) => Named::User(login),
-            (None, group) => Named::Group(group.as_deref().unwrap_or_default()),
+impl Given {
+    fn set(&self, client: &Client, granted: bool) -> Result<(), Failure> {
+        let role = &self.role;
+        let (kind, name, holder) = match (&self.to.user, &self.to.group) {
+            (Some(login), _) => ("user", login, Named::User(login)),
+            (None, Some(group)) => ("group", group, Named::Group(group)),
+            (None, None) => return Err(Failure::usage("give --user or --group")),
         };
-        hint::missing(client, failure, &[Named::Role(role), holder])
-    }
-
-    fn name(&self) -> &str {
-        self.user.as_deref().or(self.group.as_deref()).unwrap_or_default()
+        let answer = if granted {
+            client.post("/v1/grants", &json!({"role": role, kind: name}))
+        } else {
+            client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))
+        };
+        let answer =
+            answer.map_err(|failure| hint::missing(client, failure, &[Named::Role(role), holder]))?;
+        done(&answer, &format!("{name} {} holds {role}", if granted { "now" } else { "no longer" }))
     }
 }

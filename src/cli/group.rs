@@ -1,17 +1,16 @@
 //! `permgate group ...`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, tell_cut},
+    client::{Client, escape, present},
     complete,
     confirm::confirm,
-    failure::{self, Failure, say},
+    failure::{self, Failure},
     hint::{self, Named},
-    output::{Columns, ListView, counted},
-    token::present,
+    output::{Columns, ListView, counted, done},
 };
 
 #[derive(Debug, Subcommand)]
@@ -28,16 +27,11 @@ pub(super) enum Group {
     #[command(visible_alias = "ls")]
     List,
     /// Show one group
-    Show {
-        /// Name of the group
-        #[arg(add = complete::groups())]
-        name: String,
-    },
+    Show(Which),
     /// Rename or move a group
     Edit {
-        /// Name of the group
-        #[arg(add = complete::groups())]
-        name: String,
+        #[command(flatten)]
+        group: Which,
         /// Another name
         #[arg(long, value_name = "NAME")]
         rename: Option<String>,
@@ -48,31 +42,33 @@ pub(super) enum Group {
     /// Delete a group
     #[command(visible_alias = "rm")]
     Delete {
-        /// Name of the group
-        #[arg(add = complete::groups())]
-        name: String,
+        #[command(flatten)]
+        group: Which,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
     /// Add users to a group
-    Add {
-        /// Name of the group
-        #[arg(add = complete::groups())]
-        name: String,
-        /// Logins of the users
-        #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
-        logins: Vec<String>,
-    },
+    Add(Members),
     /// Remove users from a group
-    Remove {
-        /// Name of the group
-        #[arg(add = complete::groups())]
-        name: String,
-        /// Logins of the users
-        #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
-        logins: Vec<String>,
-    },
+    Remove(Members),
+}
+
+/// One group.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Name of the group
+    #[arg(add = complete::groups())]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Members {
+    #[command(flatten)]
+    group: Which,
+    /// Logins of the users
+    #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
+    logins: Vec<String>,
 }
 
 const COLUMNS: Columns = &[
@@ -88,40 +84,37 @@ const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COL
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let changed = |record: &Value, sentence: &str| {
-            global.output.changed(record, COLUMNS, sentence)?;
-            tell_cut(record);
-            Ok(())
-        };
         let hinted = |failure: Failure, group: &str| hint::missing(&client, failure, &[Named::Group(group)]);
         match self {
             Self::Create { name, parent } => {
-                let body =
-                    present([("name", Some(json!(name))), ("parent", parent.clone().map(Value::String))]);
+                let body = present(json!({"name": name, "parent": parent}));
                 let record = client
-                    .post("/v1/groups", &Value::Object(body))
+                    .post("/v1/groups", &body)
                     .map_err(|failure| hinted(failure, parent.as_deref().unwrap_or_default()))?;
-                changed(&record, &format!("created {name}"))
+                global.output.changed(&record, COLUMNS, &format!("created {name}"))
             }
             Self::List => global.output.list(client.list("/v1/groups?limit=1000", None)?, VIEW),
-            Self::Show { name } => {
+            Self::Show(Which { name }) => {
                 let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
                 global.output.record(&record, COLUMNS)
             }
-            Self::Edit { name, rename, parent } => {
-                let parent = parent.map(|parent| if parent.is_empty() { Value::Null } else { json!(parent) });
-                let body = present([("name", rename.clone().map(Value::String)), ("parent", parent.clone())]);
-                if body.is_empty() {
-                    return Err(Failure::usage("nothing to change: give --rename or --parent"));
+            Self::Edit { rename: None, parent: None, .. } => {
+                Err(Failure::usage("nothing to change: give --rename or --parent"))
+            }
+            Self::Edit { group: Which { name }, rename, parent } => {
+                let mut body = present(json!({"name": rename, "parent": parent}));
+                let parent = parent.as_deref();
+                if parent == Some("") {
+                    body["parent"] = Value::Null;
                 }
-                let parent = parent.as_ref().and_then(Value::as_str).unwrap_or_default();
-                let record = client.patch(&path(&name), &Value::Object(body)).map_err(|failure| {
-                    hint::missing(&client, failure, &[Named::Group(&name), Named::Group(parent)])
+                let record = client.patch(&path(&name), &body).map_err(|failure| {
+                    let named = [Named::Group(&name), Named::Group(parent.unwrap_or_default())];
+                    hint::missing(&client, failure, &named)
                 })?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
-                changed(&record, &format!("changed {name}{renamed}"))
+                global.output.changed(&record, COLUMNS, &format!("changed {name}{renamed}"))
             }
-            Self::Delete { name, yes } => {
+            Self::Delete { group: Which { name }, yes } => {
                 let read = read_by(&client, &name);
                 if !yes {
                     let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
@@ -129,27 +122,26 @@ impl Group {
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
                 let answer = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;
-                say(&format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }));
-                tell_cut(&answer);
-                Ok(())
+                done(&answer, &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }))
             }
-            Self::Add { name, logins } => failure::for_each(&logins, |login| {
-                let answer = client.put(&member(&name, login)).map_err(|failure| {
-                    hint::missing(&client, failure, &[Named::Group(&name), Named::User(login)])
-                })?;
-                say(&format!("added {login} to {name}"));
-                tell_cut(&answer);
-                Ok(())
-            }),
-            Self::Remove { name, logins } => failure::for_each(&logins, |login| {
-                let answer = client.delete(&member(&name, login)).map_err(|failure| {
-                    hint::missing(&client, failure, &[Named::Group(&name), Named::User(login)])
-                })?;
-                say(&format!("removed {login} from {name}"));
-                tell_cut(&answer);
-                Ok(())
-            }),
+            Self::Add(members) => members.set(&client, true),
+            Self::Remove(members) => members.set(&client, false),
         }
+    }
+}
+
+impl Members {
+    fn set(&self, client: &Client, member: bool) -> Result<(), Failure> {
+        let name = &self.group.name;
+        failure::for_each(&self.logins, |login| {
+            let path = format!("{}/members/{}", path(name), escape(login));
+            let answer = if member { client.put(&path) } else { client.delete(&path) };
+            let answer = answer.map_err(|failure| {
+                hint::missing(client, failure, &[Named::Group(name), Named::User(login)])
+            })?;
+            let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
+            done(&answer, &format!("{change} {login} {to} {name}"))
+        })
     }
 }
 
@@ -168,8 +160,4 @@ fn read_by(client: &Client, group: &str) -> String {
 
 fn path(name: &str) -> String {
     format!("/v1/groups/{}", escape(name))
-}
-
-fn member(name: &str, login: &str) -> String {
-    format!("{}/members/{}", path(name), escape(login))
 }

@@ -3,12 +3,7 @@
 use http::Method;
 use serde_json::Value;
 
-use super::{
-    Global,
-    client::Client,
-    failure::Failure,
-    output::{Format, pretty, print},
-};
+use super::{Global, client::Client, failure::Failure, output::print};
 
 /// Anybody may ask whether it is ready; the offline store is asked as ever.
 fn client(global: &Global) -> Result<Client, Failure> {
@@ -18,11 +13,7 @@ fn client(global: &Global) -> Result<Client, Failure> {
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let answer = client(global)?.send(&Method::GET, "/readyz", None)?;
     let status = answer.body["status"].as_str().unwrap_or("unknown");
-    match global.output {
-        Format::Json => print(&pretty(&answer.body))?,
-        Format::Jsonl => print(&answer.body.to_string())?,
-        Format::Table | Format::Id => print(status)?,
-    }
+    global.output.document(&answer.body, || print(status), || print(status))?;
     if answer.status.is_success() {
         return Ok(());
     }

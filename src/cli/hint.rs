@@ -51,13 +51,15 @@ pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) ->
         if known.iter().any(|word| word.eq_ignore_ascii_case(name)) {
             continue;
         }
-        let advice = match closest(name, known) {
-            Some(word) => did_you_mean(word),
-            None => format!("`permgate {noun} list` shows all"),
-        };
+        let advice = advice(noun, name, known);
         return failure.reworded(format!("there is no {noun} {name:?}: {advice}"));
     }
     failure
+}
+
+/// The known name that was probably meant.
+fn advice<'a>(noun: &str, written: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    closest(written, known).map_or_else(|| format!("`permgate {noun} list` shows all"), did_you_mean)
 }
 
 /// Fails where no service has this key. Who may not see all services is not told.
@@ -71,9 +73,7 @@ pub(super) fn known_service(client: &Client, key: &str) -> Result<(), Failure> {
 
 fn no_service(key: &str, services: &[Value]) -> String {
     let known = services.iter().filter_map(|service| service["key"].as_str());
-    let advice =
-        closest(key, known).map_or_else(|| "`permgate service list` shows all".to_owned(), did_you_mean);
-    format!("there is no service {key:?}: {advice}")
+    format!("there is no service {key:?}: {}", advice("service", key, known))
 }
 
 /// Why a scope was refused. The listener has one answer for a service that does not exist and for one that may not be
@@ -98,11 +98,8 @@ pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &
             service["readers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let advice = match readers.first() {
             Some(group) => {
-                format!(
-                    "its readers are {}\n  permgate group add {} {user}",
-                    readers.join(", "),
-                    quoted(group)
-                )
+                let (all, group) = (readers.join(", "), quoted(group));
+                format!("its readers are {all}\n  permgate group add {group} {user}")
             }
             None => "it has no readers: only holders of read-service may".to_owned(),
         };
@@ -198,18 +195,21 @@ fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Cand
         record["id"] == bare || record["name"].as_str().is_some_and(|name| same(name, written))
     };
     // A name is used once among the live ones, and may have belonged to any number of dead ones.
-    let live = |record: &&Value| !matches!(record["state"].as_str(), Some("revoked" | "rotated" | "expired"));
     let mut found: Vec<&Value> = records.iter().filter(named).collect();
-    if found.iter().any(live) {
-        found.retain(live);
+    if found.iter().any(|record| is_live(record)) {
+        found.retain(|record| is_live(record));
     }
     if found.is_empty() {
-        let names = records.iter().filter(live).filter_map(|record| record["name"].as_str());
-        let advice = closest(written, names)
-            .map_or_else(|| "`permgate token list` shows all".to_owned(), did_you_mean);
+        let live = records.iter().filter(|record| is_live(record));
+        let advice = advice("token", written, live.filter_map(|record| record["name"].as_str()));
         return Err(Failure::of_status(404, format!("there is no token {:?}: {advice}", shown(written))));
     }
     Ok(found.into_iter().map(candidate).collect())
+}
+
+/// Whether the token of a record may still be used, now or later.
+pub(super) fn is_live(record: &Value) -> bool {
+    !matches!(record["state"].as_str(), Some("revoked" | "rotated" | "expired"))
 }
 
 fn ambiguous(written: &str, tokens: &[Candidate]) -> Failure {

@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashSet,
-    fmt::Write as _,
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal, Read},
     path::Path,
@@ -18,12 +17,13 @@ use super::{
     Global,
     client::{Answer, Client, escape, refusal},
     failure::{Failure, chain, say, unreadable},
-    output::{Format, counted, pretty, print},
+    output::{Format, counted},
     target,
-    token::{Import, present},
+    token::Import,
 };
 use crate::{
-    authz::{rules::BUILT_IN_SERVICE, subject::Access},
+    admin::ImportLine,
+    authz::rules::BUILT_IN_SERVICE,
     store::{
         ImportedToken,
         import::{self as store_import, ImportEvent, ImportRecord, Options, Report},
@@ -86,11 +86,7 @@ fn summarize(global: &Global, report: &Report) -> Result<(), Failure> {
         "tokens": tokens, "users": users, "groups": groups, "members": members,
         "known": skipped, "refused": bad, "lines": lines,
     });
-    match global.output {
-        Format::Json => print(&pretty(&record))?,
-        Format::Jsonl => print(&record.to_string())?,
-        Format::Table | Format::Id => {}
-    }
+    global.output.document(&record, || Ok(()), || Ok(()))?;
     match bad {
         0 => Ok(()),
         1 => Err(Failure::failed("1 line was refused")),
@@ -295,32 +291,7 @@ impl Importer<'_> {
 
 /// A token as the API takes it.
 fn token_body(token: ImportedToken) -> Result<Value, String> {
-    let scope: Vec<Value> = token
-        .scope
-        .into_iter()
-        .map(|(service, access)| match access {
-            Access::Full => json!({ "service": service }),
-            Access::Read => json!({ "service": service, "access": "read" }),
-        })
-        .collect();
-    let expires_at = match token.expires_at {
-        None => None,
-        Some(at) => {
-            let at = jiff::Timestamp::from_millisecond(at.as_millis()).map_err(|error| error.to_string())?;
-            Some(json!(at.to_string()))
-        }
-    };
-    let digest = token.digest.as_bytes().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    });
-    Ok(Value::Object(present([
-        ("digest", Some(json!(digest))),
-        ("owner", Some(json!(token.owner))),
-        ("name", Some(json!(token.name))),
-        ("scope", Some(Value::Array(scope))),
-        ("expires_at", expires_at),
-    ])))
+    serde_json::to_value(ImportLine::from(token)).map_err(|error| error.to_string())
 }
 
 /// On a terminal only: logs keep the words.

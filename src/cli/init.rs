@@ -17,7 +17,7 @@ use super::{
     confirm::ask,
     failure::{Failure, reason, say},
     hint::quoted,
-    output::{Format, pretty, print},
+    output::print,
 };
 use crate::{
     authz::{administration::names, rules::ServiceKey},
@@ -136,12 +136,8 @@ impl Init {
         })?;
         let path = if paths[0] == "/" { "/" } else { &paths[0] };
         let curl = format!("curl -i -H \"Authorization: Bearer {}\" http://{listen}{path}", first.token);
-        match global.output {
-            Format::Table => print(&first.steps(global, &curl)),
-            Format::Id => print(&first.token),
-            Format::Json => print(&pretty(&first.record(file, &curl))),
-            Format::Jsonl => print(&first.record(file, &curl).to_string()),
-        }
+        let steps = || print(&first.steps(global, &curl));
+        global.output.document(&first.record(file, &curl), steps, || print(&first.token))
     }
 }
 
@@ -162,13 +158,9 @@ impl First {
     fn steps(&self, global: &Global, curl: &str) -> String {
         let Self { login, link, .. } = self;
         let shown = quoted(&global.config().display().to_string());
-        let run = if shown == "gateway.toml" {
-            "permgate run".to_owned()
-        } else {
-            format!("permgate -c {shown} run")
-        };
+        let file = if shown == "gateway.toml" { String::new() } else { format!("-c {shown} ") };
         format!(
-            "\n1. Start the gateway:\n     {run}\n\n\
+            "\n1. Start the gateway:\n     permgate {file}run\n\n\
              2. Send a request. The token is {login}'s, valid for {LIFETIME}, and is shown only once:\n     {curl}\n\n\
              3. Open the page as {login}, and choose a password. The link works once, within a day:\n     {link}\n"
         )

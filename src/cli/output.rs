@@ -58,22 +58,49 @@ impl Format {
     /// A record that a command has changed: for people a sentence, on stderr, since they know the rest.
     pub(super) fn changed(self, record: &Value, columns: Columns, sentence: &str) -> Result<(), Failure> {
         match self {
-            Self::Table => {
-                say(sentence);
+            Self::Table => done(record, sentence),
+            other => {
+                other.record(record, columns)?;
+                tell_cut(record);
                 Ok(())
             }
-            other => other.record(record, columns),
         }
     }
 
     /// One record.
     pub(super) fn record(self, record: &Value, columns: Columns) -> Result<(), Failure> {
+        let id = || print(&name(record, columns));
+        self.document(record, || fields(record), id)
+    }
+
+    /// As JSON where that was asked for, else in a form of its own.
+    pub(super) fn document(
+        self,
+        value: &Value,
+        table: impl FnOnce() -> Result<(), Failure>,
+        id: impl FnOnce() -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Table => fields(record),
-            Self::Json => print(&pretty(record)),
-            Self::Jsonl => print(&record.to_string()),
-            Self::Id => print(&name(record, columns)),
+            Self::Table => table(),
+            Self::Json => print(&pretty(value)),
+            Self::Jsonl => print(&value.to_string()),
+            Self::Id => id(),
         }
+    }
+}
+
+/// Says what a command has done, and how many requests in flight that has cut.
+pub(super) fn done(answer: &Value, sentence: &str) -> Result<(), Failure> {
+    say(sentence);
+    tell_cut(answer);
+    Ok(())
+}
+
+/// Reports how many requests in flight a change has cut.
+pub(super) fn tell_cut(answer: &Value) {
+    match answer["cut"].as_u64() {
+        None | Some(0) => {}
+        Some(cut) => say(&format!("cut {} in flight", counted(cut, "request"))),
     }
 }
 
@@ -90,7 +117,7 @@ fn name(record: &Value, columns: Columns) -> String {
 }
 
 fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {
-    let mut table = plain();
+    let mut table = without_borders();
     table.set_header(columns.iter().map(|(header, _)| (*header).to_owned()));
     for record in records {
         table.add_row(columns.iter().map(|(_, field)| cell(&record[*field])));
@@ -103,7 +130,7 @@ fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {
 
 /// A record, a field a line; what is empty is left out.
 fn fields(record: &Value) -> Result<(), Failure> {
-    let mut table = plain();
+    let mut table = without_borders();
     for (field, value) in record.as_object().into_iter().flatten() {
         let value = cell(value);
         if !value.is_empty() {
@@ -113,7 +140,7 @@ fn fields(record: &Value) -> Result<(), Failure> {
     print(&table.trim_fmt())
 }
 
-fn plain() -> Table {
+fn without_borders() -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
@@ -139,6 +166,11 @@ pub(super) fn cell(value: &Value) -> String {
             _ => pairs(fields),
         },
     };
+    plain(&text)
+}
+
+/// A text fit for a terminal, whatever the other side put into it.
+pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -2,15 +2,9 @@
 
 use serde_json::json;
 
-use super::{
-    Global,
-    client::{Client, tell_cut},
-    failure::{Failure, say},
-};
+use super::{Global, client::Client, failure::Failure, output::done};
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let answer = Client::new(global)?.post("/v1/reload", &json!({}))?;
-    say("the configuration is in force");
-    tell_cut(&answer);
-    Ok(())
+    done(&answer, "the configuration is in force")
 }

@@ -1,17 +1,16 @@
 //! `permgate role ...`.
 
-use clap::Subcommand;
-use serde_json::{Value, json};
+use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::{
     Global,
-    client::{Client, escape, tell_cut},
+    client::{Client, escape, present},
     complete,
     confirm::confirm,
-    failure::{Failure, say},
+    failure::Failure,
     hint::{self, Named},
-    output::{Columns, ListView},
-    token::present,
+    output::{Columns, ListView, done},
 };
 use crate::authz::subject::Permission;
 
@@ -32,16 +31,11 @@ pub(super) enum Role {
     #[command(visible_alias = "ls")]
     List,
     /// Show one role
-    Show {
-        /// Key of the role, as `permgate role list` shows it
-        #[arg(add = complete::roles())]
-        key: String,
-    },
+    Show(Which),
     /// Rename a role, or change what it permits; a permission that is taken away ends at once for all who hold it
     Edit {
-        /// Key of the role, as `permgate role list` shows it
-        #[arg(add = complete::roles())]
-        key: String,
+        #[command(flatten)]
+        role: Which,
         /// Another name for people
         #[arg(long)]
         name: Option<String>,
@@ -52,13 +46,20 @@ pub(super) enum Role {
     /// Delete a role, and take it from all who hold it
     #[command(visible_alias = "rm")]
     Delete {
-        /// Key of the role, as `permgate role list` shows it
-        #[arg(add = complete::roles())]
-        key: String,
+        #[command(flatten)]
+        role: Which,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
     },
+}
+
+/// One role.
+#[derive(Debug, Args)]
+pub(super) struct Which {
+    /// Key of the role, as `permgate role list` shows it
+    #[arg(add = complete::roles())]
+    key: String,
 }
 
 const COLUMNS: Columns =
@@ -78,29 +79,23 @@ impl Role {
                 global.output.changed(&record, COLUMNS, &format!("created {key}"))
             }
             Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
-            Self::Show { key } => {
+            Self::Show(Which { key }) => {
                 let record = client.get(&path(&key)).map_err(|failure| hinted(failure, &key))?;
                 global.output.record(&record, COLUMNS)
             }
-            Self::Edit { key, name, permission } => {
-                let permissions = if permission.is_empty() { None } else { Some(json!(permission)) };
-                let body = present([("name", name.map(Value::String)), ("permissions", permissions)]);
-                if body.is_empty() {
-                    return Err(Failure::usage("nothing to change: give --name or --permission"));
-                }
-                let record = client
-                    .patch(&path(&key), &Value::Object(body))
-                    .map_err(|failure| hinted(failure, &key))?;
-                global.output.changed(&record, COLUMNS, &format!("changed {key}"))?;
-                tell_cut(&record);
-                Ok(())
+            Self::Edit { name: None, permission, .. } if permission.is_empty() => {
+                Err(Failure::usage("nothing to change: give --name or --permission"))
             }
-            Self::Delete { key, yes } => {
+            Self::Edit { role: Which { key }, name, permission } => {
+                let permissions = Some(permission).filter(|permissions| !permissions.is_empty());
+                let body = present(json!({"name": name, "permissions": permissions}));
+                let record = client.patch(&path(&key), &body).map_err(|failure| hinted(failure, &key))?;
+                global.output.changed(&record, COLUMNS, &format!("changed {key}"))
+            }
+            Self::Delete { role: Which { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
                 let answer = client.delete(&path(&key)).map_err(|failure| hinted(failure, &key))?;
-                say(&format!("deleted {key}"));
-                tell_cut(&answer);
-                Ok(())
+                done(&answer, &format!("deleted {key}"))
             }
         }
     }

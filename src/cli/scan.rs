@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     failure::{Failure, reason, say},
-    output::{Columns, Format, ListView, print},
+    output::{Columns, Format, ListView, counted, plain, print},
 };
 use crate::authz::secret::{LENGTH, find_tokens};
 
@@ -57,13 +57,10 @@ impl Scan {
         }
         match (scan.found, scan.unread) {
             (0, 0) => Ok(()),
-            (0, unread) => Err(Failure::usage(match unread {
-                1 => "1 path could not be read".to_owned(),
-                _ => format!("{unread} paths could not be read"),
-            })),
+            (0, unread) => Err(Failure::usage(format!("{} could not be read", counted(unread, "path")))),
             (found, _) => {
-                let them = if found == 1 { "1 token".to_owned() } else { format!("{found} tokens") };
-                Err(Failure::failed(format!("{them} found: revoke each with `permgate token revoke ID`")))
+                let found = counted(found, "token");
+                Err(Failure::failed(format!("{found} found: revoke each with `permgate token revoke ID`")))
             }
         }
     }
@@ -115,7 +112,7 @@ impl Progress {
     }
 
     fn stream(&mut self, name: &str, from: impl Read) -> Result<(), Failure> {
-        let shown: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        let shown = plain(name);
         let mut result = Ok(());
         let read = search(from, |found| {
             self.found += 1;

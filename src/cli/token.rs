@@ -3,16 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, tell_cut},
+    client::{Client, escape, present},
     complete,
     failure::{self, Failure, say},
     hint::{self, Named},
     import,
-    output::{Columns, Format, ListView, print},
+    output::{Columns, Format, ListView, done, print, tell_cut},
     time,
     token_file::TokenFile,
 };
@@ -179,7 +179,7 @@ impl Token {
             }
             Self::Rotate { which, grace } => {
                 let client = Client::new(global)?;
-                let body = Value::Object(present([("grace", grace.map(Value::String))]));
+                let body = present(json!({"grace": grace}));
                 let created = client.post(&format!("{}/rotate", which.path(&client)?), &body)?;
                 show_created(global, &created, None)
             }
@@ -189,11 +189,8 @@ impl Token {
                     for id in hint::token_ids(&client, &token, user.as_deref())? {
                         let answer = client.delete(&path(&id))?;
                         let shown = hint::shown(&token);
-                        say(&format!(
-                            "revoked {}",
-                            if id == *shown { id } else { format!("{shown} ({id})") }
-                        ));
-                        tell_cut(&answer);
+                        let which = if id == *shown { id } else { format!("{shown} ({id})") };
+                        done(&answer, &format!("revoked {which}"))?;
                     }
                     Ok(())
                 })
@@ -227,21 +224,15 @@ impl Which {
 
 impl Create {
     fn run(self, global: &Global) -> Result<(), Failure> {
-        let allow_ips = (!self.allow_ip.is_empty()).then(|| json!(self.allow_ip));
         let scope = scope(&self.scope)?;
-        let body = present([
-            ("name", Some(json!(self.name))),
-            ("scope", Some(scope.clone())),
-            ("expires_in", self.expires_in.map(Value::String)),
-            ("expires_at", self.expires_at.map(Value::String)),
-            ("not_before", self.not_before.map(Value::String)),
-            ("allow_ips", allow_ips),
-            ("note", self.note.map(Value::String)),
-        ]);
+        let body = present(json!({
+            "name": self.name, "scope": scope, "expires_in": self.expires_in, "expires_at": self.expires_at,
+            "not_before": self.not_before, "allow_ips": named(&self.allow_ip), "note": self.note,
+        }));
         let path = format!("/v1/users/{}/tokens", escape(&self.user));
         let client = Client::new(global)?;
         let file = self.save.as_deref().map(TokenFile::create).transpose()?;
-        let mut created = client.post(&path, &Value::Object(body)).map_err(|failure| {
+        let mut created = client.post(&path, &body).map_err(|failure| {
             if self.user == "me" && failure.error() == "not_found" {
                 let message = "the operator has no account of its own: name the owner with --user LOGIN";
                 return Failure::usage(message);
@@ -294,27 +285,18 @@ impl List {
 
 impl Edit {
     fn run(self, global: &Global) -> Result<(), Failure> {
-        let scope = if self.scope.is_empty() { None } else { Some(scope(&self.scope)?) };
-        let body = present([
-            ("name", self.name.map(Value::String)),
-            ("note", self.note.map(Value::String)),
-            ("scope", scope),
-            ("expires_in", self.expires_in.map(Value::String)),
-            ("expires_at", self.expires_at.map(Value::String)),
-            ("allow_ips", (!self.allow_ip.is_empty()).then(|| json!(self.allow_ip))),
-        ]);
-        if body.is_empty() {
+        let body = present(json!({
+            "name": self.name, "note": self.note, "scope": named(&self.scope).map(scope).transpose()?,
+            "expires_in": self.expires_in, "expires_at": self.expires_at, "allow_ips": named(&self.allow_ip),
+        }));
+        if body == json!({}) {
             return Err(Failure::usage(
                 "nothing to change: give --name, --note, --scope, --expires-in, --expires-at or --allow-ip",
             ));
         }
         let client = Client::new(global)?;
-        let answer = client.patch(&self.which.path(&client)?, &Value::Object(body))?;
-        let (id, name) =
-            (answer["id"].as_str().unwrap_or_default(), answer["name"].as_str().unwrap_or_default());
-        global.output.changed(&answer, COLUMNS, &format!("changed token {id} ({})", name.escape_debug()))?;
-        tell_cut(&answer);
-        Ok(())
+        let answer = client.patch(&self.which.path(&client)?, &body)?;
+        global.output.changed(&answer, COLUMNS, &format!("changed {}", called(&answer)))
     }
 }
 
@@ -322,12 +304,8 @@ impl Edit {
 /// once, so no format leaves it out.
 fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Result<(), Failure> {
     tell_cut(created);
-    let sentence = format!(
-        "created token {} ({}){}",
-        created["id"].as_str().unwrap_or_default(),
-        created["name"].as_str().unwrap_or_default().escape_debug(),
-        created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default()
-    );
+    let until = created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default();
+    let sentence = format!("created {}{until}", called(created));
     match (global.output, created["token"].as_str(), saved) {
         (Format::Table | Format::Id, Some(text), _) => {
             say(&format!("{sentence}; its text is shown only once:"));
@@ -339,6 +317,17 @@ fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Resul
         }
         (format, ..) => format.record(created, COLUMNS),
     }
+}
+
+/// A record's token in a sentence.
+fn called(record: &Value) -> String {
+    let text = |field: &str| record[field].as_str().unwrap_or_default();
+    format!("token {} ({})", text("id"), text("name").escape_debug())
+}
+
+/// A list that was given.
+fn named(words: &[String]) -> Option<&[String]> {
+    Some(words).filter(|words| !words.is_empty())
 }
 
 fn path(id: &str) -> String {
@@ -354,9 +343,4 @@ fn scope(words: &[String]) -> Result<Value, Failure> {
     };
     let words = words.iter().flat_map(|words| words.split([' ', ','])).filter(|word| !word.is_empty());
     words.map(|word| entry(&word.to_owned())).collect()
-}
-
-/// The fields that have a value.
-pub(super) fn present<const N: usize>(fields: [(&str, Option<Value>); N]) -> Map<String, Value> {
-    fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }

@@ -1,6 +1,6 @@
 //! Tokens registered by digest: pipelines move over without being touched.
 
-use axum::{extract::State, response::Response};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,7 +11,7 @@ use super::{
         error::Problem,
         wire::{Json, Time, ok},
     },
-    view::{ScopeEntry, scope},
+    view::{ScopeEntry, entries, scope},
 };
 use crate::{
     authz::{secret::Digest, subject::Permission},
@@ -40,6 +40,14 @@ pub struct ImportLine {
     pub expires_at: Option<Time>,
 }
 
+impl From<ImportedToken> for ImportLine {
+    fn from(token: ImportedToken) -> Self {
+        let ImportedToken { digest, owner, name, scope, expires_at } = token;
+        let (digest, expires_at) = (digest.to_hex(), expires_at.map(Time));
+        Self { digest, owner, name, scope: entries(scope), expires_at }
+    }
+}
+
 /// What became of a line, in the order of the request.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +74,7 @@ const AT_ONCE: usize = 100;
 
 /// Each line by itself: a bad one does not stop the others.
 pub(super) async fn import(
-    State(context): State<Context>,
+    context: Context,
     caller: Caller,
     Json(body): Json<ImportRequest>,
 ) -> Result<Response, Problem> {

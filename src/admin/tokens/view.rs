@@ -152,7 +152,7 @@ pub(super) fn scope(entries: Vec<ScopeEntry>) -> Vec<(String, Access)> {
     entries.into_iter().map(|entry| (entry.service, access(entry.access))).collect()
 }
 
-fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
+pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
     let word = |access| match access {
         Access::Read => AccessWord::Read,
         Access::Full => AccessWord::Full,

@@ -13,7 +13,7 @@ use super::{
         Global,
         client::Client,
         failure::{Failure, chain, say},
-        output::{self, Columns, Format, ListView, counted},
+        output::{Columns, ListView, counted},
         target,
     },
     spinner,
@@ -95,12 +95,8 @@ fn show(progress: &ProgressBar, part: &str, done: u64, of: u64) {
 fn print(global: &Global, report: &Value) -> Result<(), Failure> {
     let damage = report["damage"].as_array().cloned().unwrap_or_default();
     let found = damage.len() as u64 + report["unlisted"].as_u64().unwrap_or_default();
-    match global.output {
-        Format::Table if damage.is_empty() => {}
-        Format::Table | Format::Id => global.output.list(damage, VIEW)?,
-        Format::Json => output::print(&format!("{report:#}"))?,
-        Format::Jsonl => output::print(&report.to_string())?,
-    }
+    let list = || global.output.list(damage.clone(), VIEW);
+    global.output.document(report, || if damage.is_empty() { Ok(()) } else { list() }, list)?;
     for note in report["notes"].as_array().into_iter().flatten() {
         say(&format!("note: {}", note.as_str().unwrap_or_default()));
     }
