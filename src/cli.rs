@@ -1,4 +1,4 @@
-//! The command line: noun and verb. Only data goes to stdout; words go to stderr; a secret is never an argument.
+//! The command line: `permgate NOUN VERB`. Data goes to stdout, messages to stderr; no secret is an argument.
 
 mod audit;
 mod check;
@@ -63,10 +63,11 @@ const EXIT_CODES: &str = "Exit codes: 0 ok, 1 failed, 2 usage or configuration, 
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The configuration file: gateway.toml here, else /etc/permgate/gateway.toml. One found here is sent no token
+    /// Configuration file. If not given, gateway.toml here, to whose listener no token is sent, else
+    /// /etc/permgate/gateway.toml
     #[arg(short, long, global = true, hide_short_help = true, value_name = "FILE", env = "PERMGATE_CONFIG")]
     config: Option<PathBuf>,
-    /// The admin listener to talk to, unix:PATH or http://HOST:PORT; the configuration's unless given
+    /// The admin listener to talk to, unix:PATH or http://HOST:PORT; if not given, that of the configuration
     #[arg(
         long,
         global = true,
@@ -77,10 +78,10 @@ pub(crate) struct Global {
         default_missing_value = ""
     )]
     pub(crate) admin: Option<String>,
-    /// A file with the token to use; PERMGATE_TOKEN unless given. A unix socket needs none
+    /// File with the token to send; if not given, PERMGATE_TOKEN. A unix socket needs no token
     #[arg(long, global = true, hide_short_help = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
-    /// Open the store itself, while no gateway runs on it
+    /// Open the store itself, while no gateway has it open
     #[arg(long, global = true, hide_short_help = true)]
     pub(crate) offline: bool,
     /// How data is printed
@@ -97,7 +98,7 @@ pub(crate) struct Global {
 }
 
 impl Global {
-    /// The file that was named, or the one in the working directory.
+    /// The configuration file that was named, else `gateway.toml` in the working directory.
     pub(crate) fn config(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
@@ -111,9 +112,9 @@ enum Command {
     Run,
     /// Validate the configuration and report every error
     Check(check::Check),
-    /// Try it out: an example upstream, a gateway, its page, and lines to type
+    /// Start a demo: an example upstream, a gateway with its page, and commands to try
     Demo {
-        /// Run the lines, show each outcome, and fail if one is not as it should be
+        /// Run the commands, show each outcome, and fail if one is not as expected
         #[arg(long)]
         script: bool,
     },
@@ -123,7 +124,7 @@ enum Command {
     Explain(explain::Explain),
     /// Apply the changed configuration, all of it or nothing
     Reload,
-    /// Check whether the gateway takes requests
+    /// Check whether the gateway accepts requests
     Health,
     /// Print the JSON Schema of the configuration
     Schema,
@@ -150,16 +151,16 @@ enum Command {
     /// Show the services that a token can be granted for
     #[command(subcommand)]
     Service(service::Service),
-    /// Show what was changed, and by whom
+    /// Show what was changed, and who changed it
     #[command(subcommand)]
     Audit(audit::Audit),
     /// Back up the store, or restore it
     #[command(subcommand)]
     Store(store::Store),
-    /// Several gateways over one store: set it up, and see how it is
+    /// Set up and inspect a cluster of gateways over one store
     #[command(subcommand)]
     Cluster(cluster::Cluster),
-    /// Show whose token is used, and what it may do
+    /// Show the owner of the token in use, and what it may do
     Whoami,
     /// Print the version and how this binary was built
     Version,
@@ -169,7 +170,7 @@ enum Command {
     Man(man::Man),
 }
 
-/// The command tree, as help, man pages and completions show it.
+/// The command tree for parsing, help, man pages and completions.
 pub fn command() -> clap::Command {
     help::style(Cli::command())
 }
@@ -179,14 +180,14 @@ fn parse() -> Result<Cli, clap::Error> {
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
 }
 
-/// Parses the arguments, runs the command, reports what went wrong.
+/// Parses the arguments, runs the command and reports failures.
 pub fn main() -> ExitCode {
-    // Ends the process, where a shell asks for completions.
+    // Ends the process if a shell requests completions.
     CompleteEnv::with_factory(command).var(completion::VARIABLE).complete();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version are answers, on stdout; the rest is usage.
+            // Help and version go to stdout and succeed; anything else is a usage error.
             let code = if error.use_stderr() { failure::USAGE } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
@@ -203,11 +204,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Where a package puts the configuration.
+/// Where packages install the configuration.
 const MACHINE_CONFIG: &str = "/etc/permgate/gateway.toml";
 
 impl Global {
-    /// The machine's own configuration, where none was named and there is none here.
+    /// Falls back to the machine's configuration if none was named and the working directory has none.
     fn found(mut self) -> Self {
         if self.config.is_none() && !self.config().exists() && Path::new(MACHINE_CONFIG).exists() {
             self.config = Some(MACHINE_CONFIG.into());
@@ -218,7 +219,7 @@ impl Global {
 
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
-    // A new file is written here, whatever the machine has.
+    // Init writes a new file here, even if the machine has one.
     let global = if matches!(command, Command::Init(_)) { global } else { global.found() };
     match command {
         Command::Init(init) => init.run(&global),
@@ -247,7 +248,7 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Version, optional parts and target, for a bug report.
+/// Version, optional features and platform, for bug reports.
 fn version() -> Result<(), Failure> {
     let parts = if cfg!(feature = "etcd") { ", with etcd" } else { "" };
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);

@@ -1,4 +1,4 @@
-//! `/v1/audit`: the chained log, newest first.
+//! `/v1/audit`: the audit log, newest first, and the verification of its hash chain.
 
 use std::fmt::Write as _;
 
@@ -38,7 +38,7 @@ pub struct AuditView {
     pub outcome: String,
     pub reason: Option<String>,
     pub change: Option<Value>,
-    /// BLAKE3 of the event before, and of this one, in hexadecimal digits.
+    /// BLAKE3 of the previous event (`prev`) and of this one (`hash`), in hexadecimal digits.
     pub prev: String,
     pub hash: String,
 }
@@ -57,7 +57,7 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
     READS.run(read).await?
 }
 
-/// Follows the whole chain, off this thread and one at a time: it may be long.
+/// Verifies the whole chain, which may be long: off the control thread and one at a time.
 async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
     let store = context.store.clone();

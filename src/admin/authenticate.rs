@@ -1,4 +1,4 @@
-//! Rows 1 to 9 of the decision for the listener itself, whose service is the built-in one.
+//! Authenticates requests to the admin listener: rows 1 to 9 of docs/decision.md for the built-in service.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -28,19 +28,19 @@ use crate::{
     store::{SeenSession, model::LastUsed},
 };
 
-/// What a request says about itself, kept for as long as it is in flight.
+/// The credentials and origin of a request, kept while it is in flight so that it can be verified again.
 #[derive(Clone, Debug)]
 pub(super) struct Claim {
     proof: Proof,
-    /// The token may have an alias in front of it, which is read only while `perm_alias` is on.
+    /// The token's text may carry the alias prefix, which is accepted only while `perm_alias` is on.
     by_alias: bool,
     pub client: IpAddr,
-    /// A proxy has passed it on, who is not the operator even where its peer would be.
+    /// A proxy forwarded the request, so its peer is never taken for the operator.
     forwarded: bool,
     pub reading: bool,
 }
 
-/// By what a request says who it is. A bearer comes before the two that a browser adds by itself.
+/// The credential of a request. A bearer takes precedence over the cookie and a proxy's user header.
 #[derive(Clone, Debug)]
 enum Proof {
     Bearer(Credential),
@@ -48,25 +48,25 @@ enum Proof {
         digest: Digest,
         csrf: Csrf,
     },
-    /// A login that a proxy in front vouches for.
+    /// A login that a trusted proxy sent in its user header.
     TrustedHeader(String),
-    /// It vouches twice, or for nobody who can be named.
+    /// The proxy sent the user header twice, or with a value that is not text.
     VouchedUnclear,
 }
 
-/// A claim that holds, and until when by itself.
+/// A verified claim, and when it expires by time alone.
 pub(super) struct Authenticated {
     pub identity: Identity,
     pub deadline: Option<Timestamp>,
 }
 
-/// Why not, and whose token it was where that much is known.
+/// The reason for the failure, and the token if it is known.
 pub(super) struct Unauthenticated {
     pub reason: Reason,
     pub token: Option<TokenId>,
 }
 
-/// Rows 1 to 3: what is refused whoever asks.
+/// Rows 1 to 3: refusals that do not depend on the caller.
 pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
     if is_never_forwarded(&parts.method) {
         return Err(Reason::MethodNotSupported);
@@ -77,7 +77,7 @@ pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
 }
 
 impl Claim {
-    /// Takes the field out in which a proxy names the user.
+    /// Removes the header in which a proxy names the user.
     pub fn of(
         parts: &mut Parts,
         connection: &Connection,
@@ -113,8 +113,8 @@ impl Claim {
         }
     }
 
-    /// Rows 4 to 9 by the present state. A peer who may be the operator is, unless it sends a
-    /// credential: a bad one is never upgraded. On a node that may not serve, only the operator is.
+    /// Rows 4 to 9 by the current state. An eligible peer is the operator unless it sends a credential:
+    /// a bad credential is never upgraded. On a node that may not serve, only the operator is accepted.
     pub fn verify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
         let authenticated = self.recognise(context, peer)?;
         match authenticated.identity {
@@ -154,13 +154,12 @@ impl Claim {
         }
     }
 
-    /// Whether the browser added it by itself: where anybody may come, what does not hold is as if it
-    /// were not there.
+    /// Whether the browser added the credential by itself. On open pages an invalid one is then ignored.
     pub fn is_ambient(&self) -> bool {
         !matches!(&self.proof, Proof::Bearer(credential) if !matches!(credential, Credential::Missing))
     }
 
-    /// What to tell somebody who is not, or no longer, signed in.
+    /// The answer for a request whose credential is invalid, or no longer valid.
     pub fn refused(&self, reason: Reason) -> Problem {
         match &self.proof {
             _ if reason == Reason::StoreUnavailable => reason.answer(None).into(),
@@ -196,7 +195,7 @@ impl Claim {
             | Credential::Carried { digest, .. }
             | Credential::Elsewhere { digest, .. } => *digest,
         };
-        // The snapshot first, then the index: a token is never newer than its owner.
+        // The snapshot before the index: a token must never be newer than its owner.
         let snapshot = context.state.snapshot();
         let index = context.state.index();
         let facts = Facts {
@@ -227,7 +226,7 @@ impl Claim {
 }
 
 impl Caller {
-    /// A use of the token, as on the proxy, or of the session.
+    /// Records the use of the token, as the proxy does, or of the session.
     pub(super) fn note_use(&self, context: &Context) {
         if let Identity::Bearer { digest, .. } = &self.identity {
             let service = BUILT_IN_SERVICE.to_owned();
@@ -245,7 +244,7 @@ impl Caller {
     }
 }
 
-/// By the kernel's word: root, or the user that the server runs as.
+/// Whether the kernel reports the peer as root or as the user that the server runs as.
 fn is_operator(peer: &Peer, own_uid: u32) -> bool {
     match peer {
         Peer::Unix { uid, .. } => *uid == 0 || *uid == own_uid,
@@ -253,7 +252,7 @@ fn is_operator(peer: &Peer, own_uid: u32) -> bool {
     }
 }
 
-/// When the token ends by time alone.
+/// When the token expires by time alone.
 fn deadline(token: &Token) -> Option<Timestamp> {
     let grace = match token.end {
         TokenEnd::Rotated { grace_until } => Some(grace_until),

@@ -1,5 +1,5 @@
-//! `GET /v1/backup`: the store as a stream, while changes go on. It holds digests and password
-//! hashes, so a token that may only list does not get it.
+//! `GET /v1/backup`: the store as a stream, while changes go on. A backup contains digests and password
+//! hashes, so a read-only token does not get it.
 
 use std::{
     io::{self, Write},
@@ -34,12 +34,12 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/backup", get(stream))
 }
 
-/// Copying a store takes a processor, for as long as its client takes.
+/// A copy keeps a thread busy for as long as its client reads.
 static COPYING: Offload = Offload::new::<2, 4>();
 
 const PART: usize = 64 << 10;
 
-/// Parts that wait for the client; beyond that the copying thread waits.
+/// Parts that may wait for the client before the copying thread blocks.
 const AHEAD: usize = 4;
 
 pub(super) type Part = Result<Bytes, io::Error>;
@@ -55,11 +55,11 @@ async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
         let copied = store.backup(&mut out, &mut |_| {}).map_err(io::Error::other);
         if let Err(error) = copied.and_then(|_| out.flush()) {
             tracing::error!(%error, "a backup broke off");
-            // A body that ends in an error never passes for a complete one.
+            // A body that ends with an error is not mistaken for a complete one.
             let _ = out.sender.blocking_send(Err(error));
         }
     }));
-    // What fails at once is still told by the status.
+    // An error before the first part still sets the status.
     match parts.recv().await {
         Some(Ok(first)) => {
             let fields = [
@@ -76,14 +76,14 @@ async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
     }
 }
 
-/// Gathers what is written and hands it over part by part; fails once nobody reads any more.
+/// Collects writes and sends them in parts; fails once the receiver is gone.
 pub(super) struct Parts {
     sender: mpsc::Sender<Part>,
     gathered: Vec<u8>,
 }
 
 impl Parts {
-    /// The writing end, and the receiver of its parts.
+    /// The writer, and the receiver of its parts.
     pub(super) fn new() -> (Self, mpsc::Receiver<Part>) {
         let (sender, parts) = mpsc::channel(AHEAD);
         (Self { sender, gathered: Vec::with_capacity(PART) }, parts)

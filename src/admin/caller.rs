@@ -1,4 +1,4 @@
-//! Who asks: the bearer of a token scoped to the admin listener, or the operator on the unix socket.
+//! The caller of a request: a token's owner, a signed-in user, or the operator on the unix socket.
 
 use std::{
     net::IpAddr,
@@ -21,35 +21,35 @@ use crate::{
     store::{Actor, Who},
 };
 
-/// Authenticated; what it may do is asked of it by every handler.
+/// An authenticated caller. Each handler checks the caller's permissions itself.
 #[derive(Clone)]
 pub struct Caller {
     pub identity: Identity,
     pub client: IpAddr,
     pub request_id: Arc<str>,
-    /// Shared with the request's live entry.
+    /// Shared with the request's entry in the live registry.
     pub stake: Arc<Revalidation>,
 }
 
-/// What is known of every request, whoever sends it.
+/// Facts about every request, authenticated or not.
 #[derive(Clone)]
 pub struct RequestMeta {
     pub client: IpAddr,
-    /// The browser speaks TLS, to us or to what is in front of us.
+    /// The browser uses TLS, to this listener or to a proxy in front of it.
     pub secure: bool,
     pub request_id: Arc<str>,
 }
 
 #[derive(Clone)]
 pub enum Identity {
-    /// The peer of the unix socket: `admin-write`.
+    /// The peer of the unix socket, with every permission.
     Operator,
-    /// Somebody with a browser: signed in here, or vouched for by a proxy in front.
+    /// A browser: signed in here, or named by a trusted proxy.
     Browser {
         user: Arc<User>,
-        /// `None`: vouched for.
+        /// `None`: named by a proxy.
         session: Option<Digest>,
-        /// What every change has to repeat: a browser sends its cookie for anybody's page.
+        /// The token that every change repeats, because a browser sends its cookie for pages of any origin.
         csrf: Csrf,
     },
     Bearer {
@@ -61,18 +61,18 @@ pub enum Identity {
     },
 }
 
-/// What a request in flight stands on, judged again by every fence.
+/// What an answer in flight depends on; every fence checks it again.
 #[derive(Debug, Default)]
 pub struct Revalidation {
-    /// It asked for a change: it is exempt from the fence, its body has been read.
+    /// The request has begun a change: it is exempt from the fence, and its body has been read.
     changing: AtomicBool,
-    /// Permissions that its answer needs, as bits.
+    /// Bit set of the permissions that the answer depends on.
     needed: AtomicU32,
 }
 
 impl Caller {
-    /// For a verb that changes something. From here on the request is exempt from the fence, so
-    /// that who revokes the token in hand gets an answer.
+    /// The actor of a change. From here on the request is exempt from the fence, so that a caller who revokes
+    /// the token of this very request still gets an answer.
     pub fn actor(&self) -> Actor {
         self.stake.changing.store(true, Ordering::Release);
         let who = self.user().map_or(Who::Operator, |user| Who::User(user.id.to_string()));
@@ -95,12 +95,12 @@ impl Caller {
         }
     }
 
-    /// Holds the permission now, and as long as the answer flows.
+    /// Requires the permission now, and while the answer is being sent.
     pub fn require(&self, permission: Permission) -> Result<(), Problem> {
         self.require_any(&[permission])
     }
 
-    /// Holds one of them; the first one held is what the answer stands on.
+    /// Requires any one of the permissions; the answer then depends on the first one that the caller has.
     pub fn require_any(&self, permissions: &[Permission]) -> Result<(), Problem> {
         let Some(held) = permissions.iter().find(|permission| self.may(**permission)) else {
             let words: Vec<&str> = permissions.iter().map(|permission| permission.word()).collect();
@@ -110,7 +110,7 @@ impl Caller {
         Ok(())
     }
 
-    /// `None`: the operator, who is no user.
+    /// `None`: the operator, who has no account.
     pub fn user(&self) -> Option<&Arc<User>> {
         match &self.identity {
             Identity::Operator => None,
@@ -118,7 +118,7 @@ impl Caller {
         }
     }
 
-    /// The session it is asked with.
+    /// The session that authenticates the request.
     pub fn session(&self) -> Option<Digest> {
         match &self.identity {
             Identity::Browser { session, .. } => *session,
@@ -126,7 +126,7 @@ impl Caller {
         }
     }
 
-    /// What a page of ours has to repeat in each change.
+    /// The CSRF token that the page repeats in each change.
     pub fn csrf(&self) -> Option<&Csrf> {
         match &self.identity {
             Identity::Browser { csrf, .. } => Some(csrf),
@@ -138,7 +138,7 @@ impl Caller {
         self.user().is_some_and(|user| &*user.id == user_id)
     }
 
-    /// The login that a path means: `me` is the caller.
+    /// Resolves a login in a path; `me` is the caller.
     pub fn login(&self, written: &str) -> Result<String, Problem> {
         match (written, self.user()) {
             ("me", Some(user)) => Ok(user.login.to_string()),
@@ -151,7 +151,7 @@ impl Caller {
         }
     }
 
-    /// Whose name an idempotency key belongs to.
+    /// The namespace of the caller's idempotency keys.
     pub fn name(&self) -> String {
         self.user().map_or_else(|| "operator".to_owned(), |user| format!("user:{}", user.id))
     }
@@ -166,7 +166,7 @@ impl<S: Sync> FromRequestParts<S> for RequestMeta {
     }
 }
 
-/// Where anybody may come: nobody is told so by `None`.
+/// For endpoints open to everybody; `None` is an anonymous request.
 impl<S: Sync> OptionalFromRequestParts<S> for Caller {
     type Rejection = Problem;
 
@@ -180,7 +180,7 @@ impl Revalidation {
         self.changing.load(Ordering::Acquire)
     }
 
-    /// Whether an account with these permissions may still be answered.
+    /// Whether an account with these permissions may still receive the answer.
     pub fn is_covered(&self, permissions: Permissions) -> bool {
         let needed = self.needed.load(Ordering::Acquire);
         Permission::ALL.iter().filter(|p| needed >> (**p as u8) & 1 == 1).all(|p| permissions.contains(*p))

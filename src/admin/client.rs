@@ -1,4 +1,4 @@
-//! Where a request comes from, behind proxies in front of the listener.
+//! The origin of a request: the client's address, also behind proxies in front of the listener.
 
 use std::net::IpAddr;
 
@@ -10,31 +10,31 @@ use crate::{
     net::{Connection, Peer},
 };
 
-/// Who gets `/metrics` without a token: `admin.metrics`.
+/// Which clients may read `/metrics` without a token: `admin.metrics`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum MetricsAccess {
-    /// Whoever asks from this machine, but through no proxy, as far as that can be seen.
+    /// Clients on this machine whose request did not visibly pass a proxy.
     #[default]
     Local,
     /// Peers on the unix socket.
     Socket,
-    /// Whoever reaches the listener.
+    /// Everybody who reaches the listener.
     Listener,
-    /// Whoever reaches a listener of their own; on the others nobody.
+    /// Everybody who reaches a separate listener at this address; nobody on the others.
     Apart(crate::net::Address),
 }
 
-/// What a request says about where it comes from.
+/// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Origin {
-    /// The client's address, by the word of trusted proxies.
+    /// The client's address as trusted proxies report it.
     pub address: IpAddr,
-    /// A proxy has passed the request on: its peer is not the client.
+    /// A proxy forwarded the request, so the peer is not the client.
     pub forwarded: bool,
 }
 
 impl Origin {
-    /// An error: trusted proxies contradict each other about the client.
+    /// Fails if trusted proxies contradict each other about the client.
     pub fn of(headers: &HeaderMap, connection: &Connection, context: &Context) -> Result<Self, Reason> {
         let trusted = connection.peer.is_trusted(&context.trusted_proxies);
         let address = client_address(headers, connection.address(), trusted, &context.trusted_proxies);
@@ -42,7 +42,7 @@ impl Origin {
         Ok(Self { address, forwarded: is_forwarded(headers) || trusted && is_tcp(connection) })
     }
 
-    /// Whether `/metrics` is for this client without a token.
+    /// Whether this client may read `/metrics` without a token.
     pub fn reads_metrics(&self, headers: &HeaderMap, connection: &Connection, context: &Context) -> bool {
         let over_unix = matches!(connection.peer, Peer::Unix { .. }) && !self.forwarded;
         match context.metrics_access {
@@ -61,7 +61,7 @@ fn is_tcp(connection: &Connection) -> bool {
     matches!(connection.peer, Peer::Inet(_))
 }
 
-/// Whether a proxy has added what proxies add. Our own always does.
+/// Whether the request has headers that proxies add. permgate's own proxy always adds them.
 fn is_forwarded(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         *name == header::FORWARDED
@@ -71,7 +71,7 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Whether Host names this machine and not the page, which only others ask for by its name.
+/// Whether Host is a loopback name or address. Requests for the page's public name are not local.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = super::guard::name_of(host);

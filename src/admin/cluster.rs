@@ -18,18 +18,18 @@ pub(super) fn routes() -> Router<Context> {
 #[schema(as = Cluster)]
 pub struct ClusterView {
     pub node: String,
-    /// `member`; `joining`, `displaced`, `forked` and `left` do not serve, or not for long.
+    /// `member`, or one of `joining`, `displaced`, `forked` and `left`, which do not serve, or not for long.
     pub standing: String,
-    /// The position in the log that is applied here.
+    /// The position in the log up to which changes are applied here.
     pub position: u64,
-    /// The position by which every worker decides.
+    /// The position up to which every worker has put changes in force.
     pub in_force: u64,
-    /// For how long this node may still forward; `null`: it answers 503.
+    /// How long this node may still forward, in milliseconds; `null`: it answers 503.
     pub permitted_ms: Option<u64>,
     pub members: Vec<MemberView>,
-    /// Nodes that were dropped and may still forward for a moment.
+    /// Removed nodes that may still forward for a moment.
     pub departed: Vec<String>,
-    /// Changes of this node that others have yet to acknowledge.
+    /// Changes of this node that other nodes have yet to acknowledge.
     pub waiting: u64,
 }
 
@@ -37,9 +37,9 @@ pub struct ClusterView {
 #[schema(as = ClusterMember)]
 pub struct MemberView {
     pub node: String,
-    /// The position that it has acknowledged, as far as this node knows.
+    /// The last position that it has acknowledged, as far as this node knows.
     pub acknowledged: Option<u64>,
-    /// Whether its rules are this node's.
+    /// Whether it decides by the same rules as this node.
     pub same_rules: bool,
 }
 

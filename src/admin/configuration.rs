@@ -1,4 +1,4 @@
-//! `/v1/config` and `/v1/reload`: what is in force, whether a text would be, and taking it over.
+//! `/v1/config` and `/v1/reload`: shows the configuration in force, validates another, reloads the file.
 
 use axum::{
     Router,
@@ -27,7 +27,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/reload", post(reload))
 }
 
-/// Configurations are read and compared, with the files that they name: one at a time.
+/// Reads and compares configurations with the files that they name, one at a time.
 pub(in crate::admin) static FILES: Offload = Offload::new::<1, 8>();
 
 /// The text of a `gateway.toml`.
@@ -45,7 +45,7 @@ async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
 
 async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
-    // Whether a file exists, and what is wrong with it, is for those who could replace everything here.
+    // Whether a file exists, and what is wrong with it, is only for callers who could replace it all.
     let outside = caller.may(Permission::AdminWrite);
     let configuration = context.configuration.clone();
     let checked = FILES.run(move || configuration.check(&body.text, outside)).await?;
@@ -55,7 +55,7 @@ async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Res
 
 async fn reload(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
-    // The services that go keep their names in the metrics.
+    // Services that the reload removes keep their names in the metrics.
     context.metrics.name_services(&context.rules());
     match context.configuration.reload(caller.actor()).await {
         Ok(cut) => Ok(ok(&json!({"reloaded": true, "cut": cut.0}))),

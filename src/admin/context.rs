@@ -1,4 +1,4 @@
-//! What the handlers work with, made by the composition.
+//! The state that the admin handlers share, and the interfaces that `app` implements for them.
 
 use std::{
     convert::Infallible,
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// Cheap to clone.
+/// The handlers' shared state; cheap to clone.
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
@@ -55,34 +55,34 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     pub uses: Arc<dyn UsageTracker>,
     pub configuration: Arc<dyn Configuration>,
-    /// Whether requests are taken: false before the first worker serves and while draining.
+    /// Whether requests are accepted: false before the first worker serves, and while draining.
     pub ready: Arc<AtomicBool>,
-    /// Names under which the listener may be asked, beside `localhost` and addresses: a browser that
-    /// was lured to another name is refused.
+    /// Host names of the listener besides `localhost` and addresses. Others are refused, because they result
+    /// from DNS rebinding.
     pub hosts: Vec<String>,
     pub sign_in: SignIn,
-    /// Whose word for the client's address is taken.
+    /// Proxies that are trusted to report the client's address.
     pub trusted_proxies: TrustedProxies,
-    /// Who gets `/metrics` without a token.
+    /// Which clients may read `/metrics` without a token.
     pub metrics_access: MetricsAccess,
-    /// Request bodies in memory, all together.
+    /// The memory budget of all request bodies.
     pub bodies: Arc<Budget>,
-    /// The process's own user: with root the operator on the unix socket.
+    /// The process's own user. On the unix socket, this user and root are the operator.
     pub own_uid: u32,
 }
 
-/// What the workers know of uses that the store does not yet.
+/// Uses of tokens, including those that the store has yet to record.
 pub trait UsageTracker: Send + Sync {
     fn last(&self, digest: &Digest) -> Option<LastUsed>;
 
-    /// A use on the admin listener itself.
+    /// Records a use on the admin listener itself.
     fn note(&self, digest: &Digest, used: LastUsed);
 
-    /// A refusal that is to be audited, of a request on the admin listener.
+    /// Records the refusal of a request on the admin listener for the audit log.
     fn refused(&self, refused: RefusedRequest<'_>);
 }
 
-/// Who was refused, for the audit's bounded channel.
+/// A refused request, for the audit's bounded channel.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedRequest<'a> {
     pub token: Option<crate::authz::secret::TokenId>,
@@ -91,29 +91,29 @@ pub struct RefusedRequest<'a> {
     pub request_id: &'a str,
 }
 
-/// `gateway.toml` as it is in force.
+/// The configuration in force, and the file that it is read from.
 pub trait Configuration: Send + Sync {
-    /// The text with every secret replaced.
+    /// The text in force, with every secret replaced.
     fn text(&self) -> String;
 
-    /// The text of the file as it is now, with every secret replaced: what a reload would take over. The
-    /// error says why it cannot be. Never on the control thread.
+    /// The file's current text, with every secret replaced: what a reload would apply. Fails with the reason
+    /// why it cannot be applied. Must not run on the control thread.
     fn file(&self) -> Result<String, String> {
         Ok(self.text())
     }
 
-    /// The start-up validation of another text; nothing changes. Without `outside` the files and environment
-    /// variables that it names are not looked at. Takes as long as they are large: never on the control thread.
+    /// The start-up validation of another text; changes nothing. Without `outside` it ignores the files and
+    /// environment variables that the text names. May take long, so it must not run on the control thread.
     fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>>;
 
-    /// Reads the file again and replaces everything, or nothing; counts it too, since a signal asks
-    /// for the same.
+    /// Reads the file again and replaces everything or nothing. Also counts the reload, because a signal
+    /// triggers one too.
     fn reload(&self, actor: Actor) -> Reloading;
 }
 
 pub type Reloading = Pin<Box<dyn Future<Output = Result<Cut, ReloadError>> + Send>>;
 
-/// Why everything stays as it was.
+/// Why the configuration stays as it was.
 #[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
@@ -122,7 +122,7 @@ pub enum ReloadError {
     Change(ChangeError),
 }
 
-/// What is wrong in a configuration, and where.
+/// An error in a configuration, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigurationError {
     pub file: String,
@@ -160,12 +160,12 @@ impl Context {
         &self.0.attempts
     }
 
-    /// Somebody did not come in; `None`: whom they mean is nobody.
+    /// Notes a failed sign-in; `None`: no account has the login.
     pub(super) fn note_failure(&self, user: Option<UserId>, way: LoginMethod, visit: &RequestMeta) {
         self.0.failures.note(user, way, visit.client, &visit.request_id, Time::now());
     }
 
-    /// Of sign-ins that failed, for the log.
+    /// The audit events of failed sign-ins that are due.
     pub(super) fn failures_due(&self) -> Vec<AuditEvent> {
         let accounts = self.store.accounts();
         let login = |id: &str| accounts.user_by_id(id).map(|account| account.record.login.clone());
@@ -176,17 +176,17 @@ impl Context {
         &self.0.history
     }
 
-    /// The provider that people may sign in by.
+    /// The OpenID Connect provider, if one is configured.
     pub(super) fn relying(&self) -> Option<&super::oidc::RelyingParty> {
         self.0.relying.as_ref()
     }
 
-    /// For a user whom a proxy vouches for.
+    /// The CSRF token of a user whom a proxy names.
     pub(super) fn csrf_of(&self, user: &str) -> Csrf {
         self.0.form_key.csrf(user)
     }
 
-    /// What browsers have that a user has signed in with. Without `admin.user_header_key`, until a restart.
+    /// The proof that known browsers of the user keep: until a restart without `admin.user_header_key`.
     pub(super) fn browser_of(&self, user: &UserRecord) -> Option<Csrf> {
         Some(self.0.form_key.browser(&user.id, user.password.as_deref()?))
     }
@@ -195,7 +195,7 @@ impl Context {
         self.state.snapshot().rules.clone()
     }
 
-    /// Whether requests are taken, and why not.
+    /// Whether requests are accepted, or the reason why not.
     pub fn ready(&self) -> Result<(), &'static str> {
         if self.fence.is_broken() {
             return Err("a worker has not applied a change");

@@ -1,4 +1,4 @@
-//! What goes wrong on the admin listener and how the client is told: stable codes, one body.
+//! Errors of the admin listener as answers: stable codes in one JSON body.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -11,8 +11,7 @@ use crate::{
     store::{AdminError, ChangeError, ReadError},
 };
 
-/// An answer that is not a success. `render` writes its body once the request's id and `Accept`
-/// are at hand.
+/// An error answer. [`Problem::render`] writes its body once the request's id and `Accept` are known.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -21,7 +20,7 @@ pub struct Problem {
     challenge: Option<Box<str>>,
     allow: Option<Box<str>>,
     retry_after: Option<u32>,
-    /// Fields beside those that every problem has.
+    /// Fields in addition to those that every problem has.
     more: Map<String, Value>,
 }
 
@@ -47,7 +46,7 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "permission_denied", description)
     }
 
-    /// A 401 of somebody who sent no bearer.
+    /// A 401 for a request without a bearer.
     pub fn unauthorized(error: &'static str, description: impl Into<String>) -> Self {
         let challenge = Reason::MissingCredentials.answer(None).challenge.map(Into::into);
         Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, error, description) }
@@ -79,13 +78,13 @@ impl Problem {
         self.status
     }
 
-    /// Without a full stop at its end.
+    /// The description without the full stop at its end.
     pub fn description(&self) -> &str {
         self.description.trim_end_matches('.')
     }
 
-    /// The bytes and fields, as on the proxy: `application/json` unless `Accept` asks for the form
-    /// of RFC 9457.
+    /// Status, headers and body, as on the proxy: `application/json`, or `application/problem+json`
+    /// (RFC 9457) if `Accept` names it.
     pub fn render(self, accept: &HeaderMap, request_id: &str) -> (StatusCode, HeaderMap, Vec<u8>) {
         let mut body = json!({
             "error": self.error,
@@ -117,7 +116,7 @@ impl Problem {
     }
 }
 
-/// Whether `Accept` asks for the form of RFC 9457.
+/// Whether `Accept` names the media type of RFC 9457.
 pub(super) fn asks_for_problem(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepts.flat_map(|value| value.split(',')).any(|range| {

@@ -1,4 +1,4 @@
-//! `/v1/explain`: the decision about a request that nobody has sent, step by step.
+//! `/v1/explain`: the decision about a hypothetical request, step by step.
 
 use axum::{Router, response::Response, routing::post};
 use http::{Method, Uri};
@@ -27,23 +27,23 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/explain", post(explain))
 }
 
-/// Without `token_id` and `user` the request is anonymous. A `user` stands for a sound token of
-/// theirs whose scope fits, so that the answer is about the account alone.
+/// A request to explain; anonymous without `token_id` and `user`. A `user` stands for a valid token of
+/// theirs whose scope fits, so that the answer depends on the account alone.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
     pub method: String,
-    /// Absolute, or a path with its query.
+    /// An absolute URL, or a path with its query.
     pub url: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub token_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub user: Option<String>,
-    /// Where the token of `token_id` stands, as in `service.NAME.credentials`: `basic`, `header:X-Api-Key`;
-    /// else where the service of the path looks for it.
+    /// Where the request has the token of `token_id`, as in `service.NAME.credentials`: `basic`,
+    /// `header:X-Api-Key`. Default: the first place in which the path's service accepts tokens.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub carrier: Option<String>,
-    /// The address to come from; else the caller's own.
+    /// The client's address. Default: the caller's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     #[schema(value_type = Option<String>)]
     pub client: Option<std::net::IpAddr>,
@@ -57,7 +57,7 @@ async fn explain(
     Ok(ok(&view(&explained(&context, &caller, &body)?)))
 }
 
-/// What the caller may know of the decision.
+/// The decision, without what the caller may not see.
 pub(super) fn explained(
     context: &Context,
     caller: &Caller,
@@ -117,7 +117,7 @@ pub(super) fn explained(
     Ok(visible_to(caller, &snapshot.rules, explanation))
 }
 
-/// The carrier that was asked for, else the first one that the service of the path accepts.
+/// The requested carrier, else the first one that the path's service accepts.
 fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> Result<Carrier, Problem> {
     if let Some(asked) = asked {
         let advice = "The carrier is bearer, basic, raw, websocket or header:NAME";
@@ -129,7 +129,7 @@ fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> Result<Carr
     Ok(first.unwrap_or(Carrier::Bearer))
 }
 
-/// The credential that counts when the token stands in this carrier alone.
+/// The credential that results if the token is in this carrier alone.
 fn sent_in(
     carrier: Carrier,
     form: BearerForm,
@@ -150,7 +150,7 @@ fn sent_in(
     rules.credential(query.path.as_ref().ok(), query.host, query.method, authorization, &others).0
 }
 
-/// The decision goes by the kind of a carrier; who asks is told the name.
+/// Adds the header's name to the explanation: the decision has the carrier's kind only.
 fn naming(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) -> Explanation {
     if let (Carrier::Header(name), Some(CarrierKind::Header)) = (carrier, query.credential.kind()) {
         for step in explanation.steps.iter_mut().filter(|step| step.name == "credential") {
@@ -160,7 +160,7 @@ fn naming(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) ->
     explanation
 }
 
-/// Who asks about a user asks about no token: the one that stood for it has no id to be told.
+/// Removes the stand-in token from an explanation about a user.
 fn without_token(mut explanation: Explanation) -> Explanation {
     let named = |text: &mut String| *text = text.replace(&format!("token {STAND_IN}"), "a valid token");
     for step in &mut explanation.steps {
@@ -175,8 +175,8 @@ fn without_token(mut explanation: Explanation) -> Explanation {
     explanation
 }
 
-/// Who may not see the configuration is told nothing of a service that they cannot read, nor which
-/// groups read one.
+/// Without the permission to see the configuration, hides services that the caller cannot read, and which
+/// groups read a service.
 fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> Explanation {
     if caller.may(Permission::AdminRead) {
         return explanation;
@@ -212,14 +212,14 @@ fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Probl
     Ok(user.ok_or_else(|| Problem::not_found("user"))?.ix)
 }
 
-/// A URL, cut as a request's target and Host would be.
+/// A URL, split into a request's Host and path.
 struct Target<'a> {
     host: Option<String>,
     path: &'a str,
 }
 
 impl<'a> Target<'a> {
-    /// The path stays as written: a parser that mended it would explain another request.
+    /// Leaves the path as written: a parser that normalized it would explain another request.
     fn parse(url: &'a str) -> Result<Self, Problem> {
         let (host, rest) = match url.split_once("://") {
             _ if url.starts_with('/') => (None, url),

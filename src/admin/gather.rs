@@ -1,4 +1,4 @@
-//! A request's body in memory: bounded for one request, in time, and for all of them together.
+//! Reads a request's body into memory, within limits of size, time and the memory budget of all requests.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -11,27 +11,27 @@ use crate::{
     net::{BodyError, Budget, Holder, RequestBody, Reservation},
 };
 
-/// The bounds of one body.
+/// The limits of one body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub bytes: usize,
-    /// Until its last byte.
+    /// Until the last byte.
     pub time: Duration,
 }
 
-/// Of whoever has signed in: the largest import.
+/// Authenticated callers: the largest import.
 pub(super) const OF_USER: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(60) };
-/// Before that: a login, a password and a name.
+/// Before authentication: a login, a password and a name.
 pub(super) const OF_STRANGER: Bounds = Bounds { bytes: 16 << 10, time: Duration::from_secs(10) };
 
-/// A body, with its share of the budget until the request is over.
+/// A body with its memory reservation, which lasts until the request is over.
 pub(super) struct Gathered {
     pub bytes: Bytes,
     pub reservation: Option<Reservation>,
 }
 
-/// All of a request's body: whoever changes something reads nothing more once it has begun. `budget`: what
-/// all requests share, with what this connection has of it; the operator needs none.
+/// Reads the whole body before the handler runs, so that a change never waits for the client. `budget`
+/// is the memory budget of all requests with this connection's share of it; the operator needs none.
 pub(super) async fn gather(
     headers: &HeaderMap,
     body: RequestBody,

@@ -1,4 +1,4 @@
-//! `/v1/groups`: made, shown, moved, emptied, deleted; who is a member.
+//! `/v1/groups`: creates, lists, edits and deletes groups, and changes their members.
 
 use axum::{
     Router,
@@ -43,7 +43,7 @@ pub struct GroupView {
     pub name: String,
     /// Name of the parent.
     pub parent: Option<String>,
-    /// Every user that is not deleted is a member; it cannot be changed.
+    /// The built-in group, of which every user that is not deleted is a member. It cannot be changed.
     pub built_in: bool,
     /// Roles granted directly, by key.
     pub roles: Vec<String>,

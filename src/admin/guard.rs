@@ -1,12 +1,12 @@
-//! What keeps a browser from being used against the listener: names, origins, the fields of every
-//! answer.
+//! Protects browsers from being abused against the listener: checks of Host, Origin and CSRF token, and
+//! security headers for every answer.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use super::{error::Problem, session::Csrf};
 use crate::authz::answer::Reason;
 
-/// Every answer has them unless it has set its own.
+/// Added to every answer that has not set its own.
 const FIELDS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -24,8 +24,8 @@ pub(super) fn protect(headers: &mut HeaderMap) {
     }
 }
 
-/// The name that was asked for is one of ours. An address needs no list: a browser lured to
-/// another name sends that name.
+/// Requires a Host that is configured, `localhost`, or an IP address. Addresses need no list: in DNS
+/// rebinding the browser sends the attacker's name.
 pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = name_of(host);
@@ -35,7 +35,7 @@ pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Pr
     if address.is_ok() || ours() { Ok(()) } else { Err(Reason::Misdirected.answer(None).into()) }
 }
 
-/// A change is not asked for by a page of somebody else's.
+/// Refuses changes that a page of another origin requests.
 pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     if is_reading(method) {
         return Ok(());
@@ -55,8 +55,7 @@ pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), P
     Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", text))
 }
 
-/// Where nobody has to say who they are: all that is not the API. What is shown there, the page
-/// decides.
+/// Whether the path works without authentication: everything but the API. Pages decide what they show.
 pub(super) fn is_open(path: &str) -> bool {
     let is_api = ["/v1", "/oauth2", "/hub", "/metrics"]
         .iter()
@@ -64,7 +63,7 @@ pub(super) fn is_open(path: &str) -> bool {
     !is_api
 }
 
-/// Where who somebody was before is nothing.
+/// Whether the request signs in, so that the caller's previous credential is ignored.
 pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
     match *method {
         Method::POST => matches!(path, "/v1/session" | "/v1/invitation" | "/v1/invitation/check"),
@@ -73,8 +72,8 @@ pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
     }
 }
 
-/// Whoever the browser vouches for by itself has to repeat what only our own pages know: in the
-/// field `X-CSRF-Token`, or as `csrf` in a form.
+/// Requires the CSRF token for changes by a browser's own credential: in the header `X-CSRF-Token`, or as
+/// `csrf` in a form.
 pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), Problem> {
     if is_reading(&parts.method) {
         return Ok(());
@@ -98,7 +97,7 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), 
     Err(Problem::new(StatusCode::FORBIDDEN, "csrf", text))
 }
 
-/// A body as HTML's forms send it.
+/// Whether the body is an HTML form's.
 pub(super) fn is_form(headers: &HeaderMap) -> bool {
     let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let form = form.split(';').next().unwrap_or_default().trim();
@@ -109,7 +108,7 @@ fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// Without the port.
+/// The host without its port.
 pub(super) fn name_of(host: &str) -> &str {
     let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
     host[after_bracket..].rfind(':').map_or(host, |colon| &host[..after_bracket + colon])

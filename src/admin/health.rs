@@ -1,4 +1,4 @@
-//! `/healthz`, `/readyz` and `/metrics`: for probes and scrapers, who have no token.
+//! `/healthz`, `/readyz` and `/metrics`, for probes and scrapers without a token.
 
 use axum::{
     Router,
@@ -20,13 +20,13 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/healthz", get(health)).route("/readyz", get(ready)).route("/metrics", get(metrics))
 }
 
-/// The process runs and answers.
+/// Liveness: the process answers.
 async fn health() -> Response {
     ok(&json!({"status": "ok"}))
 }
 
-/// Requests are taken. A store that takes no changes does not make it unready: what is known is
-/// still served.
+/// Readiness: requests are accepted. A read-only store does not make the gateway unready, because it still
+/// decides by what it has.
 async fn ready(context: Context) -> Response {
     match context.ready() {
         Ok(()) => {
@@ -37,7 +37,7 @@ async fn ready(context: Context) -> Response {
     }
 }
 
-/// Scrapers come one at a time, and `admin.metrics` may let strangers in.
+/// One at a time, because `admin.metrics` may let anybody in.
 static ENCODING: Offload = Offload::new::<1, 16>();
 
 async fn metrics(context: Context, headers: HeaderMap) -> Result<Response, Problem> {

@@ -1,4 +1,4 @@
-//! The part of JetBrains Hub's REST API with which scripts make their tokens, unchanged:
+//! The part of JetBrains Hub's REST API with which scripts create their tokens, unchanged:
 //! `/hub/api/rest/users/{id|me}/permanenttokens`, `/hub/api/rest/services`, `/hub/api/rest/users/me`.
 //!
 //! A service's id is its key; a user may be named by id or login; times are milliseconds.
@@ -50,32 +50,32 @@ struct Query {
     fields: Option<String>,
     #[serde(rename = "$skip")]
     skip: Option<u32>,
-    /// `-1`, as Hub has it: all.
+    /// `-1` means all, as in Hub, but at most [`MAX_TOP`].
     #[serde(rename = "$top")]
     top: Option<i64>,
 }
 
-/// Rows to pass over, and rows to answer with.
+/// The number of rows to skip, and to return.
 #[derive(Clone, Copy)]
 struct Range {
     skip: usize,
     top: usize,
 }
 
-/// What Hub's clients send to make a token, and to change one.
+/// The body with which Hub's clients create or change a token.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = HubToken)]
 pub(in crate::admin) struct Body {
     name: Option<String>,
     scope: Option<Vec<ServiceRef>>,
-    /// Repeats the path, or is left out.
+    /// The owner, who has to be that of the path; may be left out.
     user: Option<UserRef>,
     #[serde(rename = "type")]
     _type: Option<String>,
 }
 
-/// By `id` or `key`, which are the same here.
+/// A service by `id` or `key`, which are the same here.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = HubService)]
@@ -182,7 +182,7 @@ async fn create(
     let accounts = context.store.accounts();
     let owner = accounts.user_by_id(&made.record.owner).ok_or_else(|| Problem::not_found("user"))?;
     let mut view = view(&context, owner, &made.record);
-    // The only answer with the text in it.
+    // No other answer contains the text.
     view["token"] = made.text.map(|text| text.expose().to_owned()).into();
     let mut picked = fields.pick(view);
     let response = secret_answer(StatusCode::OK, &picked);
@@ -202,7 +202,7 @@ async fn show(
     Ok(ok(&query.fields()?.pick(view(&context, owner, &record))))
 }
 
-/// Hub changes with POST: the name, or a narrower scope.
+/// Renames a token or narrows its scope; Hub uses POST for changes.
 async fn edit(
     context: Context,
     caller: Caller,
@@ -239,7 +239,7 @@ impl Query {
         Fields::parse(self.fields.as_deref())
     }
 
-    /// Beyond [`MAX_SKIP`] an answer would cost much and tell little.
+    /// Pages beyond [`MAX_SKIP`] would cost much for little use.
     fn range(&self) -> Result<Range, Problem> {
         let skip = self.skip.unwrap_or_default() as usize;
         if skip > MAX_SKIP {
@@ -253,7 +253,7 @@ impl Query {
         Ok(Range { skip, top })
     }
 
-    /// `rows` are those in the range, `total` counts the others too.
+    /// `rows` are the rows in the range; `total` counts the others too.
     fn page(
         &self,
         name: &str,
@@ -271,7 +271,7 @@ impl Query {
 }
 
 impl Body {
-    /// Whose token it is says the path; a body that says otherwise is a mistake.
+    /// Fails if the body names another owner than the path.
     fn agrees(&self, owner: Option<&Account>) -> Result<(), Problem> {
         let (Some(user), Some(owner)) = (&self.user, owner) else { return Ok(()) };
         let same = user.id.as_ref().is_none_or(|id| *id == owner.record.id)
@@ -280,7 +280,7 @@ impl Body {
     }
 }
 
-/// By id, by login, or `me`.
+/// Finds a user by id, by login, or `me`.
 fn find<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Option<&'a Account> {
     match (user, caller.user()) {
         ("me", Some(user)) => accounts.user_by_id(&user.id),
@@ -290,7 +290,7 @@ fn find<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Option<&'a A
     .filter(|account| account.record.deleted_at.is_none())
 }
 
-/// Whose tokens the caller may see.
+/// A user whose tokens the caller may see.
 fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Result<&'a Account, Problem> {
     let owner = find(accounts, caller, user);
     if !owner.is_some_and(|owner| caller.is(&owner.record.id)) {
@@ -299,7 +299,7 @@ fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Result<&'a 
     owner.ok_or_else(|| Problem::not_found("user"))
 }
 
-/// What is revoked is gone, to Hub.
+/// For Hub, a revoked token does not exist.
 fn known_token(context: &Context, owner: &Account, id: &str) -> Result<TokenRecord, Problem> {
     let record = context.store.token(parse(id)?)?.filter(is_there);
     record.filter(|record| record.owner == owner.record.id).ok_or_else(|| Problem::not_found("token"))
@@ -324,7 +324,7 @@ fn view(context: &Context, owner: &Account, record: &TokenRecord) -> Value {
     let rules = context.rules();
     let used = super::tokens::last_used(context, record);
     let accounts = context.store.accounts();
-    // The operator is no user.
+    // The operator has no account.
     let author = record.author.as_deref().and_then(|id| accounts.user_by_id(id));
     let scope: Vec<Value> = record
         .scope

@@ -1,5 +1,5 @@
-//! `/v1/users/{login}/identities`: by which OpenID Connect subjects somebody signs in. A first sign-in
-//! makes one by itself; here an account that was there before gets its own.
+//! `/v1/users/{login}/identities`: the OpenID Connect subjects with which a user signs in. A first sign-in
+//! creates one; these calls link one to an account that existed before.
 
 use axum::{Router, extract::Path, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/users/{login}/identities", get(list).post(link).delete(unlink))
 }
 
-/// Whom a provider means.
+/// A user at an OpenID Connect provider.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Identity)]
 pub struct IdentityView {
@@ -33,7 +33,7 @@ pub struct IdentityView {
 pub(in crate::admin) struct Link {
     /// The claim `sub`.
     subject: String,
-    /// Of the configured provider unless it is said.
+    /// Default: the configured provider.
     issuer: Option<String>,
 }
 

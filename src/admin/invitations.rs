@@ -1,4 +1,4 @@
-//! Invitations: a link, shown once, by which somebody sets their password, the first or another.
+//! Invitations: a link, shown once, with which a user sets a first or new password.
 
 use axum::{Router, extract::Path, response::Response, routing::post};
 use http::StatusCode;
@@ -24,7 +24,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/invitation/check", post(check))
 }
 
-/// The only answer with the text in it.
+/// A new invitation. No other answer contains its text.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Invitation)]
 pub struct InvitationView {
@@ -32,7 +32,7 @@ pub struct InvitationView {
     pub user: String,
     #[schema(value_type = String)]
     pub invitation: Zeroizing<String>,
-    /// The page that takes it. The text stands behind `#`, which no browser sends and nobody logs.
+    /// The page that accepts it. The text is in the fragment (`#`), which no browser sends and nobody logs.
     #[schema(value_type = String)]
     pub link: Zeroizing<String>,
     pub expires_at: Time,
@@ -67,8 +67,8 @@ async fn invite(context: Context, caller: Caller, Path(login): Path<String>) -> 
     Ok(secret_answer(StatusCode::CREATED, &view))
 }
 
-/// Open: the text is the credential. It is looked for before anything is derived, so that a stranger
-/// cannot keep the machine busy.
+/// Needs no authentication: the text is the credential. It is looked up before the password is derived, so
+/// that strangers cannot keep the machine busy.
 async fn redeem(context: Context, Json(body): Json<Redeem>) -> Result<Response, Problem> {
     let (digest, _) = valid(&context, &body.invitation)?;
     let phc = passwords::derive(body.password).await?;
@@ -76,7 +76,7 @@ async fn redeem(context: Context, Json(body): Json<Redeem>) -> Result<Response, 
     Ok(ok(&json!({"user": changed.record.login, "password": true, "cut": changed.cut.0})))
 }
 
-/// Open, too: before somebody types a password, the page says whom the link is for.
+/// Needs no authentication either: the page shows whom the link is for before a password is typed.
 async fn check(context: Context, Json(body): Json<Check>) -> Result<Response, Problem> {
     let (_, record) = valid(&context, &body.invitation)?;
     let accounts = context.store.accounts();

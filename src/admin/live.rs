@@ -1,4 +1,4 @@
-//! `/v1/live`: what is in flight, and cutting one of it.
+//! `/v1/live`: lists the requests in flight, and cuts one of them.
 
 use axum::{
     Router,
@@ -26,7 +26,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/live", get(list)).route("/v1/live/{id}", delete(cut))
 }
 
-/// A permitted request, stream or tunnel.
+/// A permitted request, stream or tunnel in flight.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Live)]
 pub struct LiveView {
@@ -59,7 +59,7 @@ async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
 async fn cut(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
     let gone = || Problem::not_found("request in flight");
-    // What is to be audited is known only as long as it lives.
+    // The audit event needs the row, which is gone after the cut.
     let row = context.fence.list().await.into_iter().find(|row| row.id == id).ok_or_else(gone)?;
     let actor = caller.actor();
     if !context.fence.cut(&id).await? {

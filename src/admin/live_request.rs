@@ -1,4 +1,4 @@
-//! A request on the admin listener as the fence sees it: judged again by every change but its own.
+//! A request on the admin listener in the live registry: every change but its own reauthorizes it.
 
 use std::{rc::Rc, time::Instant};
 
@@ -24,7 +24,7 @@ pub(super) struct LiveRequest {
     pub method: Method,
     pub uri: Uri,
     pub began: Instant,
-    /// The connection's counts when the request began.
+    /// The connection's bytes in and out when the request began.
     pub bytes: (u64, u64),
 }
 

@@ -1,4 +1,4 @@
-//! Work whose size a caller chooses, off the control thread: revocations never wait for it.
+//! Runs work whose size the caller chooses off the control thread, so that revocations never wait for it.
 
 use std::sync::{Arc, LazyLock};
 
@@ -7,11 +7,10 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::error::Problem;
 
-/// Reads that may look at many rows: what a list passes over is read, too, and a filter that fits few looks at
-/// many.
+/// Reads that may scan many rows, such as a list whose filter matches few.
 pub(super) static READS: Offload = Offload::new::<1, 32>();
 
-/// A few pieces of work at a time, and few that wait for a turn.
+/// Runs a few jobs at a time and lets a few more wait.
 pub(super) struct Offload {
     turns: LazyLock<Arc<Semaphore>>,
     places: LazyLock<Arc<Semaphore>>,
@@ -25,8 +24,8 @@ impl Offload {
         }
     }
 
-    /// 503 beyond the places. The work keeps its turn until it ends, also when its caller goes away: else
-    /// callers who come and go would have any number of threads at work.
+    /// Answers 503 if too many jobs wait. A job keeps its permit until it ends, even if its caller is gone:
+    /// otherwise callers that disconnect could start any number of threads.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -34,7 +33,7 @@ impl Offload {
         ended(self.start(work).await?).await
     }
 
-    /// As [`Offload::run`], but returns once the work has its turn.
+    /// As [`Offload::run`], but returns as soon as the job has started.
     pub(super) async fn start<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -49,7 +48,7 @@ impl Offload {
     }
 }
 
-/// What started work came to.
+/// Waits for a started job; 500 if it panicked.
 pub(super) async fn ended<T>(work: JoinHandle<T>) -> Result<T, Problem> {
     work.await.map_err(|error| {
         tracing::error!(%error, "work beside the control thread ended by a panic");

@@ -1,5 +1,5 @@
-//! OpenID Connect: signing in by a provider's word. Authorization code with PKCE, state and nonce
-//! bound to one browser.
+//! Sign-in with an OpenID Connect provider: authorization code flow with PKCE; state and nonce are bound
+//! to one browser.
 
 use http::HeaderMap;
 use tokio::sync::Semaphore;
@@ -16,27 +16,27 @@ mod metadata;
 
 pub(super) use self::{claims::UserInfo, flow::AuthorizationRequest, metadata::ProviderError};
 
-/// Where the provider sends people back to.
+/// The path of the redirect URI.
 pub(super) const CALLBACK: &str = "/sign-in/oidc/callback";
 
-/// Codes that are redeemed at one time.
+/// How many codes may be redeemed at the same time.
 const EXCHANGES: usize = 8;
 
-/// The provider and what is known of it.
+/// The provider with its metadata and keys.
 pub(super) struct RelyingParty {
     provider: Provider,
-    /// `{admin.url}` and [`CALLBACK`].
+    /// The redirect URI: `{admin.url}` followed by [`CALLBACK`].
     redirect: String,
     client: Client,
     issuer: Issuer,
     exchanges: Semaphore,
 }
 
-/// What the provider sends a browser back with.
+/// The parameters with which the provider redirects the browser back.
 pub(super) struct AuthorizationResponse {
     pub code: Option<String>,
     pub issuer: Option<String>,
-    /// Its word for why there is no code.
+    /// The provider's error code, if there is no code.
     pub error: Option<String>,
 }
 
@@ -52,7 +52,7 @@ impl RelyingParty {
         &self.provider
     }
 
-    /// Where the browser goes.
+    /// The URL of the provider's authorization endpoint for this sign-in.
     pub(super) async fn authorization(&self, flow: &AuthorizationRequest) -> Result<String, ProviderError> {
         let metadata = self.metadata().await?;
         let query = form_urlencoded::Serializer::new(String::new())
@@ -69,14 +69,14 @@ impl RelyingParty {
         Ok(format!("{}{mark}{query}", metadata.authorization_endpoint))
     }
 
-    /// Whom the provider names. The state has been held against the flow already.
+    /// Redeems the code and returns the user. The caller has already checked the state.
     pub(super) async fn person(
         &self,
         flow: &AuthorizationRequest,
         returned: AuthorizationResponse,
     ) -> Result<UserInfo, ProviderError> {
         let metadata = self.metadata().await?;
-        // RFC 9207: a code of another provider is not redeemed at this one.
+        // RFC 9207: a code from another provider must not be redeemed at this one.
         match returned.issuer {
             Some(issuer) if issuer != self.provider.issuer => return Err(ProviderError::OtherIssuer),
             None if metadata.names_itself => return Err(ProviderError::OtherIssuer),
@@ -96,7 +96,7 @@ impl RelyingParty {
         let more = match (&metadata.userinfo_endpoint, &tokens.access_token) {
             (Some(endpoint), Some(bearer)) if !complete => {
                 let more = self.client.userinfo(endpoint, bearer).await?;
-                // OpenID Connect Core, 5.3.2: else it may be anybody's.
+                // OpenID Connect Core, 5.3.2: without this check it could describe another user.
                 if more.get("sub").and_then(|sub| sub.as_str()) != Some(subject.as_str()) {
                     return Err(ProviderError::Claims("userinfo is of another subject"));
                 }
@@ -114,7 +114,7 @@ impl RelyingParty {
 }
 
 impl AuthorizationResponse {
-    /// `None`: not what a provider sends, or sent twice. With the state beside it.
+    /// Returns the state and the response; `None` if a parameter is repeated or the state is missing.
     pub(super) fn parse(query: &str) -> Option<(String, Self)> {
         let mut state = None;
         let mut returned = Self { code: None, issuer: None, error: None };
@@ -134,12 +134,12 @@ impl AuthorizationResponse {
     }
 }
 
-/// What somebody else wrote, fit for a line of the log.
+/// Foreign text made safe for a log line: printable ASCII, at most 100 characters.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(100).collect()
 }
 
-/// A flow that this browser began, if the state is its.
+/// The sign-in that this browser began, if the state matches it.
 pub(super) fn begun(headers: &HeaderMap, secure: bool, state: &str) -> Option<AuthorizationRequest> {
     AuthorizationRequest::read(headers, secure).filter(|flow| flow.is_state(state))
 }

@@ -1,5 +1,5 @@
-//! `/openapi.json`: the API told by itself, OpenAPI 3.1. The schemas are those of the types that are
-//! read and written; that no call is left out is a test.
+//! `/openapi.json`: the API's OpenAPI 3.1 document. Its schemas derive from the types that the handlers read
+//! and write; a test holds that no route is missing.
 
 use std::sync::LazyLock;
 
@@ -34,7 +34,7 @@ async fn show() -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, "application/json")], document).into_response())
 }
 
-/// The whole of it.
+/// The whole document.
 pub fn document() -> OpenApi {
     let problem = ["error", "error_description", "request_id"].iter().fold(
         ObjectBuilder::new()

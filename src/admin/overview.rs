@@ -1,4 +1,4 @@
-//! `/v1/overview`: the last hour in figures, for a page that draws them.
+//! `/v1/overview`: the last hour in figures, for a page with charts.
 
 use std::collections::BTreeMap;
 
@@ -24,35 +24,35 @@ pub(super) fn routes() -> Router<Context> {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Overview {
     pub ready: bool,
-    /// Whether the store takes changes.
+    /// Whether the store accepts changes.
     pub writable: bool,
     pub tokens: u64,
     pub imported: u64,
     pub users: usize,
-    /// In flight at this moment, apart from the request that asks.
+    /// Requests in flight now, without this one.
     pub live: usize,
-    /// Urls that are down or left out for a while, by upstream.
+    /// URLs that are down or ejected, by upstream.
     pub down: BTreeMap<String, Vec<String>>,
-    /// Seconds of a step.
+    /// The length of a step in seconds.
     pub step: u64,
-    /// Ends of the steps, the oldest first; every list below has as many.
+    /// The end of each step, oldest first; every list below has as many items.
     pub at: Vec<Time>,
     pub all: Series,
-    /// By key; the empty one is requests that no service owns.
+    /// By service key; the empty key is for requests that no service owns.
     pub services: BTreeMap<String, Series>,
-    /// By reason, the whole hour.
+    /// Counts by reason, over the whole hour.
     pub refusals: BTreeMap<&'static str, u64>,
 }
 
-/// One line of a chart for each list.
+/// Lists with one item for each step.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub struct Series {
     pub requests: Vec<u64>,
-    /// Those that were neither forwarded nor answered.
+    /// Requests that were neither forwarded nor answered.
     pub refused: Vec<u64>,
-    /// Of those, the ones that an upstream or the gateway is to blame for.
+    /// Of the refused ones, those that an upstream or the gateway caused.
     pub failed: Vec<u64>,
-    /// Milliseconds below which half of the requests took, and 95 of 100; none where there were none.
+    /// Median (`p50`) and 95th percentile (`p95`) of the latency in milliseconds; `null` without requests.
     pub p50: Vec<Option<f64>>,
     pub p95: Vec<Option<f64>>,
 }

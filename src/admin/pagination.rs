@@ -1,4 +1,4 @@
-//! Query strings: parameters that are not known are refused; cursors and limits.
+//! Query strings, in which unknown parameters are refused, and the cursors and limits of lists.
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
@@ -44,7 +44,7 @@ impl Paging {
         Self::new(cursor.cursor, cursor.limit)
     }
 
-    /// A page of what is in memory, in the order of `key`; the cursor is the last key given.
+    /// A page of rows in memory, in the order of `key`; the cursor is the key of the last row.
     pub fn cut<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
         rows.sort_by_cached_key(&key);
         let after = self.cursor.as_ref().map_or(0, |cursor| rows.partition_point(|row| key(row) <= *cursor));

@@ -1,5 +1,5 @@
-//! `PUT /v1/users/{login}/password`, and what sign-in needs: derived and verified beside this thread,
-//! one at a time.
+//! `PUT /v1/users/{login}/password`, and the derivation and verification of passwords: off the control
+//! thread, one at a time.
 
 use std::{sync::LazyLock, time::Instant};
 
@@ -28,25 +28,25 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/users/{login}/password", put(set))
 }
 
-/// Shorter ones are guessed, and longer ones are no password.
+/// A password's length in bytes. Shorter ones are guessable; longer ones are not plausible.
 const LENGTH: std::ops::RangeInclusive<usize> = 12..=1024;
 
-/// A decomposed text may be longer than what it is normalized to.
+/// The most bytes before normalization: decomposed text may be longer than composed text.
 const LONGEST_SENT: usize = 4 * *LENGTH.end();
 
-/// Each derivation takes 19 MiB and a core for a while: one at a time.
+/// A derivation takes 19 MiB and keeps a core busy, so only one runs at a time.
 static DERIVING: Offload = Offload::new::<1, 32>();
 
-/// What is verified where there is no password to compare with, so that it takes as long.
+/// Compared if an account has no password, so that the answer takes as long.
 static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));
 
-/// `null` takes the password away.
+/// `null` removes the password.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Password {
     #[schema(value_type = Option<String>)]
     password: Option<Zeroizing<String>>,
-    /// The present one, for oneself: a screen that was left unlocked is not an account.
+    /// The current password; needed for your own account, so that an unlocked screen is not enough.
     #[schema(value_type = Option<String>)]
     current: Option<Zeroizing<String>>,
 }
@@ -60,14 +60,14 @@ async fn set(
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let own = accounts.user_by_login(&login).filter(|account| caller.is(&account.record.id));
-    // The writer compares it again.
+    // The store's writer compares it again.
     let own = own.map(|account| account.record.password.clone());
     if let (Some(None), Identity::Browser { .. }) = (&own, &caller.identity) {
         let text = "There is no present password to change: an administrator's invitation sets the first one";
         return Err(Problem::denied(text));
     }
     if let Some(Some(present)) = &own {
-        // The account is signed in: strangers do not keep it from changing its password.
+        // The account is signed in, so failures of strangers must not block it.
         let attempt = SignInAttempt::Password { login: &login, known: true };
         let mut attempt = context.attempts().begin(attempt, caller.client, Instant::now())?;
         let present = Some(present.clone());
@@ -86,7 +86,7 @@ async fn set(
     Ok(ok(&json!({"user": changed.record.login, "password": set, "cut": changed.cut.0})))
 }
 
-/// The PHC string. A keyboard decides whether a letter comes composed: NFC makes it one (RFC 8265, 4.2.2).
+/// Returns the PHC string. NFC (RFC 8265, 4.2.2) makes composed and decomposed letters the same.
 pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Problem> {
     let password = composed(&password);
     if !LENGTH.contains(&password.len()) {
@@ -96,8 +96,8 @@ pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Proble
     DERIVING.run(move || hash(password.as_bytes())).await?.ok_or_else(failed)
 }
 
-/// The PHC string, if it is of this password. Takes as long without one. Hashes that were made before
-/// passwords were normalized are of the text as it was sent.
+/// Returns the PHC string if the password matches it. Takes as long without one. Older hashes are of the
+/// text as it was sent, without normalization.
 pub(super) async fn verify(
     password: Zeroizing<String>,
     phc: Option<String>,
@@ -122,7 +122,7 @@ pub(super) async fn verify(
     ended(verifying).await?.ok_or_else(failed)
 }
 
-/// In NFC, without a smaller copy left behind by a text that grew.
+/// The text in NFC. The buffer does not grow, which would leave a smaller copy behind.
 fn composed(password: &str) -> Zeroizing<String> {
     let mut composed = Zeroizing::new(String::with_capacity(3 * password.len()));
     composed.extend(password.nfc());

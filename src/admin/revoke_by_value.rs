@@ -1,5 +1,5 @@
-//! Tokens by their texts: revoked by whoever has them, and introspected. A text is looked up and
-//! thrown away; it is never stored, logged or echoed, and never counts as used.
+//! Revokes and introspects tokens by their texts. A text is looked up and dropped: it is never stored, logged
+//! or echoed, and the look-up does not count as a use.
 
 use axum::{Router, response::Response, routing::post};
 use http::{HeaderMap, StatusCode};
@@ -33,10 +33,10 @@ pub(super) fn routes() -> Router<Context> {
         .route("/oauth2/revoke", post(revoke_oauth))
 }
 
-/// Texts in one leak report, and tokens in all of them.
+/// The most texts in a leak report, and tokens in all of them together.
 const MAX_TEXTS: usize = 1_000;
 const MAX_TOKENS: usize = 10_000;
-/// Tokens of one change: other revocations wait for no more of them (H1).
+/// Tokens revoked in one change, so that other revocations do not wait for a long one.
 const AT_ONCE: usize = 100;
 
 #[derive(Deserialize, ToSchema)]
@@ -57,12 +57,12 @@ pub(in crate::admin) struct Report {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::admin) struct Leaks {
     items: Vec<LeakView>,
-    /// In force until now.
+    /// Tokens that this report revoked.
     revoked: usize,
     cut: u64,
 }
 
-/// What became of one text of a report, which is not repeated.
+/// The result for one text of a report. The text is not repeated.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Leak)]
 pub struct LeakView {
@@ -73,7 +73,7 @@ pub struct LeakView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct LeakedToken {
     pub id: String,
-    /// False: it was revoked before.
+    /// `false`: it had been revoked before.
     pub revoked_now: bool,
 }
 
@@ -88,7 +88,7 @@ async fn revoke_one(
     Ok(ok(&with_reach(json!({"revoked": token.is_some(), "id": token}), &changed)))
 }
 
-/// What others have seen is revoked, whoever's it is.
+/// Revokes every token in the texts, whoever owns it.
 async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> Result<Response, Problem> {
     if body.texts.len() > MAX_TEXTS {
         return Err(Problem::value(format!("A report has at most {MAX_TEXTS} texts")));
@@ -114,7 +114,7 @@ async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> R
                 records.extend(changed.record);
                 cut += changed.cut.0;
             }
-            // It may hold all the same, and what is left is revoked in any case.
+            // The change may be in force all the same; the rest is revoked in any case.
             Err(error) => failed = failed.or(Some(error)),
         }
     }
@@ -132,7 +132,7 @@ async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> R
     Ok(ok(&Leaks { items, revoked, cut }))
 }
 
-/// RFC 7009: the same answer for what is no token.
+/// RFC 7009: an unknown token gets the same answer.
 async fn revoke_oauth(
     context: Context,
     caller: Caller,
@@ -145,7 +145,7 @@ async fn revoke_oauth(
     Ok(ok(&json!({})))
 }
 
-/// RFC 7662. Whatever is not in force is `{"active": false}`, without a word why.
+/// RFC 7662. A token that is not in force is `{"active": false}`, without a reason.
 async fn introspect(
     context: Context,
     caller: Caller,
@@ -162,7 +162,7 @@ async fn introspect(
     Ok(ok(&introspection.unwrap_or_else(|| json!({"active": false}))))
 }
 
-/// Of the scope, what its owner may read at this moment: both hold when a request is decided.
+/// The introspection of a token in force, with the part of its scope that the owner may read now.
 fn active(context: &Context, record: &TokenRecord) -> Option<Value> {
     let snapshot = context.state.snapshot();
     let accounts = context.store.accounts();
@@ -207,19 +207,19 @@ fn active(context: &Context, record: &TokenRecord) -> Option<Value> {
     Some(introspection)
 }
 
-/// By one's own hand, or another's.
+/// `User` for a caller with an account, `Admin` for the operator.
 fn own_reason(caller: &Caller) -> RevokeReason {
     if caller.user().is_some() { RevokeReason::User } else { RevokeReason::Admin }
 }
 
-/// As a client would send it; imported ones, too.
+/// The digest of a token's text as clients send it, also of an imported token.
 fn digest(context: &Context, text: &str) -> Option<Digest> {
     let perm_alias = context.rules().settings.perm_alias;
     let (bearer, form) = Bearer::parse(text.trim())?.classify(perm_alias);
     (form != BearerForm::ChecksumMismatch).then(|| bearer.digest())
 }
 
-/// The one `token` of a form; a hint of its kind is no use here.
+/// The only `token` of the form. A `token_type_hint` is ignored.
 fn form_token(headers: &HeaderMap, body: &[u8]) -> Result<String, Problem> {
     if !guard::is_form(headers) {
         let text = "The request body must be application/x-www-form-urlencoded";

@@ -1,4 +1,4 @@
-//! `/v1/roles` and `/v1/grants`: what a role permits and who holds it.
+//! `/v1/roles` and `/v1/grants`: the permissions of roles, and who holds them.
 
 use axum::{
     Router,
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/grants", get(list_grants).post(grant).delete(withdraw))
 }
 
-/// Who changes roles sees them.
+/// A caller with one of these permissions sees roles.
 pub(super) const SEES_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -50,7 +50,7 @@ pub struct RoleView {
     pub revision: u64,
 }
 
-/// A role and who holds it: a user's login or a group's name.
+/// A role and its holder: a user's login or a group's name.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = Grant)]
@@ -151,7 +151,7 @@ async fn grant(context: Context, caller: Caller, Json(body): Json<GrantView>) ->
     set(&context, &caller, body, true).await
 }
 
-/// Named by a body or, for clients that send none with DELETE, by the query.
+/// The grant is in the body or, for clients that send no body with DELETE, in the query.
 async fn withdraw(context: Context, caller: Caller, request: Request) -> Result<Response, Problem> {
     use axum::extract::{FromRequest, FromRequestParts};
     let (mut parts, body) = request.into_parts();

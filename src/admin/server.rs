@@ -1,5 +1,5 @@
-//! The Router behind `net`: checks what comes, authenticates, enters the live registry, and
-//! finishes every answer the same way.
+//! The admin listener's HTTP service: checks and authenticates each request, enters it in the live registry,
+//! runs the router, and completes every answer in the same way.
 
 use std::{
     pin::Pin,
@@ -46,35 +46,35 @@ pub struct Server {
     router: Router,
     registry: Rc<Registry<LiveRequest>>,
     metrics: WorkerMetrics,
-    /// Answers `/metrics` and nothing else.
+    /// Answers `/metrics` only.
     metrics_only: bool,
 }
 
-/// An answer's body; while it flows, the request is live.
+/// An answer's body; the request stays in the live registry while it is sent.
 pub struct AnswerBody {
     inner: RouterBody,
     live: Option<Registration<LiveRequest>>,
 }
 
-/// Who asks and the request's place in the live registry; `None` at an open endpoint.
+/// The caller and the request's entry in the live registry; `None` for an anonymous request.
 type Admitted = Option<(Caller, Registration<LiveRequest>)>;
 
-/// What came of a request before it is finished.
+/// The result of a request before it becomes an answer.
 struct Answered {
     response: Result<Response<RouterBody>, Problem>,
     reason: Reason,
     live: Option<Registration<LiveRequest>>,
 }
 
-/// A handler at work. One that has begun a change goes on to its end when its client goes away:
-/// what belongs to the change (a reload's other half, the event of a cut) is not left out.
+/// A running handler. One that has begun a change runs to its end even if its client disconnects:
+/// otherwise the rest of the change (a reload's second half, the audit event of a cut) would be lost.
 struct Handling {
     task: JoinHandle<Response<RouterBody>>,
     stake: Option<Arc<Revalidation>>,
 }
 
 impl Server {
-    /// Joins the fence; call it inside the thread's `LocalSet`.
+    /// Joins the fence; must be called inside the thread's `LocalSet`.
     pub fn new(context: Context) -> Rc<Self> {
         let registry = Registry::new(context.fence.join());
         tokio::task::spawn_local(registry.clone().run());
@@ -85,7 +85,7 @@ impl Server {
         Rc::new(Self { router, registry, metrics, context, metrics_only: false })
     }
 
-    /// For a listener that answers `/metrics` to anybody, and nothing else.
+    /// For a listener that answers `/metrics` without authentication, and nothing else.
     pub fn for_metrics(&self) -> Rc<Self> {
         let (router, context) = (self.router.clone(), self.context.clone());
         let (registry, metrics) = (self.registry.clone(), context.metrics.worker());
@@ -145,7 +145,7 @@ impl Server {
         Answered { response, reason: Reason::Ok, live }
     }
 
-    /// Judges and enters in one go: no change slips between the two.
+    /// Authenticates and registers without a suspension point, so that no change slips in between.
     fn admit(
         &self,
         parts: &mut Parts,
@@ -178,7 +178,7 @@ impl Server {
         guard::check_origin(&parts.method, &parts.headers).map_err(|p| (Reason::BadRequest, p))?;
         let claim = Claim::of(parts, connection, origin, context, secure);
         if guard::is_sign_in(&parts.method, &path) {
-            // Whoever one was before: that ends, and must not cut this answer.
+            // The previous credential is about to end, which must not cut this answer.
             return Ok(None);
         }
         let recognised = match claim.verify(context, &connection.peer) {
@@ -255,10 +255,10 @@ impl Drop for Handling {
     }
 }
 
-/// For as long as the thread lives.
+/// Runs for as long as the thread lives.
 async fn keep_history(history: Arc<History>, metrics: Arc<Metrics>) {
     let mut tick = tokio::time::interval(STEP);
-    // A thread that was held up makes one long step, not many short ones.
+    // After a delay take one long step, not many short ones.
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
@@ -266,7 +266,7 @@ async fn keep_history(history: Arc<History>, metrics: Arc<Metrics>) {
     }
 }
 
-/// For as long as the thread lives.
+/// Runs for as long as the thread lives.
 async fn tell_failures(context: Context) {
     let mut tick = tokio::time::interval(TELL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -281,7 +281,7 @@ async fn tell_failures(context: Context) {
     }
 }
 
-/// One form for every answer; a problem gets its body here.
+/// Completes an answer: a problem gets its body, every answer its headers.
 fn finish(
     answered: Result<Response<RouterBody>, Problem>,
     accept: &HeaderMap,
@@ -307,11 +307,11 @@ fn finish(
     response
 }
 
-/// What the Router refuses by itself.
+/// The problem for a refusal by the router itself.
 fn router_problem(response: &Response<RouterBody>) -> Option<Problem> {
     let status = response.status();
     match status {
-        // A page says itself what is wrong.
+        // A page describes the error itself.
         _ if response.headers().contains_key(header::CONTENT_SECURITY_POLICY) => None,
         StatusCode::METHOD_NOT_ALLOWED => {
             let text = "The resource does not take this method";

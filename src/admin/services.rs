@@ -1,4 +1,4 @@
-//! `/v1/services`: what a token's scope may name.
+//! `/v1/services`: the services that a token's scope may name.
 
 use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/services", get(list))
 }
 
-/// As the dialog that makes a token offers it.
+/// A service, as the dialog for a new token shows it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Service)]
 pub struct ServiceView {
@@ -32,10 +32,10 @@ pub struct ServiceView {
     pub hosts: Vec<String>,
     /// The admin listener itself.
     pub built_in: bool,
-    /// Groups that the configuration lets read it, for whom `admin-read` is held.
+    /// Groups that the configuration lets read it; only with `detailed`, which needs `admin-read`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readers: Option<Vec<String>>,
-    /// Logins of those who may read it at this moment: by a group, or by `read-service`.
+    /// Logins of the users who may read it now, by a group or by `read-service`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub effective_readers: Option<Vec<String>>,
 }
@@ -45,12 +45,12 @@ pub struct ServiceView {
 struct Filter {
     /// `me` or a login.
     readable_by: Option<String>,
-    /// With readers, which needs `admin-read`.
+    /// Adds the readers, which needs `admin-read`.
     detailed: Option<bool>,
 }
 
-/// Those that the caller may read, since a name is told only to who may; `readable_by` leaves of
-/// them those that this user may read too.
+/// Lists the services that the caller may read, because other names are not disclosed. `readable_by` keeps
+/// those that this user may read too.
 async fn list(context: Context, caller: Caller, Params(filter): Params<Filter>) -> Result<Response, Problem> {
     let snapshot = context.state.snapshot();
     let other = match filter.readable_by.as_deref() {

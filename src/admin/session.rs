@@ -1,4 +1,4 @@
-//! `/v1/session`: people sign in with a password and get a cookie; `/v1/sessions` ends all of theirs.
+//! `/v1/session`: sign-in with a password, for a session cookie; `/v1/sessions`: all sessions of the caller.
 
 use std::time::Instant;
 
@@ -53,7 +53,7 @@ pub(in crate::admin) struct SignIn {
     password: Zeroizing<String>,
 }
 
-/// Who is signed in, and until when.
+/// The signed-in user, and when the session ends.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Session)]
 pub struct SessionView {
@@ -61,28 +61,28 @@ pub struct SessionView {
     pub user: String,
     pub user_id: String,
     pub name: String,
-    /// What a change sends as `X-CSRF-Token`, or a form as `csrf`.
+    /// Sent with every change: as the header `X-CSRF-Token`, or as `csrf` in a form.
     pub csrf: String,
-    /// `password`, `provider`, or `header`: a proxy in front vouches for the user.
+    /// `password`, `provider`, or `header`: a proxy in front names the user.
     pub by: &'static str,
     pub created_at: Option<Time>,
     pub expires_at: Option<Time>,
-    /// It ends earlier when it is not used until then.
+    /// The session ends at this time unless it is used before.
     pub idle_until: Option<Time>,
 }
 
-/// One of somebody's sessions.
+/// One of the user's sessions.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SessionRow {
     pub created_at: Time,
     pub last_seen_at: Time,
     pub expires_at: Time,
     pub client: String,
-    /// The one that asks.
+    /// The session of this request.
     pub current: bool,
 }
 
-/// One answer for whatever is wrong, after one derivation whatever there is to compare with.
+/// Answers a wrong login like a wrong password, and after one derivation in either case.
 async fn sign_in(
     context: Context,
     visit: RequestMeta,

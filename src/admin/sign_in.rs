@@ -1,5 +1,5 @@
-//! How people come in beside tokens and the unix socket: where the page is, and who may vouch for
-//! whom.
+//! The settings for signing in with a browser: the page's address, the identity provider, and the proxies
+//! that may name the user.
 
 use std::net::IpAddr;
 
@@ -12,32 +12,32 @@ mod provider;
 
 pub use provider::{ProvidedGroup, Provider, Trust};
 
-/// Built by `config`.
+/// The settings of signing in. Built by `config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SignIn {
-    /// `https://gate.example`, without a slash at the end. With https every cookie is for TLS alone.
+    /// `https://gate.example`, without a trailing slash. With https, cookies are `Secure`.
     pub url: Option<String>,
-    /// An address of the listener's own, in links where there is no `url`.
+    /// An address of the listener itself, for links if there is no `url`.
     pub address: Option<String>,
     pub header: Option<UserHeader>,
     pub provider: Option<Provider>,
-    /// Where clients reach the services, for lines that people copy.
+    /// The address at which clients reach the services, for command lines to copy.
     pub gateway: Option<String>,
-    /// This is `permgate demo`: links may sign in by themselves, and `/design` shows the components.
+    /// `permgate demo` is running: links may sign in by themselves, and `/design` shows the components.
     pub demo: bool,
 }
 
-/// A field in which a proxy in front names the user who is signed in there.
+/// A header in which a proxy in front names its signed-in user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserHeader {
     pub name: HeaderName,
-    /// Who is believed. Never empty: without it anybody would be anybody.
+    /// The trusted peers. Never empty: otherwise any client could pose as any user.
     pub from: Vec<IpNet>,
-    /// What forms are signed by, where several gateways share it; `None`: each process has its own.
+    /// The key of CSRF tokens, if several gateways share it; `None`: each process draws its own.
     pub key: Option<FormKey>,
 }
 
-/// What the field says.
+/// The header's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TrustedHeader {
     Nobody,
@@ -56,7 +56,7 @@ impl SignIn {
         self.url.as_deref().is_some_and(|url| url.starts_with("https://"))
     }
 
-    /// Takes the field out, whoever sent it.
+    /// Removes the header, whoever sent it.
     pub(super) fn take_vouched(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) -> TrustedHeader {
         let Some(header) = &self.header else { return TrustedHeader::Nobody };
         let values: Vec<_> = headers.get_all(&header.name).iter().cloned().collect();

@@ -1,4 +1,4 @@
-//! `/v1/tokens` and `/v1/users/{login}/tokens`: made, listed, edited, rotated, revoked, imported.
+//! `/v1/tokens` and `/v1/users/{login}/tokens`: creates, lists, edits, rotates, revokes and imports tokens.
 
 mod import;
 mod list;
@@ -41,7 +41,7 @@ use crate::{
     },
 };
 
-/// Who sees another's tokens.
+/// A caller with one of these permissions sees other users' tokens.
 pub(super) const SEES_TOKENS: [Permission; 2] = [Permission::AdminRead, Permission::UpdateUser];
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -169,7 +169,7 @@ async fn rotate(
     Ok(made_answer(&context, made))
 }
 
-/// The only answers that have a token's text in them.
+/// The answer to a creation or rotation, the only one that contains a token's text.
 fn made_answer(context: &Context, made: CreatedToken) -> Response {
     let CreatedToken { record, text, cut } = made;
     let (id, revision) = (record.id, record.revision);
@@ -182,7 +182,7 @@ fn made_answer(context: &Context, made: CreatedToken) -> Response {
             forget(body["token"].take());
             tagged(response, revision)
         }
-        // The first answer had it; nothing was made now.
+        // A replay: the first answer had the text, and nothing was created now.
         None => {
             let mut response = revised(StatusCode::OK, revision, &body);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
@@ -192,7 +192,7 @@ fn made_answer(context: &Context, made: CreatedToken) -> Response {
     located(response, "/v1/tokens", id.as_str())
 }
 
-/// A token that the caller may see.
+/// The token's record; fails if the caller may not see it.
 pub(super) fn visible(context: &Context, caller: &Caller, id: &str) -> Result<TokenRecord, Problem> {
     let record = context.store.token(parse(id)?)?.ok_or_else(|| Problem::not_found("token"))?;
     if !caller.is(&record.owner) {
@@ -216,7 +216,7 @@ fn expiry(
     }
 }
 
-/// The promise of an `Idempotency-Key`, which holds for this caller alone.
+/// The request's `Idempotency-Key`, which is valid for this caller only.
 fn idempotency(
     caller: &Caller,
     headers: &HeaderMap,

@@ -1,4 +1,4 @@
-//! `/v1/users`: made, shown, edited, banned, deleted.
+//! `/v1/users`: creates, lists, edits, bans and deletes users.
 
 use axum::{
     Router,
@@ -39,11 +39,11 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/users/{login}/unban", post(unban))
 }
 
-/// Who sees another's profile: `read-user` is in each of the two others.
+/// A caller with one of these permissions sees other users' profiles.
 pub(super) const SEES_USERS: [Permission; 3] =
     [Permission::AdminRead, Permission::UpdateUser, Permission::ReadUser];
 
-/// A user's record: never the password.
+/// A user's record, without the password.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = User)]
 pub struct UserView {
@@ -77,7 +77,7 @@ pub enum KindWord {
 #[schema(as = NewUser)]
 pub(in crate::admin) struct Create {
     login: String,
-    /// Left out: the login.
+    /// Default: the login.
     name: Option<String>,
     #[serde(default)]
     kind: KindWord,
@@ -125,7 +125,7 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
             return Err(Problem::value("A service account has no password, tokens only"));
         }
         Some(password) => {
-            // Asked first: deriving is expensive.
+            // Checked first, because the derivation is expensive.
             caller.require(Permission::UpdateUser)?;
             Some(passwords::derive(password).await?)
         }

@@ -1,5 +1,5 @@
-//! `GET /v1/store/verify`: everything that is stored is read and verified while changes go on. The answer is
-//! one JSON document a line: how far it has come, and in the end what was found.
+//! `GET /v1/store/verify`: reads and verifies the whole store while changes go on. The answer is one JSON
+//! document per line: progress, and in the end the report.
 
 use std::{
     io::{self, Write as _},
@@ -22,10 +22,10 @@ use crate::{
     store::verify::{Progress, Report},
 };
 
-/// One verification at a time reads a whole store, or all of the audit log; few wait for a turn.
+/// Each job reads the whole store or audit log, so one runs at a time and few wait.
 pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 4>();
 
-/// Between two lines about how far it has come.
+/// The time between two lines of progress.
 const EVERY: Duration = Duration::from_millis(200);
 
 pub(super) fn routes() -> Router<Context> {
@@ -44,7 +44,7 @@ async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
                     return ControlFlow::Continue(());
                 }
                 last_report = Some(Instant::now());
-                // Nobody reads any more: it is ended.
+                // The client is gone, so the verification stops.
                 match write(&mut out, &progress_json(&progress)) {
                     Ok(()) => ControlFlow::Continue(()),
                     Err(_) => ControlFlow::Break(()),
@@ -54,7 +54,7 @@ async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
                 report.damage.iter().for_each(|damage| {
                     tracing::error!(place = damage.place, what = damage.what, "the store is damaged");
                 });
-                // As above.
+                // The client may be gone.
                 drop(write(&mut out, &report_json(&report)));
             }
         })
@@ -77,7 +77,7 @@ fn progress_json(progress: &Progress) -> Value {
     json!({"part": progress.part, "done": progress.done, "of": progress.of})
 }
 
-/// What a verification found.
+/// The report of a verification as JSON.
 pub fn report_json(report: &Report) -> Value {
     let tables: serde_json::Map<String, Value> =
         report.tables.iter().map(|(table, rows)| ((*table).to_owned(), json!(rows))).collect();

@@ -1,5 +1,5 @@
-//! The page: what people see in a browser, rendered here from the same values as the API's answers.
-//! Every change is a call of the API, made by the page's script with the session's CSRF token.
+//! The HTML page, rendered from the same values as the API's answers. Every change is a call of the API, made
+//! by the page's script with the session's CSRF token.
 //!
 //! A new page is a template that extends `layout.html`, a struct that derives `Template` and has a
 //! `shell`, a handler that takes a [`Reader`], and a route in [`routes`]. `docs/page.md` says more.
@@ -42,7 +42,7 @@ pub(super) fn routes() -> Router<Context> {
         .route_layer(middleware::from_fn(problems_as_pages))
 }
 
-/// `base?name=value`, with the values that there are.
+/// `base?name=value`, without the absent values.
 fn address<'a>(base: &str, pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(pairs.into_iter().filter_map(|(name, value)| Some((name, value?))));
@@ -50,12 +50,12 @@ fn address<'a>(base: &str, pairs: impl IntoIterator<Item = (&'a str, Option<&'a 
     if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
 }
 
-/// What a form sends when its field is left empty is none.
+/// A form field left empty counts as absent.
 fn filled(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.trim().is_empty())
 }
 
-/// `/users/ann`, whatever is in the name.
+/// `/users/ann`, with the name percent-encoded.
 fn link(section: &str, name: &str) -> String {
     format!("{section}/{}", utf8_percent_encode(name, UNRESERVED))
 }

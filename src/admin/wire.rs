@@ -1,4 +1,4 @@
-//! What goes over the wire: JSON in and out, times, durations, revisions, pages.
+//! The wire format: JSON bodies and answers, times, durations, revisions and pages.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ use crate::{
     store::Updated,
 };
 
-/// A token's record with its longest scope, networks and note.
+/// Room for a token's record with the longest scope, networks and note, in bytes.
 const LONGEST_SECRET_ANSWER: usize = 16 << 10;
-/// What a path segment or a query value may hold as it is (RFC 3986 section 2.3), and `@`.
+/// Characters left as they are in path segments and query values: unreserved (RFC 3986 section 2.3) and `@`.
 pub const UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
-/// A JSON request body: fields that are not known are refused.
+/// A JSON request body. Its types refuse unknown fields.
 pub struct Json<T>(pub T);
 
-/// As [`Json`], and nothing at all stands for the type's default.
+/// As [`Json`], but an empty body stands for the type's default.
 pub struct Optional<T>(pub T);
 
-/// A JSON request body with its bytes, which are what an idempotency key promises.
+/// A JSON request body, with the hash of path and bytes that an idempotency key is bound to.
 pub struct BodyDigest<T> {
     pub value: T,
     pub hash: [u8; 32],
@@ -54,7 +54,7 @@ pub struct HumanDuration(pub Duration);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Page<T> {
     pub items: Vec<T>,
-    /// What `cursor=` takes for the page after; none: this is the last.
+    /// The `cursor=` of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
@@ -64,7 +64,7 @@ impl<T> Page<T> {
     }
 }
 
-/// An answer with what the change has cut and, in a cluster, on which nodes it is in force.
+/// Adds how many requests were cut and, in a cluster, which nodes confirmed the change or lost their permit.
 pub(super) fn with_reach<T>(mut body: Value, changed: &Updated<T>) -> Value {
     body["cut"] = changed.cut.0.into();
     if let Some(nodes) = &changed.nodes {
@@ -73,7 +73,7 @@ pub(super) fn with_reach<T>(mut body: Value, changed: &Updated<T>) -> Value {
     body
 }
 
-/// An answer in JSON. It ends with a newline, since people read it on terminals.
+/// A JSON answer. It ends with a newline, because people read it in terminals.
 pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(mut bytes) => {
@@ -84,9 +84,9 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// As [`answer`], with a secret in it: what is ours of it is overwritten once it has been sent.
+/// As [`answer`], for a body with a secret: our copy is overwritten once it has been sent.
 pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
-    // A buffer that grew would leave a smaller copy behind.
+    // A growing buffer would leave smaller copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET_ANSWER));
     match serde_json::to_writer(&mut *bytes, body) {
         Ok(()) => {
@@ -97,7 +97,7 @@ pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// Overwrites the text of a secret that had to stand in a value.
+/// Overwrites a secret that had to be put into a JSON value.
 pub fn forget(value: serde_json::Value) {
     if let serde_json::Value::String(mut text) = value {
         text.zeroize();
@@ -119,7 +119,7 @@ pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Resp
     tagged(answer(status, body), revision)
 }
 
-/// The answer with the record's revision as its `ETag`.
+/// Adds the record's revision as `ETag`.
 pub fn tagged(mut response: Response, revision: u64) -> Response {
     if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
         response.headers_mut().insert(header::ETAG, tag);
@@ -127,23 +127,23 @@ pub fn tagged(mut response: Response, revision: u64) -> Response {
     response
 }
 
-/// The record as a change has left it, with what the change has reached.
+/// The changed record, with what the change has cut.
 pub(super) fn updated<T>(view: &impl Serialize, revision: u64, changed: &Updated<T>) -> Response {
     revised(StatusCode::OK, revision, &with_reach(json!(view), changed))
 }
 
-/// What the deletion of a record answers.
+/// The answer to the deletion of a record.
 pub(super) fn deleted<T>(changed: &Updated<T>) -> Response {
     ok(&with_reach(json!({"deleted": true}), changed))
 }
 
-/// The answer, as that of a record which was made and is found under `name`.
+/// Turns the answer into a 201 with the record's `Location`.
 pub(super) fn created(mut response: Response, section: &str, name: &str) -> Response {
     *response.status_mut() = StatusCode::CREATED;
     located(response, section, name)
 }
 
-/// The answer with where its record is found.
+/// Adds the record's `Location`.
 pub(super) fn located(mut response: Response, section: &str, name: &str) -> Response {
     let name = utf8_percent_encode(name, UNRESERVED);
     if let Ok(location) = HeaderValue::try_from(format!("{section}/{name}")) {
@@ -152,7 +152,7 @@ pub(super) fn located(mut response: Response, section: &str, name: &str) -> Resp
     response
 }
 
-/// The revision that `If-Match` names; `*` and no field match any.
+/// The revision in `If-Match`; `None` for `*` or no header. Any other tag is a 412.
 pub fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let value = value.to_str().map_or("", str::trim);
@@ -160,11 +160,11 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
         return Ok(None);
     }
     let tag = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    // A tag that we never gave is a revision that the record does not have.
+    // A tag that permgate never issued matches no revision.
     tag.and_then(|tag| tag.parse().ok()).map(Some).ok_or_else(Problem::stale)
 }
 
-/// Reads a JSON body; also what the extractors do.
+/// Parses a JSON body: 415 for another media type, 400 for invalid JSON.
 pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
     let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let form = form.split(';').next().unwrap_or_default().trim();
@@ -172,7 +172,7 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T,
         let text = "The request body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }
-    // The parser's words may quote what was sent.
+    // The parser's message may quote the body.
     serde_json::from_slice(bytes).map_err(|error| {
         Problem::invalid(format!("The request body: {}", secret::redact(&error.to_string())))
     })
@@ -211,7 +211,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(target.as_bytes()).update(b"\n").update(&bytes);
         let hash = *hasher.finalize().as_bytes();
-        // Rotation has nothing that it must be told.
+        // Rotation works without a body.
         let value = if bytes.is_empty() { read_nothing() } else { read(&headers, &bytes) }?;
         Ok(Self { value, hash })
     }
@@ -277,7 +277,7 @@ impl HumanDuration {
             _ => return None,
         };
         let seconds = digits.parse::<u32>().ok().map(|count| u64::from(count) * unit)?;
-        // Later ends could not be written as a date any more.
+        // The expiry of a longer one could not be represented as a date.
         let seconds = u64::from(u32::try_from(seconds).ok()?);
         Some(Self(Duration::from_secs(seconds)))
     }
@@ -318,7 +318,7 @@ impl Serialize for HumanDuration {
     }
 }
 
-/// A field that may be left out, set, or emptied with `null`.
+/// Deserializes a field that may be absent, set, or cleared with `null`.
 pub fn emptied<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {

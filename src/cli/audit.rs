@@ -1,4 +1,4 @@
-//! `permgate audit ...`.
+//! `permgate audit ...`: prints the audit log, and verifies its hash chain.
 
 use std::{thread, time::Duration};
 
@@ -16,16 +16,16 @@ use super::{
 pub(super) enum Audit {
     /// Print the latest events, oldest first
     Tail(Tail),
-    /// Verify the chain of hashes: no event was changed, none is missing in between
+    /// Verify the hash chain: no event was changed, and none is missing in between
     Verify,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Tail {
-    /// How many events
+    /// Number of events
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
     lines: usize,
-    /// Continue with new events as they come
+    /// Keep printing new events as they arrive
     #[arg(short, long)]
     follow: bool,
 }
@@ -42,9 +42,9 @@ const COLUMNS: Columns = &[
 ];
 const VIEW: ListView = ListView { nouns: "events", sort: &[], columns: COLUMNS };
 
-/// How soon a followed event shows.
+/// How often a followed log is read.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The longest page that the listener gives.
+/// The longest page that the listener returns.
 const PAGE: usize = 1000;
 
 impl Audit {
@@ -60,7 +60,7 @@ impl Audit {
 impl Tail {
     fn run(&self, global: &Global, client: &Client) -> Result<(), Failure> {
         let mut last = print_after(global, client, None, self.lines)?;
-        // A table whose columns are laid out anew with every event could not be read.
+        // A table would lay out its columns anew with every event.
         let global = match global.output {
             Format::Table => &Global { output: Format::Jsonl, ..global.clone() },
             _ => global,
@@ -75,7 +75,7 @@ impl Tail {
     }
 }
 
-/// Prints the events after `last`, at most `most`, and says which was the last one.
+/// Prints at most `most` events after `last`, and returns the number of the last one.
 fn print_after(
     global: &Global,
     client: &Client,
@@ -111,7 +111,7 @@ fn print_after(
     Ok(events.last().and_then(|event| event["seq"].as_u64()).or(last))
 }
 
-/// An edit has what was there before and what is there now of each field: two values, which are no list.
+/// Shows an edit's pair of old and new values as `old -> new` instead of as a list.
 fn show_edit(event: &mut Value) {
     if !event["event"].as_str().is_some_and(|name| name.ends_with(".edit")) {
         return;
@@ -126,7 +126,7 @@ fn show_edit(event: &mut Value) {
     }
 }
 
-/// Every hash is computed again, by whoever has the store open.
+/// Has the process that has the store open compute every hash again.
 fn verify(client: &Client) -> Result<(), Failure> {
     let verified = client.get("/v1/audit/verify")?;
     if verified["valid"] != true {

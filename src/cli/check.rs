@@ -1,4 +1,4 @@
-//! `permgate check`: the start-up validation, all of it, and nothing else.
+//! `permgate check`: the complete validation of the start-up, without starting.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ impl Check {
     }
 }
 
-/// Whom to ask what the file alone does not say; where no gateway answers on the unix socket, nothing is said.
+/// The admin API, for checks that need more than the file: by unix socket, `--admin` or `--offline` only.
 fn listener(global: &Global, config: &Config) -> Option<Client> {
     let socket = config.admin.listen.iter().any(|listen| matches!(listen.address, Address::Unix(_)));
     if !socket && global.admin.is_none() && !global.offline {
@@ -96,20 +96,20 @@ fn listener(global: &Global, config: &Config) -> Option<Client> {
     Client::new(global).ok()
 }
 
-/// Readers that are no group: groups are in the store.
+/// Readers that name no existing group. Groups are in the store, not in the file.
 fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
     let Ok(groups) = listener.list("/v1/groups?limit=1000", None) else { return Vec::new() };
     config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
 }
 
-/// What a reload would refuse, beside the configuration that is in force.
+/// A warning about changes from the running configuration that a reload would refuse.
 fn unreloadable(listener: &Client, config: &Config) -> Option<Problem> {
     let answer = listener.get("/v1/config").ok()?;
     let running = config::parse(answer["text"].as_str()?, &config.file).ok()?;
     config.restart_warning(&running)
 }
 
-/// What follows from descriptors and memory, here and for this user.
+/// The budgets that result from this user's open files and this machine's memory.
 fn budget_lines(budgets: &BudgetLimits) -> String {
     let Machine { files, memory } = budgets.machine;
     let lines = named(budgets).map(|(name, value, is_bytes)| {
@@ -133,7 +133,7 @@ fn budget_record(budgets: &BudgetLimits) -> Value {
     record.into()
 }
 
-/// Each budget by its name in metrics, and whether it counts bytes.
+/// Each budget's name in the metrics, its value, and whether it counts bytes.
 fn named(budgets: &BudgetLimits) -> [(&'static str, usize, bool); 8] {
     [
         ("connections", budgets.connections, false),

@@ -1,4 +1,4 @@
-//! A client of the admin API: over a unix socket or TCP, one request a connection, or offline.
+//! A client of the admin API: over a unix socket or TCP with one connection per request, or offline.
 
 use std::{cell::OnceCell, io::Write, time::Duration};
 
@@ -25,31 +25,31 @@ use crate::admin::wire::UNRESERVED;
 
 pub(super) enum Client {
     Listener(Box<Listener>),
-    /// The same API, on a store that nobody serves.
+    /// The same API, on a store that no gateway has open.
     Offline(Box<Offline>),
 }
 
-/// Where a gateway listens.
+/// The admin listener of a running gateway.
 pub(super) struct Listener {
     targets: Vec<Target>,
     authorization: Option<HeaderValue>,
     runtime: Runtime,
-    /// The target that took the first connection.
+    /// The target that accepted the first connection.
     reached: OnceCell<Target>,
-    /// The socket that would have asked for no token, and does not let this user in.
+    /// A unix socket, which would need no token, that this user may not connect to.
     closed: OnceCell<Target>,
 }
 
-/// A status and what came with it.
+/// An answer's status and body.
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) body: Value,
 }
 
-/// A fence waits 5 s at most, a queue of imports in front of it may take longer.
+/// A fence takes 5 s at most; a queue of imports before it may take longer.
 const PATIENCE: Duration = Duration::from_secs(60);
 const CONNECT: Duration = Duration::from_secs(3);
-/// Pages are far smaller; this is against a listener that is none of ours.
+/// Pages are far smaller; the limit protects against a listener that is not permgate.
 const LARGEST_ANSWER: usize = 64 << 20;
 
 impl Client {
@@ -67,12 +67,12 @@ impl Client {
         }
     }
 
-    /// For what anybody may ask.
+    /// A client for calls that need no authentication.
     pub(super) fn without_token(global: &Global) -> Result<Self, Failure> {
         Self::of(Target::candidates(global)?, None)
     }
 
-    /// Of the listener at the first of these places where one is.
+    /// A client of the first of these listeners that accepts a connection.
     pub(super) fn of(targets: Vec<Target>, token: Option<&str>) -> Result<Self, Failure> {
         let authorization = match token {
             None => None,
@@ -90,7 +90,7 @@ impl Client {
         Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, reached, closed })))
     }
 
-    /// Where it asked, if anybody was asked.
+    /// The listener that was reached, if any.
     pub(super) fn target(&self) -> Option<&Target> {
         match self {
             Self::Listener(listener) => listener.reached.get(),
@@ -118,7 +118,7 @@ impl Client {
         self.call(&Method::DELETE, path, None)
     }
 
-    /// Every page of a list, up to `most` records. `path` may have a query.
+    /// Reads all pages of a list, up to `most` records. `path` may have a query.
     pub(super) fn list(&self, path: &str, most: Option<usize>) -> Result<Vec<Value>, Failure> {
         let mut records = Vec::new();
         let mut cursor: Option<String> = None;
@@ -143,7 +143,7 @@ impl Client {
         }
     }
 
-    /// The body of a success; every other answer as a failure.
+    /// The body of a success; any other answer is a failure.
     pub(super) fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
         let answer = self.send(method, path, body)?;
         if answer.status.is_success() {
@@ -184,7 +184,7 @@ impl Listener {
         })
     }
 
-    /// An answer of any length into `out`, as it comes; `on_progress` hears how many bytes there are.
+    /// Writes an answer of any length to `out` as it arrives; `on_progress` gets the bytes so far.
     pub(super) fn download(
         &self,
         path: &str,
@@ -209,7 +209,7 @@ impl Listener {
         })
     }
 
-    /// The first target that takes a connection.
+    /// Connects to the first target that accepts.
     async fn connect(&self) -> Result<(Box<dyn Connection>, Target), Failure> {
         let mut tried = Vec::new();
         for target in &self.targets {
@@ -238,7 +238,7 @@ impl Listener {
         Err(Failure::unreachable(format!("{message}\n  {advice}")))
     }
 
-    /// Sends the request; the answer's body is still to come.
+    /// Sends the request; the answer's body is yet to be read.
     async fn ask(
         &self,
         connection: Box<dyn Connection>,
@@ -296,7 +296,7 @@ impl Answer {
 trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
-/// What the listener said, and what to do about it: the exit code follows from the status.
+/// The failure for a refusal, with advice; the exit code follows from the status.
 pub(super) fn refusal(answer: &Answer) -> Failure {
     let Answer { status, body } = answer;
     let code = body["error"].as_str().unwrap_or(status.canonical_reason().unwrap_or("refused"));
@@ -314,7 +314,7 @@ pub(super) fn refusal(answer: &Answer) -> Failure {
     Failure::of_status(status.as_u16(), message).with_error(code)
 }
 
-/// An error of a configuration as the listener tells it.
+/// A configuration error from an answer, as a line.
 fn describe_error(error: &Value) -> String {
     match (error["line"].as_u64(), error["message"].as_str()) {
         (Some(line), Some(message)) => {
@@ -327,7 +327,7 @@ fn describe_error(error: &Value) -> String {
     }
 }
 
-/// A path segment or a query value.
+/// Percent-encodes a path segment or a query value.
 pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }

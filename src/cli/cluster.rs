@@ -12,14 +12,15 @@ use super::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Cluster {
-    /// Write the store of this gateway, which must not run, to etcd; an empty one if there is none. Once
+    /// Copy this gateway's store to etcd, or an empty one if it has none. Run it once, while the gateway is
+    /// stopped
     Init,
-    /// Show who belongs to the cluster, and how far each one is
+    /// Show the members of the cluster, and the position of each
     Status,
-    /// Put this node's copy in force where etcd has lost changes. On the node that is furthest ahead, and not
-    /// while it runs
+    /// Make this node's copy the cluster's state after etcd has lost changes. Run it on the node that is
+    /// furthest ahead, while that node is stopped
     Adopt,
-    /// Take this node, which must not run, out of the cluster, so that nobody waits for it
+    /// Remove this node from the cluster while it is stopped, so that changes do not wait for it
     Leave,
 }
 

@@ -1,5 +1,5 @@
-//! What a shell completes from the store: logins, groups, roles, services and tokens, asked of the gateway that the
-//! configuration names. Where none answers, nothing is completed.
+//! Completion of names in the store: logins, groups, roles, services and tokens, requested from the gateway
+//! that the configuration names. If it does not answer, there are no candidates.
 
 use std::env;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Cli, client::Client};
 
-/// Nobody waits for more than this many words.
+/// The maximum number of candidates.
 const MOST: usize = 1000;
 
 pub(super) fn logins() -> ArgValueCandidates {
@@ -28,7 +28,7 @@ pub(super) fn services() -> ArgValueCandidates {
     ArgValueCandidates::new(|| candidates("/v1/services", "key", "title"))
 }
 
-/// By id, with the name beside it, where the shell shows one.
+/// Token ids, with the names as help for shells that show it.
 pub(super) fn tokens() -> ArgValueCandidates {
     ArgValueCandidates::new(|| candidates("/v1/tokens?state=active&limit=1000", "id", "name"))
 }
@@ -45,7 +45,7 @@ fn candidates(path: &str, field: &str, help: &str) -> Vec<CompletionCandidate> {
         .collect()
 }
 
-/// The line that is being completed names the configuration and the listener, if it does.
+/// Requests the records with the configuration and listener that the completed line names, if any.
 fn records(path: &str) -> Option<Vec<Value>> {
     let mut words = vec!["permgate".to_owned()];
     let mut line = env::args().skip_while(|word| word != "--").skip(2);

@@ -1,12 +1,12 @@
-//! `permgate completion SHELL`: a script by which the shell asks this binary for completions, those of the store
-//! included.
+//! `permgate completion SHELL`: prints a script with which the shell asks this binary for completions,
+//! including names in the store.
 
 use clap::{Args, ValueEnum};
 use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
 
 use super::{failure::Failure, output::print};
 
-/// The variable by which the script calls the binary.
+/// The environment variable with which the script calls the binary.
 pub(super) const VARIABLE: &str = "PERMGATE_COMPLETE";
 
 #[derive(Debug, Args)]

@@ -1,10 +1,10 @@
-//! Asking before something is done that cannot be undone.
+//! Confirmation before a change that cannot be undone.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use super::failure::Failure;
 
-/// Asks on a terminal. Elsewhere nobody can answer, so `--yes` has to be given.
+/// Asks on a terminal; without one, `--yes` is required.
 pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -18,7 +18,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
     }
 }
 
-/// One line from the terminal, trimmed. Its end (Ctrl-D) is no answer.
+/// Reads one line from the terminal, trimmed. End of input (Ctrl-D) is an error.
 pub(super) fn ask(question: &str) -> Result<String, Failure> {
     let mut stderr = io::stderr();
     write!(stderr, "{question}")?;

@@ -1,5 +1,5 @@
-//! `permgate demo`: an example service, the gateway on a temporary store, and the lines to try, or
-//! with `--script` all of them tried.
+//! `permgate demo`: an example service, the gateway on a temporary store, and commands to try; with
+//! `--script` it tries them itself.
 
 mod sample;
 mod upstream;
@@ -26,22 +26,22 @@ use crate::{
     net::Address,
 };
 
-/// A demo that runs: its parts end with it.
+/// A running demo; dropping it stops its parts.
 struct Demo {
-    // Before the directory: the store closes while its files are there.
+    // Dropped before the directory, so that the store closes while its files exist.
     running: Running,
     _example: ExampleServer,
     _dir: tempfile::TempDir,
     proxy: SocketAddr,
     socket: PathBuf,
     page: SocketAddr,
-    /// Of alice and of root.
+    /// The password of alice and of root.
     password: String,
     token: String,
     token_id: String,
 }
 
-/// One line to try and what must come of it.
+/// A request to try, and the expected status.
 struct DemoRequest {
     what: &'static str,
     target: &'static str,
@@ -64,7 +64,7 @@ const REQUESTS: [DemoRequest; 5] = [
 
 const STREAM: &str = "/api/stream";
 
-/// The ports of the gateway and of its page, where they are free.
+/// The preferred ports of the gateway and of its page.
 const USUAL_PORT: u16 = 8080;
 const USUAL_PAGE_PORT: u16 = 8081;
 
@@ -73,7 +73,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     if sound? { Ok(()) } else { Err(Failure::silent()) }
 }
 
-/// Prints the lines to try and serves until SIGINT or SIGTERM.
+/// Prints the commands to try and serves until SIGINT or SIGTERM.
 fn serve() -> Result<(), Failure> {
     let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
     println!("{}", demo.introduction());
@@ -106,7 +106,7 @@ fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Tries every line; `true` when each came out as it should.
+/// Tries every request; `true` if each outcome is as expected.
 fn script() -> Result<bool, Failure> {
     let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
     println!("{}", demo.introduction());
@@ -188,7 +188,7 @@ impl Demo {
         self.client(bearer)?.send(&Method::GET, target, None)
     }
 
-    /// Opens a stream, revokes its token, and looks at how the stream ended.
+    /// Opens a stream, revokes its token, and checks how the stream ends.
     fn cut_a_stream(&self) -> Result<bool, Failure> {
         let Client::Listener(stream) = self.client(true)? else { return Ok(false) };
         let mut events = Revoking { demo: self, cut: None, later: 0 };
@@ -204,16 +204,16 @@ impl Demo {
     }
 }
 
-/// Reads a stream, and revokes its token at the first event.
+/// Reads a stream and revokes its token at the first event.
 struct Revoking<'d> {
     demo: &'d Demo,
-    /// How many requests that has cut.
+    /// How many requests the revocation cut.
     cut: Option<u64>,
-    /// Events that came afterwards.
+    /// Events received after the revocation.
     later: u32,
 }
 
-/// Events that may have been sent before the token was revoked.
+/// Events that may have been in transit when the token was revoked.
 const ON_THEIR_WAY: u32 = 20;
 
 impl io::Write for Revoking<'_> {
@@ -228,7 +228,7 @@ impl io::Write for Revoking<'_> {
         }
         let path = format!("/v1/tokens/{}", self.demo.token_id);
         let revoke = || operator(&self.demo.socket)?.delete(&path);
-        // This thread is the stream's own.
+        // This thread is inside the stream's runtime, which cannot be nested.
         let revoked = thread::scope(|scope| scope.spawn(revoke).join());
         let Ok(Ok(revoked)) = revoked else { return Err(io::Error::other("it was not revoked")) };
         self.cut = Some(revoked["cut"].as_u64().unwrap_or_default());
@@ -240,7 +240,7 @@ impl io::Write for Revoking<'_> {
     }
 }
 
-/// The example of the repository's `gateway.toml`, on these addresses.
+/// The example from the repository's `gateway.toml`, with these addresses.
 fn configuration(listen: SocketAddr, page: SocketAddr, example: SocketAddr) -> String {
     format!(
         r#"version = 1
@@ -285,7 +285,7 @@ fn operator(socket: &Path) -> Result<Client, Failure> {
     Client::of(vec![Target::Unix(socket.to_owned())], None)
 }
 
-/// root, alice, her group and her token; the token's id and text.
+/// Creates root, alice, her group and her token; returns the token's id and text.
 fn set_up(operator: &Client, password: &str) -> Result<(String, String), Failure> {
     for (login, name) in [("alice", "Alice"), ("root", "Root")] {
         operator.post("/v1/users", &json!({"login": login, "name": name, "password": password}))?;
@@ -303,7 +303,7 @@ fn set_up(operator: &Client, password: &str) -> Result<(String, String), Failure
     Ok((text("id"), text("token")))
 }
 
-/// This port where it is free, else any.
+/// This port if it is free, else any free port.
 fn usual(port: u16) -> SocketAddr {
     let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     TcpListener::bind(usual).map_or_else(|_| any_port(), |_| usual)

@@ -1,4 +1,4 @@
-//! `permgate explain METHOD URL`.
+//! `permgate explain METHOD URL`: shows how the gateway would decide a request.
 
 use std::net::IpAddr;
 
@@ -16,20 +16,20 @@ use super::{
 
 #[derive(Debug, Args)]
 pub(super) struct Explain {
-    /// The request's method; small letters will do
+    /// Method of the request; lower case is accepted
     method: String,
-    /// A path, or a URL whose host counts, too
+    /// Path of the request, or a URL if the host matters
     url: String,
-    /// As the holder of this token: its id or name
+    /// Send this token, given by its id or name
     #[arg(long, visible_alias = "token", value_name = "TOKEN", conflicts_with = "user", add = complete::tokens())]
     token_id: Option<String>,
-    /// As this user, with a token that is granted for the service
+    /// Send a valid token of this user whose scope fits
     #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
-    /// With the token in this carrier: bearer, basic, raw, websocket or header:NAME
+    /// Place of the token in the request: bearer, basic, raw, websocket or header:NAME
     #[arg(long, value_name = "CARRIER", requires = "token_id")]
     carrier: Option<String>,
-    /// From this client address
+    /// Address of the client
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
 }
@@ -41,7 +41,7 @@ impl Explain {
             Some(token) => Some(hint::token_id(&listener, token, None)?),
             None => None,
         };
-        // Methods have capitals; nobody asks about another method called `get`.
+        // Methods are case-sensitive, but a method called `get` does not exist.
         let lower = self.method.bytes().all(|byte| byte.is_ascii_lowercase());
         let method = if lower { self.method.to_ascii_uppercase() } else { self.method.clone() };
         let body = present(json!({
@@ -53,12 +53,12 @@ impl Explain {
         })?;
         let reason = || print(answer["reason"].as_str().unwrap_or_default());
         global.output.document(&answer, || show(&answer), reason)?;
-        // A pipeline that asks beforehand wants to fail here.
+        // A denial fails the command, so that a pipeline can depend on the decision.
         if answer["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
     }
 }
 
-/// The steps as a numbered table, then the outcome and what the client or the upstream would get.
+/// Prints the steps as a numbered table, then the outcome and what the client or the upstream would get.
 fn show(answer: &Value) -> Result<(), Failure> {
     let steps = answer["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
     let width = |field: &str| steps.iter().map(|step| text(&step[field]).chars().count()).max().unwrap_or(0);
@@ -100,7 +100,7 @@ fn show(answer: &Value) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names as a list in lines of a hundred columns at most.
+/// The names as a list, in lines of at most 100 columns.
 fn wrapped(names: &[String]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (index, name) in names.iter().enumerate() {
@@ -115,7 +115,7 @@ fn wrapped(names: &[String]) -> Vec<String> {
 
 const WIDTH: usize = 100;
 
-/// A long path does not push the results off the screen.
+/// The widest column of objects, so that a long path does not push the results off the screen.
 const LOOKED_AT_MOST: usize = 40;
 
 fn place(origin: &Value) -> Option<String> {

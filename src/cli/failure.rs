@@ -1,15 +1,15 @@
-//! How a command ends when it does not succeed: what is said on stderr, and the exit code.
+//! Failures of a command: the message on stderr, and the exit code.
 
 use std::io::{IsTerminal, Write};
 
 pub(super) use crate::config::{chain, reason};
 
-/// What went wrong, where, and what to do, fit for a person.
+/// What failed, where, and what to do about it, in words for people.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
     message: String,
-    /// The listener's `error`; empty where it did not say one.
+    /// The listener's error code; empty if it sent none.
     error: String,
 }
 
@@ -28,7 +28,7 @@ impl Failure {
         Self::new(FAILED, message)
     }
 
-    /// Usage, or a configuration that is not valid.
+    /// Wrong usage, or an invalid configuration.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(USAGE, message)
     }
@@ -37,7 +37,7 @@ impl Failure {
         Self::new(UNREACHABLE, message)
     }
 
-    /// An answer of the admin listener that is not a success.
+    /// An error answer of the admin listener.
     pub(super) fn of_status(status: u16, message: impl Into<String>) -> Self {
         let code = match status {
             401 | 403 => DENIED,
@@ -48,22 +48,22 @@ impl Failure {
         Self::new(code, message)
     }
 
-    /// As [`Failure::failed`], where a message says it all and has been printed.
+    /// As [`Failure::failed`], after everything has been printed already.
     pub(super) fn silent() -> Self {
         Self::new(FAILED, "")
     }
 
-    /// A decision that was asked for and is a no; it has been printed.
+    /// The decision that the command explained is a denial; it has been printed.
     pub(super) fn denied() -> Self {
         Self::new(DENIED, "")
     }
 
-    /// With the listener's own code.
+    /// Adds the listener's error code.
     pub(super) fn with_error(self, error: &str) -> Self {
         Self { error: error.to_owned(), ..self }
     }
 
-    /// The same failure, better explained.
+    /// The same failure with another message.
     pub(super) fn reworded(self, message: String) -> Self {
         Self { message, ..self }
     }
@@ -72,7 +72,7 @@ impl Failure {
         &self.message
     }
 
-    /// The same failure, with another line below what was said.
+    /// The same failure with another line below its message.
     pub(super) fn adding(self, line: &str) -> Self {
         let message = format!("{}\n  {line}", self.message);
         self.reworded(message)
@@ -95,8 +95,8 @@ impl Failure {
     }
 }
 
-/// Does this to each one, whatever becomes of the others: who revokes several tokens wants as many revoked as can be.
-/// The failures before the last are told at once.
+/// Applies `act` to each item, even after a failure, so that as many tokens as possible are revoked. Every
+/// failure but the last is reported at once.
 pub(super) fn for_each<T>(
     all: impl IntoIterator<Item = T>,
     mut act: impl FnMut(T) -> Result<(), Failure>,
@@ -118,22 +118,22 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// The same words about every file that cannot be read.
+/// The failure for a file that cannot be read.
 pub(super) fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Failure {
     Failure::usage(format!("cannot read {}: {}", path.display(), reason(error)))
 }
 
-/// A line on stderr; whoever closed it does not want to read it.
+/// Prints a line to stderr; ignores errors, because a closed stderr has no reader.
 pub(crate) fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Text in the colour of this code (SGR), where `stream` shows colours.
+/// The text in the colour of this SGR code, if `stream` shows colours.
 pub(crate) fn painted(text: &str, code: &str, stream: &impl IsTerminal) -> String {
     if colours(stream) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
-/// Colours are for terminals whose user has not declined them (no-color.org).
+/// Whether to use colours: on terminals, unless the user has opted out (no-color.org).
 pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,4 +1,4 @@
-//! `permgate group ...`.
+//! `permgate group ...`: groups and their members.
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ pub(super) enum Group {
     Create {
         /// Name of the group
         name: String,
-        /// A group whose members the members of the new one are, too
+        /// Parent group: members of the new group become members of it
         #[arg(long, value_name = "GROUP")]
         parent: Option<String>,
     },
@@ -32,10 +32,10 @@ pub(super) enum Group {
     Edit {
         #[command(flatten)]
         group: Which,
-        /// Another name
+        /// New name
         #[arg(long, value_name = "NAME")]
         rename: Option<String>,
-        /// Another parent; an empty one removes it
+        /// New parent; an empty value removes it
         #[arg(long, value_name = "GROUP")]
         parent: Option<String>,
     },
@@ -44,7 +44,7 @@ pub(super) enum Group {
     Delete {
         #[command(flatten)]
         group: Which,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
@@ -145,8 +145,8 @@ impl Members {
     }
 }
 
-/// What those who delete the group should know: the configuration names it as a service's reader. Who may not see that is
-/// told nothing.
+/// A hint for the deletion of a group: the services whose configuration names it as a reader. Empty if the
+/// caller may not see that.
 fn read_by(client: &Client, group: &str) -> String {
     let services = client.list("/v1/services?detailed=true", None).unwrap_or_default();
     let reads = |service: &&Value| {

@@ -1,11 +1,11 @@
-//! `permgate health`: for probes and supervisors.
+//! `permgate health`: the gateway's readiness, for probes and supervisors.
 
 use http::Method;
 use serde_json::Value;
 
 use super::{Global, client::Client, failure::Failure, output::print};
 
-/// Anybody may ask whether it is ready; the offline store is asked as ever.
+/// Readiness needs no token, so none is sent. Offline, the store is opened as for any other command.
 fn client(global: &Global) -> Result<Client, Failure> {
     if global.offline { Client::new(global) } else { Client::without_token(global) }
 }

@@ -1,11 +1,10 @@
-//! Help as people read it: commands in sections, examples below, and the options that every command takes only where
-//! they are asked for.
+//! Help texts: commands in sections, examples below, and the options of every command only on request.
 
 use std::fmt::Write as _;
 
 use clap::{Arg, ArgAction, Command};
 
-/// Commands by what somebody wants to do; `tests` makes sure that each one is somewhere.
+/// Commands by purpose; a test holds that every command is listed.
 const SECTIONS: [(&str, &[&str]); 5] = [
     ("First steps", &["init", "demo", "run", "check"]),
     ("Look", &["status", "health", "explain", "audit", "whoami", "version"]),
@@ -14,7 +13,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
     ("The gateway itself", &["reload", "store", "cluster", "schema", "completion", "man"]),
 ];
 
-/// Lines to copy, by command. Each of them parses.
+/// Command lines to copy, by command; a test parses each of them.
 const EXAMPLES: [(&str, &[&str]); 24] = [
     ("init", &["permgate init --upstream http://127.0.0.1:8090 --path /api --path /rest"]),
     ("check", &["permgate check --strict", "permgate check -c staging.toml -o json"]),
@@ -140,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Every option says what it is for, and help shows the ones of the command, not those of all.
+    /// Every option has a help text, and the help of a command omits the options of every command.
     #[test]
     fn help_is_short_and_complete() {
         fn walk(command: &mut Command, path: &str) {

@@ -1,5 +1,5 @@
-//! What a refusal leaves out, looked up with the caller's own rights: which name was misspelt, what it was probably
-//! meant to be, and the command that helps.
+//! Better messages for refusals, from look-ups with the caller's own rights: which name was misspelt, what it
+//! was probably meant to be, and the command that helps.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::config::suggest::{closest, did_you_mean};
 
-/// A name on the command line, as the record that it should belong to.
+/// A name on the command line, with the kind of record that it should refer to.
 #[derive(Clone, Copy)]
 pub(super) enum Named<'a> {
     User(&'a str),
@@ -19,10 +19,10 @@ pub(super) enum Named<'a> {
     Role(&'a str),
 }
 
-/// More names than this are not searched for a similar one.
+/// At most this many names are searched for a similar one.
 const SEARCHED: usize = 5000;
 
-/// A longer word that names nothing may be a secret.
+/// A longer word that refers to nothing may be a secret.
 const LONGEST_SHOWN: usize = 40;
 
 impl Named<'_> {
@@ -35,7 +35,7 @@ impl Named<'_> {
     }
 }
 
-/// Says which of the names does not exist, where the listener said only that one does not.
+/// Names the record that does not exist, if the listener said only that one does not.
 pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) -> Failure {
     if failure.error() != "not_found" {
         return failure;
@@ -45,7 +45,7 @@ pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) ->
         if matches!(named, Named::User("me")) {
             continue;
         }
-        // Who may not list them is told no more than before.
+        // A caller who may not list them learns no more than before.
         let Ok(records) = client.list(path, Some(SEARCHED)) else { continue };
         let known: Vec<&str> = records.iter().filter_map(|record| record[field].as_str()).collect();
         if known.iter().any(|word| word.eq_ignore_ascii_case(name)) {
@@ -62,7 +62,7 @@ fn advice<'a>(noun: &str, written: &str, known: impl IntoIterator<Item = &'a str
     closest(written, known).map_or_else(|| format!("`permgate {noun} list` shows all"), did_you_mean)
 }
 
-/// Fails where no service has this key. Who may not see all services is not told.
+/// Fails if no service has this key. A caller who may not see all services is not told.
 pub(super) fn known_service(client: &Client, key: &str) -> Result<(), Failure> {
     let Ok(services) = client.list("/v1/services?detailed=true", None) else { return Ok(()) };
     if services.iter().any(|service| service["key"] == key) {
@@ -76,8 +76,8 @@ fn no_service(key: &str, services: &[Value]) -> String {
     format!("there is no service {key:?}: {}", advice("service", key, known))
 }
 
-/// Why a scope was refused. The listener has one answer for a service that does not exist and for one that may not be
-/// read; who may see all services is told which of the two it is.
+/// Explains why a scope was refused. The listener answers alike for a service that does not exist and one
+/// that may not be read; a caller who may see all services is told which of the two it is.
 pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &Value) -> Failure {
     if failure.error() != "service_not_readable" {
         return failure;
@@ -112,7 +112,7 @@ fn own_login(client: &Client) -> Option<String> {
     client.get("/v1/whoami").ok()?["user"].as_str().map(str::to_owned)
 }
 
-/// A word as a shell takes it.
+/// The word, quoted for a shell if necessary.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || "-_.@+/:=".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -122,8 +122,8 @@ pub(super) fn quoted(word: &str) -> String {
     }
 }
 
-/// The id of the token that is meant: by its id, by what logs show of it (`pgt_ID_...`), or by its name. While a rotation's
-/// grace runs two bear that name, and the new one is meant.
+/// Finds a token's id by its id, by its form in logs (`pgt_ID_...`) or by its name. During a rotation two
+/// tokens have the name, and the new one is meant.
 pub(super) fn token_id(client: &Client, written: &str, user: Option<&str>) -> Result<String, Failure> {
     let mut found = tokens(client, written, user)?;
     if found.iter().any(|token| token.state != "rotating") {
@@ -135,7 +135,7 @@ pub(super) fn token_id(client: &Client, written: &str, user: Option<&str>) -> Re
     }
 }
 
-/// As [`token_id`], with the one that is being replaced: who revokes by the name means both.
+/// As [`token_id`], with the token that is being replaced: a revocation by name means both.
 pub(super) fn token_ids(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<String>, Failure> {
     let mut found = tokens(client, written, user)?;
     if found.iter().filter(|token| token.state != "rotating").count() > 1
@@ -147,8 +147,8 @@ pub(super) fn token_ids(client: &Client, written: &str, user: Option<&str>) -> R
     Ok(found.into_iter().map(|token| token.id).collect())
 }
 
-/// What was written where a token is named, for people: whoever pasted a whole token does not find it in the log of the
-/// terminal or the pipeline.
+/// The argument for a token as messages may show it: a whole token that was pasted must not appear in the
+/// log of a terminal or a pipeline.
 pub(super) fn shown(written: &str) -> Cow<'_, str> {
     match written.strip_prefix("pgt_").and_then(|rest| rest.split_once('_')) {
         Some((id, _)) => Cow::Owned(format!("pgt_{id}_...")),
@@ -160,14 +160,14 @@ pub(super) fn shown(written: &str) -> Cow<'_, str> {
     }
 }
 
-/// One that a name or an id may mean.
+/// A token that a name or an id may refer to.
 struct Candidate {
     id: String,
     user: String,
     state: String,
 }
 
-/// Those that bear the name, or have the id: the live ones, where there are any.
+/// The tokens with the name or the id; only live ones, if there are any.
 fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Candidate>, Failure> {
     let text = |record: &Value, field: &str| record[field].as_str().unwrap_or_default().to_owned();
     let candidate = |record: &Value| Candidate {
@@ -194,7 +194,7 @@ fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Cand
     let named = |record: &&Value| {
         record["id"] == bare || record["name"].as_str().is_some_and(|name| same(name, written))
     };
-    // A name is used once among the live ones, and may have belonged to any number of dead ones.
+    // A name is unique among live tokens, but any number of dead ones may have had it.
     let mut found: Vec<&Value> = records.iter().filter(named).collect();
     if found.iter().any(|record| is_live(record)) {
         found.retain(|record| is_live(record));

@@ -1,5 +1,5 @@
-//! `permgate token import FILE`: NDJSON through the listener, a chunk at a time, or offline straight
-//! into the store. A line that cannot be imported is reported by its number and stops no other.
+//! `permgate token import FILE`: sends NDJSON to the listener in chunks, or offline straight into the store.
+//! A line that cannot be imported is reported by its number and does not stop the others.
 
 use std::{
     collections::HashSet,
@@ -31,23 +31,23 @@ use crate::{
     },
 };
 
-/// Well below the listener's 1 MiB with scopes of usual length, and one group commit a chunk.
+/// Limits of a chunk: well below the listener's 1 MiB with scopes of usual length.
 const CHUNK_LINES: usize = 1000;
 const CHUNK_BYTES: usize = 512 << 10;
-/// A record is 16 KiB at most; a longer line is none.
+/// A record has at most 16 KiB; a longer line cannot be one.
 const LONGEST_LINE: usize = 64 << 10;
-/// So many bad lines are told one by one.
+/// The most bad lines that are reported one by one.
 const MOST_REPORTED: u64 = 100;
 
-/// Where an import stands.
+/// An import in progress.
 struct Importer<'g> {
     client: Client,
     make_owners: bool,
     progress: ProgressBar,
-    /// Lines of the chunk with their numbers, or why they are none: refusals are told in the order of the lines.
+    /// The chunk's lines with their numbers, or why they are invalid: refusals are reported in line order.
     chunk: Vec<(u64, Result<Value, String>)>,
     bytes: usize,
-    /// Its `lines` have all been answered.
+    /// All of its `lines` have been answered.
     report: Report,
     global: &'g Global,
 }
@@ -104,7 +104,7 @@ fn counts(report: &Report) -> String {
     )
 }
 
-/// The file, or standard input, and how long it is.
+/// Opens the file, or standard input, and returns its length; 0 if unknown.
 fn open(path: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     if path.as_os_str() == "-" {
         return Ok((Box::new(io::stdin()), 0));
@@ -117,7 +117,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
     Ok((Box::new(file), metadata.len()))
 }
 
-/// Straight into the store: a line that was taken before is skipped there, so `--skip` is not needed.
+/// Imports straight into the store, which skips lines that it has already: `--skip` is not needed.
 fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
     let config = target::load(global.config())?;
     let (input, length) = open(&import.file)?;
@@ -169,8 +169,8 @@ impl Importer<'_> {
         }
     }
 
-    /// Takes a line in, or says what is wrong with it. Users and groups are made at once, after
-    /// the tokens before them.
+    /// Adds a line to the chunk, or returns what is wrong with it. Users and groups are created at once,
+    /// after the tokens before them.
     fn take(&mut self, number: u64, line: &[u8]) -> Result<Result<(), String>, Failure> {
         if line.len() > LONGEST_LINE {
             return Ok(Err(format!("longer than {LONGEST_LINE} bytes")));
@@ -200,7 +200,7 @@ impl Importer<'_> {
         };
         self.send(number - 1)?;
         let made = self.client.send(&Method::POST, path, Some(&body))?;
-        // It was there already: an import may be repeated.
+        // One that exists is no error, because an import may be repeated.
         let is_new = made.status.is_success();
         if !is_new && made.body["error"] != "name_taken" {
             return self.line_refused(&made);
@@ -231,7 +231,7 @@ impl Importer<'_> {
         Ok(Ok(()))
     }
 
-    /// What is the line's fault is the line's; anything else ends the import.
+    /// Returns an error of the line itself; any other error ends the import.
     fn line_refused(&self, answer: &Answer) -> Result<Result<(), String>, Failure> {
         let ours = matches!(answer.status.as_u16(), 400 | 404 | 409 | 422);
         match answer.body["error_description"].as_str() {
@@ -240,7 +240,7 @@ impl Importer<'_> {
         }
     }
 
-    /// Sends what has gathered, and tells what became of each line.
+    /// Sends the chunk, and reports the result of each line.
     fn send(&mut self, upto: u64) -> Result<(), Failure> {
         let chunk = std::mem::take(&mut self.chunk);
         self.bytes = 0;
@@ -289,12 +289,12 @@ impl Importer<'_> {
     }
 }
 
-/// A token as the API takes it.
+/// A token as the API's import takes it.
 fn token_body(token: ImportedToken) -> Result<Value, String> {
     serde_json::to_value(ImportLine::from(token)).map_err(|error| error.to_string())
 }
 
-/// On a terminal only: logs keep the words.
+/// A progress bar on a terminal only; logs get the messages alone.
 fn bar(length: u64) -> ProgressBar {
     if length == 0 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

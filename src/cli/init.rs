@@ -1,5 +1,5 @@
-//! `permgate init`: a configuration, the first administrator and a token, so that the first request is one command
-//! away. Asks on a terminal for what was not given.
+//! `permgate init`: creates a configuration, the first administrator and a token, so that the first request
+//! is one command away. Asks on a terminal for what was not given.
 
 use std::{
     fs::{self, OpenOptions},
@@ -27,34 +27,34 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(super) struct Init {
-    /// Where the service listens that you want behind tokens: http://HOST:PORT, https://HOST, unix:PATH
+    /// Address of the service to put behind tokens: http://HOST:PORT, https://HOST, unix:PATH
     #[arg(long, value_name = "URL")]
     upstream: Option<String>,
-    /// A path of it that clients may ask for, with everything below; may be repeated; all paths unless given
+    /// A path of the service that clients may request, with everything below; may be repeated. Default: all
     #[arg(long = "path", value_name = "PATH")]
     paths: Vec<String>,
-    /// What the service is called in scopes: a-z, 0-9 and -, such as tracker; the first one a letter
+    /// Name of the service in scopes, such as tracker: a-z, 0-9 and -, beginning with a letter
     #[arg(long, value_name = "NAME", default_value = "app")]
     service: String,
-    /// Where clients connect; a free port on this machine unless given
+    /// Address for clients; a free port on this machine if not given
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Where the page is; a free port on this machine unless given
+    /// Address of the page; a free port on this machine if not given
     #[arg(long, value_name = "ADDRESS")]
     page: Option<String>,
-    /// Login of the first administrator; unless given the name of the user who runs this, and admin for root
+    /// Login of the first administrator; if not given, the current user's name, or admin for root
     #[arg(long, value_name = "LOGIN")]
     administrator: Option<String>,
 }
 
-/// What an administrator gets: a link to choose a password with, and a token to try.
+/// The first administrator's login, link to choose a password with, and token to try.
 struct First {
     login: String,
     link: String,
     token: String,
 }
 
-/// Beside the usual ports, where another program has those.
+/// Ports to try for clients, each with the next one for the page.
 const PORTS: [u16; 4] = [8080, 8180, 8280, 8380];
 const LIFETIME: &str = "90d";
 
@@ -94,7 +94,7 @@ impl Init {
         if paths.is_empty() {
             paths.push("/".to_owned());
         }
-        // Applications trust the name root: taking it needs a decision of its own.
+        // Applications trust the name root, so it has to be chosen explicitly.
         let proposed = std::env::var("USER")
             .ok()
             .filter(|login| login != "root" && names::login(login).is_ok())
@@ -111,7 +111,7 @@ impl Init {
         let listen = self.listen.unwrap_or_else(|| format!("127.0.0.1:{offset}"));
         let page = self.page.unwrap_or_else(|| format!("127.0.0.1:{}", offset + 1));
         let text = configuration(&upstream, &paths, &self.service, &listen, &page);
-        // Judged before anything is written, so that a mistake leaves nothing behind.
+        // Validated before anything is written, so that a mistake leaves nothing behind.
         let config = config::parse(&text, file).map_err(|errors| by_options(&errors))?;
         if store::is_at(&config.store) {
             let path = config.store.path.display();
@@ -129,7 +129,7 @@ impl Init {
         out.sync_all()?;
         say(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
         let first = First::create(global, login, &self.service).inspect_err(|_| {
-            // Else the next try would be refused.
+            // Otherwise the next try would be refused.
             if fs::remove_file(file).is_ok() {
                 say(&format!("removed {} again", file.display()));
             }
@@ -142,7 +142,7 @@ impl Init {
 }
 
 impl First {
-    /// In the store itself: nothing runs yet.
+    /// Creates them in the store itself, because no gateway runs yet.
     fn create(global: &Global, login: String, service: &str) -> Result<Self, Failure> {
         let client = Client::new(&Global { offline: true, admin: None, ..global.clone() })?;
         let path = format!("/v1/users/{}", escape(&login));
@@ -174,7 +174,7 @@ impl First {
     }
 }
 
-/// Until the answer will do; an empty one is the default.
+/// Asks until the answer is valid; an empty answer is the default.
 fn ask_until<T>(
     question: &str,
     default: &str,
@@ -190,7 +190,7 @@ fn ask_until<T>(
     }
 }
 
-/// The file is not there yet: what is wrong with it is wrong with an option.
+/// Attributes errors to options, because the file does not exist yet.
 fn by_options(errors: &Errors) -> Failure {
     let lines = errors.0.iter().map(|problem| {
         let key = problem.excerpt.split(' ').next().unwrap_or_default();
@@ -251,7 +251,7 @@ readers = ["all-users"]               # groups that may read it: create one, and
     )
 }
 
-/// A TOML string: it has the escapes of JSON.
+/// A TOML string, which has the escapes of JSON.
 fn text(word: &str) -> String {
     json!(word).to_string()
 }

@@ -1,4 +1,4 @@
-//! `permgate man`.
+//! `permgate man`: prints the manual page, or writes the pages of all commands.
 
 use std::{fs, path::PathBuf};
 
@@ -15,7 +15,7 @@ pub(super) struct Man {
     /// Write the pages of all commands into this directory
     #[arg(value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// The same, as it was written before
+    /// The directory in the older form of this command
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "directory")]
     all: Option<PathBuf>,
 }
@@ -35,7 +35,7 @@ impl Man {
     }
 }
 
-/// Short help leaves the options of every command out; a page describes them.
+/// Man pages describe the options of every command, which short help omits.
 fn pages() -> clap::Command {
     command().mut_args(|arg| arg.hide_short_help(false))
 }

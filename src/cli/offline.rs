@@ -1,5 +1,5 @@
-//! `--offline`: the admin API on a store that this process opens itself, so that every verb obeys
-//! the same rules and writes the same audit log with a gateway and without.
+//! `--offline`: the admin API in this process, on a store that it opens itself. Commands obey the same rules
+//! and write the same audit log as with a gateway.
 
 use std::{
     cell::OnceCell,
@@ -31,7 +31,7 @@ use crate::{
 
 pub(super) struct Offline {
     config: Config,
-    /// Opened by the first call, since one that only reads makes no store.
+    /// Opened by the first call. A call that only reads does not create a store.
     opened: OnceCell<Opened>,
 }
 
@@ -48,7 +48,7 @@ impl Offline {
         Ok(Self { config: target::load(global.config())?, opened: OnceCell::new() })
     }
 
-    /// A store that is there.
+    /// The store; fails if there is none.
     pub(super) fn store(&self) -> Result<&Store, Failure> {
         Ok(&self.open(false)?.store)
     }
@@ -78,7 +78,7 @@ impl Opened {
         let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
             .map_err(|error| Failure::failed(chain(&error)))?;
-        // The operator is who may read the store's files: who runs this.
+        // The operator is the user of this process, who can read the store's files.
         let uid = rustix::process::geteuid().as_raw();
         let context = Context::new(Parts {
             metrics: Metrics::new(Arc::default()),
@@ -128,7 +128,7 @@ impl Drop for Opened {
     }
 }
 
-/// No worker runs here, so none knows more than the store; and there is nothing to reload.
+/// Stands for the workers, which do not run here, and for the configuration, which cannot be reloaded.
 struct Nothing;
 
 impl admin::UsageTracker for Nothing {

@@ -1,4 +1,4 @@
-//! Data on stdout, in the form that was asked for.
+//! Data on stdout, in the requested format.
 
 use std::io::{self, Write};
 
@@ -15,13 +15,13 @@ pub(crate) enum Format {
     Table,
     /// One JSON document
     Json,
-    /// One JSON document a line, one line a record
+    /// One JSON document per line, one line per record
     Jsonl,
-    /// Only what names a record, one a line
+    /// Only what identifies a record, one per line
     Id,
 }
 
-/// Header and field of each column; the first one is a record's name.
+/// Header and field of each column; the first column identifies a record.
 pub(crate) type Columns = &'static [(&'static str, &'static str)];
 
 /// How a list of records is shown.
@@ -29,13 +29,13 @@ pub(crate) type Columns = &'static [(&'static str, &'static str)];
 pub(crate) struct ListView {
     /// What the records are, as in "no tokens".
     pub(crate) nouns: &'static str,
-    /// Fields by which they are sorted, without regard to case; none: as they come.
+    /// Fields to sort by, ignoring case; empty keeps the order.
     pub(crate) sort: &'static [&'static str],
     pub(crate) columns: Columns,
 }
 
 impl Format {
-    /// A list of records. An empty one is no table, but words.
+    /// Prints a list of records. An empty one is a sentence instead of a table.
     pub(super) fn list(self, mut records: Vec<Value>, view: ListView) -> Result<(), Failure> {
         let ListView { nouns, sort, columns } = view;
         if !sort.is_empty() {
@@ -55,7 +55,7 @@ impl Format {
         }
     }
 
-    /// A record that a command has changed: for people a sentence, on stderr, since they know the rest.
+    /// Prints a changed record: for people a sentence on stderr, because they know the rest.
     pub(super) fn changed(self, record: &Value, columns: Columns, sentence: &str) -> Result<(), Failure> {
         match self {
             Self::Table => done(record, sentence),
@@ -67,7 +67,7 @@ impl Format {
         }
     }
 
-    /// One record.
+    /// Prints one record.
     pub(super) fn record(self, record: &Value, columns: Columns) -> Result<(), Failure> {
         let id = || print(&name(record, columns));
         self.document(record, || fields(record), id)
@@ -104,7 +104,7 @@ pub(super) fn tell_cut(answer: &Value) {
     }
 }
 
-/// One line on stdout. A reader that has gone away (`| head`) ends the command.
+/// Prints one line to stdout. If its reader is gone (`| head`), the command ends.
 pub(crate) fn print(line: &str) -> Result<(), Failure> {
     match writeln!(io::stdout().lock(), "{line}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::silent()),
@@ -128,7 +128,7 @@ fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {
     print(rows)
 }
 
-/// A record, a field a line; what is empty is left out.
+/// Prints a record, one field per line, without empty fields.
 fn fields(record: &Value) -> Result<(), Failure> {
     let mut table = without_borders();
     for (field, value) in record.as_object().into_iter().flatten() {
@@ -147,7 +147,7 @@ fn without_borders() -> Table {
     table
 }
 
-/// A value as people read it. Control characters could steer the terminal: they are not printed.
+/// A value as text for people. Control characters are replaced, because they could control the terminal.
 pub(super) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -174,14 +174,14 @@ pub(super) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// What is known of a thing, without what says nothing and without ids, which nobody reads.
+/// An object's fields, without empty ones and ids.
 fn pairs(fields: &serde_json::Map<String, Value>) -> String {
     let parts = fields.iter().filter(|(name, _)| *name != "id").map(|(name, value)| (name, cell(value)));
     let parts = parts.filter(|(_, value)| !value.is_empty()).map(|(name, value)| format!("{name} {value}"));
     parts.collect::<Vec<_>>().join(", ")
 }
 
-/// `2026-01-31T12:00:00` of `2026-01-31T12:00:00.123Z`: nobody reads milliseconds in a table.
+/// `2026-01-31T12:00:00` of `2026-01-31T12:00:00.123Z`: milliseconds are noise in a table.
 fn whole_seconds(text: &str) -> Option<&str> {
     let seconds = text.strip_suffix('Z')?.get(..19)?;
     let digits = text.get(20..text.len() - 1)?;

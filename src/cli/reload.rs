@@ -1,4 +1,4 @@
-//! `permgate reload`.
+//! `permgate reload`: has the running gateway read its configuration file again.
 
 use serde_json::json;
 

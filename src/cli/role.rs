@@ -1,4 +1,4 @@
-//! `permgate role ...`.
+//! `permgate role ...`: named sets of permissions.
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -18,9 +18,9 @@ use crate::authz::subject::Permission;
 pub(super) enum Role {
     /// Create a role
     Create {
-        /// What it is called in commands, such as auditor
+        /// Key of the role in commands, such as auditor
         key: String,
-        /// What it is called for people; the key unless given
+        /// Name of the role for people; the key if not given
         #[arg(long)]
         name: Option<String>,
         /// A permission, such as read-service; may be repeated
@@ -32,23 +32,23 @@ pub(super) enum Role {
     List,
     /// Show one role
     Show(Which),
-    /// Rename a role, or change what it permits; a permission that is taken away ends at once for all who hold it
+    /// Rename a role or replace its permissions; a removed permission ends at once for all who hold the role
     Edit {
         #[command(flatten)]
         role: Which,
-        /// Another name for people
+        /// New name for people
         #[arg(long)]
         name: Option<String>,
-        /// A permission of the whole new list; may be repeated
+        /// A permission of the new list, which replaces the old one; may be repeated
         #[arg(long, value_name = "PERMISSION", value_parser = permission)]
         permission: Vec<String>,
     },
-    /// Delete a role, and take it from all who hold it
+    /// Delete a role, and withdraw it from all who hold it
     #[command(visible_alias = "rm")]
     Delete {
         #[command(flatten)]
         role: Which,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },

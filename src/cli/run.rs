@@ -1,4 +1,4 @@
-//! `permgate run`: the gateway in the foreground; its own log lines on stderr.
+//! `permgate run`: the gateway in the foreground, with its log on stderr.
 
 use std::io::IsTerminal;
 
@@ -44,7 +44,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     }
 }
 
-/// What a person at a terminal does next.
+/// Tells the user at a terminal what to do next.
 fn greet(global: &Global, running: &Running) {
     let list =
         |places: &[app::LocalAddr]| places.iter().map(app::LocalAddr::url).collect::<Vec<_>>().join("  ");
@@ -73,14 +73,14 @@ fn log(running: &Running) {
     tracing::info!("ready");
 }
 
-/// No core dump, and no other process of the same user looks into this one: tokens and keys are in it.
+/// Disables core dumps and inspection by other processes of the user: memory holds tokens and keys.
 fn keep_memory_private() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps stay possible: they would hold tokens and keys");
     }
 }
 
-/// Text for a person at a terminal, JSON lines for whatever collects them.
+/// Logs text to a terminal, and JSON lines to anything else.
 fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -1,4 +1,4 @@
-//! `permgate scan`: tokens where they must not be, found by form and checksum, without a gateway.
+//! `permgate scan`: finds tokens in files by form and checksum, without a gateway.
 
 use std::{
     fs::{self, File},
@@ -23,14 +23,14 @@ pub(super) struct Scan {
     paths: Vec<PathBuf>,
 }
 
-/// Where a token stands; of the token only what may be shown.
+/// A token's position, and its id, which may be shown.
 struct Found {
     line: u64,
     column: u64,
     id: String,
 }
 
-/// What is read at once, whatever the size of a file.
+/// Bytes read at once, whatever the size of a file.
 const CHUNK: usize = 1 << 16;
 
 const COLUMNS: Columns = &[("ID", "id"), ("PATH", "path"), ("LINE", "line"), ("COLUMN", "column")];
@@ -45,7 +45,7 @@ impl Scan {
             if path.as_os_str() == "-" {
                 scan.stream("-", io::stdin().lock())?;
             } else {
-                // What is named is followed; what is met on the way is not.
+                // Links given as arguments are followed, links in directories are not.
                 match fs::metadata(path) {
                     Ok(metadata) => scan.entry(path, metadata.file_type())?,
                     Err(error) => scan.unreadable(path, &error),
@@ -68,7 +68,7 @@ impl Scan {
 
 struct Progress {
     output: Format,
-    /// Only where one document has them all.
+    /// Collected only for the format that is one document.
     records: Vec<Value>,
     found: u64,
     unread: u64,
@@ -146,11 +146,11 @@ impl Progress {
     }
 }
 
-/// Reads to the end, in pieces that overlap by less than a token. Bytes, whatever they mean: a token
-/// in a picture is one, too.
+/// Reads to the end, in pieces that overlap by less than a token. Input is any bytes: a token in a binary
+/// file is found too.
 fn search(mut from: impl Read, mut on_found: impl FnMut(Found)) -> io::Result<()> {
     let mut buffer: Vec<u8> = Vec::with_capacity(2 * CHUNK);
-    // The place of the buffer's first byte.
+    // The position of the buffer's first byte.
     let (mut line, mut column) = (1u64, 1u64);
     let walk = |bytes: &[u8], line: &mut u64, column: &mut u64| {
         for byte in bytes {

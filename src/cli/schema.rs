@@ -1,4 +1,4 @@
-//! `permgate schema`.
+//! `permgate schema`: prints the JSON Schema of the configuration.
 
 use super::{
     failure::Failure,

@@ -1,4 +1,4 @@
-//! `permgate service ...`: what the configuration offers to scopes.
+//! `permgate service ...`: the services of the configuration.
 
 use clap::Subcommand;
 
@@ -11,7 +11,7 @@ use super::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Service {
-    /// List services, and who may read them
+    /// List services, and the groups that may read them
     #[command(visible_alias = "ls")]
     List,
 }
@@ -23,7 +23,7 @@ const VIEW: ListView = ListView { nouns: "services", sort: &["key"], columns: CO
 impl Service {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        // Readers are for who holds admin-read; everybody else sees the services that they may read.
+        // The list with readers needs admin-read; without it, list the services that the caller may read.
         let listed = match client.list("/v1/services?detailed=true", None) {
             Err(failure) if failure.error() == "permission_denied" => client.list("/v1/services", None),
             other => other,

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::admin;
 
-/// Refusals are shown by so many reasons.
+/// How many reasons of refusals are shown.
 const SHOWN: usize = 10;
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
@@ -22,7 +22,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         "reason": readiness.body["reason"],
         "version": env!("CARGO_PKG_VERSION"),
     });
-    // The rest is for who holds admin-read.
+    // The rest needs admin-read.
     if let Ok(overview) = client.get("/v1/overview") {
         let sum = |list: &str| -> u64 {
             overview["all"][list].as_array().into_iter().flatten().filter_map(Value::as_u64).sum()

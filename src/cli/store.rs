@@ -1,5 +1,5 @@
-//! `permgate store ...`: a backup and a verification of a gateway that serves or of a closed store; a restore
-//! only into a closed one.
+//! `permgate store ...`: backup and verification of a running gateway's store or of a closed one; restore
+//! into a closed one only.
 
 mod verify;
 
@@ -25,21 +25,21 @@ use crate::store::{backup::Progress, restore};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Store {
-    /// Write the whole store into a new file (mode 0600: it holds hashes): of the running gateway while it serves, or
-    /// with --offline of one that nobody serves
+    /// Write a backup of the whole store into a new file (mode 0600: it holds hashes), from the running
+    /// gateway, or with --offline from a store that no gateway has open
     Backup {
-        /// The new file, on the machine of this command; one that is there is not written over
+        /// The new file, on this machine; an existing file is not overwritten
         file: PathBuf,
     },
-    /// Put a backup in the place of the store while no gateway runs; what was revoked since stays revoked
+    /// Replace the store with a backup while no gateway runs; what was revoked since stays revoked
     Restore {
         /// The backup
         file: PathBuf,
-        /// Restore also where the present store cannot tell what was revoked since
+        /// Restore even if the current store cannot tell what was revoked since
         #[arg(long)]
         accept_lost_revocations: bool,
     },
-    /// Read everything that is stored and report damage; the exit code is 1 when there is any
+    /// Read the whole store and report damage; the exit code is 1 if there is any
     #[command(
         after_help = "The running gateway reads its own store while it serves. With --offline, a store that \
                             nobody serves is read; nothing in it is recovered or changed"
@@ -59,7 +59,7 @@ impl Store {
     }
 }
 
-/// Under another name until it is whole and durable; a file that is there is not written over.
+/// Writes under a temporary name until the backup is complete and durable; overwrites no existing file.
 fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     let unwritable = |error| Failure::failed(format!("cannot write {}: {}", file.display(), reason(&error)));
     if file.try_exists().map_err(unwritable)? {
@@ -70,8 +70,8 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
         offline.store()?;
     }
     let partial = file.with_added_extension("partial");
-    // What a backup that broke off has left goes; a file or a link that somebody else has put there
-    // is never written to, since it would have their mode.
+    // Removes what an interrupted backup has left. A file or link that another user has put there is never
+    // written to, because the backup would get its mode.
     match fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unwritable(error)),
         _ => {}

@@ -1,4 +1,4 @@
-//! Which admin listener to talk to, and with which token.
+//! The admin listener that a command talks to, and the token that it sends.
 
 use std::{
     env,
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{Global, failure::Failure, token_file};
 use crate::{config::Config, net::Address};
 
-/// A place to connect to.
+/// An address to connect to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
     Unix(PathBuf),
@@ -21,11 +21,11 @@ pub(super) enum Target {
 
 /// The variable that names the admin listener.
 pub(super) const ADMIN_VARIABLE: &str = "PERMGATE_ADMIN";
-/// The variable that holds the token to ask with.
+/// The variable that holds the token to send.
 const TOKEN_VARIABLE: &str = "PERMGATE_TOKEN";
 
 impl Target {
-    /// All that may be tried, the best first: a unix socket needs no token.
+    /// The addresses to try, best first: a unix socket needs no token.
     pub(super) fn candidates(global: &Global) -> Result<Vec<Self>, Failure> {
         if let Some(address) = &global.admin {
             return Self::parse(address).map(|target| vec![target]);
@@ -33,7 +33,7 @@ impl Target {
         let config = load(global.config()).map_err(|failure| {
             failure.adding("a gateway that runs is reached without the file, too: --admin unix:PATH")
         })?;
-        // The command line speaks plain text.
+        // The command line speaks plain HTTP only.
         let certificates = !config.admin.tls.pairs.is_empty();
         let plain = config.admin.listen.iter().filter(|listen| !listen.takes_tls(certificates));
         let mut targets: Vec<Self> = plain.filter_map(|listen| Self::of_listener(&listen.address)).collect();
@@ -66,7 +66,7 @@ impl Target {
         }
     }
 
-    /// A port that the system chose, or a socket that systemd passes, is not known here.
+    /// `None` if the address is not known here: a port that the system chooses, or a socket from systemd.
     fn of_listener(address: &Address) -> Option<Self> {
         match address {
             Address::Unix(path) => Some(Self::Unix(path.clone())),
@@ -99,9 +99,9 @@ pub(super) fn load(path: &Path) -> Result<Config, Failure> {
     Config::load(path).map_err(|errors| Failure::usage(errors.to_string()))
 }
 
-/// From the file that was named, else from the environment, with the only listener that it is sent to, if not
-/// another one was named. Whoever can put a `gateway.toml` into a directory does not thereby learn the tokens of
-/// those who work there.
+/// The token from the named file, else from the environment. With it, the only listener that it may be sent
+/// to, unless an address or configuration was named: otherwise anybody who can put a `gateway.toml` into a
+/// directory would learn the tokens of users who work there.
 pub(super) fn token(global: &Global) -> Result<Option<(Zeroizing<String>, Option<Target>)>, Failure> {
     let (token, target) = match &global.token_file {
         Some(path) => token_file::read(path)?,

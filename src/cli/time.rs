@@ -1,6 +1,6 @@
-//! Durations and points in time as people write them, checked before anything is asked of the listener.
+//! Durations and times as the user writes them, validated before anything is sent to the listener.
 
-/// `90d`, `12h`, `30m`, `45s` or `2w`. A number alone is refused, since nobody means seconds by `--expires-in 90`.
+/// `90d`, `12h`, `30m`, `45s` or `2w`. A bare number is refused: `--expires-in 90` hardly means seconds.
 pub(super) fn duration(text: &str) -> Result<String, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
@@ -13,7 +13,7 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
     }
 }
 
-/// A time as RFC 3339 has it, or a date, which stands for its first moment in UTC.
+/// An RFC 3339 time, or a date, which means its first moment in UTC.
 pub(super) fn moment(text: &str) -> Result<String, String> {
     if text.parse::<jiff::Timestamp>().is_ok() {
         return Ok(text.to_owned());

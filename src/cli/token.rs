@@ -1,4 +1,4 @@
-//! `permgate token ...`. The text of a token goes to stdout once, when it is created.
+//! `permgate token ...`. A token's text is printed to stdout once, when it is created.
 
 use std::path::{Path, PathBuf};
 
@@ -32,21 +32,21 @@ pub(super) enum Token {
     Rotate {
         #[command(flatten)]
         which: Which,
-        /// How long the old text stays valid: 0s to 7d; 1h unless given. The end of the token stays as it is
+        /// How long the old token stays valid: 0s to 7d; 1h if not given. The expiry does not change
         #[arg(long, value_name = "DURATION", value_parser = time::duration)]
         grace: Option<String>,
     },
-    /// Revoke tokens; what they hold open is cut before this returns
+    /// Revoke tokens; their requests in flight are cut before the command returns
     #[command(visible_alias = "rm")]
     Revoke {
         /// Ids or names
         #[arg(required = true, value_name = "TOKEN", add = complete::tokens())]
         tokens: Vec<String>,
-        /// The owner, where a name could be somebody else's token
+        /// Login of the owner, if the name could be another user's token
         #[arg(long, value_name = "LOGIN", add = complete::logins())]
         user: Option<String>,
     },
-    /// Show whose token this command uses, and what it may do
+    /// Show the owner of the token in use, and what it may do
     Whoami,
     /// Register existing secrets by their digests, from lines of JSON
     Import(Import),
@@ -55,17 +55,17 @@ pub(super) enum Token {
 /// One token.
 #[derive(Debug, Args)]
 pub(super) struct Which {
-    /// Its id or its name
+    /// Id or name of the token
     #[arg(value_name = "TOKEN", add = complete::tokens())]
     token: String,
-    /// Its owner, where the name could be somebody else's token
+    /// Login of the owner, if the name could be another user's token
     #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// Login of the owner; yourself unless given
+    /// Login of the owner; yourself if not given
     #[arg(long, value_name = "LOGIN", default_value = "me", hide_default_value = true, add = complete::logins())]
     user: String,
     /// What the token is for; unique among the owner's tokens
@@ -74,44 +74,44 @@ pub(super) struct Create {
     /// A service, or SERVICE:read for reading only; may be repeated
     #[arg(long, value_name = "SERVICE[:read]", required = true, add = complete::services())]
     scope: Vec<String>,
-    /// How long it is valid, such as 90d; without an end unless given
+    /// How long the token is valid, such as 90d; it does not expire if not given
     #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = time::duration)]
     expires_in: Option<String>,
-    /// When it expires: 2027-01-31 or 2027-01-31T12:00:00Z
+    /// When the token expires: 2027-01-31 or 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     expires_at: Option<String>,
-    /// When it becomes valid: 2027-01-31 or 2027-01-31T12:00:00Z
+    /// When the token becomes valid: 2027-01-31 or 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     not_before: Option<String>,
-    /// An address or network from which it may be used; may be repeated; anywhere unless given
+    /// An address or network from which the token may be used; may be repeated. Default: anywhere
     #[arg(long, value_name = "NETWORK")]
     allow_ip: Vec<String>,
-    /// A remark for people
+    /// Note for people
     #[arg(long)]
     note: Option<String>,
-    /// Write its text to this new file instead of printing it, with the address of the listener that it is for
+    /// Write the token to this new file instead of printing it, with the address of its listener
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct List {
-    /// Only those of this user
+    /// Only tokens of this user
     #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
-    /// Only those whose scope has this service
+    /// Only tokens whose scope includes this service
     #[arg(long, add = complete::services())]
     service: Option<String>,
-    /// Only those that were not used for so long, such as 90d
+    /// Only tokens that were not used for this long, such as 90d
     #[arg(long, value_name = "DURATION", value_parser = time::duration)]
     unused_for: Option<String>,
-    /// Only those that expire within this time, such as 14d
+    /// Only tokens that expire within this time, such as 14d
     #[arg(long, value_name = "DURATION", value_parser = time::duration)]
     expiring_in: Option<String>,
-    /// Only those in this state
+    /// Only tokens in this state
     #[arg(long, value_parser = ["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"])]
     state: Option<String>,
-    /// How many at most
+    /// Maximum number of tokens
     #[arg(long)]
     limit: Option<usize>,
 }
@@ -120,19 +120,19 @@ pub(super) struct List {
 pub(super) struct Edit {
     #[command(flatten)]
     which: Which,
-    /// Another name
+    /// New name
     #[arg(long)]
     name: Option<String>,
-    /// Another remark
+    /// New note
     #[arg(long)]
     note: Option<String>,
     /// The whole new scope, no wider than the old one; may be repeated
     #[arg(long, value_name = "SERVICE[:read]", add = complete::services())]
     scope: Vec<String>,
-    /// An earlier end, counted from now, such as 7d
+    /// Earlier expiry, counted from now, such as 7d
     #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = time::duration)]
     expires_in: Option<String>,
-    /// An earlier end: 2027-01-31 or 2027-01-31T12:00:00Z
+    /// Earlier expiry: 2027-01-31 or 2027-01-31T12:00:00Z
     #[arg(long, value_name = "TIME", value_parser = time::moment)]
     expires_at: Option<String>,
     /// The whole new list of networks, no wider than the old one; may be repeated
@@ -142,13 +142,13 @@ pub(super) struct Edit {
 
 #[derive(Debug, Args)]
 pub(super) struct Import {
-    /// Lines of {"digest", "owner", "name", "scope": ["SERVICE[:read]"], "expires_at"?}, {"user"} or {"group",
-    /// "members"}; - is standard input
+    /// Lines of {"digest", "owner", "name", "scope": ["SERVICE[:read]"], "expires_at"?}, {"user"} or
+    /// {"group", "members"}; - is standard input
     pub(super) file: PathBuf,
     /// Create owners that do not exist
     #[arg(long)]
     pub(super) make_owners: bool,
-    /// Skip this many lines, where an interrupted import has ended
+    /// Skip this many lines, to continue an interrupted import
     #[arg(long, value_name = "LINE", default_value_t = 0)]
     pub(super) skip: u64,
 }
@@ -200,7 +200,7 @@ impl Token {
     }
 }
 
-/// Who the caller is: a user by a token, or the operator.
+/// Shows the caller: a user by a token, or the operator.
 pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
     let mut answer = Client::new(global)?.get("/v1/whoami")?;
     if global.output == Format::Table && answer["operator"] == true {
@@ -247,7 +247,7 @@ impl Create {
                     created["token"].take();
                     saved = self.save.as_deref();
                 }
-                // It is shown only once.
+                // The text is shown only once, so it must not be lost.
                 Err(error) => say(&format!("the file cannot be written, so here is the text: {error}")),
             }
         }
@@ -300,8 +300,8 @@ impl Edit {
     }
 }
 
-/// The text on stdout, unless it was saved: alone for people and scripts, in the record for JSON. It is shown only
-/// once, so no format leaves it out.
+/// Prints the text on stdout unless it was saved: alone for people and scripts, in the record for JSON. It
+/// is shown only once, so every format includes it.
 fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Result<(), Failure> {
     tell_cut(created);
     let until = created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default();
@@ -334,7 +334,7 @@ fn path(id: &str) -> String {
     format!("/v1/tokens/{}", escape(id))
 }
 
-/// `hub:read` to `{"service": "hub", "access": "read"}`.
+/// Parses `hub:read` to `{"service": "hub", "access": "read"}`.
 fn scope(words: &[String]) -> Result<Value, Failure> {
     let entry = |word: &String| match word.split_once(':') {
         None => Ok(json!({ "service": word })),

@@ -1,5 +1,5 @@
-//! A file with a token, and behind it the admin listener that the token was created for: it goes to no other
-//! one unless somebody names that.
+//! A file with a token and, on a second line, the admin listener that created it. The token is sent to no
+//! other listener unless the user names one.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,13 +15,13 @@ use super::{
     target::Target,
 };
 
-/// Bytes of both lines.
+/// The maximum size of the file, in bytes.
 const LONGEST: u64 = 4096;
 
-/// Before the address, on the second line.
+/// Precedes the address on the second line.
 const FOR: &str = "for ";
 
-/// The token, and the listener that stands behind it.
+/// The token, and the listener on the second line.
 pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), Failure> {
     let read = || match fs::metadata(path)?.len() {
         0..=LONGEST => fs::read_to_string(path).map(Zeroizing::new),
@@ -43,21 +43,21 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), F
     Ok((Zeroizing::new(token.to_owned()), target))
 }
 
-/// A file for a token that is still to be created: whoever cannot write it gets no token that is then lost.
+/// A file for a token that is yet to be created: a file that cannot be written must not cost a token.
 pub(super) struct TokenFile {
     path: PathBuf,
     kept: bool,
 }
 
 impl TokenFile {
-    /// Only the owner can read it. A file that is there already stays as it is.
+    /// Creates the file, readable by its owner only; fails if it exists.
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
         opened.map_err(|error| Failure::failed(format!("cannot create {}: {error}", path.display())))?;
         Ok(Self { path: path.to_owned(), kept: false })
     }
 
-    /// `target`: where the token was created; none if that was the store itself.
+    /// `target`: the listener that created the token; `None` for `--offline`.
     pub(super) fn write(mut self, token: &str, target: Option<&Target>) -> io::Result<()> {
         let mut text = Zeroizing::new(format!("{token}\n"));
         if let Some(target) = target {

@@ -1,4 +1,4 @@
-//! `permgate user ...`.
+//! `permgate user ...`: accounts, their invitations, identities and sessions.
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -20,7 +20,7 @@ pub(super) enum User {
     /// Create an account
     #[command(visible_alias = "add")]
     Create(Create),
-    /// Print a link with which the person sets a password, the first one or another
+    /// Print a link with which the person sets a first or new password
     Invite(Which),
     /// Let an identity at the OpenID Connect provider sign in as this account
     Link {
@@ -28,13 +28,13 @@ pub(super) enum User {
         user: Which,
         /// The provider's claim `sub`; the gateway's log shows it
         subject: String,
-        /// The provider; the configured one unless given
+        /// Issuer URL of the provider; the configured one if not given
         #[arg(long, value_name = "URL")]
         issuer: Option<String>,
     },
     /// Remove all identities at providers from an account, and end its sessions
     Unlink(Which),
-    /// End every session of an account on the page
+    /// End every browser session of an account
     SignOut(Which),
     /// List accounts
     #[command(visible_alias = "ls")]
@@ -45,21 +45,21 @@ pub(super) enum User {
     Edit {
         #[command(flatten)]
         user: Which,
-        /// Another login
+        /// New login
         #[arg(long, value_name = "LOGIN")]
         rename: Option<String>,
-        /// Another name
+        /// New name
         #[arg(long)]
         name: Option<String>,
-        /// Another address; an empty one removes it
+        /// New email address; an empty value removes it
         #[arg(long)]
         email: Option<String>,
     },
-    /// Disable an account: its tokens stop working, and what they hold open is cut
+    /// Disable an account: its tokens stop working, and their requests in flight are cut
     Ban {
         #[command(flatten)]
         user: Which,
-        /// Why; shown to administrators
+        /// Reason, shown to administrators
         #[arg(long)]
         reason: String,
     },
@@ -70,7 +70,7 @@ pub(super) enum User {
     Delete {
         #[command(flatten)]
         user: Which,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
     },
@@ -78,13 +78,13 @@ pub(super) enum User {
 
 #[derive(Debug, Args)]
 pub(super) struct Create {
-    /// 1 to 64 of A-Z a-z 0-9 . _ @ + -, the first one a letter or digit; has to be given
+    /// Login of the account, required: 1 to 64 of A-Z a-z 0-9 . _ @ + -, beginning with a letter or digit
     #[arg(required_unless_present = "admin")]
     login: Option<String>,
-    /// The person's or the machine's name; the login unless given
+    /// Name of the person or machine; the login if not given
     #[arg(long)]
     name: Option<String>,
-    /// An address for people to write to
+    /// Email address
     #[arg(long)]
     email: Option<String>,
     /// A person, or a machine that has tokens only
@@ -203,7 +203,7 @@ impl User {
 }
 
 impl Create {
-    /// The account, and what the two switches add to it.
+    /// Creates the account, with the role and the invitation that the two switches add.
     fn run(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let Self { login, name, email, kind, administrator, invite } = self;
         let login = login.ok_or_else(|| Failure::usage("name the login of the account"))?;
@@ -227,14 +227,14 @@ impl Create {
         global.output.changed(&record, COLUMNS, &format!("created {login}"))
     }
 
-    /// `--admin` names the listener. Without an address it means here what `--administrator` means, since that is how
-    /// the switch was written before. An address has a colon, and a login never has.
+    /// Reads `--admin` without an address as `--administrator`, which it meant before. An address has a
+    /// colon, and a login never has.
     fn take_switch(&mut self, global: &mut Global) {
         let Some(written) = global.admin.take_if(|written| !written.contains(':')) else { return };
         if self.login.is_none() && !written.is_empty() {
             self.login = Some(written);
         }
-        // Where both are written, the parser keeps the one that stands last: the switch.
+        // If both are given, the parser keeps the last one, which is the switch.
         let variable = || std::env::var(ADMIN_VARIABLE).ok().filter(|address| !address.is_empty());
         let named = address(std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()));
         let variable = if global.offline { None } else { variable() };
@@ -243,7 +243,7 @@ impl Create {
     }
 }
 
-/// The listener that a command line names beside a bare `--admin`.
+/// The listener's address on a command line that also has a bare `--admin`.
 fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
@@ -259,7 +259,7 @@ fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
     None
 }
 
-/// The link is data, so that it can be piped into a mail.
+/// Prints the link to stdout, so that it can be piped into a mail.
 fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
     let mut created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
     say(
@@ -271,10 +271,10 @@ fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failu
         );
     }
     match global.output {
-        // It is shown only once, so no format leaves it out.
+        // The link is shown only once, so every format includes it.
         Format::Id => print(created["link"].as_str().unwrap_or_default()),
         Format::Table => {
-            // The link ends with it.
+            // The link ends with this text.
             created.as_object_mut().map(|fields| fields.remove("invitation"));
             Format::Table.record(&created, INVITATION)
         }

@@ -1,14 +1,14 @@
-//! `fields=id,name,scope(id,name)`: which members of an answer somebody wants.
+//! `fields=id,name,scope(id,name)`: the members that a client selects from an answer.
 
 use serde_json::{Map, Value};
 
 use super::super::error::Problem;
 
-/// What is asked for; nothing means everything.
+/// The selected members; empty selects all.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Fields(Vec<(String, Fields)>);
 
-/// Nobody's scripts go deeper; it bounds the recursion.
+/// Nesting limit; it bounds the recursion. Real scripts stay well below it.
 const DEPTH: usize = 8;
 
 impl Fields {
@@ -43,7 +43,7 @@ impl Fields {
         }
     }
 
-    /// Those members that are asked for; names that there are not are passed over, as by Hub.
+    /// Keeps the selected members; unknown names are ignored, as Hub does.
     pub(super) fn pick(&self, value: Value) -> Value {
         match value {
             Value::Object(mut members) if !self.0.is_empty() => {
@@ -57,7 +57,7 @@ impl Fields {
         }
     }
 
-    /// Of a page, what is asked of its `items`: by name, as Hub writes it, or of each one directly.
+    /// The selection for a page's items: nested under the list's name, as in Hub, or given directly.
     pub(super) fn of_items(&self, items: &str) -> &Self {
         self.0.iter().find(|(name, _)| name == items).map_or(self, |(_, inner)| inner)
     }

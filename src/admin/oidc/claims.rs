@@ -1,4 +1,4 @@
-//! What an ID token has to say (OpenID Connect Core, 3.1.3.7), and whom it means.
+//! Validation of an ID token (OpenID Connect Core, 3.1.3.7), and the user that its claims describe.
 
 use serde_json::Value;
 
@@ -9,21 +9,21 @@ use crate::{
     issuer::{Claims, audiences, check_times},
 };
 
-/// Somebody whom the provider names.
+/// A user as the provider describes them.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::admin) struct UserInfo {
     pub subject: String,
     pub login: String,
     pub name: String,
     pub email: Option<String>,
-    /// Every group that the provider decides about, and whether they are in it.
+    /// Every group that the provider's claim controls, and whether the user is a member.
     pub groups: Vec<(String, bool)>,
 }
 
-/// OpenID Connect Core, 2.
+/// The longest `sub`, in bytes (OpenID Connect Core, 2).
 const LONGEST_SUBJECT: usize = 255;
 
-/// The subject of a token that is meant for us, now, and for this flow.
+/// Returns the subject if the token was issued to this client, is valid now and belongs to this sign-in.
 pub(super) fn check(
     claims: &Claims,
     provider: &Provider,
@@ -60,7 +60,7 @@ pub(super) fn check(
     }
 }
 
-/// Whether the token itself has all that is asked of it; else `userinfo` may.
+/// Whether the ID token has every claim that is needed; otherwise `userinfo` is requested.
 pub(super) fn has_every_claim(claims: &Claims, provider: &Provider) -> bool {
     let groups = provider.groups.is_empty() || claims.contains_key(&provider.groups_claim);
     let verified = provider.login_claim != "email" || claims.contains_key("email_verified");
@@ -68,7 +68,7 @@ pub(super) fn has_every_claim(claims: &Claims, provider: &Provider) -> bool {
 }
 
 impl UserInfo {
-    /// What was signed comes before what `userinfo` adds.
+    /// Builds the user; signed claims take precedence over those of `userinfo`.
     pub(super) fn of(
         subject: String,
         claims: &Claims,
@@ -79,13 +79,13 @@ impl UserInfo {
         let text = |name: &str| claim(name).and_then(Value::as_str).map(str::to_owned);
         let login = text(&provider.login_claim);
         let login = login.ok_or_else(|| ProviderError::NoLogin(provider.login_claim.clone()))?;
-        // Whoever may write any address into their profile would have anybody's login.
+        // Otherwise a user who may put any address into their profile could take over any login.
         if provider.login_claim == "email" && claim("email_verified") != Some(&Value::Bool(true)) {
             return Err(ProviderError::Claims("the address that is the login is not verified"));
         }
         let groups = match claim(&provider.groups_claim) {
             _ if provider.groups.is_empty() => Vec::new(),
-            // Whom the provider puts into no group is in none.
+            // Without the claim the user is in no group.
             None => Vec::new(),
             Some(Value::String(one)) => vec![one.as_str()],
             Some(Value::Array(all)) => all

@@ -1,4 +1,4 @@
-//! Asks the provider.
+//! Requests to the provider.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -10,7 +10,7 @@ use super::metadata::ProviderError;
 use crate::{issuer::Claims, net};
 
 pub(super) struct Client {
-    /// `None`: the provider is on this machine, in plain text.
+    /// `None`: plain text, to a provider on this machine.
     tls: Option<TlsConnector>,
 }
 
@@ -23,7 +23,7 @@ impl Client {
         self.tls.as_ref()
     }
 
-    /// A form, and whatever the answer's status is.
+    /// Posts a form; returns the answer whatever its status.
     pub(super) async fn post(
         &self,
         url: &str,
@@ -35,7 +35,7 @@ impl Client {
         self.ask(Method::POST, url, fields, form.into()).await
     }
 
-    /// What the provider says of whoever the access token is of.
+    /// The claims of the user whom the access token was issued for.
     pub(super) async fn userinfo(&self, url: &str, bearer: &str) -> Result<Claims, ProviderError> {
         let mut value = HeaderValue::try_from(format!("Bearer {bearer}"))
             .map_err(|_| ProviderError::Claims("the access token is none"))?;

@@ -1,4 +1,4 @@
-//! A code for tokens (RFC 6749, 4.1.3, with RFC 7636).
+//! Redeems an authorization code for tokens (RFC 6749, 4.1.3, with RFC 7636).
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -8,7 +8,7 @@ use super::{RelyingParty, flow::AuthorizationRequest, metadata::Metadata, metada
 
 pub(super) struct Tokens {
     pub id_token: String,
-    /// Good for `userinfo` alone; not kept.
+    /// Used for `userinfo` only, and not stored.
     pub access_token: Option<String>,
 }
 
@@ -35,7 +35,7 @@ impl RelyingParty {
         }
     }
 
-    /// With the client's secret where the provider wants it.
+    /// The header and form of the token request; the client's secret goes where the provider accepts it.
     fn request(
         &self,
         metadata: &Metadata,
@@ -69,7 +69,7 @@ fn is_bearer(body: &Value) -> bool {
     body["token_type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("bearer"))
 }
 
-/// RFC 6749, 2.3.1: both are form-encoded first.
+/// HTTP Basic credentials; RFC 6749, 2.3.1 form-encodes both parts first.
 fn basic(client_id: &str, secret: &str) -> Result<HeaderValue, ProviderError> {
     let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
     let pair = format!("{}:{}", encoded(client_id), encoded(secret));

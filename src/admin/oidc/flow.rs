@@ -1,6 +1,5 @@
-//! A sign-in that is under way at the provider. One secret in a cookie, from which state, nonce and
-//! the PKCE verifier are derived: nothing is kept here for strangers, and no other browser can end
-//! what this one began.
+//! A sign-in in progress at the provider. State, nonce and PKCE verifier are derived from one secret in a
+//! cookie: the server stores nothing for anonymous clients, and no other browser can complete the sign-in.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
@@ -11,9 +10,9 @@ use crate::{
     authz::cookies,
 };
 
-/// How long somebody may take at the provider, in seconds.
+/// How long a sign-in at the provider may take, in seconds.
 const PATIENCE: u32 = 600;
-/// A longer way back is forgotten.
+/// A longer return path is dropped.
 const LONGEST_NEXT: usize = 1024;
 
 const STATE: &str = "permgate 2026-11 oidc state";
@@ -22,7 +21,7 @@ const VERIFIER: &str = "permgate 2026-11 oidc verifier";
 
 pub(in crate::admin) struct AuthorizationRequest {
     secret: Secret,
-    /// Where the person goes in the end: what a page sent, not yet judged.
+    /// Where the browser goes in the end: as the page sent it, not yet validated.
     pub next: Option<String>,
 }
 
@@ -41,7 +40,7 @@ impl AuthorizationRequest {
         Some(Self { secret: Secret::parse(secret)?, next: Some(next).filter(|next| !next.is_empty()) })
     }
 
-    /// `Lax`: the provider sends the browser back from another site.
+    /// `SameSite=Lax`, because the provider redirects the browser back from another site.
     pub(in crate::admin) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
         let next = BASE64_URL_SAFE_NO_PAD.encode(self.next.as_deref().unwrap_or_default().as_bytes());
         let mut value = written(&format!("{}.{next}", self.secret.expose()), PATIENCE, secure)?;
@@ -57,7 +56,7 @@ impl AuthorizationRequest {
         self.derive(STATE).to_hex().to_string()
     }
 
-    /// In constant time.
+    /// Compares in constant time.
     pub(super) fn is_state(&self, state: &str) -> bool {
         blake3::Hash::from_hex(state).is_ok_and(|state| state == self.derive(STATE))
     }
@@ -66,12 +65,12 @@ impl AuthorizationRequest {
         self.derive(NONCE).to_hex().to_string()
     }
 
-    /// RFC 7636, 4.1.
+    /// The code verifier (RFC 7636, 4.1).
     pub(super) fn verifier(&self) -> String {
         self.derive(VERIFIER).to_hex().to_string()
     }
 
-    /// RFC 7636, 4.2: `S256`.
+    /// The code challenge by `S256` (RFC 7636, 4.2).
     pub(super) fn challenge(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, self.verifier().as_bytes()).as_ref())
     }

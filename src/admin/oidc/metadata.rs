@@ -1,23 +1,23 @@
-//! What a provider says of itself (OpenID Connect Discovery), and what can go wrong with one.
+//! A provider's metadata (OpenID Connect Discovery), and the errors of a sign-in.
 
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::issuer::{Issuer, TokenError};
 
-/// Judged: whatever is missing here is not used.
+/// Validated metadata: the fields that permgate uses.
 #[derive(Debug)]
 pub(super) struct Metadata {
     pub authorization_endpoint: String,
     pub token_endpoint: String,
     pub userinfo_endpoint: Option<String>,
-    /// RFC 9207: its answers say `iss`.
+    /// RFC 9207: its authorization responses carry `iss`.
     pub names_itself: bool,
-    /// It takes the client's secret in the form alone, not as `Authorization: Basic`.
+    /// It accepts the client's secret in the form only, not as `Authorization: Basic`.
     pub secret_in_form: bool,
 }
 
-/// Why nobody is signed in. For the log; the browser is told less.
+/// Why a sign-in failed. For the log; the browser is told less.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::admin) enum ProviderError {
     #[error("the provider cannot be asked: {0}")]
@@ -26,7 +26,7 @@ pub(in crate::admin) enum ProviderError {
     Metadata(String),
     #[error("the answer names another provider, or none (RFC 9207)")]
     OtherIssuer,
-    /// By the person, or by the provider's own rules.
+    /// Declined by the user, or by the provider's policy.
     #[error("the provider says {0:?}")]
     Refused(String),
     #[error("too many codes are being redeemed")]
@@ -60,7 +60,7 @@ struct Written {
 }
 
 impl Metadata {
-    /// What the issuer itself published.
+    /// Validates what the issuer published.
     pub(super) fn read(value: &Value, issuer: &Issuer) -> Result<Self, ProviderError> {
         let wrong = |what: String| ProviderError::Metadata(what);
         let written = Written::deserialize(value).map_err(|error| wrong(error.to_string()))?;

@@ -1,4 +1,4 @@
-//! Every call, in the order of the reference.
+//! Every operation, in the order of the reference.
 
 use http::Method;
 use serde_json::json;

@@ -1,9 +1,9 @@
-//! What answers look like, by the name of their schema.
+//! Example answers, by the name of their schema.
 
 use serde_json::{Value, json};
 use utoipa::openapi::schema::Type;
 
-/// `None`: the schema says enough.
+/// `None`: the schema needs no example.
 pub(super) fn of(schema: &str) -> Option<Value> {
     Some(match schema {
         "Token" => token(),
@@ -72,7 +72,7 @@ pub(super) fn of(schema: &str) -> Option<Value> {
     })
 }
 
-/// A token's record as the answer has it that makes one.
+/// The example of an answer that creates a record; a token's also has its text.
 pub(super) fn made(schema: &str) -> Option<Value> {
     let mut example = of(schema)?;
     if schema == "Token" {
@@ -82,7 +82,7 @@ pub(super) fn made(schema: &str) -> Option<Value> {
     Some(example)
 }
 
-/// An object of these fields.
+/// An example object with these fields.
 pub(super) fn fields(fields: &[(&str, Type)]) -> Value {
     let value = |(name, kind): &(&str, Type)| {
         let value = match (*name, kind) {
@@ -101,7 +101,7 @@ pub(super) fn fields(fields: &[(&str, Type)]) -> Value {
     Value::Object(fields.iter().map(value).collect())
 }
 
-/// A refusal's body; the first of the codes that a status comes with.
+/// The body of a refusal, with the first of the codes that `codes` lists for its status.
 pub(super) fn problem(status: u16, codes: &str) -> Value {
     let code = codes.split('`').nth(1).unwrap_or("internal");
     let description = match code {
@@ -118,7 +118,7 @@ pub(super) fn problem(status: u16, codes: &str) -> Value {
     json!({"error": code, "error_description": description, "status": status, "request_id": REQUEST})
 }
 
-/// A token of Hub's calls.
+/// A token as the Hub calls return it.
 pub(super) fn hub_token() -> Value {
     let user = json!({"type": "user", "id": ID, "login": "ann", "name": "Ann"});
     json!({

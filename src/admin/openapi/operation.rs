@@ -1,4 +1,4 @@
-//! One call of the API as the document tells it.
+//! One operation of the OpenAPI document.
 
 use http::Method;
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use utoipa::{
 
 use super::examples;
 
-/// A method on a path, what it takes, answers and refuses.
+/// A method on a path, with its parameters, body, answer and refusals.
 pub(super) struct Operation {
     pub method: Method,
     pub path: &'static str,
@@ -29,13 +29,13 @@ pub(super) struct Operation {
     refusals: Vec<u16>,
     query: Vec<(&'static str, &'static str, Schema)>,
     open: bool,
-    /// What is referred to, by name.
+    /// The schemas that it refers to, by name.
     pub schemas: Vec<(String, RefOr<Schema>)>,
 }
 
 const JSON: &str = "application/json";
 
-/// Every status that a call may be refused with, and the codes that come with it.
+/// Every status of a refusal, with the codes that come with it.
 const REFUSALS: [(u16, &str); 12] = [
     (400, "`invalid_request`: the target, a parameter or the body cannot be read"),
     (401, "`unauthorized`, `invalid_token`, `sign_in_failed`: nobody, or nobody any more"),
@@ -69,7 +69,7 @@ impl Operation {
         if path.contains('{') {
             refusals.push(404);
         }
-        // Removals are never held up.
+        // Removals are not rate limited.
         if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
             refusals.push(429);
         }
@@ -89,7 +89,7 @@ impl Operation {
         }
     }
 
-    /// A body, with an example of it.
+    /// Requires a JSON body of this type, with an example.
     pub(super) fn takes<T: ToSchema>(mut self, example: Value) -> Self {
         let schema = self.refer::<T>();
         self.body = Some(ContentBuilder::new().schema(Some(schema)).example(Some(example)).build());
@@ -100,7 +100,7 @@ impl Operation {
         Self { body_required: false, ..self.takes::<T>(example) }
     }
 
-    /// As OAuth has it.
+    /// Takes the form of OAuth's introspection and revocation.
     pub(super) fn takes_token_form(mut self) -> Self {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let form = ObjectBuilder::new()
@@ -121,7 +121,7 @@ impl Operation {
         Self { example: examples::made(&T::name()), ..self }.with_answer::<T>(201)
     }
 
-    /// A page of a list.
+    /// Answers with a page of a list.
     pub(super) fn lists<T: ToSchema>(mut self) -> Self {
         let item = self.refer::<T>();
         let cursor = ObjectBuilder::new()
@@ -136,18 +136,18 @@ impl Operation {
         self
     }
 
-    /// What the answer looks like, where its schema does not say.
+    /// An example of the answer, where its schema has none.
     pub(super) fn like(self, example: Value) -> Self {
         Self { example: Some(example), ..self }
     }
 
-    /// An answer of some other form, or of no form worth a name.
+    /// Answers with another media type, or with a schema that has no name.
     pub(super) fn gives(mut self, status: u16, form: &'static str, schema: impl Into<RefOr<Schema>>) -> Self {
         self.answer = Some((status, form, ContentBuilder::new().schema(Some(schema)).build()));
         self
     }
 
-    /// Fields of an answer by name, all of them there.
+    /// Answers with an object of these fields, all of them required.
     pub(super) fn tells(self, fields: &[(&str, Type)]) -> Self {
         let object = fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
             object.property(*name, ObjectBuilder::new().schema_type(kind.clone())).required(*name)
@@ -172,7 +172,7 @@ impl Operation {
         paged
     }
 
-    /// Nobody has to say who they are.
+    /// Needs no authentication.
     pub(super) fn open(mut self) -> Self {
         self.open = true;
         self

@@ -1,10 +1,10 @@
-//! The document and the Router say the same.
+//! The document and the router agree.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::*;
 
-/// Every `.route("PATH", get(..).post(..))` of the sources.
+/// Every `.route("PATH", get(..).post(..))` in the sources.
 fn routed() -> BTreeSet<(String, String)> {
     fn files(dir: &Path, found: &mut Vec<String>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -75,7 +75,7 @@ fn every_reference_leads_somewhere() {
     assert!(references > 60);
 }
 
-/// Every example of the document, with its schema and where it stands.
+/// Every example in the document, with its schema and its place.
 fn examples(document: &serde_json::Value) -> Vec<(String, serde_json::Value, Option<serde_json::Value>)> {
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
@@ -113,7 +113,7 @@ fn every_body_and_answer_has_an_example_that_fits() {
         for (name, value) in fields {
             match properties.get(name) {
                 Some(property) => fits(&format!("{at} {name}"), property, value, document),
-                // What an answer tells beside a record.
+                // What an answer has in addition to a record.
                 None => assert!(at.contains(" 20"), "{at}: {name} is not in the schema"),
             }
         }

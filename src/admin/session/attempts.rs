@@ -1,5 +1,5 @@
-//! How often somebody may be wrong about a password: by login and address, by address, by login. The
-//! same for logins that there are and that there are not, signed in from there or not.
+//! Limits on wrong passwords: by login and address, by address, and by login. Logins that exist and logins
+//! that do not are treated alike.
 
 use std::{
     collections::HashMap,
@@ -10,17 +10,17 @@ use std::{
 
 /// Failures are forgotten after this time.
 const WINDOW: Duration = Duration::from_secs(5 * 60);
-/// Of one login from one address: more than anybody mistypes.
+/// For one login from one address: more than anybody mistypes.
 const PAIR: u32 = 10;
-/// From one address, whatever the login: an office behind one address mistypes more.
+/// From one address, whatever the login: higher, because an office may share one address.
 const ADDRESS: u32 = 50;
-/// Of one login from everywhere: high, since it locks the right person out too.
+/// For one login from all addresses: high, because it locks out the account's owner too.
 const LOGIN: u32 = 100;
-/// Of codes from one address that the provider does not take: nobody types a code.
+/// Codes from one address that the provider refuses: codes are not typed, so nobody mistypes them.
 const CODES: u32 = 10;
-/// From one address that wait for their password to be compared: few, so that others find a place, too.
+/// Attempts from one address that wait for a comparison: few, so that other addresses get a turn.
 const WAITING: u32 = 4;
-/// Counters that are kept at most; beyond that the oldest are forgotten.
+/// The maximum number of counters; beyond it the older half is forgotten.
 const KEPT: usize = 30_000;
 
 #[derive(Default)]
@@ -32,11 +32,11 @@ struct Counts {
     waiting: HashMap<IpAddr, u32>,
 }
 
-/// Who tries to sign in.
+/// What is being tried.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::admin) enum SignInAttempt<'a> {
-    /// `known`: the account has signed in with this browser before. Then only what it fails there counts, so that
-    /// nobody elsewhere, and nobody beside it, locks it out.
+    /// `known`: the account has signed in with this browser before. Then only its failures with this browser
+    /// count, so that nobody else can lock the account's owner out.
     Password {
         login: &'a str,
         known: bool,
@@ -44,21 +44,21 @@ pub(in crate::admin) enum SignInAttempt<'a> {
     Provider,
 }
 
-/// An attempt that counts as a failure, unless it ends before anything was compared.
+/// An attempt counts as a failure from its start, unless it ends before a comparison or succeeds.
 #[must_use]
 pub(in crate::admin) struct Attempt<'a> {
     attempts: &'a Attempts,
     keys: Vec<(Key, u32)>,
-    /// Where it waits.
+    /// The address in whose queue the attempt waits.
     waits: Option<IpAddr>,
     compared: bool,
 }
 
-/// A login as digest: a password that was typed in its place is not kept.
+/// The login is kept as a digest, because users sometimes type their password in its place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Key {
     Pair([u8; 32], IpAddr),
-    /// With a browser that is known.
+    /// With a known browser.
     Known([u8; 32], IpAddr),
     Address(IpAddr),
     Login([u8; 32]),
@@ -73,14 +73,14 @@ struct Count {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::admin) enum NoAttempt {
-    /// Wrong ones; how long to wait.
+    /// Too many failures; how long to wait.
     TooMany(Duration),
-    /// Others from there wait already.
+    /// Too many attempts from this address are waiting.
     Busy,
 }
 
 impl Attempts {
-    /// Counts a failure before it is one, so that many at once do not slip through.
+    /// Counts a failure in advance, so that parallel attempts cannot exceed the limit.
     pub(in crate::admin) fn begin(
         &self,
         attempt: SignInAttempt<'_>,
@@ -125,13 +125,13 @@ impl Attempts {
 }
 
 impl Attempt<'_> {
-    /// It has its turn: from here on it counts, also when whoever sent it goes away.
+    /// Marks the comparison as begun: from here on the attempt counts, even if the client disconnects.
     pub(in crate::admin) fn compare(&mut self) {
         self.compared = true;
         self.wait_no_more();
     }
 
-    /// It was no failure: the person is known here, and their neighbours are not held up by it.
+    /// Ends a successful attempt and clears the failures of its login from this address.
     pub(in crate::admin) fn succeed(mut self) {
         self.compared = false;
         let mut counts = self.attempts.lock();
@@ -180,7 +180,7 @@ fn keys(attempt: SignInAttempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
     vec![(Key::Pair(login, client), PAIR), (Key::Address(client), ADDRESS), (Key::Login(login), LOGIN)]
 }
 
-/// Whoever has one IPv6 address has 2^64 of them.
+/// The unit to count by: an IPv6 subscriber has a whole /64 of addresses.
 fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
@@ -208,7 +208,7 @@ mod tests {
     }
 
     impl Attempts {
-        /// A wrong password; whether it was compared.
+        /// Tries a wrong password; whether it was compared.
         fn fail(&self, attempt: SignInAttempt<'_>, client: IpAddr, now: Instant) -> bool {
             self.begin(attempt, client, now).map(|mut attempt| attempt.compare()).is_ok()
         }
@@ -240,7 +240,7 @@ mod tests {
         check("another subscriber", &[("ann", "2001:db8::#", PAIR)], "ann", "2001:db8:0:1::1", true);
     }
 
-    /// M1: no flood, from many addresses or from the same one, locks out who has signed in with that browser.
+    /// No flood of failures, from many addresses or from the same one, locks out a known browser.
     #[test]
     fn strangers_do_not_lock_out_who_is_known() {
         let (attempts, now) = (Attempts::default(), Instant::now());

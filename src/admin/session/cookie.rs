@@ -1,15 +1,15 @@
-//! The cookie of a session, and that of a browser that somebody has signed in with: what they are called, how they
-//! are found and how they are set.
+//! The session cookie, and the cookie of a browser that an account has signed in with: their names, how they
+//! are read and how they are set.
 
 use http::{HeaderMap, HeaderValue, header};
 
 use super::secret::{Csrf, Secret};
 use crate::{authz::cookies, store::ABSOLUTE};
 
-/// How long a browser is known, in seconds: 90 days.
+/// How long a browser stays known, in seconds: 90 days.
 const KNOWN_FOR: i64 = 90 * 24 * 3600;
 
-/// What the browser sent; nothing when there are several, since nobody knows who set which.
+/// The session's secret; `None` if the cookie is missing, or sent twice, as its origin is then unclear.
 pub(in crate::admin) fn read(headers: &HeaderMap, secure: bool) -> Option<Secret> {
     Secret::parse(sent(headers, name(cookies::SESSION, secure))?)
 }
@@ -24,7 +24,7 @@ fn sent<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
     }
 }
 
-/// Whether the account whose `proof` this is has signed in with this browser before.
+/// Whether the account that `proof` belongs to has signed in with this browser before.
 pub(in crate::admin) fn is_known(headers: &HeaderMap, secure: bool, proof: &Csrf) -> bool {
     sent(headers, name(cookies::KNOWN, secure)).is_some_and(|sent| proof.is(sent.as_bytes()))
 }

@@ -1,5 +1,5 @@
-//! Sign-ins that failed, for the audit log: one event for each account, or for all that mean none,
-//! and hour, with a count. What was typed as login is not kept: it may have been a password.
+//! Failed sign-ins for the audit log: one event with a count for each account and hour, and one for all
+//! logins without an account. The login as typed is not kept, because it may have been a password.
 
 use std::{
     collections::HashMap,
@@ -13,18 +13,18 @@ use crate::{
     store::model::{AuditEvent, UserId},
 };
 
-/// How often [`Failures::due`] is to be asked. Nothing is written before: an answer must not depend on
+/// How often [`Failures::due`] is called. Nothing is written earlier: an answer's timing must not depend on
 /// whether there is something to write.
 pub(in crate::admin) const TELL: std::time::Duration = std::time::Duration::from_secs(1);
 
 const HOUR_SECONDS: i64 = 3600;
-/// Accounts that are told apart at one time; beyond them, nobody's.
+/// The maximum number of accounts counted separately; further ones count as no account.
 const KEYS: usize = 10_000;
 
 #[derive(Default)]
 pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Window>>);
 
-/// How somebody tried to come in.
+/// How a sign-in was tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::admin) enum LoginMethod {
     Password,
@@ -36,7 +36,7 @@ type Key = (Option<UserId>, LoginMethod);
 
 struct Window {
     ends: Timestamp,
-    /// Since the last event about the same.
+    /// Failures since the last event for the same key.
     suppressed: u64,
     last: Sample,
 }
@@ -61,13 +61,13 @@ impl Failures {
         let last = Sample { at, client, request_id: request_id.to_owned() };
         let full = hours.len() >= KEYS;
         let key = if full && !hours.contains_key(&(user.clone(), way)) { (None, way) } else { (user, way) };
-        // An hour that has just begun is told of at once.
+        // The first failure of an hour is due at once.
         let hour = hours.entry(key).or_insert(Window { ends: at, suppressed: 0, last: last.clone() });
         hour.suppressed += 1;
         hour.last = last;
     }
 
-    /// What is to be written now; `login` names an account.
+    /// The events to write now; `login` resolves an account's id.
     pub(in crate::admin) fn due(
         &self,
         now: Timestamp,
@@ -94,7 +94,7 @@ impl Failures {
     }
 }
 
-/// The store gives it its place in the chain.
+/// The store sets the sequence number and the hashes.
 fn event(last: &Sample, way: LoginMethod, target: String, count: u64) -> AuditEvent {
     let reason = match way {
         LoginMethod::Password => "password",

@@ -1,5 +1,5 @@
-//! What a browser holds: the text of a session, or of an invitation. Its digest is what is kept;
-//! what a page has to repeat with every change is derived from it.
+//! The text of a session or of an invitation, as the browser holds it. Only its digest is stored; the CSRF
+//! token is derived from it.
 
 use std::fmt;
 
@@ -9,17 +9,16 @@ use zeroize::Zeroizing;
 use super::super::error::Problem;
 use crate::authz::secret::Digest;
 
-/// 256 random bits in hexadecimal. Shown once, redacted `Debug`, no way back from its digest, overwritten when
-/// dropped.
+/// 256 random bits in hexadecimal. Shown once, redacted in `Debug`, irreversible from its digest, overwritten
+/// when dropped.
 pub(in crate::admin) struct Secret(Zeroizing<String>);
 
-/// What a form or script of our own pages repeats (synchroniser token): a page of somebody else's
-/// makes the browser send the cookie, but cannot read this.
+/// The CSRF token (synchronizer token) that our forms and scripts repeat: a page of another origin makes the
+/// browser send the cookie, but cannot read this.
 #[derive(Clone, Copy)]
 pub struct Csrf(blake3::Hash);
 
-/// By which [`Csrf`]s are made for users whom a proxy vouches for with every request, and what browsers keep that
-/// an account has signed in with.
+/// The key of the [`Csrf`] tokens for users whom a proxy names, and of the proofs that known browsers keep.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FormKey([u8; 32]);
 
@@ -58,7 +57,7 @@ impl Secret {
 }
 
 impl FormKey {
-    /// One that lives as long as the process.
+    /// A random key that lives as long as the process.
     pub(in crate::admin) fn draw() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes)?;
@@ -69,7 +68,7 @@ impl FormKey {
         Self(blake3::derive_key(HEADER, secret))
     }
 
-    /// What a browser has that somebody has signed in with, by the password that they have now.
+    /// The proof that a known browser keeps; a change of the password invalidates it.
     pub(in crate::admin) fn browser(&self, user: &str, phc: &str) -> Csrf {
         let key = blake3::derive_key(BROWSER, &self.0);
         Csrf(blake3::keyed_hash(&key, format!("{user} {phc}").as_bytes()))
@@ -85,7 +84,7 @@ impl Csrf {
         self.0.to_hex().to_string()
     }
 
-    /// In constant time.
+    /// Compares in constant time.
     pub fn is(&self, sent: &[u8]) -> bool {
         blake3::Hash::from_hex(sent).is_ok_and(|sent| sent == self.0)
     }

@@ -1,4 +1,4 @@
-//! What `[admin.oidc]` comes to: the provider that people may sign in by, and what it decides.
+//! `[admin.oidc]` in force: the OpenID Connect provider that users sign in with, and the groups it controls.
 
 use std::fmt;
 
@@ -9,37 +9,37 @@ use crate::authz::rules::Secret;
 /// An OpenID Connect provider. Built by `config`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
-    /// As its metadata and every ID token say it, to the letter.
+    /// Exactly as its metadata and every ID token have it.
     pub issuer: String,
     pub client_id: String,
-    /// `None`: a public client, which PKCE alone protects.
+    /// `None`: a public client, protected by PKCE alone.
     pub client_secret: Option<Secret>,
-    /// What the button calls it.
+    /// The provider's name on the button.
     pub title: String,
     pub scopes: Vec<String>,
-    /// The claim that is the login of an account that is made.
+    /// The claim that becomes the login of a new account.
     pub login_claim: String,
     pub groups_claim: String,
-    /// The groups that the claim decides about; it says nothing of any other.
+    /// The groups that the claim controls; others are left alone.
     pub groups: Vec<ProvidedGroup>,
-    /// Whoever has a login there is the account that has it here.
+    /// A login at the provider means the account with the same login here.
     pub link_logins: bool,
-    /// `None`: plain text, to this machine.
+    /// `None`: plain text, to a provider on this machine.
     pub tls: Option<Trust>,
 }
 
-/// A group as the provider calls it and as it is called here.
+/// A group's name in the provider's claim, and its name here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProvidedGroup {
     pub claim: String,
     pub group: String,
 }
 
-/// Whose certificates the provider may show.
+/// The certificate authorities trusted for the provider.
 #[derive(Clone)]
 pub struct Trust {
     pub connector: TlsConnector,
-    /// Tells one from another.
+    /// Identifies the authorities in comparisons.
     pub authorities: Option<std::path::PathBuf>,
 }
 

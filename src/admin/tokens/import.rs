@@ -1,4 +1,4 @@
-//! Tokens registered by digest: pipelines move over without being touched.
+//! Registers tokens by digest, so that pipelines keep the secrets that they have.
 
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct ImportRequest {
     pub tokens: Vec<ImportLine>,
-    /// Owners that do not exist are made.
+    /// Create owners that do not exist.
     #[serde(default)]
     pub make_owners: bool,
 }
@@ -48,7 +48,7 @@ impl From<ImportedToken> for ImportLine {
     }
 }
 
-/// What became of a line, in the order of the request.
+/// The result for one token, in the order of the request.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportOutcome {
@@ -63,16 +63,16 @@ pub struct ImportOutcome {
 #[derive(Serialize, ToSchema)]
 pub(in crate::admin) struct Imported {
     imported: usize,
-    /// Those that were there already.
+    /// Tokens that were registered already.
     known: usize,
     refused: usize,
     tokens: Vec<ImportOutcome>,
 }
 
-/// Lines of one change: other changes, such as a ban, wait for no more of them (H1).
+/// Tokens in one change, so that other changes, such as a ban, do not wait for a long one.
 const AT_ONCE: usize = 100;
 
-/// Each line by itself: a bad one does not stop the others.
+/// Imports each token by itself: a bad one does not stop the others.
 pub(super) async fn import(
     context: Context,
     caller: Caller,

@@ -1,4 +1,4 @@
-//! Lists of tokens, filtered, page by page.
+//! Lists of tokens, with filters and pages.
 
 use axum::{extract::Path, response::Response};
 use serde::Deserialize;
@@ -31,7 +31,7 @@ pub(in crate::admin) struct Filters {
     pub limit: Option<usize>,
 }
 
-/// Of one user: the user's own, or with the permission to see them.
+/// The tokens of one user: the caller's own, or with the permission to see others.
 pub(super) async fn of_user(
     context: Context,
     caller: Caller,
@@ -45,7 +45,7 @@ pub(super) async fn of_user(
     READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
-/// Of everybody, for whom may see that; else one's own.
+/// All tokens for a caller who may see them, else the caller's own.
 pub(super) async fn all(
     context: Context,
     caller: Caller,
@@ -58,7 +58,7 @@ pub(super) async fn all(
     READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
-/// Of this user, or of everybody.
+/// One page of a user's tokens, or of all tokens.
 pub(in crate::admin) fn page(
     context: &Context,
     caller: &Caller,
@@ -89,7 +89,7 @@ pub(in crate::admin) fn page(
         return Err(pagination::bad_cursor());
     }
     let found = context.store.tokens(&filter, cursor.as_deref(), limit)?;
-    // The workers may know of a use that the store has yet to write.
+    // The workers may know of a use that the store has yet to record.
     let used = |record: &_| super::view::last_used(context, record).map(|used| used.at);
     let items =
         found.items.into_iter().filter(|record| unused_since.is_none_or(|at| used(record) < Some(at)));

@@ -1,4 +1,4 @@
-//! A token as it is shown: never its text, never its digest.
+//! A token as the API shows it, never with its text or digest.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     },
 };
 
-/// A scope entry: `access` is `full` unless it says `read`.
+/// A scope entry; `access` is `full` by default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ScopeEntry {
@@ -29,7 +29,7 @@ pub struct ScopeEntry {
 #[schema(as = Access)]
 pub enum AccessWord {
     Read,
-    // The seed's only kind: what a scope means that says no more than the service.
+    // A scope that names no more than the service means full access.
     #[default]
     Full,
 }
@@ -42,7 +42,7 @@ pub struct TokenView {
     /// Login of the owner.
     pub user: String,
     pub user_id: String,
-    /// Login of who made it, or `operator`.
+    /// Login of the account that created it, or `operator`.
     pub author: String,
     pub name: String,
     pub note: String,
@@ -66,7 +66,7 @@ pub struct TokenView {
     pub revision: u64,
 }
 
-/// `10.0.0.0/8`, or an address alone.
+/// A network such as `10.0.0.0/8`, or a single address.
 pub type IpNetText = String;
 
 impl TokenView {
@@ -74,7 +74,7 @@ impl TokenView {
         Self::at(context, &context.store.accounts(), record, Time::now())
     }
 
-    /// For a page of them: accounts and time are read once.
+    /// As [`TokenView::new`], for lists: accounts and time are read once.
     pub fn at(context: &Context, accounts: &Arc<Accounts>, record: TokenRecord, now: Timestamp) -> Self {
         let owner = accounts.user_by_id(&record.owner);
         let banned = owner.is_some_and(|owner| owner.record.banned.is_some());
@@ -113,7 +113,7 @@ impl TokenView {
     }
 }
 
-/// The later of what the store and the workers know.
+/// The later of the uses that the store and the workers know.
 pub(in crate::admin) fn last_used(context: &Context, record: &TokenRecord) -> Option<LastUsed> {
     let recent = context.uses.last(&record.digest);
     match (recent, record.last_used.clone()) {
@@ -160,7 +160,7 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
     scope.into_iter().map(|(service, access)| ScopeEntry { service, access: word(access) }).collect()
 }
 
-/// Networks, or addresses alone.
+/// Parses networks and single addresses.
 pub(super) fn addresses(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
     let parse = |text: &String| {
         let alone = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));

@@ -1,5 +1,5 @@
-//! The pages of administration: each is for who holds the permission that the API asks for, and
-//! shows a form only to who may use it.
+//! The administration pages. Each needs the permission that the API needs, and shows a form only to readers
+//! who may use it.
 
 mod audit;
 mod configuration;
@@ -63,7 +63,7 @@ impl Permissions {
     }
 }
 
-/// Names of the groups that one can be put into.
+/// The names of the groups that a user can be added to.
 fn joinable(accounts: &Accounts) -> Vec<String> {
     let groups = accounts.groups().filter(|group| group.record.id != ALL_USERS);
     let mut names: Vec<String> = groups.map(|group| group.record.name.clone()).collect();
@@ -71,7 +71,7 @@ fn joinable(accounts: &Accounts) -> Vec<String> {
     names
 }
 
-/// A name and its page.
+/// A name with the link to its page.
 struct Named {
     name: String,
     link: String,

@@ -1,5 +1,5 @@
-//! Style, script and icon: inside the binary, named by what they contain, so that a browser keeps
-//! them for good and still never has an old one.
+//! Style, script and icon, embedded in the binary. Each name contains a hash of the content, so that browsers
+//! cache the files for good and still never use an old one.
 
 use std::sync::LazyLock;
 
@@ -21,7 +21,7 @@ pub struct Asset {
 pub static STYLE: LazyLock<Asset> = LazyLock::new(|| {
     Asset::new("page.css", include_str!("../../../web/page.css"), "text/css; charset=utf-8")
 });
-/// Of every page: it is asked for once.
+/// One file for all pages, so that a browser loads it once.
 pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
     let content = concat!(
         include_str!("../../../web/page.js"),
@@ -57,15 +57,15 @@ pub async fn send(Path(name): Path<String>) -> Response {
     (fields, asset.content.as_str()).into_response()
 }
 
-/// Without indentation, and without lines that are comments: a sixth less to send. No text of ours begins a line
-/// inside a literal.
+/// Removes indentation and comment lines, a sixth of the size. Our files have no literals of several lines,
+/// which this would change.
 fn packed(content: &str) -> String {
     let lines = content.lines().map(str::trim_start);
     let code = lines.filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("/*"));
     code.fold(String::with_capacity(content.len()), |text, line| text + line + "\n")
 }
 
-/// Style without the spaces that mean nothing. None of ours stands in a literal.
+/// Removes insignificant spaces from CSS. None of our literals contains one of the patterns.
 fn tightened(style: &str) -> String {
     let tight = |text: String, mark: &str| text.replace(mark, mark.trim());
     [": ", "; ", ", ", " { ", " }"].into_iter().fold(style.to_owned(), tight)

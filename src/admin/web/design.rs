@@ -1,4 +1,4 @@
-//! Every component on one page, in the demo alone.
+//! All components on one page, in the demo only.
 
 use askama::Template;
 use axum::response::Response;

@@ -1,5 +1,4 @@
-//! The API for people: `/openapi.json` as a page. Strangers may ask for it as often as they like, so that it is rendered
-//! once (low 9).
+//! The API reference: `/openapi.json` as a page. It needs no authentication, so it is rendered only once.
 
 use std::{collections::BTreeSet, fmt::Write as _, sync::LazyLock};
 
@@ -16,7 +15,7 @@ use crate::admin::{Context, caller::Caller, openapi::document};
 struct DocsPage {
     shell: Shell,
     base: String,
-    /// Of [`Reference`].
+    /// The rendered [`Reference`].
     reference: &'static str,
 }
 
@@ -28,14 +27,14 @@ struct Reference {
     schemas: Vec<(String, String)>,
 }
 
-/// The calls of one resource.
+/// The operations of one resource.
 struct Group {
     title: &'static str,
     anchor: &'static str,
     calls: Vec<ApiOperation>,
 }
 
-/// One method of one path.
+/// A method on a path.
 struct ApiOperation {
     method: String,
     path: String,
@@ -44,11 +43,11 @@ struct ApiOperation {
     body: Option<String>,
     answer: Option<String>,
     curl: String,
-    /// Statuses of errors that it answers beside the usual ones.
+    /// Statuses of errors besides the usual ones.
     errors: Vec<String>,
 }
 
-/// Resources in the order of the reference: what a path begins with, and its title.
+/// Resources in the order of the reference: path prefix, title and anchor.
 const RESOURCES: [(&str, &str, &str); 12] = [
     ("/v1/tokens", "Tokens", "tokens"),
     ("/v1/users/{login}/tokens", "Tokens", "tokens"),
@@ -63,7 +62,7 @@ const RESOURCES: [(&str, &str, &str); 12] = [
     ("/v1", "Operation", "operation"),
     ("/", "Health and metrics", "health"),
 ];
-/// Statuses that almost every call may answer; the page says what they mean once.
+/// Error statuses of almost every operation, which the page describes once.
 const USUAL: [&str; 4] = ["400", "401", "403", "503"];
 
 static REFERENCE: LazyLock<String> = LazyLock::new(|| {
@@ -104,7 +103,7 @@ pub(super) async fn show(context: Context, caller: Option<Caller>) -> Response {
 }
 
 impl ApiOperation {
-    /// `None`: the entry is no call.
+    /// `None`: the entry is not an operation.
     fn new(
         method: &str,
         path: &str,
@@ -147,7 +146,7 @@ impl ApiOperation {
     }
 }
 
-/// A line to try. `$PERMGATE` is the address, `$TOKEN` a token for it.
+/// A command to try. `$PERMGATE` is the address, `$TOKEN` a token for it.
 fn curl(method: &str, path: &str, body: Option<&Value>) -> String {
     let mut line = "curl".to_owned();
     if method != "GET" {

@@ -1,4 +1,4 @@
-//! The pages for people who are not signed in: signing in, and taking an invitation.
+//! The pages for anonymous visitors: signing in, and accepting an invitation.
 
 use askama::Template;
 use axum::response::{Redirect, Response};
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{Failed, Shell, render};
 use crate::admin::{Context, caller::Caller, pagination::Params};
 
-/// Where somebody who has signed in goes when there is nowhere to go back to.
+/// Where the browser goes after signing in without a page to return to.
 pub(super) const HOME: &str = "/profile/authentication";
 
 #[derive(Debug, Default, Deserialize)]
@@ -25,7 +25,7 @@ struct SignInPage {
     demo: bool,
 }
 
-/// To sign in elsewhere.
+/// The link for signing in at the provider.
 struct Provider {
     title: String,
     link: String,
@@ -52,7 +52,7 @@ pub(super) async fn sign_in(
     }
     let provider = context.sign_in.provider.as_ref().map(|provider| {
         let next: String = form_urlencoded::byte_serialize(next.as_bytes()).collect();
-        // By the name that the provider sends people back to, which is where its cookie has to be.
+        // On the host of the redirect URI, because the flow's cookie has to be set there.
         let link = format!("{}/sign-in/oidc?next={next}", context.sign_in.base());
         Provider { title: provider.title.clone(), link }
     });
@@ -60,13 +60,13 @@ pub(super) async fn sign_in(
     Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next, provider, demo }))
 }
 
-/// The invitation's text stands behind `#` and is seen by the script alone.
+/// The invitation's text is in the fragment, which only the script sees.
 pub(super) async fn invitation() -> Response {
     render(StatusCode::OK, &InvitationPage { shell: Shell::new("Choose a password", "", None) })
 }
 
-/// A path of this host. Browsers read `//host`, `/\host` and what hides a tab in between as another
-/// host's.
+/// Whether this is a path of this host. Browsers read `//host`, `/\host` and a tab in between as another
+/// host.
 pub(super) fn is_ours(path: &str) -> bool {
     let mut bytes = path.bytes();
     bytes.next() == Some(b'/')

@@ -1,4 +1,4 @@
-//! The profile of whoever is signed in: who one is here, what one may read, and one's tokens.
+//! The signed-in user's pages: profile, readable services, sessions and tokens.
 
 use askama::Template;
 use axum::response::Response;
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// From as many services on, the dialog has a field to find one.
+/// From this many services on, the dialog has a search field.
 const SEARCHED_FROM: usize = 8;
 
 #[derive(Template)]
@@ -30,24 +30,24 @@ struct GeneralPage {
     name: String,
     login: String,
     email: Option<String>,
-    /// Names, with links for who may follow them.
+    /// Group names, with links if the reader may follow them.
     groups: Vec<(String, Option<String>)>,
     permissions: Vec<&'static str>,
     services: Vec<Readable>,
     sessions: Vec<Browser>,
-    /// There is a password here to change.
+    /// Whether the account has a password to change.
     password: bool,
     revision: u64,
     may_edit: bool,
 }
 
-/// A service that one may read, and by what.
+/// A service that the user may read, and why.
 struct Readable {
     view: ServiceView,
     because: String,
 }
 
-/// A browser that is signed in.
+/// A browser with a session.
 struct Browser {
     client: String,
     since: DisplayTime,
@@ -64,9 +64,9 @@ struct AuthenticationPage {
     may_revoke: bool,
     services: Vec<ServiceView>,
     searched: bool,
-    /// One may make a token.
+    /// Whether the user may create a token.
     may_create: bool,
-    /// `https://gate.example`, where the services answer.
+    /// The address of the services, such as `https://gate.example`.
     gateway: String,
 }
 

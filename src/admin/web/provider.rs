@@ -1,4 +1,4 @@
-//! Signing in by the provider of `[admin.oidc]`: the way there and the way back.
+//! Signing in at the provider of `[admin.oidc]`: the redirect there, and the callback.
 
 use askama::Template;
 use axum::{
@@ -30,8 +30,8 @@ pub(super) fn routes() -> Router<Context> {
     Router::new().route("/sign-in/oidc", get(begin_sign_in)).route(oidc::CALLBACK, get(come_back))
 }
 
-/// A page of ours between the provider's and the one that was asked for: the browser sends the new
-/// cookie, which is `SameSite=Strict`, only where it comes from us.
+/// A page between the provider's and the requested one: the browser sends the new cookie, which is
+/// `SameSite=Strict`, only with requests from our own site.
 #[derive(Template)]
 #[template(path = "signed_in.html")]
 struct SignedInPage {
@@ -69,7 +69,7 @@ async fn come_back(
     let mut attempt = context.attempts().begin(attempt, visit.client, now).map_err(Problem::from)?;
     attempt.compare();
     let person = relying.person(&flow, returned).await;
-    // What the provider is to blame for is nobody's guess.
+    // Failures of the provider itself are not guesses of a client.
     if matches!(person, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
         attempt.succeed();
     }
@@ -109,7 +109,7 @@ async fn begin(
         replaces: cookie::read(headers, visit.secure).map(|old| old.digest()),
         request_id: visit.request_id.to_string(),
     };
-    // An administrator who links the account needs to know whom the provider means.
+    // An administrator who links the account needs the subject.
     let subject = new.subject.clone();
     match context.store.begin_provided_session(new).await {
         Ok(_) => Ok(()),
@@ -129,7 +129,7 @@ fn relying(context: &Context) -> Result<&RelyingParty, Problem> {
     context.relying().ok_or_else(|| Problem::not_found("resource"))
 }
 
-/// The log says why; the browser, what to do.
+/// The log gets the cause; the browser is told what to do.
 fn failed(visit: &RequestMeta, error: &ProviderError) -> Problem {
     let request_id = &*visit.request_id;
     tracing::warn!(client = %visit.client, request_id, "somebody failed to sign in by the provider: {error}");

@@ -1,4 +1,4 @@
-//! What every page has around its own content, who reads it, and how it is sent.
+//! The frame of every page: layout, navigation and reader, and how pages and errors are sent.
 
 use askama::Template;
 use axum::{
@@ -25,7 +25,7 @@ use crate::{
 /// Layout, navigation and assets.
 pub struct Shell {
     pub title: &'static str,
-    /// The page in the navigation that one is on.
+    /// The current page's entry in the navigation.
     pub at: &'static str,
     pub reader: Option<Signed>,
     pub style: &'static str,
@@ -33,24 +33,24 @@ pub struct Shell {
     pub icon: &'static str,
 }
 
-/// Who is signed in, as the layout needs it.
+/// The signed-in user, as the layout shows them.
 pub struct Signed {
     pub login: String,
     pub initials: String,
     pub csrf: String,
-    /// A proxy in front vouches for the user: there is nothing here to sign out of.
+    /// A proxy in front names the user, so there is no session here to sign out of.
     pub vouched: bool,
     pub sections: Vec<Section>,
 }
 
-/// A page of the navigation.
+/// A page in the navigation.
 pub struct Section {
     pub path: &'static str,
     pub label: &'static str,
     pub icon: &'static str,
 }
 
-/// Somebody who is signed in and reads a page. Whoever is not is sent to sign in first.
+/// The signed-in reader of a page. Anonymous requests are redirected to sign in first.
 pub struct Reader {
     pub caller: Caller,
     pub user: std::sync::Arc<User>,
@@ -59,11 +59,11 @@ pub struct Reader {
 /// A page that could not be shown.
 pub enum Failed {
     Problem(Problem),
-    /// To sign in, and back.
+    /// Redirects to the sign-in page, and from there back to this path.
     SignIn(String),
 }
 
-/// Pages of administration, and who sees each.
+/// The administration pages, each with the permissions of which its readers need one.
 const SECTIONS: [(&str, &str, &str, &[Permission]); 10] = [
     ("/overview", "Overview", "gauge", &[Permission::AdminRead]),
     ("/tokens", "All tokens", "keys", &SEES_TOKENS),
@@ -77,7 +77,7 @@ const SECTIONS: [(&str, &str, &str, &[Permission]); 10] = [
     ("/configuration", "Configuration", "sliders", &[Permission::AdminRead]),
 ];
 
-/// Nothing from elsewhere, nothing inline, in nobody's frame.
+/// Nothing from other origins, nothing inline, no framing.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -117,7 +117,7 @@ impl Signed {
     }
 }
 
-/// Of the first two words of a login, or its first two letters.
+/// The initials of the first two words of a login, or its first two letters.
 fn initials(login: &str) -> String {
     let name = login.split('@').next().unwrap_or_default();
     let mut words = name.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
@@ -149,7 +149,7 @@ impl<S: Sync> FromRequestParts<S> for Reader {
     }
 }
 
-/// A whole page, or that it could not be written.
+/// Renders a whole page; 500 if that fails.
 pub fn render(status: StatusCode, page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => {
@@ -166,7 +166,7 @@ pub fn render(status: StatusCode, page: &impl Template) -> Response {
     }
 }
 
-/// What goes wrong on a page is told as a page, which keeps the navigation of whoever is signed in.
+/// Shows problems as pages, with the navigation of the signed-in reader.
 pub async fn problems_as_pages(request: Request, next: Next) -> Response {
     let caller = request.extensions().get::<Caller>().cloned();
     let response = next.run(request).await;
@@ -176,7 +176,7 @@ pub async fn problems_as_pages(request: Request, next: Next) -> Response {
     }
 }
 
-/// Nothing is there: a browser is told so by a page.
+/// 404: as a page for browsers, else as a problem.
 pub async fn not_found(headers: HeaderMap, caller: Option<Caller>) -> Response {
     let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let problem = Problem::not_found("resource");

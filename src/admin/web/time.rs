@@ -1,8 +1,8 @@
-//! Points in time as a page shows them: how long ago or ahead, with the exact time in UTC for who asks.
+//! Times as a page shows them: how long ago or ahead, and the exact time in UTC.
 
 use crate::{admin::wire::Time, authz::time::Timestamp};
 
-/// For `<time>`: what is read, and the exact value.
+/// For `<time>`: the displayed text and the exact value.
 pub struct DisplayTime {
     pub text: String,
     pub exact: String,
@@ -13,7 +13,7 @@ pub struct DisplayTime {
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
-/// Beyond, a date says more than a number of days.
+/// Beyond this, a date is shown instead of a number of days.
 const RELATIVE: i64 = 60 * DAY;
 const SOON: i64 = 14 * DAY;
 
@@ -51,7 +51,7 @@ fn relative(ahead: i64) -> String {
     if ahead < 0 { format!("{count} {unit}{plural} ago") } else { format!("in {count} {unit}{plural}") }
 }
 
-/// `4 s`, `12 min`, `3 h`: how long something has been under way.
+/// `4 s`, `12 min`, `3 h 5 min`: how long something has been in progress.
 pub fn span(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
@@ -64,7 +64,7 @@ pub fn span(millis: u64) -> String {
 
 /// `812 B`, `4.1 KiB`.
 pub fn bytes(count: u64) -> String {
-    #[expect(clippy::cast_precision_loss, reason = "for people")]
+    #[expect(clippy::cast_precision_loss, reason = "for display only")]
     let mut value = count as f64;
     let mut unit = "B";
     for larger in ["KiB", "MiB", "GiB", "TiB"] {

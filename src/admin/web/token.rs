@@ -1,5 +1,5 @@
-//! One token: what is known of it, what its owner or an administrator does with it, and while it is
-//! being replaced, the old one and the new one side by side.
+//! The page of one token: its record and what the reader may do with it; during a rotation, the old and the
+//! new token side by side.
 
 use askama::Template;
 use axum::{extract::Path, response::Response};
@@ -26,10 +26,10 @@ pub struct TokenRow {
     pub expires: Option<DisplayTime>,
     pub ended: Option<DisplayTime>,
     pub grace: Option<DisplayTime>,
-    /// Requests with it may still be permitted, now or later.
+    /// Whether requests with it may be permitted, now or later.
     pub alive: bool,
     pub tone: &'static str,
-    /// Page of the owner.
+    /// The owner's page.
     pub owner_link: String,
     /// Requests in flight.
     pub live: usize,
@@ -48,14 +48,14 @@ pub struct ScopeItem {
 struct TokenPage {
     shell: Shell,
     token: TokenRow,
-    /// The other one, while one replaces the other: old, then new.
+    /// During a rotation: the old token and the new one.
     pair: Option<(TokenRow, TokenRow)>,
-    /// The reader may change it.
+    /// Whether the reader may change it.
     may_edit: bool,
-    /// The reader may ask why requests with it are decided as they are.
+    /// Whether the reader may have decisions about it explained.
     may_explain: bool,
     may_see_user: bool,
-    /// A path and a host of its first service, for the line to try.
+    /// A path and a host of its first service, for the command to try.
     path: String,
     host: String,
     gateway: String,
@@ -78,7 +78,7 @@ pub(super) async fn show(
     let family = record.family;
     let first = record.scope.first().map(|(key, _)| key.clone()).unwrap_or_default();
     let mut token = row(TokenView::at(&context, &accounts, record, now));
-    // Alone in its family, and replaced by none: there is nobody to look for.
+    // A token that is alone in its family and was not replaced has no relatives to read.
     let mut relatives: Vec<TokenView> = Vec::new();
     if token.view.rotated_to.is_some() || family.as_str() != token.view.id {
         let (store, owner) = (context.clone(), token.view.user.clone());
@@ -138,7 +138,7 @@ impl TokenRow {
         }
     }
 
-    /// As many services as a row has room for, and how many others there are, with their names.
+    /// The services that a row has room for; the others are `remaining_services`.
     pub fn few(&self) -> &[ScopeItem] {
         &self.scope[..self.scope.len().min(2)]
     }
@@ -148,7 +148,7 @@ impl TokenRow {
         (!rest.is_empty()).then(|| (rest.len(), rest.join(", ")))
     }
 
-    /// What revoking it does, for the question before.
+    /// The consequences of a revocation, for its confirmation.
     pub fn consequence(&self) -> String {
         let live = match self.live {
             0 => String::new(),

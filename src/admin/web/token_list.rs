@@ -1,5 +1,5 @@
-//! Lists of tokens: tabs, search, order and pages. All of it stands in the address, so that a link or
-//! a reload shows the same.
+//! Lists of tokens with tabs, search, order and pages. All of that is part of the URL, so that a link or a
+//! reload shows the same list.
 
 use std::{
     cmp::Ordering,
@@ -22,13 +22,13 @@ use crate::{
     store::{ReadError, TokenFilter, TokenState, model::TokenRecord},
 };
 
-/// What the address asks for.
+/// The query parameters of a list.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
-    /// `active` (also without one), `expiring` or `inactive`.
+    /// `active` (the default), `expiring`, `inactive` or `all`.
     pub tab: Option<String>,
-    /// Words that stand in the name, the id, the owner's login or the scope.
+    /// Words to find in the name, the id, the owner's login or the scope.
     pub q: Option<String>,
     /// A column, with `-` in front for descending order.
     pub sort: Option<String>,
@@ -44,9 +44,9 @@ pub struct Filter {
 /// One page of a list.
 pub struct Listing {
     pub rows: Vec<TokenRow>,
-    /// In the tab, on all pages.
+    /// Tokens in the tab, on all pages.
     pub total: usize,
-    /// In every tab.
+    /// Tokens in all tabs.
     pub all: usize,
     pub first: usize,
     pub last: usize,
@@ -54,7 +54,7 @@ pub struct Listing {
     pub columns: BTreeMap<&'static str, Column>,
     pub previous: Option<String>,
     pub next: Option<String>,
-    /// The store has more tokens than a list looks at.
+    /// The store has more tokens than the list read.
     pub incomplete: bool,
     pub asked: Filter,
     pub base: &'static str,
@@ -68,29 +68,29 @@ pub struct Tab {
     pub warn: bool,
 }
 
-/// A column that the list may be sorted by.
+/// A column that the list can be sorted by.
 pub struct Column {
     pub link: String,
     pub sort: Option<&'static str>,
 }
 
-/// Every record of a list, or those that were looked at.
+/// The records of a list, or as many as were read.
 pub struct LoadedTokens {
     pub all: Vec<TokenRecord>,
     pub incomplete: bool,
 }
 
-/// So many are laid out and painted at once.
+/// Rows per page.
 const ROWS: usize = 50;
-/// A list reads as many records in this many steps; beyond, it says that it is incomplete.
+/// A list reads at most this many records in each of `STEPS` steps; with more it is incomplete.
 const READ: usize = 5_000;
 const STEPS: usize = 4;
-/// Tokens that expire within these days stand under "Expiring".
+/// Tokens that expire within this many days are listed under "Expiring".
 pub const EXPIRING: u32 = 14;
 const SORTS: [&str; 5] = ["name", "owner", "created", "used", "expires"];
 
 impl Filter {
-    /// Empty fields of a form are none.
+    /// Treats empty form fields as absent.
     pub fn filled(self) -> Self {
         Self {
             tab: filled(self.tab),
@@ -105,7 +105,7 @@ impl Filter {
         }
     }
 
-    /// The address with one thing changed. A change begins at the first page.
+    /// The list's URL with one parameter changed. Every change returns to the first page.
     fn link(&self, base: &str, name: &str, value: Option<&str>) -> String {
         let page = self.page.filter(|_| name == "page").map(|page| page.to_string());
         let pairs = [
@@ -133,7 +133,7 @@ impl Filter {
         })
     }
 
-    /// Whether the list is narrowed by anything but its tab.
+    /// Whether anything but the tab narrows the list.
     pub fn narrowed(&self) -> bool {
         let all = [&self.q, &self.user, &self.service, &self.unused_for, &self.expiring_in, &self.state];
         all.into_iter().any(Option::is_some)
@@ -159,7 +159,7 @@ impl LoadedTokens {
     }
 }
 
-/// Reads a list off this thread, since it may be long.
+/// Reads a list off the control thread, because it may be long.
 pub async fn read(
     context: &Context,
     owner: Option<String>,
@@ -201,7 +201,7 @@ fn listing(
         .collect();
     let all = entries.len();
     let count = |tab: &str| entries.iter().filter(|entry| entry.stands_under(tab, now)).count();
-    // A state that is asked for by name is looked for everywhere.
+    // A state selected by name is searched in all tabs.
     let tab = if asked.state.is_some() { "all" } else { tab };
     let tabs = [("active", "Active", false), ("expiring", "Expiring", true), ("inactive", "Inactive", false)];
     let tabs = tabs.map(|(key, label, warn)| {
@@ -224,7 +224,7 @@ fn listing(
     let rows: Vec<TokenRow> = rows.collect();
     let column = |key: &'static str| {
         let (up, down) = (sort == key, sort.strip_prefix('-') == Some(key));
-        // Names begin at A, times at the latest.
+        // The first click sorts names and expiry ascending, the other times latest first.
         let ascends = if matches!(key, "name" | "owner" | "expires") { !up } else { down };
         let value = if ascends { key.to_owned() } else { format!("-{key}") };
         let direction = if up { Some("ascending") } else { down.then_some("descending") };
@@ -286,7 +286,7 @@ impl ListedToken {
     }
 }
 
-/// Whether requests with it may still be permitted, now or later.
+/// Whether requests with the token may be permitted, now or later.
 pub fn is_alive(state: TokenState) -> bool {
     matches!(state, TokenState::Active | TokenState::Pending | TokenState::Rotating | TokenState::Suspended)
 }
@@ -323,7 +323,7 @@ fn known(word: &str, words: &[&str]) -> Result<(), Problem> {
 }
 
 impl TokenRow {
-    /// What stands beside the name: anything that is not as usual.
+    /// The remark beside the name, for every state but `active`.
     pub fn remark(&self) -> Option<(&'static str, String)> {
         let when =
             |moment: &Option<DisplayTime>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();

@@ -1,6 +1,6 @@
-//! What codes mean, in words for people.
+//! Plain words for codes.
 
-/// Why a request was refused, as the middle of a sentence.
+/// The reason of a refusal, as a phrase within a sentence.
 pub fn reason(code: &str) -> &str {
     match code {
         "method_not_supported" => "method that is never forwarded",
@@ -54,7 +54,7 @@ pub fn reason(code: &str) -> &str {
     }
 }
 
-/// The chip of a token's state.
+/// The colour of a state's chip.
 pub fn state_tone(state: &str) -> &'static str {
     match state {
         "active" => "good",

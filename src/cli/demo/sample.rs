@@ -1,9 +1,9 @@
-//! A few more accounts and tokens, so that the page has something to show.
+//! Sample accounts and tokens, so that the page has something to show.
 
 use http::Method;
 use serde_json::{Value, json};
 
-/// Calls of the API, as the operator: method, path, body.
+/// The operator's API calls that create them: method, path, body.
 pub fn calls() -> Vec<(Method, String, Option<Value>)> {
     let mut calls = vec![
         (Method::POST, "/v1/groups".to_owned(), Some(json!({"name": "engineering"}))),

@@ -1,4 +1,4 @@
-//! The example service behind the demo's gateway: tells what reached it, and streams without end.
+//! The example service behind the demo's gateway: returns what reached it, and streams without end.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ pub enum ExampleBody {
     Events { ticks: tokio::time::Interval, sent: u64 },
 }
 
-/// Between two events of the stream.
+/// The interval between two events.
 const EVENT_EVERY: Duration = Duration::from_millis(100);
 
 impl Service for Example {
@@ -56,7 +56,7 @@ impl Service for Example {
     }
 }
 
-/// The request line and fields as JSON: what a service behind permgate sees.
+/// The request line and headers as JSON: what a service behind permgate receives.
 fn render_request<B>(request: &Request<B>) -> Bytes {
     let fields: serde_json::Map<String, serde_json::Value> = request
         .headers()
@@ -91,7 +91,7 @@ impl Body for ExampleBody {
     }
 }
 
-/// The example on a thread of its own; ends when dropped.
+/// The example service on its own thread; stops when dropped.
 pub struct ExampleServer {
     pub address: SocketAddr,
     drain: Option<Drain>,

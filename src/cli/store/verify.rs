@@ -1,4 +1,4 @@
-//! `permgate store verify`.
+//! `permgate store verify`: reads the whole store and reports damage.
 
 use std::{
     io::{self, Write},
@@ -48,14 +48,14 @@ fn online(global: &Global, progress: &ProgressBar) -> Result<Value, Failure> {
     lines.report.ok_or_else(|| Failure::failed("the response broke off: the store was not read to its end"))
 }
 
-/// Shows how far the gateway has come, and keeps what it says in the end.
+/// Shows the gateway's progress, and keeps its final report.
 struct Lines<'a> {
     progress: &'a ProgressBar,
     line: Vec<u8>,
     report: Option<Value>,
 }
 
-/// A report of [`verify::Report::LISTED`] lines is far shorter; this is against a listener that is none of ours.
+/// A report of [`verify::Report::LISTED`] lines is far shorter; protects against other listeners.
 const LONGEST: usize = 1 << 20;
 
 impl Write for Lines<'_> {

@@ -1,4 +1,4 @@
-//! The audit log: a sentence for each event, newest first, filtered on the server, and as a file.
+//! The audit log's page: a sentence for each event, newest first, with filters, and the export as a file.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,7 +31,7 @@ struct AuditPage {
     shell: Shell,
     events: Vec<Row>,
     asked: AuditQuery,
-    /// The address of the next page, and of the files.
+    /// The links to the next page and to the exported files.
     next: Option<String>,
     csv: String,
     jsonl: String,
@@ -41,7 +41,7 @@ struct AuditPage {
 struct Row {
     at: DisplayTime,
     parts: Vec<Part>,
-    /// Why a request was refused: the page that explains it.
+    /// The link to the page that explains a refused request.
     explain: Option<String>,
     /// What changed, as JSON.
     change: Option<String>,
@@ -51,14 +51,14 @@ struct Row {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
-    /// Words of the actor and of the target.
+    /// Text to find in the actor and in the target.
     actor: Option<String>,
     target: Option<String>,
     /// The beginning of the event's name.
     event: Option<String>,
     /// The code of a refusal's reason.
     reason: Option<String>,
-    /// Days, in UTC; both count.
+    /// First and last day in UTC, both inclusive.
     from: Option<String>,
     to: Option<String>,
     cursor: Option<String>,
@@ -67,7 +67,7 @@ pub struct AuditQuery {
 }
 
 const ROWS: usize = 50;
-/// Events that a page looks at before it is given out short, and a file holds at most.
+/// The most events that a page scans before it is cut short, and that a file holds.
 const LOOKED_AT: usize = 20_000;
 const STEP: usize = 500;
 
@@ -82,13 +82,13 @@ const KINDS: [(&str, &str); 8] = [
     ("refusal", "Refused requests"),
 ];
 
-/// Events that fit, and where to go on.
+/// The matching events, and the cursor of the next page.
 struct Found {
     events: Vec<AuditEvent>,
     next: Option<String>,
 }
 
-/// What an event has to be like.
+/// The conditions that an event has to meet.
 struct Filter {
     actor: Option<String>,
     target: Option<String>,
@@ -154,7 +154,7 @@ pub async fn export(
     Ok((fields, text).into_response())
 }
 
-/// What the tokens are called that events are about, by target.
+/// The names of tokens that events have as target, by target.
 async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap<String, String>, Failed> {
     let targets = events.iter().map(|event| &event.target).filter(|target| target.starts_with("token:"));
     let targets: HashSet<String> = targets.cloned().collect();
@@ -166,7 +166,7 @@ async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap
     Ok(READS.run(move || targets.into_iter().filter_map(name).collect()).await?)
 }
 
-/// Reads off this thread: a filter that few events fit looks at many.
+/// Reads off the control thread, because a filter that few events match scans many.
 async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> Result<Found, Failed> {
     let filter = Filter {
         actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
@@ -223,7 +223,7 @@ impl Filter {
     }
 }
 
-/// The beginning of a day, and this many days later.
+/// The start of a day in UTC, plus this many days.
 fn midnight(text: &str, days: i64) -> Result<Timestamp, Problem> {
     let bad = || Problem::invalid("A date is written as 2026-12-24");
     let at: jiff::Timestamp = format!("{}T00:00:00Z", text.trim()).parse().map_err(|_| bad())?;

@@ -17,7 +17,7 @@ mod diff;
 struct ConfigurationPage {
     shell: Shell,
     text: String,
-    /// What the file says now and the gateway does not do yet.
+    /// The changes in the file that are not in force yet.
     pending: Pending,
     may_reload: bool,
 }

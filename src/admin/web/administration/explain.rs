@@ -1,4 +1,4 @@
-//! Why a request is decided as it is: the step that failed, and what helps.
+//! The page that explains a decision: the step that failed, and what helps.
 
 use askama::Template;
 use axum::response::Response;
@@ -24,13 +24,13 @@ struct ExplainPage {
     asked: Question,
     verdict: Option<Explained>,
     wrong: Option<String>,
-    /// Why the request was refused that the access log tells of, in words.
+    /// The reason from the access log, in words.
     logged: Option<String>,
     logins: Vec<String>,
     methods: [&'static str; 7],
 }
 
-/// What the form of the page asks.
+/// The fields of the page's form.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Question {
@@ -41,12 +41,12 @@ pub struct Question {
     token_id: Option<String>,
     user: Option<String>,
     client: Option<String>,
-    /// The reason that the access log gives.
+    /// The reason from the access log, as its code.
     reason: Option<String>,
 }
 
 impl Question {
-    /// A line of the access log in the place of the URL asks about the request that it tells of.
+    /// A line of the access log in the URL's field asks about the request of that line.
     fn expand_log_line(self) -> Self {
         let Ok(Value::Object(line)) = serde_json::from_str(self.url.trim()) else { return self };
         let field = |name: &str| Some(line.get(name)?.as_str()?.to_owned());
@@ -64,14 +64,14 @@ impl Question {
 
 struct Explained {
     explanation: Explanation,
-    /// In words.
+    /// The decision's reason in words.
     reason: String,
     service: Option<String>,
     remedies: Vec<Remedy>,
 }
 
 impl Explained {
-    /// The step that decided against the request.
+    /// The step that denied the request.
     fn failed(&self) -> Option<&Step> {
         self.explanation.steps.last().filter(|_| self.explanation.outcome.is_err())
     }
@@ -82,16 +82,16 @@ impl Explained {
     }
 }
 
-/// What makes the request work: a call of the API, or a page to go to.
+/// What would make the request work: a call of the API, or a page to visit.
 struct Remedy {
     label: String,
-    /// `PUT /v1/groups/developers/members/alice`, and the call that takes it back.
+    /// The call, such as `PUT /v1/groups/developers/members/alice`, and the call that undoes it.
     call: Option<(String, String)>,
     link: Option<String>,
 }
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-/// More people than one chooses from in a list; others are typed.
+/// The most logins offered in a list; others are typed.
 const OFFERED: usize = 500;
 
 pub async fn show(

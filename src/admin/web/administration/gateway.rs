@@ -1,4 +1,4 @@
-//! The gateway itself: its services and what is in flight.
+//! The gateway itself: its services and the requests in flight.
 
 use askama::Template;
 use axum::response::Response;
@@ -30,7 +30,7 @@ struct ServiceRow {
     line: u32,
 }
 
-/// Of an upstream, in a word and its colour.
+/// An upstream's health as a word, with its colour.
 pub struct Health {
     pub tone: &'static str,
     pub text: String,
@@ -80,7 +80,7 @@ fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
 pub async fn live(context: Context, reader: Reader) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
-    // The request that shows this page is in flight, too.
+    // Without the request for this page.
     rows.retain(|row| *row.request_id != *reader.caller.request_id);
     rows.sort_by_key(|row| std::cmp::Reverse(row.age));
     let directory = context.state.snapshot().directory.clone();

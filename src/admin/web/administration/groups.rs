@@ -1,4 +1,4 @@
-//! Groups: the tree, and one of them with its members.
+//! Groups: the tree, and the page of one group with its members.
 
 use std::collections::HashMap;
 
@@ -20,24 +20,24 @@ use crate::{
 struct GroupsPage {
     shell: Shell,
     tree: Vec<Node>,
-    /// Lists that are open at the end.
+    /// Nested lists that are still open at the end.
     close: usize,
     parents: Vec<String>,
     may_create: bool,
 }
 
-/// A group in the tree, in the order in which they are read.
+/// A group in the tree, in the order of display.
 struct Node {
     group: Named,
     built_in: bool,
     roles: Vec<String>,
-    /// Services that list it as a reader.
+    /// Services that name it as a reader.
     reads: Vec<String>,
     direct: usize,
     effective: usize,
-    /// It is the first child of the one before.
+    /// Whether it is the first child of the previous node.
     deeper: bool,
-    /// Lists that end before it.
+    /// Nested lists to close before it.
     up: usize,
 }
 
@@ -48,10 +48,10 @@ struct GroupPage {
     group: GroupView,
     parent: Option<Named>,
     members: Vec<Named>,
-    /// Members by way of a child: login, and the child's name.
+    /// Members through a child group: login, and the child's name.
     inherited: Vec<(Named, String)>,
     effective: usize,
-    /// `6 members`, as many as there are effectively.
+    /// The number of effective members, such as `6 members`.
     counted: String,
     children: Vec<Named>,
     reads: Vec<String>,
@@ -62,7 +62,7 @@ struct GroupPage {
     may: Permissions,
 }
 
-/// More people than one chooses from in a list; others are typed.
+/// The most logins offered in a list; others are typed.
 const OFFERED: usize = 500;
 
 pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> {
@@ -171,7 +171,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
     Ok(render(StatusCode::OK, &page))
 }
 
-/// The group by which somebody with these memberships belongs to this one.
+/// The group through which a user with these memberships belongs to `to`.
 fn way(accounts: &Accounts, groups: &[GroupIx], to: GroupIx) -> Option<String> {
     let leads = |from: &&GroupIx| accounts.line(**from).any(|ancestor| ancestor.ix == to);
     groups.iter().find(leads).and_then(|ix| Some(accounts.group(*ix)?.record.name.clone()))

@@ -1,4 +1,4 @@
-//! Is anything wrong? Problems first, then the last hour in figures, charts and lists.
+//! The overview page: problems first, then the last hour in figures, charts and lists.
 
 use askama::Template;
 use axum::response::Response;
@@ -42,7 +42,7 @@ struct Figure {
     share: String,
 }
 
-/// A service's hour.
+/// A service's last hour.
 struct ServiceRow {
     key: String,
     requests: u64,
@@ -101,7 +101,7 @@ pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> 
     Ok(render(StatusCode::OK, &page))
 }
 
-/// Every service that is configured, and those that had requests.
+/// Every configured service, and removed ones that had requests.
 fn services(context: &Context, overview: &Overview, upstreams: &[UpstreamReading]) -> Vec<ServiceRow> {
     let rules = context.rules();
     let none = Series::default();
@@ -130,14 +130,14 @@ fn services(context: &Context, overview: &Overview, upstreams: &[UpstreamReading
     rows
 }
 
-/// All, denied or rejected, and failed.
+/// The number of all, denied and failed requests.
 fn sums(series: &Series) -> (u64, u64, u64) {
     let sum = |counts: &[u64]| counts.iter().sum::<u64>();
     let (refused, failed) = (sum(&series.refused), sum(&series.failed));
     (sum(&series.requests), refused.saturating_sub(failed), failed)
 }
 
-/// The newest value that was measured, in milliseconds.
+/// The newest measured value in milliseconds, as text.
 fn latest(values: &[Option<f64>]) -> String {
     match values.iter().rev().flatten().next() {
         Some(value) if *value < 10.0 => format!("{value:.1} ms"),
@@ -147,7 +147,7 @@ fn latest(values: &[Option<f64>]) -> String {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "for people")]
+#[expect(clippy::cast_precision_loss, reason = "for display only")]
 fn share(count: u64, all: u64) -> String {
     match (count, all) {
         (0, _) | (_, 0) => "none".to_owned(),

@@ -1,4 +1,4 @@
-//! Roles, and to whom they are granted.
+//! Roles, and who holds them.
 
 use askama::Template;
 use axum::response::Response;
@@ -26,7 +26,7 @@ struct RoleRow {
 }
 
 impl RoleRow {
-    /// `2 users and 1 group`, whom a change of it concerns.
+    /// How many holders a change affects, such as `2 users and 1 group`.
     fn held(&self) -> String {
         match (self.users.len(), self.groups.len()) {
             (0, 0) => "nobody".to_owned(),

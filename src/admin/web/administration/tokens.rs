@@ -1,4 +1,4 @@
-//! Everybody's tokens.
+//! The tokens of all users.
 
 use askama::Template;
 use axum::response::Response;

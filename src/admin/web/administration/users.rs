@@ -1,4 +1,4 @@
-//! Users: the list, and one of them with all that can be changed.
+//! Users: the list, and the page of one user with everything that can be changed.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ struct UsersPage {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Words that stand in the login, the name, the email or a group.
+    /// Words to find in the login, the name, the email or a group.
     q: Option<String>,
     cursor: Option<String>,
     limit: Option<usize>,
@@ -58,21 +58,21 @@ struct UserPage {
     shell: Shell,
     user: UserRow,
     own: bool,
-    /// Memberships of a group by way of another.
+    /// Memberships through another group.
     inherited: Vec<Named>,
     permissions: Vec<&'static str>,
     services: Vec<String>,
     /// Groups and roles that the user does not have yet.
     joinable: Vec<String>,
     grantable: Vec<RoleView>,
-    /// Tokens that work, and all.
+    /// How many tokens work, and how many there are.
     tokens: (usize, usize),
-    /// What depends on the account at this moment, in words.
+    /// What depends on the account now, in words.
     stake: String,
     sessions: usize,
-    /// Whom providers mean by the user.
+    /// The user's identities at providers.
     identities: Vec<IdentityView>,
-    /// What the provider is called that people may sign in by.
+    /// The name of the configured provider.
     provider: Option<String>,
     may: Permissions,
 }
@@ -148,7 +148,7 @@ pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -
     Ok(render(StatusCode::OK, &page))
 }
 
-/// Of a user: those that work or would without the ban, and all.
+/// How many of the user's tokens work, or would without a ban, and how many there are.
 async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), Failed> {
     let (context, login) = (context.clone(), login.to_owned());
     let records = READS.run(move || LoadedTokens::of_owner(&context, &login)).await??.all;
@@ -159,7 +159,7 @@ async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usiz
     Ok((records.iter().filter(alive).count(), records.len()))
 }
 
-/// `8 tokens, 3 requests in flight, 1 browser`.
+/// `8 working tokens, 3 requests in flight, 1 browser signed in`.
 fn stake(tokens: usize, live: usize, sessions: usize) -> String {
     let parts = [
         words::count(tokens, "working token"),

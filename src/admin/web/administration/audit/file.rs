@@ -1,8 +1,8 @@
-//! The log as a file.
+//! The audit log as a file.
 
 use crate::admin::AuditView;
 
-/// One JSON object a line.
+/// One JSON object per line.
 pub fn jsonl(views: impl Iterator<Item = AuditView>) -> String {
     let lines = views.filter_map(|view| serde_json::to_string(&view).ok());
     lines.fold(String::new(), |text, line| text + &line + "\n")
@@ -30,7 +30,7 @@ pub fn csv(views: impl Iterator<Item = AuditView>) -> String {
     })
 }
 
-/// Spreadsheets run what begins like a formula: an apostrophe keeps it a text.
+/// Spreadsheets evaluate cells that begin like a formula; a leading apostrophe makes them text.
 fn cell(text: &str) -> String {
     let text =
         if text.starts_with(['=', '+', '-', '@', '\t', '\r']) { format!("'{text}") } else { text.to_owned() };

@@ -7,14 +7,14 @@ use crate::admin::{
     web::{address, link, words},
 };
 
-/// A piece of a sentence.
+/// A part of a sentence.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Part {
     pub text: String,
     pub link: Option<String>,
 }
 
-/// `known` is what the target is called, where the event itself does not say.
+/// `known` is the target's name, used if the event itself has none.
 pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
     let change = view.change.as_ref().unwrap_or(&Value::Null);
     let field = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
@@ -100,7 +100,7 @@ fn refusal(view: &AuditView, change: &Value, target: Part) -> Vec<Part> {
     parts
 }
 
-/// The page that explains a refusal, as far as the event knows the request.
+/// The link to the page that explains a refusal, with what the event has of the request.
 pub fn explain(view: &AuditView, path: Option<&str>) -> Option<String> {
     if view.event != "refusal" {
         return None;
@@ -122,7 +122,7 @@ fn actor_as_target(actor: &str) -> String {
     }
 }
 
-/// `token:<id>`, `user:<login>` and the like, as a name with its page.
+/// `token:<id>`, `user:<login>` and the like, as a name with a link to its page.
 fn thing(written: &str, name: Option<&str>) -> Part {
     let named = |id: &str| name.unwrap_or(id).to_owned();
     let (text, link) = match written.split_once(':') {

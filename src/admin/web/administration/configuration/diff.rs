@@ -1,21 +1,21 @@
-//! Lines that differ between two texts, with a few around them.
+//! The lines that differ between two texts, with a few lines of context.
 
-/// A line of the difference.
+/// A line of the diff.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// `plus`, `minus`, or nothing: it stands in both.
+    /// `plus`, `minus`, or empty for a line of both texts.
     pub tone: &'static str,
-    /// Its number in the text that it stands in.
+    /// The line's number in its text.
     pub number: usize,
     pub text: String,
 }
 
-/// Lines that are the same around a change.
+/// Lines of context around a change.
 const AROUND: usize = 2;
-/// Texts that differ in more lines than this are shown as replaced as a whole.
+/// If more lines than this differ, all of them are shown as replaced.
 const COMPARED: usize = 2_000;
 
-/// What turns the first text into the second.
+/// The diff from the first text to the second.
 pub fn lines(before: &str, after: &str) -> Vec<Line> {
     let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let start = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
@@ -36,7 +36,7 @@ pub fn lines(before: &str, after: &str) -> Vec<Line> {
     found
 }
 
-/// By the longest common subsequence.
+/// Compares by the longest common subsequence.
 fn changes(old: &[&str], new: &[&str], start: usize) -> Vec<Line> {
     let width = new.len() + 1;
     let mut common = vec![0_u16; (old.len() + 1) * width];

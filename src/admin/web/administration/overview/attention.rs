@@ -1,4 +1,4 @@
-//! What somebody should look at.
+//! The alerts and token counts of the overview page.
 
 use super::super::Failed;
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     store::TokenFilter,
 };
 
-/// Something that is wrong, and where to look.
+/// A problem, with a link to where to look.
 pub struct Alert {
     /// `bad` or `warn`.
     pub tone: &'static str,
@@ -25,20 +25,20 @@ pub struct Alert {
     pub link: Option<(&'static str, String)>,
 }
 
-/// Tokens that somebody may want to do something about.
+/// Counts of tokens that may need attention.
 pub struct Attention {
     pub expiring: usize,
-    /// Not used for 90 days, and older than that.
+    /// Older than 90 days, and not used within them.
     pub unused: usize,
     pub never: usize,
     /// Without an expiry.
     pub endless: usize,
-    /// The store has more tokens than were looked at.
+    /// The store has more tokens than were read.
     pub incomplete: bool,
 }
 
 const UNUSED_DAYS: i64 = 90;
-/// The steps that count as now: ten minutes.
+/// The number of steps in the last ten minutes.
 const RECENT: usize = 60;
 
 impl Attention {
@@ -69,7 +69,7 @@ impl Attention {
     }
 }
 
-/// What is wrong about this node's place in its cluster.
+/// Problems with this node's membership of its cluster.
 pub fn of_cluster(cluster: &ClusterView) -> Vec<Alert> {
     let alert = |tone, text: String| Alert { tone, text, link: None };
     let mut found = Vec::new();

@@ -4,15 +4,15 @@ use std::fmt::Write as _;
 
 use crate::admin::Series;
 
-/// Requests in columns of a minute, stacked by what became of them.
+/// Requests per minute, stacked by outcome.
 pub struct Chart {
     pub columns: Vec<Column>,
-    /// The values of the axis, from the top.
+    /// The labels of the axis, from the top.
     pub axis: [String; 3],
     pub minutes: usize,
 }
 
-/// A minute. Heights are of 100.
+/// One minute. Heights are percentages of the axis.
 pub struct Column {
     pub x: f64,
     pub width: f64,
@@ -41,7 +41,7 @@ impl Chart {
         let (all, refused, failed) =
             (minutes(&series.requests), minutes(&series.refused), minutes(&series.failed));
         let top = ceiling(all.iter().copied().max().unwrap_or(0));
-        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        #[expect(clippy::cast_precision_loss, reason = "for display only")]
         let height = |count: u64| count as f64 * 100.0 / top as f64;
         let width = 600.0 / 60.0;
         let column = |at: usize| {
@@ -76,7 +76,7 @@ impl Chart {
     }
 }
 
-/// The least of 2, 4, 10, 20, 40, 100, ... that is not below: half of it is whole.
+/// The smallest of 2, 4, 10, 20, 40, 100, ... that is not below `value`; half of each is whole.
 fn ceiling(value: u64) -> u64 {
     let mut power = 1_u64;
     loop {
@@ -90,7 +90,7 @@ fn ceiling(value: u64) -> u64 {
     }
 }
 
-/// A line over the hour in a box of 120 by 28, as the `d` of a path; its points are minutes.
+/// The hour as a line of one point per minute: the `d` of a path in a box of 120 by 28.
 pub fn spark(counts: &[u64]) -> String {
     let mut sums: Vec<u64> = counts.rchunks(6).map(|part| part.iter().sum()).collect();
     sums.resize(MINUTES, 0);
@@ -99,7 +99,7 @@ pub fn spark(counts: &[u64]) -> String {
     let last = sums.len().saturating_sub(1).max(1);
     let mut line = String::new();
     for (at, sum) in sums.iter().enumerate() {
-        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        #[expect(clippy::cast_precision_loss, reason = "for display only")]
         let (x, y) = (at as f64 * 120.0 / last as f64, 26.0 - *sum as f64 * 24.0 / top as f64);
         // Writing to a String cannot fail.
         let _ = write!(line, "{}{x:.1} {y:.1}", if at == 0 { "M" } else { "L" });
