@@ -335,19 +335,19 @@ fn of_hub() -> Vec<Operation> {
             "skip": 0, "top": 100, "total": 1,
             "services": [{"id": "youtrack", "key": "youtrack", "name": "YouTrack"}],
         })),
-        paged(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).gives(200, JSON, object()).like(
+        fields(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).gives(200, JSON, object()).like(
             json!({"id": "019b76da-a800-7000-8000-000000000001", "login": "ann", "name": "Ann", "banned": false}),
         ),
         paged(get(ALL, "A user's tokens")).gives(200, JSON, page("permanenttokens")).like(
             json!({"skip": 0, "top": 100, "total": 1, "permanenttokens": [examples::hub_token()]}),
         ),
-        paged(post(ALL, "Create a token; the answer holds its text in `token`, once"))
+        fields(post(ALL, "Create a token; the answer holds its text in `token`, once"))
             .takes::<hub::Body>(new())
             .gives(200, JSON, object())
             .like(made)
             .refuses(&[409, 429]),
-        paged(get(ONE, "A token")).gives(200, JSON, object()).like(examples::hub_token()),
-        paged(post(ONE, "Rename or narrow a token"))
+        fields(get(ONE, "A token")).gives(200, JSON, object()).like(examples::hub_token()),
+        fields(post(ONE, "Rename or narrow a token"))
             .takes::<hub::Body>(new())
             .gives(200, JSON, object())
             .like(examples::hub_token())

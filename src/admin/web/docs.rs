@@ -123,7 +123,9 @@ impl ApiOperation {
                 content["example"].clone()
             })
         };
-        let body = example(&call["requestBody"]["content"]);
+        let content = &call["requestBody"]["content"];
+        let body = example(content);
+        let is_form = content["application/x-www-form-urlencoded"].is_object();
         let mut own = Vec::new();
         for (status, answer) in answers.iter().filter(|(status, _)| status.starts_with(['4', '5'])) {
             errors.insert((status.clone(), text(&answer["description"])));
@@ -134,7 +136,7 @@ impl ApiOperation {
         let good = answers.iter().find(|(status, _)| status.starts_with('2'));
         let method = method.to_ascii_uppercase();
         Some(Self {
-            curl: curl(&method, path, body.as_ref()),
+            curl: curl(&method, path, body.as_ref(), is_form),
             summary: text(if call["summary"].is_null() { &call["description"] } else { &call["summary"] }),
             parameters: parameters.map(|p| (text(&p["name"]), text(&p["description"]))).collect(),
             body: body.as_ref().map(pretty),
@@ -147,17 +149,25 @@ impl ApiOperation {
 }
 
 /// A command to try. `$PERMGATE` is the address, `$TOKEN` a token for it.
-fn curl(method: &str, path: &str, body: Option<&Value>) -> String {
+fn curl(method: &str, path: &str, body: Option<&Value>, is_form: bool) -> String {
     let mut line = "curl".to_owned();
     if method != "GET" {
         // Writing to a String cannot fail.
         let _ = write!(line, " -X {method}");
     }
     line.push_str(" -H \"Authorization: Bearer $TOKEN\"");
-    if let Some(body) = body {
-        let _ = write!(line, " -H 'Content-Type: application/json' -d '{body}'");
+    match body {
+        Some(body) if is_form => {
+            for (name, value) in body.as_object().into_iter().flatten() {
+                let _ = write!(line, " -d '{name}={}'", value.as_str().unwrap_or_default());
+            }
+        }
+        Some(body) => {
+            let _ = write!(line, " -H 'Content-Type: application/json' -d '{body}'");
+        }
+        None => {}
     }
-    let path = path.replace("{login}", "me").replace(['{', '}'], "").replace("/id", "/ID");
+    let path = path.replace("{login}", "me").replace("{id}", "ID").replace(['{', '}'], "");
     let _ = write!(line, " \"$PERMGATE{path}\"");
     line
 }
@@ -169,4 +179,35 @@ fn referred(schema: &Value, document: &Value) -> Value {
 
 fn pretty(value: &Value) -> String {
     serde_json::to_string_pretty(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_pasted() {
+        let check = |row: &str, method: &str, path: &str, body: Option<Value>, is_form, expected: &str| {
+            let line = curl(method, path, body.as_ref(), is_form);
+            let line = line.replace(" -H \"Authorization: Bearer $TOKEN\"", "");
+            assert_eq!(line, expected, "{row}");
+        };
+        check(
+            "a list",
+            "GET",
+            "/v1/users/{login}/tokens",
+            None,
+            false,
+            r#"curl "$PERMGATE/v1/users/me/tokens""#,
+        );
+        check("an id", "GET", "/v1/tokens/{id}", None, false, r#"curl "$PERMGATE/v1/tokens/ID""#);
+        check("a path like one", "GET", "/v1/identities", None, false, r#"curl "$PERMGATE/v1/identities""#);
+        let json =
+            r#"curl -X POST -H 'Content-Type: application/json' -d '{"name":"a"}' "$PERMGATE/v1/groups""#;
+        check("JSON", "POST", "/v1/groups", Some(json!({"name": "a"})), false, json);
+        let form = r#"curl -X POST -d 'token=pgt_x' "$PERMGATE/oauth2/revoke""#;
+        check("a form", "POST", "/oauth2/revoke", Some(json!({"token": "pgt_x"})), true, form);
+    }
 }

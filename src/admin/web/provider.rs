@@ -118,7 +118,9 @@ async fn begin(
             tracing::warn!(client = %visit.client, request_id, subject, "somebody was not let in: {refusal}");
             context.note_failure(None, LoginMethod::Provider, visit);
             let mut text = refusal.message.clone();
-            text[..1].make_ascii_uppercase();
+            if let Some(first) = text.get_mut(..1) {
+                first.make_ascii_uppercase();
+            }
             Err(Problem::new(StatusCode::FORBIDDEN, refusal.code.word(), text))
         }
         Err(error) => Err(error.into()),
