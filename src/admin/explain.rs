@@ -1,7 +1,7 @@
 //! `/v1/explain`: the decision about a hypothetical request, step by step.
 
 use axum::{Router, response::Response, routing::post};
-use http::{Method, Uri};
+use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -10,6 +10,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     tokens,
     wire::{Json, Time, ok},
 };
@@ -17,6 +18,7 @@ use crate::authz::{
     carriers::{Carried, Carrier, CarrierKind},
     decide::{Credential, Facts, Query},
     explain::{self, Explanation, STAND_IN},
+    host::Authority,
     path::RequestPath,
     rules::{Origin, Rules, ServiceKey},
     secret::{self, BearerForm, Digest},
@@ -54,7 +56,9 @@ async fn explain(
     caller: Caller,
     Json(body): Json<ExplainRequest>,
 ) -> Result<Response, Problem> {
-    Ok(ok(&view(&explained(&context, &caller, &body)?)))
+    // A path may have many readings.
+    let explanation = READS.run(move || explained(&context, &caller, &body)).await??;
+    Ok(ok(&view(&explanation)))
 }
 
 /// The decision, without what the caller may not see.
@@ -63,8 +67,9 @@ pub(super) fn explained(
     caller: &Caller,
     body: &ExplainRequest,
 ) -> Result<Explanation, Problem> {
-    let method = Method::from_bytes(body.method.as_bytes())
-        .map_err(|_| Problem::invalid("The method is not an HTTP method"))?;
+    let method = Some(body.method.as_bytes()).filter(|method| method.len() <= LONGEST_METHOD);
+    let method = method.and_then(|method| Method::from_bytes(method).ok());
+    let method = method.ok_or_else(|| Problem::invalid("The method is not an HTTP method"))?;
     let target = Target::parse(&body.url)?;
     let snapshot = context.state.snapshot();
     let query = Query {
@@ -212,6 +217,10 @@ fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Probl
     Ok(user.ok_or_else(|| Problem::not_found("user"))?.ix)
 }
 
+/// The longest URL and method in bytes: the default limits of a request.
+const LONGEST: usize = 16 << 10;
+const LONGEST_METHOD: usize = 32;
+
 /// A URL, split into a request's Host and path.
 struct Target<'a> {
     host: Option<String>,
@@ -221,13 +230,16 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     /// Leaves the path as written: a parser that normalized it would explain another request.
     fn parse(url: &'a str) -> Result<Self, Problem> {
+        if url.len() > LONGEST {
+            return Err(Problem::invalid(format!("The URL has more than {LONGEST} bytes")));
+        }
         let (host, rest) = match url.split_once("://") {
             _ if url.starts_with('/') => (None, url),
             Some(("http" | "https", rest)) => {
                 let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
                 let (authority, rest) = rest.split_at(end);
-                let uri: Result<Uri, _> = authority.parse();
-                let host = uri.ok().and_then(|uri| uri.host().map(str::to_ascii_lowercase));
+                let host =
+                    Authority::parse(authority.as_bytes()).map(|authority| authority.host.into_owned());
                 (Some(host.ok_or_else(|| Problem::invalid("The URL has no valid host"))?), rest)
             }
             _ => return Err(Problem::invalid("The URL is http://, https:// or a path that begins with /")),
@@ -302,8 +314,13 @@ mod tests {
         check("https://example.com", Some((Some("example.com"), "/")));
         check("https://example.com?x=/y", Some((Some("example.com"), "/")));
         check("http://[::1]:80/a", Some((Some("[::1]"), "/a")));
+        check("http://[0::1]/a", Some((Some("[::1]"), "/a")));
+        check("http://Example.com./a", Some((Some("example.com"), "/a")));
         check("//example.com/a", Some((None, "//example.com/a")));
         check("http:///a", None);
+        check("http://a..b/a", None);
+        check("http://user@example.com/a", None);
+        check(&format!("/{}", "a".repeat(LONGEST)), None);
         check("ftp://example.com/a", None);
         check("example.com/a", None);
         check("", None);

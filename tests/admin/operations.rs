@@ -52,6 +52,13 @@ fn a_decision_is_told_step_by_step() {
     let leaked = text(&token);
     let told = check("a token in it", by("GET", &format!("/api?t={leaked}")), "denied", "token_in_url");
     assert!(!told.to_string().contains(&leaked), "{told}");
+    for (method, url) in
+        [("GET", format!("/{}", ";/a%20b.".repeat(3000))), ("A".repeat(33).as_str(), "/api".into())]
+    {
+        let long = json!({"method": method, "url": url, "user": "me"});
+        let refused = fixture.call(&fixture.sender_once("bob"), "POST", "/v1/explain", Some(&long));
+        assert_eq!(refused.outcome(), (400, "invalid_request".into()), "none that a request has");
+    }
     let both = json!({"method": "GET", "url": "/api", "user": "bob", "token_id": id(&token)});
     let refused = fixture.call(&Sender::Operator, "POST", "/v1/explain", Some(&both));
     assert_eq!(refused.outcome(), (400, "invalid_request".into()));
