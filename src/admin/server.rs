@@ -2,7 +2,8 @@
 //! runs the router, and completes every answer in the same way.
 
 use std::{
-    pin::Pin,
+    future::poll_fn,
+    pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
     task::{Poll, ready},
@@ -15,7 +16,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
 };
 use http_body::{Body, Frame, SizeHint};
-use tokio::task::JoinHandle;
+use tokio::{sync::Semaphore, task::JoinHandle};
 use tower_service::Service as _;
 
 use super::{
@@ -38,6 +39,9 @@ use crate::{
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
 };
 
+/// Larger bodies, in bytes, take noticeable time to parse.
+const LARGE: usize = 16 << 10;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Serves every admin listener of the control thread.
@@ -46,6 +50,8 @@ pub struct Server {
     router: Router,
     registry: Rc<Registry<LiveRequest>>,
     metrics: WorkerMetrics,
+    /// Whoever has the permit may read a large body.
+    large: Arc<Semaphore>,
     /// Answers `/metrics` only.
     metrics_only: bool,
 }
@@ -82,14 +88,21 @@ impl Server {
         tokio::task::spawn_local(keep_history(context.history().clone(), context.metrics.clone()));
         tokio::task::spawn_local(tell_failures(context.clone()));
         let router = super::router(context.clone());
-        Rc::new(Self { router, registry, metrics, context, metrics_only: false })
+        Rc::new(Self {
+            router,
+            registry,
+            metrics,
+            large: Arc::new(Semaphore::new(1)),
+            context,
+            metrics_only: false,
+        })
     }
 
     /// For a listener that answers `/metrics` without authentication, and nothing else.
     pub fn for_metrics(&self) -> Rc<Self> {
         let (router, context) = (self.router.clone(), self.context.clone());
         let (registry, metrics) = (self.registry.clone(), context.metrics.worker());
-        Rc::new(Self { router, registry, metrics, context, metrics_only: true })
+        Rc::new(Self { router, registry, metrics, large: self.large.clone(), context, metrics_only: true })
     }
 
     async fn answer(
@@ -123,6 +136,9 @@ impl Server {
                 Ok(gathered) => gathered,
                 Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
             };
+        // Large bodies are read one at a time: many of them would delay revocations on this thread.
+        let is_large = body.len() > LARGE && !is_operator;
+        let turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
             && let Err(problem) = guard::check_csrf(csrf, &parts, &body)
         {
@@ -133,7 +149,14 @@ impl Server {
         let request = Request::from_parts(parts, RouterBody::from(body));
         let mut router = self.router.clone();
         let task = tokio::task::spawn_local(async move {
-            let Ok(response) = router.call(request).await;
+            let mut call = pin!(router.call(request));
+            // The body is parsed before the handler waits for anything.
+            let begun = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
+            drop(turn);
+            let Ok(response) = match begun {
+                Poll::Ready(response) => response,
+                Poll::Pending => call.await,
+            };
             response
         });
         let mut handling = Handling { task, stake };

@@ -1,6 +1,8 @@
 //! Attacks on the gateway as a whole: floods of lists, the admin page's cookies, and spellings of hosts.
 
 use std::{
+    io::{Read, Write},
+    net::TcpStream,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     thread,
 };
@@ -62,6 +64,44 @@ fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
         }
     });
     assert_eq!(answered.load(Relaxed), 3 * paths.len());
+}
+
+/// Large bodies are read one after the other, and a revocation comes in between.
+#[test]
+fn large_bodies_leave_the_way_to_a_revocation_free() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(upstream.address);
+    gateway.developer("alice");
+    let (_, own) = gateway.token("alice", "own", &["permgate"]);
+    let (id, _) = gateway.token("alice", "other", &["tracker"]);
+    let body = "a&".repeat(50_000);
+    let head = format!(
+        "POST /oauth2/revoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {own}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut clients: Vec<_> = (0..30).map(|_| TcpStream::connect(gateway.admin).unwrap()).collect();
+    for client in &mut clients {
+        client.write_all(head.as_bytes()).unwrap();
+        client.write_all(&body.as_bytes()[1..]).unwrap();
+    }
+    for client in &mut clients {
+        client.write_all(b"&").unwrap();
+    }
+    gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+    let is_answered = |client: &&TcpStream| {
+        client.set_nonblocking(true).unwrap();
+        let answered = client.peek(&mut [0]).is_ok();
+        client.set_nonblocking(false).unwrap();
+        answered
+    };
+    let before = clients.iter().filter(is_answered).count();
+    assert!(before < clients.len() / 2, "{before} went before it");
+    for client in &mut clients {
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    }
 }
 
 /// The admin page's cookies do not reach an upstream, and no upstream can set them; all others pass.

@@ -172,15 +172,15 @@ fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Re
 
 /// Sorts the scope, and checks that each service occurs once.
 fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
+    if reach.scope.len() > MAX_SCOPE {
+        return refuse(AdminErrorCode::InvalidValue, format!("a scope has at most {MAX_SCOPE} services"));
+    }
     reach.scope.sort();
     if reach.scope.is_empty() {
         return refuse(AdminErrorCode::EmptyScope, "the scope names no service");
     }
     if let Some(twice) = reach.scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return refuse(AdminErrorCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
-    }
-    if reach.scope.len() > MAX_SCOPE {
-        return refuse(AdminErrorCode::InvalidValue, format!("a scope has at most {MAX_SCOPE} services"));
     }
     if reach.allow_ips.len() > MAX_NETWORKS {
         return refuse(
