@@ -230,7 +230,7 @@ fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> boo
     dropped.extend(
         list_elements(headers, header::CONNECTION)
             .filter_map(|option| HeaderName::from_bytes(option).ok())
-            .filter(|name| may_be_listed(name.as_str().as_bytes())),
+            .filter(|name| may_be_listed(name.as_str().as_bytes(), side, policy)),
     );
     for name in dropped {
         headers.remove(name);

@@ -219,8 +219,8 @@ impl FieldPolicy {
         listed && !self.passes(name, peer_trusted)
     }
 
-    /// Whether a request's trailer is dropped. `pass` does not apply to trailers.
-    pub fn drops_trailer(&self, name: &[u8]) -> bool {
+    /// Whether a field is on the list or the configuration adds it. The name is in lower case.
+    pub fn lists(&self, name: &[u8]) -> bool {
         drop_reason(name).is_some() || self.drop.iter().any(|pattern| pattern.fits(name))
     }
 
@@ -346,7 +346,7 @@ mod tests {
         check("remote_user", true, true);
         check("x-real-ip", false, false);
         check("x_real_ip", true, true);
-        assert!(policy.drops_trailer(b"x-real-ip") && policy.drops_trailer(b"x-tenant"));
-        assert!(!policy.drops_trailer(b"x-sum"));
+        assert!(policy.lists(b"x-real-ip") && policy.lists(b"x-tenant"));
+        assert!(!policy.lists(b"x-sum"));
     }
 }

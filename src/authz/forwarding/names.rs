@@ -29,10 +29,11 @@ pub fn crosses(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
                 && name != destination::NAME.as_str().as_bytes()
                 && !policy.drops(name, side == Side::TrustedRequest)
         }
-        Side::RequestTrailers => !policy.drops_trailer(name),
-        // The gateway sets its own.
-        Side::Response => name != b"x-request-id",
-        Side::ResponseTrailers => !folds_to(name, "x-request-id"),
+        // `pass` does not apply to trailers.
+        Side::RequestTrailers => !policy.lists(name),
+        // The gateway sets its own id. Alt-Svc (RFC 7838) would lead clients past the gateway, with their tokens.
+        Side::Response => !matches!(name, b"x-request-id" | b"alt-svc"),
+        Side::ResponseTrailers => !folds_to(name, "x-request-id") && name != b"alt-svc",
     }
 }
 
@@ -49,11 +50,12 @@ fn concerns_one_connection(name: &[u8]) -> bool {
     }
 }
 
-/// Whether a field is dropped if `Connection` lists it. Fields that frame or route the message, and those of
-/// a trusted proxy, are not.
-pub fn may_be_listed(name: &[u8]) -> bool {
-    !matches!(name, b"close" | b"keep-alive" | b"upgrade" | b"host" | b"content-length" | b"forwarded")
-        && !starts_folded(name, "x-forwarded")
+/// Whether a field is dropped if `Connection` lists it. Fields that frame or route the message are not, nor what a
+/// trusted proxy tells about its client: some proxies forward the `Connection` of their clients.
+pub fn may_be_listed(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
+    let is_request = matches!(side, Side::Request | Side::TrustedRequest);
+    let tells_of_client = is_request && policy.lists(name);
+    !tells_of_client && !matches!(name, b"close" | b"keep-alive" | b"upgrade" | b"host" | b"content-length")
 }
 
 /// Whether a field's name folds onto a framing field without being it. Answered with 400, since a server

@@ -93,4 +93,9 @@ fn a_trusted_proxy_is_added_to() {
         &[("connection", "x-forwarded-for, forwarded"), ("x-forwarded-for", "10.0.0.1")],
         &[("x-forwarded-for", Some("10.0.0.1, 192.0.2.1"))],
     );
+    check(
+        "nor what else the proxy says of its client",
+        &[("connection", "X-Real-IP, cf-connecting-ip"), ("x-real-ip", "1"), ("cf-connecting-ip", "2")],
+        &[("x-real-ip", Some("1")), ("cf-connecting-ip", Some("2"))],
+    );
 }
