@@ -1,7 +1,7 @@
 //! The ways in which servers may read a path: every transformation that some server is known to apply, closed
 //! under combination, so that the order of application does not matter.
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 use super::PathError;
 use crate::authz::rules::{Allowance, Allowances};
@@ -269,7 +269,9 @@ fn cut_parameters(text: &str) -> Option<String> {
 }
 
 fn cut_tails(text: &str) -> Option<String> {
-    has_tail(text).then(|| by_segment(text, |segment| segment.trim_end_matches(is_tail)))
+    let has_blank = text.contains("/ ");
+    (has_blank || has_tail(text))
+        .then(|| by_segment(text, |segment| segment.trim_end_matches(is_tail).trim_start_matches(' ')))
 }
 
 /// On NTFS, `name::$DATA` is the file `name`, and `name:$i30:$INDEX_ALLOCATION` is the directory `name`.
@@ -322,17 +324,18 @@ fn is_hidden(char: char) -> bool {
 }
 
 /// Replaces compatibility forms (full-width letters, dots, slashes and similar) and characters whose upper
-/// case is ASCII by their ASCII equivalents, and drops invisible characters.
+/// case is ASCII by their ASCII equivalents, and drops invisible characters and accents: databases compare
+/// names without accents, and Windows fits letters into a code page.
 fn fold(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
-    for char in text.nfkc() {
+    for char in text.nfkd() {
         match char {
             '\u{2044}' | '\u{2215}' | '\u{29f8}' | '\u{2571}' => folded.push('/'),
             '\u{2216}' | '\u{29f5}' | '\u{29f9}' | '\u{2572}' => folded.push('\\'),
             // Yen and won: they take the place of the backslash in Japanese and Korean code pages.
             '\u{a5}' | '\u{20a9}' => folded.push('\\'),
             '\u{3002}' => folded.push('.'),
-            char if is_hidden(char) => {}
+            char if is_hidden(char) || is_combining_mark(char) => {}
             char if !char.is_ascii() && char.to_uppercase().all(|c| c.is_ascii()) => {
                 folded.extend(char.to_uppercase());
             }

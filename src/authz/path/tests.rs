@@ -220,6 +220,10 @@ fn readings_combine() {
     check("/a/%ef%bd%81%ef%bd%90%ef%bd%89", "/a/api");
     check("/a./b%20/c", "/a/b/c");
     check("/a+/b", "/a/b");
+    check("/%20api", "/api");
+    check("/a/%20%20b%20/c", "/a/b/c");
+    check("/%C3%A2p%C3%AC", "/api");
+    check("/a%CC%81pi", "/api");
     check("/a::$DATA/b", "/a/b");
     check("/a:$i30:$INDEX_ALLOCATION/b", "/a/b");
     check("/a%3a%24i30%3A$INDEX_ALLOCATION/b", "/a/b");
