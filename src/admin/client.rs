@@ -6,7 +6,10 @@ use http::{HeaderMap, header};
 
 use super::Context;
 use crate::{
-    authz::{answer::Reason, forwarding::client_address},
+    authz::{
+        answer::Reason,
+        forwarding::{DropReason, client_address, drop_reason},
+    },
     net::{Connection, Peer},
 };
 
@@ -61,14 +64,11 @@ fn is_tcp(connection: &Connection) -> bool {
     matches!(connection.peer, Peer::Inet(_))
 }
 
-/// Whether the request has headers that proxies add. permgate's own proxy always adds them.
+/// Whether the request has headers by which proxies tell about their client or its target. permgate's own proxy
+/// always adds some.
 fn is_forwarded(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| {
-        *name == header::FORWARDED
-            || *name == header::VIA
-            || name.as_str() == "x-real-ip"
-            || name.as_str().starts_with("x-forwarded-")
-    })
+    let is_added = |name: &[u8]| drop_reason(name).is_some_and(|reason| !matches!(reason, DropReason::Ours));
+    headers.keys().any(|name| *name == header::VIA || is_added(name.as_str().as_bytes()))
 }
 
 /// Whether Host is a loopback name or address. Requests for the page's public name are not local.

@@ -158,8 +158,22 @@ fn metrics_are_for_whom_the_key_names() {
     let gateway = start("");
     assert_eq!(scrape(&gateway, &[here]), 200);
     assert_eq!(scrape(&gateway, &[("Host", "localhost:8081")]), 200);
-    for field in ["X-Forwarded-For", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via"] {
+    for field in [
+        "X-Forwarded-For",
+        "X-Forwarded-Proto",
+        "Forwarded",
+        "X-Real-IP",
+        "Via",
+        "True-Client-IP",
+        "CF-Connecting-IP",
+        "X-Scheme",
+        "X_Real_IP",
+        "Remote-User",
+        "X-Original-URL",
+    ] {
         assert_eq!(scrape(&gateway, &[here, (field, "for=1.1 a")]), 401, "{field}: through a proxy");
+        let users = Client::unix(&gateway.socket).request("GET", "/v1/users", &[(field, "for=1.1 a")], None);
+        assert_eq!(users.status, 401, "{field}: nor the operator");
     }
     assert_eq!(scrape(&gateway, &[("Host", "gate.example")]), 401, "as others ask for it");
     assert_eq!(over_unix(&gateway, &[]).status, 200);
