@@ -7,6 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use super::failure::{Failure, painted, say};
+use crate::authz::administration::names;
 
 /// How data is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -147,7 +148,7 @@ fn without_borders() -> Table {
     table
 }
 
-/// A value as text for people. Control characters are replaced, because they could control the terminal.
+/// A value as text for people. Control and bidi characters are replaced, because they could control the terminal.
 pub(super) fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
@@ -171,7 +172,7 @@ pub(super) fn cell(value: &Value) -> String {
 
 /// A text fit for a terminal, whatever the other side put into it.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(names::shown).collect()
 }
 
 /// An object's fields, without empty ones and ids.
@@ -224,5 +225,6 @@ mod tests {
         check(json!("ä2026-01-31T12:00:0.123Z"), "ä2026-01-31T12:00:0.123Z");
         check(json!({"id": "0190", "name": "ci", "note": null, "scope": ["a", "b"]}), "name ci, scope a, b");
         check(json!("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");
+        check(json!("/\u{202e}nimda\u{2066}"), "/\u{fffd}nimda\u{fffd}");
     }
 }

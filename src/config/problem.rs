@@ -3,7 +3,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::authz::secret::redact;
+use crate::authz::{administration::names, secret::redact};
 
 /// An error, or as a warning something unwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub(super) fn blot(line: &str) -> String {
         without_user_info(line)
     };
     let line = redact(&line).into_owned();
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    line.chars().map(|c| if names::misleads(c) { ' ' } else { c }).collect()
 }
 
 /// Replaces what is between `//` and `@` in `http://user:password@host`.

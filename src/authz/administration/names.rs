@@ -9,21 +9,29 @@ mod joiners;
 /// `me` and `all-users` have a meaning in API paths, the others in the audit log.
 const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 
+/// The most bytes for each character of the limit, before a text is composed and trimmed. Longer texts are
+/// refused unread, since names are judged on the thread that makes every change.
+const MOST_BYTES: usize = 64;
+
 /// Returns the text in NFC and trimmed. It must have `min` to `max` characters and no control, bidi or
 /// invisible ones. Joiners are allowed where they change how letters are drawn, and in emoji sequences;
 /// [`fold`] ignores them.
 ///
 /// [`fold`]: crate::authz::accounts::fold
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, AdminError> {
+    let too_long = || invalid(format!("a {what} has at most {max} characters"));
+    if text.len() > MOST_BYTES * max {
+        return too_long();
+    }
     let clean = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
     let clean = clean.trim();
     let length = clean.chars().count();
-    if clean.chars().any(|c| c.is_control() || is_invisible(c)) || !joiners::fit(clean) {
+    if clean.chars().any(misleads) || !joiners::fit(clean) {
         return invalid(format!("a {what} has no control, bidi or invisible characters"));
     }
     match (length < min, length > max) {
         (true, _) => invalid(format!("a {what} is not empty")),
-        (_, true) => invalid(format!("a {what} has at most {max} characters")),
+        (_, true) => too_long(),
         _ => Ok(clean.to_owned()),
     }
 }
@@ -62,10 +70,16 @@ pub fn role_key(key: &str) -> Result<String, AdminError> {
     }
 }
 
-/// Whether a character is invisible but changes how a name reads: bidi controls, separators, zero-width
-/// characters. Excludes the joiners, which `joiners` checks.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
+/// The character as a terminal may show it.
+pub fn shown(c: char) -> char {
+    if misleads(c) { char::REPLACEMENT_CHARACTER } else { c }
+}
+
+/// Whether a character steers a terminal, or is invisible but changes how a text reads: controls, bidi
+/// controls, separators, zero-width characters. Excludes the joiners, which `joiners` checks.
+pub fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
         '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
@@ -87,6 +101,8 @@ mod tests {
         check("composed", "e\u{301}", Some("\u{e9}"));
         check("ten characters, not bytes", "éééééééééé", Some("éééééééééé"));
         check("eleven", "xxxxxxxxxxx", None);
+        check("ten, decomposed", &"\u{3b1}\u{313}\u{300}\u{345}".repeat(10), Some(&"\u{1f82}".repeat(10)));
+        check("more blanks than anybody types", &format!("build{}", " ".repeat(640)), None);
         check("blank", "   ", None);
         check("line feed inside", "a\nb", None);
         check("NUL", "a\0b", None);

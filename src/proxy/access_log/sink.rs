@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::proxy::access_log::LogTarget;
+use crate::{authz::administration::names, proxy::access_log::LogTarget};
 
 pub enum Sink {
     Off,
@@ -78,7 +78,7 @@ fn readable(lines: &[u8]) -> String {
             rendered = format!("{rendered}  {}", word("reason"));
         }
         rendered = format!("{rendered}  {:.0} ms", record["duration_ms"].as_f64().unwrap_or_default());
-        text.extend(rendered.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        text.extend(rendered.chars().map(names::shown));
         text.push('\n');
     }
     text
@@ -98,12 +98,12 @@ mod tests {
         let lines = concat!(
             r#"{"time":"2026-11-28T08:00:01.123Z","reason":"ok","status":200,"method":"GET","path":"/api","service":"app","user":"ann","duration_ms":3.4}"#,
             "\n",
-            r#"{"time":"2026-11-28T08:00:02.000Z","reason":"missing_credentials","status":401,"method":"GET","path":"/\u001b[2J","service":null,"user":null,"duration_ms":0.2}"#,
+            r#"{"time":"2026-11-28T08:00:02.000Z","reason":"missing_credentials","status":401,"method":"GET","path":"/\u001b[2J\u202egpj","service":null,"user":null,"duration_ms":0.2}"#,
             "\n",
         );
         assert_eq!(
             readable(lines.as_bytes()),
-            "08:00:01 200 GET /api  app  ann  3 ms\n08:00:02 401 GET /\u{fffd}[2J  missing_credentials  0 ms\n",
+            "08:00:01 200 GET /api  app  ann  3 ms\n08:00:02 401 GET /\u{fffd}[2J\u{fffd}gpj  missing_credentials  0 ms\n",
         );
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use self::verify::VerifyError;
 use super::{Answer, form, json, not_issued};
 use crate::{
-    authz::{answer::Reason, secret::TokenId, subject::Access},
+    authz::{administration::names, answer::Reason, secret::TokenId, subject::Access},
     issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
@@ -185,7 +185,7 @@ fn id_of(claims: &Claims) -> Option<TokenId> {
 /// The `sub` claim, truncated and without control characters.
 fn subject(claims: &Claims) -> String {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("(no sub)");
-    subject.chars().filter(|char| !char.is_control()).take(LONGEST_SUBJECT).collect()
+    subject.chars().filter(|char| !names::misleads(*char)).take(LONGEST_SUBJECT).collect()
 }
 
 #[cfg(test)]
