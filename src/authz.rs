@@ -16,6 +16,7 @@ pub mod explain;
 mod fixture;
 pub mod forwarding;
 pub mod host;
+pub mod network;
 pub mod path;
 pub mod rules;
 pub mod secret;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::super::{Context, error::Problem, wire::Time};
 use crate::{
-    authz::{accounts::Accounts, subject::Access, time::Timestamp},
+    authz::{accounts::Accounts, network, subject::Access, time::Timestamp},
     store::{
         TokenState,
         model::{LastUsed, RevokeReason, TokenRecord, UserId},
@@ -162,10 +162,6 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
 
 /// Parses networks and single addresses.
 pub(super) fn addresses(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
-    let parse = |text: &String| {
-        let alone = || text.parse().map(|address: std::net::IpAddr| IpNet::from(address));
-        text.parse::<IpNet>().or_else(|_| alone())
-    };
-    let nets: Result<Vec<IpNet>, _> = texts.iter().map(parse).collect();
-    nets.map_err(|_| Problem::value("allow_ips takes addresses and networks as 10.0.0.0/8"))
+    let nets: Option<Vec<IpNet>> = texts.iter().map(|text| network::parse(text)).collect();
+    nets.ok_or_else(|| Problem::value("allow_ips takes addresses and networks as 10.0.0.0/8"))
 }
