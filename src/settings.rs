@@ -14,7 +14,7 @@ pub use self::{
     limits::{Limit, LimitKey, Limits, Queue, Rate},
     tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
     upstream::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
-    url::{Host, Scheme, UpstreamUrl, UrlError},
+    url::{Host, LONGEST_SOCKET, Scheme, UpstreamUrl, UrlError},
 };
 
 #[derive(Clone, Debug, Default)]

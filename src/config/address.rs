@@ -6,9 +6,9 @@ use ipnet::IpNet;
 
 use super::{punycode, section::Wrong};
 use crate::{
-    authz::host::canonical,
+    authz::{host::canonical, network},
     net::Address,
-    settings::{UpstreamUrl, UrlError},
+    settings::{LONGEST_SOCKET, UpstreamUrl, UrlError},
 };
 
 /// A configured listen address.
@@ -45,7 +45,14 @@ pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
         _ => (None, text),
     };
     let address = match bare.parse() {
-        Ok(Address::Unix(path)) if scheme.is_none() => Some(Address::Unix(directory.join(path))),
+        Ok(Address::Unix(path)) if scheme.is_none() => {
+            let path = directory.join(path);
+            if path.as_os_str().len() > LONGEST_SOCKET {
+                let message = format!("the path of a unix socket has at most {LONGEST_SOCKET} bytes");
+                return Err((message, "choose a shorter one".into()));
+            }
+            Some(Address::Unix(path))
+        }
         Ok(address @ Address::Tcp(_)) => Some(address),
         Ok(address) if scheme.is_none() => Some(address),
         Ok(_) | Err(_) => None,
@@ -102,8 +109,7 @@ fn suggestion(scheme: &str, text: &str) -> String {
 
 /// Parses a network, or an address as a network of one.
 pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
-    let net = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    net.map(|net| net.trunc()).map_err(|_| {
+    network::parse(text).map(|net| net.trunc()).ok_or_else(|| {
         (
             format!("{text:?} is not a network"),
             "write an address such as \"10.0.0.7\" or a network such as \"10.0.0.0/8\"".into(),

@@ -6,11 +6,11 @@ use http::{HeaderName, header};
 
 use super::{
     Admin, Server,
-    address::{self, Listen, host, is_local, network},
+    address::{self, Listen, host, is_local},
     document::Outside,
     limits::rate,
     oidc,
-    resolve::{listen, trusted_proxies},
+    resolve::{listen, proxies, trusted_proxies},
     secret,
     section::{Section, SpannedText, Wrong},
     tls,
@@ -113,7 +113,7 @@ fn reached<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>)
 
 /// Refuses a header without the addresses of its proxies: otherwise any client could name any user.
 fn user_header(section: &Section<'_>) -> Option<UserHeader> {
-    let from = section.all_parsed("user_header_from", network);
+    let from: Vec<_> = section.texts("user_header_from").iter().filter_map(proxies).collect();
     let Some(text) = section.text("user_header") else {
         if !from.is_empty() {
             let message = "`user_header_from` does nothing without `user_header`";

@@ -10,6 +10,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use toml::de::DeTable;
 
 use super::{
@@ -235,8 +236,19 @@ const FRONT_PROXIES: [(&str, FrontProxy); 4] = [
 pub(super) fn trusted_proxies(server: &Section<'_>) -> TrustedProxies {
     let (unix, networks): (Vec<_>, Vec<_>) =
         server.texts("trusted_proxies").into_iter().partition(|text| text.value == "unix");
-    let networks = networks.iter().filter_map(|text| text.parse(network)).collect();
+    let networks = networks.iter().filter_map(proxies).collect();
     TrustedProxies { networks, unix: !unix.is_empty() }
+}
+
+/// A network of proxies.
+pub(super) fn proxies(text: &SpannedText<'_>) -> Option<IpNet> {
+    let net = text.parse(network)?;
+    if net.prefix_len() == 0 {
+        let message =
+            format!("every address in {net} is a trusted proxy: clients say themselves who they are");
+        text.warn(message, "name the addresses of the proxies");
+    }
+    Some(net)
 }
 
 fn budgets(root: &Section<'_>) -> Budgets {

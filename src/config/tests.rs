@@ -298,6 +298,18 @@ fn warnings() {
         &format!("{SMALL}[server]\ntrusted_proxies = [\"unix\"]\nunix_mode = \"0666\"\n"),
         &["10: every user of this machine is a trusted proxy"],
     );
+    check(
+        "everybody as a proxy",
+        &format!(
+            "{SMALL}[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"0.0.0.0/0\"]\n[admin]\ntrusted_proxies = [\"::/0\"]\n\
+             user_header = \"x-who\"\nuser_header_from = [\"0.0.0.0/0\"]\n"
+        ),
+        &[
+            "9: every address in 0.0.0.0/0 is a trusted proxy: clients say themselves who they are",
+            "11: every address in ::/0 is a trusted proxy: clients say themselves who they are",
+            "13: every address in 0.0.0.0/0 is a trusted proxy: clients say themselves who they are",
+        ],
+    );
     check("no service", "version = 1\n", &["1: there is no service: every request ends with 404"]);
 }
 

@@ -46,7 +46,7 @@ pub enum UrlError {
 }
 
 /// The longest path in bytes that the kernel accepts.
-const LONGEST_SOCKET: usize = 107;
+pub const LONGEST_SOCKET: usize = 107;
 
 impl UpstreamUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {

@@ -198,6 +198,12 @@ fn errors_name_place_fault_and_remedy() {
         ],
     );
     check(
+        "a socket with a long path",
+        "",
+        &format!("[server]\nlisten = [\"unix:/{}\"]", "a".repeat(107)),
+        &["9:11 the path of a unix socket has at most 107 bytes | choose a shorter one"],
+    );
+    check(
         "https without a certificate",
         "",
         "[server]\nlisten = [\"127.0.0.1:8080\", \"https://0.0.0.0:8443\"]",
