@@ -20,6 +20,7 @@ mod init;
 mod man;
 mod offline;
 mod output;
+mod owner;
 mod reload;
 mod role;
 mod run;

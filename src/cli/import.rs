@@ -18,6 +18,7 @@ use super::{
     client::{Answer, Client, escape, refusal},
     failure::{Failure, chain, say, unreadable},
     output::{Format, counted},
+    owner::StoreOwner,
     target,
     token::Import,
 };
@@ -139,6 +140,7 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
         }
     };
     let input = BufReader::with_capacity(1 << 20, input);
+    let _owner = StoreOwner::of(&config.store.path);
     let report = store_import::offline(&config.store, &options, input, &mut on_event);
     progress.finish_and_clear();
     let report = report.map_err(|error| Failure::failed(chain(&error)))?;

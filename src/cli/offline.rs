@@ -17,6 +17,7 @@ use super::{
     Global,
     client::Answer,
     failure::{Failure, chain},
+    owner::{StoreOwner, explained},
     target,
 };
 use crate::{
@@ -41,6 +42,8 @@ struct Opened {
     server: Rc<Server>,
     store: Store,
     uid: u32,
+    /// Dropped last.
+    _owner: StoreOwner,
 }
 
 impl Offline {
@@ -74,10 +77,11 @@ impl Offline {
 
 impl Opened {
     fn new(config: &Config) -> Result<Self, Failure> {
+        let owner = StoreOwner::of(&config.store.path);
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
-            .map_err(|error| Failure::failed(chain(&error)))?;
+            .map_err(|error| explained(Failure::failed(chain(&error)), &config.store.path))?;
         // The operator is the user of this process, who can read the store's files.
         let uid = rustix::process::geteuid().as_raw();
         let context = Context::new(Parts {
@@ -98,7 +102,7 @@ impl Opened {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let tasks = LocalSet::new();
         let server = tasks.block_on(&runtime, async { Server::new(context) });
-        Ok(Self { runtime, tasks, server, store, uid })
+        Ok(Self { runtime, tasks, server, store, uid, _owner: owner })
     }
 
     fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {

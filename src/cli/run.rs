@@ -9,6 +9,7 @@ use super::{
     Global,
     failure::{Failure, chain, colours, painted, say},
     hint::quoted,
+    owner,
 };
 use crate::{
     app::{self, Outcome, Running, Signals, StartError},
@@ -22,8 +23,10 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let config = Config::load(global.config()).map_err(|errors| Failure::usage(errors.to_string()))?;
     log_to_stderr(&config.log.level);
     keep_memory_private();
+    let store = config.store.path.clone();
     let running = app::start(config, Signals::Heeded).map_err(|error| match error {
         StartError::Config(errors) => Failure::usage(errors.to_string()),
+        error @ StartError::Store(_) => owner::explained(Failure::failed(chain(&error)), &store),
         other => Failure::failed(chain(&other)),
     })?;
     if std::io::stderr().is_terminal() {

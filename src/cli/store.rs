@@ -19,6 +19,7 @@ use super::{
     client::Client,
     failure::{Failure, chain, reason, say, unreadable},
     output::counted,
+    owner::StoreOwner,
     target,
 };
 use crate::store::{backup::Progress, restore};
@@ -105,6 +106,7 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     let input = BufReader::new(File::open(file).map_err(|error| unreadable(file, &error))?);
     let progress = spinner();
     let options = restore::Options { accept_lost_revocations, now: SystemTime::now().into() };
+    let _owner = StoreOwner::of(&config.store.path);
     let outcome = restore::offline(&config.store, &options, input, &mut |at| progress.set_position(at.rows));
     progress.finish_and_clear();
     let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;

@@ -1,8 +1,11 @@
 //! What a second process is told; the first one is not affected.
 
-use std::os::unix::{
-    fs::{PermissionsExt as _, chown},
-    process::CommandExt as _,
+use std::{
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    process::Command,
 };
 
 use crate::{
@@ -81,4 +84,37 @@ fn the_operator_is_whom_the_server_runs_as() {
         "another user is none"
     );
     process.stop();
+}
+
+/// If root opens the store of another user, both root and that user are told what to do.
+#[test]
+fn what_root_makes_in_the_store_of_another_user_is_told() {
+    const NOBODY: u32 = 65534;
+    if !rustix::process::geteuid().is_root() {
+        // Nobody else can make files in the store of another user.
+        return;
+    }
+    let upstream = Upstream::plain();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let binary = directory.path().join("permgate");
+    std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
+    chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let command = |line: &str, uid: u32| {
+        let mut command = directory.bare(binary.to_str().unwrap());
+        command.args(line.split(' ')).uid(uid).gid(uid);
+        command
+    };
+    let told = |mut command: Command| {
+        let done = command.output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (code, said) = told(command("--offline group create one", NOBODY));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+    let (code, said) = told(command("--offline group create two", 0));
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("the gateway of nobody cannot open what root has created in"), "{said}");
+    let (code, said) = told(command("run", NOBODY));
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("files of it are not nobody's: as root, chown -R nobody "), "{said}");
 }
