@@ -2,7 +2,7 @@
 //! other listener unless the user names one.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{self, Path, PathBuf},
@@ -46,6 +46,8 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), F
 /// A file for a token that is yet to be created: a file that cannot be written must not cost a token.
 pub(super) struct TokenFile {
     path: PathBuf,
+    /// Open since it was created: what lies at the path by then may be somebody else's.
+    file: File,
     kept: bool,
 }
 
@@ -53,8 +55,9 @@ impl TokenFile {
     /// Creates the file, readable by its owner only; fails if it exists.
     pub(super) fn create(path: &Path) -> Result<Self, Failure> {
         let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-        opened.map_err(|error| Failure::failed(format!("cannot create {}: {error}", path.display())))?;
-        Ok(Self { path: path.to_owned(), kept: false })
+        let file =
+            opened.map_err(|error| Failure::failed(format!("cannot create {}: {error}", path.display())))?;
+        Ok(Self { path: path.to_owned(), file, kept: false })
     }
 
     /// `target`: the listener that created the token; `None` for `--offline`.
@@ -67,9 +70,8 @@ impl TokenFile {
             };
             text.push_str(&format!("{FOR}{target}\n"));
         }
-        let mut file = OpenOptions::new().write(true).open(&self.path)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
+        self.file.write_all(text.as_bytes())?;
+        self.file.sync_all()?;
         self.kept = true;
         Ok(())
     }
@@ -108,5 +110,20 @@ mod tests {
         check("abc\nfor nobody", Err(()));
         check("abc\nfor unix:/a\nfor unix:/b", Err(()));
         check(&"x".repeat(4097), Err(()));
+    }
+
+    #[test]
+    fn a_token_goes_into_the_file_that_was_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("token"), dir.path().join("other"));
+        let file = TokenFile::create(&path).ok().unwrap();
+        fs::write(&other, "").unwrap();
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&other, &path).unwrap();
+        file.write("secret", None).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "");
+        let file = TokenFile::create(&dir.path().join("another")).ok().unwrap();
+        file.write("secret", None).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("another")).unwrap(), "secret\n");
     }
 }
