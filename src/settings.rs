@@ -9,6 +9,8 @@ mod url;
 
 use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
+use strum::{EnumString, VariantNames};
+
 pub use self::{
     exchange::{ExchangeRule, MAX_LIFETIME as MAX_EXCHANGED_LIFETIME},
     limits::{Limit, LimitKey, Limits, Queue, Rate},
@@ -44,7 +46,8 @@ pub struct BadTokenLimit {
 }
 
 /// The proxy that requests decisions. Each kind passes on the original request in its own way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum FrontProxy {
     /// `auth_request`: X-Original-Method and X-Original-URI with the client's own Host, or X-Original-URL,
     /// which contains the host.

@@ -9,15 +9,20 @@ use aws_lc_rs::{
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine as _};
 use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 use zeroize::Zeroizing;
 
 use super::Unsigned;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// By the names of RFC 7518, 3.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(const_into_str)]
 pub enum Algorithm {
     /// RFC 8037, with Ed25519.
+    #[strum(serialize = "EdDSA")]
     EdDsa,
     /// RFC 7518, with P-256.
+    #[strum(serialize = "ES256")]
     Es256,
 }
 
@@ -55,16 +60,6 @@ pub fn read_pem(pem: &[u8]) -> Result<Vec<Key>, KeyError> {
     if keys.is_empty() { Err(KeyError::None) } else { Ok(keys) }
 }
 
-impl Algorithm {
-    /// Returns the value of `alg` (RFC 7518, 3.1).
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::EdDsa => "EdDSA",
-            Self::Es256 => "ES256",
-        }
-    }
-}
-
 impl Key {
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
         let document = match algorithm {
@@ -84,7 +79,7 @@ impl Key {
             })
             .map_err(|_| KeyError::Kind)?;
         let id = thumbprint(&pair);
-        let header = json!({"alg": pair.algorithm().name(), "kid": id, "typ": "JWT"}).to_string();
+        let header = json!({"alg": pair.algorithm().into_str(), "kid": id, "typ": "JWT"}).to_string();
         Ok(Self {
             header: BASE64_URL_SAFE_NO_PAD.encode(header),
             id,
@@ -106,7 +101,7 @@ impl Key {
     pub fn jwk(&self) -> Value {
         let mut jwk = self.pair.public();
         jwk["kid"] = self.id.as_str().into();
-        jwk["alg"] = self.algorithm().name().into();
+        jwk["alg"] = self.algorithm().into_str().into();
         jwk["use"] = "sig".into();
         jwk
     }

@@ -9,7 +9,7 @@ use super::{
     client::{Client, escape},
     failure::Failure,
 };
-use crate::config::suggest::{closest, did_you_mean};
+use crate::config::suggest;
 
 /// A name on the command line, with the kind of record that it should refer to.
 #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) ->
 
 /// The known name that was probably meant.
 fn advice<'a>(noun: &str, written: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    closest(written, known).map_or_else(|| format!("`permgate {noun} list` shows all"), did_you_mean)
+    suggest::advice(written, known, || format!("`permgate {noun} list` shows all"))
 }
 
 /// Fails if no service has this key. A caller who may not see all services is not told.

@@ -8,7 +8,7 @@ use super::{
     section::{Section, SpannedText, Wrong},
 };
 use crate::{
-    assertion::{Algorithm, Settings, Source, read_pem},
+    assertion::{Settings, Source, read_pem},
     authz::rules::ServiceSpec,
 };
 
@@ -54,8 +54,7 @@ fn made(section: &Section<'_>, store: &Path) -> Option<Source> {
         let at = if section.is_written("publish_ahead") { "publish_ahead" } else { "rotate" };
         section.error(at, "`assertion.publish_ahead` is more than half of `assertion.rotate`", "");
     }
-    let algorithm = section.word("algorithm", &[("EdDSA", Algorithm::EdDsa), ("ES256", Algorithm::Es256)])?;
-    Some(Source::Made { file: store.join(KEYS_FILE), algorithm, rotate, ahead })
+    Some(Source::Made { file: store.join(KEYS_FILE), algorithm: section.word("algorithm")?, rotate, ahead })
 }
 
 fn given(reference: &SpannedText<'_>) -> Result<Source, Wrong> {

@@ -2,7 +2,7 @@
 
 use super::{
     section::{Section, Wrong},
-    suggest::{closest, did_you_mean},
+    suggest::advice,
 };
 use crate::authz::carriers::{Carrier, Carriers};
 
@@ -42,6 +42,6 @@ fn carrier(text: &str) -> Result<Carrier, Wrong> {
         return Err((message, advice.into()));
     }
     let known = ["bearer", "basic", "raw", "websocket", "header:NAME"];
-    let advice = closest(text, known).map_or_else(|| format!("known: {}", known.join(", ")), did_you_mean);
+    let advice = advice(text, known, || format!("known: {}", known.join(", ")));
     Err((format!("{text:?} is no place for a token"), advice))
 }

@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::{
     section::{Section, SpannedText, Wrong},
-    suggest::{closest, did_you_mean},
+    suggest::advice,
     tls,
 };
 use crate::{
@@ -95,8 +95,7 @@ fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access
         };
         let known: Vec<&str> = services.iter().map(|service| service.key.as_str()).collect();
         if !known.contains(&key) {
-            let advice = closest(key, known.iter().copied())
-                .map_or_else(|| format!("name one of: {}", known.join(", ")), did_you_mean);
+            let advice = advice(key, known.iter().copied(), || format!("name one of: {}", known.join(", ")));
             text.error(format!("there is no service {key:?}"), advice);
         } else if scope.iter().any(|(other, _)| other == key) {
             text.error(format!("the scope names {key:?} twice"), "name it once");

@@ -11,10 +11,8 @@ pub(super) fn dropped(server: &Section<'_>) -> Arc<[FieldPattern]> {
 }
 
 pub(super) fn policy(service: &Section<'_>, drop: &Arc<[FieldPattern]>) -> FieldPolicy {
-    let senders = [("trusted", PassFrom::Trusted), ("anybody", PassFrom::Anybody)];
     let tables = service.tables("pass_fields");
-    let pass =
-        tables.iter().filter_map(|table| passed(&table.text("name")?, table.word("from", &senders)?, drop));
+    let pass = tables.iter().filter_map(|table| passed(&table.text("name")?, table.word("from")?, drop));
     FieldPolicy { pass: pass.collect(), drop: Arc::clone(drop) }
 }
 

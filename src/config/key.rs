@@ -42,6 +42,39 @@ pub(super) const fn key(name: &'static str, kind: ValueKind, about: &'static str
     Key { name, kind, default: None, required: false, about }
 }
 
+pub(super) const fn text(name: &'static str, about: &'static str) -> Key {
+    key(name, ValueKind::Text, about)
+}
+
+pub(super) const fn texts(name: &'static str, about: &'static str) -> Key {
+    key(name, ValueKind::Texts, about)
+}
+
+pub(super) const fn word(name: &'static str, words: &'static [&'static str], about: &'static str) -> Key {
+    key(name, ValueKind::Word(words), about)
+}
+
+pub(super) const fn flag(name: &'static str, about: &'static str) -> Key {
+    key(name, ValueKind::Flag, about)
+}
+
+pub(super) const fn count(name: &'static str, from: u64, to: u64, about: &'static str) -> Key {
+    key(name, ValueKind::Count(from, to), about)
+}
+
+pub(super) const fn size(name: &'static str, about: &'static str) -> Key {
+    key(name, ValueKind::Size, about)
+}
+
+/// Of at least so many milliseconds.
+pub(super) const fn duration(name: &'static str, least: u64, about: &'static str) -> Key {
+    key(name, ValueKind::Duration(least), about)
+}
+
+pub(super) const fn table(name: &'static str, keys: &'static [Key], about: &'static str) -> Key {
+    key(name, ValueKind::Table(keys), about)
+}
+
 impl Key {
     pub(super) const fn required(self) -> Self {
         Self { required: true, ..self }

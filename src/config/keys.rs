@@ -8,37 +8,36 @@ mod cluster;
 mod service;
 mod upstream;
 
+use strum::VariantNames as _;
+
 use self::{
     admin::ADMIN,
     budgets::BUDGETS,
     service::{LIMIT, PUBLIC, SERVICE},
     upstream::UPSTREAM,
 };
-use super::key::{Key, ValueKind, key};
+use super::key::{Key, ValueKind, count, duration, flag, key, size, table, text, texts, word};
+use crate::{assertion::Algorithm, settings::FrontProxy};
 
 pub const ROOT: &[Key] = &[
-    key("version", ValueKind::Count(1, 1), "The version of this file's format: 1.").required(),
-    key("server", ValueKind::Table(SERVER), "What clients connect to."),
-    key("admin", ValueKind::Table(ADMIN), "The admin listener: page, API, health, metrics."),
-    key("store", ValueKind::Table(STORE), "Where users, groups, tokens and the audit log are kept."),
-    key("tokens", ValueKind::Table(TOKENS), "Rules for all tokens."),
-    key(
+    count("version", 1, 1, "The version of this file's format: 1.").required(),
+    table("server", SERVER, "What clients connect to."),
+    table("admin", ADMIN, "The admin listener: page, API, health, metrics."),
+    table("store", STORE, "Where users, groups, tokens and the audit log are kept."),
+    table("tokens", TOKENS, "Rules for all tokens."),
+    table(
         "assertion",
-        ValueKind::Table(ASSERTION),
+        ASSERTION,
         "How requests are signed for services with `identity = \"jwt\"` or `\"both\"`.",
     ),
-    key(
-        "limiter",
-        ValueKind::Table(LIMITER),
-        "Slows down addresses that keep sending bad tokens; off unless set.",
-    ),
-    key(
+    table("limiter", LIMITER, "Slows down addresses that keep sending bad tokens; off unless set."),
+    table(
         "forward_auth",
-        ValueKind::Table(FORWARD_AUTH),
+        FORWARD_AUTH,
         "Decisions for a proxy that forwards requests itself; off unless set.",
     ),
-    key("log", ValueKind::Table(LOG), "The access log, and messages."),
-    key("metrics", ValueKind::Table(METRICS), "What `/metrics` reports."),
+    table("log", LOG, "The access log, and messages."),
+    table("metrics", METRICS, "What `/metrics` reports."),
     key("upstream", ValueKind::Named(UPSTREAM), "Where requests are sent. The name is yours to choose."),
     key("service", ValueKind::Named(SERVICE), "What a token may be scoped to. The name is the scope word."),
     key(
@@ -52,201 +51,147 @@ pub const ROOT: &[Key] = &[
 
 const SERVER: &[Key] = &[
     // Loopback: an unconfigured gateway serves only its own machine.
-    key(
-        "listen",
-        ValueKind::Texts,
-        "Addresses: `\"IP:PORT\"`, `\"unix:PATH\"` or `\"systemd:NAME\"`; `\"http://IP:PORT\"` has no TLS, `\"https://IP:PORT\"` needs it. Not reloadable.",
-    )
+    texts("listen", "Addresses: `\"IP:PORT\"`, `\"unix:PATH\"` or `\"systemd:NAME\"`; `\"http://IP:PORT\"` has no TLS, `\"https://IP:PORT\"` needs it. Not reloadable.")
     .or(r#"["127.0.0.1:8080"]"#),
-    key(
-        "url",
-        ValueKind::Text,
-        "Where clients reach the services: shown in the page's `curl` lines. Not reloadable.",
-    ),
+    text("url", "Where clients reach the services: shown in the page's `curl` lines. Not reloadable."),
     key("tls", ValueKind::TableOrTables(TLS), "Certificates, chosen by server name; the first one if none matches."),
-    key("tls_client_ca", ValueKind::Text, "PEM file: the authorities that sign clients' certificates."),
+    text("tls_client_ca", "PEM file: the authorities that sign clients' certificates."),
     // Operators who name authorities usually want certificates to be required.
-    key("tls_client_certificate", ValueKind::Word(&["required", "optional"]), "Whether a client must show a certificate.")
+    word("tls_client_certificate", &["required", "optional"], "Whether a client must show a certificate.")
         .or(r#""required""#),
     // The owner only. If the proxy in front is another user, its group must be let in.
-    key("unix_mode", ValueKind::Text, "The mode of unix sockets that are listened on. Not reloadable.").or(r#""0600""#),
+    text("unix_mode", "The mode of unix sockets that are listened on. Not reloadable.").or(r#""0600""#),
     // No peer may report another client's address unless it is listed.
-    key(
-        "trusted_proxies",
-        ValueKind::Texts,
-        "Networks whose `Forwarded` and `X-Forwarded-*` fields are believed; `\"unix\"`: peers on unix sockets.",
-    )
+    texts("trusted_proxies", "Networks whose `Forwarded` and `X-Forwarded-*` fields are believed; `\"unix\"`: peers on unix sockets.")
     .or("[]"),
     // Otherwise clients could send the header themselves.
-    key(
-        "proxy_protocol",
-        ValueKind::Word(&["off", "required"]),
-        "`\"required\"`: connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.",
-    )
+    word("proxy_protocol", &["off", "required"], "`\"required\"`: connections of trusted proxies begin with a PROXY header, v1 or v2. Not reloadable.")
     .or(r#""off""#),
     // The built-in list covers well-known products. Only the operator knows what else an upstream trusts.
-    key(
-        "drop_fields",
-        ValueKind::Texts,
-        "Request fields that no upstream receives, beside the built-in list: `\"X-Tenant\"`, `\"X-Tenant-*\"`.",
-    )
+    texts("drop_fields", "Request fields that no upstream receives, beside the built-in list: `\"X-Tenant\"`, `\"X-Tenant-*\"`.")
     .or("[]"),
-    key("workers", ValueKind::Count(1, 1024), "Worker threads; one per core unless set. Not reloadable."),
-    key("max_body", ValueKind::Size, "Largest request body, 413 beyond; unlimited unless set."),
+    count("workers", 1, 1024, "Worker threads; one per core unless set. Not reloadable."),
+    size("max_body", "Largest request body, 413 beyond; unlimited unless set."),
     // Enough for most requests, and less than the stop timeouts of `deploy/` (45 s).
-    key("drain", ValueKind::Duration(0), "How long requests in flight may take to end after SIGTERM.").or(r#""30s""#),
-    key("limits", ValueKind::Table(LIMITS), "Sizes and counts."),
-    key(
-        "budgets",
-        ValueKind::Table(BUDGETS),
-        "What all clients together may use; derived from `ulimit -n` and memory unless set, see `permgate check`.",
-    ),
-    key("timeouts", ValueKind::Table(TIMEOUTS), "Deadlines for clients."),
+    duration("drain", 0, "How long requests in flight may take to end after SIGTERM.").or(r#""30s""#),
+    table("limits", LIMITS, "Sizes and counts."),
+    table("budgets", BUDGETS, "What all clients together may use; derived from `ulimit -n` and memory unless set, see `permgate check`."),
+    table("timeouts", TIMEOUTS, "Deadlines for clients."),
 ];
 
 const TLS: &[Key] = &[
-    key("cert", ValueKind::Text, "PEM file: the certificate, then its chain.").required(),
-    key("key", ValueKind::Text, "PEM file: the private key.").required(),
+    text("cert", "PEM file: the certificate, then its chain.").required(),
+    text("key", "PEM file: the private key.").required(),
 ];
 
 const LIMITS: &[Key] = &[
     // Room for a field of 16 KiB and a dozen usual ones.
-    key("head", ValueKind::Size, "Request line and header fields together; 431 beyond.").or(r#""32k""#),
+    size("head", "Request line and header fields together; 431 beyond.").or(r#""32k""#),
     // Four times the largest cookie; a credential is much shorter.
-    key("field", ValueKind::Size, "One header field, name and value; 431 beyond.").or(r#""16k""#),
+    size("field", "One header field, name and value; 431 beyond.").or(r#""16k""#),
     // Browsers send about 20, chains of proxies add 10.
-    key("fields", ValueKind::Count(1, 1000), "Number of header fields; 431 beyond.").or("200"),
+    count("fields", 1, 1000, "Number of header fields; 431 beyond.").or("200"),
     // Most upstreams refuse longer targets anyway.
-    key("target", ValueKind::Size, "The request target; 414 beyond.").or(r#""16k""#),
+    size("target", "The request target; 414 beyond.").or(r#""16k""#),
     // When all are busy, about 300 MB of memory; two descriptors each.
-    key("connections", ValueKind::Count(1, 10_000_000), "Connections over all workers.").or("10000"),
-    key(
+    count("connections", 1, 10_000_000, "Connections over all workers.").or("10000"),
+    count(
         "connections_per_address",
-        ValueKind::Count(1, 10_000_000),
+        1,
+        10_000_000,
         "Connections per client address, trusted proxies exempt; unlimited unless set.",
     ),
 ];
 
 const TIMEOUTS: &[Key] = &[
     // Clients send the head at once; ten seconds allow for lossy links, not for slow attackers.
-    key("head", ValueKind::Duration(1), "From the first byte of a request until its head is complete.")
+    duration("head", 1, "From the first byte of a request until its head is complete.")
         .or(r#""10s""#),
     // Two round trips, with the same allowance as the head.
-    key("tls_handshake", ValueKind::Duration(1), "The TLS handshake.").or(r#""10s""#),
-    key("idle", ValueKind::Duration(1), "Between two requests. Longer than balancers in front keep connections (AWS ALB: 60 s), so that it is the balancer that closes.").or(r#""75s""#),
+    duration("tls_handshake", 1, "The TLS handshake.").or(r#""10s""#),
+    duration("idle", 1, "Between two requests. Longer than balancers in front keep connections (AWS ALB: 60 s), so that it is the balancer that closes.").or(r#""75s""#),
     // Ends requests whose body is needed but does not arrive.
-    key("body", ValueKind::Duration(1), "Between two pieces of a request body, until the response begins.")
+    duration("body", 1, "Between two pieces of a request body, until the response begins.")
         .or(r#""30s""#),
     // Ends responses that the client does not read.
-    key("write", ValueKind::Duration(1), "How long a client may take nothing at all of a response; one that reads slowly is not cut.").or(r#""60s""#),
+    duration("write", 1, "How long a client may take nothing at all of a response; one that reads slowly is not cut.").or(r#""60s""#),
     // Finds a dead client sooner than an idle one is closed.
-    key(
-        "ping",
-        ValueKind::Duration(1),
-        "After this time without a byte, an HTTP/2 client with requests under way is pinged; it is given up after twice the time.",
-    )
+    duration("ping", 1, "After this time without a byte, an HTTP/2 client with requests under way is pinged; it is given up after twice the time.")
     .or(r#""20s""#),
 ];
 
 const STORE: &[Key] = &[
     // Next to the configuration file.
-    key("path", ValueKind::Text, "The store's directory. Not reloadable.").or(r#""permgate-data""#),
+    text("path", "The store's directory. Not reloadable.").or(r#""permgate-data""#),
     // sled needs free space to open a store; a full disk gets this much back.
-    key(
-        "ballast",
-        ValueKind::Size,
-        "Size of the file that is given back when the disk is full. Not reloadable.",
-    )
-    .or(r#""16m""#),
-    key(
+    size("ballast", "Size of the file that is given back when the disk is full. Not reloadable.")
+        .or(r#""16m""#),
+    duration(
         "audit_retention",
-        ValueKind::Duration(86_400_000),
+        86_400_000,
         "Audit events older than this are dropped; all are kept unless set.",
     ),
-    key(
+    table(
         "cluster",
-        ValueKind::Table(cluster::CLUSTER),
+        cluster::CLUSTER,
         "Several gateways over one store, whose changes are in etcd; one gateway unless set. Not reloadable.",
     ),
 ];
 
 const TOKENS: &[Key] = &[
     // Clients that hard-code Hub's prefix keep working.
-    key(
-        "perm_alias",
-        ValueKind::Flag,
-        "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.",
-    )
-    .or("true"),
-    key(
-        "max_lifetime",
-        ValueKind::Duration(1000),
-        "The longest lifetime of a new token; unlimited unless set.",
-    ),
+    flag("perm_alias", "Accept `perm:` or `perm-` in front of a token, as JetBrains Hub has it.").or("true"),
+    duration("max_lifetime", 1000, "The longest lifetime of a new token; unlimited unless set."),
     // Useful to pipelines, but also to a thief of the token.
-    key("self_rotation", ValueKind::Flag, "A token may replace itself by `POST /.permgate/rotate`.")
-        .or("false"),
-    key(
+    flag("self_rotation", "A token may replace itself by `POST /.permgate/rotate`.").or("false"),
+    duration(
         "announce_end",
-        ValueKind::Duration(1000),
+        1000,
         "Answers carry `Deprecation` and `Sunset` for so long before their token ends, and while it is in its grace; never unless set.",
     ),
     // No pipeline needs more; stops a runaway script.
-    key("max_per_user", ValueKind::Count(1, 1_000_000), "Live tokens per user.").or("500"),
+    count("max_per_user", 1, 1_000_000, "Live tokens per user.").or("500"),
 ];
 
 const EXCHANGE: &[Key] = &[
-    key(
-        "issuer",
-        ValueKind::Text,
-        "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.",
-    )
-    .required(),
-    key("audience", ValueKind::Text, "One of the claim `aud`.").required(),
+    text("issuer", "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.").required(),
+    text("audience", "One of the claim `aud`.").required(),
     key("claims", ValueKind::TableOrTables(CLAIM), "What the token says, each exactly; at least one.")
         .required(),
-    key("account", ValueKind::Text, "Login of the service account that the tokens act for.").required(),
-    key("scope", ValueKind::Texts, "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
+    text("account", "Login of the service account that the tokens act for.").required(),
+    texts("scope", "Services: `\"tracker\"`, `\"hub:read\"`.").required(),
     // Longer than most jobs run.
-    key("lifetime", ValueKind::Duration(1000), "Of a token that is given; 1h at most.").or(r#""15m""#),
+    duration("lifetime", 1000, "Of a token that is given; 1h at most.").or(r#""15m""#),
     // A busy project has a few hundred jobs an hour.
-    key(
-        "max_tokens",
-        ValueKind::Count(1, 100_000),
-        "Live tokens at one time; they do not count for `tokens.max_per_user`.",
-    )
-    .or("500"),
-    key(
-        "ca",
-        ValueKind::Text,
-        "PEM file: the authorities that are trusted for the issuer; the system's unless set.",
-    ),
+    count("max_tokens", 1, 100_000, "Live tokens at one time; they do not count for `tokens.max_per_user`.")
+        .or("500"),
+    text("ca", "PEM file: the authorities that are trusted for the issuer; the system's unless set."),
 ];
 
 const CLAIM: &[Key] = &[
-    key("name", ValueKind::Text, "The claim's name.").required(),
-    key("value", ValueKind::Text, "Its value, exactly; flags and numbers as text.").required(),
+    text("name", "The claim's name.").required(),
+    text("value", "Its value, exactly; flags and numbers as text.").required(),
 ];
 
 const ASSERTION: &[Key] = &[
     // The `iss` that upstreams expect. The same for all gateways of a team, unless upstreams distinguish
     // them.
-    key("issuer", ValueKind::Text, "The claim `iss`.").or(r#""permgate""#),
+    text("issuer", "The claim `iss`.").or(r#""permgate""#),
     // Allows for a queue in front of the upstream and slightly different clocks, not for more.
-    key("lifetime", ValueKind::Duration(1000), "How long an assertion is valid, 30s at most.").or(r#""30s""#),
+    duration("lifetime", 1000, "How long an assertion is valid, 30s at most.").or(r#""30s""#),
     // Small and fast, with no parameters to choose wrongly.
-    key(
+    word(
         "algorithm",
-        ValueKind::Word(&["EdDSA", "ES256"]),
+        Algorithm::VARIANTS,
         "The algorithm of the keys that permgate creates (`EdDSA`: Ed25519); verifiers name the same one.",
     )
     .or(r#""EdDSA""#),
     // Limits how long a key that leaked unnoticed can be used.
-    key("rotate", ValueKind::Duration(4000), "How long a key signs.").or(r#""30d""#),
+    duration("rotate", 4000, "How long a key signs.").or(r#""30d""#),
     // Verifiers fetch the keys every few minutes; an hour allows for an outage on their side.
-    key(
+    duration(
         "publish_ahead",
-        ValueKind::Duration(2000),
+        2000,
         "How long a key is in `/.permgate/jwks.json` before it signs; half of `rotate` at most.",
     )
     .or(r#""1h""#),
@@ -258,28 +203,24 @@ const ASSERTION: &[Key] = &[
 ];
 
 const LIMITER: &[Key] = &[
-    key(
-        "bad_tokens",
-        ValueKind::Count(1, 1_000_000),
-        "How many bad tokens one address may send; 429 beyond.",
-    )
-    .required(),
-    key("per", ValueKind::Duration(1000), "In which time.").required(),
+    count("bad_tokens", 1, 1_000_000, "How many bad tokens one address may send; 429 beyond.").required(),
+    duration("per", 1000, "In which time.").required(),
 ];
 
-const FORWARD_AUTH: &[Key] = &[key(
+const FORWARD_AUTH: &[Key] = &[word(
     "proxy",
-    ValueKind::Word(&["nginx", "traefik", "caddy", "envoy"]),
-    "The proxy that asks at `/.permgate/auth`, which decides how the original request is read. Needs `server.trusted_proxies`.",
+    FrontProxy::VARIANTS,
+    "The proxy that asks at `/.permgate/auth`, which decides how the original request is read. \
+     Needs `server.trusted_proxies`.",
 )
 .required()];
 
 const LOG: &[Key] = &[
-    key("access", ValueKind::Text, "Where one JSON line a request goes: `\"stdout\"`, `\"off\"` or a file.")
+    text("access", "Where one JSON line a request goes: `\"stdout\"`, `\"off\"` or a file.")
         .or(r#""stdout""#),
-    key(
+    word(
         "level",
-        ValueKind::Word(&["error", "warn", "info", "debug", "trace"]),
+        &["error", "warn", "info", "debug", "trace"],
         "The least severe messages that are written to stderr.",
     )
     .or(r#""info""#),
@@ -287,9 +228,5 @@ const LOG: &[Key] = &[
 
 const METRICS: &[Key] = &[
     // Gives dashboards and alerts one release to change over.
-    key(
-    "old_names",
-    ValueKind::Flag,
-    "Also report metrics under their old names. The old names and this key go away with the next release.",
-)
+    flag("old_names", "Also report metrics under their old names. The old names and this key go away with the next release.")
 .or("true")];

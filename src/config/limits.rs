@@ -2,15 +2,13 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use strum::VariantArray as _;
-
 use super::{
     section::{Section, SpannedText, Wrong},
     units,
 };
 use crate::{
     authz::rules::{ServiceKey, ServiceSpec},
-    settings::{Limit, LimitKey, Limits, Queue, Rate},
+    settings::{Limit, Limits, Queue, Rate},
 };
 
 /// The longest time in which a burst is refilled. Counts are in memory, so a longer one would be meaningless.
@@ -33,8 +31,7 @@ pub(super) fn limits(
 
 /// `None` if it limits nothing, which has been reported.
 fn limit(section: &Section<'_>) -> Option<Limit> {
-    let per = section.text("per")?;
-    let per = *LimitKey::VARIANTS.iter().find(|key| key.as_str() == per.value)?;
+    let per = section.word("per")?;
     let number = |key| section.count(key).and_then(NonZeroU32::new);
     let (burst, concurrent) = (number("burst"), number("concurrent"));
     let written = section.text("rate");

@@ -1,10 +1,7 @@
 //! Warns about readers that are not groups. Groups are in the store, so the check needs both. An unknown name
 //! is no error, since the group may be created later; until then it has no effect.
 
-use super::{
-    Config, Problem,
-    suggest::{closest, did_you_mean},
-};
+use super::{Config, Problem, suggest::advice};
 
 impl Config {
     /// Returns a warning for each name in `readers` that is not in `groups`.
@@ -18,10 +15,9 @@ impl Config {
                     "there is no group {name:?}: it does not make anybody a reader of `{}`",
                     service.key
                 );
-                let advice = match closest(name, groups.iter().copied()) {
-                    Some(group) => did_you_mean(group),
-                    None => format!("create it with `permgate group create {name:?}`"),
-                };
+                let advice = advice(name, groups.iter().copied(), || {
+                    format!("create it with `permgate group create {name:?}`")
+                });
                 let key = format!("service.{}.readers", service.key);
                 problems.push(match self.variable_of(&key) {
                     Some(_) => self.problem_of(&key, message, &advice),

@@ -223,15 +223,8 @@ fn forward_auth(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<
         let advice = "name the addresses that the proxy asks from, such as [\"127.0.0.1\"]";
         root.error("forward_auth", message, advice);
     }
-    section.word("proxy", &FRONT_PROXIES)
+    section.word("proxy")
 }
-
-const FRONT_PROXIES: [(&str, FrontProxy); 4] = [
-    ("nginx", FrontProxy::Nginx),
-    ("traefik", FrontProxy::Traefik),
-    ("caddy", FrontProxy::Caddy),
-    ("envoy", FrontProxy::Envoy),
-];
 
 pub(super) fn trusted_proxies(server: &Section<'_>) -> TrustedProxies {
     let (unix, networks): (Vec<_>, Vec<_>) =

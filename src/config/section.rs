@@ -1,7 +1,7 @@
 //! A table of the configuration, read key by key. `shape::check` has reported wrong types before, so the
 //! default silently replaces a value of a wrong type here.
 
-use std::{ops::Range, path::PathBuf, time::Duration};
+use std::{ops::Range, path::PathBuf, str::FromStr, time::Duration};
 
 use toml::{
     Spanned,
@@ -149,9 +149,8 @@ impl<'a> Section<'a> {
     }
 
     /// The meaning of a text that is one of the key's words.
-    pub(super) fn word<T: Copy>(&self, name: &str, meanings: &[(&str, T)]) -> Option<T> {
-        let text = self.text(name)?;
-        meanings.iter().find_map(|(word, meaning)| (*word == text.value).then_some(*meaning))
+    pub(super) fn word<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.text(name)?.value.parse().ok()
     }
 
     /// Like [`Self::file`], and reports a file that other users can access.

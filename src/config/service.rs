@@ -8,13 +8,13 @@ use super::{
     address::host,
     credentials, fields, secret,
     section::{Section, SpannedText, Wrong},
-    suggest::{closest, did_you_mean},
+    suggest::{advice, closest, did_you_mean},
 };
 use crate::authz::{
     forwarding::FieldPattern,
     path::RequestPath,
     rules::{
-        Allowance, Authorization, BUILT_IN_SERVICE, Identity, PublicPath, PublicSpec, ReadMethod, ServiceKey,
+        Authorization, BUILT_IN_SERVICE, Identity, PublicPath, PublicSpec, ReadMethod, ServiceKey,
         ServiceSpec,
     },
 };
@@ -47,7 +47,7 @@ pub(super) fn service(
     let methods = methods(section);
     let hosts = section.all_parsed("hosts", host);
     let identity_groups = section.texts_if_any("identity_groups").map(|texts| group_names(&texts));
-    let allow = section.texts("allow").iter().filter_map(|word| allowance(&word.value)).collect();
+    let allow = section.texts("allow").iter().filter_map(|word| word.value.parse().ok()).collect();
     let fields = fields::policy(section, dropped);
     let authorization = authorization(section);
     let credentials = credentials::credentials(section);
@@ -67,7 +67,7 @@ pub(super) fn service(
         authorization: authorization?,
         credentials,
         registry: section.flag("registry"),
-        identity: section.word("identity", &IDENTITIES).unwrap_or(Identity::None),
+        identity: section.word("identity").unwrap_or(Identity::None),
         identity_groups,
         allow,
         fields,
@@ -107,10 +107,9 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
 
 /// Reports a reference to a table that does not exist.
 fn unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
-    let advice = closest(&name.value, known.iter().copied()).map_or_else(
-        || format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", ")),
-        did_you_mean,
-    );
+    let advice = advice(&name.value, known.iter().copied(), || {
+        format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", "))
+    });
     name.error(format!("there is no {what} {:?}", name.value), advice);
 }
 
@@ -205,24 +204,6 @@ fn authorization(section: &Section<'_>) -> Option<Authorization> {
             Some(Authorization::Keep)
         }
         _ => text.sound(secret::read(&text)).map(Authorization::Replace),
-    }
-}
-
-const IDENTITIES: [(&str, Identity); 4] = [
-    ("headers", Identity::Headers),
-    ("jwt", Identity::Jwt),
-    ("both", Identity::Both),
-    ("none", Identity::None),
-];
-
-fn allowance(word: &str) -> Option<Allowance> {
-    match word {
-        "letter-case" => Some(Allowance::LetterCase),
-        "empty-segments" => Some(Allowance::EmptySegments),
-        "encoded-slashes" => Some(Allowance::EncodedSlashes),
-        "path-parameters" => Some(Allowance::PathParameters),
-        "invalid-utf8" => Some(Allowance::InvalidUtf8),
-        _ => None,
     }
 }
 

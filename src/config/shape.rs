@@ -11,7 +11,7 @@ use toml::{
 use super::{
     document::Document,
     key::{Key, ValueKind},
-    suggest::{closest, did_you_mean, list},
+    suggest::{advice, list},
     units,
 };
 
@@ -39,8 +39,8 @@ pub(super) fn check(
 fn unknown(document: &Document<'_>, keys: &'static [Key], name: &Spanned<Cow<'_, str>>, path: &str) {
     let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
     let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
-    let advice = closest(name.get_ref(), known.iter().copied())
-        .map_or_else(|| format!("known here: {}", known.join(", ")), did_you_mean);
+    let advice =
+        advice(name.get_ref(), known.iter().copied(), || format!("known here: {}", known.join(", ")));
     document.error(&name.span(), format!("unknown key `{}`{place}", name.get_ref()), advice);
 }
 
@@ -152,8 +152,7 @@ fn check_word(document: &Document<'_>, words: &[&str], text: &str, at: &Range<us
     if words.contains(&text) {
         return;
     }
-    let advice =
-        closest(text, words.iter().copied()).map_or_else(|| format!("write {}", list(words)), did_you_mean);
+    let advice = advice(text, words.iter().copied(), || format!("write {}", list(words)));
     document.error(at, format!("`{path}` does not know {text:?}"), advice);
 }
 

@@ -17,6 +17,15 @@ pub fn closest<'w>(typo: &str, words: impl IntoIterator<Item = &'w str>) -> Opti
         .map(|(word, ..)| word)
 }
 
+/// The word that was probably meant, else what else to do.
+pub fn advice<'w>(
+    typo: &str,
+    words: impl IntoIterator<Item = &'w str>,
+    otherwise: impl FnOnce() -> String,
+) -> String {
+    closest(typo, words).map_or_else(otherwise, did_you_mean)
+}
+
 pub fn did_you_mean(word: &str) -> String {
     format!("did you mean {word:?}?")
 }

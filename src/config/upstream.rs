@@ -14,7 +14,7 @@ use super::{
 use crate::{
     net::{Address, tls::CertifiedKeyFiles},
     settings::{
-        Balance, Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, TlsParts, UpstreamSettings,
+        Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, TlsParts, UpstreamSettings,
         UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
     },
 };
@@ -42,7 +42,7 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
         ping_interval: timeouts.duration("ping")?,
         tunnel_idle_timeout: timeouts.duration("tunnel_idle")?,
         idle_timeout: timeouts.duration("pool_idle")?,
-        balance: section.word("balance", &BALANCES).unwrap_or_default(),
+        balance: section.word("balance").unwrap_or_default(),
         ejection: Ejection { failures: eject.count("failures")?, back_off: eject.duration("for")? },
         health: section.table_if_any("health").and_then(|section| health(&section)),
         retries: section.count("retries")?,
@@ -53,12 +53,6 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
         queue_timeout: section.duration("queue_timeout")?,
     })
 }
-
-const BALANCES: [(&str, Balance); 3] = [
-    ("round-robin", Balance::RoundRobin),
-    ("least-requests", Balance::LeastRequests),
-    ("hash", Balance::Hash),
-];
 
 fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
     let entries = section.entries("urls");
@@ -175,8 +169,7 @@ pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
 }
 
 fn http_version(section: &Section<'_>, urls: &[WeightedUrl]) -> HttpVersion {
-    let versions = [("auto", HttpVersion::Auto), ("1.1", HttpVersion::Http1), ("2", HttpVersion::Http2)];
-    let version = section.word("http", &versions).unwrap_or_default();
+    let version: HttpVersion = section.word("http").unwrap_or_default();
     if version == HttpVersion::Http1 && urls.iter().any(|one| one.url.scheme() == Scheme::H2c) {
         let message = "`http = \"1.1\"` contradicts a url with h2c://";
         section.error("http", message, "write http:// in the url, or leave `http` out");

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fmt, num::NonZeroU32, time::Duration};
 
-use strum::{IntoStaticStr, VariantArray};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use crate::authz::rules::ServiceKey;
 
@@ -26,7 +26,7 @@ pub struct Queue {
 }
 
 /// What a limit counts by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, EnumString, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum LimitKey {
     Token,

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use http::{HeaderValue, StatusCode, uri::PathAndQuery};
+use strum::{EnumString, VariantNames};
 
 use crate::settings::{UpstreamTls, UpstreamUrl};
 
@@ -100,17 +101,21 @@ impl From<UpstreamUrl> for WeightedUrl {
 }
 
 /// The HTTP version for an upstream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
 pub enum HttpVersion {
     /// By the URL: `h2c://` is HTTP/2, `https://` what the handshake negotiates, others HTTP/1.1.
     #[default]
+    #[strum(serialize = "auto")]
     Auto,
+    #[strum(serialize = "1.1")]
     Http1,
+    #[strum(serialize = "2")]
     Http2,
 }
 
 /// How one of several URLs is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Balance {
     #[default]
     RoundRobin,

@@ -3,6 +3,8 @@
 
 use std::sync::{Arc, LazyLock};
 
+use strum::{EnumString, VariantNames};
+
 use super::names::has_alias_byte;
 
 /// Why a field on the list is dropped, which determines from whom.
@@ -42,7 +44,8 @@ pub struct PassField {
     pub from: PassFrom,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum PassFrom {
     /// Only from trusted proxies.
     Trusted,

@@ -3,6 +3,7 @@
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 use http::Method;
+use strum::{EnumString, VariantNames};
 
 use crate::authz::{
     carriers::Carriers,
@@ -41,15 +42,16 @@ pub enum Authorization {
 }
 
 /// How the upstream is told who sent the request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub enum Identity {
-    None,
     /// The `X-Permgate-*` fields.
     Headers,
     /// Only a signed assertion.
     Jwt,
     /// The fields and the assertion.
     Both,
+    None,
 }
 
 /// A field value that is never shown.
@@ -57,7 +59,8 @@ pub enum Identity {
 pub struct Secret(pub http::HeaderValue);
 
 /// A path check that a service can relax (`allow = [...]`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Allowance {
     /// Readings that fold letters to lower case need not agree.
     LetterCase,

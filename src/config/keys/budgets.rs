@@ -1,19 +1,17 @@
 //! The keys of `[server.budgets]`, which all clients of the proxy share.
 
-use crate::config::key::{Key, ValueKind, key};
+use crate::config::key::{Key, count, size};
 
 pub(super) const BUDGETS: &[Key] = &[
-    key("upstream_connections", ValueKind::Count(2, 10_000_000), "Sockets to upstreams; 503 beyond."),
-    key("streams", ValueKind::Count(16, 10_000_000), "Open HTTP/2 streams; 503 beyond."),
-    key("tunnels", ValueKind::Count(1, 10_000_000), "WebSockets and other upgraded connections; 503 beyond."),
-    key(
+    count("upstream_connections", 2, 10_000_000, "Sockets to upstreams; 503 beyond."),
+    count("streams", 16, 10_000_000, "Open HTTP/2 streams; 503 beyond."),
+    count("tunnels", 1, 10_000_000, "WebSockets and other upgraded connections; 503 beyond."),
+    size(
         "send_buffers",
-        ValueKind::Size,
         "Answers that clients have not taken yet. Above half of it, clients that take less than 1 KiB/s are cut; above all of it, those that hold the most.",
     ),
-    key(
+    size(
         "receive_buffers",
-        ValueKind::Size,
         "What HTTP/2 clients may send before it is read, 1 MiB for each; beyond, 64 KiB for each.",
     ),
 ];

@@ -1,6 +1,11 @@
 //! The keys of `[upstream.NAME]`.
 
-use crate::config::key::{Key, ValueKind, key};
+use strum::VariantNames as _;
+
+use crate::{
+    config::key::{Key, ValueKind, count, duration, key, table, text, word},
+    settings::{Balance, HttpVersion},
+};
 
 pub(super) const UPSTREAM: &[Key] = &[
     key(
@@ -10,101 +15,76 @@ pub(super) const UPSTREAM: &[Key] = &[
     )
     .required(),
     // Fair without any further information.
-    key(
-        "balance",
-        ValueKind::Word(&["round-robin", "least-requests", "hash"]),
-        "How one of several urls is chosen; `hash` goes by user.",
-    )
+    word("balance", Balance::VARIANTS, "How one of several urls is chosen; `hash` goes by user.")
     .or(r#""round-robin""#),
-    key("host", ValueKind::Text, "The Host field sent upstream; the client's own unless set."),
+    text("host", "The Host field sent upstream; the client's own unless set."),
     // The URL and negotiation rarely give the wrong version.
-    key(
-        "http",
-        ValueKind::Word(&["auto", "1.1", "2"]),
-        "The HTTP version; `auto` decides by the url and the TLS handshake.",
-    )
+    word("http", HttpVersion::VARIANTS, "The HTTP version; `auto` decides by the url and the TLS handshake.")
     .or(r#""auto""#),
-    key("tls", ValueKind::Table(UPSTREAM_TLS), "TLS of `https://` urls."),
-    key("timeouts", ValueKind::Table(UPSTREAM_TIMEOUTS), "Deadlines for the upstream."),
-    key("eject", ValueKind::Table(EJECT), "When one of several urls is left out after failures."),
-    key("health", ValueKind::Table(HEALTH), "Health checks of each url; off unless set."),
+    table("tls", UPSTREAM_TLS, "TLS of `https://` urls."),
+    table("timeouts", UPSTREAM_TIMEOUTS, "Deadlines for the upstream."),
+    table("eject", EJECT, "When one of several urls is left out after failures."),
+    table("health", HEALTH, "Health checks of each url; off unless set."),
     // Once covers a connection that was just closed; more would only add load.
-    key("retries", ValueKind::Count(0, 10), "How often a request is sent again where that does no harm.")
+    count("retries", 0, 10, "How often a request is sent again where that does no harm.")
         .or("1"),
     // The usual TTL of a record that is meant to change.
-    key("resolve", ValueKind::Duration(1000), "How often host names are looked up.").or(r#""30s""#),
-    key(
-        "max_connections",
-        ValueKind::Count(1, 1_000_000),
-        "Connections over all workers; unlimited unless set.",
-    ),
-    key(
-        "max_in_flight",
-        ValueKind::Count(1, 1_000_000),
-        "Requests at one time over all workers; unlimited unless set.",
-    ),
+    duration("resolve", 1000, "How often host names are looked up.").or(r#""30s""#),
+    count("max_connections", 1, 1_000_000, "Connections over all workers; unlimited unless set."),
+    count("max_in_flight", 1, 1_000_000, "Requests at one time over all workers; unlimited unless set."),
     // Enough for a burst, not for lasting overload.
-    key("queue", ValueKind::Count(0, 1_000_000), "Requests that may wait while one of these limits is reached; 503 beyond.")
+    count("queue", 0, 1_000_000, "Requests that may wait while one of these limits is reached; 503 beyond.")
         .or("100"),
     // A client that would have to wait longer had better get the error.
-    key("queue_timeout", ValueKind::Duration(1), "How long they may wait; 503 beyond.").or(r#""1s""#),
+    duration("queue_timeout", 1, "How long they may wait; 503 beyond.").or(r#""1s""#),
 ];
 
 const UPSTREAM_TLS: &[Key] = &[
-    key("ca", ValueKind::Text, "PEM file: the authorities that are trusted; the system's unless set."),
-    key("cert", ValueKind::Text, "PEM file: the certificate that is shown to the upstream, then its chain."),
-    key("key", ValueKind::Text, "PEM file: its private key."),
-    key("server_name", ValueKind::Text, "The name in the upstream's certificate; the url's host unless set."),
+    text("ca", "PEM file: the authorities that are trusted; the system's unless set."),
+    text("cert", "PEM file: the certificate that is shown to the upstream, then its chain."),
+    text("key", "PEM file: its private key."),
+    text("server_name", "The name in the upstream's certificate; the url's host unless set."),
 ];
 
 const UPSTREAM_TIMEOUTS: &[Key] = &[
     // A TCP handshake within a data centre takes a millisecond; two seconds allow for one lost packet.
-    key("connect", ValueKind::Duration(1), "Until a connection is made; 502 beyond.").or(r#""2s""#),
+    duration("connect", 1, "Until a connection is made; 502 beyond.").or(r#""2s""#),
     // Reports and exports take long to produce their first byte.
-    key("first_byte", ValueKind::Duration(1), "Until the head of the response; 504 beyond.").or(r#""60s""#),
-    key("body_idle", ValueKind::Duration(1), "Between two pieces of the response body.").or(r#""60s""#),
+    duration("first_byte", 1, "Until the head of the response; 504 beyond.").or(r#""60s""#),
+    duration("body_idle", 1, "Between two pieces of the response body.").or(r#""60s""#),
     // A WebSocket in use pings more often than once an hour.
-    key(
-        "stream_idle",
-        ValueKind::Duration(1),
-        "The same for event streams, gRPC and requests with `watch=`; a gRPC client then gets UNAVAILABLE.",
-    )
+    duration("stream_idle", 1, "The same for event streams, gRPC and requests with `watch=`; a gRPC client then gets UNAVAILABLE.")
     .or(r#""1h""#),
-    key(
-        "ping",
-        ValueKind::Duration(1),
-        "How often an HTTP/2 upstream with requests under way is pinged; it is given up after 20s without a reply.",
-    )
+    duration("ping", 1, "How often an HTTP/2 upstream with requests under way is pinged; it is given up after 20s without a reply.")
     .or(r#""5m""#),
-    key("tunnel_idle", ValueKind::Duration(1), "How long a tunnel (a WebSocket or another upgrade) may stay silent.").or(r#""1h""#),
+    duration("tunnel_idle", 1, "How long a tunnel (a WebSocket or another upgrade) may stay silent.").or(r#""1h""#),
     // Shorter than the keep-alive of common upstreams (nginx 75 s, Jetty 30 s); for Node (5 s), retries
     // apply.
-    key("pool_idle", ValueKind::Duration(0), "How long an idle connection is kept, unless the upstream announces less.").or(r#""15s""#),
+    duration("pool_idle", 0, "How long an idle connection is kept, unless the upstream announces less.").or(r#""15s""#),
 ];
 
 const URL: &[Key] = &[
-    key("url", ValueKind::Text, "As a text in `urls`.").required(),
+    text("url", "As a text in `urls`.").required(),
     // All URLs alike.
-    key("weight", ValueKind::Count(0, 1000), "This url's share of the requests; 0 drains it.").or("1"),
+    count("weight", 0, 1000, "This url's share of the requests; 0 drains it.").or("1"),
 ];
 
 const HEALTH: &[Key] = &[
-    key("path", ValueKind::Text, "The path that is requested, with GET and without credentials.").required(),
+    text("path", "The path that is requested, with GET and without credentials.").required(),
     // Six requests a minute are no load.
-    key("interval", ValueKind::Duration(10), "Between two checks.").or(r#""10s""#),
+    duration("interval", 10, "Between two checks.").or(r#""10s""#),
     // An upstream that takes longer for its health check is not healthy.
-    key("timeout", ValueKind::Duration(10), "Until the head of the response.").or(r#""2s""#),
+    duration("timeout", 10, "Until the head of the response.").or(r#""2s""#),
     // A single good response may be the last before the next crash.
-    key("rise", ValueKind::Count(1, 1000), "Good responses in a row that bring a url back.").or("2"),
+    count("rise", 1, 1000, "Good responses in a row that bring a url back.").or("2"),
     // As for ejection.
-    key("fall", ValueKind::Count(1, 1000), "Failures in a row that take a url out.").or("3"),
-    key("status", ValueKind::Count(200, 599), "The only good status; 200 to 399 unless set."),
+    count("fall", 1, 1000, "Failures in a row that take a url out.").or("3"),
+    count("status", 200, 599, "The only good status; 200 to 399 unless set."),
 ];
 
 const EJECT: &[Key] = &[
     // One lost connection is chance, three in a row are not.
-    key("failures", ValueKind::Count(1, 1000), "Failures in a row after which a url is left out.").or("3"),
+    count("failures", 1, 1000, "Failures in a row after which a url is left out.").or("3"),
     // For the first time; it doubles while the URL keeps failing.
-    key("for", ValueKind::Duration(1), "How long it is left out; doubled each time, up to 60s.")
-        .or(r#""5s""#),
+    duration("for", 1, "How long it is left out; doubled each time, up to 60s.").or(r#""5s""#),
 ];
