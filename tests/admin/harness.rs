@@ -21,9 +21,7 @@ use permgate::{
     authz::{
         answer::Reason,
         forwarding::TrustedProxies,
-        rules::{
-            Authorization, Identity, Origin, ReadMethod, ServiceKey, ServiceSpec, Settings as RuleSettings,
-        },
+        rules::{Origin, ReadMethod, ServiceSpec, Settings as RuleSettings},
         secret::Digest,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Fence},
@@ -309,27 +307,14 @@ fn configuration(rows: &[Row], max_lifetime: Option<Duration>) -> Configuration 
 }
 
 fn service(at: usize, (key, paths, readers): &Row) -> ServiceSpec {
-    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     let reading = [http::Method::GET, http::Method::HEAD, http::Method::OPTIONS];
     ServiceSpec {
-        key: ServiceKey::parse(key).unwrap(),
         title: (*key).to_owned(),
         about: format!("All about {key}"),
         upstream: "one".into(),
-        paths: texts(paths),
-        hosts: Vec::new(),
-        readers: texts(readers),
-        methods: None,
         read_methods: reading.map(|method| ReadMethod { method, prefix: None }).to_vec(),
-        authorization: Authorization::Strip,
-        credentials: permgate::authz::carriers::Carriers::BEARER,
-        registry: false,
-        identity: Identity::Headers,
-        identity_groups: None,
-        allow: Vec::new(),
-        fields: Default::default(),
-        max_body: None,
         origin: Origin { file: "gateway.toml".into(), line: 10 + u32::try_from(at).unwrap() },
+        ..crate::spec::service(key, paths, readers)
     }
 }
 

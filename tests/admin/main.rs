@@ -18,5 +18,7 @@ mod provider;
 mod rules;
 mod scripts;
 mod sessions;
+#[path = "../support/spec.rs"]
+mod spec;
 mod tokens;
 mod vectors;

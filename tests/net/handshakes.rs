@@ -13,12 +13,15 @@ use permgate::net::{
     Limits,
     tls::{Certificates, CertifiedKeyFiles, ClientAuth, Handshake, Settings},
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 
-use crate::harness::{Gate, eventually};
+use crate::{
+    authority::authority,
+    harness::{Gate, eventually},
+};
 
 /// An authority, two server certificates (`one.test` with `also.test`, and `two.test`)
 /// and a client certificate, all in a directory.
@@ -29,9 +32,7 @@ struct TestPki {
 
 impl TestPki {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let authority = authority();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("ca.pem"), authority.pem()).unwrap();
         let pki = Self { dir, authority };

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+#[path = "../support/authority.rs"]
+mod authority;
 mod breaches;
 mod budgets;
 mod conformance;

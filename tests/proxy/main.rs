@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod answers;
+#[path = "../support/authority.rs"]
+mod authority;
 mod balance;
 mod client_faults;
 mod fencing;
@@ -22,6 +24,8 @@ mod names;
 mod overload;
 mod own;
 mod secured;
+#[path = "../support/spec.rs"]
+mod spec;
 mod streaming;
 mod streams;
 mod telling;

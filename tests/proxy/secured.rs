@@ -11,7 +11,7 @@ use permgate::{
     net::tls::CertifiedKeyFiles,
     settings::{HttpVersion, TlsParts, Trust, UpstreamTls, UpstreamUrl, parse_name},
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::{
@@ -20,7 +20,10 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::harness::{Gate, Setup, status};
+use crate::{
+    authority::authority,
+    harness::{Gate, Setup, status},
+};
 
 /// An authority, and what it issues.
 struct TestPki {
@@ -52,10 +55,7 @@ type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
 
 impl TestPki {
     fn new() -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let pki = Self { directory: tempfile::tempdir().unwrap(), authority };
+        let pki = Self { directory: tempfile::tempdir().unwrap(), authority: authority() };
         std::fs::write(pki.file("ca.pem"), pki.authority.pem()).unwrap();
         let (certificate, key) = pki.issue(&["gateway"], false);
         std::fs::write(pki.file("gateway.crt"), certificate.pem()).unwrap();
