@@ -36,7 +36,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 
 use self::{
-    access_log::{Line, LogWriter},
+    access_log::{LogLine, LogWriter},
     authorize::NotForwarded,
     builtin::BuiltinRoute,
     facts::{ForwardedCache, HostCache, RequestFacts},
@@ -221,7 +221,7 @@ impl Gateway {
         }
         let upstream = done.upstream.borrow();
         let carrier = carrier.map(|carrier| carrier.to_string());
-        self.parts.log.write(&Line {
+        self.parts.log.write(&LogLine {
             at: context.at,
             request_id: context.request_id.as_str(),
             outcome,
@@ -277,7 +277,7 @@ impl Service for Gateway {
         let rejection = Rejection::from(Reason::from(error));
         self.parts.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
-        self.parts.log.write(&Line {
+        self.parts.log.write(&LogLine {
             at: connection.clock().wall(),
             request_id: request_id.as_str(),
             outcome: outcome(rejection.reason),

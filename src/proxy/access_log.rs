@@ -20,7 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use line::Line;
+pub use line::LogLine;
 use sink::Sink;
 
 use crate::metrics::Metrics;
@@ -142,7 +142,7 @@ impl LogWriter {
     }
 
     /// Buffers a line. Must run on the worker's `LocalSet`.
-    pub fn write(self: &Rc<Self>, line: &Line<'_>) {
+    pub fn write(self: &Rc<Self>, line: &LogLine<'_>) {
         if !self.is_on() {
             return;
         }
@@ -194,8 +194,8 @@ mod tests {
     use super::*;
     use crate::authz::{answer::Reason, time::Timestamp};
 
-    fn line(path: &str) -> Line<'_> {
-        Line {
+    fn line(path: &str) -> LogLine<'_> {
+        LogLine {
             at: Timestamp::from_millis(0),
             request_id: "r",
             outcome: "forwarded",

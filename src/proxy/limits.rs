@@ -56,12 +56,12 @@ pub struct LimitPermit {
     slots: Vec<ConcurrencySlot>,
     rates: Vec<(Arc<RateLimit>, CountKey)>,
     /// The response's `RateLimit` and `RateLimit-Policy` fields.
-    fields: Option<Fields>,
+    fields: Option<RateLimitFields>,
 }
 
 /// The rate limit fields of draft-ietf-httpapi-ratelimit-headers.
 #[derive(Clone, Debug)]
-pub struct Fields {
+pub struct RateLimitFields {
     state: HeaderValue,
     policy: HeaderValue,
 }
@@ -71,7 +71,7 @@ pub struct Fields {
 pub struct Exceeded {
     pub reason: Reason,
     pub wait: Duration,
-    pub fields: Option<Box<Fields>>,
+    pub fields: Option<Box<RateLimitFields>>,
     /// A position in the queue for a slot, if there is one.
     pub waiting: Option<Waiting>,
 }
@@ -186,9 +186,9 @@ impl ServiceLimits {
     }
 
     /// `None`: no rate limit applies to this request.
-    fn fields(&self, state: String) -> Option<Fields> {
+    fn fields(&self, state: String) -> Option<RateLimitFields> {
         let state = HeaderValue::try_from(state).ok().filter(|state| !state.is_empty())?;
-        Some(Fields { state, policy: self.policy.clone() })
+        Some(RateLimitFields { state, policy: self.policy.clone() })
     }
 }
 
@@ -226,7 +226,7 @@ impl Exceeded {
     }
 }
 
-impl Fields {
+impl RateLimitFields {
     /// Replaces the upstream's fields. A list of both has no meaning (RFC 9651), and a
     /// client that obeys one limit would exceed the other.
     pub fn set_headers(&self, headers: &mut HeaderMap) {
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn our_limits_stand_alone() {
-        let ours = Fields {
+        let ours = RateLimitFields {
             state: HeaderValue::from_static("\"1/s\";r=0;t=1"),
             policy: HeaderValue::from_static("\"1/s\";q=1;w=1"),
         };

@@ -33,7 +33,7 @@ pub struct Rejection {
     /// In seconds.
     retry_after: Option<u32>,
     /// Boxed because few rejections have them.
-    limits: Option<Box<limits::Fields>>,
+    limits: Option<Box<limits::RateLimitFields>>,
 }
 
 /// The JSON answer to a reason without further details. Cached, because rejections come in floods.

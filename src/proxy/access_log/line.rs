@@ -12,7 +12,7 @@ use crate::authz::{
 
 /// The fields of a line. `None` is written as `null`.
 #[derive(Debug, Serialize)]
-pub struct Line<'a> {
+pub struct LogLine<'a> {
     #[serde(rename = "time", serialize_with = "time")]
     pub at: Timestamp,
     pub request_id: &'a str,
@@ -46,7 +46,7 @@ thread_local! {
     static SECOND: RefCell<(i64, String)> = const { RefCell::new((i64::MIN, String::new())) };
 }
 
-impl Line<'_> {
+impl LogLine<'_> {
     pub fn format(&self, to: &mut Vec<u8>) {
         serde_json::to_writer(&mut *to, self).expect("a Vec takes all of it, and no field can fail");
         to.push(b'\n');
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_line_is_json_with_its_fields_in_order() {
-        let line = Line {
+        let line = LogLine {
             at: Timestamp::from_millis(1_780_315_200_007),
             request_id: "a-1",
             outcome: "forwarded",
