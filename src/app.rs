@@ -344,8 +344,7 @@ fn warn_of_readers(config: &Config, store: &Store) {
 
 fn has_administrator(store: &Store) -> bool {
     let accounts = store.accounts();
-    let mut active =
-        accounts.users().filter(|user| user.record.banned.is_none() && user.record.deleted_at.is_none());
+    let mut active = accounts.present_users().filter(|user| user.record.banned.is_none());
     active.any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 

@@ -1,7 +1,5 @@
 //! `/v1/audit`: the audit log, newest first, and the verification of its hash chain.
 
-use std::fmt::Write as _;
-
 use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -94,9 +92,6 @@ impl AuditView {
     }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes what it is given");
-        text
-    })
+pub(super) fn hex(hash: &[u8; 32]) -> String {
+    blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }

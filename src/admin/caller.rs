@@ -14,6 +14,7 @@ use http::request::Parts;
 use super::{error::Problem, session::Csrf};
 use crate::{
     authz::{
+        accounts::Account,
         answer::Reason,
         secret::{Digest, TokenId},
         subject::{Access, Permission, Permissions, User},
@@ -88,6 +89,11 @@ impl Caller {
         self.permissions().contains(permission)
     }
 
+    /// Whether the caller holds any of the permissions.
+    pub fn may_any(&self, permissions: &[Permission]) -> bool {
+        permissions.iter().any(|permission| self.may(*permission))
+    }
+
     pub fn permissions(&self) -> Permissions {
         match &self.identity {
             Identity::Operator => Permission::ALL.iter().copied().collect(),
@@ -136,6 +142,18 @@ impl Caller {
 
     pub fn is(&self, user_id: &str) -> bool {
         self.user().is_some_and(|user| &*user.id == user_id)
+    }
+
+    /// Returns the account if it is the caller's own, or if the caller holds one of the permissions.
+    pub fn sees<'a>(
+        &self,
+        account: Option<&'a Account>,
+        permissions: &[Permission],
+    ) -> Result<&'a Account, Problem> {
+        if !account.is_some_and(|account| self.is(&account.record.id)) {
+            self.require_any(permissions)?;
+        }
+        account.ok_or_else(|| Problem::not_found("user"))
     }
 
     /// Resolves a login in a path; `me` is the caller.

@@ -74,8 +74,7 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 /// Whether Host is a loopback name or address. Requests for the page's public name are not local.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = super::guard::name_of(host);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    address.is_ok_and(|address| address.to_canonical().is_loopback())
+    let (name, address) = super::guard::name_of(host);
+    address.is_some_and(|address| address.to_canonical().is_loopback())
         || name.eq_ignore_ascii_case("localhost")
 }

@@ -230,7 +230,7 @@ fn reading(status: &cluster::Status, unwritten: u64) -> ClusterReading {
     }
 }
 
-/// Handlers take it as it is.
+/// Handlers take the context as an argument.
 impl FromRequestParts<Self> for Context {
     type Rejection = Infallible;
 

@@ -52,6 +52,11 @@ impl Problem {
         Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, error, description) }
     }
 
+    /// An internal error, which the log explains.
+    pub fn internal(description: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", description)
+    }
+
     pub fn busy() -> Self {
         let text = "Too many requests of this kind are being worked on at this moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).retry_after(1)

@@ -208,13 +208,8 @@ fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> E
 }
 
 fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Problem> {
-    let login = caller.login(login)?;
-    let snapshot = context.state.snapshot();
-    let user = snapshot.directory.user_by_login(&login);
-    if !user.is_some_and(|user| caller.is(&user.id)) {
-        caller.require(Permission::AdminRead)?;
-    }
-    Ok(user.ok_or_else(|| Problem::not_found("user"))?.ix)
+    let accounts = context.store.accounts();
+    Ok(caller.sees(accounts.user_by_login(&caller.login(login)?), &[Permission::AdminRead])?.ix)
 }
 
 /// The longest URL and method in bytes: the default limits of a request.

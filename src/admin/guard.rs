@@ -1,6 +1,8 @@
 //! Protects browsers from being abused against the listener: checks of Host, Origin and CSRF token, and
 //! security headers for every answer.
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use super::{error::Problem, session::Csrf};
@@ -28,11 +30,10 @@ pub(super) fn protect(headers: &mut HeaderMap) {
 /// rebinding the browser sends the attacker's name.
 pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = name_of(host);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    let (name, address) = name_of(host);
     let ours =
         || name.eq_ignore_ascii_case("localhost") || hosts.iter().any(|h| h.eq_ignore_ascii_case(name));
-    if address.is_ok() || ours() { Ok(()) } else { Err(Reason::Misdirected.answer(None).into()) }
+    if address.is_some() || ours() { Ok(()) } else { Err(Reason::Misdirected.answer(None).into()) }
 }
 
 /// Refuses changes that a page of another origin requests.
@@ -83,7 +84,7 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), 
         (Some(sent), None) => csrf.is(sent.as_bytes()),
         (Some(_), Some(_)) => false,
         (None, _) => {
-            is_form(&parts.headers) && {
+            is_form(&parts.headers, FORM) && {
                 let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
                 sent.next().is_some_and(|(_, sent)| csrf.is(sent.as_bytes())) && sent.next().is_none()
             }
@@ -97,21 +98,24 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), 
     Err(Problem::new(StatusCode::FORBIDDEN, "csrf", text))
 }
 
-/// Whether the body is an HTML form's.
-pub(super) fn is_form(headers: &HeaderMap) -> bool {
-    let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let form = form.split(';').next().unwrap_or_default().trim();
-    form.eq_ignore_ascii_case("application/x-www-form-urlencoded")
+/// The media type of an HTML form.
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+
+/// Whether the body has this media type, whatever its parameters.
+pub(super) fn is_form(headers: &HeaderMap, form: &str) -> bool {
+    let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(form)
 }
 
 fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
-/// The host without its port.
-pub(super) fn name_of(host: &str) -> &str {
+/// The host without its port, and the address if it is one.
+pub(super) fn name_of(host: &str) -> (&str, Option<IpAddr>) {
     let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
-    host[after_bracket..].rfind(':').map_or(host, |colon| &host[..after_bracket + colon])
+    let name = host[after_bracket..].rfind(':').map_or(host, |colon| &host[..after_bracket + colon]);
+    (name, name.trim_start_matches('[').trim_end_matches(']').parse().ok())
 }
 
 #[cfg(test)]

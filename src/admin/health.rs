@@ -47,8 +47,7 @@ async fn metrics(context: Context, headers: HeaderMap) -> Result<Response, Probl
     let (metrics, readings) = (context.metrics.clone(), context.readings());
     let Ok(text) = ENCODING.run(move || metrics.encode(readings, format)).await? else {
         tracing::error!("the metrics could not be encoded");
-        let description = "The metrics could not be encoded";
-        return Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", description));
+        return Err(Problem::internal("The metrics could not be encoded"));
     };
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }

@@ -34,7 +34,7 @@ use crate::{
 
 mod fields;
 
-use fields::Fields;
+use fields::FieldSelection;
 
 pub(super) fn routes() -> Router<Context> {
     Router::new()
@@ -124,11 +124,7 @@ async fn user(
     Params(query): Params<Query>,
 ) -> Result<Response, Problem> {
     let accounts = context.store.accounts();
-    let known = find(&accounts, &caller, &user);
-    if !known.is_some_and(|account| caller.is(&account.record.id)) {
-        caller.require_any(&SEES_USERS)?;
-    }
-    let record = &known.ok_or_else(|| Problem::not_found("user"))?.record;
+    let record = &caller.sees(find(&accounts, &caller, &user), &SEES_USERS)?.record;
     let view = json!({
         "id": record.id,
         "login": record.login,
@@ -235,8 +231,8 @@ async fn revoke(
 }
 
 impl Query {
-    fn fields(&self) -> Result<Fields, Problem> {
-        Fields::parse(self.fields.as_deref())
+    fn fields(&self) -> Result<FieldSelection, Problem> {
+        FieldSelection::parse(self.fields.as_deref())
     }
 
     /// Pages beyond [`MAX_SKIP`] would cost much for little use.
@@ -292,11 +288,7 @@ fn find<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Option<&'a A
 
 /// A user whose tokens the caller may see.
 fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Result<&'a Account, Problem> {
-    let owner = find(accounts, caller, user);
-    if !owner.is_some_and(|owner| caller.is(&owner.record.id)) {
-        caller.require_any(&SEES_TOKENS)?;
-    }
-    owner.ok_or_else(|| Problem::not_found("user"))
+    caller.sees(find(accounts, caller, user), &SEES_TOKENS)
 }
 
 /// For Hub, a revoked token does not exist.

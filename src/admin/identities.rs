@@ -40,11 +40,7 @@ pub(in crate::admin) struct Link {
 async fn list(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
-    let known = accounts.user_by_login(&login);
-    if !known.is_some_and(|account| caller.is(&account.record.id)) {
-        caller.require_any(&SEES_USERS)?;
-    }
-    let id = &known.ok_or_else(|| Problem::not_found("user"))?.record.id;
+    let id = &caller.sees(accounts.user_by_login(&login), &SEES_USERS)?.record.id;
     let items: Vec<_> = context.store.identities_of(id).into_iter().map(IdentityView::from).collect();
     Ok(ok(&Page { items, next: None }))
 }

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, LazyLock};
 
-use http::StatusCode;
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::error::Problem;
@@ -52,13 +51,15 @@ impl Offload {
 pub(super) async fn ended<T>(work: JoinHandle<T>) -> Result<T, Problem> {
     work.await.map_err(|error| {
         tracing::error!(%error, "work beside the control thread ended by a panic");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The request could not be answered")
+        Problem::internal("The request could not be answered")
     })
 }
 
 #[cfg(test)]
 mod tests {
     use std::{sync::mpsc, time::Duration};
+
+    use http::StatusCode;
 
     use super::*;
 

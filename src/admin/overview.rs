@@ -96,7 +96,7 @@ pub(super) async fn read(context: &Context, caller: &Caller) -> Overview {
         writable: readings.writable,
         tokens: readings.tokens,
         imported: readings.imported,
-        users: accounts.users().filter(|user| user.record.deleted_at.is_none()).count(),
+        users: accounts.present_users().count(),
         live,
         down: down.collect(),
         step: STEP.as_secs(),

@@ -1,7 +1,7 @@
 //! Query strings, in which unknown parameters are refused, and the cursors and limits of lists.
 
-use axum::extract::FromRequestParts;
-use http::request::Parts;
+use axum::extract::{FromRequestParts, Query};
+use http::{Uri, request::Parts};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{error::Problem, wire::Page};
@@ -60,12 +60,17 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(|error| {
-            let text = error.body_text();
-            let text = text.trim_start_matches("Failed to deserialize query string: ");
-            Problem::invalid(format!("The query string: {text}"))
-        })
+        parse(&parts.uri).map(Self)
     }
+}
+
+/// Parses the query string of a URI.
+pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    Query::try_from_uri(uri).map(|query| query.0).map_err(|error| {
+        let text = error.body_text();
+        let text = text.trim_start_matches("Failed to deserialize query string: ");
+        Problem::invalid(format!("The query string: {text}"))
+    })
 }
 
 #[cfg(test)]

@@ -137,8 +137,7 @@ fn hash(password: &[u8]) -> Option<String> {
 }
 
 fn failed() -> Problem {
-    let text = "The password could not be derived";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+    Problem::internal("The password could not be derived")
 }
 
 #[cfg(test)]

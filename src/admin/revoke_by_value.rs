@@ -221,7 +221,7 @@ fn digest(context: &Context, text: &str) -> Option<Digest> {
 
 /// The only `token` of the form. A `token_type_hint` is ignored.
 fn form_token(headers: &HeaderMap, body: &[u8]) -> Result<String, Problem> {
-    if !guard::is_form(headers) {
+    if !guard::is_form(headers, guard::FORM) {
         let text = "The request body must be application/x-www-form-urlencoded";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }

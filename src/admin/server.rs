@@ -162,8 +162,7 @@ impl Server {
         let mut handling = Handling { task, stake };
         let response = (&mut handling.task).await.map_err(|error| {
             tracing::error!(%error, "a request was not answered");
-            let text = "The request could not be answered";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+            Problem::internal("The request could not be answered")
         });
         Answered { response, reason: Reason::Ok, live }
     }

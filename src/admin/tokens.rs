@@ -223,13 +223,10 @@ fn idempotency(
     request: [u8; 32],
 ) -> Result<Option<Idempotency>, Problem> {
     let mut keys = headers.get_all("idempotency-key").iter();
-    let (Some(key), None) = (keys.next(), keys.next()) else {
-        let repeated = headers.contains_key("idempotency-key");
-        return if repeated {
-            Err(Problem::invalid("More than one Idempotency-Key was sent"))
-        } else {
-            Ok(None)
-        };
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => return Ok(None),
+        (Some(key), None) => key,
+        (Some(_), Some(_)) => return Err(Problem::invalid("More than one Idempotency-Key was sent")),
     };
     let key = key.to_str().ok().filter(|key| (1..=255).contains(&key.len()));
     let key = key.ok_or_else(|| Problem::invalid("An Idempotency-Key has 1 to 255 visible characters"))?;

@@ -108,7 +108,7 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
     let paging = Paging::of(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
-        let users = accounts.users().filter(|user| user.record.deleted_at.is_none()).collect();
+        let users = accounts.present_users().collect();
         let page = paging.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
         ok(&page.map(|user| UserView::new(&accounts, &user.record)))
     };
@@ -140,11 +140,7 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
 async fn show(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
-    let user = accounts.user_by_login(&login);
-    if !user.is_some_and(|user| caller.is(&user.record.id)) {
-        caller.require_any(&SEES_USERS)?;
-    }
-    let record = &user.ok_or_else(|| Problem::not_found("user"))?.record;
+    let record = &caller.sees(accounts.user_by_login(&login), &SEES_USERS)?.record;
     Ok(revised(StatusCode::OK, record.revision, &UserView::new(&accounts, record)))
 }
 

@@ -17,11 +17,13 @@ mod token;
 mod token_list;
 mod words;
 
-use axum::{Router, middleware, routing::get};
+use axum::{Router, extract::FromRequestParts, middleware, routing::get};
+use http::{Uri, request::Parts};
 use percent_encoding::utf8_percent_encode;
+use serde::de::DeserializeOwned;
 
 use self::shell::{Failed, Reader, Shell, problems_as_pages, render};
-use super::{Context, wire::UNRESERVED};
+use super::{Context, error::Problem, pagination, wire::UNRESERVED};
 
 pub(super) use self::shell::not_found;
 pub(crate) use self::words::reason as reason_in_words;
@@ -50,9 +52,19 @@ fn address<'a>(base: &str, pairs: impl IntoIterator<Item = (&'a str, Option<&'a 
     if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
 }
 
-/// A form field left empty counts as absent.
-fn filled(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.trim().is_empty())
+/// The parameters of a page. A form field left empty counts as absent.
+struct FormQuery<T>(T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for FormQuery<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let sent = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let filled = sent.filter(|(_, value)| !value.trim().is_empty());
+        let mut query = form_urlencoded::Serializer::for_suffix("/?".to_owned(), 2);
+        let uri = query.extend_pairs(filled).finish().parse::<Uri>();
+        pagination::parse(&uri.map_err(|_| Problem::invalid("The query string is too long"))?).map(Self)
+    }
 }
 
 /// `/users/ann`, with the name percent-encoded.

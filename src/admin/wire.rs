@@ -18,7 +18,7 @@ use utoipa::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::error::Problem;
+use super::{error::Problem, guard::is_form};
 use crate::{
     authz::{secret, time::Timestamp},
     store::Updated,
@@ -106,8 +106,7 @@ pub fn forget(value: serde_json::Value) {
 
 fn unwritable(error: &serde_json::Error) -> Response {
     tracing::error!(%error, "failed to write an answer");
-    let text = "The answer could not be written";
-    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
+    Problem::internal("The answer could not be written").into_response()
 }
 
 pub fn ok(body: &impl Serialize) -> Response {
@@ -166,9 +165,7 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 
 /// Parses a JSON body: 415 for another media type, 400 for invalid JSON.
 pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
-    let form = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let form = form.split(';').next().unwrap_or_default().trim();
-    if !form.eq_ignore_ascii_case("application/json") {
+    if !is_form(headers, "application/json") {
         let text = "The request body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }

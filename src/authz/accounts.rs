@@ -115,6 +115,11 @@ impl Accounts {
         self.users.iter().map(Arc::as_ref)
     }
 
+    /// The users that are not deleted, in the order of creation.
+    pub fn present_users(&self) -> impl Iterator<Item = &Account> {
+        self.members(ALL_USERS_IX)
+    }
+
     pub fn group(&self, ix: GroupIx) -> Option<&Group> {
         self.groups.rows.get(ix.0 as usize)?.as_ref()
     }

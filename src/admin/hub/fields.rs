@@ -6,12 +6,12 @@ use super::super::error::Problem;
 
 /// The selected members; empty selects all.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields(Vec<(String, Fields)>);
+pub(super) struct FieldSelection(Vec<(String, FieldSelection)>);
 
 /// Nesting limit; it bounds the recursion. Real scripts stay well below it.
 const DEPTH: usize = 8;
 
-impl Fields {
+impl FieldSelection {
     pub(super) fn parse(text: Option<&str>) -> Result<Self, Problem> {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
         let mut rest = text;
@@ -74,7 +74,7 @@ mod tests {
         let token =
             || json!({"id": "1", "name": "ci", "scope": [{"id": "a", "name": "A"}], "user": {"id": "u"}});
         let check = |fields: &str, expected: Option<Value>| {
-            let picked = Fields::parse(Some(fields)).ok().map(|fields| fields.pick(token()));
+            let picked = FieldSelection::parse(Some(fields)).ok().map(|fields| fields.pick(token()));
             assert_eq!(picked, expected, "{fields}");
         };
         check("", Some(token()));

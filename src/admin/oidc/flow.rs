@@ -3,15 +3,18 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue};
 
 use crate::{
-    admin::{error::Problem, session::secret::Secret},
+    admin::{
+        error::Problem,
+        session::{cookie, secret::Secret},
+    },
     authz::cookies,
 };
 
 /// How long a sign-in at the provider may take, in seconds.
-const PATIENCE: u32 = 600;
+const PATIENCE: i64 = 600;
 /// A longer return path is dropped.
 const LONGEST_NEXT: usize = 1024;
 
@@ -31,11 +34,7 @@ impl AuthorizationRequest {
     }
 
     pub(super) fn read(headers: &HeaderMap, secure: bool) -> Option<Self> {
-        let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
-        let mut values = pairs.filter(|(name, _)| *name == cookie_name(secure)).map(|(_, value)| value);
-        let (Some(value), None) = (values.next(), values.next()) else { return None };
-        let (secret, next) = value.split_once('.')?;
+        let (secret, next) = cookie::sent(headers, cookies::FLOW, secure)?.split_once('.')?;
         let next = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(next).ok()?).ok()?;
         Some(Self { secret: Secret::parse(secret)?, next: Some(next).filter(|next| !next.is_empty()) })
     }
@@ -43,13 +42,12 @@ impl AuthorizationRequest {
     /// `SameSite=Lax`, because the provider redirects the browser back from another site.
     pub(in crate::admin) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
         let next = BASE64_URL_SAFE_NO_PAD.encode(self.next.as_deref().unwrap_or_default().as_bytes());
-        let mut value = written(&format!("{}.{next}", self.secret.expose()), PATIENCE, secure)?;
-        value.set_sensitive(true);
-        Some(value)
+        let value = format!("{}.{next}", self.secret.expose());
+        cookie::written(cookies::FLOW, &value, PATIENCE, "Lax", secure)
     }
 
     pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {
-        written("", 0, secure)
+        cookie::written(cookies::FLOW, "", 0, "Lax", secure)
     }
 
     pub(super) fn state(&self) -> String {
@@ -80,20 +78,10 @@ impl AuthorizationRequest {
     }
 }
 
-fn written(value: &str, max_age: u32, secure: bool) -> Option<HeaderValue> {
-    let mark = if secure { "; Secure" } else { "" };
-    let name = cookie_name(secure);
-    let text = format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Lax{mark}");
-    HeaderValue::try_from(text).ok()
-}
-
-fn cookie_name(secure: bool) -> &'static str {
-    let [bound, plain] = cookies::FLOW;
-    if secure { bound } else { plain }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header;
+
     use super::*;
 
     #[test]

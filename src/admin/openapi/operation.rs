@@ -141,6 +141,11 @@ impl Operation {
         Self { example: Some(example), ..self }
     }
 
+    /// Answers with an object that its example describes.
+    pub(super) fn shows(self, example: Value) -> Self {
+        self.gives(200, JSON, ObjectBuilder::new().schema_type(Type::Object)).like(example)
+    }
+
     /// Answers with another media type, or with a schema that has no name.
     pub(super) fn gives(mut self, status: u16, form: &'static str, schema: impl Into<RefOr<Schema>>) -> Self {
         self.answer = Some((status, form, ContentBuilder::new().schema(Some(schema)).build()));

@@ -11,10 +11,16 @@ const KNOWN_FOR: i64 = 90 * 24 * 3600;
 
 /// The session's secret; `None` if the cookie is missing, or sent twice, as its origin is then unclear.
 pub(in crate::admin) fn read(headers: &HeaderMap, secure: bool) -> Option<Secret> {
-    Secret::parse(sent(headers, name(cookies::SESSION, secure))?)
+    Secret::parse(sent(headers, cookies::SESSION, secure)?)
 }
 
-fn sent<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
+/// The value of a cookie, if exactly one was sent.
+pub(in crate::admin) fn sent<'a>(
+    headers: &'a HeaderMap,
+    names: [&'static str; 2],
+    secure: bool,
+) -> Option<&'a str> {
+    let wanted = name(names, secure);
     let fields = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
     let pairs = fields.flat_map(|field| field.split(';')).filter_map(|pair| pair.trim().split_once('='));
     let mut values = pairs.filter(|(name, _)| *name == wanted).map(|(_, value)| value);
@@ -26,31 +32,34 @@ fn sent<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str> {
 
 /// Whether the account that `proof` belongs to has signed in with this browser before.
 pub(in crate::admin) fn is_known(headers: &HeaderMap, secure: bool, proof: &Csrf) -> bool {
-    sent(headers, name(cookies::KNOWN, secure)).is_some_and(|sent| proof.is(sent.as_bytes()))
+    sent(headers, cookies::KNOWN, secure).is_some_and(|sent| proof.is(sent.as_bytes()))
 }
 
 pub(in crate::admin) fn make_known(proof: &Csrf, secure: bool) -> Option<HeaderValue> {
-    let name = name(cookies::KNOWN, secure);
-    let mut value = HeaderValue::try_from(written(name, &proof.text(), secure, KNOWN_FOR)).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    written(cookies::KNOWN, &proof.text(), KNOWN_FOR, "Strict", secure)
 }
 
 pub(in crate::admin) fn set(secret: &Secret, secure: bool) -> Option<HeaderValue> {
-    let mut value =
-        HeaderValue::try_from(written(name(cookies::SESSION, secure), secret.expose(), secure, ABSOLUTE))
-            .ok()?;
-    value.set_sensitive(true);
-    Some(value)
+    written(cookies::SESSION, secret.expose(), ABSOLUTE, "Strict", secure)
 }
 
 pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {
-    HeaderValue::try_from(written(name(cookies::SESSION, secure), "", secure, 0)).ok()
+    written(cookies::SESSION, "", 0, "Strict", secure)
 }
 
-fn written(name: &str, value: &str, secure: bool, max_age: i64) -> String {
-    let mark = if secure { "; Secure" } else { "" };
-    format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite=Strict{mark}")
+/// A `Set-Cookie` value; `max_age` in seconds.
+pub(in crate::admin) fn written(
+    names: [&'static str; 2],
+    value: &str,
+    max_age: i64,
+    same_site: &str,
+    secure: bool,
+) -> Option<HeaderValue> {
+    let (name, mark) = (name(names, secure), if secure { "; Secure" } else { "" });
+    let text = format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite={same_site}{mark}");
+    let mut value = HeaderValue::try_from(text).ok()?;
+    value.set_sensitive(max_age > 0);
+    Some(value)
 }
 
 fn name([bound, plain]: [&'static str; 2], secure: bool) -> &'static str {

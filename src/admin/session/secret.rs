@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use http::StatusCode;
 use zeroize::Zeroizing;
 
 use super::super::error::Problem;
@@ -32,8 +31,7 @@ impl Secret {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut_slice()).map_err(|error| {
             tracing::error!(%error, "the system has no random numbers");
-            let text = "Nothing random could be drawn";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text)
+            Problem::internal("Nothing random could be drawn")
         })?;
         Ok(Self(Zeroizing::new(blake3::Hash::from_bytes(*bytes).to_hex().to_string())))
     }

@@ -52,9 +52,8 @@ pub(super) async fn all(
     pagination::Params(mut filters): pagination::Params<Filters>,
 ) -> Result<Response, Problem> {
     let owner = filters.user.take().map(|login| caller.login(&login)).transpose()?;
-    let sees_all = SEES_TOKENS.into_iter().any(|permission| caller.may(permission));
     let own = || caller.user().map(|user| user.login.to_string());
-    let owner = if sees_all { owner } else { owner.or_else(own) };
+    let owner = if caller.may_any(&SEES_TOKENS) { owner } else { owner.or_else(own) };
     READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
@@ -66,14 +65,11 @@ pub(in crate::admin) fn page(
     filters: Filters,
 ) -> Result<Page<TokenView>, Problem> {
     let accounts = context.store.accounts();
-    let own = owner
-        .as_deref()
-        .is_some_and(|login| accounts.user_by_login(login).is_some_and(|user| caller.is(&user.record.id)));
-    if !own {
-        caller.require_any(&SEES_TOKENS)?;
-    }
-    if owner.as_deref().is_some_and(|login| accounts.user_by_login(login).is_none()) {
-        return Err(Problem::not_found("user"));
+    match &owner {
+        Some(login) => {
+            caller.sees(accounts.user_by_login(login), &SEES_TOKENS)?;
+        }
+        None => caller.require_any(&SEES_TOKENS)?,
     }
     let now = Time::now();
     let filter = TokenFilter {

@@ -13,7 +13,7 @@ mod users;
 
 use axum::{Router, routing::get};
 
-use super::{Failed, Reader, Shell, address, filled, link, render};
+use super::{Failed, FormQuery, Reader, Shell, address, link, render};
 use crate::{
     admin::Context,
     authz::{

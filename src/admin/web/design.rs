@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
 use super::{Failed, Reader, Shell, render};
 use crate::admin::{Context, error::Problem};
@@ -17,5 +16,5 @@ pub(super) async fn show(context: Context, reader: Reader) -> Result<Response, F
     if !context.sign_in.demo {
         return Err(Problem::not_found("page").into());
     }
-    Ok(render(StatusCode::OK, &DesignPage { shell: reader.shell("Design", "/design") }))
+    Ok(render(&DesignPage { shell: reader.shell("Design", "/design") }))
 }

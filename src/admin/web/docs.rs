@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, fmt::Write as _, sync::LazyLock};
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 use serde_json::Value;
 
 use super::{Shell, render};
@@ -99,7 +98,7 @@ pub(super) async fn show(context: Context, caller: Option<Caller>) -> Response {
         base: context.sign_in.base().to_owned(),
         reference: &REFERENCE,
     };
-    render(StatusCode::OK, &page)
+    render(&page)
 }
 
 impl ApiOperation {

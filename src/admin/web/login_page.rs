@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::response::{Redirect, Response};
-use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Failed, Shell, render};
@@ -57,12 +56,12 @@ pub(super) async fn sign_in(
         Provider { title: provider.title.clone(), link }
     });
     let demo = context.sign_in.demo;
-    Ok(render(StatusCode::OK, &SignInPage { shell: Shell::new("Sign in", "", None), next, provider, demo }))
+    Ok(render(&SignInPage { shell: Shell::new("Sign in", "", None), next, provider, demo }))
 }
 
 /// The invitation's text is in the fragment, which only the script sees.
 pub(super) async fn invitation() -> Response {
-    render(StatusCode::OK, &InvitationPage { shell: Shell::new("Choose a password", "", None) })
+    render(&InvitationPage { shell: Shell::new("Choose a password", "", None) })
 }
 
 /// Whether this is a path of this host. Browsers read `//host`, `/\host` and a tab in between as another

@@ -2,17 +2,14 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
 use super::{
-    Failed, Reader, Shell, link, render,
+    Failed, FormQuery, Reader, Shell, link, render,
     time::DisplayTime,
     token_list::{self, Filter, Listing},
 };
 use crate::{
-    admin::{
-        Context, error::Problem, groups::SEES_GROUPS, pagination::Params, services::ServiceView, wire::Time,
-    },
+    admin::{Context, error::Problem, groups::SEES_GROUPS, services::ServiceView, wire::Time},
     authz::{
         accounts::{Account, Accounts},
         rules::Service,
@@ -74,7 +71,7 @@ pub(super) async fn general(context: Context, reader: Reader) -> Result<Response
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
-    let sees_groups = SEES_GROUPS.into_iter().any(|needed| reader.caller.may(needed));
+    let sees_groups = reader.caller.may_any(&SEES_GROUPS);
     let groups = accounts.groups_of(account).into_iter().filter_map(|ix| {
         let name = accounts.group(ix)?.record.name.clone();
         let link = sees_groups.then(|| link("/groups", &name));
@@ -104,17 +101,17 @@ pub(super) async fn general(context: Context, reader: Reader) -> Result<Response
         revision: record.revision,
         may_edit: reader.caller.may(Permission::UpdateSelf),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 pub(super) async fn authentication(
     context: Context,
     reader: Reader,
-    Params(asked): Params<Filter>,
+    FormQuery(asked): FormQuery<Filter>,
 ) -> Result<Response, Failed> {
     let user = &reader.user;
     let owner = Some(user.login.to_string());
-    let asked = Filter { user: None, ..asked.filled() };
+    let asked = Filter { user: None, ..asked };
     let list = token_list::read(&context, owner, asked, "/profile/authentication").await?;
     let services: Vec<ServiceView> = context
         .rules()
@@ -133,7 +130,7 @@ pub(super) async fn authentication(
         services,
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 impl Readable {

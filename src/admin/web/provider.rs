@@ -80,8 +80,7 @@ async fn come_back(
     let secret = Secret::draw()?;
     begin(&context, relying, &visit, &headers, person, &secret).await?;
     let next = flow.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
-    let mut response =
-        render(StatusCode::OK, &SignedInPage { shell: Shell::new("Signed in", "", None), next });
+    let mut response = render(&SignedInPage { shell: Shell::new("Signed in", "", None), next });
     set(&mut response, cookie::set(&secret, visit.secure));
     set(&mut response, AuthorizationRequest::clear(visit.secure));
     Ok(response)

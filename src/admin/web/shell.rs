@@ -105,8 +105,7 @@ impl Shell {
 impl Signed {
     fn of(caller: &Caller) -> Option<Self> {
         let login = caller.user()?.login.to_string();
-        let sees = |needed: &[Permission]| needed.iter().any(|permission| caller.may(*permission));
-        let sections = SECTIONS.into_iter().filter(|(_, _, _, needed)| sees(needed));
+        let sections = SECTIONS.into_iter().filter(|(_, _, _, needed)| caller.may_any(needed));
         Some(Self {
             initials: initials(&login),
             login,
@@ -150,10 +149,10 @@ impl<S: Sync> FromRequestParts<S> for Reader {
 }
 
 /// Renders a whole page; 500 if that fails.
-pub fn render(status: StatusCode, page: &impl Template) -> Response {
+pub fn render(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => {
-            let mut response = (status, Html(text)).into_response();
+            let mut response = Html(text).into_response();
             let policy = HeaderValue::from_static(POLICY);
             response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
             response
@@ -161,7 +160,7 @@ pub fn render(status: StatusCode, page: &impl Template) -> Response {
         Err(error) => {
             tracing::error!(%error, "failed to write a page");
             let text = "The page could not be rendered. The log says why";
-            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", text).into_response()
+            Problem::internal(text).into_response()
         }
     }
 }
@@ -199,7 +198,11 @@ fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
     };
     let shell = Shell::new(title, "", caller);
     let description = problem.description().to_owned();
-    render(problem.status(), &ProblemPage { shell, status: problem.status().as_u16(), description })
+    let mut response = render(&ProblemPage { shell, status: problem.status().as_u16(), description });
+    if response.status().is_success() {
+        *response.status_mut() = problem.status();
+    }
+    response
 }
 
 impl From<Problem> for Failed {

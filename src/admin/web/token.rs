@@ -3,7 +3,6 @@
 
 use askama::Template;
 use axum::{extract::Path, response::Response};
-use http::StatusCode;
 
 use super::{Failed, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
 use crate::{
@@ -11,6 +10,7 @@ use crate::{
         Context,
         offload::READS,
         tokens::{AccessWord, TokenView, visible},
+        users::SEES_USERS,
         wire::Time,
     },
     authz::{subject::Permission, time::Timestamp},
@@ -104,14 +104,14 @@ pub(super) async fn show(
         shell: reader.shell("Token", if own { "/profile/authentication" } else { "/tokens" }),
         may_edit: reader.caller.may(needed),
         may_explain: reader.caller.may(Permission::AdminRead),
-        may_see_user: crate::admin::users::SEES_USERS.into_iter().any(|needed| reader.caller.may(needed)),
+        may_see_user: reader.caller.may_any(&SEES_USERS),
         path: spec.and_then(|spec| spec.paths.first().cloned()).unwrap_or_default(),
         host: spec.and_then(|spec| spec.hosts.first().cloned()).unwrap_or_default(),
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
         token,
         pair,
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 impl TokenRow {

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Failed, address, filled, time::DisplayTime, token::TokenRow};
+use super::{Failed, address, time::DisplayTime, token::TokenRow};
 use crate::{
     admin::{
         Context,
@@ -90,21 +90,6 @@ pub const EXPIRING: u32 = 14;
 const SORTS: [&str; 5] = ["name", "owner", "created", "used", "expires"];
 
 impl Filter {
-    /// Treats empty form fields as absent.
-    pub fn filled(self) -> Self {
-        Self {
-            tab: filled(self.tab),
-            q: filled(self.q),
-            sort: filled(self.sort),
-            page: self.page,
-            user: filled(self.user),
-            service: filled(self.service),
-            unused_for: filled(self.unused_for),
-            expiring_in: filled(self.expiring_in),
-            state: filled(self.state),
-        }
-    }
-
     /// The list's URL with one parameter changed. Every change returns to the first page.
     fn link(&self, base: &str, name: &str, value: Option<&str>) -> String {
         let page = self.page.filter(|_| name == "page").map(|page| page.to_string());

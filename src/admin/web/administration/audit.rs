@@ -4,18 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use askama::Template;
 use axum::response::{IntoResponse, Response};
-use http::{StatusCode, header};
+use http::header;
 use serde::Deserialize;
 
 use self::sentence::{Part, sentence};
-use super::{Failed, Reader, Shell, address, filled, render};
+use super::{Failed, FormQuery, Reader, Shell, address, render};
 use crate::{
     admin::{
-        AuditView, Context,
-        error::Problem,
-        offload::READS,
-        pagination::{Params, bad_cursor},
-        web::time::DisplayTime,
+        AuditView, Context, error::Problem, offload::READS, pagination::bad_cursor, web::time::DisplayTime,
         wire::Time,
     },
     authz::{subject::Permission, time::Timestamp},
@@ -101,10 +97,9 @@ struct Filter {
 pub async fn list(
     context: Context,
     reader: Reader,
-    Params(asked): Params<AuditQuery>,
+    FormQuery(asked): FormQuery<AuditQuery>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::ReadAudit)?;
-    let asked = asked.filled();
     let Found { events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
     let explains = reader.caller.may(Permission::AdminRead);
     let now = Time::now();
@@ -131,16 +126,15 @@ pub async fn list(
         asked,
         kinds: KINDS,
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 pub async fn export(
     context: Context,
     reader: Reader,
-    Params(asked): Params<AuditQuery>,
+    FormQuery(asked): FormQuery<AuditQuery>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::ReadAudit)?;
-    let asked = asked.filled();
     let (form, name) = match asked.format.as_deref() {
         Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl"),
         Some("csv") | None => ("text/csv; charset=utf-8", "audit.csv"),
@@ -231,18 +225,6 @@ fn midnight(text: &str, days: i64) -> Result<Timestamp, Problem> {
 }
 
 impl AuditQuery {
-    fn filled(self) -> Self {
-        Self {
-            actor: filled(self.actor),
-            target: filled(self.target),
-            event: filled(self.event),
-            reason: filled(self.reason),
-            from: filled(self.from),
-            to: filled(self.to),
-            ..self
-        }
-    }
-
     fn link(&self, base: &str, more: &[(&str, &str)]) -> String {
         let pairs = [
             ("actor", &self.actor),

@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
 use super::{Failed, Reader, Shell, render};
 use crate::{
@@ -25,7 +24,7 @@ struct ConfigurationPage {
 enum Pending {
     Same,
     Unreadable(String),
-    Changed(Vec<diff::Line>),
+    Changed(Vec<diff::DiffLine>),
 }
 
 pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
@@ -44,5 +43,5 @@ pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> 
         pending,
         may_reload: reader.caller.may(Permission::AdminWrite),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }

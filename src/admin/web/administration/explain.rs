@@ -2,13 +2,12 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Failed, Named, Permissions, Reader, Shell, filled, render};
+use super::{Failed, FormQuery, Named, Permissions, Reader, Shell, render};
 use crate::{
-    admin::{Context, ExplainRequest, error::Problem, explain::explained, pagination::Params, web::words},
+    admin::{Context, ExplainRequest, error::Problem, explain::explained, web::words},
     authz::{
         answer::Reason,
         explain::{Explanation, Step},
@@ -97,7 +96,7 @@ const OFFERED: usize = 500;
 pub async fn show(
     context: Context,
     reader: Reader,
-    Params(asked): Params<Question>,
+    FormQuery(asked): FormQuery<Question>,
 ) -> Result<Response, Failed> {
     reader.caller.require(Permission::AdminRead)?;
     let asked = asked.expand_log_line();
@@ -107,7 +106,7 @@ pub async fn show(
         Err(problem) => (None, Some(problem.description().to_owned())),
     };
     let accounts = context.store.accounts();
-    let users = accounts.users().filter(|user| user.record.deleted_at.is_none());
+    let users = accounts.present_users();
     let page = ExplainPage {
         shell: reader.shell("Explain", "/explain"),
         asked,
@@ -117,21 +116,21 @@ pub async fn show(
         logins: users.take(OFFERED).map(|user| user.record.login.clone()).collect(),
         methods: METHODS,
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Explained>, Problem> {
     if asked.url.is_empty() {
         return Ok(None);
     }
-    let client = filled(asked.client.clone()).map(|text| text.trim().parse());
+    let client = asked.client.as_ref().map(|text| text.trim().parse());
     let client =
         client.transpose().map_err(|_| Problem::invalid("The client is an address, such as 10.0.0.7"))?;
     let request = ExplainRequest {
         method: asked.method.to_ascii_uppercase(),
         url: asked.url.trim().to_owned(),
-        token_id: filled(asked.token_id.clone()).map(|id| id.trim().to_owned()),
-        user: filled(asked.user.clone()).map(|login| login.trim().to_owned()),
+        token_id: asked.token_id.as_ref().map(|id| id.trim().to_owned()),
+        user: asked.user.as_ref().map(|login| login.trim().to_owned()),
         client,
         carrier: None,
     };

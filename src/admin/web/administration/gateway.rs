@@ -2,12 +2,12 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
 use super::{Failed, Named, Reader, Shell, render};
 use crate::{
     admin::{
         Context, LiveView, ServiceView,
+        users::SEES_USERS,
         web::{time, words},
     },
     authz::subject::Permission,
@@ -70,7 +70,7 @@ pub async fn services(context: Context, reader: Reader) -> Result<Response, Fail
         }
     });
     let page = ServicesPage { shell: reader.shell("Services", "/services"), services: services.collect() };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
@@ -95,9 +95,9 @@ pub async fn live(context: Context, reader: Reader) -> Result<Response, Failed> 
         shell: reader.shell("Live requests", "/live"),
         rows: rows.into_iter().map(|live| row(LiveView::new(&directory, live))).collect(),
         may_cut: reader.caller.may(Permission::AdminWrite),
-        may_see_user: crate::admin::users::SEES_USERS.into_iter().any(|needed| reader.caller.may(needed)),
+        may_see_user: reader.caller.may_any(&SEES_USERS),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 impl Health {

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use askama::Template;
 use axum::{extract::Path, response::Response};
-use http::StatusCode;
 
 use super::{Failed, Named, Permissions, Reader, Shell, joinable, render};
 use crate::{
@@ -70,7 +69,7 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> 
     let accounts = context.store.accounts();
     let rules = context.rules();
     let mut effective: HashMap<GroupIx, usize> = HashMap::new();
-    for user in accounts.users().filter(|user| user.record.deleted_at.is_none()) {
+    for user in accounts.present_users() {
         for ix in accounts.groups_of(user) {
             *effective.entry(ix).or_default() += 1;
         }
@@ -108,7 +107,7 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> 
         parents: joinable(&accounts),
         may_create: reader.caller.may(Permission::CreateGroup),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 fn sort(groups: &mut [&Group]) {
@@ -127,7 +126,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
     direct.sort_unstable();
     let mut inherited = Vec::new();
     let mut addable = Vec::new();
-    for user in accounts.users().filter(|user| user.record.deleted_at.is_none()) {
+    for user in accounts.present_users() {
         let login = user.record.login.as_str();
         if view.built_in || direct.binary_search(&login).is_ok() {
             continue;
@@ -143,7 +142,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
     let rules = context.rules();
     let reads = rules.services().iter().filter(|service| service.spec.readers.contains(&view.name));
     let effective = match view.built_in {
-        true => accounts.users().filter(|user| user.record.deleted_at.is_none()).count(),
+        true => accounts.present_users().count(),
         false => direct.len() + inherited.len(),
     };
     let page = GroupPage {
@@ -168,7 +167,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
         group: view,
         may: Permissions::of(&reader),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 /// The group through which a user with these memberships belongs to `to`.

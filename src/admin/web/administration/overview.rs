@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
 use self::{
     attention::{Alert, Attention},
@@ -98,7 +97,7 @@ pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> 
         refusals: refusals.collect(),
         attention,
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 /// Every configured service, and removed ones that had requests.

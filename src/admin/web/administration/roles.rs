@@ -2,7 +2,6 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
 use super::{Failed, Named, Reader, Shell, render};
 use crate::{
@@ -57,5 +56,5 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> 
         permissions: Permission::ALL.iter().map(|permission| permission.word()).collect(),
         may_manage: reader.caller.may(Permission::ManageRole),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }

@@ -2,14 +2,12 @@
 
 use askama::Template;
 use axum::response::Response;
-use http::StatusCode;
 
-use super::{Failed, Reader, Shell, render};
+use super::{Failed, FormQuery, Reader, Shell, render};
 use crate::{
     admin::{
         Context,
         error::Problem,
-        pagination::Params,
         tokens::SEES_TOKENS,
         web::token_list::{self, Filter, Listing},
     },
@@ -29,10 +27,9 @@ struct TokensPage {
 pub async fn list(
     context: Context,
     reader: Reader,
-    Params(asked): Params<Filter>,
+    FormQuery(asked): FormQuery<Filter>,
 ) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_TOKENS)?;
-    let asked = asked.filled();
     let owner = asked.user.clone();
     if owner.as_deref().is_some_and(|login| context.store.accounts().user_by_login(login).is_none()) {
         return Err(Problem::not_found("user").into());
@@ -46,5 +43,5 @@ pub async fn list(
         may_revoke: reader.caller.may(Permission::UpdateUser),
         services: rules.services().iter().map(|service| service.spec.key.as_str().to_owned()).collect(),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::{extract::Path, response::Response};
-use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Failed, Named, Permissions, Reader, Shell, address, filled, joinable, link, render};
+use super::{Failed, FormQuery, Named, Permissions, Reader, Shell, address, joinable, link, render};
 use crate::{
     admin::{
         Context, IdentityView, KindWord, RoleView, UserView,
         error::Problem,
         offload::READS,
-        pagination::{Paging, Params},
+        pagination::Paging,
         users::SEES_USERS,
         web::{time::DisplayTime, token_list::LoadedTokens, words},
         wire::Time,
@@ -80,10 +79,9 @@ struct UserPage {
 pub async fn list(
     context: Context,
     reader: Reader,
-    Params(asked): Params<Filter>,
+    FormQuery(asked): FormQuery<Filter>,
 ) -> Result<Response, Failed> {
     reader.caller.require_any(&SEES_USERS)?;
-    let asked = Filter { q: filled(asked.q), ..asked };
     let accounts = context.store.accounts();
     let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
     let fits = |user: &&Account| {
@@ -105,7 +103,7 @@ pub async fn list(
         page.next.map(|cursor| address("/users", [("q", asked.q.as_deref()), ("cursor", Some(&cursor))]));
     let may_create = reader.caller.may(Permission::CreateUser);
     let page = UsersPage { shell: reader.shell("Users", "/users"), users, total, asked, next, may_create };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -> Result<Response, Failed> {
@@ -145,7 +143,7 @@ pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -
         user,
         may: Permissions::of(&reader),
     };
-    Ok(render(StatusCode::OK, &page))
+    Ok(render(&page))
 }
 
 /// How many of the user's tokens work, or would without a ban, and how many there are.

@@ -2,7 +2,7 @@
 
 /// A line of the diff.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Line {
+pub struct DiffLine {
     /// `plus`, `minus`, or empty for a line of both texts.
     pub tone: &'static str,
     /// The line's number in its text.
@@ -16,14 +16,14 @@ const AROUND: usize = 2;
 const COMPARED: usize = 2_000;
 
 /// The diff from the first text to the second.
-pub fn lines(before: &str, after: &str) -> Vec<Line> {
+pub fn lines(before: &str, after: &str) -> Vec<DiffLine> {
     let (before, after): (Vec<&str>, Vec<&str>) = (before.lines().collect(), after.lines().collect());
     let start = before.iter().zip(&after).take_while(|(a, b)| a == b).count();
     let ends = before[start..].iter().rev().zip(after[start..].iter().rev());
     let end = ends.take_while(|(a, b)| a == b).count();
     let (old, new) = (&before[start..before.len() - end], &after[start..after.len() - end]);
-    let line = |tone, index: usize, text: &str| Line { tone, number: index + 1, text: text.to_owned() };
-    let mut found: Vec<Line> =
+    let line = |tone, index: usize, text: &str| DiffLine { tone, number: index + 1, text: text.to_owned() };
+    let mut found: Vec<DiffLine> =
         (start.saturating_sub(AROUND)..start).map(|at| line("", at, after[at])).collect();
     if old.len() > COMPARED || new.len() > COMPARED {
         found.extend(old.iter().enumerate().map(|(at, text)| line("minus", start + at, text)));
@@ -37,7 +37,7 @@ pub fn lines(before: &str, after: &str) -> Vec<Line> {
 }
 
 /// Compares by the longest common subsequence.
-fn changes(old: &[&str], new: &[&str], start: usize) -> Vec<Line> {
+fn changes(old: &[&str], new: &[&str], start: usize) -> Vec<DiffLine> {
     let width = new.len() + 1;
     let mut common = vec![0_u16; (old.len() + 1) * width];
     for i in (0..old.len()).rev() {
@@ -52,7 +52,7 @@ fn changes(old: &[&str], new: &[&str], start: usize) -> Vec<Line> {
     let (mut i, mut j) = (0, 0);
     let mut found = Vec::new();
     let line =
-        |tone, index: usize, text: &str| Line { tone, number: start + index + 1, text: text.to_owned() };
+        |tone, index: usize, text: &str| DiffLine { tone, number: start + index + 1, text: text.to_owned() };
     while i < old.len() || j < new.len() {
         if i < old.len() && j < new.len() && old[i] == new[j] {
             found.push(line("", j, new[j]));
