@@ -10,6 +10,8 @@ mod failures;
 #[path = "../process/harness.rs"]
 mod harness;
 mod nodes;
+mod partitions;
+mod peers;
 mod relay;
 mod rounds;
 #[allow(dead_code, reason = "shared with the tests of the log")]

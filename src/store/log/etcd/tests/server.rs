@@ -25,6 +25,8 @@ pub struct Etcd {
 pub struct Member {
     pub client: u16,
     peer: u16,
+    /// Port at which the others reach it.
+    advertised: u16,
     /// Port for metrics and health, in plain text even if clients have to use TLS.
     tells: u16,
     child: Option<Child>,
@@ -33,11 +35,22 @@ pub struct Member {
 #[allow(dead_code, reason = "the tests of the log and those of whole gateways use parts of it")]
 impl Etcd {
     pub fn start(members: usize, extra: &[&str]) -> Self {
+        Self::start_behind(members, extra, |peer| peer)
+    }
+
+    /// Members that reach each other through relays: `relay` returns the port in front of each one's own.
+    pub fn start_behind(members: usize, extra: &[&str], mut relay: impl FnMut(u16) -> u16) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let ports = free_ports(3 * members);
         let members = ports
             .chunks(3)
-            .map(|ports| Member { client: ports[0], peer: ports[1], tells: ports[2], child: None })
+            .map(|ports| Member {
+                client: ports[0],
+                peer: ports[1],
+                advertised: relay(ports[1]),
+                tells: ports[2],
+                child: None,
+            })
             .collect();
         let extra = extra.iter().map(|&option| option.to_owned()).collect();
         let mut etcd = Self { members, directory, extra };
@@ -63,10 +76,11 @@ impl Etcd {
             .members
             .iter()
             .enumerate()
-            .map(|(number, member)| format!("m{number}=http://127.0.0.1:{}", member.peer))
+            .map(|(number, member)| format!("m{number}=http://127.0.0.1:{}", member.advertised))
             .collect();
-        let Member { client, peer, tells, .. } = self.members[member];
-        let [peer, tells] = [peer, tells].map(|port| format!("http://127.0.0.1:{port}"));
+        let Member { client, peer, advertised, tells, .. } = self.members[member];
+        let [peer, advertised, tells] =
+            [peer, advertised, tells].map(|port| format!("http://127.0.0.1:{port}"));
         let client = self.url(client);
         let log = File::options().create(true).append(true).open(self.log(member)).unwrap();
         let child = Command::new("etcd")
@@ -75,7 +89,7 @@ impl Etcd {
             .arg("--data-dir")
             .arg(path.join(format!("m{member}")))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &advertised])
             .args(["--initial-cluster", &cluster.join(","), "--listen-metrics-urls", &tells])
             .args(["--heartbeat-interval", "100", "--election-timeout", "500"])
             .args(&self.extra)
@@ -152,6 +166,15 @@ impl Etcd {
         let (status, answer) = self.call(path, token, body);
         assert_eq!(status, 200, "{path}: {answer}");
         answer
+    }
+
+    /// The id that its peers know it by.
+    pub fn id(&self, member: usize) -> String {
+        let answer = self.must("cluster/member/list", "", "{}");
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        let all = answer["members"].as_array().unwrap();
+        let found = all.iter().find(|one| one["name"] == format!("m{member}")).unwrap();
+        format!("{:x}", found["ID"].as_str().unwrap().parse::<u64>().unwrap())
     }
 
     pub fn is_leader(&self, member: usize) -> bool {
