@@ -168,7 +168,7 @@ impl Claim {
                 Problem::unauthorized("unauthorized", "The session has ended: sign in again")
             }
             Proof::TrustedHeader(_) | Proof::VouchedUnclear => {
-                let text = "The proxy in front names nobody who has an account here";
+                let text = "The user that the proxy names has no account here";
                 Problem::unauthorized("unauthorized", text)
             }
         }

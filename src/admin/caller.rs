@@ -180,7 +180,7 @@ impl<S: Sync> FromRequestParts<S> for RequestMeta {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let visit = parts.extensions.get::<Self>().cloned();
-        visit.ok_or_else(|| Problem::invalid("The request came from nowhere"))
+        visit.ok_or_else(|| Problem::invalid("The request has no connection metadata"))
     }
 }
 

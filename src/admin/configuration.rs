@@ -65,7 +65,7 @@ async fn reload(context: Context, caller: Caller) -> Result<Response, Problem> {
 }
 
 fn invalid(errors: &[ConfigurationError]) -> Problem {
-    let text = "The configuration was not taken over; the one before stays in force";
+    let text = "The configuration was not applied; the previous one stays in force";
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_configuration", text)
         .with("errors", json!(errors))
 }

@@ -58,7 +58,7 @@ impl Problem {
     }
 
     pub fn busy() -> Self {
-        let text = "Too many requests of this kind are being worked on at this moment";
+        let text = "Too many requests of this kind are in progress. Try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", text).retry_after(1)
     }
 
@@ -177,11 +177,11 @@ impl From<ChangeError> for Problem {
             ChangeError::Refused(refusal) => refusal.into(),
             ChangeError::Stale => Self::stale(),
             ChangeError::KeyReused => {
-                let text = "This Idempotency-Key came with another request";
+                let text = "This Idempotency-Key was used with a different request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text)
             }
             ChangeError::TooFast(seconds) => {
-                let text = "The account makes changes too fast: see admin.write_rate";
+                let text = "The account makes more changes than admin.write_rate allows";
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_changes", text).retry_after(seconds)
             }
             ChangeError::Closed(cause) => {

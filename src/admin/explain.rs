@@ -189,7 +189,7 @@ fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> E
     let service = explanation.service.as_ref().and_then(|key| rules.service_by_key(key.as_str()));
     let unreadable =
         service.is_some_and(|service| !caller.user().is_some_and(|user| user.readable.contains(service.id)));
-    let hidden = || "not told: this needs the permission admin-read".to_owned();
+    let hidden = || "hidden: this needs the permission admin-read".to_owned();
     for step in &mut explanation.steps {
         step.origin = None;
         if step.name == "read service" {

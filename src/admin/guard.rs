@@ -52,7 +52,7 @@ pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), P
     if site.is_none_or(|site| matches!(site, "same-origin" | "none")) && origin.is_none_or(same) {
         return Ok(());
     }
-    let text = "A page of another origin asked for this";
+    let text = "Pages of another origin may not make this request";
     Err(Problem::new(StatusCode::FORBIDDEN, "cross_origin", text))
 }
 

@@ -54,7 +54,7 @@ async fn link(
     let login = caller.login(&login)?;
     let configured = || context.sign_in.provider.as_ref().map(|provider| provider.issuer.clone());
     let issuer = body.issuer.or_else(configured);
-    let issuer = issuer.ok_or_else(|| Problem::value("No provider is configured: say the `issuer`"))?;
+    let issuer = issuer.ok_or_else(|| Problem::value("No provider is configured: send the `issuer`"))?;
     let linked = context.store.link_identity(caller.actor(), login, issuer, body.subject).await?.record;
     Ok(ok(&IdentityView::from(linked)))
 }

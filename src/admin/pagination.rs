@@ -28,7 +28,7 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1_000;
 
 pub fn bad_cursor() -> Problem {
-    Problem::invalid("The cursor is not one that a page gave out")
+    Problem::invalid("The cursor is invalid: use the `next` of a page")
 }
 
 impl Paging {

@@ -63,7 +63,7 @@ async fn set(
     // The store's writer compares it again.
     let own = own.map(|account| account.record.password.clone());
     if let (Some(None), Identity::Browser { .. }) = (&own, &caller.identity) {
-        let text = "There is no present password to change: an administrator's invitation sets the first one";
+        let text = "This account has no password to change: an administrator's invitation sets the first one";
         return Err(Problem::denied(text));
     }
     if let Some(Some(present)) = &own {
@@ -72,7 +72,7 @@ async fn set(
         let mut attempt = context.attempts().begin(attempt, caller.client, Instant::now())?;
         let present = Some(present.clone());
         if verify(body.current.unwrap_or_default(), present, &mut attempt).await?.is_none() {
-            let text = "Changing one's own password needs the present one, as `current`";
+            let text = "To change your own password, send the current one as `current`";
             return Err(Problem::new(StatusCode::FORBIDDEN, "wrong_password", text));
         }
         attempt.succeed();

@@ -228,6 +228,6 @@ fn form_token(headers: &HeaderMap, body: &[u8]) -> Result<String, Problem> {
     let mut tokens = form_urlencoded::parse(body).filter(|(name, _)| name == "token");
     match (tokens.next(), tokens.next()) {
         (Some((_, token)), None) => Ok(token.into_owned()),
-        _ => Err(Problem::invalid("The form has to have one `token`")),
+        _ => Err(Problem::invalid("The form must have exactly one `token`")),
     }
 }

@@ -336,7 +336,7 @@ fn router_problem(response: &Response<RouterBody>) -> Option<Problem> {
         // A page describes the error itself.
         _ if response.headers().contains_key(header::CONTENT_SECURITY_POLICY) => None,
         StatusCode::METHOD_NOT_ALLOWED => {
-            let text = "The resource does not take this method";
+            let text = "The resource does not support this method";
             Some(Problem::new(status, "method_not_allowed", text))
         }
         StatusCode::NOT_FOUND => Some(Problem::not_found("resource")),

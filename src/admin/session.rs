@@ -127,7 +127,7 @@ async fn sign_in(
     let user = begun.as_ref().and_then(|_| directory.user_by_login(&login));
     let (Some(record), Some(user)) = (begun, user) else {
         let request_id = &*visit.request_id;
-        tracing::info!(client = %visit.client, request_id, "somebody failed to sign in");
+        tracing::info!(client = %visit.client, request_id, "sign-in failed");
         context.note_failure(known, LoginMethod::Password, &visit);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };

@@ -128,7 +128,7 @@ async fn edit(
     let id = parse(&id)?;
     let expires_at = match (body.expires_at, body.expires_in) {
         (Some(None), None) => {
-            let text = "An expiry cannot be taken away: make a new token";
+            let text = "An expiry cannot be removed: create a new token";
             return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "cannot_widen", text));
         }
         (at, span) => expiry(at.flatten(), span)?,

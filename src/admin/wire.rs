@@ -177,7 +177,7 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T,
 
 async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| Problem::invalid("The request body broke off"))?;
+    let body = body.collect().await.map_err(|_| Problem::invalid("The request body ended early"))?;
     Ok((parts.headers, body.to_bytes()))
 }
 

@@ -118,7 +118,7 @@ fn budget_lines(budgets: &BudgetLimits) -> String {
     });
     let all = mebibytes(budgets.memory());
     format!(
-        "budgets with {files} open files (ulimit -n) and {} of memory:\n{}\nmemory: about {all} when every budget is used up, the store apart",
+        "budgets with {files} open files (ulimit -n) and {} of memory:\n{}\nmemory: about {all} if every budget is used up, without the store",
         mebibytes(memory),
         lines.join("\n")
     )

@@ -45,7 +45,7 @@ fn status(global: &Global) -> Result<(), Failure> {
     print(&format!("position  {}, in force {}", cluster["position"], cluster["in_force"]))?;
     let permitted = match cluster["permitted_ms"].as_u64() {
         Some(left) => format!("for {}.{} s more", left / 1000, left % 1000 / 100),
-        None => "not at all: it answers 503".to_owned(),
+        None => "no: it answers 503".to_owned(),
     };
     print(&format!("serves    {permitted}"))?;
     for member in cluster["members"].as_array().into_iter().flatten() {

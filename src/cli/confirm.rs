@@ -10,7 +10,7 @@ pub(super) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
-        return Err(Failure::usage(format!("{question} Nobody can be asked here: confirm with --yes")));
+        return Err(Failure::usage(format!("{question} There is no terminal to ask on: confirm with --yes")));
     }
     match ask(&format!("{question} [y/N] "))?.to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),

@@ -18,7 +18,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         return Ok(());
     }
     match &answer.body["reason"] {
-        Value::String(reason) => Err(Failure::failed(format!("the gateway takes no requests: {reason}"))),
-        _ => Err(Failure::failed(format!("the gateway takes no requests: {}", answer.status))),
+        Value::String(reason) => Err(Failure::failed(format!("the gateway accepts no requests: {reason}"))),
+        _ => Err(Failure::failed(format!("the gateway accepts no requests: {}", answer.status))),
     }
 }

@@ -39,7 +39,11 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         Format::Table => table(&status)?,
         other => other.record(&status, &[("READY", "ready")])?,
     }
-    if readiness.status.is_success() { Ok(()) } else { Err(Failure::failed("the gateway takes no requests")) }
+    if readiness.status.is_success() {
+        Ok(())
+    } else {
+        Err(Failure::failed("the gateway accepts no requests"))
+    }
 }
 
 fn table(status: &Value) -> Result<(), Failure> {

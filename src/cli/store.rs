@@ -120,7 +120,7 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
         "scopes, group members, grants and roles are those of the backup: take away again what was taken away since",
     );
     if let Some(replaced) = restored.replaced {
-        say(&format!("the store that was there lies at {}", replaced.display()));
+        say(&format!("the previous store was moved to {}", replaced.display()));
     }
     Ok(())
 }

@@ -116,7 +116,7 @@ pub(super) fn token(global: &Global) -> Result<Option<(Zeroizing<String>, Option
         return Ok(Some((token, None)));
     }
     if target.is_none() {
-        let message = "the token is not sent to where a gateway.toml in the working directory says";
+        let message = "the token is not sent to an address from a gateway.toml that was only found in the working directory";
         let advice = "name the file with -c gateway.toml, or the address with --admin ADDRESS";
         return Err(Failure::usage(format!("{message}\n  {advice}")));
     }

@@ -36,7 +36,7 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), F
         (None, _) => None,
         (Some(line), None) if line.starts_with(FOR) => Some(Target::parse(&line[FOR.len()..])?),
         _ => {
-            let message = format!("{} has more than a token in its first line", path.display());
+            let message = format!("{} must have only a token on its first line", path.display());
             return Err(Failure::usage(format!("{message}, and `{FOR}ADDRESS` in its second one")));
         }
     };

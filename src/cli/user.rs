@@ -182,7 +182,7 @@ impl User {
             }
             Self::Ban { user: Which { login }, reason } => {
                 let record = client.post(&format!("{}/ban", path(&login)), &json!({"reason": reason}))?;
-                let sentence = format!("banned {login}: none of their tokens works any more");
+                let sentence = format!("banned {login}: none of its tokens works any more");
                 output.changed(&record, COLUMNS, &sentence)
             }
             Self::Unban(Which { login }) => {
@@ -262,9 +262,7 @@ fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
 /// Prints the link to stdout, so that it can be piped into a mail.
 fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
     let mut created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
-    say(
-        "Whoever opens this link sets the password. It is shown only once, and is valid for a day and one use.",
-    );
+    say("The link sets the password. It is shown only once, can be used once, and is valid for a day.");
     if !created["link"].as_str().is_some_and(|link| link.starts_with("http")) {
         say(
             "The page has no address that a browser can open: add one to admin.listen, such as \"127.0.0.1:8081\", or set admin.url.",

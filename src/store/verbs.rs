@@ -367,7 +367,7 @@ fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError
         }
     });
     match failed {
-        Some(error) => Err(ChangeError::Closed(format!("the system has no random numbers: {error}"))),
+        Some(error) => Err(ChangeError::Closed(format!("the system has no random bytes: {error}"))),
         None => Ok(drawn),
     }
 }

@@ -16,7 +16,7 @@ impl FieldSelection {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
         let mut rest = text;
         let fields = Self::list(&mut rest, DEPTH).filter(|_| rest.is_empty());
-        fields.ok_or_else(|| Problem::invalid("fields takes names as id,name,scope(id,name)"))
+        fields.ok_or_else(|| Problem::invalid("fields takes names, such as id,name,scope(id,name)"))
     }
 
     fn list(rest: &mut &str, depth: usize) -> Option<Self> {

@@ -37,7 +37,7 @@ pub(super) fn check(
     }
     let audience = audiences(claims);
     if !audience.contains(&provider.client_id.as_str()) {
-        return wrong("it is for somebody else");
+        return wrong("it is for another client");
     }
     let party = claims.get("azp").map(Value::as_str);
     if party.is_some_and(|party| party != Some(&provider.client_id))

@@ -20,7 +20,7 @@ pub(super) struct Metadata {
 /// Why a sign-in failed. For the log; the browser is told less.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::admin) enum ProviderError {
-    #[error("the provider cannot be asked: {0}")]
+    #[error("the provider cannot be reached: {0}")]
     Unreachable(String),
     #[error("the provider's metadata cannot be used: {0}")]
     Metadata(String),
@@ -35,7 +35,7 @@ pub(in crate::admin) enum ProviderError {
     Token(TokenError),
     #[error("the claims are refused: {0}")]
     Claims(&'static str),
-    #[error("the provider does not tell the claim {0:?}, which is the login")]
+    #[error("the claim {0:?}, which is the login, is missing")]
     NoLogin(String),
 }
 

@@ -308,11 +308,7 @@ fn of_hub() -> Vec<Operation> {
     };
     let fields = |operation: Operation| operation.query("fields", "As id,name,scope(id)", Type::String);
     let paged = |operation: Operation| {
-        fields(operation).query("$skip", "Rows to pass over", Type::Integer).query(
-            "$top",
-            "Rows",
-            Type::Integer,
-        )
+        fields(operation).query("$skip", "Rows to skip", Type::Integer).query("$top", "Rows", Type::Integer)
     };
     let new = || json!({"name": "ci", "scope": [{"key": "youtrack"}]});
     let mut made = examples::hub_token();

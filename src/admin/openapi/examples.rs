@@ -113,7 +113,7 @@ pub(super) fn problem(status: u16, codes: &str) -> Value {
         "precondition_failed" => "The record has changed since it was read",
         "invalid_name" => "a token name is not empty",
         "too_many_attempts" => "Too many wrong passwords: wait before the next one",
-        _ => "What is the matter, in a sentence",
+        _ => "What is wrong, in a sentence",
     };
     json!({"error": code, "error_description": description, "status": status, "request_id": REQUEST})
 }

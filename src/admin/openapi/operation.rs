@@ -38,7 +38,7 @@ const JSON: &str = "application/json";
 /// Every status of a refusal, with the codes that come with it.
 const REFUSALS: [(u16, &str); 12] = [
     (400, "`invalid_request`: the target, a parameter or the body cannot be read"),
-    (401, "`unauthorized`, `invalid_token`, `sign_in_failed`: nobody, or nobody any more"),
+    (401, "`unauthorized`, `invalid_token`, `sign_in_failed`: not signed in, or no longer"),
     (
         403,
         "`permission_denied`, `insufficient_scope`, `would_escalate`, `service_not_readable`, \
@@ -173,7 +173,7 @@ impl Operation {
     pub(super) fn paged(self) -> Self {
         let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(1000));
         let mut paged = self.query("cursor", "`next` of the page before", Type::String);
-        paged.query.push(("limit", "Rows of a page: 100 unless said", limit.into()));
+        paged.query.push(("limit", "Rows on a page; 100 by default", limit.into()));
         paged
     }
 

@@ -30,8 +30,8 @@ impl Secret {
     pub(in crate::admin) fn draw() -> Result<Self, Problem> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut_slice()).map_err(|error| {
-            tracing::error!(%error, "the system has no random numbers");
-            Problem::internal("Nothing random could be drawn")
+            tracing::error!(%error, "the system has no random bytes");
+            Problem::internal("No random bytes are available")
         })?;
         Ok(Self(Zeroizing::new(blake3::Hash::from_bytes(*bytes).to_hex().to_string())))
     }

@@ -94,7 +94,7 @@ pub(in crate::admin) fn page(
 }
 
 fn span(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
-    let bad = || Problem::invalid("Expected a duration as 90d or 12h, or seconds");
+    let bad = || Problem::invalid("Expected a duration such as 90d or 12h, or seconds");
     text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 

@@ -163,5 +163,5 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
 /// Parses networks and single addresses.
 pub(super) fn addresses(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
     let nets: Option<Vec<IpNet>> = texts.iter().map(|text| network::parse(text)).collect();
-    nets.ok_or_else(|| Problem::value("allow_ips takes addresses and networks as 10.0.0.0/8"))
+    nets.ok_or_else(|| Problem::value("allow_ips takes addresses and networks such as 10.0.0.0/8"))
 }

@@ -114,7 +114,7 @@ async fn begin(
         Ok(_) => Ok(()),
         Err(ChangeError::Refused(refusal)) => {
             let request_id = &*visit.request_id;
-            tracing::warn!(client = %visit.client, request_id, subject, "somebody was not let in: {refusal}");
+            tracing::warn!(client = %visit.client, request_id, subject, "sign-in through the provider was refused: {refusal}");
             context.note_failure(None, LoginMethod::Provider, visit);
             let mut text = refusal.message.clone();
             if let Some(first) = text.get_mut(..1) {
@@ -133,7 +133,7 @@ fn relying(context: &Context) -> Result<&RelyingParty, Problem> {
 /// The log gets the cause; the browser is told what to do.
 fn failed(visit: &RequestMeta, error: &ProviderError) -> Problem {
     let request_id = &*visit.request_id;
-    tracing::warn!(client = %visit.client, request_id, "somebody failed to sign in by the provider: {error}");
+    tracing::warn!(client = %visit.client, request_id, "sign-in through the provider failed: {error}");
     let (status, code, text) = match error {
         ProviderError::Unreachable(_) | ProviderError::Metadata(_) => (
             StatusCode::BAD_GATEWAY,
@@ -148,7 +148,7 @@ fn failed(visit: &RequestMeta, error: &ProviderError) -> Problem {
         ProviderError::NoLogin(_) => (
             StatusCode::FORBIDDEN,
             "sign_in_failed",
-            "The identity provider does not tell what your login is: ask an administrator",
+            "The identity provider did not send your login: ask an administrator",
         ),
         ProviderError::OtherIssuer
         | ProviderError::Refused(_)
