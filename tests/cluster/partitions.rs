@@ -148,13 +148,7 @@ impl Writers {
     }
 
     /// Ends them when it is dropped, by a failure, too.
-    fn until_dropped(&self) -> impl Drop {
-        struct End<'a>(&'a AtomicBool);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::SeqCst);
-            }
-        }
+    fn until_dropped(&self) -> End<'_> {
         End(&self.over)
     }
 
@@ -179,4 +173,12 @@ impl Writers {
 
 fn acknowledged(asked: &[(String, u16)]) -> usize {
     asked.iter().filter(|(_, status)| *status == 201).count()
+}
+
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
