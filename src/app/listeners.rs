@@ -45,7 +45,7 @@ pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Bo
         };
         let passed = inherited.take(name)?;
         for remote in remote(&passed)?.filter(|_| !secure) {
-            tracing::warn!("{remote} (systemd:{name}) takes tokens in plain text from other machines");
+            tracing::warn!("{remote} (systemd:{name}) accepts tokens in plain text from other machines");
         }
         all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
     }

@@ -21,7 +21,9 @@ pub(super) struct OwnAddresses(Vec<Address>);
 
 /// An upstream URL that leads back to this gateway.
 #[derive(Debug, thiserror::Error)]
-#[error("upstream.{upstream}: {url} is where this gateway listens itself: name the service behind it")]
+#[error(
+    "upstream.{upstream}: {url} is an address that this gateway listens on: name the server behind permgate"
+)]
 pub struct OwnUpstream {
     upstream: String,
     url: String,

@@ -241,7 +241,7 @@ impl Reloader {
 
 /// Returns the error for a setting that takes a restart, at its place in the file.
 fn refused_at(key: &str, next: &Config, message: String) -> ReloadError {
-    let problem = next.problem_of(key, message, "stop permgate and start it again");
+    let problem = next.problem_of(key, message, "restart permgate");
     ReloadError::Invalid(configuration_errors(&Errors(vec![problem])))
 }
 

@@ -71,7 +71,7 @@ pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
         Ok(mode) if octal && mode <= 0o777 => Ok(mode),
         _ => Err((
             format!("{text:?} is not a file's mode"),
-            "write \"0600\" for the owner, \"0660\" for the group too".into(),
+            "write \"0600\" for the owner only, \"0660\" for the group too".into(),
         )),
     }
 }
@@ -92,15 +92,17 @@ fn suggestion(scheme: &str, text: &str) -> String {
     match (host, port) {
         ("" | "*", Some(port)) => {
             let (every, this) = (format!("{scheme}0.0.0.0:{port}"), format!("{scheme}127.0.0.1:{port}"));
-            format!("{every:?} for every interface, {this:?} for this machine")
+            format!("{every:?} for every interface, {this:?} for this machine only")
         }
         ("localhost", Some(port)) => format!("\"{scheme}127.0.0.1:{port}\""),
         _ => match (text.parse::<IpAddr>(), text.parse::<u16>()) {
             (Ok(IpAddr::V6(ip)), _) => format!("\"{scheme}[{ip}]:8080\""),
             (Ok(ip), _) => format!("\"{scheme}{ip}:8080\""),
             (_, Ok(port)) => format!("\"{scheme}127.0.0.1:{port}\""),
-            _ if !scheme.is_empty() => format!("\"{scheme}IP:PORT\": only those have a scheme"),
-            _ if text.starts_with("systemd:") => "\"systemd:NAME\", as the unit's FileDescriptorName=".into(),
+            _ if !scheme.is_empty() => format!("\"{scheme}IP:PORT\": other addresses have no scheme"),
+            _ if text.starts_with("systemd:") => {
+                "\"systemd:NAME\" with the NAME of the unit's FileDescriptorName=".into()
+            }
             _ if text.starts_with('/') => format!("\"unix:{text}\""),
             _ => "\"IP:PORT\" or \"unix:PATH\"".into(),
         },
@@ -123,9 +125,9 @@ pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, 
     UpstreamUrl::parse(text).and_then(|url| url.relative_to(directory)).map_err(|error| {
         let advice = match error {
             UrlError::Extra if text.contains('@') => {
-                "a credential goes into the service: `authorization = \"file:PATH\"` or \"env:NAME\""
+                "write a credential into the service: `authorization = \"file:PATH\"` or \"env:NAME\""
             }
-            UrlError::Extra => "leave it out: the path that was judged is the path that is sent",
+            UrlError::Extra => "leave it out: permgate forwards the request's path unchanged",
             UrlError::Scheme(_) | UrlError::Form | UrlError::Port => {
                 "write \"http://HOST:PORT\", \"https://HOST\", \"h2c://HOST:PORT\" or \"unix:PATH\""
             }
@@ -137,9 +139,9 @@ pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, 
 
 /// Parses a host name without port, and returns its canonical form.
 pub(super) fn host(text: &str) -> Result<String, Wrong> {
-    const FORM: &str = "write the name alone, such as \"youtrack.example.com\"";
+    const FORM: &str = "write only the name, such as \"youtrack.example.com\"";
     if let Some(sent) = (!text.is_ascii()).then(|| punycode::host(text)).flatten() {
-        let message = format!("{text:?} has letters beyond ASCII, which clients send in another form");
+        let message = format!("{text:?} has non-ASCII letters, which clients send in another form");
         return Err((message, format!("write {sent:?}")));
     }
     let name = canonical(text).filter(|name| name.len() <= 253 && !name.starts_with(['.', '-', '~']));

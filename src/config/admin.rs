@@ -30,10 +30,10 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     let certificates = section.is_written("tls");
     for (listen, at) in listen.iter().filter(|(listen, _)| !is_local(&listen.address)) {
         let address = &listen.address;
-        let message = format!("the admin listener would be reached from other machines at {address}");
+        let message = format!("other machines could reach the admin listener at {address}");
         if allowed {
             if !listen.takes_tls(certificates) {
-                let advice = "it speaks plain text: set `admin.tls`, or put TLS in front of it";
+                let advice = "it does not use TLS: set `admin.tls`, or terminate TLS in front of it";
                 section.document.warn(at, message, advice);
             }
         } else {
@@ -92,7 +92,7 @@ fn metrics(section: &Section<'_>) -> MetricsAccess {
             MetricsAccess::Apart(address)
         }
         Ok(_) | Err(_) => {
-            let message = format!("{:?} says not who gets /metrics", text.value);
+            let message = format!("{:?} is not a choice for who may read /metrics", text.value);
             let advice = "write \"local\", \"socket\", \"listener\", \"IP:PORT\" or \"unix:PATH\"";
             text.error(message, advice);
             MetricsAccess::default()
@@ -123,7 +123,8 @@ fn user_header(section: &Section<'_>) -> Option<UserHeader> {
     };
     let name = text.parse(field)?;
     if from.is_empty() {
-        let message = format!("`user_header = {:?}` would let anybody be anybody", name.as_str());
+        let message =
+            format!("with `user_header = {:?}` alone, every client could sign in as any user", name.as_str());
         let advice = "name the proxies that set it: `user_header_from = [\"10.0.0.5\"]`";
         text.error(message, advice);
         return None;
@@ -136,7 +137,7 @@ fn form_key(text: &SpannedText<'_>) -> Result<FormKey, Wrong> {
     const SHORTEST: usize = 32;
     let Secret(secret) = secret::referenced(text)?;
     if secret.len() < SHORTEST && text.document.outside == Outside::Read {
-        let advice = "`openssl rand -hex 32` makes one";
+        let advice = "create one with `openssl rand -hex 32`";
         return Err((format!("the secret is shorter than {SHORTEST} characters"), advice.to_owned()));
     }
     Ok(FormKey::of_secret(secret.as_bytes()))
@@ -151,15 +152,19 @@ fn field(text: &str) -> Result<HeaderName, Wrong> {
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
     ];
-    let advice = "write a field of its own, such as \"X-Forwarded-User\"";
+    let advice = "write a field that has no other meaning, such as \"X-Forwarded-User\"";
     let name = text.parse::<HeaderName>().ok().filter(|name| !TAKEN.contains(name));
-    name.ok_or_else(|| (format!("{text:?} cannot name a user"), advice.into()))
+    name.ok_or_else(|| (format!("{text:?} cannot be the field that names the user"), advice.into()))
 }
 
 /// The URL without final slashes, and its host.
 fn url(text: &str) -> Result<(String, String), Wrong> {
-    let wrong =
-        || (format!("{text:?} is not the URL of a page"), "write it as \"https://gate.example.com\"".into());
+    let wrong = || {
+        (
+            format!("{text:?} is not an http:// or https:// URL"),
+            "write it as \"https://gate.example.com\"".into(),
+        )
+    };
     let trimmed = text.trim_end_matches('/');
     let authority = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://"));
     let authority = authority.and_then(|text| text.parse::<http::uri::Authority>().ok());

@@ -22,8 +22,8 @@ pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Pa
     let section = &root.table("assertion");
     let wanted = services.iter().any(|service| service.identity.has_assertion());
     if root.is_written("assertion") && !wanted {
-        let advice = "write `identity = \"jwt\"` or \"both\" into a service that reads them";
-        root.warn("assertion", "no service asks for assertions", advice);
+        let advice = "write `identity = \"jwt\"` or \"both\" into a service that verifies them";
+        root.warn("assertion", "no service uses assertions", advice);
     }
     let issuer = section.text("issuer")?;
     if issuer.value.is_empty() || issuer.value.chars().any(char::is_control) {
@@ -38,8 +38,8 @@ pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Pa
             let source = keys.sound(given(&keys))?;
             let made = ["algorithm", "rotate", "publish_ahead"];
             for key in made.into_iter().filter(|key| section.is_written(key)) {
-                let message = format!("`assertion.{key}` is of no use beside `keys`");
-                section.error(key, message, "the file says which key signs; leave it out");
+                let message = format!("`assertion.{key}` has no effect with `keys`");
+                section.error(key, message, "leave it out: the first key of the file signs");
             }
             source
         }
@@ -59,8 +59,8 @@ fn made(section: &Section<'_>, store: &Path) -> Option<Source> {
 
 fn given(reference: &SpannedText<'_>) -> Result<Source, Wrong> {
     let Some(path) = reference.value.strip_prefix("file:") else {
-        let advice = "write \"file:PATH\"; if a secret stood here, replace it";
-        return Err(("keys are not written into this file".into(), advice.into()));
+        let advice = "write \"file:PATH\"; if a secret was written here, replace it";
+        return Err(("keys must not be written into this file".into(), advice.into()));
     };
     let path = reference.document.directory.join(path);
     if reference.document.outside == Outside::Ignored {
@@ -69,11 +69,11 @@ fn given(reference: &SpannedText<'_>) -> Result<Source, Wrong> {
     reference.document.require_private(&reference.at, &path);
     let bytes = secret::read_file(&path).map_err(|error| {
         let message = format!("the file {} cannot be read: {error}", path.display());
-        (message, "put a PKCS#8 private key there, readable by permgate alone".to_owned())
+        (message, "put a PKCS#8 private key there that only permgate can read".to_owned())
     })?;
     let keys = read_pem(&bytes).map_err(|error| {
-        let advice = "`openssl genpkey -algorithm ed25519` makes one that fits";
-        (format!("the file {} is of no use: {error}", path.display()), advice.to_owned())
+        let advice = "create one with `openssl genpkey -algorithm ed25519`";
+        (format!("the file {} cannot be used: {error}", path.display()), advice.to_owned())
     })?;
     Ok(Source::Given(keys.into_iter().map(Arc::new).collect()))
 }

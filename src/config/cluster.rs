@@ -29,11 +29,11 @@ pub(super) fn cluster(
     }
     if assertion.is_some_and(|assertion| matches!(assertion.source, Source::Made { .. })) {
         let advice = "give all of them the same file: `keys = \"file:PATH\"` in [assertion]";
-        store.error("cluster", "each gateway would sign assertions by keys of its own", advice);
+        store.error("cluster", "each gateway would sign assertions with its own keys", advice);
     }
     if user_header.is_some_and(|header| header.key.is_none()) {
         let advice = "give all of them the same file: `user_header_key = \"file:PATH\"` in [admin]";
-        store.error("cluster", "each gateway would sign forms by a key of its own", advice);
+        store.error("cluster", "each gateway would sign CSRF tokens with its own key", advice);
     }
     let lease = section.duration("lease")?;
     if lease > LONGEST_LEASE {
@@ -66,17 +66,20 @@ fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Wrong
     let plain = |uri: &Uri| uri.path() == "/" && uri.query().is_none() && uri.port_u16().is_some();
     if !uri.as_ref().is_some_and(plain) || !matches!(scheme, "http" | "https") || text.contains('@') {
         return Err((
-            format!("{text:?} is not a member of etcd"),
+            format!("{text:?} is not the URL of an etcd member"),
             "write it as \"https://HOST:2379\"".into(),
         ));
     }
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     if scheme == "https" && !encrypted {
-        return Err(("nobody vouches for etcd".into(), "set `tls = { ca = \"...\" }`".into()));
+        return Err((
+            "no certificate authority is set for etcd".into(),
+            "set `tls = { ca = \"...\" }`".into(),
+        ));
     }
     if scheme == "http" && !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
-        let message = format!("{text} takes every change of the store in plain text from other machines");
-        endpoint.warn(message, "have etcd speak TLS, and write https://");
+        let message = format!("every change of the store is sent to {text} in plain text");
+        endpoint.warn(message, "enable TLS in etcd, and write https://");
     }
     Ok(text)
 }
@@ -98,8 +101,8 @@ fn encryption(section: &Section<'_>) -> Option<Tls> {
 
 fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, Wrong> {
     let path = password.value.strip_prefix("file:").ok_or_else(|| {
-        let advice = "write \"file:PATH\"; if a secret stood here, replace it";
-        ("a password is not written into this file".to_owned(), advice.to_owned())
+        let advice = "write \"file:PATH\"; if a secret was written here, replace it";
+        ("a password must not be written into this file".to_owned(), advice.to_owned())
     })?;
     Ok(password.document.directory.join(path))
 }

@@ -13,7 +13,7 @@ pub(super) fn credentials(section: &Section<'_>) -> Carriers {
     if section.texts("credentials").is_empty() && section.is_written("credentials") {
         section.error(
             "credentials",
-            "`credentials` is empty: no token would pass",
+            "`credentials` is empty: no token would be accepted",
             "name at least \"bearer\"",
         );
     }
@@ -37,11 +37,11 @@ fn carrier(text: &str) -> Result<Carrier, Wrong> {
     }
     if let Some(name) = text.strip_prefix("header:") {
         let message = format!("the field {name:?} cannot hold a token");
-        let advice = "name one of the client's own, such as \"header:X-Api-Key\": letters, digits and `-`, and no \
-                      field that frames or routes a request, tells of its sender, or has a meaning of its own";
+        let advice = "name a field such as \"header:X-Api-Key\": letters, digits and `-`, and none that \
+                      frames or routes a request, describes its sender, or has another meaning";
         return Err((message, advice.into()));
     }
     let known = ["bearer", "basic", "raw", "websocket", "header:NAME"];
     let advice = advice(text, known, || format!("known: {}", known.join(", ")));
-    Err((format!("{text:?} is no place for a token"), advice))
+    Err((format!("{text:?} is not a way to send a token"), advice))
 }

@@ -90,9 +90,12 @@ impl<'t> Document<'t> {
     pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
         let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
         if self.outside == Outside::Read && mode & 0o006 != 0 {
-            let message =
-                format!("every user of this machine can read or change {} (mode {mode:04o})", path.display());
-            let advice = "`chmod 600` it, or 640 with a group of its own, and replace the secret".to_owned();
+            let message = format!(
+                "every user of this machine can read or change {}, which holds a secret (mode {mode:04o})",
+                path.display()
+            );
+            let advice =
+                "run `chmod 600` on it, or 640 with a dedicated group, and replace the secret".to_owned();
             let problem = self.locate(span, &message, advice);
             self.exposed.borrow_mut().push(problem);
         }

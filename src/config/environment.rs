@@ -64,7 +64,7 @@ impl Overrides {
     pub(super) fn merge<'t>(&'t self, table: &mut DeTable<'t>, document: &Document<'_>) {
         for one in &self.0 {
             if let Err(not_a_table) = one.merge(table) {
-                let message = format!("`{not_a_table}` has no keys that a variable could set");
+                let message = format!("`{not_a_table}` is not a table: a variable cannot set keys in it");
                 document.error(&one.span(), message, format!("set `{not_a_table}` as a whole, in TOML"));
             }
         }

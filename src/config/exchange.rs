@@ -26,7 +26,7 @@ pub(super) fn rule(
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     if text.is_empty() || text.len() > LONGEST_NAME || !text.bytes().all(plain) {
         let advice = "write 1 to 63 lower-case letters, digits and `-`";
-        name.error(format!("{text:?} cannot name an exchange"), advice);
+        name.error(format!("{text:?} cannot be the name of an exchange"), advice);
     }
     let issuer = section.parsed("issuer", issuer);
     let claims: Vec<_> = section
@@ -36,19 +36,19 @@ pub(super) fn rule(
         .collect();
     if claims.is_empty() && section.is_written("claims") {
         let advice = "name what only your jobs have, such as `claims = [{ name = \"repository\", value = \"acme/app\" }]`";
-        section.error("claims", "any job of the issuer could exchange its token", advice);
+        section.error("claims", "every job of this issuer could exchange its token", advice);
     }
     for (claim, _) in &claims {
         let registered = ["iss", "aud", "exp", "nbf", "iat", "jti"];
         if registered.contains(&claim.value.as_str()) {
-            let message = format!("the claim {:?} is judged anyway", claim.value);
+            let message = format!("the claim {:?} is always checked", claim.value);
             claim.error(message, "name a claim about the job, such as \"sub\"");
         }
     }
     let scope = scope(section, services);
     let lifetime = section.duration("lifetime").unwrap_or(MAX_EXCHANGED_LIFETIME);
     if lifetime > MAX_EXCHANGED_LIFETIME {
-        section.error("lifetime", "an exchanged token lives 1h at most", "");
+        section.error("lifetime", "`lifetime` must be at most 1h", "");
     }
     let issuer = issuer?;
     let tls = match issuer.starts_with("http://") {
@@ -73,8 +73,9 @@ fn issuer(text: &str) -> Result<String, Wrong> {
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_here(host);
     if host.is_empty() || !is_safe || text.contains(['?', '#', '@']) {
-        let advice = "write it as its tokens say `iss`, such as \"https://token.actions.githubusercontent.com\"; \
-                      http:// is for a provider on this machine alone";
+        let advice = "write it exactly as the claim `iss` of its tokens, such as \
+                      \"https://token.actions.githubusercontent.com\"; http:// is only for a provider on \
+                      this machine";
         return Err((format!("{text:?} is not an issuer's URL"), advice.into()));
     }
     Ok(text.to_owned())
@@ -89,7 +90,7 @@ fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access
             Some((key, "read")) => (key, Access::Read),
             Some((key, "full")) => (key, Access::Full),
             Some((_, other)) => {
-                text.error(format!("{other:?} is no access"), "write \"read\" or \"full\"");
+                text.error(format!("{other:?} is not an access"), "write \"read\" or \"full\"");
                 continue;
             }
         };
@@ -104,7 +105,11 @@ fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access
         }
     }
     if section.texts("scope").is_empty() && section.is_written("scope") {
-        section.error("scope", "the tokens would be good for nothing", "name a service");
+        section.error(
+            "scope",
+            "the scope is empty: the issued tokens could read no service",
+            "name at least one service",
+        );
     }
     scope.sort();
     scope

@@ -34,12 +34,12 @@ const NEEDED: [&str; 11] = [
 fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
     let lower = text.to_ascii_lowercase();
     let Some(pattern) = FieldPattern::parse(&lower) else {
-        let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin so";
+        let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it";
         return Err((format!("{text:?} is not a field name"), advice.into()));
     };
     match NEEDED.iter().find(|needed| pattern.fits(needed.as_bytes())) {
         Some(needed) => {
-            Err((format!("{text:?} would drop {needed}, which has a fate of its own"), String::new()))
+            Err((format!("{text:?} would drop {needed}, which `drop_fields` cannot drop"), String::new()))
         }
         None => Ok(pattern),
     }
@@ -48,22 +48,25 @@ fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
 fn passed(name: &SpannedText<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
     let field = name.value.to_ascii_lowercase();
     if FieldPattern::parse(&field).is_none_or(|pattern| pattern.as_str() != field) || field.ends_with('*') {
-        let message = format!("{:?} is not one field's name", name.value);
-        name.error(message, "write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass");
+        let message = format!("{:?} is not the name of one field", name.value);
+        name.error(message, "write one such as \"X-Remote-User\": `*`, `_` and `.` are not allowed");
         return None;
     }
     let listed = drop_reason(field.as_bytes());
     let set_anew = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
     if listed == Some(DropReason::Ours) || set_anew.contains(&field.as_str()) {
-        name.error(format!("{:?} never passes: permgate sets it itself", name.value), "leave it out");
+        name.error(format!("{:?} is never forwarded: permgate sets it", name.value), "leave it out");
         return None;
     }
     if listed.is_none() && !drop.iter().any(|pattern| pattern.fits(field.as_bytes())) {
-        name.warn(format!("{:?} passes anyway, or never", name.value), "leave it out");
+        name.warn(
+            format!("`pass_fields` has no effect on {:?}: it is not dropped by a list", name.value),
+            "leave it out",
+        );
     }
     if from == PassFrom::Anybody && matches!(listed, Some(DropReason::Identity | DropReason::Reroute)) {
-        let message = format!("anybody with a token can send {:?}", name.value);
-        name.warn(message, "the upstream must not believe it; or write `from = \"trusted\"`");
+        let message = format!("every client with a token can send {:?}", name.value);
+        name.warn(message, "see that the upstream does not trust it, or write `from = \"trusted\"`");
     }
     Some(PassField { name: field.into(), from })
 }

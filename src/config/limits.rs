@@ -37,10 +37,10 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
     let written = section.text("rate");
     if written.is_none() {
         if section.is_written("burst") {
-            section.error("burst", "`burst` is of no use without `rate`", "");
+            section.error("burst", "`burst` has no effect without `rate`", "");
         } else if concurrent.is_none() && !section.is_written("rate") && !section.is_written("concurrent") {
             let advice = "write `rate = \"100/s\"` or `concurrent = 10`";
-            section.document.error(&section.at, "this limit limits nothing", advice);
+            section.document.error(&section.at, "this limit has neither `rate` nor `concurrent`", advice);
         }
     }
     let rate = match written {
@@ -49,7 +49,7 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
     };
     for key in ["queue", "queue_timeout"] {
         if concurrent.is_none() && section.is_written(key) {
-            section.error(key, format!("`{key}` is of no use without `concurrent`"), "");
+            section.error(key, format!("`{key}` has no effect without `concurrent`"), "");
         }
     }
     let queue = Queue {
@@ -71,7 +71,7 @@ pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong>
     };
     let burst = burst.unwrap_or(count);
     if window.checked_mul(burst.get()).is_none_or(|all| all / count.get() > LONGEST) {
-        return Err(("so large a burst takes longer than a year to come back".into(), String::new()));
+        return Err(("such a large burst takes longer than a year to refill".into(), String::new()));
     }
     Ok(Rate { count, window, burst })
 }

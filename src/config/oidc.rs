@@ -20,11 +20,11 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     match url {
         None => {
             let advice =
-                "write `url = \"https://gate.example.com\"` into [admin]: people are sent back there";
+                "write `url = \"https://gate.example.com\"` into [admin]: the provider redirects users there";
             admin.error("oidc", "`[admin.oidc]` needs `admin.url`", advice);
         }
         Some(url) if !is_safe(url) => {
-            let message = format!("people would come back from the provider to {url:?} in plain text");
+            let message = format!("the provider would redirect users to {url:?} in plain text");
             admin.error("oidc", message, "write an `admin.url` that begins with https://");
         }
         Some(_) => {}
@@ -36,7 +36,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     let trust = if plain { Some(None) } else { trust(section).map(Some) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
-        let message = "`scopes` lacks \"openid\": the provider would not say who somebody is";
+        let message = "`scopes` lacks \"openid\": the provider would not identify users";
         section.error("scopes", message, "write `scopes = [\"openid\", \"profile\", \"email\"]`");
     }
     Some(Provider {
@@ -65,12 +65,12 @@ fn issuer(text: &str) -> Result<String, Wrong> {
     if text.contains(['?', '#', '@']) {
         return wrong(
             "has a query, a fragment or a user",
-            "write it as the provider's metadata says `issuer`",
+            "write it exactly as `issuer` in the provider's metadata",
         );
     }
     if !is_safe(text) {
-        let advice = "write https://; http:// is for a provider on this machine alone";
-        return wrong(&format!("is on {} in plain text", uri.host().unwrap_or_default()), advice);
+        let advice = "write https://; http:// is only for a provider on this machine";
+        return wrong(&format!("sends secrets to {} in plain text", uri.host().unwrap_or_default()), advice);
     }
     Ok(text.to_owned())
 }
@@ -87,7 +87,7 @@ fn scope(text: &str) -> Result<String, Wrong> {
     if !text.is_empty() && text.bytes().all(fits) {
         return Ok(text.to_owned());
     }
-    Err((format!("{text:?} is not a scope"), "write one word for each".to_owned()))
+    Err((format!("{text:?} is not a scope"), "write each scope as one word".to_owned()))
 }
 
 /// A non-empty text of one line.
@@ -108,7 +108,7 @@ fn group(entry: ListItem<'_>) -> Option<ProvidedGroup> {
     };
     let group = group.parse(|name| match names::text("group name", name, 1, 200) {
         Ok(name) if name == ALL_USERS => {
-            Err(("`all-users` is built in: whoever signs in is its member".into(), "leave it out".into()))
+            Err(("`all-users` is built in: every user is its member".into(), "leave it out".into()))
         }
         named => named.map_err(|refusal| (refusal.message, String::new())),
     });

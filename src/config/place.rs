@@ -32,8 +32,8 @@ impl Config {
     /// A warning if a reload would refuse this configuration while `running` is in force.
     pub fn restart_warning(&self, running: &Self) -> Option<Problem> {
         let key = running.unreloadable_change(self)?;
-        let message = format!("`{key}` is not what the running gateway has: a reload refuses it");
-        Some(self.problem_of(key, message, "stop permgate and start it again"))
+        let message = format!("`{key}` differs from the running gateway's: a reload cannot change it");
+        Some(self.problem_of(key, message, "restart permgate"))
     }
 
     /// The variable that sets a key, and its setting as a line of the file.
@@ -74,7 +74,7 @@ mod tests {
             let first = told.as_deref().and_then(|told| told.lines().next());
             assert_eq!(first, expected, "{text}");
         };
-        let told = "is not what the running gateway has: a reload refuses it";
+        let told = "differs from the running gateway's: a reload cannot change it";
         check("[log]\nlevel = \"warn\"\n", None);
         let expected = format!("gateway.toml:3:1: `store.path` {told}");
         check("[store]\npath = \"elsewhere\"\n", Some(&expected));

@@ -10,14 +10,15 @@ pub(super) fn warn_of_risks(section: &Section<'_>, rule: &PublicSpec, service: &
     if let PublicPath::Prefix(prefix) = &rule.path
         && let Some(whole) = service.paths.iter().find(|path| is_at_or_below(path, prefix))
     {
-        let message = format!("{prefix:?} opens all of {whole:?} of the service {:?}", service.key.as_str());
-        let advice = "nothing there asks for a token any more: name what is meant to be public";
+        let message =
+            format!("{prefix:?} opens all of {whole:?}, a path of the service {:?}", service.key.as_str());
+        let advice = "nothing below it needs a token any more: name only what is meant to be public";
         section.warn("prefix", message, advice);
     }
     let changing = rule.methods.iter().flatten().find(|method| !reads(method));
     if let Some(method) = changing {
-        let message = format!("{method} passes without a token");
-        section.warn("methods", message, "see to it that the upstream expects strangers");
+        let message = format!("{method} needs no token");
+        section.warn("methods", message, "see that the upstream expects anonymous requests");
     }
 }
 

@@ -12,7 +12,7 @@ impl Config {
         for service in &self.services {
             for name in service.readers.iter().filter(|name| !known(name)) {
                 let message = format!(
-                    "there is no group {name:?}: it does not make anybody a reader of `{}`",
+                    "there is no group {name:?}: nobody becomes a reader of `{}` through it",
                     service.key
                 );
                 let advice = advice(name, groups.iter().copied(), || {

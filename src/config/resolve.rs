@@ -94,8 +94,8 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         let listen = [&server.listen, &admin.listen];
         let own = |url: &&UpstreamUrl| listen.iter().any(|listen| upstream::leads_to(url, listen));
         if let Some(one) = upstream.iter().flat_map(|one| &one.urls).map(|one| &one.url).find(own) {
-            let message = format!("{one} is where this gateway listens itself: requests would go round");
-            section.error("urls", message, "name the service behind it");
+            let message = format!("{one} is an address that this gateway listens on: requests would loop");
+            section.error("urls", message, "name the server behind permgate");
         }
     }
 
@@ -189,18 +189,18 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
     let certificates = section.is_written("tls");
     let plain = |listen: &Listen| !is_local(&listen.address) && !listen.takes_tls(certificates);
     for (Listen { address, .. }, at) in listen.iter().filter(|(listen, _)| plain(listen)) {
-        let message = format!("{address} takes tokens in plain text from other machines");
+        let message = format!("{address} accepts tokens in plain text from other machines");
         let advice = if certificates { "write \"https://IP:PORT\"" } else { "set `server.tls`" };
-        section.document.warn(at, message, format!("{advice}, or see to it that TLS ends in front of it"));
+        section.document.warn(at, message, format!("{advice}, or terminate TLS in front of it"));
     }
     let proxy_protocol = section.text("proxy_protocol").is_some_and(|word| word.value == "required");
     if proxy_protocol && trusted_proxies.is_empty() {
-        let advice = "name the proxies in `trusted_proxies`: nobody else is asked for the header";
-        section.error("proxy_protocol", "no proxy is trusted to send a PROXY header", advice);
+        let advice = "name the proxies in `trusted_proxies`: only they may send the header";
+        section.error("proxy_protocol", "`proxy_protocol` needs a trusted proxy", advice);
     }
     let unix_mode = section.parsed("unix_mode", address::mode).unwrap_or(0o600);
     if trusted_proxies.unix && unix_mode & 0o002 != 0 {
-        let advice = "leave out the last digit's 2, or \"unix\" among `trusted_proxies`";
+        let advice = "take 2 from the last digit of the mode, or \"unix\" out of `trusted_proxies`";
         section.warn("unix_mode", "every user of this machine is a trusted proxy", advice);
     }
     Server {
@@ -219,8 +219,8 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
 fn forward_auth(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<FrontProxy> {
     let section = root.table_if_any("forward_auth")?;
     if trusted_proxies.is_empty() {
-        let message = "`forward_auth` answers nobody without `server.trusted_proxies`";
-        let advice = "name the addresses that the proxy asks from, such as [\"127.0.0.1\"]";
+        let message = "`forward_auth` needs `server.trusted_proxies`";
+        let advice = "name the addresses of the proxy, such as [\"127.0.0.1\"]";
         root.error("forward_auth", message, advice);
     }
     section.word("proxy")
@@ -285,12 +285,12 @@ fn limits(server: &Section<'_>) -> net::Limits {
     };
     if resolved.head < SMALLEST_HEAD {
         let message =
-            format!("`head` must be at least {SMALLEST_HEAD} bytes: a credential alone may have 512");
+            format!("`head` must be at least {SMALLEST_HEAD} bytes: a credential alone may take 512");
         limits.error("head", message, "");
     }
     for (name, part) in [("field", resolved.field), ("target", resolved.target)] {
         if part > resolved.head {
-            limits.error(name, format!("`{name}` is larger than `head`, which holds it"), "");
+            limits.error(name, format!("`{name}` is larger than `head`, which includes it"), "");
         }
     }
     resolved
@@ -312,11 +312,11 @@ pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
     let certificates = section.is_written("tls");
     let secure = listen.iter().filter(|(listen, _)| listen.scheme == Some(Scheme::Https));
     for (Listen { address, .. }, at) in secure.filter(|_| !certificates) {
-        let message = format!("there is no certificate to show at https://{address}");
+        let message = format!("https://{address} has no certificate");
         section.document.error(at, message, "set `tls` in the same table");
     }
     if certificates && !listen.is_empty() && !listen.iter().any(|(listen, _)| listen.takes_tls(true)) {
-        section.warn("tls", "`tls` is of no use: no address of `listen` has TLS", "");
+        section.warn("tls", "`tls` has no effect: no address of `listen` uses TLS", "");
     }
     listen
 }
@@ -348,7 +348,7 @@ fn warn_of_unused(
     services: &[Option<ServiceSpec>],
 ) {
     if services.is_empty() {
-        let message = "there is no service: every request ends with 404";
+        let message = "there is no service: every request is answered 404";
         root.document.warn(&root.at, message, "add a `[service.NAME]`");
     }
     // While a service has errors, its upstream may only seem unused.
@@ -375,8 +375,8 @@ fn metrics(section: &Section<'_>) -> metrics::Settings {
     if old_names {
         section.warn(
             "old_names",
-            "old names of metrics are reported, too: they go with the next release",
-            "change over what reads them (CHANGELOG.md lists the new names), then set `metrics.old_names = false`",
+            "metrics are also reported under old names, which the next release removes",
+            "move dashboards and alerts to the new names (see CHANGELOG.md), then set `metrics.old_names = false`",
         );
     }
     metrics::Settings { old_names }

@@ -16,8 +16,8 @@ const LONGEST: u64 = 16 << 10;
 /// Like [`read`], for keys that allow nothing but a reference.
 pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
     if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
-        let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it";
-        return Err(("a credential is not written into this file".to_owned(), advice.to_owned()));
+        let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret was written here, replace it";
+        return Err(("a credential must not be written into this file".to_owned(), advice.to_owned()));
     }
     read(text)
 }
@@ -40,7 +40,7 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
             Err(error) => {
                 return wrong(
                     format!("{place} cannot be read: {error}"),
-                    "put the credential there, readable by permgate alone",
+                    "put the credential there so that only permgate can read it",
                 );
             }
         }
@@ -56,21 +56,26 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
         }
     } else {
         return wrong(
-            "a credential is not written into this file".into(),
-            "write \"strip\", \"keep\", \"file:PATH\" or \"env:NAME\"; if a secret stood here, replace it",
+            "a credential must not be written into this file".into(),
+            "write \"strip\", \"keep\", \"file:PATH\" or \"env:NAME\"; if a secret was written here, replace it",
         );
     };
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.is_empty() {
-        return wrong(format!("{place} is empty"), "it holds the whole field value, such as \"Bearer ...\"");
+        return wrong(
+            format!("{place} is empty"),
+            "write the whole field value into it, such as \"Bearer ...\"",
+        );
     }
     match HeaderValue::from_bytes(text) {
         Ok(mut value) => {
             value.set_sensitive(true);
             Ok(Secret(value))
         }
-        Err(_) => wrong(format!("{place} holds more than one line, or bytes that no field may have"), ""),
+        Err(_) => {
+            wrong(format!("{place} has more than one line, or bytes that a header field cannot have"), "")
+        }
     }
 }
 

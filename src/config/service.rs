@@ -39,7 +39,7 @@ pub(super) fn service(
     }
     let readers = group_names(&section.texts("readers"));
     if readers.is_empty() {
-        let message = format!("nobody may read the service {:?}", name.value);
+        let message = format!("no group may read the service {:?}", name.value);
         name.warn(message, "name groups in `readers`, such as [\"all-users\"]");
     }
     let paths = paths(section);
@@ -87,7 +87,7 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
         (Some(path), None) => path.parse(|path| prefix_or_path(path, false)).map(PublicPath::Exact),
         (None, Some(prefix)) => prefix.parse(|prefix| prefix_or_path(prefix, true)).map(PublicPath::Prefix),
         (Some(_), Some(prefix)) => {
-            prefix.error("a public rule has either `path` or `prefix`", "write two rules");
+            prefix.error("a public rule has `path` or `prefix`, not both", "write two rules");
             None
         }
         (None, None) if section.is_written("path") || section.is_written("prefix") => None,
@@ -147,11 +147,11 @@ fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
         return refuse(format!("{path:?} ends with \"/\""), advice);
     }
     if path.ends_with("/*") {
-        let advice = "prefixes match whole segments, and everything below: leave the \"/*\" out";
+        let advice = "leave out the \"/*\": a prefix matches everything below it";
         return refuse(format!("{path:?} has a wildcard"), advice.into());
     }
     if path.contains('?') {
-        return refuse(format!("{path:?} has a query"), "rules match the path alone".into());
+        return refuse(format!("{path:?} has a query"), "rules match only the path".into());
     }
     match RequestPath::parse(path) {
         Ok(_) => Ok(path.to_owned()),
@@ -163,14 +163,16 @@ fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
 fn methods(section: &Section<'_>) -> Option<Vec<Method>> {
     if section.texts_if_any("methods")?.is_empty() {
         let advice = "leave `methods` out for the default, or name some";
-        section.error("methods", "`methods` is empty: nothing would pass", advice);
+        section.error("methods", "`methods` is empty: every request would be refused", advice);
     }
     Some(section.all_parsed("methods", method))
 }
 
 fn method(text: &str) -> Result<Method, Wrong> {
     match Method::from_str(text) {
-        Ok(Method::TRACE | Method::CONNECT) => Err((format!("{text} never passes"), "leave it out".into())),
+        Ok(Method::TRACE | Method::CONNECT) => {
+            Err((format!("{text} is never forwarded"), "leave it out".into()))
+        }
         Ok(method) if text.bytes().any(|b| b.is_ascii_lowercase()) => {
             let upper = method.as_str().to_ascii_uppercase();
             Err((format!("{text:?} is not a method: they are upper case"), did_you_mean(&upper)))
@@ -199,8 +201,8 @@ fn authorization(section: &Section<'_>) -> Option<Authorization> {
     match text.value.as_str() {
         "strip" => Some(Authorization::Strip),
         "keep" => {
-            let message = "the upstream receives the client's bearer";
-            text.warn(message, "whoever runs the upstream can then act with the token");
+            let message = "the upstream receives the client's token";
+            text.warn(message, "the upstream and its operators can then use the token");
             Some(Authorization::Keep)
         }
         _ => text.sound(secret::read(&text)).map(Authorization::Replace),

@@ -153,7 +153,7 @@ fn check_word(document: &Document<'_>, words: &[&str], text: &str, at: &Range<us
         return;
     }
     let advice = advice(text, words.iter().copied(), || format!("write {}", list(words)));
-    document.error(at, format!("`{path}` does not know {text:?}"), advice);
+    document.error(at, format!("`{path}` cannot be {text:?}"), advice);
 }
 
 /// The name of a kind, and an example.

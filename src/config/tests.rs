@@ -221,8 +221,12 @@ fn old_names_of_metrics_are_warned_of_until_they_are_switched_off() {
     let check = |name: &str, text: &str, old_names: bool, line: Option<u32>| {
         let config = read(text).unwrap();
         assert_eq!(config.metrics.old_names, old_names, "{name}");
-        let lines: Vec<u32> =
-            config.warnings.iter().filter(|p| p.message.starts_with("old names")).map(|p| p.line).collect();
+        let lines: Vec<u32> = config
+            .warnings
+            .iter()
+            .filter(|p| p.message.starts_with("metrics are also reported under old names"))
+            .map(|p| p.line)
+            .collect();
         assert_eq!(lines, line.into_iter().collect::<Vec<_>>(), "{name}");
     };
     check("not written", SMALL, true, Some(1));
@@ -244,7 +248,7 @@ fn warnings() {
     check(
         "no readers",
         &SMALL.replace("readers = [\"all-users\"]", ""),
-        &["4: nobody may read the service \"app\""],
+        &["4: no group may read the service \"app\""],
     );
     check(
         "a mistyped group",
@@ -254,7 +258,7 @@ fn warnings() {
     check(
         "plain text for others",
         &format!("{SMALL}[server]\nlisten = [\"0.0.0.0:80\"]\n"),
-        &["9: 0.0.0.0:80 takes tokens in plain text from other machines"],
+        &["9: 0.0.0.0:80 accepts tokens in plain text from other machines"],
     );
     let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
     let [cert, key] = ["one.crt", "one.key"].map(|file| certs.join(file).display().to_string());
@@ -263,12 +267,12 @@ fn warnings() {
     check(
         "plain text for others beside TLS",
         &format!("{SMALL}[server]\nlisten = [\"https://0.0.0.0:443\", \"http://0.0.0.0:80\"]\n{tls}\n"),
-        &["9: 0.0.0.0:80 takes tokens in plain text from other machines"],
+        &["9: 0.0.0.0:80 accepts tokens in plain text from other machines"],
     );
     check(
         "certificates for nobody",
         &format!("{SMALL}[server]\nlisten = [\"http://127.0.0.1:80\", \"unix:http.sock\"]\n{tls}\n"),
-        &["10: `tls` is of no use: no address of `listen` has TLS"],
+        &["10: `tls` has no effect: no address of `listen` uses TLS"],
     );
     check(
         "an upstream of no service",
@@ -281,17 +285,17 @@ fn warnings() {
     check(
         "a whole prefix made public",
         &public("prefix = \"/app\""),
-        &["10: \"/app\" opens all of \"/app\" of the service \"app\""],
+        &["10: \"/app\" opens all of \"/app\", a path of the service \"app\""],
     );
     check(
         "everything made public",
         &public("prefix = \"/\""),
-        &["10: \"/\" opens all of \"/app\" of the service \"app\""],
+        &["10: \"/\" opens all of \"/app\", a path of the service \"app\""],
     );
     check(
         "changes by strangers",
         &public("path = \"/app/hook\"\nmethods = [\"GET\", \"POST\"]"),
-        &["11: POST passes without a token"],
+        &["11: POST needs no token"],
     );
     check(
         "every user as a proxy",
@@ -310,7 +314,7 @@ fn warnings() {
             "13: every address in 0.0.0.0/0 is a trusted proxy: clients say themselves who they are",
         ],
     );
-    check("no service", "version = 1\n", &["1: there is no service: every request ends with 404"]);
+    check("no service", "version = 1\n", &["1: there is no service: every request is answered 404"]);
 }
 
 #[test]

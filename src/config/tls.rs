@@ -26,13 +26,13 @@ pub(super) fn resolve(section: &Section<'_>) -> Settings {
     });
     let settings = Settings { pairs, clients: clients.flatten() };
     if section.is_written("tls_client_ca") && !section.is_written("tls") {
-        let message = "`tls_client_ca` without `tls`: nobody would be asked for a certificate";
+        let message = "`tls_client_ca` has no effect without `tls`";
         section.error("tls_client_ca", message, "set `tls`");
     } else if settings.clients.is_some() && !settings.pairs.is_empty() {
         loadable(&settings, section, "tls_client_ca");
     }
     if section.is_written("tls_client_certificate") && !section.is_written("tls_client_ca") {
-        let message = "`tls_client_certificate` without `tls_client_ca`: nobody says whose are good";
+        let message = "`tls_client_certificate` has no effect without `tls_client_ca`";
         section.error("tls_client_certificate", message, "set `tls_client_ca`");
     }
     settings

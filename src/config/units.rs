@@ -5,7 +5,7 @@ use std::time::Duration;
 /// The form of a duration, for messages.
 pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, w, such as \"10s\"";
 /// The form of a size, for messages.
-pub const SIZE_FORM: &str = "a number of bytes and perhaps one of k, m, g (of 1024), such as \"256m\"";
+pub const SIZE_FORM: &str = "a number of bytes, optionally with k, m or g (powers of 1024), such as \"256m\"";
 
 /// The longest duration, which keeps every later sum in range.
 const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);

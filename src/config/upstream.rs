@@ -62,7 +62,7 @@ fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
             section.error("urls", "`urls` is empty", advice);
         } else if entries.len() > UpstreamSettings::MOST_URLS {
             let message = format!("`urls` may name at most {}", UpstreamSettings::MOST_URLS);
-            section.error("urls", message, "one name may lead to any number of addresses");
+            section.error("urls", message, "a host name may resolve to any number of addresses");
         }
     }
     let mut urls: Vec<WeightedUrl> = Vec::with_capacity(entries.len());
@@ -81,7 +81,7 @@ fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
         urls.extend(url.map(|url| WeightedUrl { url, weight }));
     }
     if !urls.is_empty() && urls.iter().all(|one| one.weight == 0) {
-        let message = "no url has a weight: nothing could be sent";
+        let message = "every url has the weight 0: no request could be sent";
         section.error("urls", message, "give one a weight of at least 1");
     }
     urls
@@ -91,7 +91,7 @@ fn health(section: &Section<'_>) -> Option<Health> {
     let path = section.parsed("path", |path| {
         let sound = path.starts_with('/') && !path.contains('#');
         path.parse().ok().filter(|_| sound).ok_or_else(|| {
-            let advice = "write it as it is requested, such as \"/health\"";
+            let advice = "write the path to request, such as \"/health\"";
             (format!("{path:?} is not a path"), advice.into())
         })
     });
@@ -109,14 +109,14 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     let written = section.table("tls");
     if !urls.iter().any(|one| one.url.scheme() == Scheme::Https) {
         if section.is_written("tls") && !urls.is_empty() {
-            let message = "`tls` is set, but no url is https://: it would do nothing";
+            let message = "`tls` has no effect: no url is https://";
             section.error("tls", message, "write https:// in the url, or leave `tls` out");
         }
         return None;
     }
     for (one, other) in [("cert", "key"), ("key", "cert")] {
         if written.is_written(one) && !written.is_written(other) {
-            let message = format!("`tls.{one}` without `tls.{other}`: nothing could be shown");
+            let message = format!("`tls.{one}` needs `tls.{other}`");
             written.error(one, message, format!("set `tls.{other}`"));
             return None;
         }
@@ -130,7 +130,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
         Some(text) => Some(text.parse(|name| {
             parse_name(name).ok_or_else(|| {
                 let message = format!("{name:?} is not a name that a certificate can have");
-                (message, "write a host name or an address".into())
+                (message, "write a host name or an IP address".into())
             })
         })?),
     };
@@ -143,8 +143,9 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
         .map_err(|error| written.error(at, chain(&error), ""))
         .ok()?;
     if let Some(one) = urls.iter().find(|one| loaded.authority_is_server(one.url.host())) {
-        let message = format!("the certificate in `tls.ca` is that of {} and {MADE_AS_AUTHORITY}", one.url);
-        written.warn("ca", message, "connections fail if the upstream shows it");
+        let message =
+            format!("the certificate in `tls.ca` is that of {} itself and {MADE_AS_AUTHORITY}", one.url);
+        written.warn("ca", message, "connections fail if the upstream uses it");
     }
     Some(loaded)
 }

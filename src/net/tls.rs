@@ -93,13 +93,13 @@ pub enum TlsError {
     Empty,
     #[error("failed to read {path}")]
     Pem { path: PathBuf, source: pem::Error },
-    #[error("{0} holds no certificate")]
+    #[error("{0} has no certificate")]
     NoCertificate(PathBuf),
     #[error("failed to use {cert} with {key}")]
     Unusable { cert: PathBuf, key: PathBuf, source: rustls::Error },
-    #[error("failed to use {path} as authorities")]
+    #[error("failed to use {path} as certificate authorities")]
     Authorities { path: PathBuf, source: rustls::Error },
-    #[error("failed to use {path} as authorities")]
+    #[error("failed to use {path} as certificate authorities")]
     Verifier { path: PathBuf, source: VerifierBuilderError },
     #[error("failed to set up TLS")]
     Setup(#[source] rustls::Error),

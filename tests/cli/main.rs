@@ -75,10 +75,10 @@ error: gateway.toml:10:11: `service.youtrack.readers` must be a list of texts, t
       |           ^^^^^^^^^^^
       = write `readers = ["..."]`
 
-error: gateway.toml:11:17: a credential is not written into this file
+error: gateway.toml:11:17: a credential must not be written into this file
    11 | authorization = ...
       |                 ^^^
-      = write "strip", "keep", "file:PATH" or "env:NAME"; if a secret stood here, replace it
+      = write "strip", "keep", "file:PATH" or "env:NAME"; if a secret was written here, replace it
 
 error: gateway.toml:13:11: there is no service "youtrac"
    13 | service = "youtrac"

@@ -245,7 +245,11 @@ fn no_reload_makes_the_gateway_its_own_upstream() {
         let services = Gateway::services(recorder.address);
         gateway.write(&services.replace(&format!("http://{}", recorder.address), &url));
         let answer = gateway.operator("POST", "/v1/reload", None);
-        assert!(answer.status >= 400 && answer.text().contains("listens itself"), "{url}: {}", answer.text());
+        assert!(
+            answer.status >= 400 && answer.text().contains("this gateway listens on"),
+            "{url}: {}",
+            answer.text()
+        );
     }
     gateway.write(&Gateway::services(recorder.address));
     assert_eq!(gateway.operator("POST", "/v1/reload", None).status, 200);

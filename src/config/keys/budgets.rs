@@ -8,10 +8,10 @@ pub(super) const BUDGETS: &[Key] = &[
     count("tunnels", 1, 10_000_000, "WebSockets and other upgraded connections; 503 beyond."),
     size(
         "send_buffers",
-        "Answers that clients have not taken yet. Above half of it, clients that take less than 1 KiB/s are cut; above all of it, those that hold the most.",
+        "Response bytes that clients have not read. Above half, clients slower than 1 KiB/s are cut; when full, those that hold the most.",
     ),
     size(
         "receive_buffers",
-        "What HTTP/2 clients may send before it is read, 1 MiB for each; beyond, 64 KiB for each.",
+        "How much HTTP/2 clients may send ahead of reading: 1 MiB each; 64 KiB each when used up.",
     ),
 ];

@@ -15,23 +15,23 @@ pub(super) const UPSTREAM: &[Key] = &[
     )
     .required(),
     // Fair without any further information.
-    word("balance", Balance::VARIANTS, "How one of several urls is chosen; `hash` goes by user.")
+    word("balance", Balance::VARIANTS, "How one of several urls is chosen; `hash` keeps a user at one url.")
     .or(r#""round-robin""#),
     text("host", "The Host field sent upstream; the client's own unless set."),
     // The URL and negotiation rarely give the wrong version.
-    word("http", HttpVersion::VARIANTS, "The HTTP version; `auto` decides by the url and the TLS handshake.")
+    word("http", HttpVersion::VARIANTS, "The HTTP version; `auto` takes it from the url's scheme and the TLS handshake.")
     .or(r#""auto""#),
     table("tls", UPSTREAM_TLS, "TLS of `https://` urls."),
-    table("timeouts", UPSTREAM_TIMEOUTS, "Deadlines for the upstream."),
-    table("eject", EJECT, "When one of several urls is left out after failures."),
+    table("timeouts", UPSTREAM_TIMEOUTS, "Timeouts for the upstream."),
+    table("eject", EJECT, "When one of several urls is no longer used after failures."),
     table("health", HEALTH, "Health checks of each url; off unless set."),
     // Once covers a connection that was just closed; more would only add load.
-    count("retries", 0, 10, "How often a request is sent again where that does no harm.")
+    count("retries", 0, 10, "How often a failed request is sent again, if that is safe.")
         .or("1"),
     // The usual TTL of a record that is meant to change.
     duration("resolve", 1000, "How often host names are looked up.").or(r#""30s""#),
-    count("max_connections", 1, 1_000_000, "Connections over all workers; unlimited unless set."),
-    count("max_in_flight", 1, 1_000_000, "Requests at one time over all workers; unlimited unless set."),
+    count("max_connections", 1, 1_000_000, "Connections of all workers together; unlimited unless set."),
+    count("max_in_flight", 1, 1_000_000, "Requests at one time, of all workers together; unlimited unless set."),
     // Enough for a burst, not for lasting overload.
     count("queue", 0, 1_000_000, "Requests that may wait while one of these limits is reached; 503 beyond.")
         .or("100"),
@@ -40,10 +40,10 @@ pub(super) const UPSTREAM: &[Key] = &[
 ];
 
 const UPSTREAM_TLS: &[Key] = &[
-    text("ca", "PEM file: the authorities that are trusted; the system's unless set."),
-    text("cert", "PEM file: the certificate that is shown to the upstream, then its chain."),
+    text("ca", "PEM file: certificate authorities for the upstream; the system's unless set."),
+    text("cert", "PEM file: permgate's client certificate for the upstream, then its chain."),
     text("key", "PEM file: its private key."),
-    text("server_name", "The name in the upstream's certificate; the url's host unless set."),
+    text("server_name", "The name that the upstream's certificate must have; the url's host unless set."),
 ];
 
 const UPSTREAM_TIMEOUTS: &[Key] = &[
@@ -55,7 +55,7 @@ const UPSTREAM_TIMEOUTS: &[Key] = &[
     // A WebSocket in use pings more often than once an hour.
     duration("stream_idle", 1, "The same for event streams, gRPC and requests with `watch=`; a gRPC client then gets UNAVAILABLE.")
     .or(r#""1h""#),
-    duration("ping", 1, "How often an HTTP/2 upstream with requests under way is pinged; it is given up after 20s without a reply.")
+    duration("ping", 1, "How often an HTTP/2 upstream with requests in flight is pinged; its connection is closed after 20s without a reply.")
     .or(r#""5m""#),
     duration("tunnel_idle", 1, "How long a tunnel (a WebSocket or another upgrade) may stay silent.").or(r#""1h""#),
     // Shorter than the keep-alive of common upstreams (nginx 75 s, Jetty 30 s); for Node (5 s), retries
@@ -70,21 +70,21 @@ const URL: &[Key] = &[
 ];
 
 const HEALTH: &[Key] = &[
-    text("path", "The path that is requested, with GET and without credentials.").required(),
+    text("path", "The path to request, with GET and without credentials.").required(),
     // Six requests a minute are no load.
     duration("interval", 10, "Between two checks.").or(r#""10s""#),
     // An upstream that takes longer for its health check is not healthy.
     duration("timeout", 10, "Until the head of the response.").or(r#""2s""#),
     // A single good response may be the last before the next crash.
-    count("rise", 1, 1000, "Good responses in a row that bring a url back.").or("2"),
+    count("rise", 1, 1000, "Good responses in a row after which a url is used again.").or("2"),
     // As for ejection.
-    count("fall", 1, 1000, "Failures in a row that take a url out.").or("3"),
+    count("fall", 1, 1000, "Failures in a row after which a url is no longer used.").or("3"),
     count("status", 200, 599, "The only good status; 200 to 399 unless set."),
 ];
 
 const EJECT: &[Key] = &[
     // One lost connection is chance, three in a row are not.
-    count("failures", 1, 1000, "Failures in a row after which a url is left out.").or("3"),
+    count("failures", 1, 1000, "Failures in a row after which a url is no longer used.").or("3"),
     // For the first time; it doubles while the URL keeps failing.
-    duration("for", 1, "How long it is left out; doubled each time, up to 60s.").or(r#""5s""#),
+    duration("for", 1, "How long it is not used; doubled each time, up to 60s.").or(r#""5s""#),
 ];

@@ -26,16 +26,26 @@ fn what_gateways_of_a_cluster_sign_by_comes_from_files() {
     let (long, short) = (secret("long", &"x".repeat(32)), secret("short", "hunter2"));
     let assertion = "identity = \"jwt\"\n[assertion]\nissuer = \"https://gate.example\"\n";
     check("nothing to sign", "", true, &[]);
-    check("assertions", assertion, true, &["sign assertions by keys of its own"]);
+    check("assertions", assertion, true, &["sign assertions with its own keys"]);
     check("assertions alone", assertion, false, &[]);
-    check("forms", &vouched(""), true, &["sign forms by a key of its own | give all of them the same file"]);
+    check(
+        "forms",
+        &vouched(""),
+        true,
+        &["sign CSRF tokens with its own key | give all of them the same file"],
+    );
     check("forms alone", &vouched(""), false, &[]);
     check("forms by a file", &vouched(&long), true, &[]);
     check(
         "a short secret",
         &vouched(&short),
         false,
-        &["shorter than 32 characters | `openssl rand -hex 32`"],
+        &["shorter than 32 characters | create one with `openssl rand -hex 32`"],
     );
-    check("written here", &vouched("user_header_key = \"hunter2\""), false, &["not written into this file"]);
+    check(
+        "written here",
+        &vouched("user_header_key = \"hunter2\""),
+        false,
+        &["must not be written into this file"],
+    );
 }

@@ -56,10 +56,10 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[server]\ndrop_fields = [\"X-Tenant-*\", \"Host\", \"co*\", \"a b\", \"\"]",
         &[
-            "9:30 \"Host\" would drop host, which has a fate of its own | ",
-            "9:38 \"co*\" would drop content-length, which has a fate of its own | ",
-            "9:45 \"a b\" is not a field name | write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin so",
-            "9:52 \"\" is not a field name | write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin so",
+            "9:30 \"Host\" would drop host, which `drop_fields` cannot drop | ",
+            "9:38 \"co*\" would drop content-length, which `drop_fields` cannot drop | ",
+            "9:45 \"a b\" is not a field name | write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it",
+            "9:52 \"\" is not a field name | write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it",
         ],
     );
     check(
@@ -67,8 +67,8 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[[service.app.pass_fields]]\nname = \"X-Permgate-User\"\nfrom = \"trusted\"\n[[service.app.pass_fields]]\nname = \"Remote_User\"\nfrom = \"trusted\"",
         &[
-            "9:8 \"X-Permgate-User\" never passes: permgate sets it itself | leave it out",
-            "12:8 \"Remote_User\" is not one field's name | write one such as \"X-Remote-User\": `*`, `_` and `.` do not pass",
+            "9:8 \"X-Permgate-User\" is never forwarded: permgate sets it | leave it out",
+            "12:8 \"Remote_User\" is not the name of one field | write one such as \"X-Remote-User\": `*`, `_` and `.` are not allowed",
         ],
     );
     check(
@@ -76,9 +76,9 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "hosts = [\"b\u{fc}cher.example\", \"a..b\", \"[::x]\"]",
         &[
-            "8:10 \"b\u{fc}cher.example\" has letters beyond ASCII, which clients send in another form | write \"xn--bcher-kva.example\"",
-            "8:28 \"a..b\" is not a host name | write the name alone, such as \"youtrack.example.com\"",
-            "8:36 \"[::x]\" is not a host name | write the name alone, such as \"youtrack.example.com\"",
+            "8:10 \"b\u{fc}cher.example\" has non-ASCII letters, which clients send in another form | write \"xn--bcher-kva.example\"",
+            "8:28 \"a..b\" is not a host name | write only the name, such as \"youtrack.example.com\"",
+            "8:36 \"[::x]\" is not a host name | write only the name, such as \"youtrack.example.com\"",
         ],
     );
     check(
@@ -92,20 +92,24 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[admin]\nuser_header = \"X-User\"",
         &[
-            "9:15 `user_header = \"x-user\"` would let anybody be anybody | name the proxies that set it: `user_header_from = [\"10.0.0.5\"]`",
+            "9:15 with `user_header = \"x-user\"` alone, every client could sign in as any user | name the proxies that set it: `user_header_from = [\"10.0.0.5\"]`",
         ],
     );
     check(
         "a header that means something else",
         "",
         "[admin]\nuser_header = \"Cookie\"\nuser_header_from = [\"10.0.0.5\"]",
-        &["9:15 \"Cookie\" cannot name a user | write a field of its own, such as \"X-Forwarded-User\""],
+        &[
+            "9:15 \"Cookie\" cannot be the field that names the user | write a field that has no other meaning, such as \"X-Forwarded-User\"",
+        ],
     );
     check(
         "a url that is none",
         "",
         "[admin]\nurl = \"gate.example\"",
-        &["9:7 \"gate.example\" is not the URL of a page | write it as \"https://gate.example.com\""],
+        &[
+            "9:7 \"gate.example\" is not an http:// or https:// URL | write it as \"https://gate.example.com\"",
+        ],
     );
     check("a bad version", "version = 1", "version = 2", &["1:11 `version` must be 1 | "]);
     check("no version", "version = 1\n", "", &["1:1 the file lacks `version` | add `version = 1`"]);
@@ -135,9 +139,7 @@ fn errors_name_place_fault_and_remedy() {
         "TLS for a url without",
         "[service.app]",
         "tls = { server_name = \"a\" }\n[service.app]",
-        &[
-            "4:7 `tls` is set, but no url is https://: it would do nothing | write https:// in the url, or leave `tls` out",
-        ],
+        &["4:7 `tls` has no effect: no url is https:// | write https:// in the url, or leave `tls` out"],
     );
     check(
         "an authority that is not there",
@@ -146,16 +148,16 @@ fn errors_name_place_fault_and_remedy() {
         &["4:10 no-such.pem cannot be read: No such file or directory (os error 2) | "],
     );
     check(
-        "a file that holds no certificate",
+        "a file that has no certificate",
         "urls = [\"http://127.0.0.1:8090\"]",
         "urls = [\"https://a\"]\ntls.ca = \"Cargo.toml\"",
-        &["4:10 Cargo.toml holds no certificate | "],
+        &["4:10 Cargo.toml has no certificate | "],
     );
     check(
         "a certificate without its key",
         "urls = [\"http://127.0.0.1:8090\"]",
         "urls = [\"https://a\"]\ntls = { ca = \"Cargo.toml\", cert = \"Cargo.toml\" }",
-        &["4:35 `tls.cert` without `tls.key`: nothing could be shown | set `tls.key`"],
+        &["4:35 `tls.cert` needs `tls.key` | set `tls.key`"],
     );
     check(
         "HTTP/1.1 where the url says HTTP/2",
@@ -170,7 +172,7 @@ fn errors_name_place_fault_and_remedy() {
         "8090\"",
         "8090/base\"",
         &[
-            "3:9 an upstream url has no path, query, fragment or user | leave it out: the path that was judged is the path that is sent",
+            "3:9 an upstream url has no path, query, fragment or user | leave it out: permgate forwards the request's path unchanged",
         ],
     );
     check(
@@ -178,7 +180,7 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[server]\nlisten = [\":8080\"]",
         &[
-            "9:11 \":8080\" is not an address to listen on | write \"0.0.0.0:8080\" for every interface, \"127.0.0.1:8080\" for this machine",
+            "9:11 \":8080\" is not an address to listen on | write \"0.0.0.0:8080\" for every interface, \"127.0.0.1:8080\" for this machine only",
         ],
     );
     check(
@@ -186,7 +188,7 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[server]\nlisten = [\"https://:8443\"]",
         &[
-            "9:11 \"https://:8443\" is not an address to listen on | write \"https://0.0.0.0:8443\" for every interface, \"https://127.0.0.1:8443\" for this machine",
+            "9:11 \"https://:8443\" is not an address to listen on | write \"https://0.0.0.0:8443\" for every interface, \"https://127.0.0.1:8443\" for this machine only",
         ],
     );
     check(
@@ -194,7 +196,7 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[server]\nlisten = [\"http://unix:http.sock\"]",
         &[
-            "9:11 \"http://unix:http.sock\" is not an address to listen on | write \"http://IP:PORT\": only those have a scheme",
+            "9:11 \"http://unix:http.sock\" is not an address to listen on | write \"http://IP:PORT\": other addresses have no scheme",
         ],
     );
     check(
@@ -207,13 +209,13 @@ fn errors_name_place_fault_and_remedy() {
         "https without a certificate",
         "",
         "[server]\nlisten = [\"127.0.0.1:8080\", \"https://0.0.0.0:8443\"]",
-        &["9:29 there is no certificate to show at https://0.0.0.0:8443 | set `tls` in the same table"],
+        &["9:29 https://0.0.0.0:8443 has no certificate | set `tls` in the same table"],
     );
     check(
         "the same for the admin listener",
         "",
         "[admin]\nlisten = [\"https://127.0.0.1:8081\"]",
-        &["9:11 there is no certificate to show at https://127.0.0.1:8081 | set `tls` in the same table"],
+        &["9:11 https://127.0.0.1:8081 has no certificate | set `tls` in the same table"],
     );
     check(
         "one address in both schemes",
@@ -226,7 +228,7 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[admin]\nlisten = [\"0.0.0.0:8081\"]",
         &[
-            "9:11 the admin listener would be reached from other machines at 0.0.0.0:8081 | write a loopback address, or add `allow_remote = true` to [admin] if that is meant",
+            "9:11 other machines could reach the admin listener at 0.0.0.0:8081 | write a loopback address, or add `allow_remote = true` to [admin] if that is meant",
         ],
     );
     check(
@@ -248,7 +250,7 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "identity = \"cookie\"",
         &[
-            "8:12 `service.app.identity` does not know \"cookie\" | write \"headers\", \"jwt\", \"both\" or \"none\"",
+            "8:12 `service.app.identity` cannot be \"cookie\" | write \"headers\", \"jwt\", \"both\" or \"none\"",
         ],
     );
     check(
@@ -266,12 +268,12 @@ fn errors_name_place_fault_and_remedy() {
         "limits = [{ per = \"token\" }, { per = \"host\", rate = \"1/s\" }, { per = \"user\", rate = \"fast\" }, { rate = \"1/s\" }]\n\
          [[limits]]\nper = \"user\"\nburst = 3\n[[limits]]\nper = \"user\"\nrate = \"1/d\"\nburst = 1000",
         &[
-            "8:11 this limit limits nothing | write `rate = \"100/s\"` or `concurrent = 10`",
-            "8:38 `service.app.limits.per` does not know \"host\" | write \"token\", \"user\", \"address\" or \"service\"",
+            "8:11 this limit has neither `rate` nor `concurrent` | write `rate = \"100/s\"` or `concurrent = 10`",
+            "8:38 `service.app.limits.per` cannot be \"host\" | write \"token\", \"user\", \"address\" or \"service\"",
             "8:85 \"fast\" is not a rate | write a number and a time, such as \"100/s\", \"10/5m\" or \"10000/d\"",
             "8:95 [service.app.limits] lacks `per` | add `per = \"...\"`",
-            "11:9 `burst` is of no use without `rate` | ",
-            "14:8 so large a burst takes longer than a year to come back | ",
+            "11:9 `burst` has no effect without `rate` | ",
+            "14:8 such a large burst takes longer than a year to refill | ",
         ],
     );
     check(
@@ -279,14 +281,14 @@ fn errors_name_place_fault_and_remedy() {
         "",
         "[assertion]\nkeys = \"-----BEGIN PRIVATE KEY-----\"",
         &[
-            "9:8 keys are not written into this file | write \"file:PATH\"; if a secret stood here, replace it",
+            "9:8 keys must not be written into this file | write \"file:PATH\"; if a secret was written here, replace it",
         ],
     );
     check(
         "a mistyped word",
         "",
         "identity = \"header\"",
-        &["8:12 `service.app.identity` does not know \"header\" | did you mean \"headers\"?"],
+        &["8:12 `service.app.identity` cannot be \"header\" | did you mean \"headers\"?"],
     );
     check(
         "a lower-case method",
@@ -339,7 +341,7 @@ fn forward_auth_needs_somebody_to_believe() {
         "[]",
         "[forward_auth]\nproxy = \"caddy\"\n",
         &[
-            "10:1 `forward_auth` answers nobody without `server.trusted_proxies` | name the addresses that the proxy asks from, such as [\"127.0.0.1\"]",
+            "10:1 `forward_auth` needs `server.trusted_proxies` | name the addresses of the proxy, such as [\"127.0.0.1\"]",
         ],
     );
     check(

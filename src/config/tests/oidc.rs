@@ -42,10 +42,10 @@ fn a_provider_that_is_not_safe_is_refused() {
     check("a fragment", &issuer("https://id.example/#a"), "");
     check("no openid", &with("scopes = [\"profile\"]"), "lacks \"openid\"");
     check("two scopes in one", &with("scopes = [\"openid\", \"openid profile\"]"), "is not a scope");
-    check("a secret in the file", &with("client_secret = \"hunter2\""), "not written into this file");
+    check("a secret in the file", &with("client_secret = \"hunter2\""), "must not be written into this file");
     check("a secret that is not there", &with("client_secret = \"env:NOT_SET_ANYWHERE\""), "is not set");
     check("the group of everybody", &with("groups = [\"all-users\"]"), "is built in");
-    check("a group without a name", &with("groups = [\"\"]"), "is not empty");
+    check("a group without a name", &with("groups = [\"\"]"), "must not be empty");
     check(
         "an unknown key of a group",
         &with("groups = [{ claim = \"a\", group = \"b\", to = 1 }]"),

@@ -41,7 +41,7 @@ fn mistakes_are_told() {
     check(
         "nothing to send to",
         r#"urls = [{ url = "http://a", weight = 0 }]"#,
-        &["3:8 no url has a weight: nothing could be sent | give one a weight of at least 1"],
+        &["3:8 every url has the weight 0: no request could be sent | give one a weight of at least 1"],
     );
     check(
         "the same twice",
@@ -61,7 +61,7 @@ fn mistakes_are_told() {
     check(
         "health of no path",
         &format!("{URLS}\nhealth.path = \"up\""),
-        &["4:15 \"up\" is not a path | write it as it is requested, such as \"/health\""],
+        &["4:15 \"up\" is not a path | write the path to request, such as \"/health\""],
     );
     check(
         "health without a path",
@@ -71,7 +71,7 @@ fn mistakes_are_told() {
     check(
         "an unknown balance",
         &format!("{URLS}\nbalance = \"least-request\""),
-        &["4:11 `upstream.up.balance` does not know \"least-request\" | did you mean \"least-requests\"?"],
+        &["4:11 `upstream.up.balance` cannot be \"least-request\" | did you mean \"least-requests\"?"],
     );
 }
 
@@ -82,7 +82,7 @@ fn an_upstream_that_is_this_gateway_is_named() {
             SMALL.replace("http://127.0.0.1:8090", url) + &format!("[server]\nlisten = [\"{listen}\"]");
         let problems = read(&text).err().map(|errors| errors.0).unwrap_or_default();
         let named =
-            problems.iter().filter(|one| one.message.contains("is where this gateway listens itself"));
+            problems.iter().filter(|one| one.message.contains("is an address that this gateway listens on"));
         assert_eq!(named.count(), usize::from(expected), "{listen}, {url}");
     };
     check("127.0.0.1:8090", "http://127.0.0.1:8090", true);
