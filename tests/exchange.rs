@@ -343,7 +343,7 @@ fn a_token_replaces_itself_where_that_is_allowed() {
     gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
     assert_eq!(
         refused("no update-self", &rotate(&gateway, &token), 403, "permission_denied"),
-        "The access token cannot be rotated. Ask an administrator for the permission Update Self, or make a new token"
+        "The access token cannot be rotated. Ask an administrator for the permission Update Self, or create a new token"
     );
 
     let plain = Gateway::start(upstream.address);

@@ -60,7 +60,7 @@ impl<'a> Acting<'a> {
                 let power = Power::of(world.accounts, world.rules, account);
                 Ok(Self { user: Some(account.ix), power, parent: parent.map(Cow::Borrowed) })
             }
-            None => refuse(AdminErrorCode::PermissionDenied, "the account that asks is disabled"),
+            None => refuse(AdminErrorCode::PermissionDenied, "the caller's account is disabled"),
         }
     }
 
@@ -102,10 +102,7 @@ impl<'a> Acting<'a> {
         if self.power.covers(power) {
             Ok(())
         } else {
-            refuse(
-                AdminErrorCode::WouldEscalate,
-                "this needs power that the acting account does not have itself",
-            )
+            refuse(AdminErrorCode::WouldEscalate, "this needs more power than your account has")
         }
     }
 
@@ -121,9 +118,8 @@ impl<'a> Acting<'a> {
         if self.parent.as_deref().is_none_or(unbounded) {
             return Ok(());
         }
-        let message = "this gives lasting power, which a token cannot do that expires, was replaced, is bound \
-                       to addresses, or does not cover every service that its owner can read: sign in, or use \
-                       a token without these limits";
+        let message = "this gives lasting power: sign in, or use a token that does not expire, was not \
+                       replaced, is not bound to addresses, and covers every service that its owner can read";
         refuse(AdminErrorCode::ExceedsParentToken, message)
     }
 
@@ -148,7 +144,7 @@ pub fn keeps_an_admin(before: &Accounts, after: &Accounts) -> Result<(), AdminEr
     if has_an_admin(after) || !has_an_admin(before) {
         Ok(())
     } else {
-        refuse(AdminErrorCode::LastAdmin, "nobody would be left who holds admin-write")
+        refuse(AdminErrorCode::LastAdmin, "no enabled user with the permission admin-write would be left")
     }
 }
 

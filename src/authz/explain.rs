@@ -137,8 +137,8 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
         time.map(|time| format!("{time:.0}")).unwrap_or_default()
     };
     match (reason, token) {
-        (Reason::MalformedToken, _) => "is not of permgate's form, and no token was imported".to_owned(),
-        (Reason::ChecksumMismatch, _) => "is mistyped: its checksum is wrong".to_owned(),
+        (Reason::MalformedToken, _) => "is not in permgate's format, and no tokens were imported".to_owned(),
+        (Reason::ChecksumMismatch, _) => "has a wrong checksum: it is mistyped".to_owned(),
         (Reason::UnknownToken, _) => "is unknown".to_owned(),
         (Reason::OwnerDeleted, _) => "belongs to an account that was deleted".to_owned(),
         (Reason::OwnerBanned, _) => "belongs to an account that is disabled".to_owned(),
@@ -148,7 +148,7 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
         (Reason::TokenNotYetValid, Some(token)) => format!("is not valid before {}", at(token.not_before)),
         (Reason::IpNotAllowed, Some(token)) => {
             let networks: Vec<String> = token.allow_ips.iter().map(ToString::to_string).collect();
-            format!("may be used from {} alone, and this is {}", networks.join(", "), query.client)
+            format!("may only be used from {}, and this is {}", networks.join(", "), query.client)
         }
         _ => reason.code().to_owned(),
     }
@@ -159,7 +159,7 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
 pub const ENDPOINTS: [(&str, Option<&str>); 6] = [
     ("/whoami", None),
     ("/rotate", None),
-    ("/auth", Some("the request that the proxy in front tells of")),
+    ("/auth", Some("the request that the proxy in front describes")),
     ("/jwks.json", Some("no credential at all")),
     ("/registry", Some("the password of the login")),
     ("/token", Some("the token of the CI system")),
@@ -190,7 +190,7 @@ fn own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> boo
     steps.push(Step {
         name: "endpoint",
         looked_at: path.to_owned(),
-        result: format!("the gateway itself answers{by}, where this is configured"),
+        result: format!("the gateway itself answers{by}, if this is configured"),
         origin: None,
     });
     true

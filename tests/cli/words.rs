@@ -246,7 +246,7 @@ fn tokens_are_created_rotated_and_revoked_by_name() {
 
     let line = "--offline token create --user ann --name long --scope app --expires-in 5w";
     let (_, words) = check(at, line, 2);
-    assert!(words.contains("a token lives at most 30d here"), "{words}");
+    assert!(words.contains("a token can live at most 30d here"), "{words}");
     let (_, words) = check(at, "--offline token list --service apb", 4);
     assert!(words.contains("no service \"apb\": did you mean \"app\"?"), "{words}");
     check(at, "--offline user create bot --administrator --kind service", 2);

@@ -351,12 +351,12 @@ fn explain_names_the_carrier() {
     check("/api", Some("header:X-Api-Key"), "ok", "the field x-api-key");
     check("/api", Some("websocket"), "ok", "Sec-WebSocket-Protocol");
     check("/own", None, "scope_denied", "the field x-api-key");
-    check("/hub/api", Some("basic"), "wrong_carrier", "a carrier that the service does not accept");
+    check("/hub/api", Some("basic"), "wrong_carrier", "a field in which the service does not accept a token");
     check(
         "/hub/api",
         Some("header:X-Api-Key"),
         "wrong_carrier",
-        "a carrier that the service does not accept",
+        "a field in which the service does not accept a token",
     );
     check("/api", Some("header:Private-Token"), "missing_credentials", "Authorization");
 }

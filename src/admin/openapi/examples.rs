@@ -111,7 +111,7 @@ pub(super) fn problem(status: u16, codes: &str) -> Value {
         "not_found" => "There is no such token",
         "name_taken" => "the name \"ci\" is taken",
         "precondition_failed" => "The record has changed since it was read",
-        "invalid_name" => "a token name is not empty",
+        "invalid_name" => "a token name must not be empty",
         "too_many_attempts" => "Too many wrong passwords: wait before the next one",
         _ => "What is wrong, in a sentence",
     };

@@ -39,7 +39,7 @@ pub fn edit(
     let mut next = world.accounts.clone();
     if let Some(parent) = after.parent.as_deref().and_then(|id| world.accounts.group_by_id(id)) {
         if world.accounts.line(parent.ix).any(|group| group.ix == before.ix) {
-            return refuse(AdminErrorCode::InvalidValue, "a group is not below itself");
+            return refuse(AdminErrorCode::InvalidValue, "a group cannot be below itself");
         }
         require_depth(world.accounts.line(parent.ix).count() + height(world, &before.record.id))?;
     }
@@ -59,7 +59,8 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, name: &str) -> Result<
     let group = find(world, name)?;
     require_editable(group)?;
     if let Some(child) = world.accounts.children(&group.record.id).next() {
-        let message = format!("the group {:?} is below it: move or delete that first", child.record.name);
+        let message =
+            format!("the group {:?} is below it: move or delete that group first", child.record.name);
         return refuse(AdminErrorCode::InvalidValue, message);
     }
     acting.require_cover(&carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]))?;
@@ -115,7 +116,10 @@ fn require_editable(group: &Group) -> Result<(), AdminError> {
 
 fn require_depth(depth: usize) -> Result<(), AdminError> {
     if depth > MAX_DEPTH {
-        return refuse(AdminErrorCode::InvalidValue, format!("groups are nested at most {MAX_DEPTH} deep"));
+        return refuse(
+            AdminErrorCode::InvalidValue,
+            format!("groups can be nested at most {MAX_DEPTH} deep"),
+        );
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ const MOST_BYTES: usize = 64;
 ///
 /// [`fold`]: crate::authz::accounts::fold
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, AdminError> {
-    let too_long = || invalid(format!("a {what} has at most {max} characters"));
+    let too_long = || invalid(format!("a {what} can have at most {max} characters"));
     if text.len() > MOST_BYTES * max {
         return too_long();
     }
@@ -27,10 +27,10 @@ pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Ad
     let clean = clean.trim();
     let length = clean.chars().count();
     if clean.chars().any(misleads) || !joiners::fit(clean) {
-        return invalid(format!("a {what} has no control, bidi or invisible characters"));
+        return invalid(format!("a {what} must not have control, bidi or invisible characters"));
     }
     match (length < min, length > max) {
-        (true, _) => invalid(format!("a {what} is not empty")),
+        (true, _) => invalid(format!("a {what} must not be empty")),
         (_, true) => too_long(),
         _ => Ok(clean.to_owned()),
     }
@@ -41,7 +41,9 @@ pub fn login(login: &str) -> Result<String, AdminError> {
         && login.starts_with(|c: char| c.is_ascii_alphanumeric())
         && login.bytes().all(|b| b.is_ascii_alphanumeric() || b"._@+-".contains(&b));
     if !fits {
-        return invalid("a login is 1 to 64 of A-Z a-z 0-9 . _ @ + - and begins with a letter or digit");
+        return invalid(
+            "a login has 1 to 64 of the characters A-Z a-z 0-9 . _ @ + - and begins with a letter or digit",
+        );
     }
     if RESERVED_LOGINS.iter().any(|word| login.eq_ignore_ascii_case(word)) {
         return invalid(format!("the login {login:?} is reserved"));
@@ -53,7 +55,7 @@ pub fn email(email: &str) -> Result<String, AdminError> {
     let email = text("mail address", email, 3, 254)?;
     let split = email.split_once('@').is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
     if !split || email.contains(char::is_whitespace) {
-        return invalid("a mail address is NAME@HOST");
+        return invalid("write a mail address as NAME@HOST");
     }
     Ok(email)
 }
@@ -66,7 +68,7 @@ pub fn role_key(key: &str) -> Result<String, AdminError> {
     if fits {
         Ok(key.to_owned())
     } else {
-        invalid("a role's key is 1 to 63 of a-z 0-9 - and begins with a letter")
+        invalid("a role's key has 1 to 63 of the characters a-z 0-9 - and begins with a letter")
     }
 }
 

@@ -22,7 +22,7 @@ pub fn create(
     role.permissions.dedup();
     acting.require_gift(&power_of(&role))?;
     if world.accounts.role(&role.key).is_some() {
-        return refuse(AdminErrorCode::NameTaken, format!("the role {:?} exists", role.key));
+        return refuse(AdminErrorCode::NameTaken, format!("the role {:?} already exists", role.key));
     }
     Ok(role)
 }

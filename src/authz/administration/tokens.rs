@@ -97,13 +97,16 @@ pub fn rotate(
         }
     }
     if reach.expires_at.is_some_and(|end| end <= world.now) {
-        return refuse(AdminErrorCode::ExpiryInPast, "it has expired: create a new one");
+        return refuse(AdminErrorCode::ExpiryInPast, "the token has expired: create a new one");
     }
     require_lifetime(world, reach.expires_at)?;
     require_within_parent(world, acting, reach)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
     if grace > MAX_GRACE {
-        return refuse(AdminErrorCode::InvalidValue, "the grace of a replaced token is at most 7 days");
+        return refuse(
+            AdminErrorCode::InvalidValue,
+            "the grace period of a replaced token is at most 7 days",
+        );
     }
     Ok(grace)
 }
@@ -128,13 +131,13 @@ pub fn edit(
     if wider {
         return refuse(
             AdminErrorCode::CannotWiden,
-            "a token is never made wider or longer-lived: make a new one",
+            "a token can only be narrowed or shortened: create a new one",
         );
     }
     if after.expires_at != before.expires_at && ends(&after) <= world.now {
         return refuse(
             AdminErrorCode::ExpiryInPast,
-            "the new end lies in the past: revoke the token instead",
+            "the new expiry is in the past: revoke the token instead",
         );
     }
     Ok(after)
@@ -154,7 +157,7 @@ pub fn import(
         return not_readable(key);
     }
     if expires_at.is_some_and(|end| end <= world.now) {
-        return refuse(AdminErrorCode::ExpiryInPast, "the token has expired already");
+        return refuse(AdminErrorCode::ExpiryInPast, "the token has already expired");
     }
     require_within_parent(world, acting, &reach)?;
     Ok(reach.scope)
@@ -173,7 +176,10 @@ fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Re
 /// Sorts the scope, and checks that each service occurs once.
 fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
     if reach.scope.len() > MAX_SCOPE {
-        return refuse(AdminErrorCode::InvalidValue, format!("a scope has at most {MAX_SCOPE} services"));
+        return refuse(
+            AdminErrorCode::InvalidValue,
+            format!("a scope can have at most {MAX_SCOPE} services"),
+        );
     }
     reach.scope.sort();
     if reach.scope.is_empty() {
@@ -185,7 +191,7 @@ fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
     if reach.allow_ips.len() > MAX_NETWORKS {
         return refuse(
             AdminErrorCode::InvalidValue,
-            format!("a token names at most {MAX_NETWORKS} networks"),
+            format!("a token can have at most {MAX_NETWORKS} networks"),
         );
     }
     Ok(reach)
@@ -202,14 +208,14 @@ fn span(seconds: i64) -> String {
 
 fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<(), AdminError> {
     if expires_at.is_some_and(|end| end <= world.now) {
-        return refuse(AdminErrorCode::ExpiryInPast, "the end lies in the past");
+        return refuse(AdminErrorCode::ExpiryInPast, "the expiry is in the past");
     }
     let Some(longest) = world.max_lifetime else { return Ok(()) };
     let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
     if expires_at.is_none_or(|end| end > world.now.plus_seconds(longest)) {
         return refuse(
             AdminErrorCode::LifetimeTooLong,
-            format!("a token lives at most {} here", span(longest)),
+            format!("a token can live at most {} here", span(longest)),
         );
     }
     Ok(())
@@ -232,7 +238,8 @@ fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) 
     if narrower && shorter && networks_within(&reach.allow_ips, &parent.allow_ips) {
         return Ok(());
     }
-    let message = "a token made through a token is not wider, longer-lived or usable from more addresses";
+    let message =
+        "a token created with a token cannot be wider, longer-lived or usable from more addresses than it";
     refuse(AdminErrorCode::ExceedsParentToken, message)
 }
 
@@ -248,7 +255,6 @@ fn networks_within(inner: &[IpNet], outer: &[IpNet]) -> bool {
 
 /// The error for an unknown service and for an unreadable one.
 fn not_readable<T>(key: &str) -> Result<T, AdminError> {
-    let message =
-        format!("the service {key:?} does not exist, or cannot be read by the owner and by who asks");
+    let message = format!("the service {key:?} does not exist, or the owner or the caller cannot read it");
     refuse(AdminErrorCode::ServiceNotReadable, message)
 }

@@ -61,7 +61,7 @@ pub fn edit(
         acting.require_update(before.ix)?;
     } else {
         if acting.is(before.ix) {
-            return refuse(AdminErrorCode::PermissionDenied, "nobody changes their own login");
+            return refuse(AdminErrorCode::PermissionDenied, "you cannot change your own login");
         }
         acting.require(Permission::UpdateUser)?;
         acting.require_cover_of(world, before)?;
@@ -90,7 +90,7 @@ pub fn ban<'a>(
     acting.require(Permission::UpdateUser)?;
     let user = find(world, login)?;
     if acting.is(user.ix) {
-        return refuse(AdminErrorCode::CannotBanSelf, "nobody bans themself, nor lifts their own ban");
+        return refuse(AdminErrorCode::CannotBanSelf, "you cannot ban or unban yourself");
     }
     let reason = reason.map(|reason| names::text("reason", reason, 0, 500)).transpose()?;
     if reason.is_some() {
@@ -105,7 +105,7 @@ pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
     acting.require(Permission::DeleteUser)?;
     let user = find(world, login)?;
     if acting.is(user.ix) {
-        return refuse(AdminErrorCode::PermissionDenied, "nobody deletes their own account");
+        return refuse(AdminErrorCode::PermissionDenied, "you cannot delete your own account");
     }
     let mut after: Accounts = world.accounts.clone();
     after.put_user(UserRecord { deleted_at: Some(world.now), ..user.record.clone() });
@@ -135,7 +135,7 @@ pub fn invite<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result
     if acting.is(user.ix) {
         return refuse(
             AdminErrorCode::PermissionDenied,
-            "nobody invites themself: change the password instead",
+            "you cannot invite yourself: change your password instead",
         );
     }
     if user.record.banned.is_some() {
@@ -195,7 +195,8 @@ fn require_unreserved(world: &World<'_>, acting: &Acting<'_>, login: &str) -> Re
     if !reserved || acting.has(Permission::AdminWrite) {
         return Ok(());
     }
-    let message =
-        format!("the login {login:?} is reserved (admin.reserved_logins): taking it needs admin-write");
+    let message = format!(
+        "the login {login:?} is reserved (admin.reserved_logins): giving it to an account needs admin-write"
+    );
     refuse(AdminErrorCode::PermissionDenied, message)
 }

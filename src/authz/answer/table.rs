@@ -47,7 +47,7 @@ impl Row {
             }
             Reason::BadPath => bad_request(
                 "The path is not acceptable",
-                "Send it without \"..\" segments, control characters, malformed escapes, and characters that \
+                "Send it without \"..\" segments, control characters, malformed escapes or characters that \
                  must be percent-encoded",
             ),
             Reason::AmbiguousPath => bad_request(
@@ -62,7 +62,7 @@ impl Row {
             ),
             Reason::TokenInUrl => bad_field(
                 "Access tokens must not be sent in the URL",
-                "Send it as \"Authorization: Bearer\". This token may have been logged on its way: replace it",
+                "Send it as \"Authorization: Bearer\". Servers may have logged this token: replace it",
             ),
             Reason::AmbiguousAuthorization => bad_field(
                 "More than one Authorization header field was sent",
@@ -74,8 +74,8 @@ impl Row {
             ),
             Reason::MissingCredentials => unauthorized(
                 "No access token was sent",
-                "Send \"Authorization: Bearer\" and a permanent token; in a pipeline, see that the secret \
-                 variable is set for this job",
+                "Send \"Authorization: Bearer\" and a permanent token; in a pipeline, check that the \
+                 secret variable is set for this job",
             ),
             Reason::UnsupportedScheme => unauthorized(
                 "The Authorization header field is not of the Bearer scheme",
@@ -83,35 +83,36 @@ impl Row {
             ),
             Reason::MalformedAuthorization => bad_field(
                 "The Authorization header field is malformed",
-                "Send \"Bearer\", one space and the token; see that the variable that holds it is neither \
-                 empty nor broken over two lines",
+                "Send \"Bearer\", one space and the token; check that the variable with the token is not \
+                 empty and has one line",
             ),
             Reason::MalformedCredential => bad_field(
                 "The field that holds the access token is malformed",
-                "Send the token alone; as a WebSocket protocol, beside at least one other",
+                "Send only the token in it; as a WebSocket protocol, with at least one other protocol",
             ),
             Reason::MalformedToken | Reason::ChecksumMismatch => bad_token(
                 "The access token is malformed",
-                "See that it was copied whole: a token has 66 characters and starts with pgt_",
+                "Check that it was copied completely: a token has 66 characters and starts with pgt_",
             ),
             Reason::UnknownToken | Reason::OwnerDeleted | Reason::IpNotAllowed => bad_token(
                 "The access token is invalid",
-                "Make a new token and store it where this one was read",
+                "Create a new token and store it in place of this one",
             ),
             Reason::TokenRevoked => bad_token(
                 "The access token was revoked",
-                "Make a new token and store it where this one was read",
+                "Create a new token and store it in place of this one",
             ),
             Reason::TokenRotated => bad_token(
                 "The access token was replaced by a newer one",
-                "Store the newer one where this one was read",
+                "Store the newer one in place of this one",
             ),
             Reason::TokenExpired => {
-                bad_token("The access token expired", "Make a new token and store it where this one was read")
+                bad_token("The access token expired", "Create a new token and store it in place of this one")
             }
-            Reason::TokenNotYetValid => {
-                bad_token("The access token is not valid yet", "Wait for its start, or make another token")
-            }
+            Reason::TokenNotYetValid => bad_token(
+                "The access token is not valid yet",
+                "Wait until it becomes valid, or create another token",
+            ),
             Reason::OwnerBanned => bad_token(
                 "The account that owns the access token is disabled",
                 "Ask an administrator to enable it, or use a token of another account",
@@ -119,8 +120,8 @@ impl Row {
             Reason::NoService => plain(
                 S::NOT_FOUND,
                 "not_found",
-                "No service answers at this path",
-                "See that the host and the beginning of the path are right; letter case counts",
+                "No service has this path",
+                "Check the host and the beginning of the path; letter case counts",
             ),
             Reason::WrongCarrier => bad_token(
                 "The service does not accept an access token in this form",
@@ -129,42 +130,42 @@ impl Row {
             Reason::ReadServiceDenied => denied(
                 Error,
                 "The account may not read this service",
-                "Ask an administrator for the Read Service permission or for a group with access",
+                "Ask an administrator for the Read Service permission or for membership in a group that may read it",
             ),
             Reason::ScopeDenied => denied(
                 Scope,
                 "The access token is not granted for this service",
-                "Make a token with \"{service}\" in its scope",
+                "Create a token with \"{service}\" in its scope",
             ),
             Reason::ReadOnlyScope => denied(
                 Scope,
                 "The access token is read-only for this service",
-                "Make a token with full access to \"{service}\"",
+                "Create a token with full access to \"{service}\"",
             ),
             Reason::ProxyNotTrusted => forbidden(
-                "Decisions are told to trusted proxies alone",
+                "Only trusted proxies may ask for decisions",
                 "Add the proxy's address to server.trusted_proxies",
             ),
             Reason::RotationDenied => plain(
                 S::FORBIDDEN,
                 "permission_denied",
                 "The access token cannot be rotated",
-                "Ask an administrator for the permission Update Self, or make a new token",
+                "Ask an administrator for the permission Update Self, or create a new token",
             ),
             Reason::ExchangeRefused => bad_request(
                 "The token is not exchanged",
-                "See that its issuer, audience and claims are those of a rule of exchange, and send each token once",
+                "Check that its issuer, audience and claims match an exchange rule, and send each token only once",
             ),
             Reason::OriginalUnclear => forbidden(
-                "The proxy does not tell exactly one original request",
-                "Send no fields that only the proxy sets; the operator compares its configuration with the \
-                 one that comes with permgate",
+                "The proxy does not describe exactly one original request",
+                "Send no fields that only the proxy sets. Operators: compare the proxy's configuration \
+                 with the one that comes with permgate",
             ),
             Reason::MethodNotAllowed => plain(
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "The service does not take this method",
-                "The Allow header field lists those that it takes",
+                "The service does not allow this method",
+                "The Allow header field lists the allowed methods",
             ),
             Reason::BadRequest => bad_request("The request is malformed", ""),
             Reason::BadBody => bad_request("The request body is malformed or incomplete", ""),
@@ -188,14 +189,14 @@ impl Row {
             ),
             Reason::TooManyBadTokens => too_many(
                 "Too many bad access tokens came from this address",
-                "Wait as long as Retry-After says, and send a sound token",
+                "Wait as long as Retry-After says, and send a valid token",
             ),
             Reason::RateLimited => too_many(
-                "There are more requests than a limit allows",
-                "Wait as long as Retry-After says; RateLimit-Policy tells the limits",
+                "More requests were sent than a limit allows",
+                "Wait as long as Retry-After says; RateLimit-Policy lists the limits",
             ),
             Reason::ConcurrencyLimited => too_many(
-                "More requests are under way at one time than a limit allows",
+                "More requests are in flight than a limit allows",
                 "Wait until one of them has ended",
             ),
             Reason::HeadTooLarge => plain(
@@ -208,42 +209,45 @@ impl Row {
                 S::INTERNAL_SERVER_ERROR,
                 "identity_too_large",
                 "The groups of the account do not fit into a header field",
-                "Ask an administrator to shorten the identity groups of this service",
+                "Ask the operator to list fewer identity_groups for this service",
             ),
             Reason::UpstreamConnect => bad_gateway("The service cannot be reached", "Try again later"),
-            Reason::UpstreamReset => bad_gateway("The service broke off the connection", "Try again later"),
-            Reason::UpstreamInvalid => bad_gateway("The service gave an invalid answer", ""),
+            Reason::UpstreamReset => bad_gateway(
+                "The service closed the connection before its response was complete",
+                "Try again later",
+            ),
+            Reason::UpstreamInvalid => bad_gateway("The service sent an invalid response", ""),
             Reason::UpstreamTimeout => plain(
                 S::GATEWAY_TIMEOUT,
                 "gateway_timeout",
-                "The service did not answer in time",
+                "The service did not respond in time",
                 "Try again later",
             ),
             Reason::UpstreamUnavailable => bad_gateway("The service is unavailable", "Try again later"),
             Reason::UpstreamOverloaded => {
-                unavailable("The service has too much to do", "Wait as long as Retry-After says")
+                unavailable("The service is overloaded", "Wait as long as Retry-After says")
             }
             Reason::OverBudget => {
-                unavailable("The gateway has too much to do", "Wait as long as Retry-After says")
+                unavailable("The gateway is overloaded", "Wait as long as Retry-After says")
             }
             Reason::StoreUnavailable => unavailable(
-                "Access cannot be decided at present",
-                "Nothing is said about the token: try again later",
+                "Access cannot be decided at the moment",
+                "This does not mean that the token is invalid: try again later",
             ),
             Reason::AssertionFailed => unavailable(
-                "The gateway cannot vouch for the request at present",
-                "Nothing is said about the token: try again later",
+                "The gateway cannot sign the user's identity at the moment",
+                "This does not mean that the token is invalid: try again later",
             ),
             Reason::ShuttingDown => unavailable("The gateway is shutting down", "Try again"),
             Reason::UnknownProtocol => plain(
                 S::NOT_IMPLEMENTED,
                 "not_implemented",
-                "The gateway opens no tunnel for this protocol",
-                "An extended CONNECT (RFC 8441) is for WebSockets: its :protocol is websocket",
+                "The gateway does not open tunnels for this protocol",
+                "Use extended CONNECT (RFC 8441) only for WebSockets, with :protocol websocket",
             ),
             Reason::ClientClosed => bad_request("The client closed the connection", ""),
-            Reason::ClientTooSlow => bad_request("The client took nothing of the answer for too long", ""),
-            Reason::TunnelIdle => plain(S::OK, "ok", "The tunnel was at rest for too long", ""),
+            Reason::ClientTooSlow => bad_request("The client read nothing of the response for too long", ""),
+            Reason::TunnelIdle => plain(S::OK, "ok", "The tunnel was idle for too long", ""),
             Reason::CutByAdmin => bad_request("An administrator cut the request", ""),
         }
     }

@@ -50,8 +50,10 @@ impl Observation {
         match &query.path {
             Ok(path) => {
                 let result = match path.readings().len() {
-                    0 => "acceptable, and read in one way only".to_owned(),
-                    others => format!("acceptable, with {others} other readings to agree"),
+                    0 => "acceptable, with one reading".to_owned(),
+                    others => {
+                        format!("acceptable, with {others} other readings that must have the same owner")
+                    }
                 };
                 Self::new(redact(path.literal()), result)
             }
@@ -81,7 +83,8 @@ impl Observation {
     }
 
     pub fn url(token_in_url: bool) -> Self {
-        let result = if token_in_url { "has an access token: it is leaked" } else { "has no access token" };
+        let result =
+            if token_in_url { "has an access token, which has leaked" } else { "has no access token" };
         Self::new("path and query", result)
     }
 
@@ -91,14 +94,14 @@ impl Observation {
             Credential::UnsupportedScheme => "is not of the Bearer scheme",
             Credential::Ambiguous => "was sent more than once",
             Credential::Malformed => "is not one word after \"Bearer\"",
-            Credential::AmbiguousCarrier => "was sent in more than one place, or twice in one",
+            Credential::AmbiguousCarrier => "was sent in more than one place, or twice in the same",
             Credential::MalformedCarrier => "is not one word",
             Credential::Bearer { form, .. }
             | Credential::Carried { form, .. }
             | Credential::Elsewhere { form, .. } => match form {
-                BearerForm::Own => "a bearer of permgate's form",
-                BearerForm::ChecksumMismatch => "a bearer of permgate's form, mistyped",
-                BearerForm::Foreign => "a bearer of another form",
+                BearerForm::Own => "a token in permgate's format",
+                BearerForm::ChecksumMismatch => "a token in permgate's format, mistyped",
+                BearerForm::Foreign => "a token in another format",
             },
         };
         let looked_at = match query.credential {
@@ -106,8 +109,10 @@ impl Observation {
             Credential::Carried { kind: CarrierKind::Raw, .. } => "Authorization, without a scheme",
             Credential::Carried { kind: CarrierKind::Header, .. } => "a header field for tokens",
             Credential::Carried { kind: CarrierKind::Websocket, .. } => "Sec-WebSocket-Protocol",
-            Credential::Elsewhere { .. } => "a carrier that the service does not accept",
-            Credential::AmbiguousCarrier | Credential::MalformedCarrier => "the carriers of the service",
+            Credential::Elsewhere { .. } => "a field in which the service does not accept a token",
+            Credential::AmbiguousCarrier | Credential::MalformedCarrier => {
+                "the fields in which the service accepts a token"
+            }
             _ => "Authorization",
         };
         match public.and_then(|owner| owner.public) {
@@ -124,7 +129,7 @@ impl Observation {
             |subject| format!("token {} of {}", subject.token.id, subject.user.login),
         );
         match authentic {
-            Ok(_) => Self::new(looked_at, "holds"),
+            Ok(_) => Self::new(looked_at, "is valid"),
             Err(reason) => Self::new(looked_at, reason.code()),
         }
     }
@@ -142,9 +147,9 @@ impl Observation {
         let methods: Vec<_> = methods.iter().map(Method::as_str).collect();
         let looked_at = format!("{} among {}", query.method, methods.join(", "));
         let result = match (allowed, query.method_override) {
-            (true, _) => "is taken by the service",
+            (true, _) => "is allowed by the service",
             (false, true) => "a method override may hide another one",
-            (false, false) => "is not taken by the service",
+            (false, false) => "is not allowed by the service",
         };
         Self::new(looked_at, result).by(&owner.service.spec.origin)
     }
@@ -172,18 +177,18 @@ impl Observation {
 
     pub fn scope(subject: Subject<'_>, owner: Owner<'_>, reading: bool) -> Self {
         let key = &owner.service.spec.key;
-        let use_ = if reading { "reading" } else { "not reading only" };
+        let use_ = if reading { "reading" } else { "changing" };
         let result = match subject.token.scope.access(owner.service.id) {
             Some(Access::Full) => "grants full access",
-            Some(Access::Read) if reading => "grants read access, and the request reads",
-            Some(Access::Read) => "grants read access only, and the request does not only read",
+            Some(Access::Read) if reading => "grants read access, and the request only reads",
+            Some(Access::Read) => "grants only read access, and the request may change something",
             None => "does not list the service",
         };
         Self::new(format!("the token's scope for \"{key}\", {use_}"), result).by(&owner.service.spec.origin)
     }
 
     pub fn anonymous(reason: Reason, owner: Owner<'_>) -> Self {
-        let observation = Self::new(reason.code(), "the token adds nothing: forwarded without an identity");
+        let observation = Self::new(reason.code(), "forwarded without an identity: the token is not needed");
         match owner.public {
             Some(rule) => observation.by(&rule.origin),
             None => observation,

@@ -57,7 +57,7 @@ fn a_token_is_refused_in_words_and_by_no_line() {
     };
     let networks = ["10.0.0.0/8", "192.0.2.9/32"].map(|network| network.parse().unwrap());
     let elsewhere = Token { allow_ips: networks.into(), ..token.clone() };
-    let words = "may be used from 10.0.0.0/8, 192.0.2.9/32 alone, and this is 192.0.2.1";
+    let words = "may only be used from 10.0.0.0/8, 192.0.2.9/32, and this is 192.0.2.1";
     check(&fixture, &elsewhere, Reason::IpNotAllowed, words);
     let expired = Token { expires_at: at(1), ..token.clone() };
     check(&fixture, &expired, Reason::TokenExpired, "expired at 1970-01-01T00:00:01Z");

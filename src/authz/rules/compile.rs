@@ -27,7 +27,8 @@ pub fn compile(
         match ids.intern(&spec.key) {
             Some(id) => services.push(service(id, spec, &public)),
             None => errors.push(RuleError {
-                message: "too many service keys were seen since permgate was started: restart it".to_owned(),
+                message: "too many different service keys were used since permgate was started: restart it"
+                    .to_owned(),
                 origin: spec.origin,
             }),
         }
@@ -101,8 +102,9 @@ fn check_claims(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
                 )
             } else {
                 format!(
-                    "the paths \"{prefix}\" of \"{other}\" and \"{as_written}\" of \"{one}\" at {}{host} differ in \
-                     letter case alone: choose others, or let both services allow it",
+                    "the paths \"{prefix}\" of \"{other}\" and \"{as_written}\" of \"{one}\" at {}{host} \
+                     differ only in letter case: choose others, or set `allow = [\"letter-case\"]` in both \
+                     services",
                     first.origin
                 )
             };
@@ -125,7 +127,7 @@ fn check_public(specs: &[ServiceSpec], public: &[PublicSpec], errors: &mut Vec<R
             error(format!("the public path \"{path}\" {why}"));
         }
         let Some(service) = by_key.get(&rule.service) else {
-            error(format!("a public rule names the service \"{}\", which is not defined", rule.service));
+            error(format!("a public rule names the service \"{}\", which does not exist", rule.service));
             continue;
         };
         let is_prefix = matches!(rule.path, PublicPath::Prefix(_));

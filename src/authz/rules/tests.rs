@@ -323,7 +323,7 @@ fn contradictions_are_told_with_both_places() {
     };
     let tie = vec![at(service("a", &["/x"]), 3), at(service("b", &["/y", "/x"]), 9)];
     check("tie", tie, vec![], &["\"/x\" belongs to \"b\" and to \"a\" at gateway.toml:3"]);
-    check("case", vec![service("a", &["/x"]), service("b", &["/X"])], vec![], &["letter case alone"]);
+    check("case", vec![service("a", &["/x"]), service("b", &["/X"])], vec![], &["only in letter case"]);
     check(
         "twice",
         vec![service("a", &["/x"]), service("a", &["/y"])],
@@ -342,7 +342,7 @@ fn contradictions_are_told_with_both_places() {
         check(prefix, vec![service("a", &[prefix])], vec![], &["must"]);
     }
     let stray = public("b", PublicPath::Exact("/x".to_owned()));
-    check("unknown service", vec![service("a", &["/x"])], vec![stray], &["\"b\", which is not defined"]);
+    check("unknown service", vec![service("a", &["/x"])], vec![stray], &["\"b\", which does not exist"]);
     let outside = public("a", PublicPath::Prefix("/y".to_owned()));
     check(
         "outside",
@@ -354,7 +354,7 @@ fn contradictions_are_told_with_both_places() {
         "all at once",
         vec![service("permgate", &["x"])],
         vec![public("q", PublicPath::Exact("/".into()))],
-        &["built in", "must", "not defined"],
+        &["built in", "must", "does not exist"],
     );
 
     let mut hosted = service("b", &["/x"]);

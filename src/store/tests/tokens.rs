@@ -42,7 +42,7 @@ async fn names_are_unique_among_an_owners_live_tokens() {
     assert_eq!(code(create("alice", "short").await), "name_taken");
     bench.pass(60);
     let refused = bench.store.rotate_token(operator(), short.id, None, None).await;
-    assert!(format!("{:?}", refused.map(drop)).contains("it has expired: create a new one"));
+    assert!(format!("{:?}", refused.map(drop)).contains("the token has expired: create a new one"));
     assert_eq!(code(create("alice", "short").await), "ok", "an expired token gives its name up");
 }
 

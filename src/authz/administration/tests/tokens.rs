@@ -139,7 +139,7 @@ fn the_longest_lifetime_is_told_as_it_is_written() {
         let alice = users::find(&world, "alice").unwrap();
         let endless = reach(&[("youtrack", FULL)], None, &[]);
         let refused = tokens::create(&world, &town.acting("alice"), alice, endless, None).unwrap_err();
-        assert_eq!(refused.message, format!("a token lives at most {expected} here"));
+        assert_eq!(refused.message, format!("a token can live at most {expected} here"));
     };
     check(30 * 86_400, "30d");
     check(36 * 3_600, "36h");
