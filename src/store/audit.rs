@@ -40,10 +40,10 @@ pub struct Verified {
 pub enum VerifyError {
     #[error("the audit chain breaks at event {seq}: {what}")]
     Broken { seq: u64, what: &'static str },
-    #[error("the audit chain ends before event {seq}, yet {acknowledged} events were acknowledged")]
+    #[error("the audit chain ends before event {seq}, but {acknowledged} events were acknowledged")]
     CutOff { seq: u64, acknowledged: u64 },
     #[error(
-        "the store shows changes up to {position}, yet {acknowledged} were acknowledged; restart permgate"
+        "the store shows changes up to {position}, but {acknowledged} were acknowledged; restart permgate"
     )]
     Behind {
         /// `seq` of the first event that may be missing.

@@ -54,9 +54,9 @@ pub enum StreamError {
     Newer,
     #[error("it ends too early, after {0} rows")]
     Truncated(u64),
-    #[error("it is damaged behind row {0}")]
+    #[error("it is damaged after row {0}")]
     Damaged(u64),
-    #[error("it holds a row that cannot be restored: {0}")]
+    #[error("it has a row that cannot be restored: {0}")]
     Row(String),
     #[error("cannot read the backup")]
     Io(#[source] io::Error),

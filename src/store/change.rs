@@ -293,16 +293,16 @@ pub enum ChangeError {
     #[error("the record has changed since it was read")]
     Stale,
     /// The Idempotency-Key was used with another request before: 422.
-    #[error("this idempotency key came with another request")]
+    #[error("this idempotency key was used with another request")]
     KeyReused,
     /// The account exceeds [`Policy::write_rate`]: 429.
-    #[error("the account makes changes too fast: try again in {0} seconds")]
+    #[error("the account makes changes too quickly: try again in {0} seconds")]
     TooFast(u32),
     /// Nothing changed: 503.
-    #[error("the store takes no changes until permgate is restarted: {0}")]
+    #[error("the store accepts no changes until permgate is restarted: {0}")]
     Closed(String),
     /// The store failed while writing the change; the next start may find it: 503.
-    #[error("whether the change was made is not known: {0}")]
+    #[error("it is unknown whether the change was made: {0}")]
     Unknown(String),
     /// A change that only removes power is in force, but a restart may lose it: 503.
     #[error("in force, but not durable: {reason}")]
@@ -310,7 +310,7 @@ pub enum ChangeError {
     /// Durable, but a worker has not applied it yet: 503, and the process ends.
     #[error("durable, but not yet in force everywhere")]
     FenceIncomplete,
-    #[error("the new configuration contradicts itself")]
+    #[error("the rules of the new configuration conflict")]
     Rules(Vec<RuleError>),
 }
 

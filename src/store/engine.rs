@@ -118,7 +118,7 @@ impl Engine {
         let head = log.head;
         let applied = self.replica.commit(staged, head);
         applied.map_err(|error: ApplyError| {
-            log.fail(format!("the change is durable, but is not seen before a restart: {error}"))
+            log.fail(format!("the change is durable, but not visible until a restart: {error}"))
         })?;
         drop(log);
         self.checkpoint_when_due();
@@ -196,7 +196,7 @@ impl Engine {
         let mut log = self.log();
         if log.failed.is_none() {
             if let Err(error) = log.log.sync() {
-                tracing::warn!(%error, "the journal could not be synced once more");
+                tracing::warn!(%error, "the journal could not be synced again");
             }
             log.failed = Some("the store was closed".to_owned());
         }
@@ -268,7 +268,7 @@ impl Journaled {
     }
 
     fn fail(&mut self, reason: String) -> CommitError {
-        tracing::error!(reason, "the store is no longer durable and takes no changes until a restart");
+        tracing::error!(reason, "the store is no longer durable and accepts no changes until a restart");
         CommitError::Failed(self.failed.get_or_insert(reason).clone())
     }
 }

@@ -21,11 +21,11 @@ const MAX_SIZE: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum GenerationError {
     #[error(
-        "{directory} is not a permgate store: it has {names} and no CURRENT; name an empty directory as [store] path. If a store has lost its CURRENT, move all of this away and restore the newest backup with `permgate store restore`"
+        "{directory} is not a permgate store: it has {names} and no CURRENT; name an empty directory as [store] path. If the file CURRENT was lost, move everything in the directory away and restore the newest backup with `permgate store restore`"
     )]
     NotAStore { directory: PathBuf, names: String },
     #[error(
-        "{file} is damaged; move the content of its directory away and restore the newest backup with `permgate store restore`"
+        "{file} is damaged; move everything in its directory away and restore the newest backup with `permgate store restore`"
     )]
     Damaged { file: PathBuf },
     #[error(
@@ -33,7 +33,7 @@ pub enum GenerationError {
     )]
     Newer { file: PathBuf, found: String },
     #[error(
-        "{directory} is missing, yet CURRENT names it; restore the newest backup with `permgate store restore`"
+        "{directory} is missing, but CURRENT names it; restore the newest backup with `permgate store restore`"
     )]
     Missing { directory: PathBuf },
     #[error(transparent)]
@@ -117,7 +117,7 @@ impl Generations {
             None => {
                 self.refuse_strangers()?;
                 let id =
-                    StoreId::random().map_err(|e| Failure::new("make an id for", self.store.path(), e))?;
+                    StoreId::random().map_err(|e| Failure::new("create an id for", self.store.path(), e))?;
                 let current = Current { id, generation: 0 };
                 self.write_current(current)?;
                 current

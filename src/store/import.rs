@@ -70,7 +70,7 @@ pub enum ImportError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(
-        "the store took no more after line {line}: {why}; run the import again when that is mended, it goes on where it ended"
+        "the store accepted no more after line {line}: {why}; once that is fixed, run the import again: it continues where it stopped"
     )]
     Commit { line: u64, why: String },
 }

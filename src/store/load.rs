@@ -34,16 +34,16 @@ pub enum OpenError {
     /// The directory is locked, foreign, damaged or full.
     #[error(transparent)]
     Engine(#[from] engine::OpenError),
-    #[error("the configuration contradicts itself")]
+    #[error("the rules of the configuration conflict")]
     Rules(Vec<RuleError>),
     #[error("the store's rows cannot be read: {0}")]
     Read(#[from] ReadError),
     #[error("the store cannot be written: {0}")]
     Write(String),
     /// A row that no version of permgate writes.
-    #[error("the store has a row that cannot be: {0}")]
+    #[error("the store has an impossible row: {0}")]
     Row(String),
-    #[error("the store's writer thread does not start: {0}")]
+    #[error("the store's writer thread cannot be started: {0}")]
     Thread(#[from] std::io::Error),
 }
 
@@ -206,7 +206,7 @@ fn index(
             });
             let scope = scope(&row, &mut services, ids);
             let (Some(owner), Some(scope)) = (owner, scope) else {
-                let what = || format!("token {}: its owner is unknown, or its scope empty", row.id);
+                let what = || format!("token {}: its owner is unknown, or its scope is empty", row.id);
                 wrong.get_or_insert_with(what);
                 return;
             };

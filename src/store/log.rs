@@ -177,18 +177,18 @@ pub enum AppendError {
     /// again.
     #[error("the log's head is at position {}, not at the expected one", head.position)]
     Moved { head: Head },
-    #[error("a batch has {bytes} bytes, the log takes up to {largest}")]
+    #[error("a batch has {bytes} bytes, more than the log's limit of {largest}")]
     TooLarge { bytes: usize, largest: usize },
     /// Nothing was appended, and the log is unchanged: the same append may succeed later, once the disk has
     /// space.
     #[error("nothing was written: {0}")]
     NotWritten(Failure),
     /// The log may contain the entry when it is opened again. Until then, no append is accepted.
-    #[error("the change may or may not have been made, and none is taken until a restart: {0}")]
+    #[error("the change may or may not have been made, and no other is accepted until a restart: {0}")]
     Unclear(Failure),
     /// Nothing was appended, since an earlier call failed. No append is accepted until the log is opened
     /// again.
-    #[error("no change is taken until a restart: {0}")]
+    #[error("no change is accepted until a restart: {0}")]
     Stopped(Failure),
 }
 

@@ -66,7 +66,7 @@ impl Store {
             },
         };
         let mut after = match cursor.map(TokenId::parse) {
-            Some(None) => return Err(ReadError("the cursor is not one that a page gave out".into())),
+            Some(None) => return Err(ReadError("the cursor is not the `next` of a page".into())),
             Some(id) => id,
             None => None,
         };
@@ -134,7 +134,7 @@ impl Store {
     /// Events with `seq` below the cursor, newest first.
     pub fn audit(&self, cursor: Option<&str>, limit: usize) -> Result<Page<AuditEvent>, ReadError> {
         let before = match cursor.map(str::parse) {
-            Some(Err(_)) => return Err(ReadError("the cursor is not one that a page gave out".into())),
+            Some(Err(_)) => return Err(ReadError("the cursor is not the `next` of a page".into())),
             Some(Ok(seq)) => Some(seq),
             None => None,
         };

@@ -77,13 +77,14 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
         Generation::begin(&new, Head::EMPTY, settings)?;
         return Ok(generations.switch(&new)?);
     }
-    let store = parse_id(&manifest.store).ok_or_else(|| damaged("its `format` file names no store"))?;
+    let store =
+        parse_id(&manifest.store).ok_or_else(|| damaged("its `format` file does not name a store"))?;
     let data = path.join(DATA);
     let size = fs::metadata(data.join("db")).map_or(0, |found| found.len());
     if size == 0 {
         return Err(damaged("its data file is missing or empty").into());
     }
-    tracing::info!(store = %path.display(), "the store is migrated to the present layout; what it was stays in `released`");
+    tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
     let generations = Generations::new(Box::new(OsDirectory::new(path)), OWN);
     let new = generations.begin(Some(store))?;
     let head = copy(&data, &manifest, store, new.directory().path())?;
@@ -180,7 +181,7 @@ fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
         .map_err(&damaged)??;
         match &owner {
             Some((of, _)) if *of != manifest.store => {
-                return Err(damaged(format!("its data is that of another store, {of}")).into());
+                return Err(damaged(format!("its data belongs to another store, {of}")).into());
             }
             Some((_, revision)) if *revision < manifest.revision => {
                 let acknowledged = manifest.revision;
@@ -188,7 +189,7 @@ fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
                 return Err(damaged(why).into());
             }
             Some((_, revision)) => head.position = first_position(*revision),
-            None => return Err(damaged("its data file holds nothing of ours".to_owned()).into()),
+            None => return Err(damaged("its data file has no permgate data".to_owned()).into()),
         }
         stream.finish(head).map_err(write)?;
         Ok(head.position)

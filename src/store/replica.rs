@@ -66,9 +66,9 @@ pub(crate) enum ReplicaError {
     Record(#[from] DecodeError),
     #[error("a key in {0} is malformed")]
     Key(&'static str),
-    #[error("{0} has other rows than were written")]
+    #[error("{0} does not have the rows that were written")]
     Sum(&'static str),
-    #[error("the audit log ends elsewhere than it was written to")]
+    #[error("the audit log does not end with the last event that was written")]
     AuditEnd,
     #[error("{0}")]
     Unreadable(String),
@@ -197,10 +197,10 @@ impl Replica {
         tracing::error!(
             replica,
             why,
-            "the replica is damaged: restart permgate to make it again from the journal"
+            "the replica is damaged: restart permgate to rebuild it from the journal"
         );
         if let Err(error) = open::condemn(&self.path, why) {
-            tracing::error!(replica, %error, "it could not be marked as damaged: take it away before the next start");
+            tracing::error!(replica, %error, "it could not be marked as damaged: remove it before the next start");
         }
     }
 

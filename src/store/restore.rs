@@ -55,11 +55,11 @@ pub struct Restored {
 pub enum RestoreError {
     #[error("the backup cannot be restored: {0}")]
     Stream(#[from] StreamError),
-    #[error("the backup holds a row that cannot be restored: {0}")]
+    #[error("the backup has a row that cannot be restored: {0}")]
     Row(String),
     #[error(
-        "the backup was taken at {taken_at}, and what was revoked, banned or deleted since is not known, nor which \
-         passwords were changed ({why}); to let all that hold again say --accept-lost-revocations"
+        "the backup was taken at {taken_at}, and revocations, bans, deletions and password changes since \
+         then are unknown ({why}); to undo them all, pass --accept-lost-revocations"
     )]
     LostRevocations { taken_at: String, why: String },
     #[error(transparent)]
@@ -168,7 +168,7 @@ fn receive(
 /// The current store's tombstones and its path, or why they are not known.
 fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
     if !is_at(settings) {
-        return Ok(Err("there is no store to ask".to_owned()));
+        return Ok(Err("there is no current store".to_owned()));
     }
     let engine = match Engine::open(settings) {
         Ok(engine) => engine,
@@ -178,7 +178,7 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathB
     let known = if engine.store_id() == store {
         collect(&engine).map(|ends| (ends, engine.generation().to_owned())).map_err(|e| e.to_string())
     } else {
-        Err(format!("{} holds another store", settings.path.display()))
+        Err(format!("{} has another store", settings.path.display()))
     };
     engine.close();
     Ok(known)

@@ -60,7 +60,7 @@ pub(crate) use unwritten::Unwritten;
 use group_commit::GroupCommit;
 
 /// The error of other changes while removals wait to be written.
-const WAITS: &str = "removals that could not be written to etcd wait to be written first";
+const WAITS: &str = "earlier removals have yet to be written to etcd";
 
 /// Maximum changes in a batch, so that the first one does not wait long for the last one, nor a removal for
 /// a batch that it has just missed.
@@ -292,7 +292,10 @@ impl Writer {
 
     fn lost(&self, reason: &str) {
         if self.shared.close_reason().is_none() {
-            tracing::error!(reason, "changes do not last any more: restart permgate when the disk is sound");
+            tracing::error!(
+                reason,
+                "changes are no longer durable: restart permgate when the disk works again"
+            );
             self.shared.close(reason.to_owned());
         }
     }

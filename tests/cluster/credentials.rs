@@ -132,7 +132,7 @@ fn a_certificate_that_ends_is_named_and_its_successor_is_read() {
     // Existing connections stay; new ones are refused.
     assert_eq!(cluster.status(0, &token), 200);
     cluster.link(0, Mode::Passes);
-    cluster.process(0).words.wait_for("etcd does not answer");
+    cluster.process(0).words.wait_for("etcd does not respond");
     cluster.process(0).words.wait_for("gate.crt expires in 0 days");
     let gauge = format!("permgate_tls_certificate_not_after_timestamp_seconds{{certificate=\"{cert}\"}}");
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();

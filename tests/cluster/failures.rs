@@ -210,7 +210,7 @@ fn an_etcd_that_went_back_in_time_is_refused_until_a_copy_is_adopted() {
     assert_eq!(answer["revoked"], true, "{answer}");
     cluster.etcd.put_back(0);
     for node in 0..2 {
-        cluster.process(node).words.wait_for("serves no more: `permgate cluster adopt`");
+        cluster.process(node).words.wait_for("stops serving: run `permgate cluster adopt`");
         let both = [&good, &revoked];
         let is_cut_off = || both.iter().all(|token| cluster.try_status(node, token) == Some(503));
         cluster.wait_until("it is cut off", is_cut_off);

@@ -37,7 +37,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     process.stop();
 
     let process = installation.run();
-    assert!(process.words().contains("the ballast was given back"), "{}", process.words());
+    assert!(process.words().contains("deleted the ballast file"), "{}", process.words());
     for (id, text) in &acknowledged {
         assert_eq!(process.status(text), 200, "{id} was acknowledged");
     }

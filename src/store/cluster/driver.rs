@@ -86,7 +86,7 @@ impl Driver {
             match self.connection.probe().await {
                 Ok(head) => {
                     if failed.take().is_some() {
-                        tracing::info!("etcd answers again");
+                        tracing::info!("etcd responds again");
                     }
                     if let Err(fork) = self.node.probed(probe, head) {
                         self.node.forked(fork);
@@ -101,11 +101,11 @@ impl Driver {
                     let refused = error.is_final();
                     let (what, count, pause) = match refused {
                         true => ("refuses this node", &metrics.probes_refused, REFUSED_AGAIN),
-                        false => ("does not answer", &metrics.probes_unanswered, AGAIN),
+                        false => ("does not respond", &metrics.probes_unanswered, AGAIN),
                     };
                     if failed.is_none_or(|(at, before)| before != refused || at.elapsed() >= SAY_AGAIN) {
                         failed = Some((Instant::now(), refused));
-                        tracing::warn!(%error, "etcd {what}: it serves as long as its permission lasts");
+                        tracing::warn!(%error, "etcd {what}: this node serves until its lease ends");
                     }
                     count.add(1);
                     sleep(pause).await;
@@ -216,7 +216,9 @@ impl Driver {
                 Some(left) if !left.is_zero() => cut_off = false,
                 Some(_) | None if !cut_off => {
                     cut_off = true;
-                    tracing::error!("this node's permission has ended: everything is cut and answered 503");
+                    tracing::error!(
+                        "this node's lease has ended: requests in flight are cut, new ones are answered 503"
+                    );
                     // Everything in flight is judged again, and nothing is permitted any more.
                     drop(self.fence.raise(Affected::Everybody));
                 }

@@ -22,7 +22,7 @@ pub enum Followed {
 /// The log differs from what this node followed: its engine was set back, or is another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the log at position {position} is not the one that this node has followed: its engine was restored from an older state"
+    "the log at position {position} is not the one that this node has followed: etcd was restored from an older state, or replaced"
 )]
 pub struct Fork {
     pub position: u64,

@@ -39,7 +39,7 @@ impl Copy {
         let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).and_then(parse_id);
         let Some(store) = field("store ") else {
             return Err(failure(io::Error::other(
-                "it is damaged: move the directory away, it is filled again",
+                "it is damaged: move the directory away, and the node fetches the store again",
             )));
         };
         Ok(Some(Self { store, last: field("run ").map(|id| Incarnation(id.0)) }))

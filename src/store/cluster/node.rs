@@ -189,7 +189,7 @@ impl Node {
         if !matches!(shared.protocol.membership(), MembershipState::Forked(_)) {
             tracing::error!(
                 error = %fork,
-                "this node serves no more: `permgate cluster adopt` on the node that is furthest ahead puts its state in force"
+                "this node stops serving: run `permgate cluster adopt` on the node that is furthest ahead to put its state in force"
             );
         }
         shared.protocol.forked(fork);
@@ -213,7 +213,7 @@ impl Node {
                 self.shared().protocol.acknowledged(ack);
                 self.changed.notify_one();
             }
-            None => tracing::warn!(node, "what a node says of itself cannot be read"),
+            None => tracing::warn!(node, "another node's acknowledgement cannot be read"),
         }
     }
 
@@ -264,12 +264,12 @@ impl Node {
                 tracing::info!(node, members, "joined the cluster");
             }
             (MembershipState::Member, MembershipState::Outside) => {
-                tracing::warn!(node, "another node has dropped this one from the cluster: joining again");
+                tracing::warn!(node, "another node has removed this one from the cluster: joining again");
             }
             (MembershipState::Member | MembershipState::Outside, MembershipState::Displaced) => {
                 tracing::error!(
                     node,
-                    "another process has joined the cluster as this node: this one serves no more. Give each node a name of its own"
+                    "another process has joined the cluster with this node's name: this one stops serving. Give each node its own `store.cluster.node`"
                 );
             }
             _ => {}

@@ -42,20 +42,22 @@ pub enum JoinError {
     Create(#[from] CreateError),
     #[error(transparent)]
     Io(#[from] Failure),
-    #[error("a thread or random numbers are missing: {0}")]
+    #[error("cannot start a thread or get random numbers: {0}")]
     System(#[source] io::Error),
     #[error(
-        "{path} is a store of its own, not a copy of the cluster's: name an empty directory as [store] path, or write this store to etcd with `permgate cluster init`"
+        "{path} is a separate store, not a copy of the cluster's: name an empty directory as [store] path, or write this store to etcd with `permgate cluster init`"
     )]
     OwnStore { path: String },
-    #[error("{path} is a copy of store {copy}, but etcd has store {log}: move it away, it is filled again")]
+    #[error(
+        "{path} is a copy of store {copy}, but etcd has store {log}: move it away, and the node fetches the store again"
+    )]
     Foreign { path: String, copy: StoreId, log: StoreId },
-    #[error("{path} is no copy of a cluster's store")]
+    #[error("{path} is not a copy of a cluster's store")]
     NoCopy { path: String },
     #[error("the snapshot cannot be written: {0}")]
     Snapshot(String),
     #[error(
-        "this node is at position {own} and etcd at {etcd}: nothing is lost there, so that nothing is to be adopted"
+        "this node is at position {own} and etcd at {etcd}: etcd has lost nothing, so there is nothing to adopt"
     )]
     NothingLost { own: u64, etcd: u64 },
 }

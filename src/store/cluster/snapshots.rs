@@ -74,7 +74,7 @@ impl Snapshots {
         let spawned = thread::Builder::new().name("permgate-snapshot".into()).spawn(move || job.run());
         match spawned {
             Ok(thread) => self.running = Some(thread),
-            Err(error) => tracing::warn!(%error, "the thread that writes a snapshot does not start"),
+            Err(error) => tracing::warn!(%error, "the thread that writes a snapshot cannot be started"),
         }
     }
 }
@@ -93,7 +93,7 @@ impl SnapshotTask {
         if let Err(error) = self.write_and_trim() {
             tracing::warn!(
                 error,
-                "a snapshot of the store could not be written to etcd: the log stays as it is"
+                "a snapshot of the store could not be written to etcd: the log is not trimmed"
             );
         }
     }

@@ -105,7 +105,7 @@ impl Engine {
         let spawned = thread::Builder::new().name("permgate-checkpoint".into()).spawn(move || job.run());
         match spawned {
             Ok(thread) => *running = Some(thread),
-            Err(error) => tracing::warn!(%error, "the thread that writes a checkpoint does not start"),
+            Err(error) => tracing::warn!(%error, "the thread that writes a checkpoint cannot be started"),
         }
     }
 

@@ -45,7 +45,7 @@ impl Engine {
         let mut engine = with_room(&settings.path, || open_present(&directory, settings))?;
         engine.directory = Some(directory);
         if let Err(error) = ballast::hold(&settings.path, settings.ballast) {
-            tracing::warn!(%error, "no room for the ballast of the store: on a full disk it will not open");
+            tracing::warn!(%error, "no space for the store's ballast file: if the disk gets full, the store will not open");
         }
         Ok(engine)
     }
@@ -97,7 +97,7 @@ fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engin
     released::finish(directory.path())?;
     match contents {
         Contents::Empty => {
-            let why = "its CURRENT names no generation although one was just made".to_owned();
+            let why = "its CURRENT names no generation, but one was just created".to_owned();
             Err(OpenError::Damaged { path: directory.path().to_owned(), why })
         }
         Contents::Store { id, directory, .. } => {
@@ -117,7 +117,7 @@ fn with_room<T>(path: &Path, open: impl Fn() -> Result<T, OpenError>) -> Result<
         tracing::warn!(
             store = %path.display(),
             released,
-            "the disk is full: the ballast was given back so that the store opens; free some space, the next start takes it again"
+            "the disk is full: deleted the ballast file to open the store; free some space, and the next start creates it again"
         );
         match open() {
             Err(_) if ballast::disk_is_full(path) => {}
@@ -200,7 +200,7 @@ impl Generation {
         let (at, head) = (replica.head(), journal.head()?);
         if at.position > head.position {
             let mut why = format!(
-                "the log ends at position {}, yet position {} was acknowledged",
+                "the log ends at position {}, but position {} was acknowledged",
                 head.position, at.position
             );
             if journal.is_shared() {
@@ -281,7 +281,7 @@ impl Generation {
         if first == 1 {
             return self.make_replica_from(None, journal, why);
         }
-        let why = format!("{wrong}; no checkpoint is left to make the replica from");
+        let why = format!("{wrong}; there is no checkpoint to rebuild the replica from");
         Err(self.damaged(why.trim_start_matches("; ").to_owned()))
     }
 
@@ -293,7 +293,7 @@ impl Generation {
         checkpoint::write(&self.path, |out| -> Result<u64, OpenError> {
             let fetched =
                 log.snapshot(out).map_err(|e| Failure::new("fetch a snapshot for", &self.path, e))?;
-            fetched.ok_or_else(|| self.damaged("its log was trimmed, yet has no snapshot".to_owned()))
+            fetched.ok_or_else(|| self.damaged("its log was trimmed, but has no snapshot".to_owned()))
         })
     }
 
@@ -315,7 +315,7 @@ impl Generation {
     ) -> Result<Replica, OpenError> {
         let path = self.replica_path();
         if !why.is_empty() {
-            tracing::warn!(replica = %path.display(), why, "the replica is made again from the journal");
+            tracing::warn!(replica = %path.display(), why, "rebuilding the replica from the journal");
         }
         replica::remove(&path)?;
         let replica = Replica::create(&path, self.store).map_err(|error| match error {
@@ -374,7 +374,7 @@ fn log_recovery(recovery: &journal::Recovery) {
             file = %dropped.file.display(),
             offset = dropped.offset,
             position = dropped.position,
-            "a change that was being written when the power went was dropped; it was not acknowledged"
+            "dropped a change whose write was interrupted; it was not acknowledged"
         );
     }
     if let Some(file) = &recovery.unreadable_slot {

@@ -15,28 +15,24 @@ use crate::store::{
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
-        "{path} is a node's copy of a cluster's store: start its gateway with [store.cluster], or ask one that runs"
+        "{path} is a node's copy of a cluster's store: start its gateway with [store.cluster], or run the command against a running one"
     )]
     Copy { path: PathBuf },
-    #[error(
-        "the store {path} is in use by {holder}: stop it first; while it runs, commands without --offline ask it"
-    )]
+    #[error("the store {path} is in use by {holder}: stop it first, or run the command without --offline")]
     Locked { path: PathBuf, holder: String },
     #[error(
-        "the store {path} cannot be opened: Permission denied; it belongs to the user {uid}: run this as that user or as root; while the gateway runs, commands without --offline ask it"
+        "the store {path} cannot be opened: Permission denied; it belongs to the user {uid}: run this as that user or as root; while the gateway runs, run the command without --offline"
     )]
     Denied { path: PathBuf, uid: u32 },
     #[error(
-        "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to make a new one"
+        "{path} is not a permgate store (it is a file); name an empty or absent directory as [store] path to create one"
     )]
     File { path: PathBuf },
     /// Only where no store is to be created.
-    #[error("there is no store in {path}; [store] path names it")]
+    #[error("there is no store in {path}, the directory that [store] path names")]
     Absent { path: PathBuf },
     /// Only where no store is to be migrated.
-    #[error(
-        "the store {path} is of the first release, and is migrated when this permgate first opens it; start it once, then verify"
-    )]
+    #[error("the store {path} is of the first release: start permgate once to migrate it, then verify")]
     Released { path: PathBuf },
     #[error(transparent)]
     Generation(#[from] GenerationError),
@@ -52,7 +48,7 @@ pub enum OpenError {
     #[error("the store {path} cannot be read ({why}); run the newer permgate that wrote it")]
     Newer { path: PathBuf, why: String },
     #[error(
-        "the disk that holds the store {path} is full and there is no ballast left to give back ({why}); free some space and start again"
+        "the disk of the store {path} is full, and there is no ballast file left to delete ({why}); free some space and start again"
     )]
     DiskFull { path: PathBuf, why: String },
     #[error("the store {path} cannot be written: {why}")]
@@ -72,5 +68,5 @@ fn newest_backup(store: &Path) -> String {
         .filter(|file| file.path().extension().is_some_and(|e| e == "backup"))
         .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())))
         .max();
-    newest.map_or(String::new(), |(_, path)| format!("; the newest beside it is {}", path.display()))
+    newest.map_or(String::new(), |(_, path)| format!("; the newest one next to it is {}", path.display()))
 }

@@ -211,7 +211,7 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
     fs::write(dir.generation().join("sled/db"), "x").unwrap();
     let Err(error) = dir.open() else { panic!("opened") };
     let said = error.to_string();
-    assert!(said.contains("no checkpoint is left") && said.contains("permgate store restore"), "{said}");
+    assert!(said.contains("there is no checkpoint") && said.contains("permgate store restore"), "{said}");
     assert_eq!(fs::read(dir.generation().join("sled/db")).unwrap(), b"x");
 }
 
@@ -302,7 +302,7 @@ fn a_directory_that_cannot_be_trusted_is_refused() {
             p.journals().iter().for_each(|file| fs::remove_file(file).unwrap());
             fs::write(name, old).unwrap();
         },
-        "ends at position 200, yet position 201 was acknowledged",
+        "ends at position 200, but position 201 was acknowledged",
     );
     check("a malformed CURRENT", &|p| fs::write(p.path().join("CURRENT"), "hello").unwrap(), "damaged");
     check("no CURRENT", &|p| fs::remove_file(p.path().join("CURRENT")).unwrap(), "not a permgate store");

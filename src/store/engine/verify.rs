@@ -21,13 +21,14 @@ use crate::store::{
     verify::{self, OnProgress, Progress, Report, Stopped},
 };
 
-const OF_JOURNAL: &str = "copy the store directory and check the disk. While permgate serves, `permgate store backup` \
-                          still has everything: restore that, or else the newest backup, with `permgate store restore`";
-const OF_CHECKPOINT: &str = "nothing is lost while the replica is whole: take a backup, and check the disk; newer \
-                             checkpoints take this one's place";
-const OF_REPLICA: &str = "restart permgate: the replica is made again from a checkpoint and the journal";
+const OF_JOURNAL: &str = "copy the store directory and check the disk. While permgate runs, `permgate \
+                          store backup` still backs up everything: restore that, or else the newest \
+                          backup, with `permgate store restore`";
+const OF_CHECKPOINT: &str = "nothing is lost as long as the replica is sound: take a backup, and check the \
+                             disk; newer checkpoints replace this one";
+const OF_REPLICA: &str = "restart permgate: it rebuilds the replica from a checkpoint and the journal";
 const OF_NEITHER: &str = "copy the store directory and check the disk, then restore the newest backup with \
-                          `permgate store restore`: there is nothing whole to make the replica from";
+                          `permgate store restore`: there is nothing sound to rebuild the replica from";
 
 impl Engine {
     /// Verifies what was acknowledged when it begins; changes continue meanwhile.
@@ -43,7 +44,7 @@ impl Engine {
         verifier.checkpoints()?;
         if at != acknowledged {
             let (at, position) = (at.position, acknowledged.position);
-            verifier.replica_damage(format!("it is at position {at}, yet {position} was acknowledged"));
+            verifier.replica_damage(format!("it is at position {at}, but {position} was acknowledged"));
         }
         verifier.replica(&self.replica)?;
         Ok(verifier.report)
@@ -94,10 +95,7 @@ pub(crate) fn verify_closed(
             replica.close();
         }
         Err(replica::OpenError::Absent { .. }) => {
-            verifier
-                .report
-                .notes
-                .push("there is no finished replica: the next start makes it again".to_owned());
+            verifier.report.notes.push("there is no complete replica: the next start rebuilds it".to_owned());
             if !verifier.can_make_replica() {
                 verifier.replica_damage("it is missing".to_owned());
             }
@@ -205,7 +203,7 @@ impl<'a, 't> Verifier<'a, 't> {
             match read {
                 Ok(head) if head.position == position => self.whole.push(position),
                 Ok(head) => {
-                    let what = format!("it is of position {}", head.position);
+                    let what = format!("it is at position {}", head.position);
                     self.report.add(path.display().to_string(), what, OF_CHECKPOINT);
                 }
                 // A newer checkpoint has replaced it meanwhile.
@@ -222,7 +220,7 @@ impl<'a, 't> Verifier<'a, 't> {
         let (position, end) = (at.position, self.report.position);
         match self.first {
             Some(_) if position > end => {
-                let what = format!("it ends at position {end}, yet position {position} was acknowledged");
+                let what = format!("it ends at position {end}, but position {position} was acknowledged");
                 self.report.add(self.generation.join("journal-*").display().to_string(), what, OF_JOURNAL);
             }
             Some(first) if at.next() < first => {

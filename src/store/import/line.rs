@@ -32,9 +32,9 @@ pub enum ImportRecord {
 pub enum LineError {
     #[error("it is not a JSON object of a known form: {0}")]
     Json(String),
-    #[error("it has to have exactly one of `digest`, `user` and `group`")]
+    #[error("it must have exactly one of `digest`, `user` and `group`")]
     Kind,
-    #[error("a line with `{kind}` takes no `{field}`")]
+    #[error("a line with `{kind}` cannot have `{field}`")]
     Extra { kind: &'static str, field: &'static str },
     #[error("a line with `{kind}` needs `{field}`")]
     Missing { kind: &'static str, field: &'static str },
@@ -158,7 +158,7 @@ mod tests {
         check("an end without a zone", &token(r#","expires_at":"2030-01-01T00:00:00""#), "neither a date");
         check("an unknown field", &token(r#","notes":"x""#), "unknown field `notes`");
         check("a field twice", &token(r#","name":"y""#), "duplicate field");
-        check("a field of another kind", &token(r#","members":[]"#), "takes no `members`");
+        check("a field of another kind", &token(r#","members":[]"#), "cannot have `members`");
         check("two kinds", &token(r#","user":"bob""#), "exactly one of");
         check("no kind", "{}", "exactly one of");
         check("a short digest", r#"{"digest":"ab","owner":"a","name":"n","scope":["a"]}"#, "64 hexadecimal");

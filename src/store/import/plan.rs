@@ -67,7 +67,7 @@ impl<'a> Plan<'a> {
             ids.push(user.id);
         }
         let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no randomness: {e}")))?;
+        getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no random numbers: {e}")))?;
         Ok(Self {
             engine,
             options,
@@ -118,7 +118,7 @@ impl<'a> Plan<'a> {
         let name = names::text("token name", &token.name, 1, 100).map_err(|e| e.message)?;
         let scope = self.scope(token.scope)?;
         if token.expires_at.is_some_and(|end| end <= self.options.now) {
-            return Err("the token has expired already".to_owned());
+            return Err("the token has already expired".to_owned());
         }
         let number = match self.users.get(&fold(&token.owner)) {
             Some(number) => *number,
@@ -129,7 +129,7 @@ impl<'a> Plan<'a> {
         let taken = self.engine.named(&owner, &folded).map_err(|e| e.to_string())?.is_some();
         let key = (number, folded.clone());
         if taken || self.underway.contains(&key) || !self.names.insert(key) {
-            return Err(format!("{} has a token named {name:?} already", token.owner));
+            return Err(format!("{} already has a token named {name:?}", token.owner));
         }
         let id = TokenId::generate(&mut |bytes| self.random.fill(bytes));
         self.digests.insert(token.digest);
@@ -148,7 +148,7 @@ impl<'a> Plan<'a> {
     fn group(&mut self, name: &str, members: &[String], report: &mut Report) -> Result<Outcome, String> {
         let name = names::text("group name", name, 1, 200).map_err(|e| e.message)?;
         if fold(&name) == "all-users" {
-            return Err("the group all-users has every user by itself".to_owned());
+            return Err("every user is in the group all-users anyway: leave the line out".to_owned());
         }
         // All members first, so that the group does not change if one of them is unknown.
         let mut ids = Vec::with_capacity(members.len());

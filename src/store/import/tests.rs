@@ -51,7 +51,7 @@ fn what_is_imported_is_in_the_store_and_bad_lines_are_told() {
     ];
     let (report, bad) = import(&settings, false, lines.join("\r\n").as_bytes());
     let expected = [
-        (5, "named \"ONE\" already"),
+        (5, "already has a token named \"ONE\""),
         (6, "no user \"nobody\""),
         (7, "no service \"hub\""),
         (8, "1 to 50 services"),

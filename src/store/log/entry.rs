@@ -63,7 +63,7 @@ pub enum DecodeError {
     NoEntry,
     #[error("the entry has version {0}, this permgate reads {VERSION}")]
     Version(u32),
-    #[error("the entry claims {0} bytes of operations, more than are possible")]
+    #[error("the entry's length of {0} bytes is more than an entry can have")]
     Length(usize),
     #[error("the entry is cut off")]
     CutOff,

@@ -129,7 +129,7 @@ impl EtcdLog {
         loop {
             let step = attempt.answered(answer);
             if Instant::now() >= end && matches!(step, Step::SendAgain | Step::ReadWinner) {
-                let failure = self.connection.failure("append to", "it gives no answer");
+                let failure = self.connection.failure("append to", "it does not respond");
                 return Err(if attempt.is_unclear() {
                     AppendError::Unclear(failure)
                 } else {
@@ -198,7 +198,7 @@ impl EtcdLog {
                 Err(AppendError::NotWritten(self.connection.failure("append to", reason)))
             }
             Err(error) => {
-                tracing::debug!(%error, position = head.position, "an append has no answer yet");
+                tracing::debug!(%error, position = head.position, "an append has no response yet");
                 Ok(Answer::None)
             }
         }

@@ -83,7 +83,7 @@ pub(crate) struct BatchReader {
 pub(crate) enum BatchError {
     #[error(transparent)]
     Log(#[from] log::ReadError),
-    #[error("the replica is of another history than the log at position {0}")]
+    #[error("the replica has a different history than the log at position {0}")]
     History(u64),
     #[error("position {position} of the log cannot be read: {error}")]
     Entry { position: u64, error: DecodeError },

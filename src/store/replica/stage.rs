@@ -29,13 +29,13 @@ use crate::{
 pub(crate) enum StageError {
     #[error(transparent)]
     Op(#[from] OpError),
-    #[error("what is stored cannot be read: {0}")]
+    #[error("stored data cannot be read: {0}")]
     Replica(#[from] ReplicaError),
     #[error("there is no token {0}")]
     NoToken(TokenId),
-    #[error("a name belongs to a token that is not there")]
+    #[error("a name belongs to a token that does not exist")]
     Nameless,
-    #[error("token {0} belongs to somebody else")]
+    #[error("token {0} belongs to another user")]
     Owner(TokenId),
     #[error("the id {0} is that of another token")]
     Id(TokenId),

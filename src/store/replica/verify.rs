@@ -176,7 +176,7 @@ impl Pass {
             let (sum, expected) = (self.sums[table as usize], moment.state.sum(table));
             if sum != expected {
                 let (rows, written) = (sum.rows, expected.rows);
-                found(table, format!("its {rows} rows are not the {written} that were written"));
+                found(table, format!("it has {rows} rows, but {written} were written"));
             }
         }
         if let Some(chain) = self.audit.filter(|_| read(Table::Audit))
@@ -226,18 +226,17 @@ fn check(
             }
             let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;
             rows.leads(Table::Names, &name, id.as_bytes(), || {
-                format!("the name of the token {id} is not taken by it")
+                format!("the name of the token {id} does not lead to it")
             })
         }
         Table::Ids | Table::Names => {
             let digest = match table {
                 Table::Ids => row.to_vec(),
-                _ => {
-                    rows.require(Table::Ids, row, || "a name leads to a token that is not there".to_owned())?
-                }
+                _ => rows
+                    .require(Table::Ids, row, || "a name leads to a token that does not exist".to_owned())?,
             };
             let token = rows.require(Table::Tokens, &digest, || {
-                format!("an entry of {} leads to a token that is not there", table.name())
+                format!("an entry of {} leads to a token that does not exist", table.name())
             })?;
             let token = TokenHead::decode(&token).map_err(|e| e.to_string())?;
             let fits = match table {
@@ -252,7 +251,7 @@ fn check(
         }
         Table::Uses => {
             rows.decode::<LastUsed>(row)?;
-            rows.require(Table::Ids, key, || "a last use is of no token".to_owned()).map(drop)
+            rows.require(Table::Ids, key, || "a last use belongs to no token".to_owned()).map(drop)
         }
         Table::Users => rows.keyed(key, rows.decode::<UserRecord>(row)?.id.as_bytes()),
         Table::Groups => {
@@ -272,7 +271,7 @@ fn check(
             let what = || format!("a grant of {}", grant.role);
             if built_in.role(&grant.role).is_none() {
                 rows.require(Table::Roles, grant.role.as_bytes(), || {
-                    format!("{} names a role that is not there", what())
+                    format!("{} names a role that does not exist", what())
                 })?;
             }
             match &grant.to {
@@ -304,8 +303,9 @@ fn check(
         }
         Table::IdempotencyTimes => {
             let text = std::str::from_utf8(row).map_err(|_| MALFORMED_KEY)?;
-            let of = rows
-                .require(Table::Idempotency, &keys::idempotency(text), || "a time is of no key".to_owned())?;
+            let of = rows.require(Table::Idempotency, &keys::idempotency(text), || {
+                "a time belongs to no key".to_owned()
+            })?;
             rows.keyed(key, &keys::idempotency_at(rows.decode::<IdempotencyRecord>(&of)?.at, text))
         }
     }
@@ -325,7 +325,7 @@ impl Rows<'_> {
     }
 
     fn keyed(&self, key: &[u8], expected: &[u8]) -> Result<(), String> {
-        if key == expected { Ok(()) } else { Err("a row stands under the key of another".to_owned()) }
+        if key == expected { Ok(()) } else { Err("a row has another row's key".to_owned()) }
     }
 
     fn require(&self, table: Table, key: &[u8], what: impl Fn() -> String) -> Result<Vec<u8>, String> {
@@ -338,7 +338,7 @@ impl Rows<'_> {
     }
 
     fn user(&self, id: &str, of: impl Fn() -> String) -> Result<(), String> {
-        let what = || format!("{} names the user {id}, who is not there", of());
+        let what = || format!("{} names the user {id}, who does not exist", of());
         self.require(Table::Users, id.as_bytes(), what).map(drop)
     }
 
@@ -346,7 +346,7 @@ impl Rows<'_> {
         if self.built_in.group_by_id(id).is_some() {
             return Ok(());
         }
-        let what = || format!("{} names the group {id}, which is not there", of());
+        let what = || format!("{} names the group {id}, which does not exist", of());
         self.require(Table::Groups, id.as_bytes(), what).map(drop)
     }
 }

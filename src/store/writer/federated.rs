@@ -53,7 +53,8 @@ impl Transaction {
             None => self.provision(new, &ids.user)?,
         };
         let ix = self.state.accounts.user_by_id(&user.id).map(|user| user.ix);
-        let ix = ix.ok_or_else(|| ChangeError::Closed("an account that was made is not there".into()))?;
+        let ix =
+            ix.ok_or_else(|| ChangeError::Closed("an account that was just created is missing".into()))?;
         for ((group, member), id) in new.groups.iter().zip(&ids.groups) {
             if *member && self.state.accounts.group_by_name(group).is_none() {
                 let record = GroupRecord { id: id.clone(), name: group.clone(), parent: None, revision: 1 };
@@ -100,7 +101,8 @@ impl Transaction {
             }
             let holder = self.state.accounts.user_by_id(&before.user).map(|holder| &holder.record);
             if let Some(holder) = holder.filter(|holder| holder.deleted_at.is_none()) {
-                let message = format!("the provider means the account {:?} by it", holder.login);
+                let message =
+                    format!("this provider's subject is already linked to the account {:?}", holder.login);
                 return Err(AdminError::new(AdminErrorCode::NameTaken, message).into());
             }
         }
@@ -141,8 +143,8 @@ impl Transaction {
         let user = match taken {
             Some(_) if !new.adopt => {
                 let message = format!(
-                    "the login {login:?} belongs to an account that was not made by signing in this way: \
-                     ask an administrator"
+                    "the login {login:?} belongs to an account that is not linked to this provider: ask an \
+                     administrator"
                 );
                 return Err(AdminError::new(AdminErrorCode::NameTaken, message).into());
             }

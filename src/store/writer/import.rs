@@ -105,7 +105,7 @@ impl Transaction {
         {
             return Ok(Some(record.id));
         }
-        Err(AdminError::new(AdminErrorCode::NameTaken, "a token with this digest is registered already")
+        Err(AdminError::new(AdminErrorCode::NameTaken, "a token with this digest is already registered")
             .into())
     }
 

@@ -46,20 +46,20 @@ impl Transaction {
         // The rule may have been removed since the request read it.
         let rules = &self.state.proxy.exchange;
         let Some(rule) = rules.iter().find(|rule| rule.author() == new.rule) else {
-            return refuse(AdminErrorCode::NotFound, "the rule of exchange is gone");
+            return refuse(AdminErrorCode::NotFound, "the exchange rule no longer exists");
         };
         let (name, lifetime) = (rule.name.clone(), rule.lifetime);
         if self.token(text.id)?.is_some() {
-            return refuse(AdminErrorCode::NameTaken, "the token was exchanged already");
+            return refuse(AdminErrorCode::NameTaken, "the token was already exchanged");
         }
         let Some(owner) = self.state.accounts.user_by_login(&rule.account) else {
-            return refuse(AdminErrorCode::NotFound, "the account of the rule does not exist");
+            return refuse(AdminErrorCode::NotFound, "the rule's account does not exist");
         };
         let owner = &owner.record;
         if owner.kind != UserKind::Service || owner.banned.is_some() || owner.deleted_at.is_some() {
             return refuse(
                 AdminErrorCode::UserBanned,
-                "the account of the rule is not an enabled service account",
+                "the rule's account is not an enabled service account",
             );
         }
         let (owner_id, login) = (owner.id.clone(), owner.login.clone());
@@ -90,7 +90,7 @@ impl Transaction {
     /// Fails if the token was issued in exchange for one of another issuer.
     pub(super) fn refuse_exchanged(record: &TokenRecord) -> Result<(), AdminError> {
         if record.author.as_deref().is_some_and(ExchangeRule::is_author) {
-            let message = "an exchanged token is not rotated: exchange another one";
+            let message = "an exchanged token cannot be rotated: exchange another one";
             return Err(AdminError::new(AdminErrorCode::PermissionDenied, message));
         }
         Ok(())

@@ -150,7 +150,12 @@ impl Transaction {
     /// Sets the password of the invited user. This works once, and only while the author could still
     /// invite.
     pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
-        let gone = || AdminError::new(PERMISSION_DENIED, "the invitation does not hold, or no longer");
+        let gone = || {
+            AdminError::new(
+                PERMISSION_DENIED,
+                "the invitation is invalid or has expired: ask an administrator for a new one",
+            )
+        };
         let invitation = self.found(digest, |sessions| sessions.invitation(digest));
         let invitation = invitation.filter(|record| self.now < record.expires_at);
         let invitation = invitation.ok_or_else(gone)?;

@@ -155,7 +155,7 @@ impl Transaction {
             let world = self.world();
             let grace = tokens::rotate(&world, &acting, self.owner_of(&before)?, &reach_of(&before), grace);
             if let Some(rotation) = before.rotation {
-                let message = format!("the token was replaced by {} already", rotation.to);
+                let message = format!("the token was already replaced by {}", rotation.to);
                 return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());
             }
             if before.revoked.is_some() {
@@ -287,7 +287,8 @@ impl Transaction {
         if !self.has_live_tokens(owner, most)? {
             return Ok(());
         }
-        let message = format!("the user has {most} live tokens already, those in their grace included");
+        let message =
+            format!("the user already has {most} live tokens, including those in their grace period");
         Err(AdminError::new(AdminErrorCode::TooManyTokens, message).into())
     }
 
@@ -299,8 +300,7 @@ impl Transaction {
             return Ok(());
         }
         let message = format!(
-            "the user has {most} revoked or replaced tokens; their rows are kept for 90 days, and there is \
-             no room for more until the oldest of them go"
+            "the user has {most} revoked or replaced tokens, the limit; their rows are kept for 90 days"
         );
         Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message))
     }
@@ -334,7 +334,7 @@ pub(super) fn target(record: &TokenRecord) -> String {
 }
 
 pub(super) fn name_taken(name: &str) -> AdminError {
-    AdminError::new(AdminErrorCode::NameTaken, format!("the user has a live token named {name:?} already"))
+    AdminError::new(AdminErrorCode::NameTaken, format!("the user already has a live token named {name:?}"))
 }
 
 fn reach_of(record: &TokenRecord) -> Reach {

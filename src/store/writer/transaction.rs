@@ -100,10 +100,10 @@ impl Transaction {
             taken.map_err(|wait| ChangeError::TooFast(seconds(wait)))?;
         }
         if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
-            return Err(AdminError::new(super::PERMISSION_DENIED, "the session that asks has ended").into());
+            return Err(AdminError::new(super::PERMISSION_DENIED, "the caller's session has ended").into());
         }
         let Some(id) = actor.parent else { return Ok(None) };
-        let gone = || AdminError::new(super::PERMISSION_DENIED, "the token that asks holds no longer");
+        let gone = || AdminError::new(super::PERMISSION_DENIED, "the caller's token is no longer valid");
         let record = self.token(id)?.ok_or_else(gone)?;
         let token = self.state.compile(record.head(), &mut self.ids).ok_or_else(gone)?;
         let ended = match token.end {

@@ -53,7 +53,7 @@ impl Writer {
     /// ended.
     fn note_reverted(&mut self, error: &ChangeError, told: &[AuditEvent]) {
         for AuditEvent { event, actor, target, request_id, .. } in told {
-            tracing::warn!(event, actor, target, %error, "it held here, but could not be written, and ends");
+            tracing::warn!(event, actor, target, %error, "a removal was in force on this node, but other nodes' changes contradict it: it is undone");
             let change = json!({"event": event, "by": actor, "reason": error.to_string()});
             let reverted = NewAuditEvent::new("removal.revert", "system", target.clone(), Some(change));
             self.tx.audit(NewAuditEvent { request_id: request_id.clone(), ..reverted });
@@ -77,7 +77,7 @@ impl Writer {
         let planned = tasks.iter().filter(|task| task.is_planned()).count();
         match self.commit(planned) {
             Ok(()) => {
-                tracing::info!(planned, "what was taken away while etcd could not be written is durable now");
+                tracing::info!(planned, "the removals made while etcd could not be written are now durable");
                 self.shared.unwritten.store(0, Ordering::Relaxed);
                 self.shared.metrics.reverted.add((tasks.len() - planned) as u64);
                 // The tokens left in `unsaved` are those whose removal was refused: they are again as the
@@ -102,7 +102,10 @@ impl Writer {
                     CommitError::Refused(reason)
                     | CommitError::Unavailable(reason)
                     | CommitError::Unclear(reason) => {
-                        tracing::debug!(reason, "removals that hold here cannot be written yet");
+                        tracing::debug!(
+                            reason,
+                            "removals that are in force on this node cannot be written yet"
+                        );
                     }
                 }
             }

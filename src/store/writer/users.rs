@@ -168,7 +168,7 @@ impl Transaction {
         let acting = self.acting(actor)?;
         let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
         if verified != acting.is(user.ix).then_some(&user.record.password) {
-            let message = "the password has been changed since the present one was compared";
+            let message = "the password was changed since the current one was checked";
             return Err(AdminError::new(AdminErrorCode::WrongPassword, message).into());
         }
         let (ix, before) = (user.ix, user.record.clone());

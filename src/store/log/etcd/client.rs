@@ -47,13 +47,13 @@ impl Settings {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum CallError {
     /// The call may have been carried out nevertheless.
-    #[error("etcd gives no answer: {0}")]
+    #[error("etcd does not respond: {0}")]
     NoAnswer(String),
     /// The call was not carried out.
     #[error("etcd refuses: {0}")]
     Refused(String),
     /// The answer is larger than this client reads.
-    #[error("an answer of etcd is too large")]
+    #[error("a response of etcd is too large")]
     TooLarge,
 }
 
@@ -196,7 +196,7 @@ impl Client {
             _ => None,
         };
         let token = MetadataValue::try_from(answer?.token);
-        let token = token.map_err(|_| refused("its token is no text".to_owned()))?;
+        let token = token.map_err(|_| refused("its token is not text".to_owned()))?;
         pinned.token = Some(token.clone());
         Ok(token)
     }
@@ -268,7 +268,7 @@ impl Client {
 
     fn late(&self, turn: usize) -> CallError {
         self.give_up(turn);
-        CallError::NoAnswer(format!("nothing came in {:?}", self.settings.deadline))
+        CallError::NoAnswer(format!("nothing arrived within {:?}", self.settings.deadline))
     }
 
     fn give_up(&self, turn: usize) {

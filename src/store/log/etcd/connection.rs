@@ -126,7 +126,7 @@ impl Connection {
         let deleted = self.client.call(nothing).await.map_err(|e| self.unreachable(&e))?;
         let found = self.client.call(self.get_head()).await.map_err(|e| self.unreachable(&e))?;
         if revision(found.header.as_ref()) < revision(deleted.header.as_ref()) {
-            return Err(Unreachable::silent("a member of etcd answers that was left behind"));
+            return Err(Unreachable::silent("an etcd member that has fallen behind responds"));
         }
         Ok(self.parse_head(found.kvs.first())?.record.head)
     }
@@ -199,7 +199,8 @@ impl Connection {
         let wrong = |what: String| {
             Unreachable::answered(format!("`{}head` in etcd cannot be used: {what}", self.keys.prefix()))
         };
-        let kv = found.ok_or_else(|| wrong("there is none; `permgate cluster init` makes one".to_owned()))?;
+        let kv =
+            found.ok_or_else(|| wrong("there is none; create it with `permgate cluster init`".to_owned()))?;
         let record = HeadRecord::decode(&kv.value).map_err(wrong)?;
         Ok(KnownHead { record, revision: kv.mod_revision })
     }
@@ -231,7 +232,7 @@ impl Drop for Connection {
 /// Why no log was created.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
-    #[error("etcd has the log of store {store} under {prefix} already: join it, or choose another prefix")]
+    #[error("etcd already has the log of store {store} under {prefix}: join it, or choose another prefix")]
     Exists { store: StoreId, prefix: String },
     #[error(transparent)]
     Unreachable(#[from] Unreachable),

@@ -189,7 +189,7 @@ impl Connection {
         }
         let found = entry::decode_within(bytes, LARGEST).map_err(|e| broken(&e.to_string()))?;
         if found.store != store || found.position != position {
-            return Err(broken("it belongs elsewhere"));
+            return Err(broken("it belongs to another key"));
         }
         Ok(Fetched { entry: found.to_entry(), attempt })
     }

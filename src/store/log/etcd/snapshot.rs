@@ -61,7 +61,7 @@ impl Connection {
 
     /// Begins a snapshot. Blocks.
     pub fn upload(&self) -> Result<SnapshotUpload<'_>, Unreachable> {
-        let id = random_id().map_err(|e| Unreachable::answered(format!("no randomness: {e}")))?;
+        let id = random_id().map_err(|e| Unreachable::answered(format!("no random numbers: {e}")))?;
         let before = self.block(self.current_snapshot())?;
         Ok(SnapshotUpload {
             connection: self,
@@ -80,7 +80,7 @@ impl Connection {
             let get = RangeRequest::of(key);
             let found = self.block(self.insist(get)).map_err(io::Error::other)?;
             let part = found.kvs.first().ok_or_else(|| {
-                io::Error::other("a newer snapshot has taken the place of the one in etcd: try again")
+                io::Error::other("a newer snapshot has replaced the one in etcd: try again")
             })?;
             out.write_all(&part.value)?;
         }
@@ -113,7 +113,9 @@ impl Connection {
             None => Ok((None, 0)),
             Some(kv) => match Snapshot::decode(&kv.value) {
                 Some(snapshot) => Ok((Some(snapshot), kv.mod_revision)),
-                None => Err(Unreachable::answered("`snap/current` in etcd is of another permgate")),
+                None => Err(Unreachable::answered(
+                    "`snap/current` in etcd was written by another version of permgate",
+                )),
             },
         }
     }
@@ -143,7 +145,7 @@ impl SnapshotUpload<'_> {
         if answer.succeeded || answer.found().is_some_and(|kv| own(&kv.value)) {
             Ok(snapshot)
         } else {
-            Err(io::Error::other("another node has published a snapshot meanwhile"))
+            Err(io::Error::other("another node has published a snapshot in the meantime"))
         }
     }
 

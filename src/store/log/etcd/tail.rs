@@ -140,7 +140,7 @@ impl Tail {
                         }
                         Followed::Known => {}
                         Followed::Gap { from } => {
-                            tracing::warn!(from, position, "the watch has lost entries: reading them");
+                            tracing::warn!(from, position, "the watch has missed entries: reading them");
                             self.watch = None;
                             return Ok(heard);
                         }
@@ -160,7 +160,7 @@ impl Tail {
     }
 
     async fn ended(&mut self, why: &str) -> Vec<Heard> {
-        tracing::info!(why, "the watch of the log has ended: beginning another one");
+        tracing::info!(why, "the watch of the log has ended: starting another one");
         self.watch = None;
         self.connection.client.move_on();
         sleep(PAUSE).await;

@@ -170,7 +170,7 @@ impl Found {
             return Err(OpenError::OtherStore { file: path, found: header.store, expected: store });
         }
         if header.sequence != sequence {
-            return Err(damage(&format!("the file was journal {} once", header.sequence)).into());
+            return Err(damage(&format!("the file was journal {} before", header.sequence)).into());
         }
         Ok(Self { header, file, path })
     }
@@ -212,7 +212,7 @@ impl Found {
             return Err(self.damage(scan.size.min(self.header.capacity), what).into());
         }
         if covered.head.position < scan.head.position {
-            return Err(self.damage(SLOTS[0], "its position slots are of another file".to_owned()).into());
+            return Err(self.damage(SLOTS[0], "its position slots belong to another file".to_owned()).into());
         }
         loop {
             let differs = |known: Head| scan.head.position == known.position && scan.head != known;
@@ -249,7 +249,7 @@ impl Found {
         }
         let remainder = scan.remainder()?;
         if let Some(later) = remainder.later {
-            let what = format!("{}, but a later entry stands at byte {later}", damage.what);
+            let what = format!("{}, but there is a later entry at byte {later}", damage.what);
             return Err(LogCorruption { what, ..damage }.into());
         }
         if covered.full {

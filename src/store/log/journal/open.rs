@@ -18,7 +18,7 @@ use crate::store::log::{Failure, Head, LogCorruption, StoreId, files::Directory}
 pub enum OpenError {
     #[error("there is no journal in {directory}")]
     Absent { directory: PathBuf },
-    #[error("there is a journal in {directory} already")]
+    #[error("there is already a journal in {directory}")]
     Exists { directory: PathBuf },
     #[error(
         "{file} has version {found}, this permgate reads {}; run the newer permgate that wrote it",

@@ -166,7 +166,7 @@ fn a_valid_batch_behind_one_that_does_not_verify_is_damage() {
         content[3 * 4096 + 50] ^= 1;
     });
     let message = open(&disk).err().unwrap().to_string();
-    assert!(message.contains("a later entry stands at byte 16384"), "{message}");
+    assert!(message.contains("there is a later entry at byte 16384"), "{message}");
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_row_that_does_not_fit_is_found() {
     let row = |number: usize, owner: &str| token(number, owner).encode().unwrap();
     check(
         "a token is gone",
-        "an entry of ids leads to a token that is not there",
+        "an entry of ids leads to a token that does not exist",
         Table::Tokens,
         digest(7).as_bytes(),
         None,
@@ -115,7 +115,7 @@ fn a_row_that_does_not_fit_is_found() {
     check("a name is gone", "the name of the token 000000000007", Table::Names, &name, None);
     check(
         "a name leads nowhere",
-        "a name leads to a token that is not there",
+        "a name leads to a token that does not exist",
         Table::Names,
         &name,
         Some(id(899).as_bytes()),
@@ -129,12 +129,12 @@ fn a_row_that_does_not_fit_is_found() {
     );
     check(
         "a use of no token",
-        "a last use is of no token",
+        "a last use belongs to no token",
         Table::Uses,
         id(899).as_bytes(),
         Some(&replica.row(Table::Uses, id(1).as_bytes())),
     );
-    check("a user is gone", "who is not there", Table::Users, b"u1", None);
+    check("a user is gone", "who does not exist", Table::Users, b"u1", None);
     check(
         "two logins",
         "two users have the login Ann",
@@ -144,12 +144,12 @@ fn a_row_that_does_not_fit_is_found() {
     );
     check(
         "under another key",
-        "under the key of another",
+        "a row has another row's key",
         Table::Users,
         b"u3",
         Some(&user(4, "zoe").encode().unwrap()),
     );
-    check("a group is gone", "names the group g1, which is not there", Table::Groups, b"g1", None);
+    check("a group is gone", "names the group g1, which does not exist", Table::Groups, b"g1", None);
     check(
         "a member of nothing",
         "a membership of u1 names the group g9",
@@ -157,12 +157,12 @@ fn a_row_that_does_not_fit_is_found() {
         &keys::pair("g9", "u1").unwrap(),
         Some(b""),
     );
-    check("a role is gone", "names a role that is not there", Table::Roles, b"own", None);
+    check("a role is gone", "names a role that does not exist", Table::Roles, b"own", None);
     check("half a grant", "grant record", Table::Grants, b"own\0user\0u1", Some(b"\x01"));
     check("a grant is gone", "", Table::Grants, b"own\0user\0u1", None);
     check(
         "a session under another key",
-        "under the key of another",
+        "a row has another row's key",
         Table::Sessions,
         &[9; 32],
         Some(&replica.row(Table::Sessions, &[1; 32])),
@@ -184,7 +184,7 @@ fn a_row_that_does_not_fit_is_found() {
     );
     check(
         "a time without its key",
-        "a time is of no key",
+        "a time belongs to no key",
         Table::Idempotency,
         &keys::idempotency("a key"),
         None,
