@@ -90,7 +90,7 @@ pub enum StartError {
     #[error("{0}")]
     Inherit(#[from] InheritError),
     #[error(
-        "the admin listener would be reached from other machines at {0}: add `allow_remote = true` to [admin] if that is meant"
+        "other machines could reach the admin listener at {0}: add `allow_remote = true` to [admin] if that is meant"
     )]
     RemoteAdmin(Address),
     #[error("{0}")]
@@ -324,7 +324,7 @@ impl Running {
 
     fn join(&mut self) -> Outcome {
         let Some(control) = self.control.take() else { return Outcome::Drained };
-        control.join().unwrap_or_else(|_| Outcome::Failed("the control thread died".to_owned()))
+        control.join().unwrap_or_else(|_| Outcome::Failed("the control thread has died".to_owned()))
     }
 }
 

@@ -53,11 +53,11 @@ pub struct Cut(pub u64);
 
 /// A participant has not acknowledged in time. The change is durable, but not every worker decides by it yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a worker has not taken the change over within {:?}", .0)]
+#[error("a worker has not applied the change within {:?}", .0)]
 pub struct FenceIncomplete(pub Duration);
 
 /// A change that participants are still acknowledging.
-#[must_use = "a change is acknowledged only when its ticket is done"]
+#[must_use = "a change may be acknowledged only after `wait` has returned"]
 pub struct Completion {
     fence: Arc<Fence>,
     done: oneshot::Receiver<Cut>,

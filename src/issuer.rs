@@ -82,7 +82,7 @@ impl Issuer {
             return Ok(known);
         }
         let failed = match asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
-            true => format!("{}: asked a moment ago, in vain", self.url),
+            true => format!("{}: a request failed a moment ago", self.url),
             false => match self.ask(tls).await {
                 Ok(known) => return Ok(known),
                 Err(why) => {
@@ -107,7 +107,7 @@ impl Issuer {
         }
         *asked = Some(Instant::now());
         self.ask(tls).await.unwrap_or_else(|why| {
-            tracing::warn!("the keys of an issuer stay as they were: {why}");
+            tracing::warn!("cannot fetch an issuer's keys, the previous ones stay in use: {why}");
             old.clone()
         })
     }
@@ -131,7 +131,7 @@ impl Issuer {
         let keys = metadata["jwks_uri"].as_str().ok_or("it names no jwks_uri")?;
         match self.is_as_safe(keys) {
             true => Ok(keys),
-            false => Err(format!("{keys:?} is not reached as safely as the issuer")),
+            false => Err(format!("{keys:?} is less protected than the issuer's URL: it must be https://")),
         }
     }
 
@@ -160,7 +160,7 @@ async fn document(url: &str, tls: Option<&TlsConnector>) -> Result<Value, String
         Request::get(url).body(Full::<Bytes>::default()).map_err(|error| failed(error.to_string()))?;
     let (status, body) = net::fetch(request, tls).await.map_err(failed)?;
     if status != StatusCode::OK {
-        return Err(failed(format!("the answer is {status}")));
+        return Err(failed(format!("the response has status {status}")));
     }
     serde_json::from_slice(&body).map_err(|error| failed(error.to_string()))
 }

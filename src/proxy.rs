@@ -317,7 +317,7 @@ impl Gateway {
         let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
         if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {
             logged.set(Some(now));
-            tracing::warn!(proxy = %connection.address(), "a connection of a trusted proxy is closed: {why}");
+            tracing::warn!(proxy = %connection.address(), "closed a connection of a trusted proxy without a valid PROXY header: {why}");
         }
     }
 }

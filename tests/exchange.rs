@@ -100,7 +100,7 @@ fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
 
     // It is exchanged only once, also after a restart.
     let said = refused("again", &exchange(&gateway, &token, &[]), 400, "invalid_request");
-    assert_eq!(said, "The token was exchanged already");
+    assert_eq!(said, "The token was already exchanged");
     let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
     let gateway = Gateway::on(gateway.stop(), &text);
     refused("after a restart", &exchange(&gateway, &token, &[]), 400, "invalid_request");
@@ -153,12 +153,12 @@ fn what_does_not_fit_is_not_exchanged() {
     check("expired", &with("exp", json!(now() - 120)), "The token has expired");
     check("not yet", &with("nbf", json!(now() + 120)), "The token is not valid yet");
     check("of the future", &with("iat", json!(now() + 120)), "The token was issued in the future");
-    check("for ever", &with("exp", json!(now() + 90_000)), "The token lives longer than a day");
+    check("for ever", &with("exp", json!(now() + 90_000)), "The token is valid for longer than a day");
     check("without an end", &with("exp", Value::Null), "The token lacks exp, iss or aud");
     check("without a jti", &with("jti", Value::Null), "The token has no jti");
     let claims = issuer.claims("x");
     let (other, _) = key("one");
-    check("another key", &issuer.sign_as(&claims, "one", &other), "The signature of the token does not fit");
+    check("another key", &issuer.sign_as(&claims, "one", &other), "The signature of the token is wrong");
     let unknown = "The token is signed by a key that its issuer does not publish";
     check("an unknown key", &issuer.sign_as(&claims, "two", &other), unknown);
     let secret = EncodingKey::from_secret(b"x");
@@ -173,7 +173,7 @@ fn what_does_not_fit_is_not_exchanged() {
     check(
         "another's claims",
         &format!("{}.{}.{}", parts[0], with("sub", json!("y")).split('.').nth(1).unwrap(), parts[2]),
-        "The signature of the token does not fit",
+        "The signature of the token is wrong",
     );
 
     let form = |row: &str, form: &[(&str, &str)], error: &str| {

@@ -156,7 +156,9 @@ impl Control {
         if self.store.node().is_some()
             && !matches!(tokio::time::timeout(LEAVE, self.store.leave()).await, Ok(Ok(())))
         {
-            tracing::warn!("the other nodes were not told that this one stops: one change will wait for it");
+            tracing::warn!(
+                "cannot leave the cluster: the next change will wait for this node's lease to end"
+            );
         }
         self.store.close().await;
         outcome
@@ -179,7 +181,7 @@ impl Control {
                 biased;
                 () = &mut broken => {
                     self.ready.store(false, Ordering::Release);
-                    tracing::error!("a worker does not apply changes: exiting, so that the supervisor starts a healthy process");
+                    tracing::error!("a worker does not apply changes: exiting, so that the supervisor restarts permgate");
                     self.supervisor.stopping("a worker does not apply changes");
                     // The caller's 503 goes out first.
                     tokio::time::sleep(LAST_ANSWERS).await;
@@ -232,7 +234,7 @@ impl Control {
 
     async fn fail(&self, why: String) -> Outcome {
         self.ready.store(false, Ordering::Release);
-        tracing::error!("{why}: exiting, so that the supervisor starts a healthy process");
+        tracing::error!("{why}: exiting, so that the supervisor restarts permgate");
         self.supervisor.stopping(&why);
         Outcome::Failed(why)
     }
@@ -245,7 +247,9 @@ impl Control {
             let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
             match reloader.reload(actor).await {
                 Ok(cut) => tracing::info!(cut = cut.0, "configuration reloaded"),
-                Err(error) => tracing::error!("the configuration stays as it was: {error}"),
+                Err(error) => {
+                    tracing::error!("reload failed, the previous configuration stays in force: {error}")
+                }
             }
         });
     }
@@ -255,7 +259,7 @@ impl Control {
     async fn drain_workers(&mut self, signals: &mut SignalStreams) {
         self.ready.store(false, Ordering::Release);
         tracing::info!(seconds = self.drain_time.as_secs(), "draining");
-        self.supervisor.stopping(&format!("draining for {} s at most", self.drain_time.as_secs()));
+        self.supervisor.stopping(&format!("draining for at most {} s", self.drain_time.as_secs()));
         self.drain.begin(Instant::now() + self.drain_time);
         let mut left = self.workers.len();
         while left > 0 {

@@ -60,11 +60,12 @@ impl Reloader {
         match &outcome {
             Ok(_) => {
                 self.metrics.reloads.add(1);
-                self.supervisor.ready("serving by the reloaded configuration");
+                self.supervisor.ready("serving with the reloaded configuration");
             }
             Err(error) => {
                 self.metrics.reloads_failed.add(1);
-                self.supervisor.ready(&format!("the configuration stays as it was: {error}"));
+                self.supervisor
+                    .ready(&format!("reload failed, the previous configuration stays in force: {error}"));
             }
         }
         outcome
@@ -112,7 +113,7 @@ impl Reloader {
         if next.log.access != present.log.access
             && let Err(error) = self.log.retarget(next.log.access.clone())
         {
-            tracing::error!("the access log stays where it was: {error}");
+            tracing::error!("cannot switch to the new access log, the previous one stays in use: {error}");
         }
         let [proxy, admin] = &self.budgets;
         let limits = next.budget_limits(Machine::raised());
@@ -138,7 +139,7 @@ impl Reloader {
                 Ok(Cut(0))
             }
             Replacement::Clients => {
-                tracing::info!("certificates replaced, and what clients have to show");
+                tracing::info!("certificates and the requirements for client certificates replaced");
                 self.fence.raise(Affected::Everybody).wait().await
             }
         }
@@ -152,7 +153,7 @@ impl Reloader {
         let present = self.present.lock().await;
         let Some(assertion) = present.assertion.clone() else { return };
         if let Err(error) = self.tend(assertion).await {
-            tracing::error!("the keys of assertions stay as they are: {}", chain(&error));
+            tracing::error!("cannot rotate the assertion keys: {}", chain(&error));
         }
     }
 
@@ -175,7 +176,9 @@ impl Reloader {
             }
             Err((key, error)) => {
                 self.metrics.certificate_reloads_failed.add(1);
-                tracing::error!("the certificates stay as they were: {key}: {error}");
+                tracing::error!(
+                    "cannot use the new certificates, the previous ones stay in use: {key}: {error}"
+                );
             }
         }
         self.follow(&present);
@@ -189,7 +192,9 @@ impl Reloader {
         }
         let failed = |error: &dyn std::fmt::Display| {
             self.metrics.certificate_reloads_failed.add(1);
-            tracing::error!("the certificates for upstreams stay as they were: {error}");
+            tracing::error!(
+                "cannot use the new certificates for upstreams, the previous ones stay in use: {error}"
+            );
         };
         let (text, file) = (present.text.clone(), self.file.clone());
         let next = match aside(move || config::parse(&text, &file)).await {

@@ -55,7 +55,7 @@ impl Supervisor {
 
     pub fn reloading(self) {
         let Ok(now) = NotifyState::monotonic_usec_now() else { return };
-        self.notify(&[NotifyState::Reloading, now, NotifyState::Status("reading the configuration again")]);
+        self.notify(&[NotifyState::Reloading, now, NotifyState::Status("reloading the configuration")]);
     }
 
     pub fn stopping(self, status: &str) {
@@ -101,7 +101,9 @@ impl Watchdog {
         let silent = self.heartbeats.iter().position(|(heartbeat, seen)| heartbeat.count() == *seen);
         if let Some(worker) = silent {
             if !std::mem::replace(&mut self.late, true) {
-                tracing::error!("worker {worker} is stuck: the watchdog is not notified until it moves");
+                tracing::error!(
+                    "worker {worker} is stuck: the watchdog gets no notification until it continues"
+                );
             }
             return false;
         }

@@ -48,7 +48,7 @@ impl Watch {
         let directories: HashSet<PathBuf> = files.iter().flat_map(|file| directories(file)).collect();
         *self.files.lock() = files;
         if let Err(error) = self.watch(directories) {
-            tracing::warn!(%error, "failed to watch the certificates' files: they are read again only on SIGHUP");
+            tracing::warn!(%error, "failed to watch the certificate files: send SIGHUP after replacing them");
         }
     }
 

@@ -42,13 +42,13 @@ pub fn load(path: &Path) -> io::Result<Vec<Scheduled>> {
     if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         tracing::warn!(
             path = %path.display(),
-            "others could read the keys of assertions; if they did, remove the file and reload"
+            "other users could read the assertion keys; if they may have done so, remove the file and reload"
         );
         fs::set_permissions(path, Permissions::from_mode(0o600))?;
     }
     let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
     if stored.version != VERSION {
-        return Err(io::Error::other(format!("it is of version {}, not {VERSION}", stored.version)));
+        return Err(io::Error::other(format!("it has version {}, not {VERSION}", stored.version)));
     }
     stored.keys.iter().map(scheduled).collect()
 }
@@ -86,5 +86,5 @@ fn scheduled(stored: &StoredKey) -> io::Result<Scheduled> {
 
 /// Omits the parser's message, which may quote the file.
 fn damaged() -> io::Error {
-    io::Error::other("it is damaged; remove it to have new keys made")
+    io::Error::other("it is damaged; remove it and reload, and permgate creates new keys")
 }

@@ -44,11 +44,11 @@ enum SigningKey {
 pub enum KeyError {
     #[error("failed to make a key")]
     Generate,
-    #[error("it holds no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected")]
+    #[error("it has no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected")]
     None,
     #[error("failed to read PEM")]
     Pem(#[source] rustls_pki_types::pem::Error),
-    #[error("it holds a key that is neither Ed25519 nor P-256")]
+    #[error("it has a key that is neither Ed25519 nor P-256")]
     Kind,
 }
 

@@ -53,11 +53,11 @@ pub struct Keyring {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyringError {
-    #[error("failed to use the keys of assertions in {path}: {source}")]
+    #[error("cannot use the assertion keys in {path}: {source}")]
     File { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("the keys of assertions were not tended")]
+    #[error("rotating the assertion keys was interrupted")]
     Interrupted,
 }
 

@@ -178,7 +178,10 @@ fn what_else_may_befall_the_keys() {
 
     std::fs::write(&file, "{\"version\": 1, \"keys\": [\"sekrit\"]}").unwrap();
     let error = tend(Algorithm::Es256, 300).unwrap_err();
-    assert!(error.to_string().ends_with("it is damaged; remove it to have new keys made"), "{error}");
+    assert!(
+        error.to_string().ends_with("it is damaged; remove it and reload, and permgate creates new keys"),
+        "{error}"
+    );
     assert_eq!(signer(300), second, "those in use stay");
     std::fs::remove_file(&file).unwrap();
     tend(Algorithm::Es256, 301).unwrap();
@@ -207,10 +210,7 @@ fn the_operators_own_keys() {
 
     let check =
         |pem: &str, expected: &str| assert_eq!(read_pem(pem.as_bytes()).unwrap_err().to_string(), expected);
-    check("", "it holds no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected");
-    check(
-        &super::key::pem_of("PRIVATE KEY", b"nonsense"),
-        "it holds a key that is neither Ed25519 nor P-256",
-    );
+    check("", "it has no private key: a PEM section \"PRIVATE KEY\" (PKCS#8) is expected");
+    check(&super::key::pem_of("PRIVATE KEY", b"nonsense"), "it has a key that is neither Ed25519 nor P-256");
     check("-----BEGIN PRIVATE KEY-----\n!\n-----END PRIVATE KEY-----\n", "failed to read PEM");
 }

@@ -26,7 +26,7 @@ pub enum TokenError {
     Algorithm,
     #[error("The token is signed by a key that its issuer does not publish")]
     UnknownKey,
-    #[error("The signature of the token does not fit")]
+    #[error("The signature of the token is wrong")]
     Signature,
     #[error("The token lacks exp, iss or aud")]
     MissingClaim,

@@ -61,16 +61,16 @@ const COUNTERS: [Single; 24] = [
         s.metrics.store.fences_incomplete.value()
     }),
     ("fence_cuts", "Requests, streams and tunnels cut by a change.", |s| s.metrics.store.cut.value()),
-    ("cluster_lapsed", "Nodes of the cluster that were waited for in vain.", |s| {
+    ("cluster_lapsed", "Cluster nodes that did not acknowledge a change in time.", |s| {
         s.metrics.store.lapsed.value()
     }),
-    ("cluster_probes_unanswered", "Questions that etcd gave no answer to.", |s| {
+    ("cluster_probes_unanswered", "Probes that etcd did not answer.", |s| {
         s.metrics.store.probes_unanswered.value()
     }),
-    ("cluster_probes_refused", "Questions that etcd refused: a sign-in or a right is missing.", |s| {
+    ("cluster_probes_refused", "Probes that etcd refused: a sign-in or a permission is missing.", |s| {
         s.metrics.store.probes_refused.value()
     }),
-    ("cluster_reverted", "Removals that held on this node alone and were refused later.", |s| {
+    ("cluster_reverted", "Removals that were in force only on this node and were undone later.", |s| {
         s.metrics.store.reverted.value()
     }),
     ("log_lines_dropped", "Access log lines dropped.", |s| s.metrics.log_lines_dropped.value()),
@@ -114,7 +114,7 @@ const BYTES: [(&str, &str, fn(&ServiceTable) -> u64); 2] = [
 
 const URLS: [(&str, &str, fn(&UrlReading) -> bool); 2] = [
     ("upstream_up", "0 while health checks fail.", |url| url.up),
-    ("upstream_ejected", "1 while left out after failures.", |url| url.ejected),
+    ("upstream_ejected", "1 while not used after failures.", |url| url.ejected),
 ];
 
 const UPSTREAMS: [(&str, &str, OfUpstream); 3] = [
@@ -149,7 +149,7 @@ impl Collector for Scrape {
         let carriers = CarrierKind::ALL.iter().filter_map(|&kind| {
             counted([("carrier", kind.code())], self.workers.iter().map(|worker| worker.carriers(kind)))
         });
-        let about = "Requests whose token stood elsewhere than in Authorization: Bearer.";
+        let about = "Requests whose token was not in Authorization: Bearer.";
         family(encoder, "other_carriers", about, carriers)?;
         let handshakes = Handshake::ALL.iter().filter_map(|&outcome| {
             let counts = self.workers.iter().map(|worker| worker.handshakes(outcome));
@@ -192,16 +192,25 @@ impl Scrape {
     fn cluster(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let Some(cluster) = self.readings.cluster else { return Ok(()) };
         for (name, help, value) in [
-            ("cluster_permitted_seconds", "For how long this node may still forward.", cluster.permitted),
-            ("cluster_position", "The position in the log that is in force here.", cluster.position),
+            (
+                "cluster_permitted_seconds",
+                "How long this node may still forward requests.",
+                cluster.permitted,
+            ),
+            ("cluster_position", "The position in the log that is in force on this node.", cluster.position),
             ("cluster_waiting", "Changes that other nodes have yet to acknowledge.", cluster.waiting),
-            ("cluster_unwritten", "Removals that hold on this node alone.", cluster.unwritten),
+            ("cluster_unwritten", "Removals that are in force only on this node.", cluster.unwritten),
         ] {
             family(encoder, name, help, [(NO_LABELS, ConstGauge::new(value))])?;
         }
         let members = [("same", cluster.same_rules), ("other", cluster.other_rules)];
         let members = members.map(|(rules, count)| ([("rules", rules)], ConstGauge::new(count)));
-        family(encoder, "cluster_members", "Nodes by whether their rules are this node's.", members)
+        family(
+            encoder,
+            "cluster_members",
+            "Nodes by whether their rules are the same as this node's.",
+            members,
+        )
     }
 
     fn requests(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

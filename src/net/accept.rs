@@ -247,7 +247,7 @@ async fn read_proxy_header<S: Service>(
             socket.reset_on_close();
             return None;
         }
-        Err(_) => return refuse("no PROXY header came in time"),
+        Err(_) => return refuse("no PROXY header arrived in time"),
     };
     let client = Rc::new(Connection::for_client(&proxy, peer));
     if !slot.hand_over(client.clone()) {

@@ -44,7 +44,7 @@ pub struct Listener {
 pub enum BindError {
     #[error("{0} is in use: is another permgate running?")]
     InUse(Address),
-    #[error("{0} exists and is no socket")]
+    #[error("{0} exists and is not a socket")]
     NoSocket(Address),
     #[error("failed to bind {address}")]
     Io { address: Address, source: io::Error },

@@ -21,13 +21,13 @@ pub struct RequestBody(Source);
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The service waited for `body_timeout` and nothing arrived: 408.
-    #[error("the request body did not come in time")]
+    #[error("the request body did not arrive in time")]
     Timeout,
     /// Malformed: 400.
     #[error("the request body is malformed")]
     Broken(#[source] BoxError),
     /// The client went away before the end.
-    #[error("the client went away")]
+    #[error("the client closed the connection")]
     Gone,
     /// The connection was aborted.
     #[error("the connection was aborted")]
@@ -245,7 +245,7 @@ where
                     }
                 },
                 Err(error) => {
-                    tracing::debug!(%error, "an answer broke off");
+                    tracing::debug!(%error, "a response ended early");
                     // The response must not look complete.
                     this.connection.abort();
                     return Poll::Pending;

@@ -27,7 +27,7 @@ pub async fn fetch(
     tls: Option<&TlsConnector>,
 ) -> Result<(StatusCode, Bytes), String> {
     let answered = tokio::time::timeout(PATIENCE, ask(request, tls)).await;
-    answered.map_err(|_| "no answer in time".to_owned())?
+    answered.map_err(|_| "no response in time".to_owned())?
 }
 
 async fn ask(
@@ -54,7 +54,7 @@ async fn ask(
             over(tls.connect(server, stream).await.map_err(|error| error.to_string())?, request).await
         }
         (Some("http"), None) => over(connect().await?, request).await,
-        _ => Err("not reached as safely as the issuer".to_owned()),
+        _ => Err("less protected than the issuer's URL".to_owned()),
     }
 }
 

@@ -101,7 +101,7 @@ fn body(headers: &mut HeaderMap) -> Result<(), RequestError> {
         }
     }
     if framing_alias(headers) {
-        return Err(RequestError::BadRequest("a name that folds onto a framing field"));
+        return Err(RequestError::BadRequest("a name that upstreams may read as a framing field"));
     }
     Ok(())
 }
@@ -148,13 +148,13 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
     let port = if parts.uri.scheme_str() == Some("https") { 443 } else { 80 };
     match named {
         Some(named) if named.is_same(&target, port) => Ok(()),
-        Some(_) => Err(RequestError::BadRequest("the target and Host disagree")),
+        Some(_) => Err(RequestError::BadRequest("the target and Host name different hosts")),
         None if http2 => {
             let host = HeaderValue::from_str(authority).map_err(|_| MALFORMED_TARGET)?;
             parts.headers.insert(HOST, host);
             Ok(())
         }
-        None => Err(RequestError::BadRequest("the target names a host, Host does not")),
+        None => Err(RequestError::BadRequest("the target names a host, but Host is empty")),
     }
 }
 

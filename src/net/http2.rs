@@ -108,7 +108,7 @@ pub(super) async fn drive<S: Service>(
         over.map(|over| {
             if over.is_err() && !connection.has_ended() && !connection.aborted() {
                 // hyper has sent a GOAWAY. This only counts and logs the error.
-                service.reject(RequestError::BadRequest("a breach of HTTP/2"), connection);
+                service.reject(RequestError::BadRequest("a violation of HTTP/2"), connection);
             }
             None
         })

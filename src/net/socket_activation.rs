@@ -26,7 +26,7 @@ pub enum InheritError {
         .passed.join(", ")
     )]
     Missing { name: String, passed: Vec<String> },
-    #[error("the socket passed as {0:?} is no listening stream socket")]
+    #[error("the socket passed as {0:?} is not a listening stream socket")]
     Unfit(String),
 }
 

@@ -112,7 +112,7 @@ pub struct ResponseBody {
 
 /// The response is incomplete. The client's connection is aborted, so the response never looks complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the response broke off")]
+#[error("the response ended early")]
 pub struct Broken;
 
 impl ResponseBody {
@@ -160,7 +160,7 @@ impl ResponseBody {
 
     /// Ends a response that the upstream broke off: with gRPC trailers after a timeout, else by an abort.
     fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Broken> {
-        tracing::debug!(%error, "the upstream's response broke off");
+        tracing::debug!(%error, "the upstream's response ended early");
         self.end();
         let timed_out = matches!(error.downcast_ref(), Some(IncomingError::TimedOut));
         let Some(guard) = &self.guard else { return Err(Broken) };

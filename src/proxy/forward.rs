@@ -56,7 +56,7 @@ impl Gateway {
         append_via(request);
         prepare(request, settings);
         if rounds > MAX_ROUNDS {
-            tracing::warn!(upstream = %settings.name, "a request came back repeatedly: the upstream is this gateway");
+            tracing::warn!(upstream = %settings.name, "a request loops through this gateway: the upstream sends it back here");
             return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
         }
         let (guard, answer) = upstream.send(permitted).await;

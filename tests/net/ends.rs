@@ -74,8 +74,8 @@ fn a_client_that_leaves_in_an_upload_is_told_from_one_that_sends_nonsense() {
         assert_eq!(client.answer().0, 400);
         assert_eq!(gate.seen.body_errors.lock().unwrap().pop().unwrap(), expected, "{framing}");
     };
-    check("Content-Length: 9", "x", "the client went away");
-    check("Transfer-Encoding: chunked", "5\r\nx", "the client went away");
+    check("Content-Length: 9", "x", "the client closed the connection");
+    check("Transfer-Encoding: chunked", "5\r\nx", "the client closed the connection");
     check("Transfer-Encoding: chunked", "x\r\n", "the request body is malformed");
 }
 

@@ -19,7 +19,7 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
         directory.write_all(&directory.read().replace(from, to));
         process.signal(Signal::HUP);
         told += 1;
-        let line = process.words.wait_for_nth("the configuration stays as it was", told);
+        let line = process.words.wait_for_nth("the previous configuration stays in force", told);
         assert!(line.contains(says), "{row}: {line}");
         assert_eq!(process.status("/api/x", &token), 200, "{row}: the old rules hold");
         assert_eq!(process.status("/new", &token), 404, "{row}: no new rule holds");
@@ -110,7 +110,7 @@ fn a_credential_is_read_again() {
     assert_eq!(shown(), "Basic second");
     write("");
     process.signal(Signal::HUP);
-    let line = process.words.wait_for_nth("the configuration stays as it was", 1);
+    let line = process.words.wait_for_nth("the previous configuration stays in force", 1);
     assert!(line.contains("is empty"), "{line}");
     assert_eq!(shown(), "Basic second");
 }

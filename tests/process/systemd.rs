@@ -113,9 +113,9 @@ fn passed_sockets_are_named_checked_and_kept_from_children() {
     check("meant for another process", passed(&directory, socket(), "http", "1"), "no socket was passed");
     check("another name", passed(&directory, socket(), "web:wap", "$$"), "only web, wap");
     let null = || -> OwnedFd { File::open("/dev/null").unwrap().into() };
-    check("no socket at all", passed(&directory, null(), "http", "$$"), "no listening stream socket");
+    check("no socket at all", passed(&directory, null(), "http", "$$"), "is not a listening stream socket");
     let datagrams = || -> OwnedFd { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into() };
-    check("datagrams", passed(&directory, datagrams(), "http", "$$"), "no listening stream socket");
+    check("datagrams", passed(&directory, datagrams(), "http", "$$"), "is not a listening stream socket");
 
     let process = directory.start(passed(&directory, socket(), "http:spare", "$$"));
     process.words.wait_for("no `listen` names systemd:spare");
@@ -213,7 +213,7 @@ fn the_service_manager_is_told_of_every_turn() {
     reload("a sound file", "reloaded");
     let text = directory.read();
     directory.write_all(&text.replace("paths", "pats"));
-    reload("a bad file", "stays as it was");
+    reload("a bad file", "the previous configuration stays in force");
     directory.write_all(&text);
     reload("a sound file again", "reloaded");
 

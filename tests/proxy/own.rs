@@ -56,7 +56,7 @@ fn whoami_tells_who_the_token_is_and_what_it_reaches() {
             "services": [
                 {
                     "service": "gone", "access": "full", "reachable": false, "reason": "no_service",
-                    "description": "No service of this name is configured",
+                    "description": "There is no service of this name",
                 },
                 main,
             ],

@@ -30,7 +30,7 @@ pub fn parse(bytes: &[u8]) -> Verdict {
     } else if begins(bytes, WORD) {
         line(bytes)
     } else {
-        Verdict::Malformed("neither version begins like this")
+        Verdict::Malformed("it begins like neither version 1 nor version 2")
     }
 }
 
@@ -67,7 +67,7 @@ fn binary(bytes: &[u8]) -> Verdict {
             _ => return Verdict::Malformed("too short for its addresses"),
         },
         (0x21, 0x31) => return Verdict::Malformed("too short for its addresses"),
-        (0x21, _) => return Verdict::Malformed("a family or protocol that is no stream's"),
+        (0x21, _) => return Verdict::Malformed("the family or protocol is not one of stream sockets"),
         _ => return Verdict::Malformed("an unknown version or command"),
     };
     Verdict::Whole(FIXED + length, proxy_header)
@@ -87,7 +87,7 @@ fn line(bytes: &[u8]) -> Verdict {
     }
     match std::str::from_utf8(text).ok().and_then(source) {
         Some(proxy_header) => Verdict::Whole(end + 1, proxy_header),
-        None => Verdict::Malformed("a line that does not name two addresses and two ports"),
+        None => Verdict::Malformed("a line without two addresses and two ports"),
     }
 }
 

@@ -48,20 +48,22 @@ impl Gateway {
         let field = |name: &str| form.get(name).map(String::as_str);
         match field("grant_type") {
             Some(GRANT) => {}
-            Some(_) => return Err(refused("unsupported_grant_type", format!("The grant type is {GRANT}"))),
+            Some(_) => {
+                return Err(refused("unsupported_grant_type", format!("The grant_type must be {GRANT}")));
+            }
             None => return Err(invalid("The form has no grant_type")),
         }
         if !field("subject_token_type").is_some_and(|kind| SUBJECT_TYPES.contains(&kind)) {
-            return Err(invalid(format!("The subject_token_type is {}", SUBJECT_TYPES.join(" or "))));
+            return Err(invalid(format!("The subject_token_type must be {}", SUBJECT_TYPES.join(" or "))));
         }
         if field("requested_token_type").is_some_and(|kind| kind != ACCESS_TOKEN) {
-            return Err(invalid(format!("The requested_token_type is {ACCESS_TOKEN}")));
+            return Err(invalid(format!("The requested_token_type must be {ACCESS_TOKEN}")));
         }
         if field("actor_token").is_some() {
-            return Err(invalid("Nobody acts for somebody else here: send no actor_token"));
+            return Err(invalid("Delegation is not supported: send no actor_token"));
         }
         if field("resource").is_some() || field("audience").is_some() {
-            return Err(refused("invalid_target", "The rule names the services: send a scope at most"));
+            return Err(refused("invalid_target", "The rule names the services: send only a scope"));
         }
         let Some(token) = field("subject_token") else {
             return Err(invalid("The form has no subject_token"));
@@ -78,7 +80,7 @@ impl Gateway {
         let id = id_of(&claims).ok_or_else(|| self.not_exchanged(context, "The token has no jti"))?;
         let live = &self.parts.issuers.live;
         let Some(place) = live.reserve(rule, context.at) else {
-            let text = format!("The rule has {} live tokens already", rule.max_tokens);
+            let text = format!("The rule already has {} live tokens", rule.max_tokens);
             let (status, error) = (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens");
             return Err(Rejection::described(Reason::ExchangeRefused, status, error, text));
         };
@@ -91,10 +93,10 @@ impl Gateway {
         let made = self.parts.records.exchange(id, new).await;
         let made = made.map_err(|error| {
             not_issued(error, |refusal| match refusal.code {
-                AdminErrorCode::NameTaken => self.not_exchanged(context, "The token was exchanged already"),
+                AdminErrorCode::NameTaken => self.not_exchanged(context, "The token was already exchanged"),
                 _ => {
                     tracing::warn!(rule = rule.name, "an exchange was refused: {refusal}");
-                    self.not_exchanged(context, "The rule cannot be used: the log says why")
+                    self.not_exchanged(context, "The rule cannot be used: the reason is in permgate's log")
                 }
             })
         })?;
@@ -113,10 +115,10 @@ impl Gateway {
     }
 
     fn not_verified(&self, error: &VerifyError, context: &RequestContext) -> Rejection {
-        tracing::debug!(%error, "a token is not exchanged");
+        tracing::debug!(%error, "cannot exchange a token");
         match error {
             VerifyError::Token(TokenError::Unavailable(why)) => {
-                tracing::warn!("the keys of an issuer cannot be had: {why}");
+                tracing::warn!("cannot fetch an issuer's keys: {why}");
                 Reason::StoreUnavailable.into()
             }
             error => self.not_exchanged(context, &error.to_string()),
@@ -152,11 +154,11 @@ fn narrowed(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Acce
             None => (entry, Access::Full),
             Some((key, "read")) => (key, Access::Read),
             Some((key, "full")) => (key, Access::Full),
-            Some(_) => return Err(refused("invalid_scope", "An access is read or full")),
+            Some(_) => return Err(refused("invalid_scope", "The access of a service must be read or full")),
         };
         let allowed = scope.iter().any(|(known, most)| known == key && access <= *most);
         if !allowed || narrowed.iter().any(|(known, _)| known == key) {
-            return Err(refused("invalid_scope", "The scope is not within the rule's, each service once"));
+            return Err(refused("invalid_scope", "The scope must name services of the rule, each only once"));
         }
         narrowed.push((key.to_owned(), access));
     }

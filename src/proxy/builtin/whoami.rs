@@ -110,7 +110,7 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
     let entries = scope.iter().map(|(key, _, access)| json!({"service": key, "access": word(*access)}));
     let services = scope.iter().map(|(key, service, access)| match service {
         Some(service) => of_service(subject, service, *access, directory),
-        None => unreached(key, *access, Reason::NoService, "No service of this name is configured"),
+        None => unreached(key, *access, Reason::NoService, "There is no service of this name"),
     });
     let grace_until = match token.end {
         TokenEnd::Rotated { grace_until } => Some(grace_until),

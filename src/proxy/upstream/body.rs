@@ -177,7 +177,7 @@ pub struct IncomingBody {
 /// Why a response's body ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum IncomingError {
-    #[error("the response broke off")]
+    #[error("the response ended early")]
     Broken(#[from] hyper::Error),
     #[error("the response was truncated")]
     Truncated,

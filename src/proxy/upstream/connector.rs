@@ -66,21 +66,21 @@ pub enum NewConnection {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The socket budget of the process, or this upstream's part of it, is exhausted.
-    #[error("no socket is left for it")]
+    #[error("no more sockets to upstreams are allowed")]
     OverBudget,
     #[error("not connected after {} ms", .0.as_millis())]
     TooSlow(Duration),
     #[error("{0}")]
     Socket(#[source] Rc<io::Error>),
-    #[error("no HTTP/2 there: {0}")]
+    #[error("HTTP/2 failed: {0}")]
     Http2(#[source] Rc<Http2Error>),
     #[error("{0}")]
     Tls(Rc<str>),
-    #[error("it does not take HTTP/2, which `http = \"2\"` asks for")]
+    #[error("it does not accept HTTP/2, which `http = \"2\"` requires")]
     NoHttp2,
-    #[error("nothing says whom to trust there")]
+    #[error("there are no certificate authorities to trust: set `tls.ca`")]
     NoTrust,
-    #[error("the new connection takes no exchange")]
+    #[error("the new connection accepts no request")]
     Full,
 }
 
@@ -104,7 +104,7 @@ impl Dialer {
         let deadline = tokio::time::Instant::now() + within;
         let addresses = tokio::time::timeout_at(deadline, self.health.addresses()).await?;
         let addresses =
-            addresses.ok_or_else(|| io::Error::other(format!("the name {name} leads to no address")))?;
+            addresses.ok_or_else(|| io::Error::other(format!("the name {name} resolves to no address")))?;
         let order = self.order(&addresses, now);
         let mut last = io::Error::from(io::ErrorKind::TimedOut);
         for (tried, address) in order.iter().enumerate() {
@@ -245,12 +245,12 @@ fn explain(error: &io::Error) -> Option<String> {
     Some(match error {
         E::InvalidCertificate(why) => format!("its certificate {}", fault(why)),
         E::AlertReceived(AlertDescription::CertificateRequired) => {
-            "it asks for a client certificate: set `tls.cert` and `tls.key`".to_owned()
+            "it requires a client certificate: set `tls.cert` and `tls.key`".to_owned()
         }
         E::AlertReceived(AlertDescription::NoApplicationProtocol) => {
-            "it speaks no HTTP that is offered".to_owned()
+            "it supports none of the offered HTTP versions".to_owned()
         }
-        E::AlertReceived(alert) => format!("it ended the handshake with {alert:?}"),
+        E::AlertReceived(alert) => format!("it ended the handshake with the alert {alert:?}"),
         other => format!("TLS failed: {other}"),
     })
 }
@@ -260,15 +260,15 @@ fn fault(why: &CertificateError) -> String {
     match why {
         C::Expired | C::ExpiredContext { .. } => "has expired".to_owned(),
         C::NotValidYet | C::NotValidYetContext { .. } => "is not valid yet".to_owned(),
-        C::UnknownIssuer => "is of an unknown issuer: name its authority in `tls.ca`".to_owned(),
+        C::UnknownIssuer => "has an unknown issuer: set `tls.ca` to its authority".to_owned(),
         C::NotValidForName => "is for another name".to_owned(),
         C::NotValidForNameContext { expected, presented } => {
             let presented = presented.join(", ");
-            format!("is for another name: {} is expected, it names {presented}", expected.to_str())
+            format!("is for another name: expected {}, but it names {presented}", expected.to_str())
         }
         C::Revoked => "was revoked".to_owned(),
         why if is_authority(why) => format!("is {MADE_AS_AUTHORITY}"),
-        other => format!("is refused: {other}"),
+        other => format!("is not accepted: {other}"),
     }
 }
 
@@ -286,7 +286,7 @@ mod tests {
         check(InvalidCertificate(CertificateError::Expired), "its certificate has expired");
         check(
             InvalidCertificate(CertificateError::UnknownIssuer),
-            "its certificate is of an unknown issuer: name its authority in `tls.ca`",
+            "its certificate has an unknown issuer: set `tls.ca` to its authority",
         );
         let other = CertificateError::NotValidForNameContext {
             expected: crate::settings::parse_name("a.test").expect("a name"),
@@ -294,11 +294,11 @@ mod tests {
         };
         check(
             InvalidCertificate(other),
-            "its certificate is for another name: a.test is expected, it names b.test",
+            "its certificate is for another name: expected a.test, but it names b.test",
         );
         check(
             AlertReceived(AlertDescription::CertificateRequired),
-            "it asks for a client certificate: set `tls.cert` and `tls.key`",
+            "it requires a client certificate: set `tls.cert` and `tls.key`",
         );
         assert_eq!(explain(&io::ErrorKind::ConnectionRefused.into()), None);
     }

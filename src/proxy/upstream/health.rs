@@ -90,8 +90,8 @@ enum Unhealthy {
     Connect(#[source] ConnectError),
     #[error("{}", .0.code())]
     Answer(Reason),
-    #[error("answered {0}")]
+    #[error("responded {0}")]
     Status(StatusCode),
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     Silent(Duration),
 }

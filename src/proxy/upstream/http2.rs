@@ -73,7 +73,7 @@ pub struct Http2 {
 /// Why an HTTP/2 connection could not be established.
 #[derive(Debug, thiserror::Error)]
 pub enum Http2Error {
-    #[error("the connection was closed before its settings came")]
+    #[error("the connection was closed before its settings arrived")]
     Closed,
     #[error(transparent)]
     Broken(#[from] hyper::Error),

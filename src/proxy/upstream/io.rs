@@ -82,7 +82,7 @@ impl Io {
     fn check_interim(&mut self) -> io::Result<()> {
         let Some((interim, seen)) = &mut self.interim else { return Ok(()) };
         if interim.too_many() {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many interim answers"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "too many interim responses"));
         }
         let count = interim.0.load(Relaxed);
         if std::mem::replace(seen, count) < count {

@@ -40,7 +40,7 @@ pub(super) async fn keep(
         let pause = match found {
             Ok(addresses) if !addresses.is_empty() => {
                 if health.found(addresses) {
-                    tracing::debug!(%upstream, name, "the name leads to other addresses");
+                    tracing::debug!(%upstream, name, "the name resolves to other addresses");
                 }
                 failures = 0;
                 settings.resolve
@@ -49,7 +49,7 @@ pub(super) async fn keep(
                 health.found(Vec::new());
                 let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
                 if failures == 0 {
-                    tracing::warn!(%upstream, name, %error, "the name cannot be looked up; what is known stays");
+                    tracing::warn!(%upstream, name, %error, "the name cannot be resolved; the known addresses stay in use");
                 }
                 failures += 1;
                 SOONEST.saturating_mul(1 << (failures - 1).min(16)).min(settings.resolve)

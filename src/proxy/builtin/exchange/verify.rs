@@ -29,7 +29,7 @@ pub enum VerifyError {
     Issuer,
     #[error("No rule names the audience of the token")]
     Audience,
-    #[error("The token lives longer than a day")]
+    #[error("The token is valid for longer than a day")]
     LongLived,
 }
 
