@@ -54,7 +54,7 @@ async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
     let copying = tokio::spawn(COPYING.run(move || {
         let copied = store.backup(&mut out, &mut |_| {}).map_err(io::Error::other);
         if let Err(error) = copied.and_then(|_| out.flush()) {
-            tracing::error!(%error, "a backup broke off");
+            tracing::error!(%error, "a backup ended early");
             // A body that ends with an error is not mistaken for a complete one.
             let _ = out.sender.blocking_send(Err(error));
         }

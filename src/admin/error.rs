@@ -185,7 +185,7 @@ impl From<ChangeError> for Problem {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_changes", text).retry_after(seconds)
             }
             ChangeError::Closed(cause) => {
-                tracing::error!(cause, "a change was refused: the store takes none");
+                tracing::error!(cause, "a change was refused: the store accepts none");
                 let text = "Nothing was changed: the store takes no changes. The log says why; \
                             restart permgate when that is mended";
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "store_unavailable", text)
@@ -203,7 +203,7 @@ impl From<ChangeError> for Problem {
             }
             ChangeError::FenceIncomplete => FenceIncomplete(std::time::Duration::ZERO).into(),
             ChangeError::Rules(errors) => {
-                let text = "The new configuration contradicts itself";
+                let text = "The rules of the new configuration conflict";
                 let errors: Vec<Value> = errors
                     .iter()
                     .map(|e| json!({"file": &*e.origin.file, "line": e.origin.line, "message": e.message}))

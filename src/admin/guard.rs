@@ -93,7 +93,7 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), 
     if repeated {
         return Ok(());
     }
-    let text = "This page is out of date, or not ours: load it again. A script repeats the `csrf` of \
+    let text = "This page is out of date or from another site: load it again. A script repeats the `csrf` of \
                 GET /v1/session as X-CSRF-Token";
     Err(Problem::new(StatusCode::FORBIDDEN, "csrf", text))
 }

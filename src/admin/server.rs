@@ -161,7 +161,7 @@ impl Server {
         });
         let mut handling = Handling { task, stake };
         let response = (&mut handling.task).await.map_err(|error| {
-            tracing::error!(%error, "a request was not answered");
+            tracing::error!(%error, "a request failed without a response");
             Problem::internal("The request could not be answered")
         });
         Answered { response, reason: Reason::Ok, live }

@@ -142,7 +142,7 @@ async fn sign_in(
 
 async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
     let Identity::Browser { user, session, csrf } = &caller.identity else {
-        return Err(Problem::not_found("session: this request came with another credential"));
+        return Err(Problem::not_found("session: this request used another credential"));
     };
     let record = session.and_then(|digest| context.store.session(&digest));
     Ok(ok(&SessionView::new(&context, user, csrf, record.as_ref())))
@@ -164,7 +164,7 @@ async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
 
 async fn sign_out(context: Context, visit: RequestMeta, caller: Caller) -> Result<Response, Problem> {
     let Some(digest) = caller.session() else {
-        return Err(Problem::not_found("session: this request came with another credential"));
+        return Err(Problem::not_found("session: this request used another credential"));
     };
     let cut = context.store.end_session(caller.actor(), digest).await?;
     Ok(signed_out(&visit, &json!({"signed_out": true, "cut": cut.0})))

@@ -105,7 +105,7 @@ pub fn forget(value: serde_json::Value) {
 }
 
 fn unwritable(error: &serde_json::Error) -> Response {
-    tracing::error!(%error, "failed to write an answer");
+    tracing::error!(%error, "failed to encode a response");
     Problem::internal("The answer could not be written").into_response()
 }
 

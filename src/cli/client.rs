@@ -78,7 +78,9 @@ impl Client {
             None => None,
             Some(token) => {
                 let unfit = |_| {
-                    Failure::usage("PERMGATE_TOKEN, or the token file, contains characters that no token has")
+                    Failure::usage(
+                        "PERMGATE_TOKEN, or the token file, contains characters that a token cannot have",
+                    )
                 };
                 let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(unfit)?;
                 value.set_sensitive(true);
@@ -270,7 +272,7 @@ impl Listener {
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = request
             .body(Full::new(bytes))
-            .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
+            .map_err(|error| Failure::usage(format!("{path:?} is not a valid request path: {error}")))?;
         sender.send_request(request).await.map_err(broken)
     }
 }
@@ -283,7 +285,7 @@ async fn gather(response: Response<Incoming>, target: &Target) -> Result<Answer,
 }
 
 fn broken_off(target: &Target, error: &dyn std::fmt::Display) -> Failure {
-    Failure::failed(format!("{target}: the response broke off: {error}"))
+    Failure::failed(format!("{target}: the response ended early: {error}"))
 }
 
 impl Answer {

@@ -87,7 +87,7 @@ mod engine {
             cluster::init(&config.store, &cluster, config.configuration()).map_err(|error| failed(&error))?;
         say(&format!("etcd has store {store} up to position {position}, under {}", cluster.etcd.prefix));
         say(&format!(
-            "{} is this node's copy; the others begin with empty directories",
+            "{} is now this node's copy; start the other nodes with empty directories",
             config.store.path.display()
         ));
         Ok(())

@@ -121,7 +121,7 @@ fn script() -> Result<bool, Failure> {
     sound &= print_result("the same token once more", "/api/issues", answer.status == 401, &outcome(&answer));
     println!(
         "{}",
-        if sound { "\nevery outcome is as it should be" } else { "\nNOT every outcome is as it should be" }
+        if sound { "\nevery outcome is as expected" } else { "\nNOT every outcome is as expected" }
     );
     Ok(sound)
 }

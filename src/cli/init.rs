@@ -222,7 +222,7 @@ version = 1
 [server]
 listen = [{listen}]        # clients; other machines need "0.0.0.0:8443" and a certificate:
 # tls = {{ cert = "tls.crt", key = "tls.key" }}
-# trusted_proxies = ["10.0.0.0/8"]    # who may say for which client they ask
+# trusted_proxies = ["10.0.0.0/8"]    # proxies that may name the client
 
 [admin]
 listen = [{page}, "unix:permgate.sock"]    # the page and the API; the socket is the operator's

@@ -114,13 +114,13 @@ impl Opened {
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::CONTENT_LENGTH, bytes.len())
             .body(RequestBody::full(bytes))
-            .map_err(|error| Failure::usage(format!("{path:?} cannot be asked for: {error}")))?;
+            .map_err(|error| Failure::usage(format!("{path:?} is not a valid request path: {error}")))?;
         self.tasks.block_on(&self.runtime, async {
             let connection = Rc::new(Connection::detached(Peer::Unix { uid: self.uid, pid: None }));
             let response = self.server.clone().call(Box::new(request), connection).await;
             let status = response.status();
             let body = response.into_body().collect().await;
-            let body = body.map_err(|_| Failure::failed("the response broke off"))?.to_bytes();
+            let body = body.map_err(|_| Failure::failed("the response ended early"))?.to_bytes();
             Ok(Answer::new(status, &body))
         })
     }

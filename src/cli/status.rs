@@ -59,7 +59,7 @@ fn table(status: &Value) -> Result<(), Failure> {
         return Ok(());
     }
     if status["writable"] == false {
-        print(&painted("the store takes no changes until a restart", "31", &std::io::stdout()))?;
+        print(&painted("the store accepts no changes until a restart", "31", &std::io::stdout()))?;
     }
     print(&format!("users             {}\ntokens            {}", status["users"], status["tokens"]))?;
     print(&format!("in flight         {}", status["live"]))?;

@@ -43,11 +43,11 @@ pub(super) fn check(
     if party.is_some_and(|party| party != Some(&provider.client_id))
         || (audience.len() > 1 && party.is_none())
     {
-        return wrong("it was given to somebody else");
+        return wrong("it was issued to another client");
     }
     check_times(claims, now)?;
     if !claims.contains_key("iat") {
-        return wrong("it does not say when it was issued");
+        return wrong("it does not have the time of issue");
     }
     if text("nonce") != Some(nonce) {
         return wrong("it was made for another sign-in");

@@ -38,7 +38,7 @@ impl Client {
     /// The claims of the user whom the access token was issued for.
     pub(super) async fn userinfo(&self, url: &str, bearer: &str) -> Result<Claims, ProviderError> {
         let mut value = HeaderValue::try_from(format!("Bearer {bearer}"))
-            .map_err(|_| ProviderError::Claims("the access token is none"))?;
+            .map_err(|_| ProviderError::Claims("the access token is invalid"))?;
         value.set_sensitive(true);
         let fields = [(header::AUTHORIZATION, value)].into_iter().collect();
         let (status, body) = self.ask(Method::GET, url, fields, Bytes::new()).await?;

@@ -24,7 +24,7 @@ pub(in crate::admin) enum ProviderError {
     Unreachable(String),
     #[error("the provider's metadata cannot be used: {0}")]
     Metadata(String),
-    #[error("the answer names another provider, or none (RFC 9207)")]
+    #[error("the response names another provider, or none (RFC 9207)")]
     OtherIssuer,
     /// Declined by the user, or by the provider's policy.
     #[error("the provider says {0:?}")]

@@ -49,7 +49,7 @@ const REFUSALS: [(u16, &str); 12] = [
     (412, "`precondition_failed`: `If-Match` names another revision"),
     (413, "`content_too_large`: over 1 MiB"),
     (415, "`unsupported_media_type`"),
-    (421, "`misdirected_request`: a host name that is not ours"),
+    (421, "`misdirected_request`: a host name that the admin listener does not accept"),
     (
         422,
         "`invalid_name`, `invalid_value`, `empty_scope`, `duplicate_service`, `expiry_in_past`, \

@@ -62,7 +62,7 @@ async fn come_back(
     let returned = AuthorizationResponse::parse(query.as_deref().unwrap_or_default());
     let flow = returned.as_ref().and_then(|(state, _)| oidc::begun(&headers, visit.secure, state));
     let (Some((_, returned)), Some(flow)) = (returned, flow) else {
-        let text = "This sign-in was not begun in this browser, or too long ago: sign in again";
+        let text = "This sign-in was begun in another browser or too long ago: sign in again";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
     };
     let (attempt, now) = (SignInAttempt::Provider, std::time::Instant::now());
@@ -138,7 +138,7 @@ fn failed(visit: &RequestMeta, error: &ProviderError) -> Problem {
         ProviderError::Unreachable(_) | ProviderError::Metadata(_) => (
             StatusCode::BAD_GATEWAY,
             "provider_unavailable",
-            "The identity provider cannot be asked at this moment: try again later",
+            "The identity provider cannot be reached at the moment: try again later",
         ),
         ProviderError::Busy => (
             StatusCode::SERVICE_UNAVAILABLE,

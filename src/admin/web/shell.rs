@@ -192,7 +192,7 @@ fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
     let title = match problem.status() {
         StatusCode::FORBIDDEN => "You may not see this",
         StatusCode::NOT_FOUND => "Not found",
-        StatusCode::BAD_REQUEST => "This address is not right",
+        StatusCode::BAD_REQUEST => "This address is not valid",
         StatusCode::SERVICE_UNAVAILABLE => "Not available right now",
         status => status.canonical_reason().unwrap_or("Error"),
     };

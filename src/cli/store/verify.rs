@@ -45,7 +45,7 @@ fn online(global: &Global, progress: &ProgressBar) -> Result<Value, Failure> {
     };
     let mut lines = Lines { progress, line: Vec::new(), report: None };
     listener.download("/v1/store/verify", &mut lines, &mut |_| {})?;
-    lines.report.ok_or_else(|| Failure::failed("the response broke off: the store was not read to its end"))
+    lines.report.ok_or_else(|| Failure::failed("the response ended early: the store was not read to its end"))
 }
 
 /// Shows the gateway's progress, and keeps its final report.

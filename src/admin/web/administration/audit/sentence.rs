@@ -75,7 +75,7 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
         "config.reload" => vec![actor, text(" reloaded the "), thing("config", None)],
         "removal.revert" => {
             let (event, by, reason) = (field("event"), field("by"), field("reason"));
-            let what = format!(": {event} by {by} holds no longer: {reason}");
+            let what = format!(": {event} by {by} was undone: {reason}");
             vec![target(), text(&what)]
         }
         "refusal" => refusal(view, change, target()),
@@ -183,7 +183,7 @@ mod tests {
         let reverted = json!({"event": "user.ban", "by": "ann", "reason": "no such user"});
         check(
             event("removal.revert", "system", "user:zoe", reverted),
-            "zoe: user.ban by ann holds no longer: no such user",
+            "zoe: user.ban by ann was undone: no such user",
         );
         check(
             event("group.member.add", "root", "group:dev", json!({"user": "ann"})),
