@@ -33,7 +33,7 @@ fn init_leads_to_the_first_request() {
             "error: --service \"My.App\": a service's name has",
         ),
         ("--upstream http://127.0.0.1:1 --service permgate", "error: --service: "),
-        ("--upstream http://127.0.0.1:1 --administrator a,b", "error: --administrator \"a,b\": a login is"),
+        ("--upstream http://127.0.0.1:1 --administrator a,b", "error: --administrator \"a,b\": a login has"),
         ("--upstream http://127.0.0.1:1 --administrator me", "error: --administrator \"me\": the login"),
     ];
     for (options, expected) in wrong {

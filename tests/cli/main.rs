@@ -288,7 +288,7 @@ fn a_running_gateway_is_administered() {
     assert!(words.contains("gateway.toml:3:1: server.workers cannot be changed by a reload"), "{words}");
     let (_, words) = check(at, "check", 0);
     assert!(
-        words.contains("gateway.toml:3:1: `server.workers` is not what the running gateway has"),
+        words.contains("gateway.toml:3:1: `server.workers` differs from the running gateway's"),
         "{words}"
     );
     let (data, _) = check(at, "health --admin unix:admin.sock", 0);

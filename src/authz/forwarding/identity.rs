@@ -1,5 +1,5 @@
 //! The header fields and claims that tell a service who sent the request. The fields are built once for each
-//! user and service, not for each request. `crate::assertion` signs the claims.
+//! user and service, not for each request. The module `assertion` signs the claims.
 
 use std::{cell::RefCell, ops::Deref, rc::Rc};
 

@@ -79,7 +79,7 @@ fn an_error_names_the_variable() {
         "{doubled}"
     );
     let below = errors(&[("PERMGATE__VERSION__X", "2")]);
-    assert!(below.starts_with("PERMGATE__VERSION__X:1:1: `version` has no keys"), "{below}");
+    assert!(below.starts_with("PERMGATE__VERSION__X:1:1: `version` is not a table"), "{below}");
     let twice = errors(&[(
         "PERMGATE__SERVICE__B",
         r#"{ upstream = "up", paths = ["/app"], readers = ["all-users"] }"#,

@@ -176,7 +176,10 @@ impl Pass {
             let (sum, expected) = (self.sums[table as usize], moment.state.sum(table));
             if sum != expected {
                 let (rows, written) = (sum.rows, expected.rows);
-                found(table, format!("it has {rows} rows, but {written} were written"));
+                found(
+                    table,
+                    format!("its rows differ from what was written: {rows} rows, {written} were written"),
+                );
             }
         }
         if let Some(chain) = self.audit.filter(|_| read(Table::Audit))
