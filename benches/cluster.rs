@@ -43,7 +43,7 @@ const STREAMS_PER_TOKEN: usize = 20;
 const TOKENS: usize = 1_000_000;
 const PER_OWNER: usize = 400;
 /// One caller creates more tokens than an owner may have by default.
-const MANY: &str = "[tokens]\nmax_per_user = 1000000\n";
+const TOKENS_SECTION: &str = "[tokens]\nmax_per_user = 1000000\n";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
@@ -120,7 +120,7 @@ fn quantiles(mut took: Vec<Duration>) -> String {
 
 fn streams() {
     let upstream = Upstream::start();
-    let cluster = Cluster::prepare_behind(Etcd::start(1, &[]), NODES, upstream.1, MANY).started();
+    let cluster = Cluster::prepare_behind(Etcd::start(1, &[]), NODES, upstream.1, TOKENS_SECTION).started();
     let tokens: Vec<_> = (0..STREAMS / STREAMS_PER_TOKEN)
         .map(|number| cluster.token(number % NODES, "ann", &format!("t{number}")))
         .collect();
@@ -226,7 +226,7 @@ fn import(first: usize) -> String {
 fn writers() {
     const LASTS: Duration = Duration::from_secs(30);
     let nobody = "127.0.0.1:9".parse().unwrap();
-    let cluster = Cluster::prepare_behind(Etcd::start(1, &[]), NODES, nobody, MANY).started();
+    let cluster = Cluster::prepare_behind(Etcd::start(1, &[]), NODES, nobody, TOKENS_SECTION).started();
     for writer in 0..2 * NODES {
         assert_eq!(cluster.create_user(0, &format!("writer{writer}")), 201);
     }

@@ -34,8 +34,8 @@ fn main() {
     let upstream = upstream();
     let gateway = Gateway::with(&Gateway::services(upstream).replace("http://", "h2c://"));
     gateway.developer("alice");
-    let runtime = driven();
-    let others = Arc::<Others>::default();
+    let runtime = spawn_runtime();
+    let others = Arc::<UnaffectedStreams>::default();
     let (_, bystander) = gateway.token("alice", "bystander", &["tracker"]);
     let mut held = Vec::new();
     for _ in 0..CONNECTIONS {
@@ -51,8 +51,8 @@ fn main() {
     std::thread::sleep(TICK * 2);
     let (ended, gap) = (others.ended.load(Ordering::SeqCst), others.longest.load(Ordering::SeqCst));
     println!("{ROUNDS} revocations, {STREAMS} streams cut by each, {} others", CONNECTIONS * STREAMS);
-    tell("from the call to the last cut", rounds.iter().map(|(cut, _)| *cut).collect());
-    tell("from the call to its answer", rounds.iter().map(|(_, answer)| *answer).collect());
+    print_row("from the call to the last cut", rounds.iter().map(|(cut, _)| *cut).collect());
+    print_row("from the call to its answer", rounds.iter().map(|(_, answer)| *answer).collect());
     println!(
         "others that ended: {ended}; longest silence of one: {gap} ms, of which {} meant",
         TICK.as_millis()
@@ -61,14 +61,14 @@ fn main() {
 }
 
 /// A runtime that is driven by its own thread.
-fn driven() -> Handle {
+fn spawn_runtime() -> Handle {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();
     let handle = runtime.handle().clone();
     std::thread::spawn(move || runtime.block_on(std::future::pending::<()>()));
     handle
 }
 
-fn tell(what: &str, mut times: Vec<Duration>) {
+fn print_row(what: &str, mut times: Vec<Duration>) {
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() * percent).div_ceil(100) - 1];
     println!("{what}: p50 {:.1?}, p99 {:.1?}, longest {:.1?}", at(50), at(99), at(100));
@@ -107,34 +107,34 @@ async fn open(proxy: SocketAddr, token: &str) -> (SendRequest<Bytes>, Vec<RecvSt
         let answer = answer.await.unwrap();
         assert_eq!(answer.status(), 200);
         let mut stream = answer.into_body();
-        assert!(hear(&mut stream).await, "ended at once");
+        assert!(read_tick(&mut stream).await, "ended at once");
         streams.push(stream);
     }
     (requests, streams)
 }
 
-async fn hear(stream: &mut RecvStream) -> bool {
+async fn read_tick(stream: &mut RecvStream) -> bool {
     let Some(Ok(data)) = stream.data().await else { return false };
     stream.flow_control().release_capacity(data.len()).is_ok()
 }
 
 async fn end(mut stream: RecvStream) -> Instant {
-    while hear(&mut stream).await {}
+    while read_tick(&mut stream).await {}
     Instant::now()
 }
 
 /// Observes the streams that no change affects.
 #[derive(Default)]
-struct Others {
+struct UnaffectedStreams {
     ended: AtomicU64,
     /// The longest silence, in milliseconds.
     longest: AtomicU64,
 }
 
-impl Others {
+impl UnaffectedStreams {
     async fn follow(self: Arc<Self>, mut stream: RecvStream) {
         let mut last = Instant::now();
-        while hear(&mut stream).await {
+        while read_tick(&mut stream).await {
             let gap = u64::try_from(last.elapsed().as_millis()).unwrap();
             self.longest.fetch_max(gap, Ordering::SeqCst);
             last = Instant::now();
@@ -166,6 +166,6 @@ fn upstream() -> SocketAddr {
             });
         }
     };
-    driven().spawn(serve);
+    spawn_runtime().spawn(serve);
     address
 }

@@ -1,5 +1,5 @@
 //! Whether a request costs more as a gateway grows, and how much of its cost is authorization:
-//! `cargo bench --bench growth -- [--tokens MOST]`.
+//! `cargo bench --bench growth -- [--tokens MAX_GROWTH]`.
 //! The unit is user-space instructions, counted by valgrind (which must be installed): they vary by less than
 //! 1 %, where times would vary by 10 %. Only the measured requests are counted.
 
@@ -32,13 +32,13 @@ struct Size {
 const SMALL: Size = Size { services: 1, users: 1, groups: 1, tokens: 10_000 };
 
 /// The most that growth may multiply the cost by.
-const MOST: f64 = 1.05;
+const MAX_GROWTH: f64 = 1.05;
 
 /// The most instructions that authorization may cost over plain forwarding.
-const MOST_AUTHORIZATION: f64 = 1500.0;
+const MAX_AUTHORIZATION_INSTRUCTIONS: f64 = 1500.0;
 
 const CONNECTIONS: usize = 8;
-const WARM: usize = 50;
+const WARM_UP_ROUNDS: usize = 50;
 const ROUNDS: usize = 500;
 
 fn main() {
@@ -56,13 +56,13 @@ fn main() {
     println!("small: {small:.0} instructions a request; {anonymous:.0} without a token, by a public rule");
     println!("the authorization: {authorization:.0}");
     let mut missed = Vec::new();
-    if authorization > MOST_AUTHORIZATION {
+    if authorization > MAX_AUTHORIZATION_INSTRUCTIONS {
         missed.push("the authorization");
     }
     for (name, size) in rows {
         let large = measure(upstream, size).with_token;
         println!("{name}: {large:.0}, {:.3} times as many", large / small);
-        if large > small * MOST {
+        if large > small * MAX_GROWTH {
             missed.push(name);
         }
     }
@@ -89,11 +89,11 @@ fn measure(upstream: SocketAddr, size: Size) -> Cost {
     command.args([env!("CARGO_BIN_EXE_permgate"), "run", "-c"]).arg(&config).stderr(Stdio::null());
     let gateway = listening(&mut command, proxy);
     let mut clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::tcp(proxy)).collect();
-    ask(&mut clients, WARM, Some);
+    ask(&mut clients, WARM_UP_ROUNDS, Some);
     control(&gateway, "-i on");
     let mut part = 0;
     let mut count = |bearer: fn(String) -> Option<String>| {
-        ask(&mut clients, WARM, bearer);
+        ask(&mut clients, WARM_UP_ROUNDS, bearer);
         control(&gateway, "-z");
         ask(&mut clients, ROUNDS, bearer);
         control(&gateway, "-d");

@@ -31,7 +31,7 @@ fn main() {
         let store = directory.path().join("store");
         let imported = import(&store, &lines, tokens);
         let rows = rows(&sled_of(&store));
-        let bare = bare(&directory.path().join("bare"), &rows);
+        let bare = baseline(&directory.path().join("bare"), &rows);
         println!(
             "{tokens} tokens of {owners} owners: {:.0} a second; bare sled, in the order of keys: {:.0}; {:.2} of it",
             rate(imported),
@@ -77,7 +77,7 @@ fn rows(path: &Path) -> [Rows; TREES.len()] {
     TREES.map(|tree| db.open_tree(tree).unwrap().iter().collect::<Result<_, _>>().unwrap())
 }
 
-fn bare(path: &Path, rows: &[Rows]) -> Duration {
+fn baseline(path: &Path, rows: &[Rows]) -> Duration {
     let db = open(path);
     let begun = Instant::now();
     for (name, rows) in TREES.iter().zip(rows) {

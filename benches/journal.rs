@@ -34,7 +34,11 @@ fn main() {
     let within = option("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
 
     let dir = tempfile::tempdir_in(&within).unwrap();
-    println!("{}: {:.0} bare writes of 4 KiB with fdatasync a second", within.display(), bare(dir.path()));
+    println!(
+        "{}: {:.0} bare writes of 4 KiB with fdatasync a second",
+        within.display(),
+        baseline(dir.path())
+    );
     let directory = Box::new(OsDirectory::new(dir.path()));
     let store = StoreId::random().unwrap();
     let journal = Journal::create(directory.clone(), store, Head::EMPTY, Options::default()).unwrap();
@@ -89,7 +93,7 @@ fn write(mut journal: Journal, calls: &Receiver<Call>) -> (u64, Duration) {
     (batches, longest)
 }
 
-fn bare(dir: &Path) -> f64 {
+fn baseline(dir: &Path) -> f64 {
     let file = File::create(dir.join("bare")).unwrap();
     file.write_all_at(&vec![1; 4 << 20], 0).unwrap();
     file.sync_all().unwrap();

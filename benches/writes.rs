@@ -34,7 +34,7 @@ fn main() {
     let within = option("--dir").map_or_else(std::env::temp_dir, PathBuf::from);
 
     let dir = tempfile::tempdir_in(&within).unwrap();
-    println!("{}: {:.0} bare writes of 4 KiB with fdatasync a second", within.display(), bare(&dir));
+    println!("{}: {:.0} bare writes of 4 KiB with fdatasync a second", within.display(), baseline(&dir));
     let nobody = "127.0.0.1:9".parse().unwrap();
     let gateway = Gateway::on(dir, &Gateway::text(&(Gateway::services(nobody) + TOKENS)));
     for writer in 0..writers {
@@ -83,7 +83,7 @@ fn write(client: &mut Client, writer: u64, end: Instant) -> Vec<Duration> {
 }
 
 /// Bare writes per second that the disk can sync.
-fn bare(dir: &tempfile::TempDir) -> f64 {
+fn baseline(dir: &tempfile::TempDir) -> f64 {
     let file = File::create(dir.path().join("probe")).unwrap();
     let (begun, mut count) = (Instant::now(), 0_u32);
     while begun.elapsed() < Duration::from_secs(1) {

@@ -15,7 +15,7 @@ use permgate::{
         secret::{contains_token, redact},
     },
     config,
-    net::proxy_protocol::{self, Verdict},
+    net::proxy_protocol::{self, Parsed},
     settings::FrontProxy,
     store::{log::entry, record},
 };
@@ -63,15 +63,15 @@ pub fn configuration(bytes: &[u8]) {
 /// A PROXY header ends where it ends, however much of what is behind it has come.
 pub fn proxy_header(bytes: &[u8]) {
     match proxy_protocol::parse(bytes) {
-        whole @ Verdict::Whole(length, _) => {
+        whole @ Parsed::Whole(length, _) => {
             assert!(length <= bytes.len());
             assert_eq!(proxy_protocol::parse(&bytes[..length]), whole);
             for cut in 0..length {
-                assert_eq!(proxy_protocol::parse(&bytes[..cut]), Verdict::Partial);
+                assert_eq!(proxy_protocol::parse(&bytes[..cut]), Parsed::Partial);
             }
         }
-        Verdict::Partial => assert!(bytes.len() < 4096),
-        Verdict::Malformed(why) => assert!(!why.is_empty()),
+        Parsed::Partial => assert!(bytes.len() < 4096),
+        Parsed::Malformed(why) => assert!(!why.is_empty()),
     }
 }
 

@@ -33,7 +33,7 @@ use crate::{
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
-    proxy::{BadTokens, Counts, Issuers, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
+    proxy::{BadTokens, Issuers, LastUsedTables, LimitCounters, Upstreams, access_log::AccessLog, refusals},
     state::State,
     store::{OpenError, Store},
 };
@@ -41,8 +41,8 @@ use crate::{
 use certificates::ActiveCertificates;
 use control::{Control, Request};
 pub use listeners::LocalAddr;
+pub use own_address::LoopError;
 use own_address::OwnAddresses;
-pub use own_address::OwnUpstream;
 use reload::{Reloader, Shared};
 use supervisor::{Supervisor, Watchdog};
 use uses::AdminUses;
@@ -70,7 +70,7 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signals {
     /// SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR1 opens the access log again, SIGUSR2 does nothing.
-    Heeded,
+    Handled,
     /// The program that embeds the gateway handles them.
     Ignored,
 }
@@ -94,7 +94,7 @@ pub enum StartError {
     )]
     RemoteAdmin(Address),
     #[error("{0}")]
-    OwnUpstream(#[from] OwnUpstream),
+    OwnUpstream(#[from] LoopError),
     #[error("{0}")]
     Tls(#[from] tls::TlsError),
     #[error("{0}")]
@@ -137,13 +137,13 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The store's lock comes first, so that a second process fails before it binds an address.
     let OpenedStore { store, state, ended } = open_store(&config, fence.clone())?;
-    let exchanged = exchange::end_orphans_at_start(&store, &state);
+    let exchanged = exchange::revoke_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
-        keyring.tend(assertion, SystemTime::now().into())?;
+        keyring.update_keys(assertion, SystemTime::now().into())?;
     }
     let administered = has_administrator(&store);
-    warn_of_readers(&config, &store);
+    warn_about_unknown_readers(&config, &store);
     let metrics = Metrics::new(store.metrics());
     metrics.set(config.metrics);
     metrics.name_services(&state.snapshot().rules);
@@ -153,29 +153,31 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let (watch, changes) = watch::watch();
     watch.follow(reload::certificate_files(&config));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
-    let admin_doors = listeners::admin(&config.admin, &mut inherited)?;
-    let metrics_door = listeners::metrics(&config.admin)?;
-    for name in inherited.left() {
+    let admin_listeners = listeners::admin(&config.admin, &mut inherited)?;
+    let metrics_listener = listeners::metrics(&config.admin)?;
+    for name in inherited.untaken() {
         tracing::warn!("the socket passed as {name:?} is not used: no `listen` names systemd:{name}");
     }
-    let (proxy_places, admin_places) = (listeners::places(&proxy)?, listeners::places(&admin_doors)?);
-    let metrics_places = listeners::places(metrics_door.as_slice())?;
-    let own = OwnAddresses::new([&proxy_places, &admin_places, &metrics_places].into_iter().flatten());
+    let (proxy_addresses, admin_addresses) =
+        (listeners::local_addresses(&proxy)?, listeners::local_addresses(&admin_listeners)?);
+    let metrics_addresses = listeners::local_addresses(metrics_listener.as_slice())?;
+    let own =
+        OwnAddresses::new([&proxy_addresses, &admin_addresses, &metrics_addresses].into_iter().flatten());
     own.check(config.proxy.upstreams.values())?;
 
     let (refusal_sender, refusals) = refusals::channel(metrics.clone());
     let uses = Arc::new(LastUsedTables::default());
     // Raises the limit on open files before anything opens more than the soft limit allows.
-    let budget_limits = config.budget_limits(Machine::raised());
-    let budgets = Budgets::of_proxy(&budget_limits);
-    let admin_budgets = Budgets::of_admin(&budget_limits);
+    let budget_limits = config.budget_limits(Machine::with_raised_file_limit());
+    let budgets = Budgets::for_proxy(&budget_limits);
+    let admin_budgets = Budgets::for_admin(&budget_limits);
     let bad_tokens = Arc::new(BadTokens::default());
-    let issuers = Arc::new(Issuers::knowing(exchanged));
+    let issuers = Arc::new(Issuers::with_exchanged(exchanged));
     let upstreams = Upstreams::new(budgets.clone());
-    metrics.ask_upstreams(upstreams.clone());
+    metrics.set_upstream_readings(upstreams.clone());
     let (of_proxy, of_admin) = (budgets.clone(), admin_budgets.clone());
-    metrics.ask_budgets(Box::new(move || [of_proxy.readings(), of_admin.admin_readings()].concat()));
-    let counts = Arc::new(Counts::default());
+    metrics.set_budget_readings(Box::new(move || [of_proxy.readings(), of_admin.admin_readings()].concat()));
+    let counts = Arc::new(LimitCounters::default());
     let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
     let (drain, draining) = net::drain();
     let (exits, worker_exits) = mpsc::unbounded_channel();
@@ -221,7 +223,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let (requests, asked) = mpsc::unbounded_channel();
     let ready = Arc::new(AtomicBool::new(true));
     let (drain_time, of_admin) = (config.server.drain, config.admin.clone());
-    let listeners = admin_doors
+    let listeners = admin_listeners
         .iter()
         .map(|door| door.listener(certificates.admin.as_ref()))
         .collect::<io::Result<_>>()
@@ -266,14 +268,18 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     });
     let control = Control {
         listeners,
-        metrics_listeners: match &metrics_door {
+        metrics_listeners: match &metrics_listener {
             Some(door) => vec![door.listener(None).map_err(StartError::Listener)?],
             None => Vec::new(),
         },
         changes,
         context,
         signals,
-        status: format!("serving {}; admin {}", list(&proxy_places), list(&admin_places)),
+        status: format!(
+            "serving {}; admin {}",
+            join_addresses(&proxy_addresses),
+            join_addresses(&admin_addresses)
+        ),
         supervisor,
         watchdog,
         drain_time,
@@ -293,7 +299,13 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         requests: asked,
     };
     let control = control::spawn(control).map_err(StartError::Thread)?;
-    Ok(Running { proxy: proxy_places, admin: admin_places, administered, requests, control: Some(control) })
+    Ok(Running {
+        proxy: proxy_addresses,
+        admin: admin_addresses,
+        administered,
+        requests,
+        control: Some(control),
+    })
 }
 
 impl Running {
@@ -335,7 +347,7 @@ impl Drop for Running {
     }
 }
 
-fn warn_of_readers(config: &Config, store: &Store) {
+fn warn_about_unknown_readers(config: &Config, store: &Store) {
     let accounts = store.accounts();
     for warning in config.unknown_readers(accounts.groups().map(|group| group.record.name.as_str())) {
         tracing::warn!("{warning}");
@@ -348,6 +360,6 @@ fn has_administrator(store: &Store) -> bool {
     active.any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 
-fn list(places: &[LocalAddr]) -> String {
+fn join_addresses(places: &[LocalAddr]) -> String {
     places.iter().map(LocalAddr::to_string).collect::<Vec<_>>().join(", ")
 }

@@ -14,13 +14,13 @@ use http::HeaderValue;
 use serde::Serialize;
 
 pub use key::{Algorithm, Key, KeyError, read_pem};
-pub use keyring::{Jwks, Keyring, KeyringError, Settings, Source};
+pub use keyring::{Jwks, KeySource, Keyring, KeyringError, Settings};
 
 use crate::authz::{forwarding::Claims, time::Timestamp};
 
 /// The one request for which an assertion is valid.
 #[derive(Clone, Copy, Debug)]
-pub struct Bound<'a> {
+pub struct RequestBinding<'a> {
     pub method: &'a str,
     /// As forwarded, byte for byte, without the query.
     pub path: &'a str,
@@ -31,7 +31,7 @@ pub struct Bound<'a> {
 /// Nothing can be signed, so the request is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the request cannot be signed")]
-pub struct Unsigned;
+pub struct SigningFailed;
 
 /// Names of RFC 7519, `htm` of RFC 9449, and names of our own.
 #[derive(Serialize)]
@@ -53,7 +53,7 @@ struct Payload<'a> {
 /// How many seconds before the request an assertion becomes valid, because a verifier's clock may be behind.
 const CLOCK_SKEW: i64 = 5;
 /// The longest validity in seconds. With a longer one, a copied assertion would be worth something.
-const LONGEST: i64 = 30;
+const MAX_VALIDITY: i64 = 30;
 
 /// Returns the field value for one request. Nothing is cached, so a permission that is gone is never
 /// asserted.
@@ -62,8 +62,8 @@ fn sign(
     issuer: &str,
     lifetime: i64,
     claims: &Claims<'_>,
-    bound: &Bound<'_>,
-) -> Result<HeaderValue, Unsigned> {
+    bound: &RequestBinding<'_>,
+) -> Result<HeaderValue, SigningFailed> {
     let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bound.path.as_bytes());
     let now = bound.at.as_millis().div_euclid(1000);
     let begins = now - CLOCK_SKEW;
@@ -78,10 +78,10 @@ fn sign(
         path_sha256: &BASE64_URL_SAFE_NO_PAD.encode(hash),
         iat: begins,
         nbf: begins,
-        exp: (now + lifetime).min(begins + LONGEST),
+        exp: (now + lifetime).min(begins + MAX_VALIDITY),
         jti: bound.request_id,
     };
-    let payload = serde_json::to_vec(&payload).map_err(|_| Unsigned)?;
+    let payload = serde_json::to_vec(&payload).map_err(|_| SigningFailed)?;
     let mut text = String::with_capacity(key.header().len() + payload.len() * 4 / 3 + 96);
     text.push_str(key.header());
     text.push('.');
@@ -89,7 +89,7 @@ fn sign(
     let signature = key.sign(text.as_bytes())?;
     text.push('.');
     BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut text);
-    let mut value = HeaderValue::try_from(text).map_err(|_| Unsigned)?;
+    let mut value = HeaderValue::try_from(text).map_err(|_| SigningFailed)?;
     // Anyone who reads the value in a log could use it for some seconds.
     value.set_sensitive(true);
     Ok(value)

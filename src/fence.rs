@@ -33,7 +33,7 @@ pub struct Fence {
     timeout: Duration,
     participants: Mutex<Participants>,
     broken: AtomicBool,
-    broke: Notify,
+    broken_notify: Notify,
 }
 
 /// The entries that a change may forbid. A sweep skips all others.
@@ -44,7 +44,7 @@ pub enum Affected {
     /// Only entries of this user's tokens.
     User(UserIx),
     /// Any entry: groups, roles, grants or the configuration have changed.
-    Everybody,
+    All,
 }
 
 /// How many in-flight requests, streams and tunnels a change has cut.
@@ -116,7 +116,7 @@ impl Fence {
             timeout,
             participants: Mutex::default(),
             broken: AtomicBool::new(false),
-            broke: Notify::new(),
+            broken_notify: Notify::new(),
         })
     }
 
@@ -135,9 +135,9 @@ impl Fence {
         participants.epoch += 1;
         let epoch = participants.epoch;
         let waiting: Vec<usize> = (0..participants.taken.len())
-            .filter(|seat| {
+            .filter(|slot| {
                 let sent =
-                    participants.taken[*seat].as_ref().map(|s| s.send(Command::Change { epoch, affected }));
+                    participants.taken[*slot].as_ref().map(|s| s.send(Command::Change { epoch, affected }));
                 matches!(sent, Some(Ok(())))
             })
             .collect();
@@ -150,9 +150,9 @@ impl Fence {
     /// out.
     pub async fn list(&self) -> Vec<LiveRow> {
         let mut rows = Vec::new();
-        for seat in self.open_seats() {
+        for slot in self.participant_channels() {
             let (sender, answer) = oneshot::channel();
-            if seat.send(Command::List(sender)).is_ok()
+            if slot.send(Command::List(sender)).is_ok()
                 && let Ok(Ok(mut part)) = tokio::time::timeout(self.timeout, answer).await
             {
                 rows.append(&mut part);
@@ -164,9 +164,9 @@ impl Fence {
     /// Cuts one entry by the ID of its row. Returns false if there is no such entry. Fails, and breaks the
     /// fence, if the participant does not respond in time.
     pub async fn cut(&self, id: &str) -> Result<bool, FenceIncomplete> {
-        let Some((seat, number)) = id.split_once('-') else { return Ok(false) };
-        let (Ok(seat), Ok(number)) = (seat.parse::<usize>(), number.parse()) else { return Ok(false) };
-        let Some(sender) = self.participants.lock().taken.get(seat).cloned().flatten() else {
+        let Some((slot, number)) = id.split_once('-') else { return Ok(false) };
+        let (Ok(slot), Ok(number)) = (slot.parse::<usize>(), number.parse()) else { return Ok(false) };
+        let Some(sender) = self.participants.lock().taken.get(slot).cloned().flatten() else {
             return Ok(false);
         };
         let (done, answer) = oneshot::channel();
@@ -175,16 +175,16 @@ impl Fence {
         }
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(answer) => Ok(answer.unwrap_or(false)),
-            Err(_) => Err(self.give_up()),
+            Err(_) => Err(self.mark_broken()),
         }
     }
 
     /// Waits until a participant has failed to acknowledge. The process is then no longer sound and exits, so
     /// that its supervisor starts another one.
-    pub async fn broken(&self) {
-        let broke = self.broke.notified();
+    pub async fn wait_until_broken(&self) {
+        let broken_notify = self.broken_notify.notified();
         if !self.broken.load(Ordering::Acquire) {
-            broke.await;
+            broken_notify.await;
         }
     }
 
@@ -192,32 +192,32 @@ impl Fence {
         self.broken.load(Ordering::Acquire)
     }
 
-    fn give_up(&self) -> FenceIncomplete {
+    fn mark_broken(&self) -> FenceIncomplete {
         self.broken.store(true, Ordering::Release);
-        self.broke.notify_waiters();
+        self.broken_notify.notify_waiters();
         FenceIncomplete(self.timeout)
     }
 
-    fn open_seats(&self) -> Vec<mpsc::UnboundedSender<Command>> {
+    fn participant_channels(&self) -> Vec<mpsc::UnboundedSender<Command>> {
         self.participants.lock().taken.iter().flatten().cloned().collect()
     }
 
-    fn acknowledge(&self, seat: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
+    fn acknowledge(&self, slot: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
         let mut participants = self.participants.lock();
         for (epoch, cut) in cuts {
             if let Some(pending) = participants.pending.iter_mut().find(|r| r.epoch == epoch) {
-                pending.waiting.retain(|s| s != &seat);
+                pending.waiting.retain(|s| s != &slot);
                 pending.cut += cut;
             }
         }
         participants.settle();
     }
 
-    fn deregister(&self, seat: usize) {
+    fn deregister(&self, slot: usize) {
         let mut participants = self.participants.lock();
-        participants.taken[seat] = None;
+        participants.taken[slot] = None;
         for pending in &mut participants.pending {
-            pending.waiting.retain(|s| s != &seat);
+            pending.waiting.retain(|s| s != &slot);
         }
         participants.settle();
     }
@@ -245,7 +245,7 @@ impl Completion {
     pub async fn wait(self) -> Result<Cut, FenceIncomplete> {
         match tokio::time::timeout(self.fence.timeout, self.done).await {
             Ok(Ok(cut)) => Ok(cut),
-            Ok(Err(_)) | Err(_) => Err(self.fence.give_up()),
+            Ok(Err(_)) | Err(_) => Err(self.fence.mark_broken()),
         }
     }
 }

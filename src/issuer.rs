@@ -43,9 +43,9 @@ pub struct Published {
 }
 
 /// After this time, what is known is used only while nothing newer can be fetched.
-const FRESH: Duration = Duration::from_secs(3600);
+const MAX_AGE: Duration = Duration::from_secs(3600);
 /// Between two requests that a stranger's token could cause.
-const PAUSE: Duration = Duration::from_secs(5);
+const FETCH_PAUSE: Duration = Duration::from_secs(5);
 
 impl Issuer {
     pub fn new(url: &str) -> Self {
@@ -53,9 +53,9 @@ impl Issuer {
     }
 
     /// Returns the claims of a token that this issuer has signed. A key that is unknown or does not fit may
-    /// have been replaced, so the keys are then fetched again, but not more often than `PAUSE`. Without
+    /// have been replaced, so the keys are then fetched again, but not more often than `FETCH_PAUSE`. Without
     /// `tls`, the issuer is reached in clear text.
-    pub async fn verified(
+    pub async fn verify(
         &self,
         token: &SignedToken<'_>,
         tls: Option<&TlsConnector>,
@@ -63,7 +63,7 @@ impl Issuer {
         let known = self.published(tls).await.map_err(TokenError::Unavailable)?;
         match known.keys.verify(token) {
             Err(TokenError::UnknownKey | TokenError::Signature) => {
-                self.newer(&known, tls).await.keys.verify(token)?;
+                self.refetch(&known, tls).await.keys.verify(token)?;
             }
             verified => verified?,
         }
@@ -73,7 +73,7 @@ impl Issuer {
     /// Returns what the issuer publishes: at most an hour old, or older if it cannot be fetched. The error
     /// says why there is nothing.
     pub async fn published(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
-        let fresh = || self.known.load_full().filter(|known| known.since.elapsed() < FRESH);
+        let fresh = || self.known.load_full().filter(|known| known.since.elapsed() < MAX_AGE);
         if let Some(known) = fresh() {
             return Ok(known);
         }
@@ -81,9 +81,9 @@ impl Issuer {
         if let Some(known) = fresh() {
             return Ok(known);
         }
-        let failed = match asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+        let failed = match asked.is_some_and(|asked| asked.elapsed() < FETCH_PAUSE) {
             true => format!("{}: a request failed a moment ago", self.url),
-            false => match self.ask(tls).await {
+            false => match self.fetch_keys(tls).await {
                 Ok(known) => return Ok(known),
                 Err(why) => {
                     *asked = Some(Instant::now());
@@ -97,39 +97,39 @@ impl Issuer {
 
     /// Returns what is published now instead of `old`. Returns `old` if the issuer was just requested or
     /// fails.
-    async fn newer(&self, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
+    async fn refetch(&self, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
         let mut asked = self.asked.lock().await;
         if let Some(known) = self.known.load_full().filter(|known| !Arc::ptr_eq(known, old)) {
             return known;
         }
-        if asked.is_some_and(|asked| asked.elapsed() < PAUSE) {
+        if asked.is_some_and(|asked| asked.elapsed() < FETCH_PAUSE) {
             return old.clone();
         }
         *asked = Some(Instant::now());
-        self.ask(tls).await.unwrap_or_else(|why| {
+        self.fetch_keys(tls).await.unwrap_or_else(|why| {
             tracing::warn!("cannot fetch an issuer's keys, the previous ones stay in use: {why}");
             old.clone()
         })
     }
 
     /// Fetches metadata and keys (OpenID Connect Discovery 1.0, 4).
-    async fn ask(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
+    async fn fetch_keys(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
         let url = format!("{}/.well-known/openid-configuration", self.url.trim_end_matches('/'));
-        let metadata = document(&url, tls).await?;
-        let at = self.keys_of(&metadata).map_err(|why| format!("{url}: {why}"))?;
-        let keys = Keys::parse(&document(at, tls).await?).ok_or_else(|| format!("{at}: it has no keys"))?;
+        let metadata = fetch_json(&url, tls).await?;
+        let at = self.keys_url(&metadata).map_err(|why| format!("{url}: {why}"))?;
+        let keys = Keys::parse(&fetch_json(at, tls).await?).ok_or_else(|| format!("{at}: it has no keys"))?;
         let known = Arc::new(Published { metadata, keys, since: Instant::now() });
         self.known.store(Some(known.clone()));
         Ok(known)
     }
 
     /// Returns the URL of the keys. Fails if the metadata is another issuer's.
-    fn keys_of<'m>(&self, metadata: &'m Value) -> Result<&'m str, String> {
+    fn keys_url<'m>(&self, metadata: &'m Value) -> Result<&'m str, String> {
         if metadata["issuer"].as_str() != Some(&self.url) {
             return Err(format!("it is the metadata of another issuer, {}", metadata["issuer"]));
         }
         let keys = metadata["jwks_uri"].as_str().ok_or("it names no jwks_uri")?;
-        match self.is_as_safe(keys) {
+        match self.is_secure_enough(keys) {
             true => Ok(keys),
             false => Err(format!("{keys:?} is less protected than the issuer's URL: it must be https://")),
         }
@@ -137,24 +137,24 @@ impl Issuer {
 
     /// Whether the endpoint is reached over TLS. Clear text is allowed only on this machine, for an issuer in
     /// clear text.
-    pub fn is_as_safe(&self, endpoint: &str) -> bool {
+    pub fn is_secure_enough(&self, endpoint: &str) -> bool {
         let Ok(uri) = endpoint.parse::<Uri>() else { return false };
         match uri.scheme_str() {
             Some("https") => uri.host().is_some(),
-            Some("http") => self.url.starts_with("http://") && uri.host().is_some_and(is_here),
+            Some("http") => self.url.starts_with("http://") && uri.host().is_some_and(is_loopback_host),
             _ => false,
         }
     }
 }
 
 /// Whether the host is this machine, so that connections to it need no TLS.
-pub fn is_here(host: &str) -> bool {
+pub fn is_loopback_host(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     host.eq_ignore_ascii_case("localhost")
         || bare.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn document(url: &str, tls: Option<&TlsConnector>) -> Result<Value, String> {
+async fn fetch_json(url: &str, tls: Option<&TlsConnector>) -> Result<Value, String> {
     let failed = |why: String| format!("{url}: {why}");
     let request =
         Request::get(url).body(Full::<Bytes>::default()).map_err(|error| failed(error.to_string()))?;
@@ -172,13 +172,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_where_the_issuers_own_metadata_says() {
+    fn keys_url_comes_from_the_issuers_own_metadata() {
         let issuer = Issuer::new("https://id.example/realm");
         let check = |name: &str, field: &str, value: Value, fits: bool| {
             let mut metadata =
                 json!({"issuer": "https://id.example/realm", "jwks_uri": "https://keys.example/jwks"});
             metadata[field] = value;
-            assert_eq!(issuer.keys_of(&metadata).is_ok(), fits, "{name}");
+            assert_eq!(issuer.keys_url(&metadata).is_ok(), fits, "{name}");
         };
         check("sound", "more", json!(1), true);
         check("another issuer", "issuer", json!("https://id.example/realm/"), false);

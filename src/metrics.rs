@@ -30,7 +30,7 @@ use prometheus_client::collector::Collector;
 pub use budgets::BudgetReadings;
 pub use cell::{Counter, Histogram};
 pub use exposition::Format;
-pub use history::{History, RequestStats, STEP, Step};
+pub use history::{History, RequestStats, STEP_LENGTH, Step};
 pub use outcome::outcome;
 pub use store::StoreMetrics;
 pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
@@ -128,7 +128,7 @@ impl Metrics {
     }
 
     /// Sets from where scrapes read the state of the upstreams. Only the first call has an effect.
-    pub fn ask_upstreams(&self, upstreams: Arc<dyn UpstreamReadings>) {
+    pub fn set_upstream_readings(&self, upstreams: Arc<dyn UpstreamReadings>) {
         let _ = self.upstreams.set(upstreams);
     }
 
@@ -138,7 +138,7 @@ impl Metrics {
     }
 
     /// Sets from where scrapes read the budgets. Only the first call has an effect.
-    pub fn ask_budgets(&self, budgets: BudgetReadings) {
+    pub fn set_budget_readings(&self, budgets: BudgetReadings) {
         let _ = self.budgets.set(budgets);
     }
 
@@ -177,7 +177,7 @@ mod tests {
     use crate::authz::answer::Reason;
 
     #[test]
-    fn a_scrape_adds_the_workers_up() {
+    fn scrape_sums_all_workers() {
         let metrics = Metrics::new(Arc::default());
         let (one, other) = (metrics.worker(), metrics.worker());
         metrics.services.lock().insert(ServiceId(3), "youtrack".into());
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn every_sample_belongs_to_the_family_before_it() {
+    fn every_sample_follows_its_metric_family() {
         let metrics = Metrics::new(Arc::default());
         metrics.set(Settings { old_names: true });
         metrics.set_certificates(vec![("a \"b\"\n\\c".into(), 1)]);

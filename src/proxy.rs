@@ -52,7 +52,7 @@ pub use self::{
     builtin::{Issuers, Issuing, TokenLookup},
     context::RequestContext,
     last_used::{LastUsedTable, LastUsedTables, Use},
-    limits::{Counts, Exceeded, Waiting},
+    limits::{Exceeded, LimitCounters, Waiting},
     upstream::{
         Upstream,
         resolve::{Resolver, Resolving},
@@ -81,7 +81,7 @@ pub struct Parts {
     pub records: Arc<dyn TokenLookup>,
     pub issuers: Arc<Issuers>,
     pub keyring: Arc<Keyring>,
-    pub counts: Arc<Counts>,
+    pub counts: Arc<LimitCounters>,
     pub upstreams: Arc<Upstreams>,
 }
 
@@ -127,7 +127,9 @@ impl Gateway {
         connection: Rc<Connection>,
     ) -> (Rc<RequestContext>, Result<(), Reason>) {
         let state = self.worker_state();
-        let sent = trusts(&state, &connection).then(|| RequestId::from_headers(request.headers())).flatten();
+        let sent = is_peer_trusted(&state, &connection)
+            .then(|| RequestId::from_headers(request.headers()))
+            .flatten();
         let request_id = sent.unwrap_or_else(|| self.ids.make());
         let host = self.hosts.of(request.headers());
         let facts =
@@ -189,7 +191,7 @@ impl Gateway {
                 Err(NotForwarded::Queued(again)) => queued = again,
             }
         }
-        Err((Exceeded::no_place().into(), LogGuard::new(context)))
+        Err((Exceeded::no_slot().into(), LogGuard::new(context)))
     }
 
     /// Counts and logs a request that has ended, successfully or not.
@@ -214,7 +216,7 @@ impl Gateway {
         self.parts.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
         let carrier = context.carrier();
         if let Some(kind) = carrier.as_ref().and_then(Carrier::kind) {
-            self.parts.metrics.carried(kind);
+            self.parts.metrics.count_carrier(kind);
         }
         if !self.parts.log.is_on() {
             return;
@@ -253,7 +255,7 @@ impl Service for Gateway {
     ) -> Response<ResponseBody> {
         // Read now, because the header fields move to the upstream request.
         let format = ErrorFormat::requested(&request);
-        let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.of_route(route));
+        let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.for_route(route));
         let unread = !request.body().is_end_stream();
         match self.respond(request, connection).await {
             Ok(response) => response,
@@ -261,7 +263,7 @@ impl Service for Gateway {
                 let context = guard.context();
                 context.outcome.reason.set(Some(rejection.reason));
                 context.outcome.status.set(rejection.status().as_u16());
-                let format = if challenge::in_registry(context) { format.in_registry() } else { format };
+                let format = if challenge::in_registry(context) { format.for_registry() } else { format };
                 let mut response = rejection.into_response(format, &context.request_id);
                 let status = response.status();
                 challenge::set(response.headers_mut(), status, context);
@@ -328,6 +330,6 @@ const MAX_WAITS: usize = 4;
 const MISSING_HEADER_LOGGED: Duration = Duration::from_secs(60);
 
 /// Whether the connection's peer is a trusted proxy.
-fn trusts(state: &WorkerState, connection: &Connection) -> bool {
+fn is_peer_trusted(state: &WorkerState, connection: &Connection) -> bool {
     connection.peer.is_trusted(&state.snapshot.rules.settings.trusted_proxies)
 }

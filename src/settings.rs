@@ -14,9 +14,9 @@ use strum::{EnumString, VariantNames};
 pub use self::{
     exchange::{ExchangeRule, MAX_LIFETIME as MAX_EXCHANGED_LIFETIME},
     limits::{Limit, LimitKey, Limits, Queue, Rate},
-    tls::{MADE_AS_AUTHORITY, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
+    tls::{AUTHORITY_AS_SERVER, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
     upstream::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
-    url::{Host, LONGEST_SOCKET, Scheme, UpstreamUrl, UrlError},
+    url::{Host, MAX_SOCKET_PATH, Scheme, UpstreamUrl, UrlError},
 };
 
 #[derive(Clone, Debug, Default)]

@@ -51,7 +51,7 @@ pub struct TokenIndex {
 }
 
 /// How many tokens are sorted at a time before they go into a new index.
-const BATCH: usize = 1 << 15;
+const SORT_BATCH: usize = 1 << 15;
 
 impl State {
     pub fn new(snapshot: Snapshot) -> Arc<Self> {
@@ -96,12 +96,12 @@ impl TokenIndex {
         read(self.tokens.get(digest, &guard))
     }
 
-    /// Inserts every token that `fill` passes to its argument. Reserves space for `about` tokens first, so
-    /// that filling a new index moves none. Only for the publisher.
-    pub fn fill<R>(&self, about: usize, fill: impl FnOnce(&mut dyn FnMut(Digest, Token)) -> R) -> R {
+    /// Inserts every token that `fill` passes to its argument. Reserves space for `expected_count` tokens
+    /// first, so that filling a new index moves none. Only for the publisher.
+    pub fn fill<R>(&self, expected_count: usize, fill: impl FnOnce(&mut dyn FnMut(Digest, Token)) -> R) -> R {
         let tokens = self.tokens.pin();
-        tokens.reserve(about);
-        let mask = about.next_power_of_two() as u64 - 1;
+        tokens.reserve(expected_count);
+        let mask = expected_count.next_power_of_two() as u64 - 1;
         // In the order of their positions, which suits the processor's caches best.
         let insert = |batch: &mut Vec<(Digest, Token)>| {
             batch.sort_by_cached_key(|(digest, _)| self.hash.hash_one(digest) & mask);
@@ -109,10 +109,10 @@ impl TokenIndex {
                 tokens.insert(digest, token);
             }
         };
-        let mut batch = Vec::with_capacity(BATCH.min(about));
+        let mut batch = Vec::with_capacity(SORT_BATCH.min(expected_count));
         let filled = fill(&mut |digest, token| {
             batch.push((digest, token));
-            if batch.len() == BATCH {
+            if batch.len() == SORT_BATCH {
                 insert(&mut batch);
             }
         });
@@ -130,10 +130,10 @@ impl TokenIndex {
         self.tokens.pin().remove(digest);
     }
 
-    /// Returns the digests of the tokens for which `fits` is true. Visits every token.
-    pub fn find(&self, fits: impl Fn(&Token) -> bool) -> Vec<Digest> {
+    /// Returns the digests of the tokens for which `matches` is true. Visits every token.
+    pub fn find(&self, matches: impl Fn(&Token) -> bool) -> Vec<Digest> {
         let tokens = self.tokens.pin();
-        tokens.iter().filter(|(_, token)| fits(token)).map(|(digest, _)| *digest).collect()
+        tokens.iter().filter(|(_, token)| matches(token)).map(|(digest, _)| *digest).collect()
     }
 
     /// Returns the number of imported tokens. While there are none, a text that is not in permgate's form is
@@ -172,7 +172,7 @@ mod tests {
     };
 
     #[test]
-    fn digests_that_somebody_chose_are_found_like_others() {
+    fn chosen_digests_do_not_degrade_the_index() {
         let token = Token {
             id: TokenId::parse("abcdefghijkl").unwrap(),
             owner: UserIx(0),

@@ -16,7 +16,7 @@ const PASSWORD: &str = "correct horse battery staple";
 
 #[test]
 #[ignore = "needs Chromium, PyPI and npm; .ci/run runs it"]
-fn people_manage_tokens_in_the_page() {
+fn users_manage_tokens_in_the_page() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("axe");
     std::fs::create_dir_all(&place).unwrap();
     stage::run(

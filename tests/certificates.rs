@@ -140,7 +140,7 @@ fn certificates_are_replaced_under_load() {
 
 /// A request whose handshake would fail now is cut, and its connection accepts no further request.
 #[test]
-fn a_client_that_has_to_show_something_else_is_cut() {
+fn changed_client_certificate_requirement_cuts_clients() {
     let (authority, clients, dir) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
     let (certificate, key) = authority.issue();
     for (file, content) in [("tls.crt", certificate), ("tls.key", key), ("clients.pem", clients.0.pem())] {
@@ -189,7 +189,7 @@ fn a_client_that_has_to_show_something_else_is_cut() {
 }
 
 #[test]
-fn one_process_speaks_clear_text_and_tls() {
+fn one_process_serves_clear_text_and_tls() {
     let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
     authority.renew(dir.path(), 0);
     let tls = r#"{ cert = "..data/tls.crt", key = "..data/tls.key" }"#;
@@ -263,7 +263,7 @@ fn secured(authority: &Authority) -> SocketAddr {
 }
 
 #[test]
-fn files_of_an_upstream_are_read_again_when_they_change() {
+fn upstream_tls_files_are_reloaded_when_they_change() {
     let (authority, other) = (Authority::new(), Authority::new());
     let upstream = secured(&authority);
     let dir = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ fn the_readme_is_short() {
 }
 
 #[test]
-fn the_reference_of_keys_is_the_table_of_keys() {
+fn key_reference_matches_the_key_table() {
     let page = read("docs/configuration.md");
     let (before, rest) = page.split_once(BEGIN).unwrap();
     let (_, after) = rest.split_once(END).unwrap();
@@ -220,7 +220,7 @@ fn every_page_is_in_the_summary() {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_has_a_target() {
     let anchors: BTreeMap<PathBuf, BTreeSet<String>> =
         documents().into_iter().map(|path| (path.clone(), anchors(&read(path.to_str().unwrap())))).collect();
     let mut broken = Vec::new();
@@ -290,7 +290,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 
 /// Complete configurations, wherever they are shown or shipped.
 #[test]
-fn every_configuration_that_is_shown_is_valid() {
+fn every_documented_configuration_is_valid() {
     let mut shown: Vec<(String, String)> = Vec::new();
     for path in documents() {
         let text = read(path.to_str().unwrap());

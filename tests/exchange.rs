@@ -63,7 +63,7 @@ fn exchange(gateway: &Gateway, token: &str, more: &[(&str, &str)]) -> Answer {
 }
 
 /// Checks a refusal and returns its description.
-fn refused(row: &str, answer: &Answer, status: u16, error: &str) -> String {
+fn check_refused(row: &str, answer: &Answer, status: u16, error: &str) -> String {
     let body = answer.json();
     assert_eq!((answer.status, body["error"].as_str()), (status, Some(error)), "{row}: {body}");
     assert_eq!(answer.fields["cache-control"], "no-store", "{row}");
@@ -71,7 +71,7 @@ fn refused(row: &str, answer: &Answer, status: u16, error: &str) -> String {
 }
 
 #[test]
-fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
+fn job_token_is_exchanged_once_by_its_matching_rule() {
     let (issuer, upstream) = (Issuer::start(), Upstream::plain());
     let gateway = gateway(upstream.address, &rule(&issuer.url, "lifetime = \"10m\""));
     let token = issuer.sign(&issuer.claims("1"));
@@ -99,18 +99,18 @@ fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
     assert!(audit.contains("token.exchange") && audit.contains("exchange:ci"), "{audit}");
 
     // It is exchanged only once, also after a restart.
-    let said = refused("again", &exchange(&gateway, &token, &[]), 400, "invalid_request");
+    let said = check_refused("again", &exchange(&gateway, &token, &[]), 400, "invalid_request");
     assert_eq!(said, "The token was already exchanged");
     let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
     let gateway = Gateway::on(gateway.stop(), &text);
-    refused("after a restart", &exchange(&gateway, &token, &[]), 400, "invalid_request");
+    check_refused("after a restart", &exchange(&gateway, &token, &[]), 400, "invalid_request");
     assert_eq!(gateway.get("/api/x", Some(given)).status, 200, "what was given is still good");
 
     // A part of the scope can be requested.
     let narrow = exchange(&gateway, &issuer.sign(&issuer.claims("2")), &[("scope", "tracker:read")]);
     assert_eq!(narrow.json()["scope"], "tracker:read", "{}", narrow.text());
     let wide = exchange(&gateway, &issuer.sign(&issuer.claims("3")), &[("scope", "hub")]);
-    refused("a wider scope", &wide, 400, "invalid_scope");
+    check_refused("a wider scope", &wide, 400, "invalid_scope");
 
     // It can be revoked like any token, but not rotated.
     let id = listed["id"].as_str().unwrap();
@@ -121,11 +121,11 @@ fn a_token_of_a_job_is_exchanged_once_by_the_rule_that_it_fits() {
 }
 
 #[test]
-fn what_does_not_fit_is_not_exchanged() {
+fn token_that_matches_no_rule_is_not_exchanged() {
     let (issuer, upstream) = (Issuer::start(), Upstream::plain());
     let gateway = gateway(upstream.address, &rule(&issuer.url, ""));
     let check = |row: &str, token: &str, expected: &str| {
-        let said = refused(row, &exchange(&gateway, token, &[]), 400, "invalid_request");
+        let said = check_refused(row, &exchange(&gateway, token, &[]), 400, "invalid_request");
         assert_eq!(said, expected, "{row}");
         assert_eq!(gateway.must("GET", "/v1/users/robot/tokens", None)["items"], json!([]), "{row}");
     };
@@ -177,7 +177,7 @@ fn what_does_not_fit_is_not_exchanged() {
     );
 
     let form = |row: &str, form: &[(&str, &str)], error: &str| {
-        refused(row, &post(&gateway, "/.permgate/token", form), 400, error);
+        check_refused(row, &post(&gateway, "/.permgate/token", form), 400, error);
     };
     form("no grant", &[("subject_token", &sound)], "invalid_request");
     form("another grant", &[("grant_type", "password")], "unsupported_grant_type");
@@ -192,11 +192,11 @@ fn what_does_not_fit_is_not_exchanged() {
     assert_eq!(exchange(&gateway, &sound, &[]).status, 200);
     gateway.must("POST", "/v1/users/robot/ban", Some(r#"{"reason": "x"}"#));
     let banned = exchange(&gateway, &issuer.sign(&issuer.claims("after")), &[]);
-    refused("a banned account", &banned, 400, "invalid_request");
+    check_refused("a banned account", &banned, 400, "invalid_request");
 }
 
 #[test]
-fn keys_are_kept_and_looked_for_again() {
+fn issuer_keys_are_cached_and_fetched_again() {
     let (issuer, upstream) = (Issuer::start(), Upstream::plain());
     let gateway = gateway(upstream.address, &rule(&issuer.url, "max_tokens = 3"));
     for jti in ["1", "2"] {
@@ -213,17 +213,17 @@ fn keys_are_kept_and_looked_for_again() {
     issuer.keys.lock().unwrap().push(public);
     assert_eq!(exchange(&gateway, &issuer.sign(&issuer.claims("6")), &[]).status, 200);
     let full = exchange(&gateway, &issuer.sign(&issuer.claims("7")), &[]);
-    refused("a quota of their own", &full, 429, "too_many_tokens");
+    check_refused("a quota of their own", &full, 429, "too_many_tokens");
     gateway.token("robot", "made by people", &["tracker"]);
     // The quota also holds after a restart.
     let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
     let gateway = Gateway::on(gateway.stop(), &text);
     let full = exchange(&gateway, &issuer.sign(&issuer.claims("8")), &[]);
-    refused("the quota after a restart", &full, 429, "too_many_tokens");
+    check_refused("the quota after a restart", &full, 429, "too_many_tokens");
 }
 
 #[test]
-fn what_a_rule_gave_ends_with_it() {
+fn exchanged_tokens_end_with_their_rule() {
     let (issuer, upstream) = (Issuer::start(), Upstream::plain());
     let services = Gateway::services(upstream.address);
     let gateway = gateway(upstream.address, &rule(&issuer.url, ""));
@@ -255,7 +255,7 @@ fn what_a_rule_gave_ends_with_it() {
 }
 
 #[test]
-fn what_a_rule_gave_holds_nothing_open_without_it() {
+fn exchanged_tokens_of_a_removed_rule_hold_no_connection_open() {
     let (issuer, (upstream, over)) = (Issuer::start(), Upstream::endless());
     let gateway = gateway(upstream.address, &rule(&issuer.url, ""));
     let answer = exchange(&gateway, &issuer.sign(&issuer.claims("1")), &[]);
@@ -268,7 +268,7 @@ fn what_a_rule_gave_holds_nothing_open_without_it() {
 }
 
 #[test]
-fn a_token_replaces_itself_where_that_is_allowed() {
+fn token_rotates_itself_where_allowed() {
     let upstream = Upstream::plain();
     let services = Gateway::services(upstream.address);
     let carriers = "credentials = [\"bearer\", \"basic\", \"header:X-Api-Key\"]\nreaders";
@@ -342,7 +342,7 @@ fn a_token_replaces_itself_where_that_is_allowed() {
     let (_, token) = gateway.token("alice", "later", &["tracker"]);
     gateway.must("DELETE", "/v1/grants", Some(r#"{"role": "contributor", "group": "all-users"}"#));
     assert_eq!(
-        refused("no update-self", &rotate(&gateway, &token), 403, "permission_denied"),
+        check_refused("no update-self", &rotate(&gateway, &token), 403, "permission_denied"),
         "The access token cannot be rotated. Ask an administrator for the permission Update Self, or create a new token"
     );
 
@@ -354,7 +354,7 @@ fn a_token_replaces_itself_where_that_is_allowed() {
 
 #[test]
 #[ignore = "installs oidc-provider from npm; .ci/run runs it"]
-fn a_real_provider_signs_what_is_exchanged() {
+fn tokens_of_a_real_provider_are_exchanged() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openid");
     std::fs::create_dir_all(&place).unwrap();
     if !place.join("node_modules/oidc-provider").exists() {
@@ -391,5 +391,5 @@ fn a_real_provider_signs_what_is_exchanged() {
     assert_eq!(answer.status, 200, "{body}");
     assert_eq!(gateway.get("/api/x", body["access_token"].as_str()).status, 200);
     assert_eq!(exchange(&gateway, &token, &[]).status, 400, "once");
-    refused("another job", &exchange(&gateway, &job("other"), &[]), 400, "invalid_request");
+    check_refused("another job", &exchange(&gateway, &job("other"), &[]), 400, "invalid_request");
 }

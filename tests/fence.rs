@@ -31,7 +31,7 @@ fn check_cut(row: &str, mut client: Client) {
 }
 
 #[test]
-fn a_change_cuts_exactly_what_it_forbids_before_it_answers() {
+fn change_cuts_exactly_what_it_forbids_before_it_answers() {
     let (upstream, _over) = Upstream::endless();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
@@ -66,7 +66,7 @@ fn a_change_cuts_exactly_what_it_forbids_before_it_answers() {
 }
 
 #[test]
-fn a_reload_cuts_what_the_new_rules_forbid_and_keeps_the_rest() {
+fn reload_cuts_only_what_the_new_rules_forbid() {
     let (upstream, _over) = Upstream::endless();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
@@ -93,7 +93,7 @@ fn a_reload_cuts_what_the_new_rules_forbid_and_keeps_the_rest() {
 
 /// A stream depends on the identity that the upstream received and on how its head was read.
 #[test]
-fn a_stream_is_cut_when_what_it_rests_on_is_no_longer_true() {
+fn stream_is_cut_when_its_permit_no_longer_holds() {
     let (upstream, _over) = Upstream::endless();
     let readable = |more: &str| {
         let tracker = "paths = [\"/api\", \"/rest\"]";
@@ -129,7 +129,7 @@ fn a_stream_is_cut_when_what_it_rests_on_is_no_longer_true() {
 }
 
 #[test]
-fn a_client_that_a_proxy_reported_counts_only_while_the_proxy_is_trusted() {
+fn client_from_proxy_protocol_counts_only_while_the_proxy_is_trusted() {
     let (upstream, _over) = Upstream::endless();
     let text = |trusted: &str| Gateway::text_with(trusted, "", &Gateway::services(upstream.address));
     let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text("trusted_proxies = [\"127.0.0.1\"]\n"));
@@ -160,7 +160,7 @@ fn a_client_that_a_proxy_reported_counts_only_while_the_proxy_is_trusted() {
 }
 
 #[test]
-fn a_client_that_a_proxy_named_in_a_header_counts_only_while_the_proxy_is_trusted() {
+fn client_from_a_forwarded_header_counts_only_while_the_proxy_is_trusted() {
     let (upstream, _over) = Upstream::endless();
     let text = |trusted: &str| {
         let server = format!("proxy_protocol = \"required\"\ntrusted_proxies = [\"{trusted}\"]\n");
@@ -191,7 +191,7 @@ fn a_client_that_a_proxy_named_in_a_header_counts_only_while_the_proxy_is_truste
 }
 
 #[test]
-fn a_client_that_does_not_read_is_cut_all_the_same() {
+fn client_that_does_not_read_is_cut_too() {
     let upstream = Upstream::start(|_, socket| {
         use std::io::Write;
         socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000000\r\n\r\n")?;
@@ -272,7 +272,7 @@ fn a_revocation_races_with_starting_requests() {
 }
 
 #[test]
-fn an_upload_is_cut_too() {
+fn upload_is_cut() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
@@ -291,7 +291,7 @@ fn an_upload_is_cut_too() {
 
 /// Uses only Hub's documented calls, as a script of Hub's users would.
 #[test]
-fn a_script_of_hubs_makes_uses_and_revokes_a_token() {
+fn hub_script_creates_uses_and_revokes_a_token() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
@@ -325,8 +325,8 @@ fn a_script_of_hubs_makes_uses_and_revokes_a_token() {
 
 /// Streams of both users alternate on one connection.
 #[test]
-fn over_http2_a_ban_cuts_exactly_its_streams() {
-    const EACH: usize = 20;
+fn http2_ban_cuts_exactly_the_users_streams() {
+    const STREAMS_PER_USER: usize = 20;
     let (upstream, _over) = Upstream::endless();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
@@ -351,7 +351,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
         tokio::spawn(connection);
         requests
     });
-    for _ in 0..EACH {
+    for _ in 0..STREAMS_PER_USER {
         for (text, streams) in [(&alices, &mut stay), (&bobs, &mut go)] {
             let request = http::Request::get("http://gate.example/api/events")
                 .header("authorization", format!("Bearer {text}"))
@@ -380,7 +380,7 @@ fn over_http2_a_ban_cuts_exactly_its_streams() {
     }
     let banned = gateway.must("POST", "/v1/users/bob/ban", Some(r#"{"reason": "left"}"#));
     over.store(true, Ordering::SeqCst);
-    assert_eq!(banned["cut"], EACH, "{banned}");
+    assert_eq!(banned["cut"], STREAMS_PER_USER, "{banned}");
     for (streams, expected) in [(go, Some(h2::Reason::CANCEL)), (stay, None)] {
         for stream in streams {
             assert_eq!(handle.block_on(stream).unwrap(), expected);

@@ -316,24 +316,24 @@ fn check(proxy: &Proxy) {
 
 #[test]
 #[ignore = "needs nginx from apt; .ci/run runs it"]
-fn nginx_forwards_what_is_permitted_and_nothing_else() {
+fn nginx_forwards_only_permitted_requests() {
     check(&NGINX);
 }
 
 #[test]
 #[ignore = "needs Traefik from PyPI; .ci/run runs it"]
-fn traefik_forwards_what_is_permitted_and_nothing_else() {
+fn traefik_forwards_only_permitted_requests() {
     check(&TRAEFIK);
 }
 
 #[test]
 #[ignore = "needs Caddy from PyPI; .ci/run runs it"]
-fn caddy_forwards_what_is_permitted_and_nothing_else() {
+fn caddy_forwards_only_permitted_requests() {
     check(&CADDY);
 }
 
 #[test]
 #[ignore = "needs Envoy from PyPI; .ci/run runs it"]
-fn envoy_forwards_what_is_permitted_and_nothing_else() {
+fn envoy_forwards_only_permitted_requests() {
     check(&ENVOY);
 }

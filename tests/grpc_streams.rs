@@ -32,14 +32,14 @@ use tokio::{
 };
 
 /// Streams of each kind; all of them fit on one connection.
-const EACH: usize = 20;
+const STREAMS_PER_USER: usize = 20;
 
 /// A busy machine receives small frames faster than it reads them, and h2 would give up.
-const PATIENT: usize = 16 << 20;
+const RECEIVE_BUFFER: usize = 16 << 20;
 
 /// The upstream's state: the number of the last change, and its open streams.
 #[derive(Default)]
-struct World {
+struct TestService {
     changes: AtomicU64,
     open: AtomicUsize,
 }
@@ -53,7 +53,7 @@ fn runtime() -> Handle {
 }
 
 /// An upstream whose streams repeatedly send the number of the last change.
-fn service(world: &Arc<World>) -> SocketAddr {
+fn service(world: &Arc<TestService>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let (address, world) = (listener.local_addr().unwrap(), world.clone());
@@ -64,7 +64,8 @@ fn service(world: &Arc<World>) -> SocketAddr {
             let world = world.clone();
             tokio::spawn(async move {
                 let mut server = server::Builder::new();
-                let mut connection = server.data_frame_budget(PATIENT).handshake(socket).await.unwrap();
+                let mut connection =
+                    server.data_frame_budget(RECEIVE_BUFFER).handshake(socket).await.unwrap();
                 while let Some(Ok((request, respond))) = connection.accept().await {
                     tokio::spawn(serve(request, respond, world.clone()));
                 }
@@ -74,7 +75,7 @@ fn service(world: &Arc<World>) -> SocketAddr {
     address
 }
 
-async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, world: Arc<World>) {
+async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, world: Arc<TestService>) {
     assert_eq!(request.headers()["te"], "trailers");
     let head = Response::builder().header("content-type", "application/grpc").body(()).unwrap();
     let mut stream = respond.send_response(head, false).unwrap();
@@ -111,7 +112,7 @@ async fn serve(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, w
 async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     let mut client = h2::client::Builder::new();
-    let (requests, connection) = client.data_frame_budget(PATIENT).handshake(socket).await.unwrap();
+    let (requests, connection) = client.data_frame_budget(RECEIVE_BUFFER).handshake(socket).await.unwrap();
     tokio::spawn(connection);
     requests
 }
@@ -135,12 +136,12 @@ async fn call(
 }
 
 /// The client's end of a stream: the last change that it received, and how the stream ended.
-struct Talk {
+struct GrpcStream {
     heard: watch::Receiver<u64>,
     end: JoinHandle<Option<Reason>>,
 }
 
-impl Talk {
+impl GrpcStream {
     async fn begin(requests: &SendRequest<Bytes>, path: &str, token: &str) -> Self {
         let (answer, mut sink) = call(requests, path, token, false).await;
         assert_eq!(answer.headers().get("grpc-message"), None, "{path}: refused");
@@ -165,14 +166,14 @@ impl Talk {
         Self { heard, end }
     }
 
-    async fn hears(&mut self, change: u64) {
+    async fn wait_for_change(&mut self, change: u64) {
         self.heard.wait_for(|heard| *heard >= change).await.expect("a stream that nothing forbids goes on");
     }
 }
 
 #[test]
-fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
-    let world = Arc::<World>::default();
+fn under_load_change_cuts_exactly_the_streams_that_it_forbids() {
+    let world = Arc::<TestService>::default();
     let upstream = service(&world);
     let services = Gateway::services(upstream).replace("http://", "h2c://");
     let gateway = Gateway::with(&services);
@@ -191,13 +192,13 @@ fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
         ("/api/Live", &banned),
         ("/hub/api/Live", &bystander),
     ];
-    let mut talks: [Vec<Talk>; 4] = std::array::from_fn(|_| Vec::new());
-    for _ in 0..EACH {
+    let mut talks: [Vec<GrpcStream>; 4] = std::array::from_fn(|_| Vec::new());
+    for _ in 0..STREAMS_PER_USER {
         for (group, (path, token)) in talks.iter_mut().zip(kinds) {
-            group.push(client.block_on(async { Talk::begin(&requests, path, token).await }));
+            group.push(client.block_on(async { GrpcStream::begin(&requests, path, token).await }));
         }
     }
-    assert_eq!(world.open.load(Ordering::SeqCst), 4 * EACH);
+    assert_eq!(world.open.load(Ordering::SeqCst), 4 * STREAMS_PER_USER);
 
     // The load: calls by others that never fail, whatever changes.
     let load: Vec<_> = (0..4)
@@ -230,17 +231,17 @@ fn under_load_a_change_cuts_exactly_the_streams_that_it_forbids() {
             }
         };
         world.changes.store(change, Ordering::SeqCst);
-        assert_eq!(answer["cut"], EACH, "{row}: {answer}");
+        assert_eq!(answer["cut"], STREAMS_PER_USER, "{row}: {answer}");
         client.block_on(async {
             for talk in forbidden {
                 assert_eq!(talk.end.await.unwrap(), Some(Reason::CANCEL), "{row}");
                 assert!(*talk.heard.borrow() < change, "{row}: something came after the answer");
             }
             for talk in &mut alive {
-                talk.hears(change).await;
+                talk.wait_for_change(change).await;
             }
         });
-        let left = (4 - usize::try_from(change).unwrap()) * EACH;
+        let left = (4 - usize::try_from(change).unwrap()) * STREAMS_PER_USER;
         let deadline = Instant::now() + Duration::from_secs(10);
         while world.open.load(Ordering::SeqCst) > left {
             assert!(Instant::now() < deadline, "{row}: the upstream goes on talking to nobody");

@@ -20,7 +20,7 @@ use support::{
 
 #[test]
 #[ignore = "needs curl; .ci/run runs it"]
-fn curl_speaks_every_version() {
+fn curl_works_over_every_version() {
     let secure = Stage::new();
     let port = secure.gateway.proxy.port();
     let bearer = format!("Authorization: Bearer {}", secure.token);
@@ -61,7 +61,7 @@ fn curl_speaks_every_version() {
 
 #[test]
 #[ignore = "needs h2load of apt's nghttp2-client; .ci/run runs it"]
-fn h2load_loses_no_request() {
+fn h2load_completes_every_request() {
     let stage = Stage::new();
     let bearer = format!("Authorization: Bearer {}", stage.token);
     let url = format!("https://localhost:{}/api/x", stage.gateway.proxy.port());
@@ -72,7 +72,7 @@ fn h2load_loses_no_request() {
 
 #[test]
 #[ignore = "installs grpcio from PyPI; .ci/run runs it"]
-fn grpcio_calls_through_the_gateway_and_reads_its_refusals() {
+fn grpcio_calls_work_and_refusals_are_grpc_statuses() {
     let interpreter = stage::python("grpc", &["grpcio==1.85.1"]);
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/http_clients/grpc_calls.py");
     let python = |arguments: &[&str]| {

@@ -63,7 +63,7 @@ const FLOORS: [(&str, &[&str], &str); 14] = [
 ];
 
 #[test]
-fn imports_point_down_only() {
+fn imports_point_only_down() {
     let floors: BTreeMap<_, _> = FLOORS.iter().map(|(module, may, why)| (*module, (*may, *why))).collect();
     let mut seen = 0;
     let mut wrong = Vec::new();
@@ -86,13 +86,13 @@ fn imports_point_down_only() {
 }
 
 #[test]
-fn the_scan_sees_every_form_of_a_path() {
+fn scan_detects_every_form_of_a_path() {
     let text = "use crate::net::Limits;\nuse crate::{\n  authz::{a, b},\n  state::State,\n};\nfn f() { crate::app::run() }";
     assert_eq!(used_modules(text), ["app", "authz", "net", "state"]);
 }
 
 #[test]
-fn no_module_hides_in_a_mod_rs() {
+fn no_module_uses_mod_rs() {
     let hidden: Vec<PathBuf> = rust_files(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")))
         .into_iter()
         .filter(|f| f.ends_with("mod.rs"))

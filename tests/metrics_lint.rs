@@ -14,7 +14,7 @@ use std::{
 use support::{gateway::Gateway, upstream::Upstream};
 
 #[test]
-fn a_reload_switches_old_names_off() {
+fn reload_switches_old_names_off() {
     let services = Gateway::services("127.0.0.1:1".parse().unwrap());
     let gateway = Gateway::with(&services);
     let old_names = || {
@@ -29,7 +29,7 @@ fn a_reload_switches_old_names_off() {
 
 #[test]
 #[ignore = "needs promtool; .ci/run runs it"]
-fn promtool_finds_nothing_to_improve() {
+fn promtool_reports_no_problems() {
     if let Err(why) = Command::new("promtool").arg("--version").stdout(Stdio::null()).status() {
         assert!(std::env::var_os("PERMGATE_CI").is_none(), "PERMGATE_CI is set, but promtool: {why}");
         println!("SKIPPED: promtool: {why}");

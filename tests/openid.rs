@@ -28,7 +28,7 @@ use support::{
 
 #[test]
 #[ignore = "needs Chromium, PyPI and npm; .ci/run runs it"]
-fn people_sign_in_by_a_provider() {
+fn users_sign_in_through_a_provider() {
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("openid");
     std::fs::create_dir_all(&place).unwrap();
     stage::run(
@@ -148,7 +148,7 @@ fn secured(times: usize) -> (String, String, thread::JoinHandle<()>) {
 }
 
 #[test]
-fn a_provider_is_known_by_its_certificate() {
+fn provider_is_authenticated_by_its_certificate() {
     let check = |name: &str, own: bool, host: &str, status: u16| {
         // Its metadata, then its keys.
         let (issuer, certificate, served) = secured(if status == 303 { 2 } else { 1 });

@@ -98,7 +98,7 @@ fn hostile_path() -> impl Strategy<Value = String> {
 
 /// How a lenient upstream might read a path: it decodes several times, treats all separators alike, drops
 /// parameters, tails and queries, merges slashes, and ignores case. Independent of the code that it checks.
-fn careless(path: &str, decoded: usize, fold: bool) -> String {
+fn careless_reading(path: &str, decoded: usize, fold: bool) -> String {
     let mut text = path.to_owned();
     for _ in 0..decoded {
         let bytes: Vec<u8> = percent_encoding::percent_decode_str(&text).collect();
@@ -139,7 +139,7 @@ fn power() -> impl Strategy<Value = Power> {
 
 impl Power {
     /// Every way to reduce the power by one step.
-    fn lessened(&self) -> Vec<Power> {
+    fn reductions(&self) -> Vec<Power> {
         let mut all = Vec::new();
         for entry in self.scope.iter().filter(|_| self.scope.len() > 1) {
             all.push(Power {
@@ -218,7 +218,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn an_owned_path_has_one_owner_in_every_reading(path in hostile_path()) {
+    fn path_has_one_owner_in_every_reading(path in hostile_path()) {
         let rules = rules();
         let Ok(parsed) = RequestPath::parse(&path) else { return Ok(()) };
         prop_assert_eq!(parsed.literal(), path.as_str());
@@ -228,7 +228,7 @@ proptest! {
         let is_refused = |segment: &str| segment == ".." || segment == "." && !dotted;
         for decoded in 0..=2 {
             for fold in [false, true] {
-                let read = careless(&path, decoded, fold);
+                let read = careless_reading(&path, decoded, fold);
                 prop_assert_eq!(owner.prefix, owner_of(&read), "{} as {}", &path, &read);
                 prop_assert!(!read.split('/').any(is_refused), "{} as {}", &path, &read);
                 let bare: Vec<&str> = read.split('/').skip(1).filter(|segment| *segment != ".").collect();
@@ -242,7 +242,7 @@ proptest! {
     }
 
     #[test]
-    fn taking_power_away_permits_nothing(
+    fn reducing_power_never_permits_more(
         power in power(),
         path in prop::sample::select(vec!["/x", "/api/x", "/api/reports/1", "/hub/api", "/wiki/a", "/wiki/public"]),
         method in prop::sample::select(vec![Method::GET, Method::POST]),
@@ -250,7 +250,7 @@ proptest! {
     ) {
         let rules = rules();
         let before = power.permits(&rules, path, &method, sent);
-        for less in power.lessened() {
+        for less in power.reductions() {
             let after = less.permits(&rules, path, &method, sent);
             prop_assert!(after.is_none() || before.is_some(), "{:?} but {:?}", power, less);
             prop_assert!(after != Some(true) || before == Some(true), "{:?} but {:?}", power, less);
@@ -269,7 +269,7 @@ proptest! {
     }
 
     #[test]
-    fn a_made_token_is_recognised_and_never_printed(seed in any::<u64>(), around in "[a-z/?=&%é]{0,20}") {
+    fn generated_token_is_recognized_and_never_printed(seed in any::<u64>(), around in "[a-z/?=&%é]{0,20}") {
         let mut state = seed;
         let (id, text) = TokenText::generate(&mut |bytes: &mut [u8]| for byte in bytes {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -283,7 +283,7 @@ proptest! {
     }
 
     #[test]
-    fn no_client_field_passes_for_ours(
+    fn client_fields_never_pass_as_the_gateways(
         fields in prop::collection::vec(("[Xx][-_.](permgate|forwarded|request|original)[-_.](user|id|groups|url|for)", "[ -~]{0,9}"), 0..8),
         connection in "(x-permgate-user|x-forwarded-for|host|close|,| ){0,6}",
     ) {
@@ -322,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn a_client_does_not_choose_its_address(
+    fn client_cannot_choose_its_address(
         own in prop::collection::vec("(for|by|=|\"|\\\\|,|;| |10[.]6[.]6[.]6|\\[|\\]|:|[!-~]){0,12}", 0..3),
         client in any::<u32>().prop_filter("a trusted proxy's", |client| client >> 8 != 0x00c0_0002),
         host in "[ -~]{0,9}",
@@ -355,7 +355,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_is_told_of_the_client_is_read(
+    fn client_address_parsing_never_panics(
         fields in prop::collection::vec((any::<bool>(), "(for=|\"|\\\\|,|;|10[.]0[.]0[.]1|\\[|:|[\\u{20}-\\u{ff}]){0,12}"), 0..4),
     ) {
         let trusted = ["10.0.0.0/8".parse().unwrap()].into_iter().collect();

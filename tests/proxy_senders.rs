@@ -119,18 +119,18 @@ fn check(sends: &str) {
 
 #[test]
 #[ignore = "needs haproxy from apt; .ci/run runs it"]
-fn haproxy_names_its_clients_by_the_first_version() {
+fn haproxy_proxy_protocol_v1_names_clients() {
     check("send-proxy");
 }
 
 #[test]
 #[ignore = "needs haproxy from apt; .ci/run runs it"]
-fn haproxy_names_its_clients_by_the_second_version() {
+fn haproxy_proxy_protocol_v2_names_clients() {
     check("send-proxy-v2");
 }
 
 #[test]
 #[ignore = "needs haproxy from apt; .ci/run runs it"]
-fn haproxy_names_its_clients_with_extensions() {
+fn haproxy_proxy_protocol_v2_extensions_are_accepted() {
     check("send-proxy-v2 proxy-v2-options unique-id,crc32c");
 }

@@ -83,7 +83,7 @@ fn pyjwt_verifies_an_assertion_as_the_readme_shows() {
 
 #[test]
 #[ignore = "installs websockets from PyPI; .ci/run runs it"]
-fn websockets_talk_through_the_gateway_and_are_cut() {
+fn websockets_work_and_are_cut() {
     let interpreter = stage::python("websockets", &["websockets==15.0.1"]);
     let (_server, mut seen) = spawn(script(&interpreter, "socket_ends.py").arg("serve"));
     let upstream = format!("http://127.0.0.1:{}", seen.next().unwrap().unwrap());

@@ -25,7 +25,7 @@ const LEFT_OUT: &str = "backup|reload";
 
 #[test]
 #[ignore = "installs schemathesis from PyPI; .ci/run runs it"]
-fn every_answer_is_as_the_document_says() {
+fn every_response_matches_the_openapi_document() {
     let program = match install() {
         Ok(program) => program,
         Err(why) => {

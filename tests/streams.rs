@@ -52,8 +52,8 @@ fn ticking(changes: Arc<AtomicU64>) -> Upstream {
 }
 
 #[test]
-fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
-    const EACH: usize = 75;
+fn under_load_change_cuts_exactly_what_it_forbids_before_it_answers() {
+    const STREAMS_PER_USER: usize = 75;
     let changes = Arc::new(AtomicU64::new(0));
     let upstream = ticking(changes.clone());
     let gateway = Gateway::start(upstream.address);
@@ -64,7 +64,7 @@ fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
     let (_, banned) = gateway.token("bob", "banned", &["tracker"]);
     // Half of them are tunnels, half of them event streams.
     let open = |target: &str, token: &str| -> Vec<TcpStream> {
-        let streams = (0..EACH).map(|n| {
+        let streams = (0..STREAMS_PER_USER).map(|n| {
             let fields = if n % 2 == 0 { UPGRADE } else { "Accept: text/event-stream\r\n" };
             ask(gateway.proxy, target, token, fields)
         });
@@ -95,7 +95,7 @@ fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
         println!("{row}: {:?}", begun.elapsed());
         let now = format!("<{}>", count + 1);
         changes.store(count as u64 + 1, Ordering::SeqCst);
-        assert_eq!(changed["cut"], EACH, "{row}: {changed}");
+        assert_eq!(changed["cut"], STREAMS_PER_USER, "{row}: {changed}");
         for stream in &mut alive {
             until(stream, &now);
         }
@@ -106,5 +106,5 @@ fn under_load_a_change_cuts_exactly_what_it_forbids_before_it_answers() {
     }
     let live = gateway.must("GET", "/v1/live?limit=500", None);
     let on_api = live["items"].as_array().unwrap().iter().filter(|item| item["service"] == "tracker").count();
-    assert_eq!(on_api, EACH);
+    assert_eq!(on_api, STREAMS_PER_USER);
 }

@@ -13,7 +13,7 @@ mod support;
 
 use recorder::Recorder;
 use serde_json::{Value, json};
-use stage::converse;
+use stage::exchange_bytes;
 use support::gateway::Gateway;
 
 /// Cases that need another time or a state that an import cannot create.
@@ -58,7 +58,7 @@ fn check(gateway: &Gateway, recorder: &Recorder, name: &str, vector: &Value) {
     }
     // The test acts as the trusted proxy and states the peer's address.
     head += &format!("X-Forwarded-For: {}\r\n\r\n", request["peer_ip"].as_str().unwrap());
-    let heard = converse(gateway.proxy, head.as_bytes(), false);
+    let heard = exchange_bytes(gateway.proxy, head.as_bytes(), false);
     let received = recorder.take();
     let text = String::from_utf8_lossy(&heard.bytes).into_owned();
     let status: u64 = text.split(' ').nth(1).unwrap().parse().unwrap();

@@ -11,7 +11,7 @@ use support::{
 };
 
 #[test]
-fn they_share_the_count_of_a_limit() {
+fn workers_share_the_count_of_a_limit() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let sections = |limits: &str| {
         let services = Gateway::services(upstream.address);

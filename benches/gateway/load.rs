@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub struct Load {
-    pub way: Way,
+    pub way: LoadKind,
     pub connections: usize,
     /// The end of the target, which selects the size of the response.
     pub suffix: &'static str,
@@ -32,7 +32,7 @@ pub struct Load {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum LoadKind {
     Plain,
     /// HTTP/1.1 over TLS, through h2load.
     Tls,
@@ -59,9 +59,9 @@ impl Outcome {
 impl Load {
     /// Loads a proxy from a separate process. Returns the number of answered requests and
     /// the 99th percentile of their latency in microseconds.
-    pub fn put(&self, proxy: SocketAddr, span: Duration) -> (f64, Option<f64>) {
-        if self.way != Way::Plain {
-            return (self.put_by_h2load(proxy, span), None);
+    pub fn run(&self, proxy: SocketAddr, span: Duration) -> (f64, Option<f64>) {
+        if self.way != LoadKind::Plain {
+            return (self.run_h2load(proxy, span), None);
         }
         let mut command = pinned(CORES[1], &std::env::current_exe().unwrap());
         command.args(["load", &proxy.to_string(), self.suffix, &span.as_millis().to_string()]);
@@ -72,7 +72,7 @@ impl Load {
         (requests.parse().unwrap(), Some(p99.parse().unwrap()))
     }
 
-    fn put_by_h2load(&self, proxy: SocketAddr, span: Duration) -> f64 {
+    fn run_h2load(&self, proxy: SocketAddr, span: Duration) -> f64 {
         let mut command = pinned(CORES[1], Path::new("h2load"));
         command.args(["-t", "1", "-c", &self.connections.to_string()]);
         command.args([
@@ -81,7 +81,7 @@ impl Load {
             "-H",
             &format!("Authorization: Bearer {}", bearer(0)),
         ]);
-        command.args(if self.way == Way::Tls { ["--h1", "-m1"] } else { ["-m", "32"] });
+        command.args(if self.way == LoadKind::Tls { ["--h1", "-m1"] } else { ["-m", "32"] });
         command.arg(format!("https://localhost:{}/svc{:02}/{}", proxy.port(), service_of(0), self.suffix));
         let told = output(&mut command);
         let figure = |name: &str| {

@@ -15,7 +15,7 @@ mod support;
 
 use std::{collections::BTreeMap, env, time::Duration};
 
-use load::{Load, Outcome, Way};
+use load::{Load, LoadKind, Outcome};
 use peers::{Access, Peer};
 
 /// The core of the proxy, and that of everything else.
@@ -32,7 +32,8 @@ struct Row {
     per_request: f64,
 }
 
-const KEEP_ALIVE: Load = Load { way: Way::Plain, connections: 64, suffix: "1k", known: true, rate: None };
+const KEEP_ALIVE: Load =
+    Load { way: LoadKind::Plain, connections: 64, suffix: "1k", known: true, rate: None };
 
 const ROWS: [Row; 7] = [
     Row {
@@ -61,7 +62,7 @@ const ROWS: [Row; 7] = [
     },
     Row {
         name: "TLS 1.3, HTTP/1.1 keep-alive",
-        load: Load { way: Way::Tls, connections: 64, suffix: "1k", known: true, rate: None },
+        load: Load { way: LoadKind::Tls, connections: 64, suffix: "1k", known: true, rate: None },
         access: Access::Off,
         baseline: "nginx",
         unit: "us/request",
@@ -69,7 +70,7 @@ const ROWS: [Row; 7] = [
     },
     Row {
         name: "TLS 1.3, HTTP/2, 16 x 32 streams",
-        load: Load { way: Way::Multiplexed, connections: 16, suffix: "1k", known: true, rate: None },
+        load: Load { way: LoadKind::Multiplexed, connections: 16, suffix: "1k", known: true, rate: None },
         access: Access::Off,
         baseline: "nginx",
         unit: "us/request",
@@ -77,7 +78,7 @@ const ROWS: [Row; 7] = [
     },
     Row {
         name: "1 MiB bodies",
-        load: Load { way: Way::Plain, connections: 16, suffix: "1m", known: true, rate: None },
+        load: Load { way: LoadKind::Plain, connections: 16, suffix: "1m", known: true, rate: None },
         access: Access::Off,
         baseline: "nginx",
         unit: "ms/GiB",
@@ -85,7 +86,7 @@ const ROWS: [Row; 7] = [
     },
     Row {
         name: "refusals (401)",
-        load: Load { way: Way::Plain, connections: 64, suffix: "1k", known: false, rate: None },
+        load: Load { way: LoadKind::Plain, connections: 64, suffix: "1k", known: false, rate: None },
         access: Access::Off,
         baseline: "nginx map",
         unit: "us/request",
@@ -109,7 +110,7 @@ fn main() {
     println!("{rounds} rounds of {} s, one core for the proxy, 10,000 tokens\n", seconds.as_secs());
     println!("| work | proxy | CPU | ratio, median (range) | p99 |\n|---|---|--:|--:|--:|");
     for row in &ROWS {
-        let tls = row.load.way != Way::Plain;
+        let tls = row.load.way != LoadKind::Plain;
         if tls && !peers::installed("h2load") {
             continue;
         }
@@ -120,11 +121,11 @@ fn main() {
                 results.entry(peer.name).or_default().push(peer.measure(&row.load, seconds));
             }
         }
-        tell(row, &peers, &results);
+        print_row(row, &peers, &results);
     }
 }
 
-fn tell(row: &Row, peers: &[Peer], results: &BTreeMap<&str, Vec<Outcome>>) {
+fn print_row(row: &Row, peers: &[Peer], results: &BTreeMap<&str, Vec<Outcome>>) {
     for peer in peers {
         let mine = &results[peer.name];
         let cost = median(mine.iter().map(|outcome| outcome.cost() * row.per_request).collect());

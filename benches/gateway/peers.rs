@@ -262,9 +262,9 @@ impl Peer {
 
     /// Measures after a warm-up of a tenth of the time, in which connections are opened and caches filled.
     pub fn measure(&self, load: &Load, span: Duration) -> Outcome {
-        load.put(self.address, span / 10);
+        load.run(self.address, span / 10);
         let before = self.cpu();
-        let (requests, p99) = load.put(self.address, span);
+        let (requests, p99) = load.run(self.address, span);
         Outcome { cpu: self.cpu() - before, requests, p99 }
     }
 

@@ -35,7 +35,7 @@ impl fence::Revocable for LiveRequest {
             (Affected::Token(other), Identity::Bearer { digest, .. }) => other == digest,
             (Affected::Token(_), _) => false,
             (Affected::User(ix), _) => *ix == user.ix,
-            (Affected::Everybody, _) => true,
+            (Affected::All, _) => true,
         }
     }
 

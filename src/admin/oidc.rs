@@ -89,7 +89,7 @@ impl RelyingParty {
         let _turn = self.exchanges.try_acquire().map_err(|_| ProviderError::Busy)?;
         let tokens = self.redeem(&metadata, &code, flow).await?;
         let token = SignedToken::parse(&tokens.id_token)?;
-        let claims = self.issuer.verified(&token, self.client.tls()).await?;
+        let claims = self.issuer.verify(&token, self.client.tls()).await?;
         let now = Time::now();
         let subject = claims::check(&claims, &self.provider, &flow.nonce(), now)?;
         let complete = claims::has_every_claim(&claims, &self.provider);

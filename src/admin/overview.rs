@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     authz::subject::Permission,
-    metrics::{RequestStats, STEP},
+    metrics::{RequestStats, STEP_LENGTH},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -99,7 +99,7 @@ pub(super) async fn read(context: &Context, caller: &Caller) -> Overview {
         users: accounts.present_users().count(),
         live,
         down: down.collect(),
-        step: STEP.as_secs(),
+        step: STEP_LENGTH.as_secs(),
         at: steps.iter().map(|step| Time(step.at)).collect(),
         all,
         services,

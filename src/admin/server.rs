@@ -35,7 +35,7 @@ use super::{
 use crate::{
     authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Registration, Registry},
-    metrics::{History, Metrics, STEP, WorkerMetrics},
+    metrics::{History, Metrics, STEP_LENGTH, WorkerMetrics},
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
 };
 
@@ -279,7 +279,7 @@ impl Drop for Handling {
 
 /// Runs for as long as the thread lives.
 async fn keep_history(history: Arc<History>, metrics: Arc<Metrics>) {
-    let mut tick = tokio::time::interval(STEP);
+    let mut tick = tokio::time::interval(STEP_LENGTH);
     // After a delay take one long step, not many short ones.
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

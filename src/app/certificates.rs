@@ -60,7 +60,7 @@ impl ActiveCertificates {
 
     /// Uses these certificates for new handshakes. The caller must cut the requests on connections that are
     /// withdrawn.
-    pub fn show(&self, next: &PendingCertificates) -> Replacement {
+    pub fn activate(&self, next: &PendingCertificates) -> Replacement {
         let replace = |shown: &Option<Certificates>, next: &Option<Certificates>| {
             let both = shown.as_ref().zip(next.as_ref());
             both.map_or(Replacement::Nothing, |(shown, next)| shown.replace(next))
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_told_14_days_before_and_once_a_day() {
+    fn certificate_expiry_is_logged_daily_from_14_days_before() {
         let dir = tempfile::tempdir().unwrap();
         let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
         let pair = KeyPair::generate().unwrap();

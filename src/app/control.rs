@@ -46,16 +46,16 @@ const RECORD_REFUSALS: Duration = Duration::from_secs(5);
 const ROTATE_KEYS: Duration = Duration::from_secs(1);
 
 /// How often to check whether a certificate is about to expire.
-const LOOK_AT_CERTIFICATES: Duration = Duration::from_secs(3600);
+const CHECK_CERTIFICATES: Duration = Duration::from_secs(3600);
 
 /// How long a node that stops tries to notify the other nodes.
-const LEAVE: Duration = Duration::from_secs(3);
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the admin listener may still respond when everything else has ended.
-const LAST_ANSWERS: Duration = Duration::from_secs(1);
+const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The nice value of threads for lists, hashing and files. They still get a tenth of a busy processor.
-const NICE: i32 = 10;
+const WORKER_POOL_NICE: i32 = 10;
 
 /// A request from outside the thread.
 pub enum Request {
@@ -109,7 +109,7 @@ pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
     // Work whose size callers determine runs on threads that tokio spawns. Their lower priority leaves the
     // processor to requests and to changes.
     let step_back = || {
-        let _ = rustix::process::setpriority_process(None, NICE);
+        let _ = rustix::process::setpriority_process(None, WORKER_POOL_NICE);
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(step_back).build()?;
@@ -140,21 +140,21 @@ impl Control {
             let served = net::serve(worker.clone(), listener, scraped, admin_draining.clone());
             tokio::task::spawn_local(served);
         }
-        let care = self.upstreams.clone().care(self.state.clone(), worker.clock().clone());
+        let care = self.upstreams.clone().maintain(self.state.clone(), worker.clock().clone());
         tokio::task::spawn_local(care);
         self.supervisor.ready(&self.status);
         let outcome = self.run_until_stopped(&mut signals).await;
         if outcome == Outcome::Drained {
             self.drain_workers(&mut signals).await;
         }
-        admin_drain.begin(Instant::now() + LAST_ANSWERS);
+        admin_drain.begin(Instant::now() + ADMIN_DRAIN_TIMEOUT);
         while worker.connections() > 0 && outcome == Outcome::Drained {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         self.flush_uses().await;
         self.record_refusals().await;
         if self.store.node().is_some()
-            && !matches!(tokio::time::timeout(LEAVE, self.store.leave()).await, Ok(Ok(())))
+            && !matches!(tokio::time::timeout(LEAVE_TIMEOUT, self.store.leave()).await, Ok(Ok(())))
         {
             tracing::warn!(
                 "cannot leave the cluster: the next change will wait for this node's lease to end"
@@ -169,9 +169,9 @@ impl Control {
         let mut flush = tokio::time::interval(FLUSH_USES);
         let mut record = tokio::time::interval(RECORD_REFUSALS);
         let mut rotate = tokio::time::interval(ROTATE_KEYS);
-        let mut look = tokio::time::interval(LOOK_AT_CERTIFICATES);
+        let mut look = tokio::time::interval(CHECK_CERTIFICATES);
         let fence = self.fence.clone();
-        let broken = fence.broken();
+        let broken = fence.wait_until_broken();
         tokio::pin!(broken);
         let store = self.store.clone();
         let writer_ended = store.ended();
@@ -184,7 +184,7 @@ impl Control {
                     tracing::error!("a worker does not apply changes: exiting, so that the supervisor restarts permgate");
                     self.supervisor.stopping("a worker does not apply changes");
                     // The caller's 503 goes out first.
-                    tokio::time::sleep(LAST_ANSWERS).await;
+                    tokio::time::sleep(ADMIN_DRAIN_TIMEOUT).await;
                     return Outcome::Failed("a worker has not applied a change".to_owned());
                 }
                 // No test can provoke this without a hook in the writer, because its engine's panics become
@@ -192,10 +192,10 @@ impl Control {
                 () = &mut writer_ended => {
                     let outcome = self.fail("the store's writer thread has died".to_owned()).await;
                     // The 503s of waiting callers go out first.
-                    tokio::time::sleep(LAST_ANSWERS).await;
+                    tokio::time::sleep(ADMIN_DRAIN_TIMEOUT).await;
                     return outcome;
                 }
-                why = ended(&mut self.cluster_ended) => return self.fail(why).await,
+                why = cluster_failure(&mut self.cluster_ended) => return self.fail(why).await,
                 exit = self.worker_exits.recv() => {
                     let why = exit.and_then(Result::err).unwrap_or_else(|| "a worker has ended".to_owned());
                     return self.fail(why).await;
@@ -212,7 +212,7 @@ impl Control {
                 // Work on the store is spawned, so that a disk that hangs does not keep this loop from
                 // signals and workers. The watchdog is notified in this loop, so that it also shows that the
                 // loop is alive.
-                () = due(self.watchdog.as_ref()) => {
+                () = watchdog_due(self.watchdog.as_ref()) => {
                     if let Some(watchdog) = &mut self.watchdog {
                         watchdog.beat();
                     }
@@ -226,7 +226,7 @@ impl Control {
                     let reloader = self.reloader.clone();
                     tokio::task::spawn_local(async move { reloader.refresh_certificates().await });
                 }
-                _ = look.tick() => self.reloader.tell_of_certificates(),
+                _ = look.tick() => self.reloader.report_certificate_expiry(),
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }
@@ -248,7 +248,7 @@ impl Control {
             match reloader.reload(actor).await {
                 Ok(cut) => tracing::info!(cut = cut.0, "configuration reloaded"),
                 Err(error) => {
-                    tracing::error!("reload failed, the previous configuration stays in force: {error}")
+                    tracing::error!("reload failed, the previous configuration stays in force: {error}");
                 }
             }
         });
@@ -298,7 +298,7 @@ impl Control {
     fn record_refusals(&mut self) -> impl Future<Output = ()> + use<> {
         let rules = self.state.snapshot().rules.clone();
         let due = self.refusals.due(SystemTime::now().into());
-        let events: Vec<_> = due.iter().map(|event| audited(event, &rules)).collect();
+        let events: Vec<_> = due.iter().map(|event| to_audit_event(event, &rules)).collect();
         let store = self.store.clone();
         async move {
             if !events.is_empty()
@@ -337,7 +337,7 @@ impl SignalStreams {
 }
 
 /// Returns why this node can no longer take part in its cluster. Never returns without a cluster.
-async fn ended(cluster: &mut Option<watch::Receiver<Option<String>>>) -> String {
+async fn cluster_failure(cluster: &mut Option<watch::Receiver<Option<String>>>) -> String {
     if let Some(cluster) = cluster
         && let Ok(why) = cluster.wait_for(Option::is_some).await
         && let Some(why) = why.clone()
@@ -348,7 +348,7 @@ async fn ended(cluster: &mut Option<watch::Receiver<Option<String>>>) -> String 
 }
 
 /// Never returns without a watchdog.
-async fn due(watchdog: Option<&Watchdog>) {
+async fn watchdog_due(watchdog: Option<&Watchdog>) {
     match watchdog {
         Some(watchdog) => watchdog.due().await,
         None => std::future::pending().await,
@@ -356,7 +356,7 @@ async fn due(watchdog: Option<&Watchdog>) {
 }
 
 /// Returns the audit event for refusals that are recorded together. The store sets its place in the chain.
-fn audited(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
+fn to_audit_event(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
     let AuditSample { at, reason, token, client, service, request_id } = &event.sample;
     let service =
         service.and_then(|id| rules.service(id)).map(|service| service.spec.key.as_str().to_owned());

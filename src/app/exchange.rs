@@ -2,19 +2,19 @@
 
 use crate::{
     authz::time::Timestamp,
-    settings::ExchangeRule,
+    settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
     state::State,
     store::{Actor, ChangeError, Store, Who, model::RevokeReason},
 };
 
-/// Runs [`end_orphans`] before anything is served, because the rules may have changed while no process ran.
-/// Tokens that cannot be revoked now expire within the hour. Returns the tokens that live on, as
-/// [`end_orphans`] does.
-pub fn end_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timestamp)> {
+/// Runs [`revoke_orphans`] before anything is served, because the rules may have changed while no process
+/// ran. Tokens that cannot be revoked now expire within the hour. Returns the tokens that live on, as
+/// [`revoke_orphans`] does.
+pub fn revoke_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timestamp)> {
     let ended = std::thread::scope(|scope| {
         let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-            Ok::<_, std::io::Error>(runtime.block_on(end_orphans(store, state)))
+            Ok::<_, std::io::Error>(runtime.block_on(revoke_orphans(store, state)))
         };
         scope.spawn(work).join()
     });
@@ -30,11 +30,11 @@ pub fn end_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timest
 /// Revokes exchanged tokens whose rule was removed or changed. Call this when the rules are in force, so that
 /// the old ones issue no more tokens. A token's author in the store is its rule: returns the author and the
 /// expiry of each token that lives on.
-pub async fn end_orphans(store: &Store, state: &State) -> Result<Vec<(String, Timestamp)>, ChangeError> {
+pub async fn revoke_orphans(store: &Store, state: &State) -> Result<Vec<(String, Timestamp)>, ChangeError> {
     let rules: Vec<String> = state.snapshot().proxy.exchange.iter().map(|rule| rule.author()).collect();
     // Every exchanged token expires, and few other tokens expire as soon.
     let now = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond());
-    let latest = now.plus_seconds(i64::try_from(ExchangeRule::LONGEST.as_secs()).unwrap_or(i64::MAX));
+    let latest = now.plus_seconds(i64::try_from(MAX_EXCHANGED_LIFETIME.as_secs()).unwrap_or(i64::MAX));
     let near = state.index().find(|token| token.expires_at.is_some_and(|end| end > now && end <= latest));
     let (mut live, mut orphans) = (Vec::new(), Vec::new());
     for digest in near {

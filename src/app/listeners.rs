@@ -28,7 +28,7 @@ pub(super) struct BoundListener {
 pub(super) fn inherited_sockets(config: &Config, signals: Signals) -> Result<Inherited, InheritError> {
     let named =
         |listen: &[Listen]| listen.iter().any(|listen| matches!(listen.address, Address::Inherited(_)));
-    if signals == Signals::Heeded || named(&config.server.listen) || named(&config.admin.listen) {
+    if signals == Signals::Handled || named(&config.server.listen) || named(&config.admin.listen) {
         Inherited::from_environment()
     } else {
         Ok(Inherited::none())
@@ -44,7 +44,7 @@ pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Bo
             continue;
         };
         let passed = inherited.take(name)?;
-        for remote in remote(&passed)?.filter(|_| !secure) {
+        for remote in non_loopback(&passed)?.filter(|_| !secure) {
             tracing::warn!("{remote} (systemd:{name}) accepts tokens in plain text from other machines");
         }
         all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
@@ -61,7 +61,7 @@ pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Boun
             continue;
         };
         let passed = inherited.take(name)?;
-        if let Some(remote) = remote(&passed)?.find(|_| !admin.allow_remote) {
+        if let Some(remote) = non_loopback(&passed)?.find(|_| !admin.allow_remote) {
             return Err(StartError::RemoteAdmin(remote));
         }
         all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
@@ -75,14 +75,14 @@ pub(super) fn metrics(admin: &Admin) -> Result<Option<BoundListener>, StartError
     Ok(Some(BoundListener { bound: bind(address)?, secure: false }))
 }
 
-pub(super) fn places(doors: &[BoundListener]) -> Result<Vec<LocalAddr>, StartError> {
+pub(super) fn local_addresses(listeners: &[BoundListener]) -> Result<Vec<LocalAddr>, StartError> {
     let place = |door: &BoundListener| {
         let address = door.bound.local()?;
         // The socket that systemd passes may be a unix socket.
         let secure = door.secure && matches!(address, Address::Tcp(_));
         Ok(LocalAddr { address, secure })
     };
-    doors.iter().map(place).collect::<io::Result<_>>().map_err(StartError::Listener)
+    listeners.iter().map(place).collect::<io::Result<_>>().map_err(StartError::Listener)
 }
 
 impl BoundListener {
@@ -110,7 +110,7 @@ impl fmt::Display for LocalAddr {
 }
 
 /// Returns the addresses that other machines may reach.
-fn remote(passed: &[Bound]) -> Result<impl Iterator<Item = Address> + use<>, StartError> {
+fn non_loopback(passed: &[Bound]) -> Result<impl Iterator<Item = Address> + use<>, StartError> {
     let locals = passed.iter().map(Bound::local).collect::<io::Result<Vec<_>>>();
     let locals = locals.map_err(StartError::Listener)?;
     let remote = |address: &Address| matches!(address, Address::Tcp(address) if !address.ip().to_canonical().is_loopback());

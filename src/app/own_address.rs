@@ -24,7 +24,7 @@ pub(super) struct OwnAddresses(Vec<Address>);
 #[error(
     "upstream.{upstream}: {url} is an address that this gateway listens on: name the server behind permgate"
 )]
-pub struct OwnUpstream {
+pub struct LoopError {
     upstream: String,
     url: String,
 }
@@ -39,10 +39,10 @@ impl OwnAddresses {
     pub fn check<'a>(
         &self,
         upstreams: impl Iterator<Item = &'a Arc<UpstreamSettings>>,
-    ) -> Result<(), OwnUpstream> {
+    ) -> Result<(), LoopError> {
         for upstream in upstreams {
             if let Some(one) = upstream.urls.iter().find(|one| self.contains(&one.url)) {
-                return Err(OwnUpstream { upstream: upstream.name.to_string(), url: one.url.to_string() });
+                return Err(LoopError { upstream: upstream.name.to_string(), url: one.url.to_string() });
             }
         }
         Ok(())
@@ -87,11 +87,11 @@ fn is_reached(own: IpAddr, ip: IpAddr) -> bool {
         return own.is_loopback() || own.is_unspecified();
     }
     // A listener on every IPv6 address also takes IPv4.
-    own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()) && is_of_this_machine(ip)
+    own.is_unspecified() && (own.is_ipv6() || ip.is_ipv4()) && is_local_address(ip)
 }
 
 /// Tries to bind the address, which works only for the machine's own addresses.
-fn is_of_this_machine(ip: IpAddr) -> bool {
+fn is_local_address(ip: IpAddr) -> bool {
     ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_leads_back_is_found_in_every_spelling() {
+    fn own_address_is_detected_in_every_spelling() {
         let directory = tempfile::tempdir().unwrap();
         let socket = directory.path().join("gate.sock");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();

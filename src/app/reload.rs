@@ -73,7 +73,7 @@ impl Reloader {
 
     async fn replace(&self, present: &mut Config, actor: Actor) -> Result<Cut, ReloadError> {
         let file = self.file.clone();
-        let next = aside(move || Config::load(&file)).await.map_err(|why| self.refused(why))?;
+        let next = run_blocking(move || Config::load(&file)).await.map_err(|why| self.refused(why))?;
         let next = next.map_err(|errors| ReloadError::Invalid(configuration_errors(&errors)))?;
         if let Some(key) = present.unreloadable_change(&next) {
             return Err(refused_at(key, &next, format!("{key} cannot be changed by a reload")));
@@ -92,33 +92,33 @@ impl Reloader {
             .await
             .map_err(|(key, error)| self.refused(format!("{key}: {error}")))?;
         // Keys are created before the rules that need them, and restored if the rules are not accepted.
-        let keys = self.keyring.present();
+        let keys = self.keyring.snapshot();
         if let Some(assertion) = next.assertion.clone() {
-            self.tend(assertion).await.map_err(|error| self.refused(chain(&error)))?;
+            self.update_keys(assertion).await.map_err(|error| self.refused(chain(&error)))?;
         }
         let configuration = next.configuration();
         let cut = self.store.replace_configuration(actor, configuration).await.map_err(|error| {
             self.keyring.restore(keys);
             ReloadError::Change(error)
         })?;
-        let ended = exchange::end_orphans(&self.store, &self.state).await;
-        let withdrawn = self.show(&certificates).await;
-        self.follow(&next);
+        let ended = exchange::revoke_orphans(&self.store, &self.state).await;
+        let withdrawn = self.activate(&certificates).await;
+        self.apply(&next);
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
         for warning in next.exposed.iter().chain(&next.warnings) {
             tracing::warn!("{warning}");
         }
-        super::warn_of_readers(&next, &self.store);
+        super::warn_about_unknown_readers(&next, &self.store);
         if next.log.access != present.log.access
             && let Err(error) = self.log.retarget(next.log.access.clone())
         {
             tracing::error!("cannot switch to the new access log, the previous one stays in use: {error}");
         }
         let [proxy, admin] = &self.budgets;
-        let limits = next.budget_limits(Machine::raised());
+        let limits = next.budget_limits(Machine::with_raised_file_limit());
         proxy.set(&limits);
-        admin.set(&limits.of_admin());
+        admin.set(&limits.for_admin());
         // Workers that have ended need no limits.
         let _ = self.limits.send(next.server.limits.clone());
         *self.text.lock() = next.shown();
@@ -131,8 +131,8 @@ impl Reloader {
 
     /// Uses the certificates from now on. If the requirements for client certificates have changed, cuts the
     /// requests on connections made under the old ones.
-    async fn show(&self, certificates: &PendingCertificates) -> Result<Cut, FenceIncomplete> {
-        match self.certificates.show(certificates) {
+    async fn activate(&self, certificates: &PendingCertificates) -> Result<Cut, FenceIncomplete> {
+        match self.certificates.activate(certificates) {
             Replacement::Nothing => Ok(Cut(0)),
             Replacement::Certificates => {
                 tracing::info!("certificates replaced");
@@ -140,7 +140,7 @@ impl Reloader {
             }
             Replacement::Clients => {
                 tracing::info!("certificates and the requirements for client certificates replaced");
-                self.fence.raise(Affected::Everybody).wait().await
+                self.fence.raise(Affected::All).wait().await
             }
         }
     }
@@ -152,15 +152,16 @@ impl Reloader {
         }
         let present = self.present.lock().await;
         let Some(assertion) = present.assertion.clone() else { return };
-        if let Err(error) = self.tend(assertion).await {
+        if let Err(error) = self.update_keys(assertion).await {
             tracing::error!("cannot rotate the assertion keys: {}", chain(&error));
         }
     }
 
     /// Runs on a blocking thread, because the disk may hang.
-    async fn tend(&self, assertion: assertion::Settings) -> Result<(), KeyringError> {
+    async fn update_keys(&self, assertion: assertion::Settings) -> Result<(), KeyringError> {
         let keyring = self.keyring.clone();
-        let tended = tokio::task::spawn_blocking(move || keyring.tend(&assertion, SystemTime::now().into()));
+        let tended =
+            tokio::task::spawn_blocking(move || keyring.update_keys(&assertion, SystemTime::now().into()));
         tended.await.unwrap_or(Err(KeyringError::Interrupted))
     }
 
@@ -169,7 +170,7 @@ impl Reloader {
         let mut present = self.present.lock().await;
         match self.read_certificates(&present).await {
             Ok(next) => {
-                if let Err(error) = self.show(&next).await {
+                if let Err(error) = self.activate(&next).await {
                     tracing::error!("{error}");
                 }
                 self.refresh_upstreams(&mut present).await;
@@ -181,7 +182,7 @@ impl Reloader {
                 );
             }
         }
-        self.follow(&present);
+        self.apply(&present);
     }
 
     /// Refreshes the client certificates and authorities for upstreams. Parses the text in force, so that
@@ -197,7 +198,7 @@ impl Reloader {
             );
         };
         let (text, file) = (present.text.clone(), self.file.clone());
-        let next = match aside(move || config::parse(&text, &file)).await {
+        let next = match run_blocking(move || config::parse(&text, &file)).await {
             Ok(Ok(next)) => next,
             Ok(Err(errors)) => return failed(&errors),
             Err(why) => return failed(&why),
@@ -219,7 +220,7 @@ impl Reloader {
     }
 
     /// Reports certificates that are about to expire.
-    pub fn tell_of_certificates(&self) {
+    pub fn report_certificate_expiry(&self) {
         self.certificates.report_expiry(SystemTime::now().into());
     }
 
@@ -229,12 +230,13 @@ impl Reloader {
         config: &Config,
     ) -> Result<PendingCertificates, (&'static str, String)> {
         let (server, admin) = (config.server.tls.clone(), config.admin.tls.clone());
-        let read =
-            aside(move || PendingCertificates::read(&server, &admin)).await.map_err(|why| ("tls", why))?;
+        let read = run_blocking(move || PendingCertificates::read(&server, &admin))
+            .await
+            .map_err(|why| ("tls", why))?;
         read.map_err(|(key, error)| (key, chain(&error)))
     }
 
-    fn follow(&self, config: &Config) {
+    fn apply(&self, config: &Config) {
         self.watch.follow(certificate_files(config));
     }
 
@@ -292,7 +294,7 @@ impl Configuration for Shared {
 
 /// Runs the work on a blocking thread, not on the one that revocations need: files may be large, and disks
 /// slow.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|_| "it was interrupted".to_owned())
 }
 
@@ -317,7 +319,7 @@ mod tests {
     use crate::{app::Signals, fence::ACKNOWLEDGE_TIMEOUT};
 
     #[tokio::test]
-    async fn certificates_stay_when_the_rules_are_not_accepted() {
+    async fn rejected_reload_keeps_certificates() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("gateway.toml");
         let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
@@ -355,7 +357,7 @@ mod tests {
             watch: crate::app::watch::watch().0,
             supervisor: Supervisor::of(Signals::Ignored),
             keyring: Arc::default(),
-            budgets: [Budgets::of_process(), Budgets::of_process()],
+            budgets: [Budgets::for_process(), Budgets::for_process()],
             own: OwnAddresses::default(),
         };
         let reload = async || {

@@ -38,19 +38,19 @@ pub struct Watchdog {
 }
 
 /// Heartbeats of a worker during the watchdog's limit.
-const BEATS: u32 = 8;
+const HEARTBEATS_PER_LIMIT: u32 = 8;
 
 /// A deadline of this length does not make the ticker faster.
-const GENTLE: Duration = Duration::from_millis(400);
+const TICKER_SAFE_DEADLINE: Duration = Duration::from_millis(400);
 
 impl Supervisor {
     /// Only a process that handles signals is a service of its own, and notifies.
     pub fn of(signals: Signals) -> Self {
-        Self { heard: signals == Signals::Heeded && std::env::var_os("NOTIFY_SOCKET").is_some() }
+        Self { heard: signals == Signals::Handled && std::env::var_os("NOTIFY_SOCKET").is_some() }
     }
 
     pub fn ready(self, status: &str) {
-        self.notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+        self.notify(&[NotifyState::Ready, NotifyState::Status(&single_line(status))]);
     }
 
     pub fn reloading(self) {
@@ -59,7 +59,7 @@ impl Supervisor {
     }
 
     pub fn stopping(self, status: &str) {
-        self.notify(&[NotifyState::Stopping, NotifyState::Status(&line(status))]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(&single_line(status))]);
     }
 
     fn notify(self, states: &[NotifyState<'_>]) {
@@ -80,14 +80,14 @@ impl Watchdog {
 
     /// Returns a heartbeat for one more worker, which must run [`Heartbeat::keep`].
     pub fn heartbeat(&mut self) -> Heartbeat {
-        let heartbeat = Heartbeat { beats: Arc::default(), every: self.limit / BEATS };
+        let heartbeat = Heartbeat { beats: Arc::default(), every: self.limit / HEARTBEATS_PER_LIMIT };
         self.heartbeats.push((heartbeat.clone(), 0));
         heartbeat
     }
 
     /// Waits until the next notification is due, or the next check while a worker is late.
     pub async fn due(&self) {
-        tokio::time::sleep(if self.late { self.limit / BEATS } else { self.limit / 2 }).await;
+        tokio::time::sleep(if self.late { self.limit / HEARTBEATS_PER_LIMIT } else { self.limit / 2 }).await;
     }
 
     /// Notifies the supervisor if every worker's heartbeat has advanced since the last notification.
@@ -121,7 +121,7 @@ impl Heartbeat {
     pub async fn keep(self, clock: Clock) {
         loop {
             tokio::time::sleep(self.every).await;
-            let _ = clock.timeout(self.every.min(GENTLE), pending::<()>()).await;
+            let _ = clock.timeout(self.every.min(TICKER_SAFE_DEADLINE), pending::<()>()).await;
             self.beats.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -132,7 +132,7 @@ impl Heartbeat {
 }
 
 /// Makes one line of a status.
-fn line(status: &str) -> String {
+fn single_line(status: &str) -> String {
     status.split(['\n', '\r']).map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
@@ -142,7 +142,7 @@ mod tests {
     use crate::net::{Budgets, Limits, Worker};
 
     #[test]
-    fn one_silent_worker_silences_all() {
+    fn one_hung_worker_stops_the_watchdog_signal() {
         let supervisor = Supervisor::of(Signals::Ignored);
         let limit = Duration::from_secs(8);
         let mut watchdog = Watchdog { supervisor, limit, heartbeats: Vec::new(), late: false };
@@ -163,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_worker_is_alive_and_one_that_hangs_is_not() {
+    fn idle_worker_is_alive_and_hung_worker_is_not() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let every = Duration::from_millis(5);
         tokio::task::LocalSet::new().block_on(&runtime, async {
-            let worker = Worker::new(Limits::default(), Budgets::of_process());
+            let worker = Worker::new(Limits::default(), Budgets::for_process());
             let heartbeat = Heartbeat { beats: Arc::default(), every };
             tokio::task::spawn_local(heartbeat.clone().keep(worker.clock().clone()));
             while heartbeat.count() < 3 {

@@ -64,7 +64,7 @@ mod tests {
     };
 
     #[test]
-    fn a_stranger_at_the_admin_listener_writes_nothing() {
+    fn unauthenticated_admin_request_writes_no_audit_event() {
         let settings = Settings { perm_alias: true, trusted_proxies: Default::default() };
         let rules = Rules::compile(Vec::new(), Vec::new(), settings, &mut ServiceIds::default()).unwrap();
         let state = State::new(Snapshot {

@@ -30,10 +30,10 @@ pub struct FileChanges {
 }
 
 /// A certificate and its key are written one after the other, so a change is reported after this pause.
-const QUIET: Duration = Duration::from_millis(500);
+const QUIET_PERIOD: Duration = Duration::from_millis(500);
 
 /// A change is reported after this long, even if files are written all the time.
-const LONGEST: Duration = Duration::from_secs(3);
+const MAX_DELAY: Duration = Duration::from_secs(3);
 
 pub fn watch() -> (Watch, FileChanges) {
     let (sender, events) = mpsc::unbounded_channel();
@@ -80,7 +80,7 @@ impl Watch {
         let (files, sender) = (self.files.clone(), self.sender.clone());
         notify::recommended_watcher(move |event: notify::Result<Event>| {
             // An error may hide a change.
-            if event.map_or(true, |event| matters(&event, &files)) {
+            if event.map_or(true, |event| is_relevant(&event, &files)) {
                 let _ = sender.send(());
             }
         })
@@ -99,7 +99,7 @@ impl FileChanges {
                     }
                     let now = Instant::now();
                     let first = *self.first.get_or_insert(now);
-                    self.due = Some((now + QUIET).min(first + LONGEST));
+                    self.due = Some((now + QUIET_PERIOD).min(first + MAX_DELAY));
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     (self.first, self.due) = (None, None);
@@ -123,7 +123,7 @@ fn directories(file: &Path) -> Vec<PathBuf> {
 
 /// Whether a watched file may have changed: it was written, or any file beside it was created, removed or
 /// renamed, because a symlink that leads to it has another name.
-fn matters(event: &Event, files: &Mutex<HashSet<PathBuf>>) -> bool {
+fn is_relevant(event: &Event, files: &Mutex<HashSet<PathBuf>>) -> bool {
     match event.kind {
         EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => true,
         EventKind::Modify(_) | EventKind::Access(AccessKind::Close(AccessMode::Write)) => {

@@ -15,7 +15,7 @@ use crate::{
     metrics::WorkerMetrics,
     net::{self, Budgets, Draining, Limits, Listener, Worker},
     proxy::{
-        BadTokens, Counts, Gateway, Issuers, LastUsedTable, Parts, TokenLookup, Upstreams,
+        BadTokens, Gateway, Issuers, LastUsedTable, LimitCounters, Parts, TokenLookup, Upstreams,
         access_log::AccessLog, refusals::RefusalSender,
     },
     state::State,
@@ -35,7 +35,7 @@ pub struct WorkerParts {
     pub issuers: Arc<Issuers>,
     pub keyring: Arc<Keyring>,
     pub upstreams: Arc<Upstreams>,
-    pub counts: Arc<Counts>,
+    pub counts: Arc<LimitCounters>,
     pub budgets: Arc<Budgets>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
@@ -96,7 +96,7 @@ async fn serve(parts: WorkerParts) -> io::Result<()> {
             following.set_limits(limits.borrow_and_update().clone());
         }
     });
-    let doors: Vec<_> = parts
+    let listeners: Vec<_> = parts
         .listeners
         .into_iter()
         .map(|listener| {
@@ -109,8 +109,8 @@ async fn serve(parts: WorkerParts) -> io::Result<()> {
     }
     let _ = parts.serving.send(());
     drop(parts.serving);
-    for door in doors {
-        door.await.map_err(io::Error::other)??;
+    for listener in listeners {
+        listener.await.map_err(io::Error::other)??;
     }
     Ok(())
 }

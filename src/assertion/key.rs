@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use strum::{EnumString, IntoStaticStr, VariantNames};
 use zeroize::Zeroizing;
 
-use super::Unsigned;
+use super::SigningFailed;
 
 /// By the names of RFC 7518, 3.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
@@ -115,12 +115,12 @@ impl Key {
         &self.header
     }
 
-    pub(super) fn sign(&self, text: &[u8]) -> Result<Signature, Unsigned> {
+    pub(super) fn sign(&self, text: &[u8]) -> Result<Signature, SigningFailed> {
         match &self.pair {
             SigningKey::Ed25519(pair) => pair.try_sign(text),
             SigningKey::P256(pair) => pair.sign(&SystemRandom::new(), text),
         }
-        .map_err(|_| Unsigned)
+        .map_err(|_| SigningFailed)
     }
 }
 

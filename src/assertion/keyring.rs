@@ -9,7 +9,7 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::{Algorithm, Bound, Key, KeyError, Unsigned, file, sign};
+use super::{Algorithm, Key, KeyError, RequestBinding, SigningFailed, file, sign};
 use crate::authz::{forwarding::Claims, time::Timestamp};
 
 /// How assertions are signed.
@@ -17,22 +17,22 @@ use crate::authz::{forwarding::Claims, time::Timestamp};
 pub struct Settings {
     pub issuer: Arc<str>,
     pub lifetime: Duration,
-    pub source: Source,
+    pub source: KeySource,
 }
 
 /// Where keys come from.
 #[derive(Clone, Debug)]
-pub enum Source {
+pub enum KeySource {
     /// Generated, kept in a file and rotated here.
-    Made {
+    Generated {
         file: PathBuf,
         algorithm: Algorithm,
         rotate: Duration,
         /// How long a key is published before it signs.
-        ahead: Duration,
+        publish_ahead: Duration,
     },
     /// The operator's keys. The first one signs, all are published.
-    Given(Arc<[Arc<Key>]>),
+    Configured(Arc<[Arc<Key>]>),
 }
 
 /// The response of `/.permgate/jwks.json`.
@@ -43,12 +43,12 @@ pub struct Jwks {
     pub caching: HeaderValue,
 }
 
-/// Shared by the workers. Empty until [`Keyring::tend`] has filled it.
+/// Shared by the workers. Empty until [`Keyring::update_keys`] has filled it.
 #[derive(Debug, Default)]
 pub struct Keyring {
     published: ArcSwap<Option<Published>>,
-    /// Admits one `tend` at a time, because file and publication belong together.
-    tending: Mutex<()>,
+    /// Admits one `update_keys` at a time, because file and publication belong together.
+    updating: Mutex<()>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -75,39 +75,40 @@ pub struct Published {
     /// Sorted by `signs_from`; at least one.
     keys: Vec<Scheduled>,
     jwks: Jwks,
-    /// When `tend` has something to do; `None`: never.
+    /// When `update_keys` has something to do; `None`: never.
     due: Option<Timestamp>,
 }
 
 /// How long a key stays after its last assertion has expired, for verifiers whose clocks are behind.
 const LEEWAY: Duration = Duration::from_secs(60);
 /// How long a verifier may cache the keys, so that a withdrawn key soon becomes unknown.
-const LONGEST_CACHED: Duration = Duration::from_secs(300);
+const MAX_CACHING: Duration = Duration::from_secs(300);
 
 impl Keyring {
     /// Generates, rotates, retires and publishes the keys that are due. Blocks on the disk.
-    pub fn tend(&self, settings: &Settings, now: Timestamp) -> Result<(), KeyringError> {
-        let _tending = self.tending.lock();
+    pub fn update_keys(&self, settings: &Settings, now: Timestamp) -> Result<(), KeyringError> {
+        let _tending = self.updating.lock();
         let published = match &settings.source {
-            Source::Given(keys) => {
+            KeySource::Configured(keys) => {
                 let always = Timestamp::from_millis(0);
                 let keys = keys.iter().cloned().map(|key| Scheduled { key, signs_from: always });
                 // The next key comes unannounced, so the caching time is short.
-                let caching = LONGEST_CACHED / 5;
+                let caching = MAX_CACHING / 5;
                 // The last key by time signs, and that must be the first one of the file.
                 Published::new(settings, keys.rev().collect(), caching, None)
             }
-            Source::Made { file, algorithm, rotate, ahead } => {
+            KeySource::Generated { file, algorithm, rotate, publish_ahead } => {
                 let fail = |source| KeyringError::File { path: file.clone(), source };
                 let mut keys = file::load(file).map_err(fail)?;
-                let schedule = Schedule { algorithm: *algorithm, rotate: *rotate, ahead: *ahead };
-                let last_words = settings.lifetime + LEEWAY;
-                if schedule.apply(&mut keys, last_words, now)? {
+                let schedule =
+                    Schedule { algorithm: *algorithm, rotate: *rotate, publish_ahead: *publish_ahead };
+                let retirement_delay = settings.lifetime + LEEWAY;
+                if schedule.apply(&mut keys, retirement_delay, now)? {
                     // A key must not sign before it is on the disk, because a restart would lose it.
                     file::save(file, &keys).map_err(fail)?;
                 }
-                let due = schedule.due(&keys, last_words);
-                Published::new(settings, keys, LONGEST_CACHED.min(*ahead / 2), Some(due))
+                let due = schedule.due(&keys, retirement_delay);
+                Published::new(settings, keys, MAX_CACHING.min(*publish_ahead / 2), Some(due))
             }
         };
         self.published.store(Arc::new(Some(published)));
@@ -124,7 +125,7 @@ impl Keyring {
     }
 
     /// Returns what is published, for [`Keyring::restore`].
-    pub fn present(&self) -> Arc<Option<Published>> {
+    pub fn snapshot(&self) -> Arc<Option<Published>> {
         self.published.load_full()
     }
 
@@ -133,10 +134,14 @@ impl Keyring {
     }
 
     /// Returns the value of `X-Permgate-Assertion` for one request.
-    pub fn sign(&self, claims: &Claims<'_>, bound: &Bound<'_>) -> Result<HeaderValue, Unsigned> {
+    pub fn sign(
+        &self,
+        claims: &Claims<'_>,
+        bound: &RequestBinding<'_>,
+    ) -> Result<HeaderValue, SigningFailed> {
         let published = self.published.load();
-        let published = published.as_ref().as_ref().ok_or(Unsigned)?;
-        sign(published.signing(bound.at)?, &published.issuer, published.lifetime, claims, bound)
+        let published = published.as_ref().as_ref().ok_or(SigningFailed)?;
+        sign(published.signing_key(bound.at)?, &published.issuer, published.lifetime, claims, bound)
     }
 
     /// Returns the published keys; `None` if nothing is signed here.
@@ -162,16 +167,16 @@ impl Published {
     }
 
     /// Returns the key by the clock, so that every worker changes keys at one instant without being notified.
-    fn signing(&self, now: Timestamp) -> Result<&Key, Unsigned> {
+    fn signing_key(&self, now: Timestamp) -> Result<&Key, SigningFailed> {
         let begun = self.keys.iter().rev().find(|scheduled| scheduled.signs_from <= now);
-        Ok(&begun.or(self.keys.first()).ok_or(Unsigned)?.key)
+        Ok(&begun.or(self.keys.first()).ok_or(SigningFailed)?.key)
     }
 }
 
 struct Schedule {
     algorithm: Algorithm,
     rotate: Duration,
-    ahead: Duration,
+    publish_ahead: Duration,
 }
 
 impl Schedule {
@@ -179,7 +184,7 @@ impl Schedule {
     fn apply(
         &self,
         keys: &mut Vec<Scheduled>,
-        last_words: Duration,
+        retirement_delay: Duration,
         now: Timestamp,
     ) -> Result<bool, KeyError> {
         let before = keys.len();
@@ -188,7 +193,8 @@ impl Schedule {
         if keys.len() > 1 {
             keys.retain(|one| one.signs_from <= now || one.key.algorithm() == self.algorithm);
         }
-        let retired = keys.windows(2).filter(|pair| plus(pair[1].signs_from, last_words) <= now).count();
+        let retired =
+            keys.windows(2).filter(|pair| plus(pair[1].signs_from, retirement_delay) <= now).count();
         keys.drain(..retired);
         let mut changed = keys.len() != before;
         match keys.first_mut() {
@@ -203,10 +209,11 @@ impl Schedule {
             }
             Some(_) => {}
         }
-        if self.next_is_made(keys).is_some_and(|at| at <= now)
+        if self.next_key_due(keys).is_some_and(|at| at <= now)
             && let Some(newest) = keys.last()
         {
-            let signs_from = plus(now, self.ahead).max(plus(newest.signs_from, self.lasts(newest)));
+            let signs_from =
+                plus(now, self.publish_ahead).max(plus(newest.signs_from, self.signing_period(newest)));
             keys.push(Scheduled { key: Key::generate(self.algorithm)?.into(), signs_from });
             changed = true;
         }
@@ -214,21 +221,21 @@ impl Schedule {
     }
 
     /// Returns when [`Schedule::apply`] has something to do.
-    fn due(&self, keys: &[Scheduled], last_words: Duration) -> Timestamp {
-        let retires = keys.get(1).map(|second| plus(second.signs_from, last_words));
-        let made = self.next_is_made(keys);
+    fn due(&self, keys: &[Scheduled], retirement_delay: Duration) -> Timestamp {
+        let retires = keys.get(1).map(|second| plus(second.signs_from, retirement_delay));
+        let made = self.next_key_due(keys);
         retires.into_iter().chain(made).min().unwrap_or(Timestamp::from_millis(i64::MAX))
     }
 
-    fn next_is_made(&self, keys: &[Scheduled]) -> Option<Timestamp> {
+    fn next_key_due(&self, keys: &[Scheduled]) -> Option<Timestamp> {
         let newest = keys.last()?;
-        let until = plus(newest.signs_from, self.lasts(newest));
-        Some(Timestamp::from_millis(until.as_millis().saturating_sub(millis(self.ahead))))
+        let until = plus(newest.signs_from, self.signing_period(newest));
+        Some(Timestamp::from_millis(until.as_millis().saturating_sub(millis(self.publish_ahead))))
     }
 
     /// Returns how long the key signs. A key of another algorithm than the configured one is replaced as
     /// soon as possible.
-    fn lasts(&self, key: &Scheduled) -> Duration {
+    fn signing_period(&self, key: &Scheduled) -> Duration {
         if key.key.algorithm() == self.algorithm { self.rotate } else { Duration::ZERO }
     }
 }

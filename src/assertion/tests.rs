@@ -18,14 +18,14 @@ fn claims() -> Claims<'static> {
     }
 }
 
-fn bound(at: Timestamp) -> Bound<'static> {
-    Bound { method: "GET", path: "/api/a%2Fb", request_id: "r-1", at }
+fn bound(at: Timestamp) -> RequestBinding<'static> {
+    RequestBinding { method: "GET", path: "/api/a%2Fb", request_id: "r-1", at }
 }
 
-fn made(file: &Path, algorithm: Algorithm) -> Settings {
+fn generated(file: &Path, algorithm: Algorithm) -> Settings {
     let seconds = std::time::Duration::from_secs;
-    let (rotate, ahead) = (seconds(1000), seconds(100));
-    let source = Source::Made { file: file.to_owned(), algorithm, rotate, ahead };
+    let (rotate, publish_ahead) = (seconds(1000), seconds(100));
+    let source = KeySource::Generated { file: file.to_owned(), algorithm, rotate, publish_ahead };
     Settings { issuer: "permgate".into(), lifetime: seconds(30), source }
 }
 
@@ -47,13 +47,13 @@ fn verify(assertion: &HeaderValue, jwks: &Jwks) -> Result<Value, String> {
 }
 
 #[test]
-fn an_assertion_is_signed_and_bound_to_one_request() {
+fn assertion_is_signed_and_bound_to_one_request() {
     for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
         let directory = tempfile::tempdir().unwrap();
         let keyring = Keyring::default();
-        assert_eq!(keyring.sign(&claims(), &bound(NOW)), Err(Unsigned), "no key, no assertion");
+        assert_eq!(keyring.sign(&claims(), &bound(NOW)), Err(SigningFailed), "no key, no assertion");
         assert!(keyring.jwks().is_none());
-        keyring.tend(&made(&directory.path().join("keys"), algorithm), NOW).unwrap();
+        keyring.update_keys(&generated(&directory.path().join("keys"), algorithm), NOW).unwrap();
         let assertion = keyring.sign(&claims(), &bound(NOW)).unwrap();
         assert!(assertion.is_sensitive());
         let payload = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
@@ -78,7 +78,7 @@ fn an_assertion_is_signed_and_bound_to_one_request() {
         let text = assertion.to_str().unwrap();
         let (signed, signature) = text.rsplit_once('.').unwrap();
         let (header, payload) = signed.split_once('.').unwrap();
-        let other = keyring.sign(&claims(), &Bound { path: "/api/c", ..bound(NOW) }).unwrap();
+        let other = keyring.sign(&claims(), &RequestBinding { path: "/api/c", ..bound(NOW) }).unwrap();
         let other = other.to_str().unwrap().split('.').nth(1).unwrap().to_owned();
         assert_ne!(payload, other);
         let forged = HeaderValue::try_from(format!("{header}.{other}.{signature}")).unwrap();
@@ -87,14 +87,14 @@ fn an_assertion_is_signed_and_bound_to_one_request() {
 }
 
 #[test]
-fn a_verifier_may_be_behind_and_thirty_seconds_are_all_there_is() {
+fn assertion_is_valid_for_30_seconds_with_clock_skew() {
     let directory = tempfile::tempdir().unwrap();
     for lifetime in [1, 5, 24, 25, 26, 30] {
         let keyring = Keyring::default();
         let seconds = std::time::Duration::from_secs(lifetime);
         let settings =
-            Settings { lifetime: seconds, ..made(&directory.path().join("keys"), Algorithm::EdDsa) };
-        keyring.tend(&settings, NOW).unwrap();
+            Settings { lifetime: seconds, ..generated(&directory.path().join("keys"), Algorithm::EdDsa) };
+        keyring.update_keys(&settings, NOW).unwrap();
         let assertion = keyring.sign(&claims(), &bound(NOW)).unwrap();
         let payload = verify(&assertion, &keyring.jwks().unwrap()).unwrap();
         let claim = |name: &str| payload[name].as_i64().unwrap() - 1_800_000_000;
@@ -116,7 +116,7 @@ fn keys_are_published_before_and_after_they_sign() {
     for second in 0..4000 {
         let now = NOW.plus_seconds(second);
         if second == 0 || keyring.is_due(now) {
-            keyring.tend(&made(&file, Algorithm::EdDsa), now).unwrap();
+            keyring.update_keys(&generated(&file, Algorithm::EdDsa), now).unwrap();
         }
         let jwks = keyring.jwks().unwrap();
         let caching = jwks.caching.to_str().unwrap().rsplit('=').next().unwrap().parse::<i64>().unwrap();
@@ -139,12 +139,12 @@ fn keys_are_published_before_and_after_they_sign() {
     assert_eq!(published["keys"].as_array().unwrap().len(), 2, "the fourth and the fifth");
 
     let again = Keyring::default();
-    again.tend(&made(&file, Algorithm::EdDsa), NOW.plus_seconds(4000)).unwrap();
+    again.update_keys(&generated(&file, Algorithm::EdDsa), NOW.plus_seconds(4000)).unwrap();
     assert_eq!(again.jwks().unwrap().body, keyring.jwks().unwrap().body, "a restart finds the same keys");
 }
 
 #[test]
-fn what_else_may_befall_the_keys() {
+fn keys_follow_changes_of_algorithm_clock_and_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("keys");
     let keyring = Keyring::default();
@@ -154,50 +154,51 @@ fn what_else_may_befall_the_keys() {
         let header = decode_header(assertion.to_str().unwrap()).unwrap();
         (header.alg, header.kid.unwrap())
     };
-    let tend = |algorithm, at: i64| keyring.tend(&made(&file, algorithm), NOW.plus_seconds(at));
-    tend(Algorithm::EdDsa, 0).unwrap();
+    let update_keys =
+        |algorithm, at: i64| keyring.update_keys(&generated(&file, algorithm), NOW.plus_seconds(at));
+    update_keys(Algorithm::EdDsa, 0).unwrap();
     let mode = std::fs::metadata(&file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let first = signer(0);
 
-    tend(Algorithm::Es256, 10).unwrap();
+    update_keys(Algorithm::Es256, 10).unwrap();
     assert_eq!(signer(109), first, "another algorithm is published first, too");
     let second = signer(110);
     assert_eq!(second.0, jsonwebtoken::Algorithm::ES256);
-    tend(Algorithm::Es256, 205).unwrap();
+    update_keys(Algorithm::Es256, 205).unwrap();
     let published = keyring.jwks().unwrap().body;
     assert!(!String::from_utf8_lossy(&published).contains(&first.1), "retired");
 
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-    tend(Algorithm::Es256, 206).unwrap();
+    update_keys(Algorithm::Es256, 206).unwrap();
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
 
-    tend(Algorithm::Es256, -5000).unwrap();
+    update_keys(Algorithm::Es256, -5000).unwrap();
     assert_eq!(signer(-5000), second, "the clock was set back");
     assert!(keyring.is_due(NOW.plus_seconds(-4100)), "and the next key comes in time by it");
 
     std::fs::write(&file, "{\"version\": 1, \"keys\": [\"sekrit\"]}").unwrap();
-    let error = tend(Algorithm::Es256, 300).unwrap_err();
+    let error = update_keys(Algorithm::Es256, 300).unwrap_err();
     assert!(
         error.to_string().ends_with("it is damaged; remove it and reload, and permgate creates new keys"),
         "{error}"
     );
     assert_eq!(signer(300), second, "those in use stay");
     std::fs::remove_file(&file).unwrap();
-    tend(Algorithm::Es256, 301).unwrap();
+    update_keys(Algorithm::Es256, 301).unwrap();
     assert_ne!(signer(301), second, "a removed file gives new keys at once");
 }
 
 #[test]
-fn the_operators_own_keys() {
+fn first_configured_key_signs_and_all_are_published() {
     let pem = |algorithm| Key::generate(algorithm).unwrap().to_pem();
     let text = [pem(Algorithm::Es256).as_str(), pem(Algorithm::EdDsa).as_str()].concat();
     let keys: std::sync::Arc<[_]> =
         read_pem(text.as_bytes()).unwrap().into_iter().map(std::sync::Arc::new).collect();
     let keyring = Keyring::default();
-    let source = Source::Given(keys);
-    let settings = Settings { source, ..made(Path::new(""), Algorithm::EdDsa) };
-    keyring.tend(&settings, NOW).unwrap();
+    let source = KeySource::Configured(keys);
+    let settings = Settings { source, ..generated(Path::new(""), Algorithm::EdDsa) };
+    keyring.update_keys(&settings, NOW).unwrap();
     assert!(!keyring.is_due(NOW.plus_seconds(1 << 40)));
     let jwks = keyring.jwks().unwrap();
     let assertion = keyring.sign(&claims(), &bound(NOW)).unwrap();

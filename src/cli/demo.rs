@@ -75,7 +75,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 
 /// Prints the commands to try and serves until SIGINT or SIGTERM.
 fn serve() -> Result<(), Failure> {
-    let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Heeded)?;
+    let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Handled)?;
     println!("{}", demo.introduction());
     println!("The page, already signed in:");
     for (login, what) in [("alice", "her tokens"), ("root", "administration")] {

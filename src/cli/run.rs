@@ -24,7 +24,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     log_to_stderr(&config.log.level);
     keep_memory_private();
     let store = config.store.path.clone();
-    let running = app::start(config, Signals::Heeded).map_err(|error| match error {
+    let running = app::start(config, Signals::Handled).map_err(|error| match error {
         StartError::Config(errors) => Failure::usage(errors.to_string()),
         error @ StartError::Store(_) => owner::explained(Failure::failed(chain(&error)), &store),
         other => Failure::failed(chain(&other)),

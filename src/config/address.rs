@@ -8,7 +8,7 @@ use super::{punycode, section::Wrong};
 use crate::{
     authz::{host::canonical, network},
     net::Address,
-    settings::{LONGEST_SOCKET, UpstreamUrl, UrlError},
+    settings::{MAX_SOCKET_PATH, UpstreamUrl, UrlError},
 };
 
 /// A configured listen address.
@@ -47,8 +47,8 @@ pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
     let address = match bare.parse() {
         Ok(Address::Unix(path)) if scheme.is_none() => {
             let path = directory.join(path);
-            if path.as_os_str().len() > LONGEST_SOCKET {
-                let message = format!("the path of a unix socket has at most {LONGEST_SOCKET} bytes");
+            if path.as_os_str().len() > MAX_SOCKET_PATH {
+                let message = format!("the path of a unix socket has at most {MAX_SOCKET_PATH} bytes");
                 return Err((message, "choose a shorter one".into()));
             }
             Some(Address::Unix(path))

@@ -8,7 +8,7 @@ use super::{
     section::{Section, SpannedText, Wrong},
 };
 use crate::{
-    assertion::{Settings, Source, read_pem},
+    assertion::{KeySource, Settings, read_pem},
     authz::rules::ServiceSpec,
 };
 
@@ -48,23 +48,28 @@ pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Pa
     wanted.then(|| Settings { issuer: issuer.value.into(), lifetime, source })
 }
 
-fn made(section: &Section<'_>, store: &Path) -> Option<Source> {
-    let (rotate, ahead) = (section.duration("rotate")?, section.duration("publish_ahead")?);
-    if ahead > rotate / 2 {
+fn made(section: &Section<'_>, store: &Path) -> Option<KeySource> {
+    let (rotate, publish_ahead) = (section.duration("rotate")?, section.duration("publish_ahead")?);
+    if publish_ahead > rotate / 2 {
         let at = if section.is_written("publish_ahead") { "publish_ahead" } else { "rotate" };
         section.error(at, "`assertion.publish_ahead` is more than half of `assertion.rotate`", "");
     }
-    Some(Source::Made { file: store.join(KEYS_FILE), algorithm: section.word("algorithm")?, rotate, ahead })
+    Some(KeySource::Generated {
+        file: store.join(KEYS_FILE),
+        algorithm: section.word("algorithm")?,
+        rotate,
+        publish_ahead,
+    })
 }
 
-fn given(reference: &SpannedText<'_>) -> Result<Source, Wrong> {
+fn given(reference: &SpannedText<'_>) -> Result<KeySource, Wrong> {
     let Some(path) = reference.value.strip_prefix("file:") else {
         let advice = "write \"file:PATH\"; if a secret was written here, replace it";
         return Err(("keys must not be written into this file".into(), advice.into()));
     };
     let path = reference.document.directory.join(path);
     if reference.document.outside == Outside::Ignored {
-        return Ok(Source::Given(Arc::default()));
+        return Ok(KeySource::Configured(Arc::default()));
     }
     reference.document.require_private(&reference.at, &path);
     let bytes = secret::read_file(&path).map_err(|error| {
@@ -75,5 +80,5 @@ fn given(reference: &SpannedText<'_>) -> Result<Source, Wrong> {
         let advice = "create one with `openssl genpkey -algorithm ed25519`";
         (format!("the file {} cannot be used: {error}", path.display()), advice.to_owned())
     })?;
-    Ok(Source::Given(keys.into_iter().map(Arc::new).collect()))
+    Ok(KeySource::Configured(keys.into_iter().map(Arc::new).collect()))
 }

@@ -7,7 +7,7 @@ use http::Uri;
 use super::section::{Section, SpannedText, Wrong};
 use crate::{
     admin::UserHeader,
-    assertion::Source,
+    assertion::KeySource,
     store::cluster::{Etcd, Settings, Tls, User},
 };
 
@@ -27,7 +27,7 @@ pub(super) fn cluster(
         let advice = "use a package of permgate, or build it with `--features etcd`";
         store.error("cluster", "this permgate was built without the feature `etcd`", advice);
     }
-    if assertion.is_some_and(|assertion| matches!(assertion.source, Source::Made { .. })) {
+    if assertion.is_some_and(|assertion| matches!(assertion.source, KeySource::Generated { .. })) {
         let advice = "give all of them the same file: `keys = \"file:PATH\"` in [assertion]";
         store.error("cluster", "each gateway would sign assertions with its own keys", advice);
     }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     authz::{rules::ServiceSpec, subject::Access},
-    issuer::is_here,
+    issuer::is_loopback_host,
     settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
 };
 
@@ -71,7 +71,7 @@ pub(super) fn rule(
 fn issuer(text: &str) -> Result<String, Wrong> {
     let uri = text.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_here(host);
+    let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_loopback_host(host);
     if host.is_empty() || !is_safe || text.contains(['?', '#', '@']) {
         let advice = "write it exactly as the claim `iss` of its tokens, such as \
                       \"https://token.actions.githubusercontent.com\"; http:// is only for a provider on \

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     admin::{ProvidedGroup, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names},
-    issuer::is_here,
+    issuer::is_loopback_host,
     settings::HttpVersion,
 };
 
@@ -78,7 +78,7 @@ fn issuer(text: &str) -> Result<String, Wrong> {
 /// Whether the URL has TLS or is on this machine.
 fn is_safe(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
-    url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_here))
+    url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_loopback_host))
 }
 
 fn scope(text: &str) -> Result<String, Wrong> {

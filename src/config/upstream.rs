@@ -14,7 +14,7 @@ use super::{
 use crate::{
     net::{Address, tls::CertifiedKeyFiles},
     settings::{
-        Ejection, Health, Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, TlsParts, UpstreamSettings,
+        AUTHORITY_AS_SERVER, Ejection, Health, Host, HttpVersion, Scheme, TlsParts, UpstreamSettings,
         UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
     },
 };
@@ -60,8 +60,8 @@ fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
         if entries.is_empty() {
             let advice = "name at least one, such as \"http://127.0.0.1:8090\"";
             section.error("urls", "`urls` is empty", advice);
-        } else if entries.len() > UpstreamSettings::MOST_URLS {
-            let message = format!("`urls` may name at most {}", UpstreamSettings::MOST_URLS);
+        } else if entries.len() > UpstreamSettings::MAX_URLS {
+            let message = format!("`urls` may name at most {}", UpstreamSettings::MAX_URLS);
             section.error("urls", message, "a host name may resolve to any number of addresses");
         }
     }
@@ -142,9 +142,9 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
         .map_err(|error| written.error(at, chain(&error), ""))
         .ok()?;
-    if let Some(one) = urls.iter().find(|one| loaded.authority_is_server(one.url.host())) {
+    if let Some(one) = urls.iter().find(|one| loaded.has_authority_as_server(one.url.host())) {
         let message =
-            format!("the certificate in `tls.ca` is that of {} itself and {MADE_AS_AUTHORITY}", one.url);
+            format!("the certificate in `tls.ca` is that of {} itself and {AUTHORITY_AS_SERVER}", one.url);
         written.warn("ca", message, "connections fail if the upstream uses it");
     }
     Some(loaded)

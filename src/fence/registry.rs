@@ -15,7 +15,7 @@ use crate::authz::{answer::Reason, time::Timestamp};
 
 /// Time is checked at least this often, even before the nearest deadline, so that clock steps and suspends
 /// are noticed.
-const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
+const CLOCK_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A wall clock that deviates this much from the monotonic clock was stepped, and every entry is
 /// reauthorized.
@@ -46,17 +46,17 @@ pub trait Revocable: 'static {
 pub struct Registry<E> {
     participant: RefCell<Option<Participant>>,
     number: usize,
-    entries: RefCell<Slab<Numbered<E>>>,
+    entries: RefCell<Slab<NumberedEntry<E>>>,
     entered: Cell<u64>,
     /// When deadlines are checked next, wall time.
-    next_look: Cell<Timestamp>,
-    sooner: Notify,
+    next_check: Cell<Timestamp>,
+    earlier_deadline: Notify,
     left: Notify,
     /// Whether a sweep waits for entries to leave. If not, leaving notifies no task.
     awaited: Cell<bool>,
 }
 
-struct Numbered<E> {
+struct NumberedEntry<E> {
     number: u64,
     entry: Rc<E>,
 }
@@ -75,8 +75,8 @@ impl<E: Revocable> Registry<E> {
             participant: RefCell::new(Some(participant)),
             entries: RefCell::default(),
             entered: Cell::new(0),
-            next_look: Cell::new(Timestamp::from_millis(i64::MAX)),
-            sooner: Notify::new(),
+            next_check: Cell::new(Timestamp::from_millis(i64::MAX)),
+            earlier_deadline: Notify::new(),
             left: Notify::new(),
             awaited: Cell::new(false),
         })
@@ -87,10 +87,10 @@ impl<E: Revocable> Registry<E> {
     pub fn enter(self: &Rc<Self>, entry: Rc<E>) -> Registration<E> {
         let number = self.entered.get();
         self.entered.set(number + 1);
-        if entry.deadline().is_some_and(|at| at < self.next_look.get()) {
-            self.sooner.notify_one();
+        if entry.deadline().is_some_and(|at| at < self.next_check.get()) {
+            self.earlier_deadline.notify_one();
         }
-        let key = self.entries.borrow_mut().insert(Numbered { number, entry: entry.clone() });
+        let key = self.entries.borrow_mut().insert(NumberedEntry { number, entry: entry.clone() });
         Registration { registry: self.clone(), key, entry }
     }
 
@@ -107,7 +107,7 @@ impl<E: Revocable> Registry<E> {
         let Some(mut participant) = self.participant.borrow_mut().take() else { return };
         let mut clock = Clock::read();
         loop {
-            let pause = self.until_next_look(clock.wall);
+            let pause = self.time_to_next_check(clock.wall);
             let command = tokio::select! {
                 // A waiting change takes precedence over a check of the clock.
                 biased;
@@ -115,14 +115,14 @@ impl<E: Revocable> Registry<E> {
                     Some(command) => Some(command),
                     None => return,
                 },
-                () = self.sooner.notified() => None,
+                () = self.earlier_deadline.notified() => None,
                 () = tokio::time::sleep(pause) => None,
             };
             match command {
                 Some(Command::Change { epoch, affected }) => {
                     self.take_over(&mut participant, epoch, affected).await;
                 }
-                Some(other) => self.answer(other).await,
+                Some(other) => self.handle(other).await,
                 None => {
                     let stepped = clock.advance();
                     let now = clock.wall;
@@ -150,11 +150,11 @@ impl<E: Revocable> Registry<E> {
         }
         participant.acknowledge(changes.iter().map(|(epoch, _, cut)| (*epoch, *cut)));
         for other in others {
-            self.answer(other).await;
+            self.handle(other).await;
         }
     }
 
-    async fn answer(&self, command: Command) {
+    async fn handle(&self, command: Command) {
         match command {
             // Changes go to `take_over`, so none reaches this arm.
             Command::Change { .. } => {}
@@ -162,12 +162,13 @@ impl<E: Revocable> Registry<E> {
                 let _ = reply.send(self.rows());
             }
             Command::Cut { number, done } => {
-                let find =
-                    |(key, e): (usize, &Numbered<E>)| (e.number == number).then(|| (key, e.entry.clone()));
+                let find = |(key, e): (usize, &NumberedEntry<E>)| {
+                    (e.number == number).then(|| (key, e.entry.clone()))
+                };
                 let found = self.entries.borrow().iter().find_map(find);
                 if let Some((key, entry)) = &found {
                     entry.cut(Reason::CutByAdmin);
-                    self.gone(&[(*key, number)]).await;
+                    self.wait_until_left(&[(*key, number)]).await;
                 }
                 let _ = done.send(found.is_some());
             }
@@ -175,19 +176,20 @@ impl<E: Revocable> Registry<E> {
     }
 
     fn rows(&self) -> Vec<LiveRow> {
-        let row = |e: &Numbered<E>| LiveRow { id: format!("{}-{}", self.number, e.number), ..e.entry.row() };
+        let row =
+            |e: &NumberedEntry<E>| LiveRow { id: format!("{}-{}", self.number, e.number), ..e.entry.row() };
         self.entries.borrow().iter().map(|(_, e)| row(e)).collect()
     }
 
-    /// Reauthorizes the entries that `of_interest` selects, and cuts those that are no longer permitted.
+    /// Reauthorizes the entries that `is_affected` selects, and cuts those that are no longer permitted.
     /// Returns the cut entries once they have left.
-    async fn sweep(&self, of_interest: impl Fn(&E) -> bool) -> Vec<Rc<E>> {
+    async fn sweep(&self, is_affected: impl Fn(&E) -> bool) -> Vec<Rc<E>> {
         // Collected first: a cut may make an entry leave, which borrows the slab again.
         let forbidden: Vec<(usize, u64, Rc<E>, Reason)> = self
             .entries
             .borrow()
             .iter()
-            .filter(|(_, e)| of_interest(&e.entry))
+            .filter(|(_, e)| is_affected(&e.entry))
             .filter_map(|(key, e)| Some((key, e.number, e.entry.clone(), e.entry.reauthorize().err()?)))
             .collect();
         let mut places = Vec::with_capacity(forbidden.len());
@@ -197,12 +199,12 @@ impl<E: Revocable> Registry<E> {
             places.push((key, number));
             cut.push(entry);
         }
-        self.gone(&places).await;
+        self.wait_until_left(&places).await;
         cut
     }
 
     /// Waits until these entries have left, for at most `LEAVE_TIMEOUT`.
-    async fn gone(&self, places: &[(usize, u64)]) {
+    async fn wait_until_left(&self, places: &[(usize, u64)]) {
         let all_left = async {
             loop {
                 // Created before the check, so that an entry that leaves in between is not missed.
@@ -224,19 +226,19 @@ impl<E: Revocable> Registry<E> {
         self.awaited.set(false);
     }
 
-    /// Returns how long to wait before deadlines are checked again, after a check at `looked`.
-    fn until_next_look(&self, looked: Timestamp) -> Duration {
+    /// Returns how long to wait before deadlines are checked again, after a check at `checked_at`.
+    fn time_to_next_check(&self, checked_at: Timestamp) -> Duration {
         let entries = self.entries.borrow();
         // Entries that were due at the last check were reauthorized then.
-        let ahead = entries.iter().filter_map(|(_, e)| e.entry.deadline()).filter(|at| *at > looked);
+        let ahead = entries.iter().filter_map(|(_, e)| e.entry.deadline()).filter(|at| *at > checked_at);
         let now = Timestamp::from(SystemTime::now());
-        let pause = ahead.min().map_or(LOOK_AT_CLOCK, |at| {
+        let pause = ahead.min().map_or(CLOCK_CHECK_INTERVAL, |at| {
             let ms = at.as_millis().saturating_sub(now.as_millis());
             // One more millisecond, since a sleep until the exact instant may end just before it.
-            Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 1).min(LOOK_AT_CLOCK)
+            Duration::from_millis(u64::try_from(ms).unwrap_or(0) + 1).min(CLOCK_CHECK_INTERVAL)
         });
         let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(1_000);
-        self.next_look.set(Timestamp::from_millis(now.as_millis().saturating_add(pause_ms)));
+        self.next_check.set(Timestamp::from_millis(now.as_millis().saturating_add(pause_ms)));
         pause
     }
 }

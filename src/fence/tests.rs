@@ -24,7 +24,7 @@ struct Stream {
 
 impl Revocable for Stream {
     fn affected_by(&self, affected: &Affected) -> bool {
-        matches!(affected, Affected::Everybody) || *affected == Affected::User(self.user)
+        matches!(affected, Affected::All) || *affected == Affected::User(self.user)
     }
     fn reauthorize(&self) -> Result<(), Reason> {
         let over = self.deadline.is_some_and(|at| at <= SystemTime::now().into());
@@ -83,7 +83,7 @@ fn check<F: Future<Output = ()>>(test: impl FnOnce(Arc<Fence>, [Rc<Registry<Stre
 }
 
 #[test]
-fn a_change_cuts_what_it_forbids_and_nothing_else() {
+fn change_cuts_only_entries_that_it_forbids() {
     check(async |fence, [one, two]| {
         let (a, b) = (enter(&one, 1, None, false), enter(&two, 1, None, false));
         let (c, d) = (enter(&one, 1, None, false), enter(&two, 2, None, false));
@@ -99,7 +99,7 @@ fn a_change_cuts_what_it_forbids_and_nothing_else() {
 }
 
 #[test]
-fn changes_that_wait_together_are_counted_once_each() {
+fn batched_changes_are_counted_once_each() {
     check(async |fence, [one, _]| {
         let (a, b) = (enter(&one, 1, None, false), enter(&one, 2, None, false));
         a.forbidden.set(true);
@@ -114,24 +114,20 @@ fn changes_that_wait_together_are_counted_once_each() {
 }
 
 #[test]
-fn a_participant_that_does_not_acknowledge_breaks_the_fence() {
+fn unacknowledged_change_breaks_the_fence() {
     check(async |fence, _| {
         let held_up = fence.join();
-        let incomplete = fence.raise(Affected::Everybody).wait().await;
+        let incomplete = fence.raise(Affected::All).wait().await;
         assert_eq!(incomplete, Err(FenceIncomplete(Duration::from_millis(500))));
         assert!(fence.is_broken());
-        fence.broken().await;
+        fence.wait_until_broken().await;
         drop(held_up);
-        assert_eq!(
-            fence.raise(Affected::Everybody).wait().await,
-            Ok(Cut(0)),
-            "a seat given up is not waited for"
-        );
+        assert_eq!(fence.raise(Affected::All).wait().await, Ok(Cut(0)), "a seat given up is not waited for");
     });
 }
 
 #[test]
-fn a_deadline_is_kept_without_a_change() {
+fn deadline_is_enforced_without_a_change() {
     check(async |_, [one, _]| {
         let soon = Timestamp::from_millis(Timestamp::from(SystemTime::now()).as_millis() + 30);
         let stream = enter(&one, 1, Some(soon), false);
@@ -163,14 +159,14 @@ fn entries_are_listed_and_cut_by_id() {
 }
 
 #[test]
-fn an_entry_that_does_not_leave_does_not_hold_the_fence_for_ever() {
+fn stuck_entry_does_not_block_the_fence_forever() {
     check(async |_, _| {
         let fence = Fence::new(Duration::from_secs(20));
         let registry = Registry::new(fence.join());
         tokio::task::spawn_local(registry.clone().run());
         let stream = enter(&registry, 1, None, true);
         stream.forbidden.set(true);
-        assert_eq!(fence.raise(Affected::Everybody).wait().await, Ok(Cut(1)));
+        assert_eq!(fence.raise(Affected::All).wait().await, Ok(Cut(1)));
         assert_eq!(stream.cut.get(), Some(Reason::TokenRevoked));
     });
 }

@@ -19,22 +19,22 @@ struct Key {
 }
 
 /// The most keys that are kept. An issuer signs with one or two and announces the next.
-const MOST: usize = 100;
+const MAX_KEYS: usize = 100;
 /// The most keys that are tried for a token that names none.
-const MOST_TRIED: usize = 10;
+const MAX_TRIED_KEYS: usize = 10;
 
 impl Keys {
     /// Parses a key set. Keys that cannot be used here have other purposes and are left out. `None`: it is
     /// not a key set.
     pub(super) fn parse(set: &Value) -> Option<Self> {
-        Some(Self(set["keys"].as_array()?.iter().filter_map(Key::parse).take(MOST).collect()))
+        Some(Self(set["keys"].as_array()?.iter().filter_map(Key::parse).take(MAX_KEYS).collect()))
     }
 
     /// Verifies with the key that the token names, or with any that fits if it names none.
     pub(super) fn verify(&self, token: &SignedToken<'_>) -> Result<(), TokenError> {
         let named = |key: &&Key| token.key_id.is_none() || key.id == token.key_id;
         let fitting = |key: &&Key| key.algorithms.contains(&token.algorithm);
-        let mut keys = self.0.iter().filter(named).filter(fitting).take(MOST_TRIED).peekable();
+        let mut keys = self.0.iter().filter(named).filter(fitting).take(MAX_TRIED_KEYS).peekable();
         if keys.peek().is_none() {
             return Err(TokenError::UnknownKey);
         }

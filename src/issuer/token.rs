@@ -42,13 +42,13 @@ pub enum TokenError {
 }
 
 /// In bytes; a token that lists many groups has several thousand.
-const LONGEST: usize = 64 << 10;
+const MAX_TOKEN: usize = 64 << 10;
 /// The difference between two clocks that is tolerated, in seconds.
 const LEEWAY: f64 = 60.0;
 
 impl<'t> SignedToken<'t> {
     pub fn parse(text: &'t str) -> Result<Self, TokenError> {
-        if text.len() > LONGEST {
+        if text.len() > MAX_TOKEN {
             return Err(TokenError::Malformed);
         }
         let (signed, signature) = text.rsplit_once('.').ok_or(TokenError::Malformed)?;

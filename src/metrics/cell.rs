@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_duration_counts_in_the_first_bucket_that_holds_it() {
+    fn duration_counts_in_first_bucket_that_contains_it() {
         fn check(name: &str, duration: Duration, expected: usize) {
             let histogram = Histogram::default();
             histogram.observe(duration);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_rise() {
+    fn bucket_bounds_increase() {
         assert!(BOUNDS.is_sorted_by(|one, next| one < next));
     }
 }

@@ -32,9 +32,9 @@ pub(super) struct Scrape {
 
 /// Name, help and value of a metric without labels. The encoder adds the prefix `permgate_`, and `_total` to
 /// counters.
-type Single = (&'static str, &'static str, fn(&Scrape) -> u64);
+type MetricDefinition = (&'static str, &'static str, fn(&Scrape) -> u64);
 
-const COUNTERS: [Single; 24] = [
+const COUNTERS: [MetricDefinition; 24] = [
     ("connections_accepted", "Client connections accepted.", |s| s.count(WorkerEvent::ConnectionAccepted)),
     ("proxy_headers_refused", "Connections of trusted proxies without a valid PROXY header.", |s| {
         s.count(WorkerEvent::MissingProxyHeader)
@@ -79,7 +79,7 @@ const COUNTERS: [Single; 24] = [
     ("reloads_failed", "Reloads that were refused.", |s| s.metrics.reloads_failed.value()),
 ];
 
-const GAUGES: [Single; 7] = [
+const GAUGES: [MetricDefinition; 7] = [
     ("connections_open", "Client connections now open.", |s| {
         s.open(WorkerEvent::ConnectionAccepted, WorkerEvent::ConnectionClosed)
     }),
@@ -94,7 +94,7 @@ const GAUGES: [Single; 7] = [
 ];
 
 /// Reads a value of an upstream; `None` without a limit, because nothing is counted then.
-pub(super) type OfUpstream = fn(&UpstreamReading) -> Option<usize>;
+pub(super) type UpstreamGauge = fn(&UpstreamReading) -> Option<usize>;
 
 const HISTOGRAMS: [(&str, &str, fn(&ServiceTable) -> &Histogram); 2] = [
     ("request_duration_seconds", "From the head of a request to the end of its response.", |table| {
@@ -117,7 +117,7 @@ const URLS: [(&str, &str, fn(&UrlReading) -> bool); 2] = [
     ("upstream_ejected", "1 while not used after failures.", |url| url.ejected),
 ];
 
-const UPSTREAMS: [(&str, &str, OfUpstream); 3] = [
+const UPSTREAMS: [(&str, &str, UpstreamGauge); 3] = [
     ("upstream_requests_in_flight", "Requests in flight, of upstreams with max_in_flight.", in_flight),
     ("upstream_connections", "Open connections, of upstreams with max_connections.", |upstream| {
         upstream.connections.map(|(open, _)| open)
@@ -271,17 +271,17 @@ impl Scrape {
             family(encoder, name, help, urls)?;
         }
         for (name, help, read) in UPSTREAMS {
-            self.of_upstreams(encoder, name, help, read)?;
+            self.encode_upstream_gauge(encoder, name, help, read)?;
         }
         Ok(())
     }
 
-    pub(super) fn of_upstreams(
+    pub(super) fn encode_upstream_gauge(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
         name: &str,
         help: &str,
-        read: OfUpstream,
+        read: UpstreamGauge,
     ) -> fmt::Result {
         let samples = self.upstreams.iter().filter_map(|upstream| {
             Some((Labels([("upstream", upstream.name.as_str())]), ConstGauge::new(read(upstream)?)))

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scraper_gets_what_it_reads() {
+    fn scraper_gets_the_format_it_accepts() {
         fn check(name: &str, accept: &[&str], expected: Format) {
             assert_eq!(Format::accepted(accept.iter().copied()), expected, "{name}");
         }

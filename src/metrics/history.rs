@@ -17,15 +17,15 @@ use super::{
 use crate::authz::{answer::Reason, time::Timestamp};
 
 /// The length of a step.
-pub const STEP: Duration = Duration::from_secs(10);
+pub const STEP_LENGTH: Duration = Duration::from_secs(10);
 /// The number of steps that are kept: an hour.
-const STEPS: usize = 360;
+const MAX_STEPS: usize = 360;
 
 #[derive(Default)]
-pub struct History(Mutex<Kept>);
+pub struct History(Mutex<HistoryState>);
 
 #[derive(Default)]
-struct Kept {
+struct HistoryState {
     /// The counters at the end of the last step.
     last: Option<BTreeMap<String, RequestStats>>,
     steps: VecDeque<Step>,
@@ -50,7 +50,7 @@ pub struct RequestStats {
 impl History {
     /// Ends a step. The first call only sets when the first step begins.
     pub fn step(&self, metrics: &Metrics, at: Timestamp) {
-        let now = metrics.counted();
+        let now = metrics.current_counts();
         let mut kept = self.0.lock();
         if let Some(before) = kept.last.replace(now.clone()) {
             let since = |(service, counted): (String, RequestStats)| {
@@ -58,7 +58,7 @@ impl History {
                 (added.requests() > 0).then_some((service, added))
             };
             let services = now.into_iter().filter_map(since).collect();
-            if kept.steps.len() == STEPS {
+            if kept.steps.len() == MAX_STEPS {
                 kept.steps.pop_front();
             }
             kept.steps.push_back(Step { at, services });
@@ -72,7 +72,7 @@ impl History {
 }
 
 impl Metrics {
-    fn counted(&self) -> BTreeMap<String, RequestStats> {
+    fn current_counts(&self) -> BTreeMap<String, RequestStats> {
         let workers = self.workers.lock().clone();
         let names = self.services.lock().clone();
         let stats = |tables: Vec<&ServiceTable>| {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_has_what_was_added_in_it() {
+    fn step_contains_the_requests_added_during_it() {
         let metrics = Metrics::new(Arc::default());
         let worker = metrics.worker();
         metrics.services.lock().insert(ServiceId(3), "hub".into());
@@ -209,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn an_hour_is_kept() {
+    fn history_keeps_an_hour() {
         let metrics = Metrics::new(Arc::default());
         let history = History::default();
         for second in 0..1000 {
             history.step(&metrics, at(second));
         }
-        assert_eq!((history.steps().len(), history.steps()[0].at), (STEPS, at(640)));
+        assert_eq!((history.steps().len(), history.steps()[0].at), (MAX_STEPS, at(640)));
     }
 }

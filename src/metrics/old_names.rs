@@ -32,8 +32,8 @@ impl Collector for OldNames {
         let help = "Deprecated: use permgate_tls_certificate_not_after_timestamp_seconds.";
         scrape.certificates(encoder, "tls_certificate_not_after_seconds", help)?;
         let help = "Deprecated: use permgate_upstream_requests_in_flight.";
-        scrape.of_upstreams(encoder, "upstream_in_flight", help, in_flight)?;
+        scrape.encode_upstream_gauge(encoder, "upstream_in_flight", help, in_flight)?;
         let help = "Deprecated: use permgate_upstream_requests_queued.";
-        scrape.of_upstreams(encoder, "upstream_queued", help, queued)
+        scrape.encode_upstream_gauge(encoder, "upstream_queued", help, queued)
     }
 }

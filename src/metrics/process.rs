@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stat_is_read_by_its_fields() {
+    fn proc_stat_fields_are_parsed() {
         let text = "7 (a ) b) S 1 2 3 4 5 6 7 8 9 10 100 23 16 17 18 19 20 21 4000 5000 60 61";
         let expected = Stat { cpu_ticks: 123, start_ticks: 4000, resident_pages: 60 };
         assert_eq!(Stat::parse(text), Some(expected));

@@ -21,7 +21,7 @@ use crate::{
 /// load and a store.
 pub struct WorkerMetrics {
     table: Arc<Table>,
-    alone: PhantomData<Cell<()>>,
+    single_threaded: PhantomData<Cell<()>>,
 }
 
 /// An event in a worker that is only counted.
@@ -45,23 +45,23 @@ pub enum WorkerEvent {
     UpstreamEjection,
 }
 
-const EVENTS: usize = WorkerEvent::UpstreamEjection as usize + 1;
+const EVENT_COUNT: usize = WorkerEvent::UpstreamEjection as usize + 1;
 
 /// Service IDs of a process are below 2^15. A service's table is created at its first request.
-const CHUNK: usize = 64;
-const CHUNKS: usize = (1 << 15) / CHUNK;
+const CHUNK_SIZE: usize = 64;
+const MAX_CHUNKS: usize = (1 << 15) / CHUNK_SIZE;
 
 pub(super) struct Table {
     /// Requests that no service owns.
     without_service: ServiceTable,
-    services: Box<[OnceLock<Box<Chunk>>; CHUNKS]>,
-    events: [AtomicU64; EVENTS],
+    services: Box<[OnceLock<Box<Chunk>>; MAX_CHUNKS]>,
+    events: [AtomicU64; EVENT_COUNT],
     refusals: [AtomicU64; Reason::ALL.len()],
     handshakes: [AtomicU64; Handshake::ALL.len()],
     carriers: [AtomicU64; CarrierKind::ALL.len()],
 }
 
-type Chunk = [OnceLock<Box<ServiceTable>>; CHUNK];
+type Chunk = [OnceLock<Box<ServiceTable>>; CHUNK_SIZE];
 
 #[derive(Default)]
 pub(super) struct ServiceTable {
@@ -80,7 +80,7 @@ pub(super) const STATUS_CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"]
 
 impl WorkerMetrics {
     pub(super) fn new(table: Arc<Table>) -> Self {
-        Self { table, alone: PhantomData }
+        Self { table, single_threaded: PhantomData }
     }
 
     /// Counts a request that has ended, whatever its outcome. `upstream`: the time to the head of the
@@ -122,7 +122,7 @@ impl WorkerMetrics {
     }
 
     /// Counts a request whose token was in another carrier than `Authorization: Bearer`.
-    pub fn carried(&self, kind: CarrierKind) {
+    pub fn count_carrier(&self, kind: CarrierKind) {
         add_single_writer(&self.table.carriers[kind as usize], 1);
     }
 }
@@ -133,7 +133,7 @@ impl Table {
         let chunks = self.services.iter().enumerate().filter_map(|(at, chunk)| Some((at, chunk.get()?)));
         chunks.flat_map(|(at, chunk)| {
             chunk.iter().enumerate().filter_map(move |(inner, table)| {
-                let id = u16::try_from(at * CHUNK + inner).ok()?;
+                let id = u16::try_from(at * CHUNK_SIZE + inner).ok()?;
                 Some((ServiceId(id), &**table.get()?))
             })
         })
@@ -164,9 +164,9 @@ impl Table {
 
     fn service_or_new(&self, ServiceId(id): ServiceId) -> &ServiceTable {
         let at = usize::from(id);
-        let Some(chunk) = self.services.get(at / CHUNK) else { return &self.without_service };
-        let chunk = chunk.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNK]));
-        chunk[at % CHUNK].get_or_init(Box::default)
+        let Some(chunk) = self.services.get(at / CHUNK_SIZE) else { return &self.without_service };
+        let chunk = chunk.get_or_init(|| Box::new([const { OnceLock::new() }; CHUNK_SIZE]));
+        chunk[at % CHUNK_SIZE].get_or_init(Box::default)
     }
 }
 
@@ -205,7 +205,7 @@ impl Default for Table {
     fn default() -> Self {
         Self {
             without_service: ServiceTable::default(),
-            services: Box::new([const { OnceLock::new() }; CHUNKS]),
+            services: Box::new([const { OnceLock::new() }; MAX_CHUNKS]),
             events: Default::default(),
             refusals: [const { AtomicU64::new(0) }; Reason::ALL.len()],
             handshakes: [const { AtomicU64::new(0) }; Handshake::ALL.len()],
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_stands_at_its_own_place() {
+    fn each_reason_has_its_own_counter() {
         for (at, reason) in Reason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, at, "{reason:?}");
         }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_counts_for_its_service() {
+    fn request_counts_for_its_service() {
         fn check(name: &str, service: Option<u16>) {
             let table = Arc::new(Table::default());
             let metrics = WorkerMetrics::new(Arc::clone(&table));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_open_is_what_began_and_has_not_ended() {
+    fn open_count_is_started_minus_ended() {
         let table = Arc::new(Table::default());
         let metrics = WorkerMetrics::new(Arc::clone(&table));
         metrics.count(WorkerEvent::ConnectionAccepted);

@@ -18,7 +18,7 @@ use super::{
     budget::{ConnectionPermit, LimitReached},
     connection::{ConnectionCommand, Phase},
     proxy_protocol::{self, ProxyHeader, ProxyHeaderError},
-    serve::{ConnectionGuard, attended, serve_connection},
+    serve::{ConnectionGuard, serve_connection, until_command},
     stream::Socket,
     tls::Certificates,
     worker::ConnectionSlot,
@@ -37,7 +37,7 @@ pub async fn serve<S: Service>(
         bind::Socket::Tcp(socket) => Transport::Tcp(TcpListener::from_std(socket)?),
         bind::Socket::Unix(socket) => Transport::Unix(UnixListener::from_std(socket)?),
     };
-    let mut starved = false;
+    let mut failing = false;
     loop {
         tokio::select! {
             biased;
@@ -45,16 +45,16 @@ pub async fn serve<S: Service>(
             accepted = poll_fn(|cx| transport.poll_accept(cx)) => {
                 match accepted {
                     Ok(accepted) => {
-                        starved = false;
+                        failing = false;
                         admit(&worker, &config, accepted, &service, &draining).await;
                     }
-                    Err(error) if passing(&error) => {}
+                    Err(error) if is_transient(&error) => {}
                     Err(error) => {
                         // Log once, not at every attempt.
-                        if !std::mem::replace(&mut starved, true) {
+                        if !std::mem::replace(&mut failing, true) {
                             tracing::warn!(%error, "cannot accept connections");
                         }
-                        tokio::time::sleep(PAUSE).await;
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 }
             }
@@ -69,10 +69,10 @@ pub async fn serve<S: Service>(
     worker.begin_drain();
     let cut = tokio::select! {
         biased;
-        () = worker.emptied() => 0,
+        () = worker.wait_until_empty() => 0,
         () = draining.deadline() => worker.abort_all(),
     };
-    worker.emptied().await;
+    worker.wait_until_empty().await;
     Ok(Drained { cut })
 }
 
@@ -87,10 +87,10 @@ struct Accepted {
 }
 
 /// How long the loop pauses after accept has failed, such as for lack of file descriptors.
-const PAUSE: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Bytes of a response that the kernel may queue unsent (TCP_NOTSENT_LOWAT).
-const UNSENT: u32 = 64 << 10;
+const NOTSENT_LOWAT: u32 = 64 << 10;
 
 impl Transport {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
@@ -136,7 +136,7 @@ impl Accepted {
         let _ = stream.set_nodelay(true);
         // Otherwise the kernel takes megabytes at once and then nothing while a slow client reads them, and
         // the client looks stalled.
-        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(NOTSENT_LOWAT);
         // IPv4 addresses mapped to IPv6 become plain IPv4, so that rules and logs see one form.
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         Self { socket: Socket::Tcp(stream), peer: Peer::Inet(peer) }
@@ -161,7 +161,7 @@ async fn admit<S: Service>(
     let Some(permit) = permit(worker, &peer, draining).await else { return socket.reset_on_close() };
     let certificates = config.certificates.clone().filter(|_| matches!(socket, Socket::Tcp(_)));
     let connection = Rc::new(Connection::new(peer, certificates.is_some(), worker.clock().clone()));
-    let slot = worker.enlist(connection.clone(), permit);
+    let slot = worker.register(connection.clone(), permit);
     let guard = ConnectionGuard::new(service, &connection);
     let (worker, service) = (worker.clone(), service.clone());
     let tls = move || certificates.as_ref().map(Certificates::current);
@@ -179,7 +179,7 @@ async fn admit<S: Service>(
 /// Waits briefly for a permit while an idle connection is closed. `None`: the limit is reached.
 async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
     let connections = &worker.budgets().connections;
-    let mut patience = if worker.is_full() { CLOSING } else { PATIENCE };
+    let mut remaining = if worker.is_full() { MAX_CLOSE_TIME } else { SLOT_TIMEOUT };
     let mut yielded = false;
     loop {
         match worker.permit(peer) {
@@ -187,24 +187,24 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 worker.set_full(false);
                 return Some(permit);
             }
-            Err(LimitReached::ThisAddress) => break,
-            Err(LimitReached::Everybody) => {
+            Err(LimitReached::PerAddress) => break,
+            Err(LimitReached::Total) => {
                 let here = worker.make_room();
                 if !here {
-                    connections.wish();
+                    connections.request_slot();
                 } else if !std::mem::replace(&mut yielded, true) {
                     // Most connections close as soon as they get the command.
                     tokio::task::yield_now().await;
                     continue;
                 }
-                let wait = if here { SOON } else { ELSEWHERE };
+                let wait = if here { USUAL_CLOSE_TIME } else { SLOT_POLL_INTERVAL };
                 // The next connection takes the slot that another worker frees.
                 let refused = !here && worker.is_full();
-                if draining.has_begun() || refused || patience < wait {
+                if draining.has_begun() || refused || remaining < wait {
                     worker.set_full(true);
                     break;
                 }
-                patience -= wait;
+                remaining -= wait;
                 tokio::time::sleep(wait).await;
             }
         }
@@ -214,14 +214,14 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
 }
 
 /// How long a new connection waits for a slot. The accept loop waits with it, so once a wait has failed,
-/// later connections wait for at most `CLOSING`.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// later connections wait for at most `MAX_CLOSE_TIME`.
+const SLOT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long an idle connection takes to close: at most, and usually.
-const CLOSING: Duration = Duration::from_millis(20);
-const SOON: Duration = Duration::from_millis(1);
+const MAX_CLOSE_TIME: Duration = Duration::from_millis(20);
+const USUAL_CLOSE_TIME: Duration = Duration::from_millis(1);
 /// How often to look for a slot that another worker has to free.
-const ELSEWHERE: Duration = Duration::from_millis(5);
+const SLOT_POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Reads the PROXY header of a trusted proxy. From then on the connection counts as the named client's.
 /// `None`: the connection is closed.
@@ -237,7 +237,7 @@ async fn read_proxy_header<S: Service>(
         socket.reset_on_close();
         None
     };
-    let peer = match attended(&proxy, proxy_protocol::read(socket)).await {
+    let peer = match until_command(&proxy, proxy_protocol::read(socket)).await {
         Ok(Ok(ProxyHeader::Client(client))) => Peer::Inet(client),
         Ok(Ok(ProxyHeader::Unnamed)) => Peer::Unnamed(proxy.address()),
         Ok(Ok(ProxyHeader::Own)) => proxy.peer,
@@ -250,7 +250,7 @@ async fn read_proxy_header<S: Service>(
         Err(_) => return refuse("no PROXY header arrived in time"),
     };
     let client = Rc::new(Connection::for_client(&proxy, peer));
-    if !slot.hand_over(client.clone()) {
+    if !slot.assign_client(client.clone()) {
         socket.reset_on_close();
         return None;
     }
@@ -258,7 +258,7 @@ async fn read_proxy_header<S: Service>(
 }
 
 /// Whether the error concerns one connection and not the listener.
-fn passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted

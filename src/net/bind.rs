@@ -37,7 +37,7 @@ pub struct Bound(BoundSocket);
 pub struct Listener {
     pub(super) socket: Socket,
     pub(super) config: ListenerConfig,
-    pub(super) unlink: Option<Arc<Unlink>>,
+    pub(super) unlink: Option<Arc<UnlinkOnDrop>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,7 @@ pub(super) enum Socket {
 }
 
 /// Removes a unix socket's file when the last listener is dropped, unless another file has taken its place.
-pub(super) struct Unlink {
+pub(super) struct UnlinkOnDrop {
     path: PathBuf,
     made: Option<(u64, u64)>,
 }
@@ -80,7 +80,7 @@ enum BoundSocket {
     Unix {
         address: PathBuf,
         socket: UnixListener,
-        unlink: Option<Arc<Unlink>>,
+        unlink: Option<Arc<UnlinkOnDrop>>,
     },
 }
 
@@ -112,7 +112,7 @@ pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> 
         Address::Unix(path) => {
             clear_stale(path, address)?;
             let socket = unix_socket(path, mode).map_err(failed)?;
-            let unlink = Some(Arc::new(Unlink { path: path.clone(), made: file_of(path) }));
+            let unlink = Some(Arc::new(UnlinkOnDrop { path: path.clone(), made: file_identity(path) }));
             Ok(Bound(BoundSocket::Unix { address: path.clone(), socket, unlink }))
         }
         // The supervisor that passes the socket has bound it.
@@ -217,21 +217,21 @@ fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
     }
 }
 
-fn file_of(path: &Path) -> Option<(u64, u64)> {
+fn file_identity(path: &Path) -> Option<(u64, u64)> {
     std::fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-impl Drop for Unlink {
+impl Drop for UnlinkOnDrop {
     fn drop(&mut self) {
         // The file or its directory may already be gone.
-        if self.made.is_some() && file_of(&self.path) == self.made {
+        if self.made.is_some() && file_identity(&self.path) == self.made {
             let _ = std::fs::remove_file(&self.path);
         }
     }
 }
 
 /// Whether systemd accepts the name as a `FileDescriptorName=`.
-fn is_name(name: &str) -> bool {
+fn is_valid_name(name: &str) -> bool {
     (1..=255).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
 }
 
@@ -243,7 +243,7 @@ impl FromStr for Address {
             Some("") => Err(AddressError),
             Some(path) => Ok(Self::Unix(path.into())),
             None => match text.strip_prefix("systemd:") {
-                Some(name) if is_name(name) => Ok(Self::Inherited(name.to_owned())),
+                Some(name) if is_valid_name(name) => Ok(Self::Inherited(name.to_owned())),
                 Some(_) => Err(AddressError),
                 None => text.parse().map(Self::Tcp).map_err(|_| AddressError),
             },

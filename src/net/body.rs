@@ -106,7 +106,7 @@ impl Body for RequestBody {
         }
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(frame)),
-            Some(Err(error)) => Some(Err(explain(error, connection))),
+            Some(Err(error)) => Some(Err(classify(error, connection))),
             None if whole => None,
             None => Some(Err(BodyError::Gone)),
         })
@@ -130,7 +130,7 @@ impl Body for RequestBody {
 }
 
 /// Distinguishes a client that has gone from one whose body is malformed.
-fn explain(error: hyper::Error, connection: &Connection) -> BodyError {
+fn classify(error: hyper::Error, connection: &Connection) -> BodyError {
     // h2 has already reset a malformed stream, so no response can be sent.
     let reset = connection.stream().is_some();
     if connection.has_ended() || reset { BodyError::Gone } else { BodyError::Broken(error.into()) }
@@ -175,7 +175,7 @@ pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
 pub(super) type AnswerContent<B> = Either<B, Full<Bytes>>;
 
 /// The largest piece, in bytes.
-const PIECE: usize = 16 << 10;
+const MAX_PIECE: usize = 16 << 10;
 
 impl<B> AnswerBody<B>
 where
@@ -185,24 +185,24 @@ where
         let finished = content.is_end_stream();
         if connection.stream().is_some() && !finished {
             // Counts as stalled until h2 polls, which it does not while the client's window is closed.
-            connection.hold(0, false);
+            connection.set_held(0, false);
             connection.stall();
         }
         Self { content: Some(content), rest: Bytes::new(), bodiless: false, finished, connection, sent }
     }
 
     /// Sends the response without its body.
-    pub(super) fn omit(&mut self) {
+    pub(super) fn omit_body(&mut self) {
         (self.bodiless, self.finished) = (true, true);
     }
 
     /// Returns the next piece of the current frame.
     fn take_piece(&mut self) -> Frame<Bytes> {
-        let piece = self.rest.split_to(self.rest.len().min(PIECE));
+        let piece = self.rest.split_to(self.rest.len().min(MAX_PIECE));
         self.finished = self.is_end_stream();
         if let Some(stream) = self.connection.stream() {
-            stream.was_useful();
-            self.connection.hold(piece.len() + self.rest.len(), self.finished);
+            stream.count_useful_frame();
+            self.connection.set_held(piece.len() + self.rest.len(), self.finished);
             // The client counts as stalled until h2 polls for the next piece, when it has passed this one on.
             self.connection.sent(piece.len());
             self.connection.stall();

@@ -126,7 +126,7 @@ impl Budget {
     }
 
     /// Replaces the value that one of several writers measured before.
-    pub(super) fn measured(&self, before: usize, now: usize) {
+    pub(super) fn replace_measured(&self, before: usize, now: usize) {
         // Wraps on purpose: the sum of all differences is the sum of all values.
         self.used.fetch_add(now.wrapping_sub(before), Relaxed);
     }
@@ -170,19 +170,19 @@ impl Drop for Reservation {
 
 impl Budgets {
     /// Returns the budgets for the proxy's clients.
-    pub fn of_proxy(limits: &BudgetLimits) -> Arc<Self> {
+    pub fn for_proxy(limits: &BudgetLimits) -> Arc<Self> {
         Self::with(ConnectionLimit::new(limits.connections, 0), limits)
     }
 
     /// Returns the budgets for the admin listener. Some of its connections are reserved for unix sockets.
-    pub fn of_admin(limits: &BudgetLimits) -> Arc<Self> {
-        let limits = limits.of_admin();
+    pub fn for_admin(limits: &BudgetLimits) -> Arc<Self> {
+        let limits = limits.for_admin();
         Self::with(ConnectionLimit::new(limits.connections, limits.unix_connections()), &limits)
     }
 
     /// Returns budgets derived from the limits of this process, for a standalone server.
-    pub fn of_process() -> Arc<Self> {
-        Self::of_proxy(&BudgetLimits::new(Machine::raised(), 1, None))
+    pub fn for_process() -> Arc<Self> {
+        Self::for_proxy(&BudgetLimits::new(Machine::with_raised_file_limit(), 1, None))
     }
 
     fn with(connections: Arc<ConnectionLimit>, limits: &BudgetLimits) -> Arc<Self> {
@@ -199,7 +199,7 @@ impl Budgets {
 
     /// Takes effect at once. What is in use beyond a lower limit is not revoked.
     pub fn set(&self, limits: &BudgetLimits) {
-        self.connections.set_most(limits.connections);
+        self.connections.set_max(limits.connections);
         self.upstream_connections.set_limit(limits.upstream_connections);
         self.streams.set_limit(limits.streams);
         self.tunnels.set_limit(limits.tunnels);
@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_given_back() {
+    fn dropped_reservation_returns_its_share() {
         let (budget, holder) = (Budget::new(10, 0), Holder::default());
         let mut reservation = budget.take(&holder, 4).expect("there is enough");
         assert!(reservation.grow(6) && !reservation.grow(1));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_all_it_can_get_leaves_some_for_others() {
+    fn greedy_holder_leaves_a_share_for_others() {
         let check = |multiple: usize, hogs: usize, expected: usize| {
             let budget = Budget::new(1000, multiple);
             let holders: Vec<Holder> = (0..hogs).map(|_| Holder::default()).collect();
@@ -272,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn what_several_measure_is_added_up() {
+    fn measurements_of_several_workers_are_summed() {
         let budget = Budget::new(100, 0);
-        budget.measured(0, 60);
-        budget.measured(0, 50);
+        budget.replace_measured(0, 60);
+        budget.replace_measured(0, 50);
         assert!(budget.is_exhausted());
-        budget.measured(60, 10);
+        budget.replace_measured(60, 10);
         assert_eq!(budget.used(), 60);
     }
 }

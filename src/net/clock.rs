@@ -47,14 +47,14 @@ struct Slot {
     waker: Option<Waker>,
 }
 
-const COARSEST: Duration = Duration::from_millis(100);
-const FINEST: Duration = Duration::from_millis(5);
+const MAX_TICK: Duration = Duration::from_millis(100);
+const MIN_TICK: Duration = Duration::from_millis(5);
 
 impl Clock {
     pub(super) fn new() -> Self {
         Self(Rc::new(Inner {
             now: Cell::new(Instant::now()),
-            tick: Cell::new(COARSEST),
+            tick: Cell::new(MAX_TICK),
             watched: Cell::new(0),
             wake: Notify::new(),
             slots: RefCell::default(),
@@ -104,9 +104,9 @@ impl Clock {
     }
 
     /// Makes ticks frequent enough for a timeout of this length.
-    pub(super) fn refine(&self, timeout: Duration) {
+    pub(super) fn set_resolution_for(&self, timeout: Duration) {
         if timeout < self.0.tick.get() * 4 {
-            self.0.tick.set((timeout / 4).clamp(FINEST, COARSEST));
+            self.0.tick.set((timeout / 4).clamp(MIN_TICK, MAX_TICK));
         }
     }
 
@@ -155,7 +155,7 @@ impl Clock {
 impl Deadline {
     /// Starts the timeout, and replaces an earlier one.
     pub fn arm(&self, after: Duration) {
-        self.clock.refine(after);
+        self.clock.set_resolution_for(after);
         let rested = self.clock.0.watched.get() == 0;
         let now = if rested { self.clock.refresh() } else { self.clock.now() };
         let fresh = {
@@ -223,7 +223,7 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_timeout_ends_what_does_not() {
+    fn timeout_ends_work_that_does_not_finish() {
         check(async |clock| {
             let begun = Instant::now();
             assert_eq!(clock.timeout(SHORT, pending::<()>()).await, Err(Elapsed(SHORT)));
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_can_be_moved_and_lifted() {
+    fn deadline_can_be_rearmed_and_disarmed() {
         check(async |clock| {
             let (moved, lifted, kept) = (clock.deadline(), clock.deadline(), clock.deadline());
             for deadline in [&moved, &lifted, &kept] {
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_watched_when_no_deadline_is_left() {
+    fn clock_stops_ticking_without_deadlines() {
         check(async |clock| {
             let deadline = clock.deadline();
             deadline.arm(SHORT);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn observers_see_every_tick() {
+    fn observers_are_called_on_every_tick() {
         check(async |clock| {
             let seen = Rc::new(Cell::new(0));
             let seeing = seen.clone();

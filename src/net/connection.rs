@@ -181,8 +181,8 @@ impl Connection {
     }
 
     /// Whether the TLS handshake was for another host and its certificate is not valid for this one.
-    pub(super) fn misdirects(&self, host: &[u8]) -> bool {
-        self.carrier().tls.get().is_some_and(|tls| !tls.fits(host))
+    pub(super) fn is_misdirected(&self, host: &[u8]) -> bool {
+        self.carrier().tls.get().is_some_and(|tls| !tls.is_valid_for_host(host))
     }
 
     /// Whether the requirements for client certificates have changed since the handshake, so that no more
@@ -193,12 +193,12 @@ impl Connection {
 
     /// Whether the peer's address can be relied on: it is the socket's own, or was named by one of the
     /// `trusted` proxies.
-    pub fn is_named_rightly(&self, trusted: &TrustedProxies) -> bool {
+    pub fn has_trusted_address(&self, trusted: &TrustedProxies) -> bool {
         self.carrier().named_by.is_none_or(|proxy| proxy.is_trusted(trusted))
     }
 
     /// Makes this a connection that carries HTTP/2 streams.
-    pub(super) fn carry_streams(&self) -> &Streams {
+    pub(super) fn enable_streams(&self) -> &Streams {
         self.streams.get_or_init(|| Box::new(Streams::new(self.clock.now())))
     }
 
@@ -265,7 +265,7 @@ impl Connection {
     /// Records that the service has released the body. `whole`: it was read to its end.
     pub(super) fn close_body(&self, whole: bool) {
         self.exchange.close_body(whole);
-        self.settle();
+        self.enter_idle_if_over();
         if self.exchange.is_abandoned() {
             // The connection ends with the response, because the bytes that follow are not a head.
             self.wake();
@@ -275,14 +275,14 @@ impl Connection {
     /// Records that the kernel has everything that hyper wrote.
     pub(super) fn flushed(&self) {
         self.exchange.flushed();
-        self.settle();
+        self.enter_idle_if_over();
         if let Some(streams) = self.streams() {
             streams.flushed();
         }
     }
 
     /// Makes an HTTP/1 connection idle when its exchange is over.
-    fn settle(&self) {
+    fn enter_idle_if_over(&self) {
         if self.phase.get() == Phase::Serving && self.stream.is_none() && self.exchange.is_over() {
             self.enter(Phase::Idle);
         }
@@ -312,7 +312,7 @@ impl Connection {
 
     /// Records that the client has closed its side. Returns true if it did so long enough ago to count as
     /// gone.
-    pub(super) fn half_closed_for_long(&self) -> bool {
+    pub(super) fn record_half_close(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
         self.half_closed.set(Some(since));
         self.clock.now().saturating_duration_since(since) >= HALF_CLOSED

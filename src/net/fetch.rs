@@ -16,9 +16,9 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 /// The time limit for one request and its response.
-const PATIENCE: Duration = Duration::from_secs(10);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest response body, in bytes. Metadata, keys and tokens are far smaller.
-const LARGEST: usize = 512 << 10;
+const MAX_BODY: usize = 512 << 10;
 
 /// Requests JSON at the request's absolute URL: `https` with `tls`, `http` without, and never otherwise. The
 /// error says why there is no complete response.
@@ -26,11 +26,11 @@ pub async fn fetch(
     request: Request<Full<Bytes>>,
     tls: Option<&TlsConnector>,
 ) -> Result<(StatusCode, Bytes), String> {
-    let answered = tokio::time::timeout(PATIENCE, ask(request, tls)).await;
+    let answered = tokio::time::timeout(FETCH_TIMEOUT, send(request, tls)).await;
     answered.map_err(|_| "no response in time".to_owned())?
 }
 
-async fn ask(
+async fn send(
     mut request: Request<Full<Bytes>>,
     tls: Option<&TlsConnector>,
 ) -> Result<(StatusCode, Bytes), String> {
@@ -51,14 +51,14 @@ async fn ask(
         (Some("https"), Some(tls)) => {
             let server = ServerName::try_from(name.clone()).map_err(|error| error.to_string())?;
             let stream = connect().await?;
-            over(tls.connect(server, stream).await.map_err(|error| error.to_string())?, request).await
+            send_over(tls.connect(server, stream).await.map_err(|error| error.to_string())?, request).await
         }
-        (Some("http"), None) => over(connect().await?, request).await,
+        (Some("http"), None) => send_over(connect().await?, request).await,
         _ => Err("less protected than the issuer's URL".to_owned()),
     }
 }
 
-async fn over(
+async fn send_over(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), String> {
@@ -68,7 +68,7 @@ async fn over(
     let exchanged = async {
         let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), LARGEST).collect().await;
+        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
         Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
     };
     let exchanged = exchanged.await;

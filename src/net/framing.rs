@@ -13,8 +13,8 @@ use crate::authz::{forwarding::framing_alias, host::Authority};
 /// Checks a head and normalizes it: a target without a host, one Host, one Cookie.
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
     join_cookies(&mut parts.headers);
-    sizes(parts, limits)?;
-    body(&mut parts.headers)?;
+    check_sizes(parts, limits)?;
+    check_body(&mut parts.headers)?;
     host(parts)?;
     if connection.is_withdrawn() {
         return Err(RequestError::Misdirected);
@@ -22,7 +22,7 @@ pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection)
     if let Some(host) = parts.headers.get(HOST)
         // A trusted proxy may use one connection for all of its hosts.
         && !connection.peer.is_trusted(&limits.trusted_proxies)
-        && connection.misdirects(host.as_bytes())
+        && connection.is_misdirected(host.as_bytes())
     {
         return Err(RequestError::Misdirected);
     }
@@ -59,10 +59,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 const MAX_METHOD: usize = 32;
 
 /// Bytes that `Name: value` has besides name and value: in the field, and in its line with CR LF.
-const COLON: usize = 2;
-const LINE: usize = 4;
+const FIELD_OVERHEAD: usize = 2;
+const LINE_OVERHEAD: usize = 4;
 
-fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
+fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let authority = parts.uri.authority().map_or(0, |authority| authority.as_str().len());
     if target > limits.target {
@@ -75,8 +75,8 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     let (mut head, mut largest) = (parts.method.as_str().len() + target + authority, 0);
     for (name, value) in &parts.headers {
         let text = name.as_str().len() + value.len();
-        head += text + LINE;
-        largest = largest.max(text + COLON);
+        head += text + LINE_OVERHEAD;
+        largest = largest.max(text + FIELD_OVERHEAD);
     }
     if head > limits.head || largest > limits.field || parts.headers.len() > limits.fields {
         return Err(RequestError::HeadTooLarge);
@@ -85,13 +85,13 @@ fn sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
 }
 
 /// Rejects a head that leaves open where the body ends, and normalizes Content-Length.
-fn body(headers: &mut HeaderMap) -> Result<(), RequestError> {
-    if let Some(coding) = only(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
+fn check_body(headers: &mut HeaderMap) -> Result<(), RequestError> {
+    if let Some(coding) = single_value(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
     {
         return Err(RequestError::BadRequest("a Transfer-Encoding other than chunked"));
     }
-    if let Some(length) = only(headers, &CONTENT_LENGTH, "more than one Content-Length")? {
+    if let Some(length) = single_value(headers, &CONTENT_LENGTH, "more than one Content-Length")? {
         let digits = length.to_str().ok().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
         let Some(value) = digits.and_then(|digits| digits.parse::<u64>().ok()) else {
             return Err(RequestError::BadRequest("malformed Content-Length"));
@@ -106,7 +106,7 @@ fn body(headers: &mut HeaderMap) -> Result<(), RequestError> {
     Ok(())
 }
 
-fn only<'h>(
+fn single_value<'h>(
     headers: &'h HeaderMap,
     name: &HeaderName,
     several: &'static str,
@@ -120,7 +120,7 @@ fn only<'h>(
 
 /// Requires one valid Host that agrees with the target's authority. Over HTTP/2, sets a missing Host from it.
 fn host(parts: &mut Parts) -> Result<(), RequestError> {
-    let host = only(&parts.headers, &HOST, "more than one Host")?;
+    let host = single_value(&parts.headers, &HOST, "more than one Host")?;
     let parse = |text, malformed| Authority::parse(text).ok_or(RequestError::BadRequest(malformed));
     let named = host.map(|host| parse(host.as_bytes(), "malformed Host")).transpose()?;
     let http2 = parts.version == Version::HTTP_2;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn heads_of_http2_become_those_of_http1() {
+    fn http2_heads_are_normalized_to_http1_form() {
         let check = |row: &str, target: &str, fields: &[(&str, String)], expected| {
             check_as(row, Version::HTTP_2, target, fields, expected);
         };
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_kept() {
+    fn head_size_limits_are_enforced() {
         let check = |row: &str, target: &str, fields: &[(&str, String)], expected| {
             check_as(row, Version::HTTP_2, target, fields, expected);
         };
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_http1_has_one_host_and_one_end() {
+    fn http1_request_needs_one_host_and_one_body_length() {
         let check = |row: &str, target: &str, fields: &[(&str, String)], expected| {
             check_as(row, Version::HTTP_11, target, fields, expected);
         };

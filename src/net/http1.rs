@@ -93,10 +93,10 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         })
     })
     .await;
-    let ahead = http.into_parts().read_buf;
+    let buffered = http.into_parts().read_buf;
     match outcome {
-        Outcome::Upgraded(_) => Outcome::Upgraded(ahead),
-        Outcome::Over { unread } => Outcome::Over { unread: unread || !ahead.is_empty() },
+        Outcome::Upgraded(_) => Outcome::Upgraded(buffered),
+        Outcome::Over { unread } => Outcome::Over { unread: unread || !buffered.is_empty() },
         interrupted => interrupted,
     }
 }

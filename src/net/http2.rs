@@ -17,11 +17,11 @@ use super::{
 pub(super) const PROTOCOL: &[u8] = b"h2";
 
 /// Streams that a client may have open at once.
-const STREAMS: u32 = 100;
+const MAX_STREAMS: u32 = 100;
 /// Bytes that a client may send before the service reads any: of one body, and of all bodies. If the budget
 /// for receive buffers is used up, a new connection gets only `STREAM_WINDOW` for all bodies.
 const STREAM_WINDOW: u32 = 64 << 10;
-pub(super) const WINDOW: u32 = 1 << 20;
+pub(super) const CONNECTION_WINDOW: u32 = 1 << 20;
 /// Streams that a client may reset before they are accepted.
 const RESETS_BEFORE_ACCEPT: usize = 20;
 /// Streams that h2 may reset because of protocol errors.
@@ -50,18 +50,18 @@ pub(super) async fn drive<S: Service>(
     service: &Rc<S>,
 ) -> Option<Vec<u8>> {
     let connection = io.connection();
-    let streams = connection.carry_streams();
-    io.carry_http2();
+    let streams = connection.enable_streams();
+    io.watch_frames();
     let executor = StreamExecutor::default();
     let budget = &worker.budgets().receive_buffers;
-    let window = budget.try_take(&Holder::default(), WINDOW as usize);
+    let window = budget.try_take(&Holder::default(), CONNECTION_WINDOW as usize);
     let (limits, current) = (worker.limits(), executor.current.clone());
     let mut builder = http2::Builder::new(executor);
     builder
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(if window.is_some() { WINDOW } else { STREAM_WINDOW })
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(field_section(&limits))
+        .initial_connection_window_size(if window.is_some() { CONNECTION_WINDOW } else { STREAM_WINDOW })
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(max_field_section(&limits))
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
         .max_local_error_reset_streams(RESETS_FOR_ERRORS)
         .max_send_buf_size(SEND_BUFFER)
@@ -81,7 +81,7 @@ pub(super) async fn drive<S: Service>(
         }),
     ));
     let mut leaving = false;
-    let last_words = poll_fn(|cx| {
+    let goaway = poll_fn(|cx| {
         let mut leave = worker.draining();
         match connection.poll_command(cx) {
             Some(ConnectionCommand::Abort) => return Poll::Ready(None),
@@ -122,11 +122,11 @@ pub(super) async fn drive<S: Service>(
         if streams.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    last_words
+    goaway
 }
 
 /// The largest field section that h2 accepts: the limit on a head, as HTTP/2 measures it.
-fn field_section(limits: &Limits) -> u32 {
+fn max_field_section(limits: &Limits) -> u32 {
     u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX)
 }
 

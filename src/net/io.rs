@@ -36,7 +36,7 @@ struct Inner {
     connection: Rc<Connection>,
     worker: Rc<Worker>,
     /// Bytes that were read from the socket and are still to be read by hyper.
-    ahead: RefCell<BytesMut>,
+    buffered: RefCell<BytesMut>,
     watch: RefCell<Watch>,
     /// Whether the kernel has taken only a part of the last write.
     partly_written: Cell<bool>,
@@ -57,7 +57,7 @@ impl CancelIo {
             stream: RefCell::new(stream),
             connection,
             worker,
-            ahead: RefCell::default(),
+            buffered: RefCell::default(),
             watch: RefCell::new(Watch::Lines(Lines::default())),
             partly_written: Cell::new(false),
         }))
@@ -67,11 +67,11 @@ impl CancelIo {
         &self.0.connection
     }
 
-    pub(super) fn carry_http2(&self) {
+    pub(super) fn watch_frames(&self) {
         self.0.watch.replace(Watch::Frames(Frames::default()));
     }
 
-    pub(super) fn carry_anything(&self) {
+    pub(super) fn stop_watching(&self) {
         self.0.watch.replace(Watch::Nothing);
     }
 
@@ -89,9 +89,9 @@ impl CancelIo {
     }
 
     /// Makes these bytes the next to be read.
-    pub(super) fn unread(&self, bytes: &[u8]) {
-        let behind = self.0.ahead.replace(BytesMut::from(bytes));
-        self.0.ahead.borrow_mut().extend_from_slice(&behind);
+    pub(super) fn push_back(&self, bytes: &[u8]) {
+        let behind = self.0.buffered.replace(BytesMut::from(bytes));
+        self.0.buffered.borrow_mut().extend_from_slice(&behind);
     }
 
     /// Ready when an HTTP/1 client has gone away before its response, which hyper does not detect. Cannot
@@ -99,13 +99,13 @@ impl CancelIo {
     pub(super) fn poll_disconnect(&self, cx: &mut Context<'_>) -> Poll<()> {
         let connection = &self.0.connection;
         let waits = connection.phase() == Phase::Serving && !connection.exchange.is_unread();
-        if !waits || !self.0.ahead.borrow().is_empty() {
+        if !waits || !self.0.buffered.borrow().is_empty() {
             return Poll::Pending;
         }
         match ready!(self.read_ahead(cx)) {
             Ok(1..) => Poll::Pending,
             // The client may have closed only its side and still wait for the response.
-            Ok(0) if !connection.half_closed_for_long() => Poll::Pending,
+            Ok(0) if !connection.record_half_close() => Poll::Pending,
             Ok(0) | Err(_) => {
                 connection.set_ended();
                 Poll::Ready(())
@@ -117,10 +117,10 @@ impl CancelIo {
     pub(super) fn poll_preface(&self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             {
-                let ahead = self.0.ahead.borrow();
-                let seen = ahead.len().min(PREFACE.len());
-                if ahead[..seen] != PREFACE[..seen] || seen == PREFACE.len() {
-                    return Poll::Ready(ahead.starts_with(PREFACE));
+                let buffered = self.0.buffered.borrow();
+                let seen = buffered.len().min(PREFACE.len());
+                if buffered[..seen] != PREFACE[..seen] || seen == PREFACE.len() {
+                    return Poll::Ready(buffered.starts_with(PREFACE));
                 }
             }
             if !matches!(ready!(self.read_ahead(cx)), Ok(1..)) {
@@ -132,14 +132,14 @@ impl CancelIo {
         }
     }
 
-    /// Reads from the socket into `ahead`.
+    /// Reads from the socket into `buffered`.
     fn read_ahead(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); 4 << 10];
         let mut buf = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut *self.0.stream.borrow_mut()).poll_read(cx, &mut buf))?;
         let read = buf.filled_mut();
         self.0.connection.received(read.len());
-        self.0.ahead.borrow_mut().extend_from_slice(read);
+        self.0.buffered.borrow_mut().extend_from_slice(read);
         // The bytes may contain a head with a token.
         read.zeroize();
         Poll::Ready(Ok(read.len()))
@@ -147,15 +147,15 @@ impl CancelIo {
 }
 
 impl Inner {
-    fn alive(&self) -> io::Result<()> {
+    fn check_open(&self) -> io::Result<()> {
         if self.connection.aborted() { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
     fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.alive()?;
+        self.check_open()?;
         let start = buf.filled().len();
-        let mut ahead = self.ahead.borrow_mut();
-        if ahead.is_empty() {
+        let mut buffered = self.buffered.borrow_mut();
+        if buffered.is_empty() {
             let read = ready!(Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, buf));
             let length = buf.filled().len() - start;
             if read.is_err() || length == 0 {
@@ -164,13 +164,13 @@ impl Inner {
             }
             self.connection.received(length);
         } else {
-            let part = ahead.len().min(buf.remaining());
-            buf.put_slice(&ahead[..part]);
-            ahead[..part].zeroize();
-            ahead.advance(part);
-            if ahead.is_empty() {
+            let part = buffered.len().min(buf.remaining());
+            buf.put_slice(&buffered[..part]);
+            buffered[..part].zeroize();
+            buffered.advance(part);
+            if buffered.is_empty() {
                 // Frees the buffer, which may be as large as a head: a tunnel lives long.
-                *ahead = BytesMut::new();
+                *buffered = BytesMut::new();
             }
         }
         self.watch(&buf.filled()[start..])?;
@@ -201,7 +201,7 @@ impl Inner {
 
     /// Whether these bytes are hyper's own error response, which has no body and was not counted. If so,
     /// requests the gateway's response instead.
-    fn replaces(&self, bytes: &[u8]) -> bool {
+    fn intercept_error(&self, bytes: &[u8]) -> bool {
         let serving = !matches!(self.connection.phase(), Phase::Fresh | Phase::Idle | Phase::Head);
         if serving || !matches!(&*self.watch.borrow(), Watch::Lines(_)) {
             return false;
@@ -244,8 +244,8 @@ impl AsyncRead for CancelIo {
 
 impl AsyncWrite for CancelIo {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.0.alive()?;
-        if self.0.replaces(bytes) {
+        self.0.check_open()?;
+        if self.0.intercept_error(bytes) {
             return Poll::Ready(Ok(bytes.len()));
         }
         self.0.poll_write(cx, bytes.len(), |stream, cx| stream.poll_write(cx, bytes))
@@ -256,9 +256,9 @@ impl AsyncWrite for CancelIo {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.0.alive()?;
+        self.0.check_open()?;
         let length = slices.iter().map(|slice| slice.len()).sum();
-        if slices.first().is_some_and(|first| self.0.replaces(first)) {
+        if slices.first().is_some_and(|first| self.0.intercept_error(first)) {
             return Poll::Ready(Ok(length));
         }
         self.0.poll_write(cx, length, |stream, cx| stream.poll_write_vectored(cx, slices))
@@ -269,7 +269,7 @@ impl AsyncWrite for CancelIo {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.alive()?;
+        self.0.check_open()?;
         let flushed = Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx);
         match &flushed {
             // hyper flushes only when it has written everything.
@@ -281,7 +281,7 @@ impl AsyncWrite for CancelIo {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.alive()?;
+        self.0.check_open()?;
         // The gateway's own response is yet to be written.
         if self.0.connection.is_rejected() {
             return Poll::Ready(Ok(()));

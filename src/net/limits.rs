@@ -35,7 +35,7 @@ pub struct Limits {
 
 impl Limits {
     /// The shortest of all timeouts, which the ticker must resolve.
-    pub(super) fn finest(&self) -> Duration {
+    pub(super) fn shortest_timeout(&self) -> Duration {
         self.head_timeout
             .min(self.tls_handshake_timeout)
             .min(self.idle_timeout)

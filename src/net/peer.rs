@@ -38,7 +38,7 @@ impl Peer {
     }
 
     /// The address to which the limit per address applies.
-    pub(super) fn counted(&self) -> Option<IpAddr> {
+    pub(super) fn limited_address(&self) -> Option<IpAddr> {
         match self {
             Self::Inet(address) => Some(address.ip()),
             Self::Unix { .. } | Self::Unnamed(_) => None,

@@ -7,8 +7,8 @@ use std::{io, net::SocketAddr};
 
 use rustix::net::RecvFlags;
 
-use self::header::LONGEST;
-pub use self::header::{Verdict, parse};
+use self::header::MAX_HEADER;
+pub use self::header::{Parsed, parse};
 use super::stream::Socket;
 
 /// The client for which a proxy has opened a connection.
@@ -37,23 +37,23 @@ pub(super) enum ProxyHeaderError {
 /// Reads the header. The caller applies the deadline.
 pub(super) async fn read(socket: &Socket) -> Result<ProxyHeader, ProxyHeaderError> {
     let mut header = Vec::new();
-    let mut ahead = vec![0; LONGEST];
+    let mut buffered = vec![0; MAX_HEADER];
     loop {
-        let seen = socket.receive(&mut ahead, RecvFlags::PEEK).await?;
+        let seen = socket.receive(&mut buffered, RecvFlags::PEEK).await?;
         if seen == 0 {
             return Err(if header.is_empty() { ProxyHeaderError::Silent } else { ProxyHeaderError::Ended });
         }
         let before = header.len();
-        header.extend_from_slice(&ahead[..seen]);
+        header.extend_from_slice(&buffered[..seen]);
         let (len, proxy_header) = match parse(&header) {
-            Verdict::Partial => (header.len(), None),
-            Verdict::Whole(len, proxy_header) => (len, Some(proxy_header)),
-            Verdict::Malformed(why) => return Err(ProxyHeaderError::Malformed(why)),
+            Parsed::Partial => (header.len(), None),
+            Parsed::Whole(len, proxy_header) => (len, Some(proxy_header)),
+            Parsed::Malformed(why) => return Err(ProxyHeaderError::Malformed(why)),
         };
         // The peeked bytes are available. Only the header's part of them is consumed.
         let mut left = len - before;
         while left > 0 {
-            left -= socket.receive(&mut ahead[..left], RecvFlags::empty()).await?;
+            left -= socket.receive(&mut buffered[..left], RecvFlags::empty()).await?;
         }
         if let Some(proxy_header) = proxy_header {
             return Ok(proxy_header);

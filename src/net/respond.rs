@@ -90,10 +90,10 @@ where
     answer.headers_mut().remove(TRANSFER_ENCODING);
     answer.headers_mut().remove(CONTENT_LENGTH);
     let kept = if status.is_informational() || status == StatusCode::NO_CONTENT {
-        answer.body_mut().omit();
+        answer.body_mut().omit_body();
         None
     } else if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-        answer.body_mut().omit();
+        answer.body_mut().omit_body();
         // The length that a GET would have returned, if it is known.
         announced.or(length.filter(|length| *length > 0))
     } else {
@@ -165,7 +165,7 @@ fn refuse_tunnel<S: Service>(answer: &mut Answer<S>, method: &Method) {
     if *method == Method::CONNECT && answer.status().is_success() {
         *answer.status_mut() = StatusCode::NOT_IMPLEMENTED;
         answer.headers_mut().remove(CONTENT_LENGTH);
-        answer.body_mut().omit();
+        answer.body_mut().omit_body();
     }
 }
 

@@ -76,12 +76,12 @@ pub(super) async fn serve_connection<S: Service>(
     // Over TLS, the handshake negotiates HTTP/2.
     let version = match connection.secure {
         true => Ok(http2),
-        false => attended(&connection, poll_fn(|cx| io.poll_preface(cx))).await,
+        false => until_command(&connection, poll_fn(|cx| io.poll_preface(cx))).await,
     };
     let outcome = match version {
         Ok(true) => {
-            if let Some(last_words) = Box::pin(http2::drive(&io, &worker, &service)).await {
-                Box::pin(close(io, &last_words, http2::WINDOW as usize)).await;
+            if let Some(last_response) = Box::pin(http2::drive(&io, &worker, &service)).await {
+                Box::pin(close(io, &last_response, http2::CONNECTION_WINDOW as usize)).await;
             }
             return;
         }
@@ -92,17 +92,17 @@ pub(super) async fn serve_connection<S: Service>(
         Outcome::Interrupted(ConnectionCommand::Abort) => {}
         Outcome::Interrupted(ConnectionCommand::Reject(error)) => {
             let answer = encode(&service.reject(error, &connection));
-            Box::pin(close(io, &answer, LINGER)).await;
+            Box::pin(close(io, &answer, MAX_LINGER_BYTES)).await;
         }
-        Outcome::Upgraded(ahead) => {
+        Outcome::Upgraded(buffered) => {
             if let Some(sender) = connection.exchange.take_upgrade() {
                 // If the receiver is gone, dropping the value closes the connection.
-                let _ = sender.send(Upgraded::http1(io, &ahead, held));
+                let _ = sender.send(Upgraded::http1(io, &buffered, held));
             }
         }
-        Outcome::Over { unread: true } => Box::pin(close(io, &[], LINGER)).await,
+        Outcome::Over { unread: true } => Box::pin(close(io, &[], MAX_LINGER_BYTES)).await,
         Outcome::Over { unread: false } | Outcome::Interrupted(ConnectionCommand::Close) => {
-            farewell(io).await;
+            send_close_notify(io).await;
         }
     }
 }
@@ -114,7 +114,7 @@ async fn handshake<S: Service>(
     service: &S,
 ) -> Option<TlsStream<TcpStream>> {
     let acceptor = TlsAcceptor::from(tls.config.clone());
-    let (outcome, stream) = match attended(connection, acceptor.accept(socket)).await {
+    let (outcome, stream) = match until_command(connection, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
             connection.set_tls(TlsInfo::new(&tls, session.server_name()));
@@ -129,7 +129,7 @@ async fn handshake<S: Service>(
 }
 
 /// Runs `work`, until the connection's task gets a command. The command is the error.
-pub(super) async fn attended<F: Future>(
+pub(super) async fn until_command<F: Future>(
     connection: &Connection,
     work: F,
 ) -> Result<F::Output, ConnectionCommand> {
@@ -142,28 +142,28 @@ pub(super) async fn attended<F: Future>(
 }
 
 /// Sends TLS's close_notify, if that does not block.
-async fn farewell(mut io: CancelIo) {
+async fn send_close_notify(mut io: CancelIo) {
     let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
 }
 
 /// Bytes that are read and discarded after a last response: more than the socket buffers of a client that
 /// still sends can contain.
-const LINGER: usize = 4 << 20;
+const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Writes a last response, then reads and discards up to `most` bytes for a moment. Otherwise bytes still in
 /// flight from the client would make the kernel reset the connection before the client has read the response.
 async fn close(mut io: CancelIo, answer: &[u8], most: usize) {
     let connection = io.connection().clone();
-    io.carry_anything();
+    io.stop_watching();
     connection.enter(Phase::Closing);
     let closing = async {
         io.write_all(answer).await?;
         io.shutdown().await?;
         // On the heap, because otherwise every connection's future would contain it.
-        let mut waste = vec![0; 16 << 10];
+        let mut discarded = vec![0; 16 << 10];
         let mut read = 0;
         while read < most {
-            let mut buf = ReadBuf::new(&mut waste);
+            let mut buf = ReadBuf::new(&mut discarded);
             poll_fn(|cx| Pin::new(&mut io).poll_read(cx, &mut buf)).await?;
             if buf.filled().is_empty() {
                 break;
@@ -172,5 +172,5 @@ async fn close(mut io: CancelIo, answer: &[u8], most: usize) {
         }
         io::Result::Ok(())
     };
-    let _ = attended(&connection, closing).await;
+    let _ = until_command(&connection, closing).await;
 }

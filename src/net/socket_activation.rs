@@ -27,7 +27,7 @@ pub enum InheritError {
     )]
     Missing { name: String, passed: Vec<String> },
     #[error("the socket passed as {0:?} is not a listening stream socket")]
-    Unfit(String),
+    NotListening(String),
 }
 
 impl Inherited {
@@ -59,7 +59,7 @@ impl Inherited {
                 continue;
             }
             self.taken[at] = true;
-            all.push(self.socket(at).map_err(|_| InheritError::Unfit(name.to_owned()))?);
+            all.push(self.socket(at).map_err(|_| InheritError::NotListening(name.to_owned()))?);
         }
         match all.is_empty() {
             false => Ok(all),
@@ -69,7 +69,7 @@ impl Inherited {
     }
 
     /// Returns the names of sockets that were not taken. Connections to them would wait forever.
-    pub fn left(&self) -> impl Iterator<Item = &str> {
+    pub fn untaken(&self) -> impl Iterator<Item = &str> {
         self.names.iter().zip(&self.taken).filter(|(_, taken)| !**taken).map(|(name, _)| name.as_str())
     }
 

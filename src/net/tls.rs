@@ -137,10 +137,10 @@ impl Handshake {
 
 /// The largest PEM file, in bytes. All public authorities together take 250 kB, so a longer file is a
 /// mistake.
-const LONGEST_PEM: u64 = 4 << 20;
+const MAX_PEM: u64 = 4 << 20;
 
 /// Cached sessions of TLS 1.2 clients without tickets. Other clients keep their own session.
-const SESSIONS: usize = 1024;
+const MAX_SESSIONS: usize = 1024;
 
 impl Certificates {
     /// Loads the certificates. Among several pairs, the server name and the signatures that the client can
@@ -214,7 +214,7 @@ impl ServerConfig {
         // The ticketer rotates its own keys and is shared by all workers. It is replaced with the
         // certificates, because a ticket proves that a client's certificate was accepted.
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
+        config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
         Ok(Self {
             config: Arc::new(config),
             keys,
@@ -271,9 +271,9 @@ fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
         return Err(pem::Error::Io(io::Error::other("it is not a regular file")));
     }
     let file = File::open(path).map_err(pem::Error::Io)?;
-    file.take(LONGEST_PEM + 1).read_to_end(&mut bytes).map_err(pem::Error::Io)?;
-    if bytes.len() as u64 > LONGEST_PEM {
-        return Err(pem::Error::Io(io::Error::other(format!("it is longer than {LONGEST_PEM} bytes"))));
+    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(pem::Error::Io)?;
+    if bytes.len() as u64 > MAX_PEM {
+        return Err(pem::Error::Io(io::Error::other(format!("it is longer than {MAX_PEM} bytes"))));
     }
     Ok(bytes)
 }

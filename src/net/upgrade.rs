@@ -34,10 +34,10 @@ enum Io {
 }
 
 impl Upgraded {
-    /// Wraps an HTTP/1 connection. `ahead`: what the client sent after its request.
-    pub(super) fn http1(io: CancelIo, ahead: &[u8], held: impl Any) -> Self {
-        io.carry_anything();
-        io.unread(ahead);
+    /// Wraps an HTTP/1 connection. `buffered`: what the client sent after its request.
+    pub(super) fn http1(io: CancelIo, buffered: &[u8], held: impl Any) -> Self {
+        io.stop_watching();
+        io.push_back(buffered);
         let connection = io.connection().clone();
         connection.begin_tunnel();
         Self { io: Io::Http1(io), connection, _held: Box::new(held) }

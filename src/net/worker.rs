@@ -67,10 +67,10 @@ impl Worker {
         let (connections, watched) = (worker.budgets.connections.clone(), Rc::downgrade(&worker));
         tokio::task::spawn_local(async move {
             loop {
-                connections.wished().await;
+                connections.wait_for_slot_request().await;
                 let Some(worker) = watched.upgrade() else { return };
                 if worker.make_room() {
-                    connections.fulfilled();
+                    connections.clear_slot_request();
                 }
             }
         });
@@ -79,7 +79,7 @@ impl Worker {
 
     /// Takes effect at once, also for open connections.
     pub fn set_limits(&self, limits: Limits) {
-        self.clock.refine(limits.finest());
+        self.clock.set_resolution_for(limits.shortest_timeout());
         self.limits.replace(Rc::new(limits));
     }
 
@@ -114,10 +114,10 @@ impl Worker {
 
     pub(super) fn permit(&self, peer: &Peer) -> Result<ConnectionPermit, LimitReached> {
         let is_unix = matches!(peer, Peer::Unix { .. });
-        self.budgets.connections.permit(&self.limits.borrow(), peer.counted(), is_unix)
+        self.budgets.connections.permit(&self.limits.borrow(), peer.limited_address(), is_unix)
     }
 
-    pub(super) fn enlist(
+    pub(super) fn register(
         self: &Rc<Self>,
         connection: Rc<Connection>,
         permit: ConnectionPermit,
@@ -140,13 +140,12 @@ impl Worker {
         if connections.iter().filter(|(_, one)| one.presume_gone()).count() > 0 {
             return true;
         }
-        if let Some(connection) = oldest(Connection::idle_since).or_else(|| oldest(Connection::dawdles_since))
-        {
+        if let Some(connection) = oldest(Connection::idle_since).or_else(|| oldest(Connection::slow_since)) {
             connection.command(ConnectionCommand::Close);
             return true;
         }
-        if self.budgets.connections.is_for_users()
-            && let Some(connection) = oldest(Connection::stranger_since)
+        if self.budgets.connections.can_close_unauthenticated()
+            && let Some(connection) = oldest(Connection::unauthenticated_since)
         {
             connection.close_for(CloseReason::OverBudget);
             return true;
@@ -161,12 +160,12 @@ impl Worker {
     /// Makes every connection finish what is in progress and close.
     pub(super) fn begin_drain(&self) {
         if !self.draining.replace(true) {
-            self.each(Connection::begin_drain);
+            self.for_each(Connection::begin_drain);
         }
     }
 
     /// Waits until no connection is left.
-    pub(super) async fn emptied(&self) {
+    pub(super) async fn wait_until_empty(&self) {
         while self.connections() > 0 {
             self.emptied.notified().await;
         }
@@ -174,7 +173,7 @@ impl Worker {
 
     /// Aborts every connection at the deadline of a drain. Returns their number.
     pub(super) fn abort_all(&self) -> usize {
-        self.each(|connection| connection.close_for(CloseReason::Drained))
+        self.for_each(|connection| connection.close_for(CloseReason::Drained))
     }
 
     fn check(&self) {
@@ -200,22 +199,22 @@ impl Worker {
     }
 
     fn measure(&self, held: usize) {
-        self.budgets.send_buffers.measured(self.held.replace(held), held);
+        self.budgets.send_buffers.replace_measured(self.held.replace(held), held);
     }
 
-    fn each(&self, mut visit: impl FnMut(&Connection)) -> usize {
+    fn for_each(&self, mut apply: impl FnMut(&Connection)) -> usize {
         // Visits wake tasks but do not run them, so the list does not change.
         let connections = self.connections.borrow();
-        connections.iter().map(|(_, connection)| visit(connection)).count()
+        connections.iter().map(|(_, connection)| apply(connection)).count()
     }
 }
 
 impl ConnectionSlot {
     /// Assigns a trusted proxy's connection, which counted for no address, to the client that it names.
     /// Returns false if the client has reached its limit.
-    pub(super) fn hand_over(&mut self, client: Rc<Connection>) -> bool {
-        let address = client.peer.counted();
-        if !self.permit.counts_for(&self.worker.limits.borrow(), address) {
+    pub(super) fn assign_client(&mut self, client: Rc<Connection>) -> bool {
+        let address = client.peer.limited_address();
+        if !self.permit.assign_address(&self.worker.limits.borrow(), address) {
             return false;
         }
         self.worker.connections.borrow_mut()[self.key] = client;

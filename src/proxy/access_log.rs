@@ -60,23 +60,23 @@ pub struct LogWriter {
     log: Arc<AccessLog>,
     text: RefCell<Vec<u8>>,
     lines: Cell<u64>,
-    /// A delayed [`LogWriter::hand_over`] is scheduled.
-    planned: Cell<bool>,
+    /// A delayed [`LogWriter::flush`] is scheduled.
+    flush_scheduled: Cell<bool>,
     home: SyncSender<Vec<u8>>,
     emptied: Receiver<Vec<u8>>,
 }
 
-/// Lines are handed over once this many bytes are buffered, or after [`LATEST`].
+/// Lines are handed over once this many bytes are buffered, or after [`FLUSH_INTERVAL`].
 const CHUNK: usize = 32 << 10;
-const LATEST: Duration = Duration::from_millis(100);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Capacity of the channel to the thread in chunks: 4 MiB for all workers.
-const WAITING: usize = 128;
+const CHANNEL_SIZE: usize = 128;
 
 impl AccessLog {
     /// Opens the target and starts the thread.
     pub fn start(target: LogTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
-        let (chunks, waiting) = sync_channel::<Chunk>(WAITING);
+        let (chunks, waiting) = sync_channel::<Chunk>(CHANNEL_SIZE);
         let off = AtomicBool::new(target == LogTarget::Off);
         let mut sink = Sink::open(target)?;
         let command = Arc::<Mutex<Option<LogCommand>>>::default();
@@ -117,7 +117,7 @@ impl AccessLog {
             log: Arc::clone(self),
             text: RefCell::new(Vec::with_capacity(CHUNK + 4096)),
             lines: Cell::new(0),
-            planned: Cell::new(false),
+            flush_scheduled: Cell::new(false),
             home,
             emptied,
         })
@@ -149,20 +149,20 @@ impl LogWriter {
         line.format(&mut self.text.borrow_mut());
         self.lines.set(self.lines.get() + 1);
         if self.text.borrow().len() >= CHUNK {
-            self.hand_over();
-        } else if !self.planned.replace(true) {
+            self.flush();
+        } else if !self.flush_scheduled.replace(true) {
             let writer = Rc::clone(self);
             tokio::task::spawn_local(async move {
-                tokio::time::sleep(LATEST).await;
-                writer.planned.set(false);
-                writer.hand_over();
+                tokio::time::sleep(FLUSH_INTERVAL).await;
+                writer.flush_scheduled.set(false);
+                writer.flush();
             });
         }
     }
 
     /// Sends the buffered lines to the thread. Never blocks: if the channel is full, they
     /// are dropped and counted.
-    pub fn hand_over(&self) {
+    pub fn flush(&self) {
         let mut text = self.text.borrow_mut();
         let lines = self.lines.replace(0);
         if text.is_empty() {
@@ -183,7 +183,7 @@ impl LogWriter {
 
 impl Drop for LogWriter {
     fn drop(&mut self) {
-        self.hand_over();
+        self.flush();
     }
 }
 
@@ -224,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_follow_the_target() {
+    fn log_lines_follow_a_retarget() {
         let directory = tempfile::tempdir().expect("a directory");
         let at = |name: &str| directory.path().join(name);
         with_log(&at("log"), &Metrics::new(Arc::default()), |log, writer| {
             let write = |path: &str| {
                 writer.write(&line(path));
-                writer.hand_over();
+                writer.flush();
                 // The buffer comes back once the thread has written the chunk.
                 let emptied = writer.emptied.recv().expect("the thread runs");
                 writer.home.send(emptied).expect("there is room");
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_stalls_loses_lines_and_holds_nobody() {
+    fn stalled_log_sink_drops_lines_without_blocking() {
         let directory = tempfile::tempdir().expect("a directory");
         let pipe = directory.path().join("pipe");
         assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use http_body::Body as _;
 
 use crate::{
-    assertion::Bound,
+    assertion::RequestBinding,
     authz::{
         answer::Reason,
         carriers,
@@ -25,12 +25,13 @@ use crate::{
         body::request_body,
         context::RequestContext,
         facts::HostName,
+        is_peer_trusted,
         last_used::Use,
         limits::{ConcurrencySlot, Exceeded, LimitPermit, Waiting},
         permitted::{LogGuard, Permitted},
         refusals::{self, AuditSample},
         rejection::Rejection,
-        sunset, trusts, upgrade,
+        sunset, upgrade,
         upstream::Upstream,
         worker_state::WorkerState,
     },
@@ -68,10 +69,10 @@ impl Gateway {
                 return Err(Reason::BodyTooLarge.into());
             }
             let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
-            if !self.owns_on_its_own_host(upstream.settings(), context) {
+            if !self.owns_with_upstream_host(upstream.settings(), context) {
                 return Err(Reason::BadRequest.into());
             }
-            let upgrade = context.facts.upgrade.then(|| upgrade::asked(&request)).flatten();
+            let upgrade = context.facts.upgrade.then(|| upgrade::requested_protocols(&request)).flatten();
             let limits = match self.take_limits(&permit, context, slot) {
                 Ok(limits) => limits,
                 Err(Exceeded { waiting: Some(waiting), .. }) => {
@@ -84,7 +85,7 @@ impl Gateway {
                 upgrade::set(request.headers_mut(), protocols);
             }
             if let Some(window) = context.state.snapshot.proxy.announce_end {
-                context.outcome.sunset.set(sunset::of(&permit, window, context.at));
+                context.outcome.sunset.set(sunset::announced_end(&permit, window, context.at));
             }
             let guard = LogGuard::enter(&permit, context, limits);
             let first_byte = upstream.settings().first_byte_timeout;
@@ -95,7 +96,7 @@ impl Gateway {
 
     /// Decides an HTTP/1.0 request without Host once more with the host of the upstream's URL, which it will
     /// be sent with: the second target (`Destination`) must belong to the same service there.
-    fn owns_on_its_own_host(&self, upstream: &UpstreamSettings, context: &RequestContext) -> bool {
+    fn owns_with_upstream_host(&self, upstream: &UpstreamSettings, context: &RequestContext) -> bool {
         if context.facts.host.is_some() || upstream.host.is_some() {
             return true;
         }
@@ -192,7 +193,7 @@ impl Gateway {
         self.forwarded.with(connection.address(), connection.secure, |peer| {
             let hop = Hop {
                 peer,
-                peer_trusted: trusts(&context.state, connection),
+                peer_trusted: is_peer_trusted(&context.state, connection),
                 host: context.facts.host_field(),
                 request_id: context.request_id.as_bytes(),
                 destination: context.facts.destination.as_ref(),
@@ -213,7 +214,7 @@ impl Gateway {
     }
 
     fn sign_assertion(&self, claims: &Claims<'_>, context: &RequestContext) -> Result<HeaderValue, Reason> {
-        let bound = Bound {
+        let bound = RequestBinding {
             method: context.method.as_str(),
             path: context.path(),
             request_id: context.request_id.as_str(),

@@ -24,16 +24,16 @@ struct Window {
 
 /// The most addresses. Beyond it, new ones are not counted until windows end, which bounds memory. An
 /// attacker with more addresses gains only more guesses at a 256-bit token.
-const MOST: usize = 65_536;
+const MAX_ADDRESSES: usize = 65_536;
 
 impl BadTokens {
     /// Counts a bad token. Returns how long the client must wait if its limit is exceeded.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
         let mut counted = self.counted.lock();
         let from = network(from);
-        if counted.len() >= MOST && !counted.contains_key(&from) {
+        if counted.len() >= MAX_ADDRESSES && !counted.contains_key(&from) {
             counted.retain(|_, window| window.ends > now);
-            if counted.len() >= MOST {
+            if counted.len() >= MAX_ADDRESSES {
                 return None;
             }
         }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sends_too_many_waits_until_the_window_ends() {
+    fn client_with_too_many_bad_tokens_waits_until_the_window_ends() {
         let bad_tokens = BadTokens::default();
         let limit =
             BadTokenLimit { count: NonZeroU32::new(2).expect("two"), window: Duration::from_secs(60) };

@@ -71,7 +71,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         // Checked after the poll, because the frame may have been long in coming.
-        Poll::Ready(if self.context.passes_no_more() { Some(Err(BodyError::Aborted)) } else { frame })
+        Poll::Ready(if self.context.is_relay_stopped() { Some(Err(BodyError::Aborted)) } else { frame })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -113,7 +113,7 @@ pub struct ResponseBody {
 /// The response is incomplete. The client's connection is aborted, so the response never looks complete.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the response ended early")]
-pub struct Broken;
+pub struct Incomplete;
 
 impl ResponseBody {
     pub fn text(text: Bytes, guard: LogGuard) -> Self {
@@ -143,7 +143,7 @@ impl ResponseBody {
         self.ended = true;
     }
 
-    fn pass(&mut self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
+    fn count_frame(&mut self, mut frame: Frame<Bytes>) -> Frame<Bytes> {
         if let (Some(data), Some(guard)) = (frame.data_ref(), &self.guard) {
             let sent = &guard.context().outcome.bytes_out;
             sent.set(sent.get() + data.len() as u64);
@@ -159,11 +159,11 @@ impl ResponseBody {
     }
 
     /// Ends a response that the upstream broke off: with gRPC trailers after a timeout, else by an abort.
-    fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Broken> {
+    fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Incomplete> {
         tracing::debug!(%error, "the upstream's response ended early");
         self.end();
         let timed_out = matches!(error.downcast_ref(), Some(IncomingError::TimedOut));
-        let Some(guard) = &self.guard else { return Err(Broken) };
+        let Some(guard) = &self.guard else { return Err(Incomplete) };
         let context = guard.context();
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
         context.outcome.reason.set(context.outcome.client_error().or(Some(upstream)));
@@ -171,32 +171,32 @@ impl ResponseBody {
             return Ok(Frame::trailers(grpc::unavailable()));
         }
         context.connection.abort();
-        Err(Broken)
+        Err(Incomplete)
     }
 }
 
 impl http_body::Body for ResponseBody {
     type Data = Bytes;
-    type Error = Broken;
+    type Error = Incomplete;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Broken>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
         if self.ended {
             return Poll::Ready(None);
         }
         let is_from_upstream = matches!(self.body, Either::Right(_));
         if self.guard.as_ref().is_some_and(|guard| match is_from_upstream {
-            true => guard.context().passes_no_more(),
+            true => guard.context().is_relay_stopped(),
             false => guard.context().is_over(),
         }) {
             self.ended = true;
-            return Poll::Ready(Some(Err(Broken)));
+            return Poll::Ready(Some(Err(Incomplete)));
         }
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         Poll::Ready(match frame {
-            Some(Ok(frame)) => Some(Ok(self.pass(frame))),
+            Some(Ok(frame)) => Some(Ok(self.count_frame(frame))),
             Some(Err(error)) => Some(self.break_off(&error)),
             None => {
                 self.end();

@@ -95,7 +95,7 @@ impl Gateway {
                     (Ok(()), BuiltinRoute::Registry) => self.registry(&context, request).await,
                     (Ok(()), BuiltinRoute::Rotate) => self.rotate(&context).await,
                     (Ok(()), BuiltinRoute::Token) => self.exchange(&context, request).await,
-                    (Ok(()), BuiltinRoute::Auth | BuiltinRoute::Unknown) => self.unknown(&context),
+                    (Ok(()), BuiltinRoute::Auth | BuiltinRoute::Unknown) => self.not_found(&context),
                 };
                 self.set_builtin_service(&context);
                 (context, answered)
@@ -120,7 +120,7 @@ impl Gateway {
     }
 
     /// 404 for an authenticated client.
-    fn unknown(&self, context: &RequestContext) -> Answer {
+    fn not_found(&self, context: &RequestContext) -> Answer {
         self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
     }
 
@@ -149,7 +149,7 @@ impl Gateway {
     }
 
     /// Runs steps 1 to 3 of the decision, for a route that takes its credential from the body.
-    fn judge_target(&self, context: &RequestContext) -> Result<(), Rejection> {
+    fn check_target(&self, context: &RequestContext) -> Result<(), Rejection> {
         match self.authenticate_as(Credential::Missing, context, |_| ()) {
             Err(rejection) if rejection.reason == Reason::MissingCredentials => Ok(()),
             other => other,
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_literal_prefix_is_the_gateways() {
+    fn only_the_literal_prefix_is_reserved() {
         fn check(path: &str, expected: Option<BuiltinRoute>) {
             assert_eq!(BuiltinRoute::of(path), expected, "{path}");
         }
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_explained_as_the_gateways_is() {
+    fn explain_recognizes_the_gateways_own_paths() {
         for (name, _) in crate::authz::explain::ENDPOINTS {
             let route = BuiltinRoute::of(&format!("{RESERVED_PREFIX}{name}"));
             assert!(route.is_some_and(|route| route != BuiltinRoute::Unknown), "{name}");

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_registry_is_asked_below_v2() {
+    fn registry_paths_are_below_v2() {
         let check = |path: &str, expected: bool| assert_eq!(is_registry_path(path), expected, "{path}");
         check("/v2", true);
         check("/v2/", true);

@@ -29,8 +29,8 @@ use crate::{
     proxy::{
         Gateway,
         facts::RequestFacts,
+        is_peer_trusted,
         request_id::RequestId,
-        trusts,
         upstream::{CancelHandle, load_balancer::fingerprint},
         worker_state::WorkerState,
     },
@@ -158,16 +158,16 @@ impl RequestContext {
     }
 
     /// The client's address by the current settings: what a proxy reported counts only while it is trusted.
-    fn client_by(&self, current: &WorkerState) -> IpAddr {
-        if trusts(current, &self.connection) { self.facts.client } else { self.connection.address() }
+    fn current_client_address(&self, current: &WorkerState) -> IpAddr {
+        if is_peer_trusted(current, &self.connection) { self.facts.client } else { self.connection.address() }
     }
 
     /// Checks that the current settings would read the head the same way, as far as the permit depends on it.
-    fn facts_hold(&self, permit: &Permit<'_>, current: &WorkerState) -> Result<(), Reason> {
+    fn check_facts(&self, permit: &Permit<'_>, current: &WorkerState) -> Result<(), Reason> {
         let (read, now) = (&self.state.snapshot.rules.settings, &current.snapshot.rules.settings);
         let Some(subject) = permit.subject() else { return Ok(()) };
         // With other trusted proxies, another hop of the request counts as the client.
-        let is_bound = !subject.token.allow_ips.is_empty() && trusts(current, &self.connection);
+        let is_bound = !subject.token.allow_ips.is_empty() && is_peer_trusted(current, &self.connection);
         if is_bound && read.trusted_proxies != now.trusted_proxies {
             return Err(Reason::IpNotAllowed);
         }
@@ -178,7 +178,7 @@ impl RequestContext {
     }
 
     /// Whether the identity that the upstream received is still correct.
-    fn is_told_rightly(&self, permit: &Permit<'_>, current: &WorkerState) -> bool {
+    fn is_identity_current(&self, permit: &Permit<'_>, current: &WorkerState) -> bool {
         let Some(Subject { user, .. }) = permit.subject() else { return false };
         let (then, service) = (&self.state.snapshot, permit.owner().service);
         let before = then.directory.user(user.ix).zip(then.rules.service(service.id));
@@ -210,7 +210,7 @@ impl RequestContext {
     }
 
     /// Whether no more bytes may pass between client and upstream.
-    pub fn passes_no_more(&self) -> bool {
+    pub fn is_relay_stopped(&self) -> bool {
         self.is_over() || !self.may_forward()
     }
 
@@ -274,18 +274,18 @@ impl Revocable for RequestContext {
                 carried.chain([&self.facts.credential]).any(|one| one.digest() == Some(digest))
             }
             Affected::User(user) => self.outcome.user.get() == Some(*user),
-            Affected::Everybody => true,
+            Affected::All => true,
         }
     }
 
     fn reauthorize(&self) -> Result<(), Reason> {
         let (now, current) = (self.clock().wall(), self.gateway.worker_state());
         let trusted = &current.snapshot.rules.settings.trusted_proxies;
-        if self.connection.is_withdrawn() || !self.connection.is_named_rightly(trusted) {
+        if self.connection.is_withdrawn() || !self.connection.has_trusted_address(trusted) {
             return Err(Reason::Misdirected);
         }
         let query = self.query(&current.snapshot.rules);
-        let query = Query { client: self.client_by(&current), ..query };
+        let query = Query { client: self.current_client_address(&current), ..query };
         self.gateway.decide_query(&query, &current, self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
@@ -294,10 +294,10 @@ impl Revocable for RequestContext {
             if self.outcome.service.get() != Some(*id) {
                 return Err(Reason::NoService);
             }
-            if self.outcome.identified.get() && !self.is_told_rightly(&permit, &current) {
+            if self.outcome.identified.get() && !self.is_identity_current(&permit, &current) {
                 return Err(Reason::ScopeDenied);
             }
-            self.facts_hold(&permit, &current)?;
+            self.check_facts(&permit, &current)?;
             self.outcome.deadline.set(permit.deadline());
             Ok(())
         })

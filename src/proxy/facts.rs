@@ -15,7 +15,7 @@ use crate::{
         host::Authority,
     },
     net::Connection,
-    proxy::{Gateway, trusts, worker_state::WorkerState},
+    proxy::{Gateway, is_peer_trusted, worker_state::WorkerState},
 };
 
 /// All inputs of the decision besides method and target. Kept while the request is live, because it is
@@ -52,10 +52,10 @@ impl RequestFacts {
         host: Option<Rc<HostName>>,
     ) -> Result<Self, Reason> {
         let settings = &state.snapshot.rules.settings;
-        if !connection.is_named_rightly(&settings.trusted_proxies) {
+        if !connection.has_trusted_address(&settings.trusted_proxies) {
             return Err(Reason::Misdirected);
         }
-        let (peer, trusted) = (connection.address(), trusts(state, connection));
+        let (peer, trusted) = (connection.address(), is_peer_trusted(state, connection));
         let client = client_address(headers, peer, trusted, &settings.trusted_proxies);
         let has_imports = gateway.parts.state.index().imported() > 0;
         let credential = Credential::from_headers(headers, settings.perm_alias, has_imports);
@@ -159,15 +159,15 @@ pub struct ForwardedCache(RefCell<Vec<Option<CacheEntry>>>);
 
 type CacheEntry = ((IpAddr, bool), PeerFields);
 
-const PLACES: usize = 1024;
+const SLOTS: usize = 1024;
 
 impl ForwardedCache {
     pub fn with<R>(&self, address: IpAddr, secure: bool, then: impl FnOnce(&PeerFields) -> R) -> R {
         let places = &mut *self.0.borrow_mut();
         if places.is_empty() {
-            places.resize(PLACES, None);
+            places.resize(SLOTS, None);
         }
-        let place = &mut places[place_of(address)];
+        let place = &mut places[slot_of(address)];
         let of = (address, secure);
         let (_, fields) = match place {
             Some(known) if known.0 == of => known,
@@ -178,7 +178,7 @@ impl ForwardedCache {
 }
 
 /// Mixes all bytes, because addresses of one network differ in the last ones and networks in the first ones.
-fn place_of(address: IpAddr) -> usize {
+fn slot_of(address: IpAddr) -> usize {
     let bits = match address {
         IpAddr::V4(address) => u64::from(address.to_bits()),
         IpAddr::V6(address) => {
@@ -186,7 +186,7 @@ fn place_of(address: IpAddr) -> usize {
             (bits ^ bits >> 64) as u64
         }
     };
-    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % PLACES
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % SLOTS
 }
 
 #[cfg(test)]
@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_is_compared_in_one_spelling() {
+    fn host_is_normalized_before_comparison() {
         let cache = HostCache::default();
         let check = |row: &str, field: Option<&'static str>, expected: Result<Option<&str>, Reason>| {
             let mut headers = HeaderMap::new();

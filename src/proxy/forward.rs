@@ -26,10 +26,10 @@ use crate::{
 };
 
 /// The most entries of this gateway in `Via` (RFC 9110, section 7.6.3). A chain may pass it twice on purpose.
-const MAX_ROUNDS: usize = 3;
+const MAX_PASSES: usize = 3;
 
 /// This process's pseudonym in `Via`. It is random, so a chain of several gateways does not look like a loop.
-static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
+static VIA_PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
     let mut id = [0; 4];
     // Without randomness all gateways share a pseudonym, and only long chains of them are refused.
     let _ = getrandom::fill(&mut id);
@@ -37,9 +37,9 @@ static PSEUDONYM: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// The `Via` entry for each version of a received request.
-static ENTRIES: LazyLock<[HeaderValue; 3]> = LazyLock::new(|| {
+static VIA_ENTRIES: LazyLock<[HeaderValue; 3]> = LazyLock::new(|| {
     ["1.0", "1.1", "2.0"].map(|version| {
-        HeaderValue::try_from(format!("{version} {}", *PSEUDONYM)).expect("a pseudonym is visible ASCII")
+        HeaderValue::try_from(format!("{version} {}", *VIA_PSEUDONYM)).expect("a pseudonym is visible ASCII")
     })
 });
 
@@ -52,10 +52,10 @@ impl Gateway {
         let settings = upstream.settings();
         let request = permitted.request_mut();
         let is_http2 = request.version() == Version::HTTP_2;
-        let rounds = rounds_of(request.headers());
+        let rounds = count_passes(request.headers());
         append_via(request);
         prepare(request, settings);
-        if rounds > MAX_ROUNDS {
+        if rounds > MAX_PASSES {
             tracing::warn!(upstream = %settings.name, "a request loops through this gateway: the upstream sends it back here");
             return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
         }
@@ -106,7 +106,7 @@ impl Gateway {
         let body = match body {
             Ok(body) => {
                 let kind = headers.get(header::CONTENT_TYPE);
-                let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc(kind.as_bytes()));
+                let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc_media_type(kind.as_bytes()));
                 ResponseBody::stream(body, is_grpc, guard)
             }
             // The tunnel starts once the client has received this 101.
@@ -146,17 +146,17 @@ fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
 }
 
 /// How often the request has passed through this gateway.
-fn rounds_of(headers: &HeaderMap) -> usize {
+fn count_passes(headers: &HeaderMap) -> usize {
     let received_by = |entry: &[u8]| {
         let mut words = entry.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-        words.nth(1).is_some_and(|by| by == PSEUDONYM.as_bytes())
+        words.nth(1).is_some_and(|by| by == VIA_PSEUDONYM.as_bytes())
     };
     list_elements(headers, header::VIA).filter(|entry| received_by(entry)).count()
 }
 
 /// Appends this gateway's entry to `Via`.
 fn append_via(request: &mut Request<OutgoingBody>) {
-    let [http10, http11, http2] = &*ENTRIES;
+    let [http10, http11, http2] = &*VIA_ENTRIES;
     let entry = match request.version() {
         Version::HTTP_10 => http10,
         Version::HTTP_2 => http2,

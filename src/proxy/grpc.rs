@@ -11,9 +11,9 @@ use crate::authz::answer::Reason;
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Whether the client speaks gRPC, which needs HTTP/2 because the status is a trailer.
-pub fn asks<B>(request: &Request<B>) -> bool {
+pub fn is_grpc_request<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_2
-        && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc(kind.as_bytes()))
+        && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc_media_type(kind.as_bytes()))
 }
 
 /// Converts a refusal to gRPC. Other header fields stay.
@@ -45,7 +45,7 @@ pub fn unavailable() -> HeaderMap {
 }
 
 /// Whether a content type is `application/grpc`, also with `+proto` or parameters. `grpc-web` is not.
-pub fn is_grpc(kind: &[u8]) -> bool {
+pub fn is_grpc_media_type(kind: &[u8]) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let Some((start, rest)) = kind.split_at_checked(GRPC.len()) else { return false };
     start.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
@@ -91,8 +91,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_grpc_is_grpc() {
-        let check = |kind: &str, expected: bool| assert_eq!(is_grpc(kind.as_bytes()), expected, "{kind}");
+    fn only_grpc_media_types_are_recognized() {
+        let check =
+            |kind: &str, expected: bool| assert_eq!(is_grpc_media_type(kind.as_bytes()), expected, "{kind}");
         check("application/grpc", true);
         check("Application/gRPC+proto", true);
         check("application/grpc;charset=utf-8", true);
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_a_status() {
+    fn every_refusal_has_a_grpc_status() {
         let check = |reason: Reason, expected: u16| {
             let answer = reason.answer(None);
             let mut http = Response::new(Bytes::from_static(b"text"));

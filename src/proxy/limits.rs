@@ -32,7 +32,7 @@ use crate::{
 
 /// The counts of this process. A limit that a reload leaves unchanged keeps its count.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub struct LimitCounters {
     rates: Mutex<HashMap<(Option<ServiceKey>, LimitKey, Rate), Weak<RateLimit>>>,
     /// The cap is not part of the key, so requests under way still count after it changes.
     concurrency: Mutex<HashMap<(Option<ServiceKey>, LimitKey), Weak<ConcurrencyLimit>>>,
@@ -77,12 +77,12 @@ pub struct Exceeded {
 }
 
 /// `Retry-After` of a concurrency limit. An estimate, because the end of a request cannot be predicted.
-const WAIT_FOR_PLACE: Duration = Duration::from_secs(1);
+const RETRY_AFTER_CONCURRENCY: Duration = Duration::from_secs(1);
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
-impl Counts {
+impl LimitCounters {
     /// Returns the limits of every service, indexed by service id; `None` for a service without limits.
     pub fn of(&self, limits: &Limits, rules: &Rules) -> Vec<Option<Rc<ServiceLimits>>> {
         let mut all = Vec::new();
@@ -91,8 +91,8 @@ impl Counts {
         }
         for service in rules.services() {
             let own = limits.services.get(&service.spec.key).into_iter().flatten();
-            let everywhere = limits.everywhere.iter().map(|limit| self.counted(None, limit));
-            let own = own.map(|limit| self.counted(Some(&service.spec.key), limit));
+            let everywhere = limits.everywhere.iter().map(|limit| self.active_limit(None, limit));
+            let own = own.map(|limit| self.active_limit(Some(&service.spec.key), limit));
             let at = usize::from(service.id.0);
             all.resize(all.len().max(at + 1), None);
             all[at] = ServiceLimits::new(everywhere.chain(own).collect()).map(Rc::new);
@@ -100,7 +100,7 @@ impl Counts {
         all
     }
 
-    fn counted(&self, service: Option<&ServiceKey>, limit: &Limit) -> ActiveLimit {
+    fn active_limit(&self, service: Option<&ServiceKey>, limit: &Limit) -> ActiveLimit {
         let Limit { per, rate, concurrent, queue } = *limit;
         let rate_limit = |rate: Rate| {
             let rate_limit = shared(&self.rates, (service.cloned(), per, rate), || RateLimit::new(rate));
@@ -131,7 +131,7 @@ impl ServiceLimits {
         }
         let mut policy = String::new();
         for (rate_limit, name) in limits.iter().filter_map(|limit| limit.rate.as_ref()) {
-            let (quota, window) = (rate_limit.burst(), rate_limit.fills_in().as_secs().max(1));
+            let (quota, window) = (rate_limit.burst(), rate_limit.refill_time().as_secs().max(1));
             push(&mut policy, format_args!("\"{name}\";q={quota};w={window}"));
         }
         let policy = HeaderValue::try_from(policy).expect("names and numbers are visible ASCII");
@@ -161,7 +161,7 @@ impl ServiceLimits {
                     Ok(slot) => held.slots.push(slot),
                     Err(waiting) => {
                         held.give_back();
-                        return Err(Exceeded { waiting, ..Exceeded::no_place() });
+                        return Err(Exceeded { waiting, ..Exceeded::no_slot() });
                     }
                 }
             }
@@ -221,8 +221,13 @@ impl LimitPermit {
 
 impl Exceeded {
     /// No slot became free in time.
-    pub fn no_place() -> Self {
-        Self { reason: Reason::ConcurrencyLimited, wait: WAIT_FOR_PLACE, fields: None, waiting: None }
+    pub fn no_slot() -> Self {
+        Self {
+            reason: Reason::ConcurrencyLimited,
+            wait: RETRY_AFTER_CONCURRENCY,
+            fields: None,
+            waiting: None,
+        }
     }
 }
 
@@ -267,7 +272,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn our_limits_stand_alone() {
+    fn only_our_rate_limit_fields_are_sent() {
         let ours = RateLimitFields {
             state: HeaderValue::from_static("\"1/s\";r=0;t=1"),
             policy: HeaderValue::from_static("\"1/s\";q=1;w=1"),

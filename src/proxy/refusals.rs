@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_event_for_each_token_or_address_and_hour() {
+    fn one_audit_event_per_token_or_address_and_hour() {
         let metrics = Metrics::new(Arc::default());
         let (sender, mut refusals) = channel(Arc::clone(&metrics));
         let at = |seconds: i64| Timestamp::from_millis(0).plus_seconds(seconds);

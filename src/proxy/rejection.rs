@@ -70,7 +70,7 @@ pub enum ErrorFormat {
 const NPM_NOTICE: HeaderName = HeaderName::from_static("npm-notice");
 
 /// `Retry-After` of the gateway's own 503, in seconds.
-const RETRY_UNAVAILABLE: u32 = 1;
+const RETRY_AFTER_UNAVAILABLE: u32 = 1;
 
 impl Rejection {
     /// Fills the cache ahead of the first rejection.
@@ -81,12 +81,12 @@ impl Rejection {
     fn with_answer(reason: Reason, answer: Option<Box<Answer>>) -> Self {
         let mut rejection = Self { reason, answer, retry_after: None, limits: None };
         let unavailable = rejection.status() == StatusCode::SERVICE_UNAVAILABLE;
-        rejection.retry_after = unavailable.then_some(RETRY_UNAVAILABLE);
+        rejection.retry_after = unavailable.then_some(RETRY_AFTER_UNAVAILABLE);
         rejection
     }
 
     pub fn too_many(wait: Duration) -> Self {
-        Self { retry_after: Some(whole(wait)), ..Self::from(Reason::TooManyBadTokens) }
+        Self { retry_after: Some(whole_seconds(wait)), ..Self::from(Reason::TooManyBadTokens) }
     }
 
     /// 405 on one of the gateway's own routes, with the allowed methods.
@@ -103,7 +103,7 @@ impl Rejection {
     }
 
     /// Turns any status but 401 into 403, for a forward-auth proxy. The body keeps the error.
-    pub fn for_proxy(mut self) -> Self {
+    pub fn for_forward_auth(mut self) -> Self {
         if self.status() != StatusCode::UNAUTHORIZED {
             let answer = Answer { status: StatusCode::FORBIDDEN, ..self.answer().clone() };
             self.answer = Some(Box::new(answer));
@@ -168,7 +168,7 @@ impl From<Reason> for Rejection {
 impl From<Exceeded> for Rejection {
     fn from(exceeded: Exceeded) -> Self {
         let Exceeded { reason, wait, fields, .. } = exceeded;
-        Self { retry_after: Some(whole(wait)), limits: fields, ..Self::from(reason) }
+        Self { retry_after: Some(whole_seconds(wait)), limits: fields, ..Self::from(reason) }
     }
 }
 
@@ -195,18 +195,21 @@ impl CachedAnswer {
 
 impl ErrorFormat {
     pub fn requested<B>(request: &Request<B>) -> Self {
-        if grpc::asks(request) {
+        if grpc::is_grpc_request(request) {
             return Self::Grpc;
         }
         let headers = request.headers();
-        match headers.get(header::USER_AGENT).map_or(Self::Json, |agent| Self::shown_by(agent.as_bytes())) {
+        match headers
+            .get(header::USER_AGENT)
+            .map_or(Self::Json, |agent| Self::for_user_agent(agent.as_bytes()))
+        {
             Self::Json => accept::preferred(headers),
             shown => shown,
         }
     }
 
     /// The format for a tool that does not show JSON bodies.
-    fn shown_by(agent: &[u8]) -> Self {
+    fn for_user_agent(agent: &[u8]) -> Self {
         let is = |names: &[&[u8]]| names.iter().any(|name| agent.starts_with(name));
         if is(&[b"git/", b"kubectl/"]) {
             Self::Text
@@ -224,7 +227,7 @@ impl ErrorFormat {
     }
 
     /// The format below `/v2/` on a host with a container registry.
-    pub fn in_registry(self) -> Self {
+    pub fn for_registry(self) -> Self {
         if self == Self::Grpc { self } else { Self::Oci }
     }
 
@@ -247,13 +250,13 @@ impl ErrorFormat {
 
     /// Replaces gRPC by JSON on the forward-auth route: a gRPC error has status 200,
     /// which the proxy would take for a permit.
-    pub fn of_route(self, route: BuiltinRoute) -> Self {
+    pub fn for_route(self, route: BuiltinRoute) -> Self {
         if route == BuiltinRoute::Auth && self == Self::Grpc { Self::Json } else { self }
     }
 }
 
 /// In whole seconds for `Retry-After`, rounded up, at least 1.
-fn whole(wait: Duration) -> u32 {
+fn whole_seconds(wait: Duration) -> u32 {
     u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
 
@@ -291,7 +294,7 @@ mod tests {
     use crate::proxy::request_id::RequestIds;
 
     #[test]
-    fn every_refusal_is_an_object_of_its_own_words() {
+    fn every_refusal_body_is_a_distinct_json_object() {
         let id = RequestIds::new().make();
         for &reason in Reason::ALL {
             let answer = reason.answer(Some("tracker"));
@@ -317,11 +320,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_to_a_proxy_that_asks_never_looks_like_a_permit() {
+    fn forward_auth_refusal_never_has_a_success_status() {
         let check = |route, format: ErrorFormat, status: u16| {
             let response = Rejection::from(Reason::TokenRevoked)
-                .for_proxy()
-                .into_response(format.of_route(route), &RequestIds::new().make());
+                .for_forward_auth()
+                .into_response(format.for_route(route), &RequestIds::new().make());
             assert_eq!(response.status(), status, "{route:?} {format:?}");
         };
         for format in [

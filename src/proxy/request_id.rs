@@ -18,7 +18,7 @@ pub struct RequestIds {
 }
 
 /// Hexadecimal digits of the counter.
-const DIGITS: u32 = 12;
+const COUNTER_DIGITS: u32 = 12;
 
 impl RequestIds {
     pub fn new() -> Self {
@@ -35,10 +35,12 @@ impl RequestIds {
     pub fn make(&self) -> RequestId {
         let number = self.made.get();
         self.made.set(number + 1);
-        let mut id = String::with_capacity(self.worker.len() + DIGITS as usize);
+        let mut id = String::with_capacity(self.worker.len() + COUNTER_DIGITS as usize);
         id.push_str(&self.worker);
         // Digit by digit, because `format!` takes several times as long.
-        id.extend((0..DIGITS).rev().filter_map(|at| char::from_digit((number >> (4 * at)) as u32 & 15, 16)));
+        id.extend(
+            (0..COUNTER_DIGITS).rev().filter_map(|at| char::from_digit((number >> (4 * at)) as u32 & 15, 16)),
+        );
         RequestId(id.into())
     }
 }
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn made_ids_differ_and_could_be_told_again() {
+    fn generated_ids_are_unique_and_valid_request_ids() {
         let ids = RequestIds::new();
         let (first, second) = (ids.make(), ids.make());
         assert_ne!(first.as_str(), second.as_str());
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_sound_id_is_taken_over() {
+    fn only_a_single_valid_request_id_is_kept() {
         fn check(row: &str, sent: &[&str], expected: bool) {
             let mut headers = HeaderMap::new();
             for id in sent {

@@ -12,7 +12,7 @@ const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
 
 /// Returns the end to announce: that of a replaced token's grace period, or an expiry within `window`.
-pub fn of(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Timestamp> {
+pub fn announced_end(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Timestamp> {
     let token = permit.subject()?.token;
     let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
     let expiry = token.expires_at.filter(|end| *end <= latest);
@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_told_as_the_standards_say() {
+    fn announced_end_follows_the_standards() {
         let mut headers = HeaderMap::new();
         set(
             &mut headers,

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
-use self::end::{Traffic, TunnelEnd};
+use self::end::{EndState, TunnelEnd};
 use crate::{
     authz::answer::Reason,
     metrics::WorkerEvent,
@@ -66,12 +66,12 @@ impl Tunnel {
         // Dropped last, so that both sockets are closed before the request is logged and
         // leaves the live registry.
         let _open = OpenTunnel::begin(guard);
-        let to_upstream = Traffic::new(&context.outcome.bytes_in);
-        let to_client = Traffic::new(&context.outcome.bytes_out);
+        let to_upstream = EndState::new(&context.outcome.bytes_in);
+        let to_client = EndState::new(&context.outcome.bytes_out);
         let mut client = TunnelEnd::new(client, &to_client, &context);
         let mut upstream = TunnelEnd::new(self.upstream, &to_upstream, &context);
-        let mut idle = Stillness::new(context.clock(), self.idle);
-        let mut stall = Stillness::new(context.clock(), self.stall);
+        let mut idle = IdleTimer::new(context.clock(), self.idle);
+        let mut stall = IdleTimer::new(context.clock(), self.stall);
         let outcome = {
             let mut copy = pin!(copy_bidirectional(&mut client, &mut upstream));
             poll_fn(|cx| match copy.as_mut().poll(cx) {
@@ -115,7 +115,7 @@ fn record(outcome: Outcome, context: &RequestContext) {
 }
 
 /// Whether a byte count has not changed for too long.
-struct Stillness<'c> {
+struct IdleTimer<'c> {
     clock: &'c Clock,
     deadline: Deadline,
     limit: Duration,
@@ -123,7 +123,7 @@ struct Stillness<'c> {
     last: (u64, Instant),
 }
 
-impl<'c> Stillness<'c> {
+impl<'c> IdleTimer<'c> {
     fn new(clock: &'c Clock, limit: Duration) -> Self {
         let deadline = clock.deadline();
         deadline.arm(limit);

@@ -6,11 +6,11 @@ use http_body::Body;
 use crate::authz::forwarding::list_elements;
 
 /// Protocols that carry HTTP requests, which would bypass authorization.
-const NEVER: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
+const REFUSED_PROTOCOLS: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
 
 /// Returns the `Upgrade` field for the upstream. `None`: the upgrade is ignored, as RFC 9110, section 7.8
 /// allows. That includes HTTP/1.0, and requests with a body, whose bytes could not be told from the tunnel's.
-pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
+pub fn requested_protocols<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     let meant = request.version() == Version::HTTP_11
         && request.body().is_end_stream()
@@ -25,7 +25,7 @@ pub fn asked<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
         if parts.next().is_some() || !is_token(name) || !version.is_none_or(is_token) {
             return None;
         }
-        if NEVER.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) {
+        if REFUSED_PROTOCOLS.iter().any(|never| name.eq_ignore_ascii_case(never.as_bytes())) {
             continue;
         }
         if !asked.is_empty() {
@@ -43,7 +43,7 @@ pub fn set(headers: &mut HeaderMap, protocols: HeaderValue) {
 }
 
 /// Whether a list of protocols contains this one.
-pub fn names(asked: &HeaderValue, protocol: &[u8]) -> bool {
+pub fn contains(asked: &HeaderValue, protocol: &[u8]) -> bool {
     split(asked.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol))
 }
 
@@ -88,7 +88,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let request = request.body(Sized(body)).expect("a sound head");
-        let found = asked(&request);
+        let found = requested_protocols(&request);
         assert_eq!(found.as_ref().map(|found| found.to_str().expect("tokens")), expected, "{row}");
     }
 
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wish_is_made_anew_or_passed_over() {
+    fn upgrade_field_is_rewritten_or_dropped() {
         let meant = ("connection", "keep-alive, Upgrade");
         check("WebSocket", &[("upgrade", "websocket"), meant], Some("websocket"));
         check("as the client writes it", &[("upgrade", "WebSocket"), meant], Some("WebSocket"));

@@ -40,14 +40,14 @@ use connector::ConnectError;
 use endpoint::{Endpoint, Purpose};
 use load_balancer::LoadBalancer;
 pub use permitted::{Permitted, SendContext};
-use permitted::{is_stream, patience};
+use permitted::{is_stream, silence_timeouts};
 use pool::PooledConnection;
 use shared::SharedUpstream;
 use sockets::{UpstreamSockets, yield_idle};
 pub use upgraded::Upgraded;
 
 /// How long to wait for an idle connection to close.
-const CLOSING: Duration = Duration::from_millis(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(5);
 
 /// The largest response head in bytes.
 const HEAD_LIMIT: usize = 64 << 10;
@@ -128,7 +128,7 @@ impl Upstream {
         mut request: Box<Request<OutgoingBody>>,
     ) -> Result<Answer, Reason> {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
-        let (silence, idle) = patience(&self.settings, &request);
+        let (silence, idle) = silence_timeouts(&self.settings, &request);
         let streams = idle == self.settings.stream_idle_timeout;
         // An Upgrade field here was set after the permit, never copied from the client.
         let asked = request.headers().get(header::UPGRADE).cloned();
@@ -160,11 +160,11 @@ impl Upstream {
             permit.set_url(connection.endpoint().label());
             let failure = match connection.send(request, silence, repeatable).await {
                 Ok(mut response)
-                    if answer::acceptable(response.status(), response.headers(), asked.as_ref()) =>
+                    if answer::is_acceptable(response.status(), response.headers(), asked.as_ref()) =>
                 {
                     connection.endpoint().health().succeeded();
                     if let Some(place) = place.take() {
-                        connection.hold(place);
+                        connection.attach_permit(place);
                     }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         let upgraded = connection.upgrade(&mut response, tunnel.take()).await;
@@ -294,7 +294,7 @@ impl Upstream {
             return Ok(Ok(place));
         }
         let waiting = self.connections.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
-        self.connections.yielders().ask();
+        self.connections.yielders().notify_all();
         let turn = async {
             tokio::select! {
                 biased;
@@ -308,9 +308,9 @@ impl Upstream {
     /// Has an idle connection closed, and waits for that.
     async fn make_room(&self) {
         if !self.endpoints.iter().any(|endpoint| endpoint.close_one()) {
-            self.sockets.yielders().ask();
+            self.sockets.yielders().notify_all();
         }
-        tokio::time::sleep(CLOSING).await;
+        tokio::time::sleep(CLOSE_TIMEOUT).await;
     }
 
     /// Chooses an endpoint that is up and not ejected, else one that is up.
@@ -328,17 +328,18 @@ impl Upstream {
 
     fn count_failure(&self, endpoint: &Rc<Endpoint>, permit: &dyn SendContext) {
         let (now, ejection) = (permit.clock().now(), self.settings.ejection);
-        if endpoint.health().failed(ejection, now) && self.others_serve(endpoint, now) {
+        if endpoint.health().failed(ejection, now) && self.has_other_available(endpoint, now) {
             endpoint.health().eject(ejection, now);
             permit.metrics().count(WorkerEvent::UpstreamEjection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label(), "left out for a while");
         }
     }
 
-    fn others_serve(&self, endpoint: &Rc<Endpoint>, now: Instant) -> bool {
+    fn has_other_available(&self, endpoint: &Rc<Endpoint>, now: Instant) -> bool {
         let mut others = self.endpoints.iter().zip(&self.settings.urls);
-        others
-            .any(|(other, one)| !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.health().serves(now))
+        others.any(|(other, one)| {
+            !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.health().is_available(now)
+        })
     }
 }
 

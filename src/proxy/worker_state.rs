@@ -10,7 +10,7 @@ use crate::{
         subject::{Directory, UserIx},
     },
     proxy::{
-        Counts,
+        LimitCounters,
         limits::ServiceLimits,
         upstream::{Upstream, shared::Upstreams},
     },
@@ -33,7 +33,7 @@ impl WorkerState {
     pub fn read(
         state: &State,
         common: &Upstreams,
-        counts: &Counts,
+        counts: &LimitCounters,
         before: Option<&WorkerState>,
     ) -> Rc<Self> {
         // The version is read first, so that a change in between makes this state outdated, never current.

@@ -30,12 +30,9 @@ pub struct ExchangeRule {
 pub const MAX_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// The prefix of an exchanged token's author, before the rule's name.
-const AUTHOR: &str = "exchange:";
+const AUTHOR_PREFIX: &str = "exchange:";
 
 impl ExchangeRule {
-    /// The longest lifetime of an exchanged token.
-    pub const LONGEST: Duration = MAX_LIFETIME;
-
     /// Returns the author of the rule's tokens. It depends on what the rule grants and to whom, so that
     /// tokens of an earlier version of the rule end with that version.
     pub fn author(&self) -> String {
@@ -54,11 +51,11 @@ impl ExchangeRule {
         }
         add(&self.lifetime.as_secs().to_string());
         let digest = hasher.finalize().to_hex();
-        format!("{AUTHOR}{}:{}", self.name, &digest[..16])
+        format!("{AUTHOR_PREFIX}{}:{}", self.name, &digest[..16])
     }
 
     /// Whether the author is an exchange rule.
     pub fn is_author(author: &str) -> bool {
-        author.starts_with(AUTHOR)
+        author.starts_with(AUTHOR_PREFIX)
     }
 }

@@ -62,7 +62,7 @@ pub struct SystemRoots {
 pub struct NoSystemRoots(String);
 
 /// Sessions kept for resumption, per upstream.
-const SESSIONS: usize = 256;
+const MAX_SESSIONS: usize = 256;
 
 impl SystemRoots {
     pub fn load() -> Result<Self, NoSystemRoots> {
@@ -127,7 +127,7 @@ impl UpstreamTls {
             }
             None => builder.with_no_client_auth(),
         };
-        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(SESSIONS)));
+        config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(MAX_SESSIONS)));
         let digest = *digest.finalize().as_bytes();
         Ok(Self { config: Arc::new(config), name: parts.name, authorities, files, digest })
     }
@@ -138,23 +138,23 @@ impl UpstreamTls {
     }
 
     /// Returns the name that the upstream's certificate must have.
-    pub fn expected(&self, host: &Host) -> Option<ServerName<'static>> {
+    pub fn server_name_for(&self, host: &Host) -> Option<ServerName<'static>> {
         self.name.clone().or_else(|| server_name(host))
     }
 
     /// Whether an authority's certificate names the upstream itself. An upstream that presents it is refused,
     /// because an authority is not a server.
-    pub fn authority_is_server(&self, host: &Host) -> bool {
-        self.expected(host).is_some_and(|name| {
+    pub fn has_authority_as_server(&self, host: &Host) -> bool {
+        self.server_name_for(host).is_some_and(|name| {
             self.authorities.iter().any(|certificate| {
                 let parsed = ParsedCertificate::try_from(certificate);
                 parsed.is_ok_and(|parsed| verify_server_name(&parsed, &name).is_ok())
-                    && self.refuses_authority(certificate, &name)
+                    && self.is_refused_as_authority(certificate, &name)
             })
         })
     }
 
-    fn refuses_authority(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
+    fn is_refused_as_authority(&self, certificate: &CertificateDer<'_>, name: &ServerName<'_>) -> bool {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(self.authorities.iter().cloned());
         let provider = Arc::new(aws_lc_rs::default_provider());
@@ -203,7 +203,7 @@ pub fn parse_name(text: &str) -> Option<ServerName<'static>> {
 }
 
 /// What is wrong with a certificate that `openssl req -x509` creates by default.
-pub const MADE_AS_AUTHORITY: &str = "made as an authority: add basicConstraints=critical,CA:FALSE";
+pub const AUTHORITY_AS_SERVER: &str = "made as an authority: add basicConstraints=critical,CA:FALSE";
 
 /// Whether a server presented an authority's certificate, for which rustls has no variant of its own.
 pub fn is_authority(why: &CertificateError) -> bool {
@@ -216,7 +216,7 @@ mod tests {
 
     /// Compares a certificate that `openssl req -x509` creates for a server by default with a proper one.
     #[test]
-    fn a_server_that_is_made_as_an_authority_is_told_apart() {
+    fn authority_certificate_used_by_a_server_is_detected() {
         let check = |is_ca: rcgen::IsCa, name: &str, expected: bool| {
             let mut parameters = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
             parameters.is_ca = is_ca;
@@ -226,7 +226,7 @@ mod tests {
             std::fs::write(file.path(), certificate.pem()).expect("written");
             let trust = Trust::File(file.path().to_owned());
             let tls = UpstreamTls::load(TlsParts { trust, pair: None, name: None }).expect("sound");
-            assert_eq!(tls.authority_is_server(&Host::Name("a.test".into())), expected, "{name}");
+            assert_eq!(tls.has_authority_as_server(&Host::Name("a.test".into())), expected, "{name}");
         };
         let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         check(authority, "a.test", true);

@@ -11,7 +11,7 @@ use crate::settings::{UpstreamTls, UpstreamUrl};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
     pub name: Arc<str>,
-    /// At least one with a weight above 0, at most [`UpstreamSettings::MOST_URLS`].
+    /// At least one with a weight above 0, at most [`UpstreamSettings::MAX_URLS`].
     pub urls: Vec<WeightedUrl>,
     /// Sent as Host instead of the client's.
     pub host: Option<HeaderValue>,
@@ -56,7 +56,7 @@ impl UpstreamSettings {
     }
 
     /// Limited, because the URLs that were tried are stored in the bits of a word.
-    pub const MOST_URLS: usize = 64;
+    pub const MAX_URLS: usize = 64;
 
     /// Returns an upstream with the default of every setting.
     pub fn new(name: &str, urls: Vec<UpstreamUrl>) -> Self {
@@ -130,12 +130,12 @@ pub enum Balance {
 pub struct Ejection {
     /// Failures in a row.
     pub failures: u32,
-    /// For how long; doubled with each further ejection in a row, up to [`Ejection::LONGEST`].
+    /// For how long; doubled with each further ejection in a row, up to [`Ejection::MAX`].
     pub back_off: Duration,
 }
 
 impl Ejection {
-    pub const LONGEST: Duration = Duration::from_secs(60);
+    pub const MAX: Duration = Duration::from_secs(60);
 }
 
 impl Default for Ejection {

@@ -41,12 +41,12 @@ pub enum UrlError {
     Extra,
     #[error("the port is not a number from 1 to 65535")]
     Port,
-    #[error("a socket's path has 1 to {LONGEST_SOCKET} bytes, none of them NUL, and does not begin with //")]
+    #[error("a socket's path has 1 to {MAX_SOCKET_PATH} bytes, none of them NUL, and does not begin with //")]
     Socket,
 }
 
 /// The longest path in bytes that the kernel accepts.
-pub const LONGEST_SOCKET: usize = 107;
+pub const MAX_SOCKET_PATH: usize = 107;
 
 impl UpstreamUrl {
     pub fn parse(text: &str) -> Result<Self, UrlError> {
@@ -96,7 +96,7 @@ impl UpstreamUrl {
     fn socket(path: &str) -> Result<Self, UrlError> {
         // `unix://run/x` is /run/x to the kernel, and a host `run` to a reader.
         let sound =
-            matches!(path.len(), 1..=LONGEST_SOCKET) && !path.starts_with("//") && !path.contains('\0');
+            matches!(path.len(), 1..=MAX_SOCKET_PATH) && !path.starts_with("//") && !path.contains('\0');
         if !sound {
             return Err(UrlError::Socket);
         }
@@ -107,7 +107,7 @@ impl UpstreamUrl {
     pub fn relative_to(self, directory: &Path) -> Result<Self, UrlError> {
         let Host::Socket(path) = &self.host else { return Ok(self) };
         let path = directory.join(path);
-        if path.as_os_str().len() > LONGEST_SOCKET {
+        if path.as_os_str().len() > MAX_SOCKET_PATH {
             return Err(UrlError::Socket);
         }
         Ok(Self { host: Host::Socket(path.into()), ..self })
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_names_a_scheme_and_a_place() {
+    fn upstream_url_has_scheme_and_address() {
         check("http://127.0.0.1:8090", Ok("127.0.0.1:8090"));
         check("http://127.0.0.1/", Ok("127.0.0.1:80"));
         check("http://[::1]:8090", Ok("[::1]:8090"));

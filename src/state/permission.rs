@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_at_its_time_and_can_be_extended() {
+    fn permission_expires_and_can_be_extended() {
         let permission = ForwardPermission::default();
         assert!(permission.is_valid(), "alone");
         permission.set_until(None);

@@ -67,10 +67,10 @@ impl State {
             }
             Op::Affects(whom) => {
                 let affected = match whom {
-                    Whom::Everybody => Affected::Everybody,
+                    Whom::Everybody => Affected::All,
                     Whom::Token(digest) => Affected::Token(*digest),
                     Whom::User(id) => {
-                        accounts.user_by_id(id).map_or(Affected::Everybody, |user| Affected::User(user.ix))
+                        accounts.user_by_id(id).map_or(Affected::All, |user| Affected::User(user.ix))
                     }
                 };
                 return Effects { affected: vec![affected], ..Effects::default() };

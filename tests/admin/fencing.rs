@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, PASSWORD, Sender, id, text},
+    harness::{Credentials, Fixture, PASSWORD, id, text},
 };
 
 /// Begins a request whose body is incomplete. Returns once the operator sees it among the live requests.
@@ -40,7 +40,7 @@ fn is_cut(mut stream: TcpStream) -> bool {
 }
 
 #[test]
-fn a_change_cuts_what_it_forbids() {
+fn change_cuts_requests_that_it_forbids() {
     type Change = fn(&Fixture, &str);
     let check = |name: &str, change: Change, cut: bool| {
         let fixture = Fixture::start();
@@ -81,18 +81,18 @@ fn a_change_cuts_what_it_forbids() {
 }
 
 #[test]
-fn who_ends_the_own_token_is_answered() {
+fn revoking_ones_own_token_is_answered() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let token = fixture.token("alice", "session", &["permgate"]);
-    let alice = Sender::Bearer(text(&token));
+    let alice = Credentials::Bearer(text(&token));
     let revoked = fixture.call(&alice, "DELETE", &format!("/v1/tokens/{}", id(&token)), None);
     assert_eq!((revoked.status, revoked.json()), (200, json!({"revoked": true, "cut": 0})));
     assert_eq!(fixture.call(&alice, "GET", "/v1/whoami", None).status, 401, "and not once more");
 }
 
 #[test]
-fn one_request_is_cut_by_its_id() {
+fn request_is_cut_by_its_id() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     let token = fixture.token("alice", "session", &["permgate"]);
@@ -107,14 +107,14 @@ fn one_request_is_cut_by_its_id() {
         (&json!("live.cut"), &json!("operator"), &json!(format!("token:{}", id(&token)))),
         "{event}"
     );
-    let again = fixture.send(&Sender::Operator, Request::new("DELETE", &path));
+    let again = fixture.send(&Credentials::Operator, Request::new("DELETE", &path));
     assert_eq!(again.outcome(), (404, "not_found".into()));
-    let next = fixture.call(&Sender::Bearer(text(&token)), "GET", "/v1/whoami", None);
+    let next = fixture.call(&Credentials::Bearer(text(&token)), "GET", "/v1/whoami", None);
     assert_eq!(next.status, 200, "the token itself lives on");
 }
 
 #[test]
-fn a_session_that_a_sign_in_replaces_is_cut_whoever_it_was() {
+fn session_replaced_by_a_sign_in_is_cut() {
     let check = |name: &str, replaces: bool, login: &str, cut: bool| {
         let fixture = Fixture::start();
         fixture.user("alice", &[]);
@@ -125,7 +125,7 @@ fn a_session_that_a_sign_in_replaces_is_cut_whoever_it_was() {
         let old = if replaces { &one } else { &other };
         let body = json!({"login": login, "password": PASSWORD});
         let request = Request::new("POST", "/v1/session").field("Cookie", &old.cookie).json(&body);
-        assert_eq!(fixture.send(&Sender::Anonymous, request).status, 201, "{name}");
+        assert_eq!(fixture.send(&Credentials::Anonymous, request).status, 201, "{name}");
         let live = fixture.must("GET", "/v1/live", None).to_string();
         assert_eq!(!live.contains("\"POST\""), cut, "{name}: {live}");
         if cut {

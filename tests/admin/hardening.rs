@@ -8,13 +8,13 @@ use serde_json::json;
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, PASSWORD, Sender, id, new_token, text},
+    harness::{Credentials, Fixture, PASSWORD, id, new_token, text},
 };
 
 #[test]
-fn every_answer_carries_the_same_fields() {
+fn every_response_has_the_security_fields() {
     let fixture = Fixture::start();
-    let check = |name: &str, sender: &Sender, request: Request, status: u16| {
+    let check = |name: &str, sender: &Credentials, request: Request, status: u16| {
         let answer = fixture.send(sender, request);
         assert_eq!(answer.status, status, "{name}: {}", answer.text());
         for (field, value) in [
@@ -38,31 +38,31 @@ fn every_answer_carries_the_same_fields() {
         }
     };
     let get = |target: &str| Request::new("GET", target);
-    check("an answer", &Sender::Operator, get("/v1/whoami"), 200);
-    check("health", &Sender::Anonymous, get("/healthz"), 200);
-    check("no credential", &Sender::Anonymous, get("/v1/whoami"), 401);
-    check("nowhere", &Sender::Operator, get("/v1/nowhere"), 404);
-    check("nowhere at all", &Sender::Operator, get("/nowhere"), 404);
-    check("a wrong method", &Sender::Operator, Request::new("PUT", "/v1/users"), 405);
-    check("TRACE", &Sender::Operator, Request::new("TRACE", "/v1/users"), 405);
-    check("a bad path", &Sender::Operator, get("/v1/../v1/users"), 400);
-    check("a head that is none", &Sender::Anonymous, get("/v1/users").field("Content-Length", "x"), 400);
+    check("an answer", &Credentials::Operator, get("/v1/whoami"), 200);
+    check("health", &Credentials::Anonymous, get("/healthz"), 200);
+    check("no credential", &Credentials::Anonymous, get("/v1/whoami"), 401);
+    check("nowhere", &Credentials::Operator, get("/v1/nowhere"), 404);
+    check("nowhere at all", &Credentials::Operator, get("/nowhere"), 404);
+    check("a wrong method", &Credentials::Operator, Request::new("PUT", "/v1/users"), 405);
+    check("TRACE", &Credentials::Operator, Request::new("TRACE", "/v1/users"), 405);
+    check("a bad path", &Credentials::Operator, get("/v1/../v1/users"), 400);
+    check("a head that is none", &Credentials::Anonymous, get("/v1/users").field("Content-Length", "x"), 400);
 }
 
 #[test]
-fn a_405_says_what_is_allowed() {
+fn response_405_lists_allowed_methods() {
     let fixture = Fixture::start();
-    let answer = fixture.call(&Sender::Operator, "PUT", "/v1/tokens/000000000000", None);
+    let answer = fixture.call(&Credentials::Operator, "PUT", "/v1/tokens/000000000000", None);
     assert_eq!(answer.outcome(), (405, "method_not_allowed".into()));
     let allow = answer.field("allow").unwrap();
     assert!(["GET", "PATCH", "DELETE"].iter().all(|method| allow.contains(method)), "{allow}");
 }
 
 #[test]
-fn a_body_is_json_and_not_too_large() {
+fn body_must_be_json_within_the_size_limit() {
     let fixture = Fixture::start();
     let check = |name: &str, request: Request, expected: (u16, &str)| {
-        let answer = fixture.send(&Sender::Operator, request);
+        let answer = fixture.send(&Credentials::Operator, request);
         assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
     };
     let post = || Request::new("POST", "/v1/groups");
@@ -78,12 +78,12 @@ fn a_body_is_json_and_not_too_large() {
 }
 
 #[test]
-fn an_account_that_makes_changes_too_fast_waits_and_revocations_do_not() {
+fn change_rate_limit_does_not_delay_revocations() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
-    let (alice, bob) = (fixture.sender("alice"), Sender::Operator);
+    let (alice, bob) = (fixture.credentials("alice"), Credentials::Operator);
     fixture.limit_changes(2);
-    let make = |sender: &Sender, name: &str| {
+    let make = |sender: &Credentials, name: &str| {
         fixture.call(sender, "POST", "/v1/users/alice/tokens", Some(&new_token(name, &["wiki"])))
     };
     let made = make(&alice, "one");
@@ -102,11 +102,11 @@ fn an_account_that_makes_changes_too_fast_waits_and_revocations_do_not() {
 }
 
 #[test]
-fn a_problem_comes_in_the_form_that_is_asked_for() {
+fn error_format_follows_accept() {
     let fixture = Fixture::start();
     let check = |accept: &str, expected: &str| {
         let request = Request::new("GET", "/v1/nowhere").field("Accept", accept);
-        let answer = fixture.send(&Sender::Operator, request);
+        let answer = fixture.send(&Credentials::Operator, request);
         assert_eq!(answer.field("content-type"), Some(expected), "{accept}");
         assert_eq!(answer.json()["error"], "not_found", "{accept}");
     };
@@ -116,10 +116,10 @@ fn a_problem_comes_in_the_form_that_is_asked_for() {
 }
 
 #[test]
-fn a_browser_is_no_way_in() {
+fn cross_site_browser_requests_are_refused() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
-    let alice = fixture.sender("alice");
+    let alice = fixture.credentials("alice");
     let check = |name: &str, request: Request, expected: u16| {
         let answer = fixture.send(&alice, request);
         assert_eq!(answer.status, expected, "{name}: {}", answer.text());
@@ -135,11 +135,11 @@ fn a_browser_is_no_way_in() {
     check("another site", delete().field("Sec-Fetch-Site", "cross-site"), 403);
     check("our origin", delete().field("Origin", "http://localhost"), 404);
     let health = Request::new("GET", "/healthz").field("Host", "whatever.example");
-    assert_eq!(fixture.send(&Sender::Anonymous, health).status, 200, "a probe knows no names");
+    assert_eq!(fixture.send(&Credentials::Anonymous, health).status, 200, "a probe knows no names");
 }
 
 #[test]
-fn a_token_is_judged_as_on_the_proxy() {
+fn admin_api_checks_tokens_like_the_proxy() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let good = fixture.token("alice", "good", &["permgate", "youtrack"]);
@@ -158,7 +158,7 @@ fn a_token_is_judged_as_on_the_proxy() {
         let target = if method == "GET" { "/v1/whoami" } else { "/v1/users/me/tokens" };
         let body = crate::harness::new_token(name, &["youtrack"]);
         let body = Some(&body).filter(|_| method == "POST");
-        let answer = fixture.call(&Sender::Bearer(bearer.into()), method, target, body);
+        let answer = fixture.call(&Credentials::Bearer(bearer.into()), method, target, body);
         assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
         let told = answer.field("www-authenticate");
         assert_eq!(told.is_some(), challenge.is_some(), "{name}: {told:?}");
@@ -181,37 +181,37 @@ fn a_token_is_judged_as_on_the_proxy() {
 }
 
 #[test]
-fn a_token_in_the_url_is_refused_whoever_asks() {
+fn token_in_the_url_is_refused_for_everyone() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     let leaked = text(&fixture.token("alice", "leaked", &["permgate"]));
     for target in [format!("/v1/whoami?access_token={leaked}"), format!("/v1/tokens/{leaked}")] {
-        let answer = fixture.call(&Sender::Operator, "GET", &target, None);
+        let answer = fixture.call(&Credentials::Operator, "GET", &target, None);
         assert_eq!(answer.outcome(), (400, "invalid_request".into()), "{}", answer.text());
         assert!(!answer.text().contains(&leaked));
     }
 }
 
 #[test]
-fn a_bad_credential_does_not_make_an_operator() {
+fn bad_credential_on_the_operator_socket_is_refused() {
     let fixture = Fixture::start();
     let request = Request::new("GET", "/v1/whoami");
-    let plain = fixture.send(&Sender::Operator, request.clone());
+    let plain = fixture.send(&Credentials::Operator, request.clone());
     assert_eq!((plain.status, plain.json()["operator"].as_bool()), (200, Some(true)));
     let bad = request.clone().field("Authorization", "Bearer nonsense").over_unix(&fixture.socket);
     assert_eq!(bad.status, 401, "{}", bad.text());
-    let over_tcp = fixture.send(&Sender::Anonymous, request);
+    let over_tcp = fixture.send(&Credentials::Anonymous, request);
     assert_eq!(over_tcp.outcome(), (401, "unauthorized".into()));
     assert_eq!(over_tcp.field("www-authenticate"), Some("Bearer realm=\"permgate\""));
 }
 
 /// A token with all of alice's permissions sets her password while the operator resets it.
 #[test]
-fn a_reset_is_not_undone_by_a_change_that_began_before() {
+fn password_reset_wins_over_a_change_begun_earlier() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
-    let alice = fixture.sender("alice");
+    let alice = fixture.credentials("alice");
     let evil = json!({"current": PASSWORD, "password": "another passphrase of a thief"});
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let operator = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
@@ -231,7 +231,7 @@ fn a_reset_is_not_undone_by_a_change_that_began_before() {
 
 /// After many failed sign-ins from one address, the answers reveal nothing about other users there.
 #[test]
-fn after_many_failures_only_ones_own_browser_signs_in() {
+fn after_many_failures_only_a_known_browser_can_sign_in() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     fixture.user("bob", &[]);
@@ -248,7 +248,7 @@ fn after_many_failures_only_ones_own_browser_signs_in() {
     let sign_in = |cookie: &str, login: &str, password: &str| {
         let body = json!({"login": login, "password": password});
         let request = Request::new("POST", "/v1/session").field("Cookie", cookie).json(&body);
-        fixture.send(&Sender::Anonymous, request).status
+        fixture.send(&Credentials::Anonymous, request).status
     };
     for (name, cookie, login, password, expected) in [
         ("nobody", "", "nobody", PASSWORD, 429),

@@ -57,14 +57,14 @@ pub struct Fixture {
     pub ready: Arc<AtomicBool>,
     pub around: Arc<Around>,
     max_lifetime: Option<Duration>,
-    senders: Mutex<HashMap<String, Sender>>,
+    senders: Mutex<HashMap<String, Credentials>>,
     drain: Option<Drain>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// The credentials of a request.
 #[derive(Clone)]
-pub enum Sender {
+pub enum Credentials {
     Anonymous,
     Bearer(String),
     Operator,
@@ -110,7 +110,7 @@ impl Fixture {
         let around = Arc::new(Around::default());
         assert!(around.store.set(store.clone()).is_ok());
         let ready = Arc::new(AtomicBool::new(true));
-        let budgets = Budgets::of_admin(&BudgetLimits::new(Machine::raised(), 1, None));
+        let budgets = Budgets::for_admin(&BudgetLimits::new(Machine::with_raised_file_limit(), 1, None));
         let context = admin::Context::new(admin::Parts {
             store: store.clone(),
             state,
@@ -172,14 +172,14 @@ impl Fixture {
         runtime.block_on(self.store.replace_configuration(actor, configuration)).unwrap();
     }
 
-    pub fn send(&self, sender: &Sender, request: Request) -> Answer {
+    pub fn send(&self, sender: &Credentials, request: Request) -> Answer {
         match sender {
-            Sender::Anonymous => request.over_tcp(self.address),
-            Sender::Bearer(text) => {
+            Credentials::Anonymous => request.over_tcp(self.address),
+            Credentials::Bearer(text) => {
                 request.field("Authorization", &format!("Bearer {text}")).over_tcp(self.address)
             }
-            Sender::Operator => request.over_unix(&self.socket),
-            Sender::Browser(browser) => request
+            Credentials::Operator => request.over_unix(&self.socket),
+            Credentials::Browser(browser) => request
                 .field("Cookie", &browser.cookie)
                 .field("X-CSRF-Token", &browser.csrf)
                 .field("Sec-Fetch-Site", "same-origin")
@@ -187,14 +187,14 @@ impl Fixture {
         }
     }
 
-    pub fn call(&self, sender: &Sender, method: &str, target: &str, body: Option<&Value>) -> Answer {
+    pub fn call(&self, sender: &Credentials, method: &str, target: &str, body: Option<&Value>) -> Answer {
         let request = Request::new(method, target);
         self.send(sender, body.into_iter().fold(request, Request::json))
     }
 
     /// A call by the operator that must succeed.
     pub fn must(&self, method: &str, target: &str, body: Option<Value>) -> Value {
-        let answer = self.call(&Sender::Operator, method, target, body.as_ref());
+        let answer = self.call(&Credentials::Operator, method, target, body.as_ref());
         assert!(answer.status < 300, "{method} {target}: {} {}", answer.status, answer.text());
         answer.json()
     }
@@ -204,7 +204,7 @@ impl Fixture {
         self.must("POST", "/v1/users", Some(json!({"login": login, "name": login})));
         for group in groups {
             let path = format!("/v1/groups/{group}");
-            if self.call(&Sender::Operator, "GET", &path, None).status == 404 {
+            if self.call(&Credentials::Operator, "GET", &path, None).status == 404 {
                 self.must("POST", "/v1/groups", Some(json!({"name": group})));
             }
             self.must("PUT", &format!("{path}/members/{login}"), None);
@@ -237,17 +237,17 @@ impl Fixture {
 
     pub fn sign_in(&self, login: &str, password: &str) -> Answer {
         let body = json!({"login": login, "password": password});
-        self.call(&Sender::Anonymous, "POST", "/v1/session", Some(&body))
+        self.call(&Credentials::Anonymous, "POST", "/v1/session", Some(&body))
     }
 
-    /// Like [`Fixture::sender`], but created only once per login.
-    pub fn sender_once(&self, login: &str) -> Sender {
+    /// Like [`Fixture::credentials`], but created only once per login.
+    pub fn cached_credentials(&self, login: &str) -> Credentials {
         let mut senders = self.senders.lock().unwrap();
-        senders.entry(login.to_owned()).or_insert_with(|| self.sender(login)).clone()
+        senders.entry(login.to_owned()).or_insert_with(|| self.credentials(login)).clone()
     }
 
     /// The user with a token for the admin listener and everything else that the user may read.
-    pub fn sender(&self, login: &str) -> Sender {
+    pub fn credentials(&self, login: &str) -> Credentials {
         let readable = self.must("GET", &format!("/v1/services?readable_by={login}"), None);
         let keys: Vec<&str> =
             readable["items"].as_array().unwrap().iter().map(|s| s["key"].as_str().unwrap()).collect();
@@ -255,7 +255,7 @@ impl Fixture {
         if self.max_lifetime.is_some() {
             body["expires_in"] = "1d".into();
         }
-        Sender::Bearer(text(&self.must("POST", &format!("/v1/users/{login}/tokens"), Some(body))))
+        Credentials::Bearer(text(&self.must("POST", &format!("/v1/users/{login}/tokens"), Some(body))))
     }
 }
 
@@ -366,6 +366,6 @@ pub fn bad_file() -> ConfigurationError {
 }
 
 /// Makes the listener unready, as the composition root does when draining begins.
-pub fn drain_begins(fixture: &Fixture) {
+pub fn begin_drain(fixture: &Fixture) {
     fixture.ready.store(false, Ordering::Release);
 }

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::harness::{Fixture, PASSWORD, Sender};
+use crate::harness::{Credentials, Fixture, PASSWORD};
 
 /// Creates an invitation by `author`. Returns its text.
-fn invite(fixture: &Fixture, author: &Sender) -> String {
+fn invite(fixture: &Fixture, author: &Credentials) -> String {
     let answer = fixture.call(author, "POST", "/v1/users/guest/invitation", None);
     assert_eq!(answer.status, 201, "{}", answer.text());
     answer.json()["invitation"].as_str().unwrap().to_owned()
@@ -13,11 +13,11 @@ fn invite(fixture: &Fixture, author: &Sender) -> String {
 
 fn redeem(fixture: &Fixture, invitation: &str) -> u16 {
     let body = json!({"invitation": invitation, "password": PASSWORD});
-    fixture.call(&Sender::Anonymous, "POST", "/v1/invitation", Some(&body)).status
+    fixture.call(&Credentials::Anonymous, "POST", "/v1/invitation", Some(&body)).status
 }
 
 #[test]
-fn an_invitation_is_gone_with_its_authors_power() {
+fn invitation_ends_when_its_author_loses_power() {
     type Change = fn(&Fixture);
     fn member(fixture: &Fixture, method: &str) {
         fixture.must(method, "/v1/groups/inviters/members/author", None);
@@ -91,7 +91,7 @@ fn an_invitation_is_gone_with_its_authors_power() {
         fixture.user("guest", &[]);
         fixture.allow("author", &["update-user"]);
         before(&fixture);
-        let invitation = invite(&fixture, &fixture.sender_once("author"));
+        let invitation = invite(&fixture, &fixture.cached_credentials("author"));
         after(&fixture);
         assert_eq!(redeem(&fixture, &invitation), expected, "{name}");
         assert_eq!(redeem(&fixture, &invitation), 403, "{name}, a second time");
@@ -99,7 +99,7 @@ fn an_invitation_is_gone_with_its_authors_power() {
 }
 
 #[test]
-fn an_invitation_is_gone_when_whom_it_is_for_had_more_power() {
+fn invitation_ends_once_its_recipient_has_gained_power() {
     type Change = fn(&Fixture);
     fn grant(fixture: &Fixture, method: &str, to: &str) {
         fixture.must(
@@ -142,7 +142,7 @@ fn an_invitation_is_gone_when_whom_it_is_for_had_more_power() {
         }
         fixture.must("POST", "/v1/grants", Some(json!({"role": "weak", "user": "guest"})));
         fixture.allow("author", &["update-user"]);
-        let invitation = invite(&fixture, &fixture.sender_once("author"));
+        let invitation = invite(&fixture, &fixture.cached_credentials("author"));
         gain(&fixture);
         lose(&fixture);
         assert_eq!(redeem(&fixture, &invitation), expected, "{name}");
@@ -150,11 +150,11 @@ fn an_invitation_is_gone_when_whom_it_is_for_had_more_power() {
 }
 
 #[test]
-fn an_operators_invitation_has_no_author_to_lose() {
+fn operator_invitation_survives_changes_of_groups() {
     let fixture = Fixture::start();
     fixture.user("guest", &[]);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "guest"})));
-    let invitation = invite(&fixture, &Sender::Operator);
+    let invitation = invite(&fixture, &Credentials::Operator);
     fixture.must("POST", "/v1/groups", Some(json!({"name": "club"})));
     fixture.must("PATCH", "/v1/groups/club", Some(json!({"name": "walkers"})));
     assert_eq!(redeem(&fixture, &invitation), 200);

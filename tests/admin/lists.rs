@@ -3,10 +3,10 @@
 use permgate::{authz::time::Timestamp, store::model::LastUsed};
 use serde_json::Value;
 
-use crate::harness::{Fixture, Sender, id};
+use crate::harness::{Credentials, Fixture, id};
 
 #[test]
-fn pages_lead_from_one_to_the_next() {
+fn list_pages_follow_the_cursor() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let mut made: Vec<String> =
@@ -22,7 +22,7 @@ fn pages_lead_from_one_to_the_next() {
     }
     assert_eq!(seen, made);
     let check = |target: &str| {
-        let answer = fixture.call(&Sender::Operator, "GET", target, None);
+        let answer = fixture.call(&Credentials::Operator, "GET", target, None);
         assert_eq!(answer.outcome(), (400, "invalid_request".into()), "{target}: {}", answer.text());
     };
     check("/v1/tokens?limit=0");
@@ -37,7 +37,7 @@ fn pages_lead_from_one_to_the_next() {
 }
 
 #[test]
-fn tokens_are_found_by_what_they_are() {
+fn tokens_are_filtered_by_their_attributes() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     fixture.user("bob", &["developers"]);

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, Sender},
+    harness::{Credentials, Fixture},
 };
 
 /// Checks the operator's answer to one call.
@@ -17,13 +17,13 @@ fn check(
     expected: (u16, &str),
 ) -> Value {
     let body = Some(&body).filter(|body| !body.is_null());
-    let answer = fixture.call(&Sender::Operator, method, path, body);
+    let answer = fixture.call(&Credentials::Operator, method, path, body);
     assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
     answer.json()
 }
 
 #[test]
-fn a_user_is_made_edited_banned_and_deleted() {
+fn user_is_created_edited_banned_and_deleted() {
     let fixture = Fixture::start();
     let check = |name: &str, method: &str, path: &str, body: Value, expected: (u16, &str)| {
         check(&fixture, name, method, path, body, expected)
@@ -53,12 +53,12 @@ fn a_user_is_made_edited_banned_and_deleted() {
     let set = check("a password", "PUT", "/v1/users/alice/password", password, (200, ""));
     assert_eq!(set["password"], true);
     check("renamed", "PATCH", "/v1/users/alice", json!({"name": "Alicia", "email": null}), (200, ""));
-    let shown = fixture.call(&Sender::Operator, "GET", "/v1/users/alice", None);
+    let shown = fixture.call(&Credentials::Operator, "GET", "/v1/users/alice", None);
     assert_eq!((&shown.json()["name"], &shown.json()["email"]), (&json!("Alicia"), &Value::Null));
     assert!(!shown.text().contains("argon2"), "{}", shown.text());
     let request =
         Request::new("PATCH", "/v1/users/alice").field("If-Match", "\"1\"").json(&json!({"name": "A"}));
-    assert_eq!(fixture.send(&Sender::Operator, request).outcome(), (412, "precondition_failed".into()));
+    assert_eq!(fixture.send(&Credentials::Operator, request).outcome(), (412, "precondition_failed".into()));
     let banned = check("banned", "POST", "/v1/users/alice/ban", json!({"reason": "left"}), (200, ""));
     assert_eq!((banned["banned"].as_bool(), banned["ban_reason"].as_str()), (Some(true), Some("left")));
     let unbanned = check("unbanned", "POST", "/v1/users/alice/unban", Value::Null, (200, ""));
@@ -99,7 +99,7 @@ fn groups_have_parents_and_members() {
     check("left", "DELETE", &format!("{path}/members/alice"), Value::Null, (200, ""));
     check("deleted", "DELETE", path, Value::Null, (200, ""));
     check("gone", "GET", path, Value::Null, (404, "not_found"));
-    let answer = fixture.call(&Sender::Operator, "DELETE", "/v1/groups/all-users", None);
+    let answer = fixture.call(&Credentials::Operator, "DELETE", "/v1/groups/all-users", None);
     assert!((400..500).contains(&answer.status), "built in: {}", answer.text());
 }
 
@@ -140,29 +140,29 @@ fn roles_are_granted_and_withdrawn() {
     check("no such role", "PATCH", "/v1/roles/nobody", json!({"name": "N"}), (404, "not_found"));
     check("deleted", "DELETE", "/v1/roles/auditor", Value::Null, (200, ""));
     check("gone", "GET", "/v1/roles/auditor", Value::Null, (404, "not_found"));
-    let answer = fixture.call(&Sender::Operator, "DELETE", "/v1/roles/system-admin", None);
+    let answer = fixture.call(&Credentials::Operator, "DELETE", "/v1/roles/system-admin", None);
     assert!((400..500).contains(&answer.status), "built in: {}", answer.text());
 }
 
 #[test]
-fn a_service_is_listed_to_who_may_read_it() {
+fn service_is_listed_only_to_its_readers() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     fixture.user("bob", &[]);
-    let keys = |sender: &Sender, target: &str| {
+    let keys = |sender: &Credentials, target: &str| {
         let answer = fixture.call(sender, "GET", target, None);
         assert_eq!(answer.status, 200, "{}", answer.text());
         let items = answer.json()["items"].as_array().unwrap().clone();
         items.iter().map(|item| item["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    let (alice, bob) = (fixture.sender("alice"), fixture.sender("bob"));
+    let (alice, bob) = (fixture.credentials("alice"), fixture.credentials("bob"));
     assert_eq!(
         keys(&alice, "/v1/services?readable_by=me"),
         ["youtrack", "hub", "wiki", "status", "permgate"]
     );
     assert_eq!(keys(&bob, "/v1/services?readable_by=me"), ["wiki", "status", "permgate"]);
     assert_eq!(keys(&bob, "/v1/services"), ["wiki", "status", "permgate"]);
-    assert!(keys(&Sender::Operator, "/v1/services").contains(&"vault".to_owned()));
+    assert!(keys(&Credentials::Operator, "/v1/services").contains(&"vault".to_owned()));
     let other = fixture.call(&bob, "GET", "/v1/services?readable_by=alice", None);
     assert_eq!(other.outcome(), (403, "permission_denied".into()));
 }

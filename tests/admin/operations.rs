@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, Sender, bad_file, drain_begins, id, text},
+    harness::{Credentials, Fixture, bad_file, begin_drain, id, text},
 };
 
 #[test]
-fn a_decision_is_told_step_by_step() {
+fn explain_lists_the_steps_of_a_decision() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     fixture.user("bob", &[]);
@@ -56,16 +56,16 @@ fn a_decision_is_told_step_by_step() {
         [("GET", format!("/{}", ";/a%20b.".repeat(3000))), ("A".repeat(33).as_str(), "/api".into())]
     {
         let long = json!({"method": method, "url": url, "user": "me"});
-        let refused = fixture.call(&fixture.sender_once("bob"), "POST", "/v1/explain", Some(&long));
+        let refused = fixture.call(&fixture.cached_credentials("bob"), "POST", "/v1/explain", Some(&long));
         assert_eq!(refused.outcome(), (400, "invalid_request".into()), "none that a request has");
     }
     let both = json!({"method": "GET", "url": "/api", "user": "bob", "token_id": id(&token)});
-    let refused = fixture.call(&Sender::Operator, "POST", "/v1/explain", Some(&both));
+    let refused = fixture.call(&Credentials::Operator, "POST", "/v1/explain", Some(&both));
     assert_eq!(refused.outcome(), (400, "invalid_request".into()));
 }
 
 #[test]
-fn every_change_is_in_the_log_and_no_secret() {
+fn every_change_is_audited_without_secrets() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let token = fixture.token("alice", "ci", &["youtrack"]);
@@ -86,16 +86,16 @@ fn every_change_is_in_the_log_and_no_secret() {
 }
 
 #[test]
-fn a_reload_takes_all_or_nothing() {
+fn reload_applies_everything_or_nothing() {
     let fixture = Fixture::start();
     let checked = fixture.must("POST", "/v1/config/check", Some(json!({"text": "lisen = 1"})));
     assert_eq!((&checked["valid"], &checked["errors"]), (&json!(false), &json!([bad_file()])));
     *fixture.around.file.lock().unwrap() = Some(Err(bad_file()));
-    let refused = fixture.call(&Sender::Operator, "POST", "/v1/reload", None);
+    let refused = fixture.call(&Credentials::Operator, "POST", "/v1/reload", None);
     assert_eq!(refused.outcome(), (422, "invalid_configuration".into()));
     assert_eq!(refused.json()["errors"], json!([bad_file()]));
     *fixture.around.file.lock().unwrap() = Some(Ok(vec![("a", &["/a"], &[]), ("b", &["/a"], &[])]));
-    let refused = fixture.call(&Sender::Operator, "POST", "/v1/reload", None);
+    let refused = fixture.call(&Credentials::Operator, "POST", "/v1/reload", None);
     assert_eq!(refused.outcome(), (422, "invalid_configuration".into()));
     let services = fixture.must("GET", "/v1/services", None).to_string();
     assert!(services.contains("\"youtrack\""), "the old ones stay: {services}");
@@ -106,7 +106,7 @@ fn a_reload_takes_all_or_nothing() {
 }
 
 #[test]
-fn a_change_that_has_begun_ends_though_its_client_goes_away() {
+fn change_completes_after_its_client_disconnects() {
     let fixture = Fixture::start();
     let hold = Arc::new(tokio::sync::Notify::new());
     *fixture.around.hold.lock().unwrap() = Some(hold.clone());
@@ -127,10 +127,10 @@ fn a_change_that_has_begun_ends_though_its_client_goes_away() {
 }
 
 #[test]
-fn who_may_not_read_a_service_is_not_told_of_it() {
+fn unreadable_service_is_not_revealed() {
     let fixture = Fixture::start();
     fixture.user("bob", &[]);
-    let bob = fixture.sender("bob");
+    let bob = fixture.credentials("bob");
     let own = |url: &str| {
         let body = json!({"method": "GET", "url": url, "user": "me"});
         fixture.call(&bob, "POST", "/v1/explain", Some(&body)).json()
@@ -153,7 +153,7 @@ fn probes_and_scrapers_need_no_token() {
     fixture.user("alice", &["developers"]);
     let token = fixture.token("alice", "ci", &["youtrack"]);
     fixture.must("DELETE", &format!("/v1/tokens/{}", id(&token)), None);
-    let get = |target: &str| fixture.call(&Sender::Anonymous, "GET", target, None);
+    let get = |target: &str| fixture.call(&Credentials::Anonymous, "GET", target, None);
     assert_eq!(get("/healthz").json(), json!({"status": "ok"}));
     assert_eq!((get("/readyz").status, get("/readyz").json()["status"].clone()), (200, json!("ready")));
     let metrics = get("/metrics");
@@ -169,27 +169,27 @@ fn probes_and_scrapers_need_no_token() {
     assert_eq!(count("permgate_store_commit_duration_seconds_count"), count("permgate_store_commits_total"));
     assert!(count("permgate_fences_total") > 0 && count("permgate_fences_incomplete_total") == 0);
     let open = Request::new("GET", "/metrics").field("Accept", "application/openmetrics-text");
-    let open = fixture.send(&Sender::Anonymous, open);
+    let open = fixture.send(&Credentials::Anonymous, open);
     let form = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     assert_eq!((open.status, open.field("content-type")), (200, Some(form)));
     assert!(open.text().ends_with("# EOF\n"), "{}", open.text());
-    let plain = fixture.sender("alice");
+    let plain = fixture.credentials("alice");
     let refused = fixture.call(&plain, "GET", "/metrics", None);
     assert_eq!(refused.outcome(), (403, "permission_denied".into()), "who shows a token is judged by it");
-    drain_begins(&fixture);
+    begin_drain(&fixture);
     assert_eq!((get("/readyz").status, get("/healthz").status), (503, 200));
-    let post = fixture.send(&Sender::Anonymous, Request::new("POST", "/healthz"));
+    let post = fixture.send(&Credentials::Anonymous, Request::new("POST", "/healthz"));
     assert_eq!(post.status, 405);
 }
 
 #[test]
-fn a_backup_is_for_writers_of_everything_and_comes_whole() {
+fn backup_requires_write_permission_and_is_complete() {
     let fixture = Fixture::start();
     fixture.user("plain", &[]);
     fixture.user("admin", &["developers"]);
     fixture.allow("admin", &["admin-write"]);
-    let reading = Sender::Bearer(text(&fixture.token("admin", "reading", &["permgate:read"])));
-    let check = |name: &str, sender: &Sender, expected: (u16, &str)| {
+    let reading = Credentials::Bearer(text(&fixture.token("admin", "reading", &["permgate:read"])));
+    let check = |name: &str, sender: &Credentials, expected: (u16, &str)| {
         let answer = fixture.call(sender, "GET", "/v1/backup", None);
         if answer.status < 400 {
             assert_eq!((answer.status, ""), expected, "{name}");
@@ -201,22 +201,22 @@ fn a_backup_is_for_writers_of_everything_and_comes_whole() {
             assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}");
         }
     };
-    check("nobody", &Sender::Anonymous, (401, "unauthorized"));
-    check("everybody", &fixture.sender("plain"), (403, "permission_denied"));
+    check("nobody", &Credentials::Anonymous, (401, "unauthorized"));
+    check("everybody", &fixture.credentials("plain"), (403, "permission_denied"));
     check("a token that lists only", &reading, (403, "insufficient_scope"));
-    check("an administrator", &fixture.sender("admin"), (200, ""));
-    check("the operator", &Sender::Operator, (200, ""));
+    check("an administrator", &fixture.credentials("admin"), (200, ""));
+    check("the operator", &Credentials::Operator, (200, ""));
 }
 
 #[test]
-fn a_verification_is_for_administrators_and_reads_everything() {
+fn verification_requires_administrator_and_reads_everything() {
     let fixture = Fixture::start();
     fixture.user("plain", &[]);
     fixture.user("viewer", &[]);
     fixture.allow("viewer", &["admin-read", "read-audit"]);
     fixture.user("admin", &["developers"]);
     fixture.allow("admin", &["admin-write"]);
-    let check = |name: &str, sender: &Sender, expected: (u16, &str)| {
+    let check = |name: &str, sender: &Credentials, expected: (u16, &str)| {
         let answer = fixture.call(sender, "GET", "/v1/store/verify", None);
         if answer.status == 200 {
             assert_eq!((answer.status, ""), expected, "{name}");
@@ -230,20 +230,20 @@ fn a_verification_is_for_administrators_and_reads_everything() {
             assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}");
         }
     };
-    check("nobody", &Sender::Anonymous, (401, "unauthorized"));
-    check("everybody", &fixture.sender("plain"), (403, "permission_denied"));
-    check("who sees everything", &fixture.sender("viewer"), (403, "permission_denied"));
-    check("an administrator", &fixture.sender("admin"), (200, ""));
-    check("the operator", &Sender::Operator, (200, ""));
+    check("nobody", &Credentials::Anonymous, (401, "unauthorized"));
+    check("everybody", &fixture.credentials("plain"), (403, "permission_denied"));
+    check("who sees everything", &fixture.credentials("viewer"), (403, "permission_denied"));
+    check("an administrator", &fixture.credentials("admin"), (200, ""));
+    check("the operator", &Credentials::Operator, (200, ""));
 }
 
 #[test]
-fn an_overview_and_who_reads_what_are_for_who_sees_everything() {
+fn overview_and_readers_require_read_permission() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     fixture.user("viewer", &[]);
     fixture.allow("viewer", &["admin-read"]);
-    let (alice, viewer) = (fixture.sender("alice"), fixture.sender("viewer"));
+    let (alice, viewer) = (fixture.credentials("alice"), fixture.credentials("viewer"));
     for target in ["/v1/overview", "/v1/services?detailed=true"] {
         assert_eq!(fixture.call(&alice, "GET", target, None).status, 403, "{target}");
     }

@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use crate::{
-    harness::{Fixture, Sender, id, new_token},
+    harness::{Credentials, Fixture, id, new_token},
     pages::{alice, page},
 };
 
 #[test]
-fn a_list_of_tokens_is_searched_sorted_and_cut_by_its_address() {
+fn token_list_is_searched_sorted_and_paged_by_its_url() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     let make = |name: &str, expires: &str| {
@@ -49,7 +49,7 @@ fn a_list_of_tokens_is_searched_sorted_and_cut_by_its_address() {
 }
 
 #[test]
-fn the_log_is_read_in_sentences_and_taken_away_as_a_file() {
+fn audit_page_shows_sentences_and_exports_a_file() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     fixture.allow("alice", &["admin-read", "read-audit"]);
@@ -80,7 +80,7 @@ fn the_log_is_read_in_sentences_and_taken_away_as_a_file() {
 }
 
 #[test]
-fn a_refusal_comes_with_what_helps() {
+fn refusal_page_suggests_a_remedy() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
@@ -94,18 +94,23 @@ fn a_refusal_comes_with_what_helps() {
 }
 
 #[test]
-fn an_invitation_says_whom_it_is_for_before_it_is_used() {
+fn invitation_page_names_its_recipient() {
     let fixture = Fixture::start();
     fixture.user("bob", &[]);
     let made = fixture.must("POST", "/v1/users/bob/invitation", None);
     let check = |text: &str| {
-        fixture.call(&Sender::Anonymous, "POST", "/v1/invitation/check", Some(&json!({"invitation": text})))
+        fixture.call(
+            &Credentials::Anonymous,
+            "POST",
+            "/v1/invitation/check",
+            Some(&json!({"invitation": text})),
+        )
     };
     let answer = check(made["invitation"].as_str().unwrap());
     assert_eq!((answer.status, answer.json()["user"].as_str()), (200, Some("bob")), "{}", answer.text());
     assert_eq!(check("nothing").outcome(), (403, "permission_denied".into()));
     // The look-up above has not used the invitation.
     let body = json!({"invitation": made["invitation"], "password": "correct horse battery staple"});
-    assert_eq!(fixture.call(&Sender::Anonymous, "POST", "/v1/invitation", Some(&body)).status, 200);
+    assert_eq!(fixture.call(&Credentials::Anonymous, "POST", "/v1/invitation", Some(&body)).status, 200);
     assert_eq!(check(made["invitation"].as_str().unwrap()).status, 403);
 }

@@ -5,32 +5,32 @@ use serde_json::json;
 
 use crate::{
     exchange::{Answer, Request},
-    harness::{Fixture, Sender, id, new_token},
+    harness::{Credentials, Fixture, id, new_token},
 };
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
 
-pub fn page(fixture: &Fixture, sender: &Sender, target: &str) -> Answer {
+pub fn page(fixture: &Fixture, sender: &Credentials, target: &str) -> Answer {
     fixture.send(sender, Request::new("GET", target).field("Accept", "text/html"))
 }
 
-pub fn alice(fixture: &Fixture) -> Sender {
+pub fn alice(fixture: &Fixture) -> Credentials {
     fixture.user("alice", &["developers"]);
-    Sender::Browser(fixture.browser("alice"))
+    Credentials::Browser(fixture.browser("alice"))
 }
 
 #[test]
-fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
+fn unauthenticated_visitor_signs_in_and_returns_to_the_page() {
     let fixture = Fixture::start();
     let check = |target: &str, location: &str| {
-        let answer = page(&fixture, &Sender::Anonymous, target);
+        let answer = page(&fixture, &Credentials::Anonymous, target);
         assert_eq!((answer.status, answer.field("location")), (303, Some(location)), "{target}");
     };
     check("/", "/profile/authentication");
     check("/profile", "/sign-in?next=%2Fprofile");
     check("/tokens/abc?x=1", "/sign-in?next=%2Ftokens%2Fabc%3Fx%3D1");
     let goes_on = |next: &str, then: &str| {
-        let answer = page(&fixture, &Sender::Anonymous, &format!("/sign-in?next={next}"));
+        let answer = page(&fixture, &Credentials::Anonymous, &format!("/sign-in?next={next}"));
         assert!(answer.text().contains(&format!("data-then=\"{then}\"")), "{next}: {}", answer.text());
     };
     goes_on("%2Fprofile", "/profile");
@@ -43,11 +43,11 @@ fn whoever_is_not_signed_in_is_asked_to_and_comes_back() {
 }
 
 #[test]
-fn a_page_is_kept_from_frames_from_inline_scripts_and_from_caches() {
+fn pages_forbid_framing_inline_scripts_and_caching() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     for (sender, target) in
-        [(&Sender::Anonymous, "/sign-in"), (&alice, "/profile"), (&alice, "/profile/authentication")]
+        [(&Credentials::Anonymous, "/sign-in"), (&alice, "/profile"), (&alice, "/profile/authentication")]
     {
         let answer = page(&fixture, sender, target);
         assert_eq!(answer.status, 200, "{target}: {}", answer.text());
@@ -64,7 +64,7 @@ fn a_page_is_kept_from_frames_from_inline_scripts_and_from_caches() {
             "{target}"
         );
         for asset in text.split('"').filter(|part| part.starts_with("/assets/")) {
-            let answer = page(&fixture, &Sender::Anonymous, asset);
+            let answer = page(&fixture, &Credentials::Anonymous, asset);
             assert_eq!(answer.status, 200, "{asset}");
             assert!(answer.field("cache-control").unwrap().contains("immutable"), "{asset}");
         }
@@ -73,11 +73,11 @@ fn a_page_is_kept_from_frames_from_inline_scripts_and_from_caches() {
             "{target}: something from elsewhere"
         );
     }
-    assert_eq!(page(&fixture, &Sender::Anonymous, "/assets/page-0.js").status, 404);
+    assert_eq!(page(&fixture, &Credentials::Anonymous, "/assets/page-0.js").status, 404);
 }
 
 #[test]
-fn what_people_wrote_stays_text() {
+fn user_text_is_escaped() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     fixture.must("PATCH", "/v1/users/alice", Some(json!({"name": HOSTILE})));
@@ -93,7 +93,7 @@ fn what_people_wrote_stays_text() {
 }
 
 #[test]
-fn a_text_is_on_no_page() {
+fn token_text_is_on_no_page() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     let made = fixture.token("alice", "ci", &["wiki"]);
@@ -104,10 +104,10 @@ fn a_text_is_on_no_page() {
 }
 
 #[test]
-fn whoever_cannot_make_a_token_is_told_whom_to_ask() {
+fn user_without_permission_is_told_whom_to_contact() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
-    let alice = Sender::Browser(fixture.browser("alice"));
+    let alice = Credentials::Browser(fixture.browser("alice"));
     let text = page(&fixture, &alice, "/profile/authentication").text().to_owned();
     assert!(text.contains("New token") && text.contains("id=\"create\""), "{text}");
     fixture.must("DELETE", "/v1/grants", Some(json!({"role": "contributor", "group": "all-users"})));
@@ -116,7 +116,7 @@ fn whoever_cannot_make_a_token_is_told_whom_to_ask() {
 }
 
 #[test]
-fn another_s_token_is_seen_with_the_permission_only() {
+fn other_users_tokens_require_permission() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     fixture.user("bob", &["developers"]);
@@ -135,17 +135,17 @@ fn another_s_token_is_seen_with_the_permission_only() {
 }
 
 #[test]
-fn nothing_is_told_as_a_page_to_browsers_and_as_json_to_scripts() {
+fn not_found_is_html_for_browsers_and_json_for_scripts() {
     let fixture = Fixture::start();
-    let answer = page(&fixture, &Sender::Anonymous, "/nowhere");
+    let answer = page(&fixture, &Credentials::Anonymous, "/nowhere");
     assert_eq!(answer.status, 404);
     assert!(answer.field("content-type").unwrap().starts_with("text/html"), "{}", answer.text());
-    let answer = fixture.call(&Sender::Operator, "GET", "/nowhere", None);
+    let answer = fixture.call(&Credentials::Operator, "GET", "/nowhere", None);
     assert_eq!(answer.outcome(), (404, "not_found".into()));
 }
 
 #[test]
-fn administration_is_for_who_holds_the_permission() {
+fn administration_pages_require_permission() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     let all: [(&str, &str); 12] = [
@@ -166,7 +166,7 @@ fn administration_is_for_who_holds_the_permission() {
         let answer = page(&fixture, &alice, target);
         assert_eq!(answer.status, 403, "{target}");
         assert!(answer.text().contains(permission), "{target}: {}", answer.text());
-        let answer = page(&fixture, &Sender::Anonymous, target);
+        let answer = page(&fixture, &Credentials::Anonymous, target);
         assert!(
             answer.status == 303 && answer.field("location").unwrap().starts_with("/sign-in?"),
             "{target}"
@@ -186,7 +186,7 @@ fn administration_is_for_who_holds_the_permission() {
 }
 
 #[test]
-fn what_people_wrote_stays_text_for_administrators_too() {
+fn user_text_is_escaped_on_admin_pages() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
@@ -208,7 +208,7 @@ fn what_people_wrote_stays_text_for_administrators_too() {
 }
 
 #[test]
-fn explain_names_the_deciding_line() {
+fn explain_page_shows_the_deciding_rule() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     fixture.allow("alice", &["admin-read"]);
@@ -227,9 +227,9 @@ fn explain_names_the_deciding_line() {
 }
 
 #[test]
-fn the_api_is_told_to_people() {
+fn api_is_documented_for_people() {
     let fixture = Fixture::start();
-    let answer = page(&fixture, &Sender::Anonymous, "/docs");
+    let answer = page(&fixture, &Credentials::Anonymous, "/docs");
     assert_eq!(answer.status, 200);
     for call in ["POST /v1/users/{login}/tokens", "DELETE /v1/tokens/{id}", "POST /oauth2/introspect"] {
         assert!(answer.text().contains(call), "{call}");
@@ -246,7 +246,7 @@ fn forms(text: &str) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn no_form_puts_a_secret_into_an_address() {
+fn no_form_puts_a_secret_into_a_url() {
     let fixture = Fixture::start();
     let root = alice(&fixture);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "alice"})));
@@ -254,7 +254,7 @@ fn no_form_puts_a_secret_into_an_address() {
     fixture.must("POST", "/v1/roles", Some(json!({"key": "odd", "name": "Odd", "permissions": []})));
     let token = id(&fixture.token("bob", "ci", &["wiki"]));
     let token = format!("/tokens/{token}");
-    let check = |sender: &Sender, target: &str| {
+    let check = |sender: &Credentials, target: &str| {
         let text = page(&fixture, sender, target).text().to_owned();
         for (tag, inner) in forms(&text) {
             if tag.contains("method=\"get\"") {
@@ -271,7 +271,7 @@ fn no_form_puts_a_secret_into_an_address() {
         assert!(text.contains("<noscript>"), "{target}");
     };
     for target in ["/sign-in", "/invitation"] {
-        check(&Sender::Anonymous, target);
+        check(&Credentials::Anonymous, target);
     }
     for target in [
         "/profile",
@@ -296,7 +296,7 @@ fn no_form_puts_a_secret_into_an_address() {
 }
 
 #[test]
-fn a_page_that_cannot_be_shown_keeps_the_navigation() {
+fn error_page_keeps_the_navigation() {
     let fixture = Fixture::start();
     let alice = alice(&fixture);
     let check = |target: &str, status: u16| {

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Fixture, PASSWORD, SERVICES, Sender, id, new_token, text};
+use crate::harness::{Credentials, Fixture, PASSWORD, SERVICES, id, new_token, text};
 
 type ApiCall = (&'static str, String, Value);
 
@@ -59,7 +59,7 @@ const ROWS: [Row; 16] = [
 ];
 
 #[test]
-fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
+fn power_is_granted_only_by_its_holder_and_never_by_a_limited_token() {
     let fixture = Fixture::start();
     for login in ["admin", "former", "banned", "victim", "moving-0", "moving-1"] {
         fixture.user(login, &[]);
@@ -78,7 +78,7 @@ fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
     let limited = |limit: Value| {
         let mut body = new_token(&limit.to_string(), &every);
         body.as_object_mut().unwrap().extend(limit.as_object().unwrap().clone());
-        Sender::Bearer(text(&fixture.must("POST", "/v1/users/admin/tokens", Some(body))))
+        Credentials::Bearer(text(&fixture.must("POST", "/v1/users/admin/tokens", Some(body))))
     };
     let narrow = |scope: Value| limited(json!({"scope": scope}));
     let bounded = [
@@ -86,11 +86,11 @@ fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
         ("from this machine", limited(json!({"allow_ips": ["127.0.0.0/8"]}))),
         ("of the admin API alone", narrow(json!([{"service": "permgate"}]))),
     ];
-    let (former, banned) = (fixture.sender("former"), fixture.sender("banned"));
+    let (former, banned) = (fixture.credentials("former"), fixture.credentials("banned"));
     fixture.must("DELETE", "/v1/grants", Some(json!({"role": "system-admin", "user": "former"})));
     fixture.must("POST", "/v1/users/banned/ban", None);
 
-    let run = |row: &Row, n: usize, sender: &Sender| {
+    let run = |row: &Row, n: usize, sender: &Credentials| {
         let (method, target, body) = row.1(n);
         let target = target.replace(&format!("ROTATED-{n}"), &rotated[n]);
         fixture.call(sender, method, &target, Some(&body).filter(|body| !body.is_null()))
@@ -107,7 +107,7 @@ fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
         assert_eq!(denied, (403, "permission_denied".to_owned()), "{}, by who has lost it", row.0);
         assert_eq!(run(row, 0, &banned).status, 401, "{}, by the banned", row.0);
     }
-    let (session, unbounded) = (Sender::Browser(fixture.browser("admin")), fixture.sender("admin"));
+    let (session, unbounded) = (Credentials::Browser(fixture.browser("admin")), fixture.credentials("admin"));
     for (n, sender) in [&session, &unbounded].into_iter().enumerate() {
         for row in &ROWS {
             let answer = run(row, n, sender);
@@ -117,13 +117,13 @@ fn power_is_given_by_who_has_it_and_by_no_token_with_limits() {
 }
 
 #[test]
-fn a_token_of_ten_minutes_makes_no_administrator() {
+fn expiring_token_cannot_create_an_administrator() {
     let fixture = Fixture::start();
     fixture.user("admin", &[]);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "admin"})));
     let mut body = new_token("short", &["permgate"]);
     body["expires_in"] = "10m".into();
-    let short = Sender::Bearer(text(&fixture.must("POST", "/v1/users/admin/tokens", Some(body))));
+    let short = Credentials::Bearer(text(&fixture.must("POST", "/v1/users/admin/tokens", Some(body))));
     let call = |method: &str, target: &str, body: Value| {
         fixture.call(&short, method, target, Some(&body).filter(|body| !body.is_null())).outcome()
     };
@@ -133,30 +133,30 @@ fn a_token_of_ten_minutes_makes_no_administrator() {
     assert_eq!(call("POST", "/v1/users/eve/invitation", Value::Null), refused);
     assert_eq!(call("PUT", "/v1/users/eve/password", json!({"password": PASSWORD})), refused);
     assert_eq!(call("POST", "/v1/users", json!({"login": "mallory", "password": PASSWORD})), refused);
-    let absent = fixture.call(&Sender::Operator, "GET", "/v1/users/mallory", None);
+    let absent = fixture.call(&Credentials::Operator, "GET", "/v1/users/mallory", None);
     assert_eq!(absent.status, 404, "no account is left behind");
     let own = json!({"password": PASSWORD});
     assert_eq!(call("PUT", "/v1/users/me/password", own), refused);
 }
 
 #[test]
-fn a_token_in_its_grace_sets_no_first_password() {
+fn token_in_its_grace_period_cannot_set_a_first_password() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
-    let sender = fixture.sender("alice");
+    let sender = fixture.credentials("alice");
     let own = fixture.call(&sender, "GET", "/v1/users/me/tokens", None).json();
     let rotate = format!("/v1/tokens/{}/rotate", id(&own["items"][0]));
     let fresh = text(&fixture.must("POST", &rotate, Some(json!({"grace": "1h"}))));
-    let set = |sender: &Sender| {
+    let set = |sender: &Credentials| {
         let body = json!({"password": PASSWORD});
         fixture.call(sender, "PUT", "/v1/users/me/password", Some(&body)).outcome()
     };
     assert_eq!(set(&sender), (403, "exceeds_parent_token".to_owned()));
-    assert_eq!(set(&Sender::Bearer(fresh)).0, 200);
+    assert_eq!(set(&Credentials::Bearer(fresh)).0, 200);
 }
 
 #[test]
-fn a_login_is_changed_by_others_and_a_reserved_one_by_administrators() {
+fn login_is_changed_by_others_and_a_reserved_login_by_administrators() {
     let fixture = Fixture::start();
     for login in ["manager", "admin-2", "victim", "other"] {
         fixture.user(login, &[]);
@@ -164,7 +164,8 @@ fn a_login_is_changed_by_others_and_a_reserved_one_by_administrators() {
     fixture.allow("manager", &["create-user", "update-user"]);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "admin-2"})));
     let check = |by: &str, method: &str, target: &str, login: &str, expected: (u16, &str)| {
-        let answer = fixture.call(&fixture.sender_once(by), method, target, Some(&json!({"login": login})));
+        let answer =
+            fixture.call(&fixture.cached_credentials(by), method, target, Some(&json!({"login": login})));
         assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{by} {target} {login}");
     };
     let denied = (403, "permission_denied");

@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use self::world::{Provider, SECRET, Shows, World, key, merge, now};
+use self::world::{ClientAuthMethod, Provider, SECRET, World, key, merge, now};
 use crate::{
     exchange::{Answer, Request},
-    harness::{Browser, Fixture, Sender},
+    harness::{Browser, Credentials, Fixture},
 };
 
 mod world;
@@ -13,24 +13,24 @@ mod world;
 /// Begins a sign-in. Returns the cookie, and the address that the browser is redirected to.
 fn begin_sign_in(fixture: &Fixture, next: &str) -> (String, String) {
     let target = format!("/sign-in/oidc?next={next}");
-    let answer = fixture.call(&Sender::Anonymous, "GET", &target, None);
+    let answer = fixture.call(&Credentials::Anonymous, "GET", &target, None);
     assert_eq!(answer.status, 303, "{}", answer.text());
     let cookie = answer.field("set-cookie").unwrap().split(';').next().unwrap().to_owned();
     (cookie, answer.field("location").unwrap().to_owned())
 }
 
-fn come_back(fixture: &Fixture, cookie: &str, target: &str) -> Answer {
+fn return_from_provider(fixture: &Fixture, cookie: &str, target: &str) -> Answer {
     let request = Request::new("GET", target)
         .field("Cookie", cookie)
         .field("Sec-Fetch-Site", "cross-site")
         .field("Accept", "text/html");
-    fixture.send(&Sender::Anonymous, request)
+    fixture.send(&Credentials::Anonymous, request)
 }
 
 /// A complete sign-in.
 fn sign_in(provider: &Provider, fixture: &Fixture) -> Answer {
     let (cookie, location) = begin_sign_in(fixture, "/tokens");
-    come_back(fixture, &cookie, &provider.agree(&location))
+    return_from_provider(fixture, &cookie, &provider.consent(&location))
 }
 
 /// The session's cookie, if one was set.
@@ -43,16 +43,16 @@ fn session(answer: &Answer) -> Option<String> {
 
 fn whoami(fixture: &Fixture, cookie: &str) -> Value {
     let request = Request::new("GET", "/v1/session").field("Cookie", cookie);
-    let answer = fixture.send(&Sender::Anonymous, request);
+    let answer = fixture.send(&Credentials::Anonymous, request);
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer.json()
 }
 
 #[test]
-fn somebody_comes_in_by_the_provider() {
+fn user_signs_in_through_the_provider() {
     let provider = Provider::start();
     let fixture = provider.gateway();
-    let page = fixture.call(&Sender::Anonymous, "GET", "/sign-in?next=/tokens?user=me", None);
+    let page = fixture.call(&Credentials::Anonymous, "GET", "/sign-in?next=/tokens?user=me", None);
     let link = "href=\"http://localhost/sign-in/oidc?next=%2Ftokens%3Fuser%3Dme\"";
     assert!(
         page.text().contains(link) && page.text().contains("Sign in with Example &#60;ID&#62;"),
@@ -61,8 +61,8 @@ fn somebody_comes_in_by_the_provider() {
     );
     let (cookie, location) = begin_sign_in(&fixture, "/tokens?user=me");
     assert!(cookie.starts_with("permgate-flow="), "{cookie}");
-    let back = provider.agree(&location);
-    let answer = come_back(&fixture, &cookie, &back);
+    let back = provider.consent(&location);
+    let answer = return_from_provider(&fixture, &cookie, &back);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("content=\"0;url=/tokens?user=me\""), "{}", answer.text());
     assert!(answer.all("set-cookie").iter().any(|set| set.starts_with("permgate-flow=; Path=/; Max-Age=0")));
@@ -75,16 +75,16 @@ fn somebody_comes_in_by_the_provider() {
     let user = fixture.must("GET", "/v1/users/zoe", None);
     assert_eq!(user["groups"], json!(["developers"]), "{user}");
 
-    assert_eq!(come_back(&fixture, &cookie, &back).status, 403, "a code is redeemed once");
+    assert_eq!(return_from_provider(&fixture, &cookie, &back).status, 403, "a code is redeemed once");
     let (cookie, location) = begin_sign_in(&fixture, "//evil.example");
     let request =
-        Request::new("GET", &provider.agree(&location)).field("Cookie", &format!("{cookie}; {first}"));
-    let again = fixture.send(&Sender::Anonymous, request);
+        Request::new("GET", &provider.consent(&location)).field("Cookie", &format!("{cookie}; {first}"));
+    let again = fixture.send(&Credentials::Anonymous, request);
     assert!(again.text().contains("content=\"0;url=/profile/authentication\""), "{}", again.text());
     let second = session(&again).unwrap();
     assert_eq!(whoami(&fixture, &second)["user_id"], told["user_id"], "the same account");
     let request = Request::new("GET", "/v1/whoami").field("Cookie", &first);
-    assert_eq!(fixture.send(&Sender::Anonymous, request).status, 401, "the session that was replaced");
+    assert_eq!(fixture.send(&Credentials::Anonymous, request).status, 401, "the session that was replaced");
 
     let audit = fixture.must("GET", "/v1/audit?limit=50", None).to_string();
     for secret in [&cookie[14..], &first[9..], &second[9..], SECRET, "code-0", "opaque"] {
@@ -94,7 +94,7 @@ fn somebody_comes_in_by_the_provider() {
 }
 
 #[test]
-fn whatever_does_not_fit_signs_nobody_in() {
+fn mismatched_provider_response_signs_nobody_in() {
     let refused = |name: &str,
                    change: &dyn Fn(&mut World),
                    bend: &dyn Fn(&str, &str) -> (String, String),
@@ -103,8 +103,8 @@ fn whatever_does_not_fit_signs_nobody_in() {
         let fixture = provider.gateway();
         provider.change(change);
         let (cookie, location) = begin_sign_in(&fixture, "/");
-        let (cookie, target) = bend(&cookie, &provider.agree(&location));
-        let answer = come_back(&fixture, &cookie, &target);
+        let (cookie, target) = bend(&cookie, &provider.consent(&location));
+        let answer = return_from_provider(&fixture, &cookie, &target);
         assert_eq!((answer.status, session(&answer)), (status, None), "{name}: {}", answer.text());
         assert!(fixture.store.accounts().user_by_login("zoe").is_none(), "{name}: no account is made");
         assert!(answer.text().contains("<h1>"), "{name}: a page says so");
@@ -155,12 +155,12 @@ fn whatever_does_not_fit_signs_nobody_in() {
 }
 
 #[test]
-fn a_provider_that_is_gone_or_unsafe_is_told_of() {
+fn unreachable_or_insecure_provider_is_reported() {
     let check = |name: &str, change: &dyn Fn(&mut World)| {
         let provider = Provider::start();
         let fixture = provider.gateway();
         provider.change(change);
-        let answer = fixture.call(&Sender::Anonymous, "GET", "/sign-in/oidc", None);
+        let answer = fixture.call(&Credentials::Anonymous, "GET", "/sign-in/oidc", None);
         assert_eq!((answer.status, answer.field("location")), (502, None), "{name}: {}", answer.text());
         assert_eq!(answer.field("set-cookie"), None, "{name}");
     };
@@ -175,31 +175,31 @@ fn a_provider_that_is_gone_or_unsafe_is_told_of() {
     let fixture = provider.gateway();
     provider.change(|world| world.metadata = json!({"issuer": "http://127.0.0.1:1/realm"}));
     for _ in 0..5 {
-        assert_eq!(fixture.call(&Sender::Anonymous, "GET", "/sign-in/oidc", None).status, 502);
+        assert_eq!(fixture.call(&Credentials::Anonymous, "GET", "/sign-in/oidc", None).status, 502);
     }
-    assert_eq!(provider.asked("/realm/.well-known"), 1, "not again and again");
+    assert_eq!(provider.request_count("/realm/.well-known"), 1, "not again and again");
     let plain = Fixture::start();
     assert_eq!(
-        plain.call(&Sender::Anonymous, "GET", "/sign-in/oidc", None).status,
+        plain.call(&Credentials::Anonymous, "GET", "/sign-in/oidc", None).status,
         404,
         "none is configured"
     );
 }
 
 #[test]
-fn new_keys_are_found_and_strange_ones_not_searched_for() {
+fn new_keys_are_fetched_and_unknown_ones_not_repeatedly() {
     let provider = Provider::start();
     let fixture = provider.gateway();
     assert_eq!(sign_in(&provider, &fixture).status, 200);
     assert_eq!(sign_in(&provider, &fixture).status, 200);
-    assert_eq!((provider.asked("/realm/jwks"), provider.asked("/realm/.well-known")), (1, 1));
+    assert_eq!((provider.request_count("/realm/jwks"), provider.request_count("/realm/.well-known")), (1, 1));
     provider.change(|world| {
         let (pair, jwk) = key("second");
         world.key = pair;
         world.published = vec![jwk];
     });
     assert_eq!(sign_in(&provider, &fixture).status, 200, "a rotated key");
-    assert_eq!(provider.asked("/realm/jwks"), 2);
+    assert_eq!(provider.request_count("/realm/jwks"), 2);
     let provider = Provider::start();
     let fixture = provider.gateway();
     provider.change(|world| world.header = json!({"kid": null}));
@@ -214,11 +214,11 @@ fn new_keys_are_found_and_strange_ones_not_searched_for() {
     for _ in 0..3 {
         assert_eq!(sign_in(&provider, &fixture).status, 403);
     }
-    assert_eq!(provider.asked("/realm/jwks"), 2, "a stranger's key makes nobody ask again at once");
+    assert_eq!(provider.request_count("/realm/jwks"), 2, "a stranger's key makes nobody ask again at once");
 }
 
 #[test]
-fn the_provider_decides_about_its_groups_alone() {
+fn provider_controls_only_its_own_groups() {
     let provider = Provider::start();
     let fixture = provider.gateway();
     provider.change(|world| merge(&mut world.claims, &json!({"groups": ["ops", "auditors", "all-users"]})));
@@ -235,7 +235,7 @@ fn the_provider_decides_about_its_groups_alone() {
     provider.change(|world| world.userinfo = json!({"sub": "1", "groups": ["staff"]}));
     assert_eq!(sign_in(&provider, &fixture).status, 200);
     assert_eq!(groups(), ["auditors", "developers"], "and what it says elsewhere");
-    assert_eq!(provider.asked("/realm/userinfo"), 1);
+    assert_eq!(provider.request_count("/realm/userinfo"), 1);
     assert_eq!(whoami(&fixture, &first)["user"], "zoe", "another browser stays signed in");
     provider.change(|world| world.userinfo = json!({"sub": "1"}));
     assert_eq!(sign_in(&provider, &fixture).status, 200);
@@ -243,7 +243,7 @@ fn the_provider_decides_about_its_groups_alone() {
 }
 
 #[test]
-fn an_account_is_not_taken_over_by_its_login() {
+fn provider_login_does_not_take_over_an_account() {
     let provider = Provider::start();
     let fixture = provider.gateway();
     fixture.user("zoe", &[]);
@@ -260,14 +260,14 @@ fn an_account_is_not_taken_over_by_its_login() {
     let cookie = session(&sign_in(&provider, &fixture)).unwrap();
     assert_eq!(whoami(&fixture, &cookie)["user"], "zed");
     let csrf = whoami(&fixture, &cookie)["csrf"].as_str().unwrap().to_owned();
-    let browser = Sender::Browser(Browser { cookie: cookie.clone(), csrf });
+    let browser = Credentials::Browser(Browser { cookie: cookie.clone(), csrf });
     let body = json!({"password": "an unlocked screen is no account"});
     let set = fixture.call(&browser, "PUT", "/v1/users/me/password", Some(&body));
     assert_eq!(set.outcome(), (403, "permission_denied".into()), "no password beside the provider");
     fixture.must("POST", "/v1/users/zed/ban", None);
     assert_eq!(sign_in(&provider, &fixture).status, 403, "banned");
     let request = Request::new("GET", "/v1/whoami").field("Cookie", &cookie);
-    assert_eq!(fixture.send(&Sender::Anonymous, request).status, 401, "a ban ends the session");
+    assert_eq!(fixture.send(&Credentials::Anonymous, request).status, 401, "a ban ends the session");
     fixture.must("POST", "/v1/users/zed/unban", None);
     assert_eq!(sign_in(&provider, &fixture).status, 200);
     fixture.must("DELETE", "/v1/users/zed", None);
@@ -275,8 +275,8 @@ fn an_account_is_not_taken_over_by_its_login() {
 }
 
 #[test]
-fn the_secret_goes_where_the_provider_wants_it() {
-    let check = |name: &str, shows: Shows, methods: Value, public: bool| {
+fn client_secret_is_sent_in_the_method_of_the_provider() {
+    let check = |name: &str, shows: ClientAuthMethod, methods: Value, public: bool| {
         let provider = Provider::start();
         let mut settings = provider.settings();
         if public {
@@ -289,19 +289,21 @@ fn the_secret_goes_where_the_provider_wants_it() {
         });
         assert_eq!(sign_in(&provider, &fixture).status, 200, "{name}");
     };
-    check("nothing said", Shows::Basic, Value::Null, false);
-    check("both", Shows::Basic, json!(["client_secret_post", "client_secret_basic"]), false);
-    check("the form alone", Shows::Form, json!(["client_secret_post"]), false);
-    check("a public client", Shows::Nothing, json!(["none"]), true);
+    check("nothing said", ClientAuthMethod::Basic, Value::Null, false);
+    check("both", ClientAuthMethod::Basic, json!(["client_secret_post", "client_secret_basic"]), false);
+    check("the form alone", ClientAuthMethod::Form, json!(["client_secret_post"]), false);
+    check("a public client", ClientAuthMethod::Nothing, json!(["none"]), true);
 }
 
 #[test]
-fn who_guesses_codes_waits() {
+fn guessing_codes_is_rate_limited() {
     let provider = Provider::start();
     let fixture = provider.gateway();
     let (cookie, location) = begin_sign_in(&fixture, "/");
-    let target = provider.agree(&location).replace("code-", "cod-");
-    let late = (0..20).map(|_| come_back(&fixture, &cookie, &target).status).find(|status| *status == 429);
+    let target = provider.consent(&location).replace("code-", "cod-");
+    let late = (0..20)
+        .map(|_| return_from_provider(&fixture, &cookie, &target).status)
+        .find(|status| *status == 429);
     assert_eq!(late, Some(429));
-    assert!(provider.asked("/realm/token") <= 10);
+    assert!(provider.request_count("/realm/token") <= 10);
 }

@@ -4,11 +4,11 @@ use std::{cell::RefCell, collections::HashMap};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Fixture, PASSWORD, Sender, id, new_token};
+use crate::harness::{Browser, Credentials, Fixture, PASSWORD, id, new_token};
 
 mod identities;
 
-struct Cast {
+struct Accounts {
     fixture: Fixture,
     /// The signed-in browsers; `None`: calls use tokens.
     browsers: Option<RefCell<HashMap<String, Browser>>>,
@@ -16,7 +16,7 @@ struct Cast {
     tokens: Vec<(&'static str, String)>,
 }
 
-impl Cast {
+impl Accounts {
     /// Runs a check with tokens and with browsers.
     fn each(check: impl Fn(&Self)) {
         check(&Self::new(None));
@@ -57,7 +57,7 @@ impl Cast {
     fn browser(&self, browsers: &RefCell<HashMap<String, Browser>>, login: &str) -> Browser {
         let known = browsers.borrow().get(login).cloned();
         let lives = |browser: &Browser| {
-            let sender = Sender::Browser(browser.clone());
+            let sender = Credentials::Browser(browser.clone());
             self.fixture.call(&sender, "GET", "/v1/session", None).status == 200
         };
         known.filter(lives).unwrap_or_else(|| {
@@ -69,9 +69,9 @@ impl Cast {
 
     fn check(&self, name: &str, login: &str, call: (&str, &str, Value), expected: (u16, &str)) {
         let sender = match &self.browsers {
-            _ if login == "operator" => Sender::Operator,
-            None => self.fixture.sender_once(login),
-            Some(browsers) => Sender::Browser(self.browser(browsers, login)),
+            _ if login == "operator" => Credentials::Operator,
+            None => self.fixture.cached_credentials(login),
+            Some(browsers) => Credentials::Browser(self.browser(browsers, login)),
         };
         let (method, target, body) = call;
         let body = Some(&body).filter(|body| !body.is_null());
@@ -92,8 +92,8 @@ const OK: (u16, &str) = (200, "");
 const MADE: (u16, &str) = (201, "");
 
 #[test]
-fn profiles_and_tokens_are_seen_by_oneself_and_by_who_may() {
-    Cast::each(|cast| {
+fn profiles_and_tokens_are_visible_to_owner_and_permitted_users() {
+    Accounts::each(|cast| {
         let get = |target: &'static str| ("GET", target, Value::Null);
         for (login, expected) in
             [("plain", DENIED), ("auditor", DENIED), ("viewer", OK), ("manager", OK), ("admin", OK)]
@@ -107,7 +107,8 @@ fn profiles_and_tokens_are_seen_by_oneself_and_by_who_may() {
             cast.check("own tokens", login, get("/v1/users/me/tokens"), OK);
         }
         cast.check("an own token", "plain", ("GET", &cast.token("plain"), Value::Null), OK);
-        let own = cast.fixture.call(&cast.fixture.sender_once("plain"), "GET", "/v1/tokens", None).json();
+        let own =
+            cast.fixture.call(&cast.fixture.cached_credentials("plain"), "GET", "/v1/tokens", None).json();
         let owners: Vec<&Value> =
             own["items"].as_array().unwrap().iter().map(|token| &token["user"]).collect();
         assert!(!owners.is_empty() && owners.iter().all(|owner| *owner == "plain"), "{owners:?}");
@@ -115,8 +116,8 @@ fn profiles_and_tokens_are_seen_by_oneself_and_by_who_may() {
 }
 
 #[test]
-fn tokens_are_made_for_oneself_or_within_ones_own_power() {
-    Cast::each(|cast| {
+fn tokens_are_created_for_oneself_or_within_ones_own_power() {
+    Accounts::each(|cast| {
         let make = |target: &'static str, service: &str| ("POST", target, new_token("new", &[service]));
         cast.check("own", "plain", make("/v1/users/me/tokens", "wiki"), MADE);
         cast.check(
@@ -148,8 +149,8 @@ fn tokens_are_made_for_oneself_or_within_ones_own_power() {
 }
 
 #[test]
-fn tokens_are_rotated_and_edited_as_they_are_made_and_revoked_by_more() {
-    Cast::each(|cast| {
+fn rotating_and_editing_need_the_rights_of_creation_and_revoking_fewer() {
+    Accounts::each(|cast| {
         let rename = |owner: &str| cast.token(owner);
         let body = || json!({"note": "seen"});
         cast.check("edit own", "plain", ("PATCH", &rename("plain"), body()), OK);
@@ -172,8 +173,8 @@ fn tokens_are_rotated_and_edited_as_they_are_made_and_revoked_by_more() {
 }
 
 #[test]
-fn accounts_are_changed_by_who_may_and_never_beyond_their_power() {
-    Cast::each(|cast| {
+fn accounts_are_changed_only_within_ones_own_power() {
+    Accounts::each(|cast| {
         let bare = |method: &'static str, target: &'static str| (method, target, Value::Null);
         let password = || json!({"password": PASSWORD, "current": PASSWORD});
         cast.check("make", "plain", ("POST", "/v1/users", json!({"login": "x"})), DENIED);
@@ -205,8 +206,8 @@ fn accounts_are_changed_by_who_may_and_never_beyond_their_power() {
 }
 
 #[test]
-fn groups_that_carry_power_are_for_who_has_it() {
-    Cast::each(|cast| {
+fn groups_with_power_require_that_power() {
+    Accounts::each(|cast| {
         let put = |target: &'static str| ("PUT", target, Value::Null);
         cast.check("make", "plain", ("POST", "/v1/groups", json!({"name": "club"})), DENIED);
         cast.check("make", "grouper", ("POST", "/v1/groups", json!({"name": "club"})), MADE);
@@ -239,8 +240,8 @@ fn groups_that_carry_power_are_for_who_has_it() {
 }
 
 #[test]
-fn roles_give_only_what_the_giver_has() {
-    Cast::each(|cast| {
+fn roles_grant_only_what_the_granter_has() {
+    Accounts::each(|cast| {
         let role = |permission: &str| {
             ("POST", "/v1/roles", json!({"key": "r", "name": "R", "permissions": [permission]}))
         };
@@ -258,8 +259,8 @@ fn roles_give_only_what_the_giver_has() {
 }
 
 #[test]
-fn operations_are_for_readers_and_writers_of_everything() {
-    Cast::each(|cast| {
+fn operations_require_global_read_or_write_permission() {
+    Accounts::each(|cast| {
         let get = |target: &'static str| ("GET", target, Value::Null);
         let explain = || ("POST", "/v1/explain", json!({"method": "GET", "url": "/wiki", "user": "victim"}));
         for (login, read, write, audit) in [
@@ -292,8 +293,8 @@ fn operations_are_for_readers_and_writers_of_everything() {
 }
 
 #[test]
-fn who_lacks_update_self_sees_and_revokes_only() {
-    Cast::each(|cast| {
+fn user_without_update_self_only_views_and_revokes() {
+    Accounts::each(|cast| {
         let bare = |method: &'static str, target: &str| (method, target.to_owned(), Value::Null);
         let check = |name: &str, call: (&str, String, Value), expected| {
             cast.check(name, "plain", (call.0, &call.1, call.2), expected);
@@ -321,8 +322,8 @@ fn who_lacks_update_self_sees_and_revokes_only() {
 }
 
 #[test]
-fn others_are_signed_out_invited_and_shortened_by_who_may() {
-    Cast::each(|cast| {
+fn signing_out_inviting_and_reducing_others_require_permission() {
+    Accounts::each(|cast| {
         let sessions = ("DELETE", "/v1/users/victim/sessions", Value::Null);
         let invite = |login: &'static str| ("POST", login, Value::Null);
         let shorten = json!({"expires_in": "1d", "scope": [{"service": "wiki", "access": "read"}]});
@@ -364,7 +365,7 @@ fn others_are_signed_out_invited_and_shortened_by_who_may() {
 }
 
 #[test]
-fn a_token_makes_no_token_beyond_itself() {
+fn token_creates_no_token_beyond_its_own_scope() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let parent = json!({
@@ -374,7 +375,7 @@ fn a_token_makes_no_token_beyond_itself() {
         "allow_ips": ["127.0.0.0/8"],
     });
     let made = fixture.must("POST", "/v1/users/alice/tokens", Some(parent));
-    let sender = Sender::Bearer(crate::harness::text(&made));
+    let sender = Credentials::Bearer(crate::harness::text(&made));
     let check = |name: &str, change: Value, expected: (u16, &str)| {
         let mut body = json!({
             "name": name,

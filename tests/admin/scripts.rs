@@ -6,16 +6,16 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::{Answer, Request},
-    harness::{Fixture, Sender, id, text},
+    harness::{Credentials, Fixture, id, text},
 };
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
 #[test]
-fn hubs_script_lists_creates_and_revokes() {
+fn hub_script_lists_creates_and_revokes() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
-    let alice = fixture.sender("alice");
+    let alice = fixture.credentials("alice");
     let call = |method: &str, target: &str, body: Option<Value>| {
         let answer = fixture.call(&alice, method, target, body.as_ref());
         assert_eq!(answer.status, 200, "{method} {target}: {}", answer.text());
@@ -67,7 +67,7 @@ fn hubs_script_lists_creates_and_revokes() {
 }
 
 #[test]
-fn hubs_calls_follow_the_rules_of_the_others() {
+fn hub_calls_follow_the_api_rules() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     fixture.user("bob", &[]);
@@ -75,7 +75,7 @@ fn hubs_calls_follow_the_rules_of_the_others() {
     fixture.allow("boss", &["admin-write"]);
     let bobs = id(&fixture.token("bob", "ci", &["wiki"]));
     let check = |name: &str, who: &str, method: &str, target: &str, body: Value, expected: (u16, &str)| {
-        let sender = fixture.sender_once(who);
+        let sender = fixture.cached_credentials(who);
         let body = Some(&body).filter(|body| !body.is_null());
         let answer = fixture.call(&sender, method, &format!("/hub/api/rest{target}"), body);
         assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
@@ -108,18 +108,18 @@ fn hubs_calls_follow_the_rules_of_the_others() {
     check("an unknown parameter", "alice", "GET", &format!("{mine}?query=x"), Value::Null, bad);
 }
 
-fn form(fixture: &Fixture, sender: &Sender, target: &str, body: &str) -> Answer {
+fn form(fixture: &Fixture, sender: &Credentials, target: &str, body: &str) -> Answer {
     fixture.send(sender, Request::new("POST", target).body(FORM, body.to_owned()))
 }
 
 #[test]
-fn introspection_tells_of_what_is_in_force_and_is_no_use() {
+fn introspection_reports_active_tokens_and_is_not_a_use() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     fixture.user("checker", &[]);
     fixture.allow("checker", &["introspect"]);
     let made = fixture.token("alice", "ci", &["youtrack", "hub:read"]);
-    let (checker, secret) = (fixture.sender("checker"), text(&made));
+    let (checker, secret) = (fixture.credentials("checker"), text(&made));
     let ask = |token: &str| {
         let answer = form(&fixture, &checker, "/oauth2/introspect", &format!("token={token}"));
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -142,9 +142,10 @@ fn introspection_tells_of_what_is_in_force_and_is_no_use() {
     assert_eq!(ask(&secret), inactive, "banned");
     let shown = fixture.must("GET", &format!("/v1/tokens/{}", id(&made)), None);
     assert_eq!(shown["last_used_at"], Value::Null, "never a use");
-    let outcome = |sender: &Sender, body: &str| form(&fixture, sender, "/oauth2/introspect", body).outcome();
+    let outcome =
+        |sender: &Credentials, body: &str| form(&fixture, sender, "/oauth2/introspect", body).outcome();
     fixture.user("plain", &[]);
-    assert_eq!(outcome(&fixture.sender("plain"), "token=x"), (403, "permission_denied".into()));
+    assert_eq!(outcome(&fixture.credentials("plain"), "token=x"), (403, "permission_denied".into()));
     assert_eq!(outcome(&checker, "a=b"), (400, "invalid_request".into()));
     assert_eq!(outcome(&checker, "token=a&token=b"), (400, "invalid_request".into()));
     let json = fixture.call(&checker, "POST", "/oauth2/introspect", Some(&json!({"token": secret})));
@@ -153,14 +154,15 @@ fn introspection_tells_of_what_is_in_force_and_is_no_use() {
 }
 
 #[test]
-fn who_has_a_text_may_revoke_it() {
+fn holder_of_a_token_text_can_revoke_it() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     fixture.user("finder", &[]);
-    let finder = fixture.sender("finder");
+    let finder = fixture.credentials("finder");
     let token = |name: &str| fixture.token("alice", name, &["permgate"]);
-    let lives =
-        |made: &Value| fixture.call(&Sender::Bearer(text(made)), "GET", "/v1/whoami", None).status == 200;
+    let lives = |made: &Value| {
+        fixture.call(&Credentials::Bearer(text(made)), "GET", "/v1/whoami", None).status == 200
+    };
     let (one, two, three, four) = (token("one"), token("two"), token("three"), token("four"));
     let by_value = |value: &str| {
         let body = json!({"token": value});
@@ -205,7 +207,7 @@ fn who_has_a_text_may_revoke_it() {
     assert_eq!((&shown["revoke_reason"], &shown["revoked_by"]), (&json!("leaked"), &json!("finder")));
     let audit = fixture.must("GET", "/v1/audit", None).to_string();
     assert!(audit.contains("leaked") && !audit.contains(&first[17..]), "{audit}");
-    let anonymous = fixture.call(&Sender::Anonymous, "POST", "/v1/leaks", Some(&json!({"texts": []})));
+    let anonymous = fixture.call(&Credentials::Anonymous, "POST", "/v1/leaks", Some(&json!({"texts": []})));
     assert_eq!(anonymous.status, 401);
     let many = json!({"texts": vec!["x"; 1001]});
     assert_eq!(fixture.call(&finder, "POST", "/v1/leaks", Some(&many)).status, 422);

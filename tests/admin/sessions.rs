@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Browser, Fixture, PASSWORD, Sender, id, new_token, text},
+    harness::{Browser, Credentials, Fixture, PASSWORD, id, new_token, text},
 };
 
 const OTHER: &str = "another passphrase of mine";
@@ -25,14 +25,14 @@ fn with_alice() -> Fixture {
 }
 
 #[test]
-fn a_cookie_is_bound_and_new_at_each_sign_in() {
+fn cookie_is_bound_and_new_at_each_sign_in() {
     let check = |name: &str, sign_in: SignIn, cookie: &str, mark: bool| {
         let fixture = Fixture::signed_in_by(None, sign_in);
         fixture.user("alice", &[]);
         let first = fixture.browser("alice");
         let body = json!({"login": "alice", "password": PASSWORD});
         let request = Request::new("POST", "/v1/session").field("Cookie", &first.cookie).json(&body);
-        let again = fixture.send(&Sender::Anonymous, request);
+        let again = fixture.send(&Credentials::Anonymous, request);
         assert_eq!(again.status, 201, "{name}: {}", again.text());
         let set = again.field("set-cookie").unwrap();
         let (value, attributes) = set.split_once(';').unwrap();
@@ -44,7 +44,7 @@ fn a_cookie_is_bound_and_new_at_each_sign_in() {
         assert_eq!(attributes.contains("Secure"), mark, "{name}: {set}");
         assert!(!attributes.contains("Domain"), "{name}: {set}");
         assert!(!again.text().contains(value.split_once('=').unwrap().1), "{name}: in the body, too");
-        let whoami = |browser| fixture.call(&Sender::Browser(browser), "GET", "/v1/whoami", None).status;
+        let whoami = |browser| fixture.call(&Credentials::Browser(browser), "GET", "/v1/whoami", None).status;
         assert_eq!(whoami(Browser::of(&again)), 200, "{name}");
         assert_eq!(whoami(first), 401, "{name}: the one that was replaced");
     };
@@ -53,18 +53,18 @@ fn a_cookie_is_bound_and_new_at_each_sign_in() {
 }
 
 #[test]
-fn a_session_chosen_by_somebody_else_is_none() {
+fn session_id_chosen_by_a_client_is_ignored() {
     let fixture = with_alice();
     let planted = format!("permgate={}", "0".repeat(64));
     let body = json!({"login": "alice", "password": PASSWORD});
     let request = Request::new("POST", "/v1/session").field("Cookie", &planted).json(&body);
-    assert_eq!(fixture.send(&Sender::Anonymous, request).status, 201);
+    assert_eq!(fixture.send(&Credentials::Anonymous, request).status, 201);
     let request = Request::new("GET", "/v1/whoami").field("Cookie", &planted);
-    assert_eq!(fixture.send(&Sender::Anonymous, request).outcome(), (401, "unauthorized".into()));
+    assert_eq!(fixture.send(&Credentials::Anonymous, request).outcome(), (401, "unauthorized".into()));
 }
 
 #[test]
-fn a_wrong_sign_in_does_not_say_what_is_wrong() {
+fn failed_sign_in_does_not_reveal_its_cause() {
     let fixture = Fixture::start();
     fixture.user("unset", &[]);
     fixture.must("POST", "/v1/users", Some(json!({"login": "robot", "kind": "service"})));
@@ -99,7 +99,7 @@ fn a_wrong_sign_in_does_not_say_what_is_wrong() {
 
 /// A client that has not signed in may send 16 KiB, whoever it claims to be.
 #[test]
-fn a_stranger_sends_little() {
+fn unauthenticated_body_is_small() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     for login in ["alice", "mallory"] {
@@ -114,7 +114,7 @@ fn a_stranger_sends_little() {
     socket.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 413");
     let long = "x".repeat(20 << 10);
-    let note = fixture.call(&Sender::Operator, "POST", "/v1/groups", Some(&json!({"name": long})));
+    let note = fixture.call(&Credentials::Operator, "POST", "/v1/groups", Some(&json!({"name": long})));
     assert_ne!(note.status, 413, "users may send more");
 }
 
@@ -147,7 +147,7 @@ fn failed_sign_ins_are_in_the_log_by_account_and_count() {
 }
 
 #[test]
-fn who_guesses_waits_whether_the_login_exists_or_not() {
+fn guessing_is_delayed_for_known_and_unknown_logins() {
     let fixture = with_alice();
     let tries = |login: &str| {
         let wrong = (1..).find(|_| fixture.sign_in(login, OTHER).status == 429).unwrap();
@@ -161,7 +161,7 @@ fn who_guesses_waits_whether_the_login_exists_or_not() {
 }
 
 #[test]
-fn a_change_by_cookie_needs_what_only_our_pages_know() {
+fn cookie_change_requires_a_csrf_token() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     fixture.user("bob", &[]);
@@ -203,13 +203,13 @@ fn a_change_by_cookie_needs_what_only_our_pages_know() {
 }
 
 #[test]
-fn what_ends_a_session() {
+fn sign_out_ban_deletion_and_new_password_end_sessions() {
     let check = |name: &str, end: &dyn Fn(&Fixture, &Browser), other_lives: bool| {
         let fixture = Fixture::start();
         fixture.user("alice", &[]);
         let (one, other) = (fixture.browser("alice"), fixture.browser("alice"));
         let whoami = |browser: &Browser| {
-            fixture.call(&Sender::Browser(browser.clone()), "GET", "/v1/whoami", None).outcome()
+            fixture.call(&Credentials::Browser(browser.clone()), "GET", "/v1/whoami", None).outcome()
         };
         assert_eq!((whoami(&one).0, whoami(&other).0), (200, 200), "{name}");
         end(&fixture, &one);
@@ -217,7 +217,7 @@ fn what_ends_a_session() {
         assert_eq!(whoami(&other).0 == 200, other_lives, "{name}");
     };
     let by = |fixture: &Fixture, browser: &Browser, method: &str, target: &str, body: Option<Value>| {
-        let answer = fixture.call(&Sender::Browser(browser.clone()), method, target, body.as_ref());
+        let answer = fixture.call(&Credentials::Browser(browser.clone()), method, target, body.as_ref());
         assert!(answer.status < 300, "{method} {target}: {}", answer.text());
         answer
     };
@@ -261,18 +261,18 @@ fn what_ends_a_session() {
 }
 
 #[test]
-fn one_sees_ones_sessions_and_the_log_no_secret() {
+fn user_sees_own_sessions_and_the_log_has_no_secret() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
     let (one, _) = (fixture.browser("alice"), fixture.browser("alice"));
-    let list = fixture.call(&Sender::Browser(one.clone()), "GET", "/v1/sessions", None).json();
+    let list = fixture.call(&Credentials::Browser(one.clone()), "GET", "/v1/sessions", None).json();
     let rows = list["items"].as_array().unwrap();
     assert_eq!(rows.iter().filter(|row| row["current"] == true).count(), 1, "{list}");
     assert_eq!(rows.len(), 2);
-    let session = fixture.call(&Sender::Browser(one.clone()), "GET", "/v1/session", None).json();
+    let session = fixture.call(&Credentials::Browser(one.clone()), "GET", "/v1/session", None).json();
     assert_eq!((&session["user"], &session["by"]), (&json!("alice"), &json!("password")));
     assert_eq!(session["csrf"], one.csrf);
-    let alice = fixture.sender("alice");
+    let alice = fixture.credentials("alice");
     assert_eq!(fixture.call(&alice, "GET", "/v1/session", None).status, 404, "a token is no session");
     let audit = fixture.must("GET", "/v1/audit", None).to_string();
     assert!(audit.contains("session.begin"), "{audit}");
@@ -289,12 +289,12 @@ fn an_invitation_sets_a_password_once() {
     fixture.must("POST", "/v1/users", Some(json!({"login": "robot", "kind": "service"})));
     fixture.allow("manager", &["update-user"]);
     fixture.must("POST", "/v1/grants", Some(json!({"role": "system-admin", "user": "admin"})));
-    let manager = Sender::Browser(fixture.browser("manager"));
-    let plain = Sender::Browser(fixture.browser("plain"));
-    let invite = |sender: &Sender, login: &str| {
+    let manager = Credentials::Browser(fixture.browser("manager"));
+    let plain = Credentials::Browser(fixture.browser("plain"));
+    let invite = |sender: &Credentials, login: &str| {
         fixture.call(sender, "POST", &format!("/v1/users/{login}/invitation"), None)
     };
-    let refused = |name: &str, sender: &Sender, login: &str, expected: (u16, &str)| {
+    let refused = |name: &str, sender: &Credentials, login: &str, expected: (u16, &str)| {
         let answer = invite(sender, login);
         assert_eq!(answer.outcome(), (expected.0, expected.1.to_owned()), "{name}: {}", answer.text());
     };
@@ -311,7 +311,7 @@ fn an_invitation_sets_a_password_once() {
     assert_eq!(second["link"], format!("https://gate.example/invitation#{secret}"));
     let redeem = |invitation: &Value, password: &str| {
         let body = json!({"invitation": invitation, "password": password});
-        fixture.call(&Sender::Anonymous, "POST", "/v1/invitation", Some(&body)).outcome()
+        fixture.call(&Credentials::Anonymous, "POST", "/v1/invitation", Some(&body)).outcome()
     };
     assert_eq!(redeem(&first["invitation"], OTHER), (403, "permission_denied".into()), "replaced");
     assert_eq!(redeem(&json!("x"), OTHER), (403, "permission_denied".into()), "no invitation");
@@ -327,14 +327,14 @@ fn an_invitation_sets_a_password_once() {
 }
 
 #[test]
-fn ones_own_password_takes_the_present_one() {
+fn changing_ones_password_requires_the_current_one() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let alice = fixture.browser("alice");
-    let set = |sender: &Sender, body: Value| {
+    let set = |sender: &Credentials, body: Value| {
         fixture.call(sender, "PUT", "/v1/users/me/password", Some(&body)).outcome()
     };
-    let browser = Sender::Browser(alice);
+    let browser = Credentials::Browser(alice);
     let wrong = || (403, "wrong_password".to_owned());
     assert_eq!(set(&browser, json!({"password": OTHER})), wrong());
     assert_eq!(set(&browser, json!({"password": OTHER, "current": OTHER})), wrong());
@@ -347,16 +347,16 @@ fn ones_own_password_takes_the_present_one() {
     ];
     for body in less {
         let made = fixture.must("POST", "/v1/users/alice/tokens", Some(body));
-        let token = Sender::Bearer(text(&made));
+        let token = Credentials::Bearer(text(&made));
         let outcome = set(&token, json!({"password": PASSWORD, "current": OTHER}));
         assert_eq!(outcome, (403, "exceeds_parent_token".into()), "{}", made["name"]);
         fixture.must("DELETE", &format!("/v1/tokens/{}", id(&made)), None);
     }
-    assert_eq!(set(&fixture.sender("alice"), json!({"password": PASSWORD})), wrong());
+    assert_eq!(set(&fixture.credentials("alice"), json!({"password": PASSWORD})), wrong());
 }
 
 #[test]
-fn a_proxy_in_front_vouches_when_it_is_listed() {
+fn trusted_header_counts_only_from_a_listed_proxy() {
     let start = |from: &str| {
         let (name, from) = ("x-remote-user".parse().unwrap(), vec![from.parse().unwrap()]);
         let header = UserHeader { name, from, key: None };

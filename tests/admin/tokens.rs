@@ -4,15 +4,15 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Fixture, Sender, id, new_token, text},
+    harness::{Credentials, Fixture, id, new_token, text},
 };
 
 #[test]
-fn a_token_is_made_shown_once_and_found_again() {
+fn token_is_created_shown_once_and_found_again() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let body = new_token("ci", &["youtrack", "hub:read"]);
-    let made = fixture.call(&Sender::Operator, "POST", "/v1/users/alice/tokens", Some(&body));
+    let made = fixture.call(&Credentials::Operator, "POST", "/v1/users/alice/tokens", Some(&body));
     assert_eq!(made.status, 201, "{}", made.text());
     let record = made.json();
     assert_eq!(made.field("location"), Some(format!("/v1/tokens/{}", id(&record)).as_str()));
@@ -25,7 +25,7 @@ fn a_token_is_made_shown_once_and_found_again() {
     assert_eq!(record["scope"], scope);
     for path in [format!("/v1/tokens/{}", id(&record)), "/v1/users/alice/tokens".into(), "/v1/tokens".into()]
     {
-        let shown = fixture.call(&Sender::Operator, "GET", &path, None);
+        let shown = fixture.call(&Credentials::Operator, "GET", &path, None);
         assert_eq!(shown.status, 200, "{path}");
         assert!(!shown.text().contains(&text(&record)), "{path}");
         assert!(shown.text().contains(&id(&record)), "{path}");
@@ -33,7 +33,7 @@ fn a_token_is_made_shown_once_and_found_again() {
 }
 
 #[test]
-fn what_a_new_token_may_not_be_is_refused() {
+fn invalid_new_token_is_refused() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let good = new_token("ci", &["youtrack"]);
@@ -42,7 +42,7 @@ fn what_a_new_token_may_not_be_is_refused() {
         for (field, value) in change.as_object().unwrap() {
             body[field] = value.clone();
         }
-        let answer = fixture.call(&Sender::Operator, "POST", "/v1/users/alice/tokens", Some(&body));
+        let answer = fixture.call(&Credentials::Operator, "POST", "/v1/users/alice/tokens", Some(&body));
         assert_eq!(answer.outcome(), (status, error.to_owned()), "{name}: {}", answer.text());
     };
     check("an unknown field", json!({"colour": "red"}), 400, "invalid_request");
@@ -78,18 +78,18 @@ fn what_a_new_token_may_not_be_is_refused() {
     check("no address", json!({"allow_ips": ["office"]}), 422, "invalid_value");
     check("sound", json!({"expires_in": "90d", "allow_ips": ["10.0.0.0/8", "::1"]}), 201, "");
     check("the name again", json!({"name": "CI"}), 409, "name_taken");
-    let nobody = fixture.call(&Sender::Operator, "POST", "/v1/users/nobody/tokens", Some(&good));
+    let nobody = fixture.call(&Credentials::Operator, "POST", "/v1/users/nobody/tokens", Some(&good));
     assert_eq!(nobody.outcome(), (404, "not_found".into()));
-    let me = fixture.call(&Sender::Operator, "POST", "/v1/users/me/tokens", Some(&good));
+    let me = fixture.call(&Credentials::Operator, "POST", "/v1/users/me/tokens", Some(&good));
     assert_eq!(me.outcome(), (404, "not_found".into()), "the operator is no user");
 }
 
 #[test]
-fn an_idempotency_key_makes_one_token() {
+fn idempotency_key_creates_one_token() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
-    let alice = fixture.sender("alice");
-    let send = |sender: &Sender, key: &str, body: &Value| {
+    let alice = fixture.credentials("alice");
+    let send = |sender: &Credentials, key: &str, body: &Value| {
         let request = Request::new("POST", "/v1/users/alice/tokens").field("Idempotency-Key", key);
         fixture.send(sender, request.json(body))
     };
@@ -102,21 +102,21 @@ fn an_idempotency_key_makes_one_token() {
     assert_eq!(again.json().get("token"), None);
     let other = send(&alice, "one", &new_token("other", &["youtrack"]));
     assert_eq!(other.outcome(), (422, "idempotency_key_reused".into()));
-    let operator = send(&Sender::Operator, "one", &new_token("third", &["youtrack"]));
+    let operator = send(&Credentials::Operator, "one", &new_token("third", &["youtrack"]));
     assert_eq!(operator.status, 201, "a key belongs to its caller: {}", operator.text());
     assert_eq!(send(&alice, "", &body).outcome(), (400, "invalid_request".into()));
 }
 
 #[test]
-fn an_edit_names_the_revision_that_it_was_made_for() {
+fn edit_requires_the_current_revision() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let record = fixture.token("alice", "ci", &["youtrack", "hub"]);
     let path = format!("/v1/tokens/{}", id(&record));
-    let tag = fixture.call(&Sender::Operator, "GET", &path, None).field("etag").unwrap().to_owned();
+    let tag = fixture.call(&Credentials::Operator, "GET", &path, None).field("etag").unwrap().to_owned();
     let edit = |tag: &str, body: Value| {
         let request = Request::new("PATCH", &path).field("If-Match", tag);
-        fixture.send(&Sender::Operator, request.json(&body))
+        fixture.send(&Credentials::Operator, request.json(&body))
     };
     let narrowed = edit(&tag, json!({"scope": [{"service": "youtrack", "access": "read"}], "note": "less"}));
     assert_eq!(narrowed.status, 200, "{}", narrowed.text());
@@ -132,7 +132,7 @@ fn an_edit_names_the_revision_that_it_was_made_for() {
 }
 
 #[test]
-fn a_rotated_token_has_a_successor_and_a_grace() {
+fn rotated_token_has_a_successor_and_a_grace_period() {
     let fixture = Fixture::start();
     fixture.user("alice", &["developers"]);
     let record = fixture.token("alice", "ci", &["youtrack"]);
@@ -147,9 +147,13 @@ fn a_rotated_token_has_a_successor_and_a_grace() {
     let at_once = fixture.must("POST", &format!("{next}/rotate"), Some(json!({"grace": 0})));
     assert_eq!(fixture.must("GET", &next, None)["state"], "rotated");
     let last = format!("/v1/tokens/{}/rotate", id(&at_once));
-    let long = fixture.call(&Sender::Operator, "POST", &last, Some(&json!({"grace": "8d"})));
+    let long = fixture.call(&Credentials::Operator, "POST", &last, Some(&json!({"grace": "8d"})));
     assert_eq!(long.status, 422, "{}", long.text());
-    assert_eq!(fixture.call(&Sender::Operator, "POST", &last, None).status, 201, "no body: an hour of grace");
+    assert_eq!(
+        fixture.call(&Credentials::Operator, "POST", &last, None).status,
+        201,
+        "no body: an hour of grace"
+    );
 }
 
 #[test]
@@ -164,10 +168,10 @@ fn a_revoked_token_stays_revoked() {
     }
     let shown = fixture.must("GET", &path, None);
     assert_eq!((shown["state"].as_str(), shown["revoke_reason"].as_str()), (Some("revoked"), Some("admin")));
-    let rotate = fixture.call(&Sender::Operator, "POST", &format!("{path}/rotate"), None);
+    let rotate = fixture.call(&Credentials::Operator, "POST", &format!("{path}/rotate"), None);
     assert_eq!(rotate.outcome(), (409, "token_revoked".into()));
     for unknown in ["000000000000", "short", "%2e%2e"] {
-        let answer = fixture.call(&Sender::Operator, "DELETE", &format!("/v1/tokens/{unknown}"), None);
+        let answer = fixture.call(&Credentials::Operator, "DELETE", &format!("/v1/tokens/{unknown}"), None);
         assert!(matches!(answer.status, 400 | 404), "{unknown}: {}", answer.text());
     }
 }
@@ -196,7 +200,7 @@ fn digests_are_imported_line_by_line() {
     );
     assert_eq!(answer["tokens"][1]["error"], "invalid_value");
     assert_eq!(answer["tokens"][2]["error"], "not_found");
-    let whoami = fixture.call(&Sender::Bearer(foreign.into()), "GET", "/v1/whoami", None);
+    let whoami = fixture.call(&Credentials::Bearer(foreign.into()), "GET", "/v1/whoami", None);
     assert_eq!(whoami.status, 200, "{}", whoami.text());
     assert_eq!(whoami.json()["token"]["id"], answer["tokens"][0]["id"]);
 }

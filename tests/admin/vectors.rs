@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use permgate::authz::time::Timestamp;
 use serde_json::{Value, json};
 
-use crate::harness::{Browser, Fixture, Sender, id, new_token, text};
+use crate::harness::{Browser, Credentials, Fixture, id, new_token, text};
 
 /// Cases without an equivalent for tokens: a dead session is 401 `unauthorized`, a dead token 401
 /// `invalid_token`.
 const NOT_BY_TOKEN: [&str; 1] = ["M40"];
 
 #[test]
-fn every_case_of_administration_holds_over_the_api() {
+fn administration_vectors_hold_over_the_api() {
     let data: Value = serde_json::from_str(include_str!("../data/decisions.json")).unwrap();
     let cases = data["admin_vectors"].as_array().unwrap();
     let mut held = 0;
@@ -41,10 +41,12 @@ fn check(data: &Value, case: &Value, credential: Credential) {
     let world = World::new(data, days.map(|days| Duration::from_secs(days * 86_400)), actor);
     let name = format!("{}, {}, {credential:?}", case["id"], case["why"]);
     let sender = match case["auth"].as_str().unwrap() {
-        "none" => Sender::Anonymous,
-        "session" if credential == Credential::Browser => Sender::Browser(world.browser.clone().unwrap()),
-        "session" => world.fixture.sender(case["actor"].as_str().unwrap()),
-        token => Sender::Bearer(text(world.token(token.strip_prefix("token:").unwrap()))),
+        "none" => Credentials::Anonymous,
+        "session" if credential == Credential::Browser => {
+            Credentials::Browser(world.browser.clone().unwrap())
+        }
+        "session" => world.fixture.credentials(case["actor"].as_str().unwrap()),
+        token => Credentials::Bearer(text(world.token(token.strip_prefix("token:").unwrap()))),
     };
     let params = &case["params"];
     let user = params["user"].as_str().unwrap_or("me");
@@ -65,7 +67,7 @@ fn check(data: &Value, case: &Value, credential: Credential) {
             // With limited lifetimes, the token that replaces the session would expire
             // before the token it creates.
             let limited = days.is_some() && credential == Credential::Token;
-            let within = if limited { Sender::Operator } else { sender };
+            let within = if limited { Credentials::Operator } else { sender };
             let user = if limited { case["actor"].as_str().unwrap() } else { user };
             world.fixture.call(&within, "POST", &format!("/v1/users/{user}/tokens"), Some(&body))
         }

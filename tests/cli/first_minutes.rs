@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn the_first_administrator_is_invited_before_anything_runs() {
-    let place = place(CONFIG);
+    let place = directory_with(CONFIG);
     let at = place.path();
     let (data, _) = check(at, "--offline user add ann --admin -o json", 0);
     let made: serde_json::Value = serde_json::from_str(&data).unwrap();
@@ -18,7 +18,7 @@ fn the_first_administrator_is_invited_before_anything_runs() {
 }
 
 #[test]
-fn init_leads_to_the_first_request() {
+fn init_page_leads_to_a_first_request() {
     let place = tempfile::tempdir().unwrap();
     let at = place.path();
     let (_, words) = check(at, "init", 2);
@@ -94,8 +94,9 @@ fn init_asks_again_and_ends_with_the_input() {
 
 /// The output of `permgate run` until it is ready, on a terminal and elsewhere.
 #[test]
-fn a_start_says_when_it_is_ready_and_what_is_missing() {
-    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"unix:admin.sock\", \"127.0.0.1:0\"]"));
+fn start_reports_readiness_and_missing_setup() {
+    let place =
+        directory_with(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"unix:admin.sock\", \"127.0.0.1:0\"]"));
     let at = place.path();
     let line = format!("exec script -qefc '{} run' /dev/null", env!("CARGO_BIN_EXE_permgate"));
     let mut child = Command::new("sh")
@@ -202,7 +203,7 @@ fn follow(page: &str) -> usize {
 }
 
 #[test]
-fn the_quick_starts_are_run_as_they_are_written() {
+fn documented_quick_starts_work_as_written() {
     let readme = include_str!("../../README.md");
     let section = readme.split("## Sixty seconds").nth(1).unwrap().split("\n## ").next().unwrap();
     assert_eq!(follow(section), 5, "401, 200 and 403; then 200 and 403 by groups");

@@ -29,7 +29,7 @@ readers = ["all-users"]
 "#;
 
 /// One mistake of every kind, except for a syntax error, which would hide others on its line.
-const MISTAKES: &str = r#"version = 1
+const INVALID_CONFIG: &str = r#"version = 1
 [server]
 lisen = ["127.0.0.1:0"]
 drain = "soon"
@@ -45,7 +45,7 @@ service = "youtrac"
 path = "/api"
 "#;
 
-const MISTAKES_TOLD: &str = r#"error: gateway.toml:3:1: unknown key `lisen` in [server]
+const INVALID_CONFIG_ERRORS: &str = r#"error: gateway.toml:3:1: unknown key `lisen` in [server]
     3 | lisen = ["127.0.0.1:0"]
       | ^^^^^
       = did you mean "listen"?
@@ -99,7 +99,7 @@ fn permgate(directory: &Path, line: &str) -> Output {
         .unwrap()
 }
 
-fn place(config: &str) -> tempfile::TempDir {
+fn directory_with(config: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("gateway.toml"), config).unwrap();
     directory
@@ -115,15 +115,15 @@ fn check(directory: &Path, line: &str, code: i32) -> (String, String) {
 }
 
 /// Runs lines that must succeed. Returns the stderr of each.
-fn told_by(directory: &Path, lines: &[&str]) -> Vec<String> {
+fn stderr_of(directory: &Path, lines: &[&str]) -> Vec<String> {
     lines.iter().map(|line| check(directory, line, 0).1).collect()
 }
 
 #[test]
-fn every_mistake_is_told_at_once() {
-    let place = place(MISTAKES);
+fn every_mistake_is_reported_at_once() {
+    let place = directory_with(INVALID_CONFIG);
     let (data, words) = check(place.path(), "check", 2);
-    assert_eq!((data.as_str(), words.as_str()), ("", MISTAKES_TOLD));
+    assert_eq!((data.as_str(), words.as_str()), ("", INVALID_CONFIG_ERRORS));
 
     let (data, _) = check(place.path(), "check -o json", 2);
     let told: serde_json::Value = serde_json::from_str(&data).unwrap();
@@ -135,7 +135,7 @@ fn every_mistake_is_told_at_once() {
 
 #[test]
 fn exit_codes() {
-    let place = place(CONFIG);
+    let place = directory_with(CONFIG);
     let at = place.path();
     check(at, "check", 0);
     check(at, "check -c missing.toml", 2);
@@ -159,7 +159,7 @@ fn exit_codes() {
 
 #[test]
 fn an_account_is_set_up_offline() {
-    let place = place(CONFIG);
+    let place = directory_with(CONFIG);
     let at = place.path();
     check(at, "--offline user create ann", 0);
     check(at, "--offline user create ann", 1);
@@ -192,7 +192,7 @@ fn an_account_is_set_up_offline() {
 
 #[test]
 fn tokens_are_imported_offline_and_again() {
-    let place = place(CONFIG);
+    let place = directory_with(CONFIG);
     let at = place.path();
     let token = |digit: char, scope: &str| {
         let digest = digit.to_string().repeat(64);
@@ -242,7 +242,8 @@ fn serve(directory: &Path) -> Gateway {
 
 #[test]
 fn a_running_gateway_is_administered() {
-    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"127.0.0.1:0\", \"unix:admin.sock\"]"));
+    let place =
+        directory_with(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"127.0.0.1:0\", \"unix:admin.sock\"]"));
     let at = place.path();
     let _gateway = serve(at);
     let (data, _) = check(at, "health", 0);
@@ -296,8 +297,8 @@ fn a_running_gateway_is_administered() {
 }
 
 #[test]
-fn a_restore_does_not_bring_the_revoked_back() {
-    let place = place(CONFIG);
+fn restore_does_not_bring_back_revoked_tokens() {
+    let place = directory_with(CONFIG);
     let at = place.path();
     check(at, "--offline user create ann", 0);
     let (text, _) = check(at, "--offline token create --user ann --name ci --scope app", 0);
@@ -320,7 +321,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
 }
 
 #[test]
-fn tokens_are_found_before_they_leak() {
+fn token_in_a_file_is_detected_before_it_leaks() {
     const TOKEN: &str = "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW";
     let place = tempfile::tempdir().unwrap();
     let at = place.path();

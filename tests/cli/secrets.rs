@@ -4,11 +4,11 @@ use super::*;
 
 /// A token goes only to a server that is named explicitly, not to that of a `gateway.toml` in the directory.
 #[test]
-fn a_token_is_sent_to_where_it_was_told_to_be() {
+fn new_token_is_written_to_the_named_file() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
-    let place = place(&CONFIG.replace("unix:admin.sock", &address.to_string()));
+    let place = directory_with(&CONFIG.replace("unix:admin.sock", &address.to_string()));
     fs::write(place.path().join("token"), "pgt_secret").unwrap();
     // The listener closes each connection without an answer.
     let run = |line: &str, variables: &[(&str, &str)]| {
@@ -64,9 +64,9 @@ fn a_token_is_sent_to_where_it_was_told_to_be() {
 
 /// `check` refuses a secret file that other users can read.
 #[test]
-fn a_secret_that_others_can_read_is_an_error_in_check() {
+fn check_reports_a_secret_that_others_can_read() {
     let text = format!("{CONFIG}authorization = \"file:cred\"\n[metrics]\nold_names = false\n");
-    let place = place(&text);
+    let place = directory_with(&text);
     let cred = place.path().join("cred");
     fs::write(&cred, "Bearer abc\n").unwrap();
     for (mode, code) in

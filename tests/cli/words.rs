@@ -3,8 +3,8 @@
 use super::*;
 
 #[test]
-fn names_are_taken_where_ids_are() {
-    let place = place(CONFIG);
+fn names_are_accepted_in_place_of_ids() {
+    let place = directory_with(CONFIG);
     let at = place.path();
     for line in ["user create ann", "user create bob", "group create staff"] {
         check(at, &format!("--offline {line}"), 0);
@@ -30,8 +30,8 @@ fn names_are_taken_where_ids_are() {
 }
 
 #[test]
-fn a_refusal_says_which_name_was_wrong_and_what_to_do() {
-    let place = place(&CONFIG.replace("all-users", "developers"));
+fn refusal_names_the_wrong_argument_and_a_remedy() {
+    let place = directory_with(&CONFIG.replace("all-users", "developers"));
     let at = place.path();
     for line in ["user create alice", "group create developers"] {
         check(at, &format!("--offline {line}"), 0);
@@ -60,8 +60,8 @@ fn a_refusal_says_which_name_was_wrong_and_what_to_do() {
 }
 
 #[test]
-fn what_cannot_be_undone_is_confirmed() {
-    let place = place(CONFIG);
+fn irreversible_commands_require_confirmation() {
+    let place = directory_with(CONFIG);
     let at = place.path();
     for line in ["user create ann", "group create staff", "role create auditor --permission read-audit"] {
         check(at, &format!("--offline {line}"), 0);
@@ -91,7 +91,7 @@ fn what_cannot_be_undone_is_confirmed() {
 
 #[test]
 fn a_role_is_edited() {
-    let place = place(CONFIG);
+    let place = directory_with(CONFIG);
     let at = place.path();
     check(at, "--offline role create auditor --permission read-audit", 0);
     let (_, words) = check(at, "--offline role edit auditor", 2);
@@ -115,16 +115,18 @@ fn a_role_is_edited() {
 }
 
 #[test]
-fn lists_are_sorted_and_an_empty_one_says_so() {
-    let place = place(CONFIG);
+fn lists_are_sorted_and_empty_lists_are_reported() {
+    let place = directory_with(CONFIG);
     let at = place.path();
     check(at, "--offline group create staff", 0);
     let (data, words) = check(at, "--offline token list", 0);
     assert_eq!((data.as_str(), words.as_str()), ("", "no tokens\n"));
     let (data, words) = check(at, "--offline token list -o json", 0);
     assert_eq!((data.as_str(), words.as_str()), ("[]\n", ""));
-    let said =
-        told_by(at, &["--offline user create zoe", "--offline user create Bob", "--offline user create ann"]);
+    let said = stderr_of(
+        at,
+        &["--offline user create zoe", "--offline user create Bob", "--offline user create ann"],
+    );
     assert_eq!(said, ["created zoe\n", "created Bob\n", "created ann\n"]);
     for (user, name) in [("zoe", "b"), ("ann", "z"), ("zoe", "a")] {
         check(at, &format!("--offline token create --user {user} --name {name} --scope app"), 0);
@@ -145,8 +147,8 @@ fn lists_are_sorted_and_an_empty_one_says_so() {
 }
 
 #[test]
-fn readers_that_are_no_group_are_noticed() {
-    let place = place(&format!(
+fn unknown_reader_groups_are_reported() {
+    let place = directory_with(&format!(
         "{}[metrics]\nold_names = false\n",
         CONFIG.replace("\"all-users\"", "\"developerz\"")
     ));
@@ -167,7 +169,7 @@ fn readers_that_are_no_group_are_noticed() {
 
 #[test]
 fn completions_come_from_the_store() {
-    let place = place(CONFIG);
+    let place = directory_with(CONFIG);
     let at = place.path();
     let _gateway = serve(at);
     check(at, "user create ann", 0);
@@ -192,8 +194,8 @@ fn completions_come_from_the_store() {
 }
 
 #[test]
-fn a_missing_file_is_named_in_one_form() {
-    let place = place(CONFIG);
+fn missing_file_is_reported_in_one_form() {
+    let place = directory_with(CONFIG);
     let at = place.path();
     for line in ["user list --token-file missing", "token import missing", "store restore missing"] {
         let (_, words) = check(at, line, 2);
@@ -209,7 +211,7 @@ fn a_missing_file_is_named_in_one_form() {
 
 #[test]
 fn tokens_are_created_rotated_and_revoked_by_name() {
-    let place = place(&CONFIG.replace("[server]", "[tokens]\nmax_lifetime = \"30d\"\n[server]"));
+    let place = directory_with(&CONFIG.replace("[server]", "[tokens]\nmax_lifetime = \"30d\"\n[server]"));
     let at = place.path();
     check(at, "--offline user create ann", 0);
     let create = |name: &str| {
@@ -254,8 +256,8 @@ fn tokens_are_created_rotated_and_revoked_by_name() {
 }
 
 #[test]
-fn what_only_reads_makes_no_store_and_what_deletes_tells_what_is_left() {
-    let place = place(&CONFIG.replace("all-users", "developers"));
+fn reading_creates_no_store_and_deleting_reports_what_is_left() {
+    let place = directory_with(&CONFIG.replace("all-users", "developers"));
     let at = place.path();
     let (_, words) = check(at, "--offline user list", 2);
     assert!(words.contains("there is no store in permgate-data"), "{words}");
@@ -272,9 +274,10 @@ fn what_only_reads_makes_no_store_and_what_deletes_tells_what_is_left() {
 }
 
 #[test]
-fn an_access_log_that_cannot_be_opened_is_found_before_a_start() {
-    let place =
-        place(&format!("{CONFIG}[log]\naccess = \"logs/access.log\"\n[metrics]\nold_names = false\n"));
+fn check_reports_an_access_log_that_cannot_be_opened() {
+    let place = directory_with(&format!(
+        "{CONFIG}[log]\naccess = \"logs/access.log\"\n[metrics]\nold_names = false\n"
+    ));
     let at = place.path();
     for line in ["check", "run"] {
         let (_, words) = check(at, line, 2);
@@ -290,8 +293,8 @@ fn an_access_log_that_cannot_be_opened_is_found_before_a_start() {
 }
 
 #[test]
-fn readers_of_a_variable_are_told_by_its_name() {
-    let place = place(&format!("{CONFIG}[metrics]\nold_names = false\n"));
+fn unreadable_variable_is_reported_by_its_name() {
+    let place = directory_with(&format!("{CONFIG}[metrics]\nold_names = false\n"));
     let at = place.path();
     check(at, "--offline group create developers", 0);
     let output = Command::new(env!("CARGO_BIN_EXE_permgate"))
@@ -305,8 +308,9 @@ fn readers_of_a_variable_are_told_by_its_name() {
 }
 
 #[test]
-fn a_status_counts_what_failed_and_whoami_names_the_token() {
-    let place = place(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"127.0.0.1:0\", \"unix:admin.sock\"]"));
+fn status_counts_failures_and_whoami_names_the_token() {
+    let place =
+        directory_with(&CONFIG.replace("[\"unix:admin.sock\"]", "[\"127.0.0.1:0\", \"unix:admin.sock\"]"));
     let at = place.path();
     let _gateway = serve(at);
     let (told, _) = check(at, "status", 0);

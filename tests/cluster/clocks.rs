@@ -9,7 +9,7 @@ const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server faketime"]
-fn a_step_of_the_time_of_day_moves_no_permission() {
+fn clock_step_does_not_move_the_permission() {
     if !Path::new(LIBRARY).exists() {
         assert!(std::env::var_os("PERMGATE_CI").is_none(), "PERMGATE_CI is set, but there is no {LIBRARY}");
         println!("SKIPPED: there is no {LIBRARY}");

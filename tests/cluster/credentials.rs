@@ -41,7 +41,7 @@ fn allow(etcd: &Etcd, token: &str) {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_sign_in_that_ends_is_renewed_and_a_missing_right_is_named() {
+fn expired_etcd_sign_in_is_renewed_and_missing_right_is_reported() {
     let etcd = Etcd::start(1, &["--auth-token", "simple", "--auth-token-ttl", "3"]);
     for (path, body) in [
         ("auth/role/add", r#"{"name": "root"}"#),
@@ -114,7 +114,7 @@ impl Authority {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_certificate_that_ends_is_named_and_its_successor_is_read() {
+fn expired_certificate_is_reported_and_its_successor_is_loaded() {
     const LASTS: Duration = Duration::from_secs(10);
     let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
     let path = |name: &str| directory.path().join(name).display().to_string();

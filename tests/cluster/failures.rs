@@ -22,7 +22,7 @@ use crate::{
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_full_etcd_stops_changes_and_nothing_else() {
+fn full_etcd_stops_only_changes() {
     let cluster = Cluster::over(Etcd::start(1, &["--quota-backend-bytes", "16777216"]), 2, "");
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, good) = cluster.token(0, "ann", "good");
@@ -62,7 +62,7 @@ fn compact(etcd: &Etcd) {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn what_was_compacted_or_trimmed_away_is_not_missed() {
+fn compacted_or_trimmed_entries_are_not_missed() {
     let mut cluster = Cluster::start(2, 1);
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, good) = cluster.token(0, "ann", "good");
@@ -128,7 +128,7 @@ fn trim(cluster: &Cluster) {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_change_whose_answer_was_lost_is_made_once() {
+fn change_with_a_lost_response_is_applied_once() {
     let cluster = Cluster::start(2, 3);
     for round in 0..3 {
         let login = format!("u{round}");
@@ -150,7 +150,7 @@ fn a_change_whose_answer_was_lost_is_made_once() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_hung_a_dead_and_a_slow_endpoint_stop_nobody() {
+fn hung_dead_or_slow_endpoint_stops_no_node() {
     let cluster = Cluster::start(2, 3);
     let (_, token) = cluster.token(0, "ann", "ci");
     let serves = |what: &str, longest: Duration| {
@@ -181,7 +181,7 @@ fn a_hung_a_dead_and_a_slow_endpoint_stop_nobody() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn without_a_majority_of_etcd_nobody_serves_beyond_the_lease() {
+fn without_an_etcd_majority_no_node_serves_beyond_the_lease() {
     let cluster = Cluster::start(2, 3);
     let (id, token) = cluster.token(0, "ann", "ci");
     [1, 2].into_iter().for_each(|member| cluster.etcd.signal(member, Signal::STOP));
@@ -200,7 +200,7 @@ fn without_a_majority_of_etcd_nobody_serves_beyond_the_lease() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn an_etcd_that_went_back_in_time_is_refused_until_a_copy_is_adopted() {
+fn rolled_back_etcd_is_refused_until_a_copy_is_adopted() {
     let mut cluster = Cluster::start(2, 1);
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, good) = cluster.token(0, "ann", "good");

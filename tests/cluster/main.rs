@@ -26,7 +26,7 @@ use server::Etcd;
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_change_on_one_node_holds_on_all() {
+fn change_on_one_node_applies_on_all() {
     let cluster = Cluster::start(3, 1);
     for maker in 0..3 {
         let (id, token) = cluster.token(maker, "ann", &format!("t{maker}"));
@@ -54,7 +54,7 @@ fn a_change_on_one_node_holds_on_all() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_node_that_starts_without_etcd_listens_and_permits_nothing() {
+fn node_without_etcd_listens_and_permits_nothing() {
     let mut cluster = Cluster::start(2, 1);
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, token) = cluster.token(0, "ann", "good");
@@ -78,7 +78,7 @@ fn a_node_that_starts_without_etcd_listens_and_permits_nothing() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
+fn revocation_during_an_etcd_outage_is_written_later() {
     let cluster = Cluster::start(2, 1);
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, banned) = cluster.token(0, "bob", "banned");
@@ -119,7 +119,7 @@ fn what_is_taken_away_while_etcd_cannot_be_written_is_written_later() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories() {
+fn existing_store_seeds_the_cluster_and_empty_directories() {
     let mut cluster = Cluster::prepare(Etcd::start(1, &[]), 2, "");
     // First without the cluster.
     let directory = &cluster.nodes[0].directory;
@@ -155,7 +155,7 @@ fn an_existing_store_becomes_the_clusters_and_is_filled_into_empty_directories()
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn an_etcd_that_has_lost_everything_is_filled_from_a_copy() {
+fn empty_etcd_is_restored_from_a_copy() {
     let mut cluster = Cluster::start(2, 1);
     let (id, revoked) = cluster.token(0, "ann", "revoked");
     let (_, token) = cluster.token(1, "ann", "good");

@@ -112,7 +112,7 @@ fn open(cluster: &Cluster, node: usize, token: &str) -> Client {
 /// What it has sent already may still be read.
 fn ends(mut stream: Client, what: &str) {
     let begun = Instant::now();
-    while stream.some().is_some_and(|bytes| bytes > 0) {
+    while stream.read_some().is_some_and(|bytes| bytes > 0) {
         assert!(begun.elapsed() < PROMPT, "a stream goes on {what}");
     }
 }

@@ -34,7 +34,7 @@ fn report(what: &str, measured: &[Duration]) {
 fn read(mut stream: Client) -> thread::JoinHandle<Vec<(Instant, usize)>> {
     thread::spawn(move || {
         let mut pieces = Vec::new();
-        while let Some(bytes @ 1..) = stream.some() {
+        while let Some(bytes @ 1..) = stream.read_some() {
             pieces.push((Instant::now(), bytes));
         }
         pieces
@@ -43,7 +43,7 @@ fn read(mut stream: Client) -> thread::JoinHandle<Vec<(Instant, usize)>> {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_node_that_is_cut_off_serves_no_more_before_others_answer() {
+fn node_that_is_cut_off_stops_serving_before_others_answer() {
     let cluster = Cluster::start(3, 1);
     let (mut last, mut answers) = (Vec::new(), Vec::new());
     for round in 0..rounds().unwrap_or(1) {
@@ -79,7 +79,7 @@ fn a_node_that_is_cut_off_serves_no_more_before_others_answer() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_killed_node_holds_up_one_change_and_comes_back() {
+fn killed_node_delays_one_change_and_rejoins() {
     let mut cluster = Cluster::start(3, 1);
     let (mut firsts, mut seconds) = (Vec::new(), Vec::new());
     for round in 0..rounds().unwrap_or(1) {
@@ -109,7 +109,7 @@ fn a_killed_node_holds_up_one_change_and_comes_back() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_stopped_node_passes_nothing_when_it_goes_on() {
+fn stopped_node_forwards_nothing_when_resumed() {
     let cluster = Cluster::start(2, 1);
     let mut passed = Vec::new();
     for round in 0..rounds().unwrap_or(1) {
@@ -137,7 +137,7 @@ fn a_stopped_node_passes_nothing_when_it_goes_on() {
 
 #[test]
 #[ignore = "starts etcd: apt-get install etcd-server"]
-fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
+fn killed_etcd_leader_loses_nothing_and_stops_no_node() {
     let mut cluster = Cluster::start(2, 3);
     let (_, token) = cluster.token(0, "ann", "ci");
     let mut gaps = Vec::new();
@@ -193,19 +193,19 @@ fn a_killed_leader_of_etcd_loses_nothing_and_stops_nobody() {
 }
 
 /// A change that was requested.
-struct Made {
+struct RequestedChange {
     login: String,
     status: u16,
     at: Instant,
 }
 
 /// Creates users through both nodes in turn until it is over.
-fn write(cluster: &Cluster, round: u64, over: &AtomicBool) -> Vec<Made> {
+fn write(cluster: &Cluster, round: u64, over: &AtomicBool) -> Vec<RequestedChange> {
     let mut made = Vec::new();
     while !over.load(Ordering::SeqCst) {
         let login = format!("u{round}-{}", made.len());
         let status = cluster.create_user(made.len() % 2, &login);
-        made.push(Made { login, status, at: Instant::now() });
+        made.push(RequestedChange { login, status, at: Instant::now() });
         thread::sleep(Duration::from_millis(5));
     }
     made

@@ -20,7 +20,7 @@ fn check(row: &str, spoil: impl FnOnce(&Path), says: &[&str]) {
     process.stop();
     spoil(&store);
     let before = content(&store);
-    let (code, words) = installation.fails();
+    let (code, words) = installation.start_failing();
     assert_eq!(code, Some(1), "{row}: {words}");
     for word in says {
         assert!(words.contains(word), "{row}: {word:?} is missing in {words}");
@@ -33,7 +33,7 @@ fn check(row: &str, spoil: impl FnOnce(&Path), says: &[&str]) {
 }
 
 #[test]
-fn a_directory_that_is_no_sound_store_is_refused_and_left_alone() {
+fn invalid_store_directory_is_refused_and_unchanged() {
     check(
         "no CURRENT",
         |store| fs::remove_file(store.join("CURRENT")).unwrap(),
@@ -77,12 +77,16 @@ fn a_directory_that_is_no_sound_store_is_refused_and_left_alone() {
             &["damaged", "permgate store restore"],
         );
     }
-    check("other bytes as a journal", |store| noise(&journal(store)), &["damaged", "permgate store restore"]);
+    check(
+        "other bytes as a journal",
+        |store| overwrite_with_noise(&journal(store)),
+        &["damaged", "permgate store restore"],
+    );
 }
 
 /// sled holds nothing that the journal does not, so the store is complete whatever happens to sled.
 #[test]
-fn a_damaged_replica_is_made_again_at_the_next_start() {
+fn damaged_replica_is_rebuilt_at_the_next_start() {
     let installation = Installation::new();
     let process = installation.run();
     process.user("alice");
@@ -94,12 +98,12 @@ fn a_damaged_replica_is_made_again_at_the_next_start() {
     let spoils: [&dyn Fn(); 3] = [
         &|| fs::remove_file(&data).unwrap(),
         &|| fs::File::options().write(true).open(&data).unwrap().set_len(4096).unwrap(),
-        &|| noise(&data),
+        &|| overwrite_with_noise(&data),
     ];
     for spoil in spoils {
         spoil();
         let process = installation.run();
-        assert_eq!((process.status(&good), process.status(&revoked)), (200, 401), "{}", process.words());
+        assert_eq!((process.status(&good), process.status(&revoked)), (200, 401), "{}", process.output());
         process.stop();
     }
 }
@@ -109,7 +113,7 @@ fn journal(store: &Path) -> PathBuf {
     files.find(|file| file.display().to_string().contains("/journal-")).unwrap()
 }
 
-fn noise(file: &Path) {
+fn overwrite_with_noise(file: &Path) {
     let noise: Vec<u8> = (0..fs::metadata(file).unwrap().len()).map(|n| (n * 31 % 251) as u8).collect();
     fs::write(file, noise).unwrap();
 }

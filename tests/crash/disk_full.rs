@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[test]
-fn a_full_disk_loses_nothing_that_was_acknowledged() {
+fn full_disk_loses_no_acknowledged_change() {
     let installation = Installation::with("disk/data", "8m");
     let disk = installation.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
@@ -29,7 +29,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     let refused = change_until_refused(&process, &mut acknowledged);
     assert_eq!(refused, (503, "store_unavailable".to_owned()));
     let answer = process.operator("DELETE", &format!("/v1/tokens/{revoked_id}"), None);
-    assert_eq!(answer.outcome(), (503, "not_durable".to_owned()), "{answer:?} {}", process.words());
+    assert_eq!(answer.outcome(), (503, "not_durable".to_owned()), "{answer:?} {}", process.output());
     assert_eq!(process.status(&revoked), 401, "in force at once");
     for (id, text) in &acknowledged {
         assert_eq!(process.status(text), 200, "{id}: serving goes on");
@@ -37,7 +37,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     process.stop();
 
     let process = installation.run();
-    assert!(process.words().contains("deleted the ballast file"), "{}", process.words());
+    assert!(process.output().contains("deleted the ballast file"), "{}", process.output());
     for (id, text) in &acknowledged {
         assert_eq!(process.status(text), 200, "{id} was acknowledged");
     }
@@ -47,7 +47,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     process.stop();
 
     fill(&disk);
-    let (code, words) = installation.fails();
+    let (code, words) = installation.start_failing();
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains("is full") && words.contains("free some space and start again"), "{words}");
     std::fs::remove_file(disk.join("filling")).unwrap();

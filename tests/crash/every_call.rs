@@ -23,7 +23,7 @@ const SAMPLE: usize = 10;
 /// The content of a store, except for what depends on the time of a restore.
 fn content(installation: &Installation, what: &str) -> Value {
     let records = |line: &str, fields: &[&str]| {
-        let (code, words) = installation.line(line);
+        let (code, words) = installation.run_command(line);
         assert_eq!(code, Some(0), "{what}: {line}: {words}");
         let records: Value =
             serde_json::from_str(&words).unwrap_or_else(|e| panic!("{what}: {line}: {e}: {words}"));
@@ -67,7 +67,7 @@ fn faults_at_every_call(
             killed.fetch_add(usize::from(!status.success()), Ordering::Relaxed);
             check(&installation, &what);
             // The state as it was left, before a command completes it.
-            let (code, words) = installation.line("--offline store verify");
+            let (code, words) = installation.run_command("--offline store verify");
             let none_yet = words.contains("there is no store") || words.contains("first release");
             assert!(code == Some(0) || none_yet, "{what}: {words}");
             if words.contains("there is no store") {
@@ -76,7 +76,7 @@ fn faults_at_every_call(
             }
             let found = content(&installation, &what);
             assert!(wholes.contains(&found), "{what}: {found:#}");
-            let (code, words) = installation.line("--offline store verify");
+            let (code, words) = installation.run_command("--offline store verify");
             assert_eq!(code, Some(0), "{what}: {words}");
             check(&installation, &what);
         }
@@ -131,13 +131,13 @@ fn with_backup() -> (Installation, [Value; 2]) {
 }
 
 #[test]
-fn a_restore_is_whole_at_every_moment() {
+fn interrupted_restore_is_all_or_nothing() {
     let (installation, wholes) = with_backup();
     faults_at_every_call(&installation, "store restore old.backup", &wholes, |_, _| {});
 }
 
 #[test]
-fn a_backup_is_whole_or_absent_at_every_moment() {
+fn interrupted_backup_is_complete_or_absent() {
     let (installation, [present, _]) = with_backup();
     let line = "--offline store backup new.backup";
     faults_at_every_call(&installation, line, std::slice::from_ref(&present), |installation, what| {
@@ -147,21 +147,21 @@ fn a_backup_is_whole_or_absent_at_every_moment() {
         }
         let other = duplicate(installation);
         fs::remove_dir_all(other.path().join("data")).unwrap();
-        let (code, words) = other.line("store restore --accept-lost-revocations new.backup");
+        let (code, words) = other.run_command("store restore --accept-lost-revocations new.backup");
         assert_eq!(code, Some(0), "{what}: {words}");
         assert_eq!(content(&other, what), present, "{what}");
     });
 }
 
 #[test]
-fn a_creation_begins_anew_or_is_whole_at_every_moment() {
+fn interrupted_creation_restarts_or_is_complete() {
     let installation = Installation::new();
     let empty = json!({"tokens": [], "users": []});
     faults_at_every_call(&installation, "--offline group create staff", &[empty], |_, _| {});
 }
 
 #[test]
-fn a_migration_is_whole_at_every_moment() {
+fn interrupted_migration_is_all_or_nothing() {
     let installation = Installation::new();
     copy(
         Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/store-b654cb1/store")),

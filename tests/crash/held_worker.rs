@@ -12,7 +12,7 @@ use crate::{
 const DELAY: &str = "inject=epoll_wait,epoll_pwait,epoll_pwait2:delay_enter=60000000";
 
 #[test]
-fn a_held_up_worker_ends_the_process() {
+fn hung_worker_ends_the_process() {
     let installation = Installation::new();
     let mut process = installation.run();
     process.user("alice");
@@ -33,10 +33,10 @@ fn a_held_up_worker_ends_the_process() {
     assert!(asked.elapsed().as_secs() >= 5, "it waited for the worker: {:?}", asked.elapsed());
     let ready = process.operator("GET", "/readyz", None);
     assert_eq!(ready.status, 503, "{ready:?}");
-    process.says("a worker does not apply changes");
+    process.wait_for_output("a worker does not apply changes");
     // The process exits whatever the worker does, but an attached tracer may keep the kernel from reaping it.
     drop(tracer);
-    assert_eq!(process.end().code(), Some(1), "{}", process.words());
+    assert_eq!(process.end().code(), Some(1), "{}", process.output());
 
     let process = installation.run();
     assert_eq!(process.status(text), 401, "it was durable");

@@ -28,7 +28,7 @@ pub struct Installation {
 pub struct Process {
     child: Child,
     reader: Option<JoinHandle<()>>,
-    words: Arc<Words>,
+    words: Arc<ProcessOutput>,
     sockets: Sockets,
 }
 
@@ -47,7 +47,7 @@ pub struct Answer {
 
 /// What a process has written so far, and whether it has ended.
 #[derive(Default)]
-struct Words {
+struct ProcessOutput {
     written: Mutex<(String, bool)>,
     more: Condvar,
 }
@@ -97,15 +97,15 @@ access = "off"
     /// Starts the process through another program with these arguments.
     pub fn run_by(&self, starter: &[&str]) -> Process {
         let mut process = self.begin_by(starter);
-        assert!(process.words.wait_for("admin listener"), "{:?}: {}", process.end(), process.words());
+        assert!(process.words.wait_for("admin listener"), "{:?}: {}", process.end(), process.output());
         process
     }
 
     /// Starts a process that must fail. Returns its exit code and output.
-    pub fn fails(&self) -> (Option<i32>, String) {
+    pub fn start_failing(&self) -> (Option<i32>, String) {
         let mut process = self.begin();
-        assert!(!process.words.wait_for("admin listener"), "it started: {}", process.words());
-        (process.end().code(), process.words())
+        assert!(!process.words.wait_for("admin listener"), "it started: {}", process.output());
+        (process.end().code(), process.output())
     }
 
     fn begin(&self) -> Process {
@@ -116,7 +116,7 @@ access = "off"
         let mut child =
             self.command_by(starter, "run").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap());
-        let words: Arc<Words> = Arc::default();
+        let words: Arc<ProcessOutput> = Arc::default();
         let output = words.clone();
         let reader = std::thread::spawn(move || {
             let mut line = String::new();
@@ -140,7 +140,7 @@ access = "off"
     }
 
     /// Runs a command that may fail. Returns its exit code and output.
-    pub fn line(&self, line: &str) -> (Option<i32>, String) {
+    pub fn run_command(&self, line: &str) -> (Option<i32>, String) {
         let Output { status, stdout, stderr } = self.command(line).output().unwrap();
         (status.code(), String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr))
     }
@@ -165,13 +165,13 @@ impl Process {
         self.child.id()
     }
 
-    pub fn words(&self) -> String {
+    pub fn output(&self) -> String {
         self.words.written.lock().unwrap().0.clone()
     }
 
     /// Waits until the process has written the word.
-    pub fn says(&self, word: &str) {
-        assert!(self.words.wait_for(word), "{word:?} is missing in {}", self.words());
+    pub fn wait_for_output(&self, word: &str) {
+        assert!(self.words.wait_for(word), "{word:?} is missing in {}", self.output());
     }
 
     pub fn sockets(&self) -> Sockets {
@@ -188,7 +188,7 @@ impl Process {
     pub fn stop(mut self) {
         let id = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
-        assert_eq!(self.end().code(), Some(0), "{}", self.words());
+        assert_eq!(self.end().code(), Some(0), "{}", self.output());
     }
 
     /// Waits until the process has ended.
@@ -203,18 +203,18 @@ impl Process {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        panic!("it does not end: {}", self.words());
+        panic!("it does not end: {}", self.output());
     }
 
     /// The status of a request with this token through the proxy.
     pub fn status(&self, token: &str) -> u16 {
-        self.sockets.proxy(token).unwrap_or_else(|| panic!("no answer: {}", self.words())).status
+        self.sockets.proxy(token).unwrap_or_else(|| panic!("no answer: {}", self.output())).status
     }
 
     /// An API call as the operator, which must be answered.
     pub fn operator(&self, method: &str, target: &str, body: Option<&Value>) -> Answer {
         let answer = self.sockets.operator(method, target, body);
-        answer.unwrap_or_else(|| panic!("{method} {target}: no answer: {}", self.words()))
+        answer.unwrap_or_else(|| panic!("{method} {target}: no answer: {}", self.output()))
     }
 
     pub fn must(&self, method: &str, target: &str, body: Option<&Value>) -> Value {
@@ -229,7 +229,7 @@ impl Process {
 
     /// Creates a token. Returns its id and text.
     pub fn token(&self, login: &str, name: &str) -> (String, String) {
-        let made = self.sockets.create(login, name).unwrap_or_else(|| panic!("{}", self.words()));
+        let made = self.sockets.create(login, name).unwrap_or_else(|| panic!("{}", self.output()));
         assert_eq!(made.status, 201, "{made:?}");
         made.token()
     }
@@ -278,7 +278,7 @@ impl Answer {
     }
 }
 
-impl Words {
+impl ProcessOutput {
     fn push(&self, line: &str, last: bool) {
         let mut written = self.written.lock().unwrap();
         written.0 += line;

@@ -33,7 +33,7 @@ struct Token {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_every_kill() {
+fn acknowledged_changes_survive_every_kill() {
     let kills = std::env::var("PERMGATE_TEST_KILLS").ok().map_or(KILLS, |n| n.parse().unwrap());
     let installation = Installation::new();
     let tokens: Mutex<Vec<Token>> = Mutex::default();

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn a_failed_sync_acknowledges_nothing_and_still_removes() {
+fn failed_sync_acknowledges_nothing_but_still_revokes() {
     let installation = Installation::new();
     let process = installation.run();
     process.user("alice");

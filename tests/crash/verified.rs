@@ -6,14 +6,14 @@ use std::{fs, os::unix::fs::FileExt};
 use crate::installation::Installation;
 
 #[test]
-fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
+fn journal_damage_is_found_online_and_offline() {
     let installation = Installation::new();
     let process = installation.run();
     process.user("alice");
     let (_, good) = process.token("alice", "good");
     let (id, revoked) = process.token("alice", "revoked");
     process.must("DELETE", &format!("/v1/tokens/{id}"), None);
-    let (code, words) = installation.line("store verify");
+    let (code, words) = installation.run_command("store verify");
     assert_eq!(code, Some(0), "{words}");
 
     let generation = installation.path().join("data/gen-1");
@@ -26,7 +26,7 @@ fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
     file.write_all_at(&[byte[0] ^ 1], 4 * 4096 + 200).unwrap();
     let named = journal.display().to_string();
     for says in ["-o json store verify", "store verify"] {
-        let (code, words) = installation.line(says);
+        let (code, words) = installation.run_command(says);
         assert_eq!(code, Some(1), "{words}");
         for word in ["position 2", "store backup", "damaged in 1 place"] {
             assert!(words.contains(word), "{word} is missing in {words}");
@@ -37,10 +37,10 @@ fn damage_to_the_journal_is_found_while_a_gateway_serves_and_without_one() {
     installation.must("store backup whole.backup");
     process.stop();
 
-    let (code, words) = installation.line("--offline -o json store verify");
+    let (code, words) = installation.run_command("--offline -o json store verify");
     assert_eq!(code, Some(1), "{words}");
     assert!(words.contains(&named) && words.contains("\"sound\": false"), "{words}");
-    let (code, words) = installation.fails();
+    let (code, words) = installation.start_failing();
     assert!(code == Some(1) && words.contains("permgate store restore"), "{words}");
     installation.must("store restore --accept-lost-revocations whole.backup");
     installation.must("--offline store verify");

@@ -40,7 +40,7 @@ fn with_out(store: &str) -> Installation {
 }
 
 #[test]
-fn a_restore_onto_a_mount_point_is_made_in_place() {
+fn restore_onto_a_mount_point_works_in_place() {
     let installation = with_out("volume");
     let volume = installation.path().join("volume");
     fs::create_dir(&volume).unwrap();
@@ -52,7 +52,7 @@ fn a_restore_onto_a_mount_point_is_made_in_place() {
 }
 
 #[test]
-fn a_restore_behind_a_symlink_leaves_the_link() {
+fn restore_through_a_symlink_keeps_the_link() {
     for there in [true, false] {
         let installation = with_out("link");
         let target = installation.path().join("elsewhere/store");
@@ -88,7 +88,7 @@ fn owned(path: &Path, user: u32, group: u32, mode: u32) {
 }
 
 #[test]
-fn a_restore_needs_no_right_to_the_parent_directory() {
+fn restore_needs_no_permission_on_the_parent_directory() {
     const NOBODY: u32 = 65534;
     let Some(starter) = nobody(NOBODY) else { return };
     let starter: Vec<&str> = starter.iter().map(String::as_str).collect();
@@ -105,7 +105,7 @@ fn a_restore_needs_no_right_to_the_parent_directory() {
 
 /// As Kubernetes mounts a volume with `fsGroup`: root:GROUP, mode 2775, and a process in the group.
 #[test]
-fn a_volume_of_a_group_takes_a_store_with_a_warning() {
+fn group_owned_volume_is_accepted_with_a_warning() {
     const GROUP: u32 = 3000;
     const NOBODY: u32 = 65534;
     let Some(starter) = nobody(GROUP) else { return };
@@ -119,7 +119,7 @@ fn a_volume_of_a_group_takes_a_store_with_a_warning() {
     owned(&installation.path().join("out"), NOBODY, NOBODY, 0o700);
     owned(installation.path(), NOBODY, NOBODY, 0o755);
     let process = installation.run_by(&starter);
-    process.says("cannot be made private");
+    process.wait_for_output("cannot be made private");
     process.stop();
     restores(&installation, &starter);
 

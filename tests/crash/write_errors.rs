@@ -36,7 +36,7 @@ fn check(row: &str, file: &str, fault: &str) {
     let path = generation.join(file).display().to_string().trim_end_matches('/').to_owned();
     let inject = format!("inject={fault}");
     let Some(tracer) = Tracer::attach(&["-f", "-e", &inject, "-P", &path], process.id()) else { return };
-    assert!(changes(&process, &mut tokens, row), "{row}: nothing was refused: {}", process.words());
+    assert!(changes(&process, &mut tokens, row), "{row}: nothing was refused: {}", process.output());
     drop(tracer);
     if tokens.iter().any(|token| token.good.is_none()) {
         let after = process.sockets().create("alice", "after").unwrap();
@@ -64,7 +64,7 @@ fn check(row: &str, file: &str, fault: &str) {
             None => {}
         }
     }
-    let (code, words) = installation.line("store verify");
+    let (code, words) = installation.run_command("store verify");
     assert_eq!(code, Some(0), "{row}: {words}");
     installation.must("audit verify");
     for Token { id, text, .. } in &tokens {
@@ -111,7 +111,7 @@ fn changes(process: &Process, tokens: &mut Vec<Token>, row: &str) -> bool {
 }
 
 #[test]
-fn a_fault_in_a_write_to_the_journal_loses_nothing() {
+fn journal_write_error_loses_nothing() {
     check("a batch", "{journal}", "pwrite64:error=EIO");
     check("a batch on a full disk", "{journal}", "pwrite64:error=ENOSPC");
     check("a slot", "{journal}", "pwrite64:error=EIO:when=2+2");
@@ -119,7 +119,7 @@ fn a_fault_in_a_write_to_the_journal_loses_nothing() {
 }
 
 #[test]
-fn a_fault_while_the_journal_begins_a_file_loses_nothing() {
+fn journal_error_while_creating_a_file_loses_nothing() {
     check("creation", "{next}.new", "openat:error=ENOSPC");
     check("content", "{next}.new", "pwrite64:error=ENOSPC");
     check("content, the last of it", "{next}.new", "pwrite64:error=EIO:when=5");
@@ -129,7 +129,7 @@ fn a_fault_while_the_journal_begins_a_file_loses_nothing() {
 }
 
 #[test]
-fn a_fault_in_a_write_to_sled_loses_nothing() {
+fn sled_write_error_loses_nothing() {
     let calls = "pwrite64,write,ftruncate,fsync,fdatasync";
     for error in ["EIO", "ENOSPC"] {
         check(error, "sled/db", &format!("{calls}:error={error}"));
@@ -138,7 +138,7 @@ fn a_fault_in_a_write_to_sled_loses_nothing() {
 
 /// The journal may have the change, so the caller must not be told that nothing was changed.
 #[test]
-fn a_creation_whose_outcome_is_not_known_says_so() {
+fn creation_with_unknown_outcome_is_reported_as_such() {
     let installation = Installation::new();
     let process = installation.run();
     process.user("alice");

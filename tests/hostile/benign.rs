@@ -170,12 +170,13 @@ fn check(stage: &Stage, method: &str, target: &str, fields: &str) -> Option<Stri
 }
 
 #[test]
-fn paths_and_queries_pass_untouched() {
+fn benign_paths_and_queries_pass_unchanged() {
     let mut failed = Vec::new();
     let mut rows = 0;
-    for (stage, prefixes) in
-        [(Stage::apart(), vec!["/api", "/rest"]), (Stage::nested(), vec!["", "/api", "/x"])]
-    {
+    for (stage, prefixes) in [
+        (Stage::with_sibling_services(), vec!["/api", "/rest"]),
+        (Stage::with_nested_services(), vec!["", "/api", "/x"]),
+    ] {
         for prefix in prefixes {
             for path in PATHS {
                 let target = format!("{prefix}{path}");
@@ -207,8 +208,8 @@ fn paths_and_queries_pass_untouched() {
 }
 
 #[test]
-fn methods_and_fields_pass() {
-    let stage = Stage::apart();
+fn benign_methods_and_fields_pass() {
+    let stage = Stage::with_sibling_services();
     let mut failed = Vec::new();
     for method in
         ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "REPORT", "M-SEARCH"]

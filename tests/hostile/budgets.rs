@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     recorder::Recorder,
-    stage::converse,
+    stage::exchange_bytes,
     support::{
         gateway::Gateway,
         http::{Answer, Client},
@@ -43,7 +43,7 @@ fn metric(gateway: &Gateway, name: &str) -> u64 {
 }
 
 #[test]
-fn one_upstream_leaves_sockets_for_the_others() {
+fn one_upstream_leaves_connections_for_the_others() {
     let recorder = Recorder::start();
     let (slow, _running) = silent();
     let sections = format!(
@@ -103,7 +103,7 @@ prefix = "/other"
     let hogs: Vec<TcpStream> = (0..10).map(|_| ask("/slow", &wish)).collect();
     let head = format!("GET /slow HTTP/1.1\r\nHost: g\r\n{wish}\r\n");
     let heard = loop {
-        let heard = converse(gateway.proxy, head.as_bytes(), false);
+        let heard = exchange_bytes(gateway.proxy, head.as_bytes(), false);
         if let Some(answer) = heard.answers().first() {
             break answer.status;
         }
@@ -113,7 +113,7 @@ prefix = "/other"
 }
 
 #[test]
-fn strangers_do_not_fill_the_admin_listener() {
+fn unauthenticated_clients_do_not_fill_the_admin_listener() {
     let text = Gateway::text_with("", "connections = 8\nbodies = \"32k\"", "");
     let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text);
     let begun = |length: usize, sent: usize| {
@@ -146,7 +146,7 @@ fn scrape(gateway: &Gateway, fields: &[(&str, &str)]) -> u16 {
 }
 
 #[test]
-fn metrics_are_for_whom_the_key_names() {
+fn metrics_access_follows_the_configured_key() {
     let start = |admin: &str| {
         let text = Gateway::text_with("", &format!("hosts = [\"gate.example\"]\n{admin}"), "");
         Gateway::on(tempfile::tempdir().unwrap(), &text)
@@ -186,7 +186,7 @@ fn metrics_are_for_whom_the_key_names() {
     assert_eq!(scrape(&gateway, &[("Host", "gate.example"), ("Via", "1.1 a")]), 200);
     let gateway = start("metrics = \"unix:metrics.sock\"");
     assert_eq!((scrape(&gateway, &[here]), over_unix(&gateway, &[("Via", "1.1 a")]).status), (401, 401));
-    let apart = |target: &str| {
+    let separate = |target: &str| {
         Client::unix(&gateway.dir.path().join("metrics.sock")).request(
             "GET",
             target,
@@ -194,14 +194,14 @@ fn metrics_are_for_whom_the_key_names() {
             None,
         )
     };
-    assert!(apart("/metrics").text().contains("permgate_ready 1"));
+    assert!(separate("/metrics").text().contains("permgate_ready 1"));
     for other in ["/v1/users", "/healthz", "/", "/metrics/"] {
-        assert_eq!(apart(other).status, 404, "{other}");
+        assert_eq!(separate(other).status, 404, "{other}");
     }
 }
 
 #[test]
-fn the_client_behind_a_trusted_proxy_is_the_client() {
+fn client_behind_a_trusted_proxy_is_identified() {
     let text = Gateway::text_with("", "trusted_proxies = [\"127.0.0.1\"]", "");
     let gateway = Gateway::on(tempfile::tempdir().unwrap(), &text);
     gateway.developer("alice");
@@ -228,7 +228,7 @@ fn the_client_behind_a_trusted_proxy_is_the_client() {
 }
 
 #[test]
-fn no_reload_makes_the_gateway_its_own_upstream() {
+fn reload_cannot_make_the_gateway_its_own_upstream() {
     let recorder = Recorder::start();
     let gateway = Gateway::with(&Gateway::services(recorder.address));
     let link = gateway.dir.path().join("app.sock");

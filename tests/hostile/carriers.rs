@@ -104,7 +104,7 @@ fn check(stage: &Stage, row: &str, path: &str, fields: Fields<'_>, expected: (u1
 }
 
 #[test]
-fn a_token_passes_in_each_carrier_and_ends_at_the_gateway() {
+fn token_is_accepted_in_each_carrier_and_not_forwarded() {
     let stage = stage();
     let token = stage.token.clone();
     let basic = format!("Basic {}", STANDARD.encode(format!("a:{token}")));
@@ -158,7 +158,7 @@ fn a_token_passes_in_each_carrier_and_ends_at_the_gateway() {
 }
 
 #[test]
-fn a_carrier_counts_only_where_the_service_lists_it() {
+fn carrier_counts_only_for_services_that_list_it() {
     let stage = stage();
     let token = stage.token.clone();
     let basic = format!("Basic {}", STANDARD.encode(format!("a:{token}")));
@@ -190,7 +190,7 @@ fn a_carrier_counts_only_where_the_service_lists_it() {
 }
 
 #[test]
-fn the_applications_own_authorization_passes_beside_another_carrier() {
+fn application_authorization_passes_beside_another_carrier() {
     let stage = stage();
     let token = stage.token.clone();
     let passes = |fields: Fields<'_>, expected: &[&str]| {
@@ -206,7 +206,7 @@ fn the_applications_own_authorization_passes_beside_another_carrier() {
 }
 
 #[test]
-fn a_page_of_another_site_cannot_use_a_stored_password() {
+fn cross_site_page_cannot_use_a_stored_password() {
     let stage = stage();
     let basic = format!("Basic {}", STANDARD.encode(format!("a:{}", stage.token)));
     let sent = ("authorization", basic.as_str());
@@ -225,7 +225,7 @@ fn a_page_of_another_site_cannot_use_a_stored_password() {
 }
 
 #[test]
-fn a_stranger_is_told_the_same_of_every_path() {
+fn unauthenticated_client_gets_the_same_answer_for_every_path() {
     let stage = stage();
     let rows: [(&str, Fields<'_>); 7] = [
         ("nothing", &[]),
@@ -258,7 +258,7 @@ fn a_stranger_is_told_the_same_of_every_path() {
 }
 
 #[test]
-fn a_carrier_in_trailers_neither_counts_nor_passes() {
+fn carrier_in_trailers_is_ignored_and_dropped() {
     let stage = stage();
     let token = stage.token.clone();
     let sent = |carried: &str, more: &str| {
@@ -267,7 +267,7 @@ fn a_carrier_in_trailers_neither_counts_nor_passes() {
         let bytes = format!(
             "POST /api/x HTTP/1.1\r\n{head}Connection: close\r\n\r\n1\r\na\r\n0\r\n{carried}: {token}\r\n\r\n"
         );
-        let heard = crate::stage::converse(stage.gateway.proxy, bytes.as_bytes(), false);
+        let heard = crate::stage::exchange_bytes(stage.gateway.proxy, bytes.as_bytes(), false);
         (heard.answers()[0].status, stage.recorder.take())
     };
     for name in ["X-Api-Key", "x_api_key", "Authorization", "Sec-WebSocket-Protocol"] {
@@ -291,7 +291,7 @@ fn a_carrier_in_trailers_neither_counts_nor_passes() {
 }
 
 #[test]
-fn any_two_carriers_with_different_texts_are_refused() {
+fn two_carriers_with_different_tokens_are_refused() {
     let stage = stage();
     let (_, other) = stage.gateway.token("alice", "other", &["tracker"]);
     let authorization = |form: &str, text: &str| match form {
@@ -323,7 +323,7 @@ fn any_two_carriers_with_different_texts_are_refused() {
 }
 
 #[test]
-fn a_revocation_reaches_every_carrier() {
+fn revocation_applies_to_every_carrier() {
     let stage = stage();
     let (id, text) = stage.gateway.token("alice", "short", &["tracker"]);
     let basic = format!("Basic {}", STANDARD.encode(format!("a:{text}")));

@@ -53,8 +53,8 @@ fn check_method(
 }
 
 #[test]
-fn the_form_of_the_credential() {
-    let stage = Stage::apart();
+fn malformed_credentials_are_refused() {
+    let stage = Stage::with_sibling_services();
     let token = stage.token.clone();
     let other = token.replacen("pgt_", "PGT_", 1);
     let bare = Some("Bearer realm=\"permgate\"");
@@ -172,7 +172,7 @@ fn the_form_of_the_credential() {
 
 #[test]
 fn a_token_in_the_url_is_refused() {
-    let stage = Stage::apart();
+    let stage = Stage::with_sibling_services();
     let (token, bearer) = (stage.token.clone(), stage.bearer());
     let challenge = request("Access tokens must not be sent in the URL");
     let expected = (400, "invalid_request", Some(challenge.as_str()));
@@ -193,7 +193,7 @@ fn a_token_in_the_url_is_refused() {
 }
 
 #[test]
-fn the_state_of_the_token_and_its_owner() {
+fn state_of_token_and_owner_decides() {
     let stage = Stage::with(
         r#""/api", "/rest""#,
         "",
@@ -350,7 +350,7 @@ methods = ["GET", "HEAD"]
 
 #[test]
 fn imports_are_hashed_as_sent() {
-    let stage = Stage::apart();
+    let stage = Stage::with_sibling_services();
     let opaque = "perm:cm9vdA==.dG9rZW4=.rNZ38ije7uiWwnUTRDdyFDdUkoPUPi";
     let line = |text: &str| format!("Authorization: Bearer {text}\r\n");
     let unknown = invalid("The access token is invalid");

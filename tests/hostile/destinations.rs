@@ -6,8 +6,8 @@ use crate::stage::Stage;
 const METHODS: [&str; 5] = ["COPY", "MOVE", "PUT", "GET", "BIND"];
 
 #[test]
-fn no_destination_leads_past_the_decision() {
-    let stage = Stage::apart();
+fn destination_is_decided_like_the_target() {
+    let stage = Stage::with_sibling_services();
     let bearer = stage.bearer();
     let leaked = format!("Destination: /api/{}\r\n", stage.token);
     let rows: [(&str, &str, u16); 27] = [
@@ -56,8 +56,8 @@ fn no_destination_leads_past_the_decision() {
 }
 
 #[test]
-fn a_denied_destination_is_named_only_to_who_may_read_it() {
-    let stage = Stage::apart();
+fn denied_destination_is_named_only_to_its_readers() {
+    let stage = Stage::with_sibling_services();
     let copy = |stage: &Stage, to: &str| {
         let fields = format!("Host: g\r\n{}Destination: {to}\r\n", stage.bearer());
         stage.send_one("COPY", b"/api/x", &fields).0
@@ -72,7 +72,7 @@ fn a_denied_destination_is_named_only_to_who_may_read_it() {
 
 #[test]
 fn other_fields_that_name_a_second_target_are_dropped() {
-    let stage = Stage::apart();
+    let stage = Stage::with_sibling_services();
     for name in ["X-HTTP-DestinationURL", "X_HTTP_DestinationURL", "X-HTTP-Destination", "New-Uri", "New_Uri"]
     {
         let fields = format!("Host: g\r\n{}{name}: /hub/api/y\r\n", stage.bearer());
@@ -84,7 +84,7 @@ fn other_fields_that_name_a_second_target_are_dropped() {
 }
 
 #[test]
-fn a_public_rule_says_nothing_about_a_destination_elsewhere() {
+fn public_rule_does_not_cover_a_destination_elsewhere() {
     let stage = Stage::with(
         r#""/api""#,
         "",

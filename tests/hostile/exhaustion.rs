@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    stage::{ConnectionState, Stage, converse, read_out},
+    stage::{ConnectionState, Stage, exchange_bytes, read_to_end},
     support::gateway::Gateway,
 };
 
@@ -24,7 +24,7 @@ write = "900ms"
 "#;
 
 /// A gateway with short timeouts. A test has only one at a time, because memory is measured.
-fn impatient(upstream: SocketAddr) -> (Gateway, String) {
+fn gateway_with_short_timeouts(upstream: SocketAddr) -> (Gateway, String) {
     let services = Gateway::services(upstream)
         .replace("[service.tracker]", "timeouts.first_byte = \"1500ms\"\n[service.tracker]");
     let gateway = Gateway::with(&format!("{SHORT}{services}"));
@@ -39,10 +39,10 @@ fn memory() -> usize {
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
 }
 
-fn served(row: &str, gateway: &Gateway, bearer: &str) {
+fn check_served(row: &str, gateway: &Gateway, bearer: &str) {
     let began = Instant::now();
     let head = format!("GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}Connection: close\r\n\r\n");
-    let heard = converse(gateway.proxy, head.as_bytes(), false);
+    let heard = exchange_bytes(gateway.proxy, head.as_bytes(), false);
     assert_eq!(heard.answers().first().map(|a| a.status), Some(200), "{row}: others are served: {heard:?}");
     assert!(began.elapsed() < Duration::from_secs(2), "{row}: {:?}", began.elapsed());
 }
@@ -55,15 +55,15 @@ fn connect(gateway: &Gateway, bytes: &[u8]) -> TcpStream {
 }
 
 #[test]
-fn patience_and_memory_end() {
-    let recorder = crate::recorder::Recorder::forgetful();
-    let (gateway, bearer) = impatient(recorder.address);
+fn timeouts_and_memory_limits_hold() {
+    let recorder = crate::recorder::Recorder::without_recording();
+    let (gateway, bearer) = gateway_with_short_timeouts(recorder.address);
     slow_clients(&gateway, &bearer);
     endless_messages(&gateway, &bearer);
     many_requests(&gateway, &bearer);
     many_connections(&gateway, &bearer);
     drop(gateway);
-    who_does_not_read();
+    peers_that_do_not_read();
     tiny_chunks();
 }
 
@@ -85,7 +85,7 @@ fn slow_clients(gateway: &Gateway, bearer: &str) {
     for (row, first, drip, status) in rows {
         let began = Instant::now();
         let mut sockets: Vec<TcpStream> = (0..40).map(|_| connect(gateway, first)).collect();
-        served(row, gateway, bearer);
+        check_served(row, gateway, bearer);
         if !drip.is_empty() {
             while began.elapsed() < Duration::from_millis(1000) {
                 sockets.iter_mut().for_each(|socket| drop(socket.write_all(drip)));
@@ -93,7 +93,7 @@ fn slow_clients(gateway: &Gateway, bearer: &str) {
             }
         }
         for socket in sockets {
-            let heard = read_out(socket);
+            let heard = read_to_end(socket);
             assert_ne!(heard.end, ConnectionState::Open, "{row}: let go");
             if heard.end == ConnectionState::Closed {
                 assert_eq!(heard.answers().first().map(|a| a.status), status, "{row}: {heard:?}");
@@ -137,7 +137,7 @@ fn endless_messages(gateway: &Gateway, bearer: &str) {
         // Sends no more than a moment's bytes before it reads the answer.
         let mut polite = connect(gateway, first.as_bytes());
         let _ = polite.write_all(unit.repeat(40_000 / unit.len()).as_bytes());
-        let heard = read_out(polite);
+        let heard = read_to_end(polite);
         let seen = heard.answers().first().map(|a| a.status);
         // The method may also be read as the start of a long target.
         assert!(
@@ -145,7 +145,7 @@ fn endless_messages(gateway: &Gateway, bearer: &str) {
             "{row}: {seen:?} {:?}",
             heard.end
         );
-        served(row, gateway, bearer);
+        check_served(row, gateway, bearer);
     }
 }
 
@@ -160,31 +160,31 @@ fn many_requests(gateway: &Gateway, bearer: &str) {
         sent += one.len() * 100;
     }
     assert!(memory() < before + 100, "pipelined: {before} to {} MiB", memory());
-    served("pipelined requests", gateway, bearer);
+    check_served("pipelined requests", gateway, bearer);
     drop(socket);
     // Refused requests cost no more.
     let refused = "GET /api/x HTTP/1.1\r\nHost: g\r\n\r\n".repeat(2000);
-    let heard = converse(gateway.proxy, refused.as_bytes(), true);
+    let heard = exchange_bytes(gateway.proxy, refused.as_bytes(), true);
     assert!(heard.answers().iter().all(|a| a.status == 401), "refused: {:?}", heard.end);
-    served("refused requests", gateway, bearer);
+    check_served("refused requests", gateway, bearer);
 }
 
 fn many_connections(gateway: &Gateway, bearer: &str) {
     // More than the limit: idle connections are closed for one with a request.
     let idle: Vec<TcpStream> = (0..400).map(|_| connect(gateway, b"")).collect();
-    served("too many connections", gateway, bearer);
+    check_served("too many connections", gateway, bearer);
     drop(idle);
     let before = memory();
     for _ in 0..1500 {
         drop(connect(gateway, b"GET /api"));
     }
-    served("connections that come and go", gateway, bearer);
+    check_served("connections that come and go", gateway, bearer);
     assert!(memory() < before + 100, "come and go: {before} to {} MiB", memory());
 }
 
 /// Nothing is buffered without bound: neither a response that the client does not read,
 /// nor an upload that the upstream does not read.
-fn who_does_not_read() {
+fn peers_that_do_not_read() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let upstream = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -202,7 +202,7 @@ fn who_does_not_read() {
             });
         }
     });
-    let (gateway, bearer) = impatient(upstream);
+    let (gateway, bearer) = gateway_with_short_timeouts(upstream);
     let before = memory();
     let get = format!("GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}\r\n");
     let readers: Vec<TcpStream> = (0..20).map(|_| connect(&gateway, get.as_bytes())).collect();
@@ -212,7 +212,7 @@ fn who_does_not_read() {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) && writer.write_all(&[b'y'; 65_536]).is_ok() {}
     assert!(memory() < before + 100, "{before} to {} MiB", memory());
-    let status = read_out(writer).answers().first().map(|a| a.status);
+    let status = read_to_end(writer).answers().first().map(|a| a.status);
     assert!(matches!(status, Some(408 | 504) | None), "{status:?}");
     // The responses have been blocked for longer than the gateway's timeout.
     thread::sleep(Duration::from_millis(1200));
@@ -233,7 +233,7 @@ fn who_does_not_read() {
 }
 
 fn tiny_chunks() {
-    let stage = Stage::apart();
+    let stage = Stage::with_sibling_services();
     let before = memory();
     let count = 20_000;
     let body = "1\r\nx\r\n".repeat(count);
@@ -242,7 +242,7 @@ fn tiny_chunks() {
         stage.bearer()
     );
     let began = Instant::now();
-    let heard = converse(stage.gateway.proxy, format!("{head}{body}0\r\n\r\n").as_bytes(), false);
+    let heard = exchange_bytes(stage.gateway.proxy, format!("{head}{body}0\r\n\r\n").as_bytes(), false);
     assert_eq!(heard.answers().first().map(|a| a.status), Some(200), "{heard:?}");
     assert!(stage.recorder.take().iter().all(|one| one.body.len() == count));
     assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());

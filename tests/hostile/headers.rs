@@ -3,7 +3,7 @@
 
 use crate::{
     recorder::Received,
-    stage::{Stage, converse},
+    stage::{Stage, exchange_bytes},
 };
 
 /// Fields that only the gateway sets.
@@ -119,7 +119,7 @@ fn folded(name: &str) -> String {
 }
 
 /// Checks that no field or trailer has the value `spoof`, and that the gateway's fields occur once each.
-fn check_ours(row: &str, received: &Received, failed: &mut Vec<String>) {
+fn check_gateway_fields(row: &str, received: &Received, failed: &mut Vec<String>) {
     for (name, value) in received.fields.iter().chain(&received.trailers) {
         if value.contains("spoof") {
             failed.push(format!("{row}: {name}: {value} arrived"));
@@ -138,8 +138,8 @@ fn check_ours(row: &str, received: &Received, failed: &mut Vec<String>) {
 }
 
 #[test]
-fn nobody_speaks_for_the_gateway() {
-    let stage = Stage::apart();
+fn client_cannot_forge_the_gateways_fields() {
+    let stage = Stage::with_sibling_services();
     let bearer = stage.bearer();
     let (mut failed, mut rows) = (Vec::new(), 0);
     let names = IDENTITY.iter().chain(&ROUTING).chain(&HOP_BY_HOP);
@@ -155,7 +155,7 @@ fn nobody_speaks_for_the_gateway() {
             let row = format!("{spelling} in form {form}");
             let (answer, received) = stage.send_one("GET", b"/api/x", &format!("Host: g\r\n{bearer}{field}"));
             match (answer.status, &received[..]) {
-                (200, [one]) => check_ours(&row, one, &mut failed),
+                (200, [one]) => check_gateway_fields(&row, one, &mut failed),
                 other => failed.push(format!("{row}: {other:?}")),
             }
         }
@@ -165,10 +165,10 @@ fn nobody_speaks_for_the_gateway() {
             "POST /api/x HTTP/1.1\r\nHost: g\r\n{bearer}TE: trailers\r\nTrailer: {spelling}, X-Sum\r\n\
              Transfer-Encoding: chunked\r\nConnection: close, TE\r\n\r\n3\r\nabc\r\n0\r\n{spelling}: spoof\r\nX-Sum: 1\r\n\r\n"
         );
-        let heard = converse(stage.gateway.proxy, bytes.as_bytes(), false);
+        let heard = exchange_bytes(stage.gateway.proxy, bytes.as_bytes(), false);
         match (heard.answers().first().map(|a| a.status), &stage.recorder.take()[..]) {
             (Some(200), [one]) => {
-                check_ours(&row, one, &mut failed);
+                check_gateway_fields(&row, one, &mut failed);
                 if one.body != b"abc" || one.trailers != [("x-sum".to_owned(), "1".to_owned())] {
                     failed.push(format!("{row}: {:?} {:?}", one.body, one.trailers));
                 }
@@ -184,8 +184,8 @@ fn nobody_speaks_for_the_gateway() {
 }
 
 #[test]
-fn identity_is_not_taken_away_either() {
-    let stage = Stage::apart();
+fn client_cannot_remove_identity_fields() {
+    let stage = Stage::with_sibling_services();
     for listed in
         IDENTITY.iter().chain(&["Host", "Content-Length", "Authorization", "X-Forwarded-For", "Forwarded"])
     {
@@ -196,7 +196,7 @@ fn identity_is_not_taken_away_either() {
         let (answer, received) = stage.send_one("GET", b"/api/x", &fields);
         let [one] = &received[..] else { panic!("{listed}: {answer:?} {received:?}") };
         let mut failed = Vec::new();
-        check_ours(listed, one, &mut failed);
+        check_gateway_fields(listed, one, &mut failed);
         assert!(failed.is_empty(), "{failed:?}");
         assert_eq!(one.all("host"), ["g"], "{listed}");
         assert_eq!(one.all("x-forwarded-for"), ["127.0.0.1"], "{listed}");
@@ -207,8 +207,8 @@ fn identity_is_not_taken_away_either() {
 }
 
 #[test]
-fn a_field_is_refused_or_read_in_one_way() {
-    let stage = Stage::apart();
+fn ambiguous_field_is_refused_or_read_in_one_way() {
+    let stage = Stage::with_sibling_services();
     let bearer = stage.bearer();
     let long = |n: usize| "a".repeat(n);
     let many = |n: usize| (0..n).map(|i| format!("X-F{i}: 1\r\n")).collect::<String>();
@@ -302,8 +302,8 @@ fn a_field_is_refused_or_read_in_one_way() {
 }
 
 #[test]
-fn an_upgrade_that_the_upstream_does_not_answer_opens_no_tunnel() {
-    let stage = Stage::apart();
+fn unanswered_upgrade_opens_no_tunnel() {
+    let stage = Stage::with_sibling_services();
     let bearer = stage.bearer();
     for (row, upgrade, asked) in [
         (
@@ -323,7 +323,7 @@ fn an_upgrade_that_the_upstream_does_not_answer_opens_no_tunnel() {
         let bytes = format!(
             "GET /api/x HTTP/1.1\r\nHost: g\r\n{bearer}{upgrade}\r\nGET /hub/api/smuggled HTTP/1.1\r\nHost: g\r\n\r\n"
         );
-        let heard = converse(stage.gateway.proxy, bytes.as_bytes(), true);
+        let heard = exchange_bytes(stage.gateway.proxy, bytes.as_bytes(), true);
         let answers: Vec<u16> = heard.answers().iter().map(|a| a.status).collect();
         assert_eq!(answers.first(), Some(&200), "{row}: {heard:?}");
         for one in stage.recorder.take() {

@@ -1,9 +1,9 @@
 //! A token for one service reaches no other, however the path is spelt; judged by what the upstream receives.
 
-use crate::{readings::reaches, stage::Stage, support::http::Client};
+use crate::{readings::could_reach, stage::Stage, support::http::Client};
 
 /// Ways to write `..`.
-const UP: [&str; 40] = [
+const PARENT_SPELLINGS: [&str; 40] = [
     "..",
     "%2e%2e",
     ".%2E",
@@ -47,7 +47,7 @@ const UP: [&str; 40] = [
 ];
 
 /// Ways to write `/`.
-const SLASH: [&str; 19] = [
+const SLASH_SPELLINGS: [&str; 19] = [
     "/",
     "//",
     "/./",
@@ -70,7 +70,7 @@ const SLASH: [&str; 19] = [
 ];
 
 /// Ways to write the word `hub`.
-const HUB: [&str; 30] = [
+const HUB_SPELLINGS: [&str; 30] = [
     "hub",
     "%68ub",
     "h%75b",
@@ -105,23 +105,23 @@ const HUB: [&str; 30] = [
 
 fn targets() -> Vec<String> {
     let mut all = Vec::new();
-    for up in UP {
-        for slash in SLASH {
+    for up in PARENT_SPELLINGS {
+        for slash in SLASH_SPELLINGS {
             all.push(format!("/api{slash}{up}{slash}hub/api/x"));
             all.push(format!("/api/x{slash}{up}{slash}{up}{slash}hub/api/x"));
             all.push(format!("/api/x/{up}{slash}{up}/hub{slash}api/x"));
         }
         all.extend([format!("/{up}/hub/api/x"), format!("/api/{up}"), format!("/hub/api/{up}/{up}/api/x")]);
     }
-    for hub in HUB {
-        for slash in SLASH {
+    for hub in HUB_SPELLINGS {
+        for slash in SLASH_SPELLINGS {
             all.push(format!("/{hub}{slash}api/x"));
             all.push(format!("{slash}{hub}/api/x"));
             all.push(format!("/{hub}/api{slash}x"));
             all.push(format!("/api{slash}..{slash}{hub}/api/x"));
         }
     }
-    for slash in SLASH {
+    for slash in SLASH_SPELLINGS {
         all.push(format!("/hub{slash}API/x"));
         all.push(format!("/api{slash}admin/x"));
         all.push(format!("/API{slash}admin"));
@@ -227,7 +227,7 @@ fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
             if let Some(fault) = one.fault {
                 failed.push(format!("{target}: {fault}"));
             }
-            if let Some((prefix, reading)) = reaches(path, others) {
+            if let Some((prefix, reading)) = could_reach(path, others) {
                 failed.push(format!("{target}: arrived as {path}, which is below {prefix} as {reading:?}"));
             }
             // An absolute target without a path means "/" (RFC 9112, section 3.2.1).
@@ -242,20 +242,20 @@ fn check(stage: &Stage, others: &[&str], trailing: &str) -> usize {
 }
 
 #[test]
-fn services_side_by_side() {
-    let stage = Stage::apart();
+fn path_confusion_between_sibling_services_is_refused() {
+    let stage = Stage::with_sibling_services();
     assert!(check(&stage, &["/hub/api", "/hub/rest"], "") > 1500);
 }
 
 #[test]
-fn a_service_inside_of_one_that_owns_everything() {
-    let stage = Stage::nested();
+fn path_confusion_between_nested_services_is_refused() {
+    let stage = Stage::with_nested_services();
     assert!(check(&stage, &["/hub/api", "/hub/rest", "/api/admin"], "") > 1500);
 }
 
 #[test]
-fn what_browsers_and_package_managers_send_passes_untouched() {
-    let stage = Stage::apart();
+fn paths_of_browsers_and_package_managers_pass_unchanged() {
+    let stage = Stage::with_sibling_services();
     let check = |stage: &Stage, target: &str, status: u16| {
         let fields = format!("Host: g\r\n{}", stage.bearer());
         let (answer, received) = stage.send_one("GET", target.as_bytes(), &fields);
@@ -280,7 +280,7 @@ fn what_browsers_and_package_managers_send_passes_untouched() {
 }
 
 #[test]
-fn the_host_is_the_one_that_was_judged() {
+fn forwarded_host_is_the_decided_one() {
     let stage = Stage::with(
         r#""/api""#,
         "",

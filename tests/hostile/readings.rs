@@ -24,7 +24,7 @@ const DECODERS: [Decoder; 13] = [
 ];
 
 /// Whether a server could read the path as one below one of the prefixes.
-pub fn reaches<'p>(path: &str, prefixes: &[&'p str]) -> Option<(&'p str, String)> {
+pub fn could_reach<'p>(path: &str, prefixes: &[&'p str]) -> Option<(&'p str, String)> {
     let mut known: BTreeSet<Vec<u8>> = BTreeSet::from([path.as_bytes().to_vec()]);
     let mut edge: Vec<Vec<u8>> = known.iter().cloned().collect();
     for _ in 0..5 {

@@ -34,7 +34,7 @@ impl Recorder {
     }
 
     /// Records nothing, for tests that measure memory.
-    pub fn forgetful() -> Self {
+    pub fn without_recording() -> Self {
         Self::with(false)
     }
 
@@ -128,7 +128,7 @@ impl Source {
                 if !length.bytes().all(|b| b.is_ascii_digit()) {
                     return Err(format!("length {length:?}"));
                 }
-                received.body = self.exactly(length.parse().map_err(|_| "length")?)?;
+                received.body = self.read_exactly(length.parse().map_err(|_| "length")?)?;
             }
             ([], [coding]) if coding == "chunked" => {
                 (received.body, received.trailers) = self.chunked()?;
@@ -168,8 +168,8 @@ impl Source {
             if size == 0 {
                 return Ok((body, self.fields()?));
             }
-            body.extend(self.exactly(size)?);
-            if self.exactly(2)? != b"\r\n" {
+            body.extend(self.read_exactly(size)?);
+            if self.read_exactly(2)? != b"\r\n" {
                 return Err("a chunk without its end".into());
             }
         }
@@ -192,7 +192,7 @@ impl Source {
         }
     }
 
-    fn exactly(&mut self, length: usize) -> Result<Vec<u8>, String> {
+    fn read_exactly(&mut self, length: usize) -> Result<Vec<u8>, String> {
         while self.buffer.len() < length {
             if !self.fill()? {
                 return Err("the end inside a body".into());

@@ -16,7 +16,7 @@ use crate::{
 /// Lists, searches and the log over many rows wait for a turn outside the control thread, and only some may
 /// wait; changes do not wait with them.
 #[test]
-fn any_number_of_lists_leaves_the_way_to_a_revocation_free() {
+fn concurrent_lists_do_not_delay_a_revocation() {
     let upstream = Upstream::plain();
     let gateway = Gateway::start(upstream.address);
     gateway.developer("alice");
@@ -106,7 +106,7 @@ fn large_bodies_leave_the_way_to_a_revocation_free() {
 
 /// The admin page's cookies do not reach an upstream, and no upstream can set them; all others pass.
 #[test]
-fn cookies_of_the_admin_page_cross_in_neither_direction() {
+fn admin_cookies_are_not_forwarded_in_either_direction() {
     let stage = Stage::with(r#""/api""#, "", "[[public]]\nservice = \"tracker\"\nprefix = \"/api/public\"\n");
     let secret = "0123456789abcdef".repeat(4);
     let sent =
@@ -153,7 +153,7 @@ fn cookies_of_the_admin_page_cross_in_neither_direction() {
 
 /// A host has one owner, however it is spelled.
 #[test]
-fn two_spellings_of_a_host_have_no_two_owners() {
+fn spellings_of_a_host_have_one_owner() {
     let load = |one: &str, other: &str| {
         let service = |name: &str, host: &str| {
             format!(

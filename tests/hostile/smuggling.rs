@@ -6,11 +6,11 @@ mod lengths;
 mod lines;
 mod pipelines;
 
-use crate::stage::{ConnectionState, Heard, Stage, converse};
+use crate::stage::{ConnectionState, Heard, Stage, exchange_bytes};
 
 /// The permitted outcomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum ExpectedOutcome {
     /// An error; nothing arrives, and the connection ends.
     Refused(u16),
     /// One request arrives with this body, and the connection may continue.
@@ -19,7 +19,7 @@ enum Fate {
     Safe,
 }
 
-use Fate::{Passes, Refused, Safe};
+use ExpectedOutcome::{Passes, Refused, Safe};
 
 /// The request that an attacker hides: without a token, for another service's path.
 const HIDDEN: &str = "GET /hub/api/hidden HTTP/1.1\r\nHost: g\r\nX-Hidden: 1\r\n\r\n";
@@ -27,11 +27,11 @@ const HIDDEN: &str = "GET /hub/api/hidden HTTP/1.1\r\nHost: g\r\nX-Hidden: 1\r\n
 fn send(stage: &Stage, head: &str, body: &[u8]) -> Heard {
     let mut bytes = head.replace("{bearer}", stage.bearer().trim_end()).into_bytes();
     bytes.extend_from_slice(body);
-    converse(stage.gateway.proxy, &bytes, true)
+    exchange_bytes(stage.gateway.proxy, &bytes, true)
 }
 
 /// Checks the outcome of one attack.
-fn check(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
+fn check(stage: &Stage, row: &str, heard: &Heard, fate: ExpectedOutcome) -> Vec<String> {
     let received = stage.recorder.take();
     let mut failed = Vec::new();
     let mut fail = |what: String| failed.push(format!("{row}: {what}"));
@@ -89,7 +89,7 @@ fn finish(failed: &[String], rows: usize) {
 
 /// Like [`check`], but after a well-formed message the hidden request is an ordinary
 /// second one, which is refused without a token.
-fn check_pipelined(stage: &Stage, row: &str, heard: &Heard, fate: Fate) -> Vec<String> {
+fn check_pipelined(stage: &Stage, row: &str, heard: &Heard, fate: ExpectedOutcome) -> Vec<String> {
     if fate != Safe {
         return check(stage, row, heard, fate);
     }

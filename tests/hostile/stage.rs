@@ -59,12 +59,12 @@ pub fn carriers_are_on() -> bool {
 
 impl Stage {
     /// `/api` and `/rest` beside `/hub/api`.
-    pub fn apart() -> Self {
+    pub fn with_sibling_services() -> Self {
         Self::with(r#""/api", "/rest""#, "", "")
     }
 
     /// One service owns `/`; the other is inside it.
-    pub fn nested() -> Self {
+    pub fn with_nested_services() -> Self {
         Self::with(r#""/""#, r#", "/api/admin""#, "")
     }
 
@@ -103,7 +103,7 @@ readers = ["developers"]
         bytes.extend_from_slice(b" HTTP/1.1\r\n");
         bytes.extend_from_slice(fields.as_bytes());
         bytes.extend_from_slice(b"Connection: close\r\n\r\n");
-        let heard = converse(self.gateway.proxy, &bytes, false);
+        let heard = exchange_bytes(self.gateway.proxy, &bytes, false);
         let answer = heard.answers().into_iter().next();
         let target = String::from_utf8_lossy(target).into_owned();
         (answer.unwrap_or_else(|| panic!("no answer to {method} {target}: {heard:?}")), self.recorder.take())
@@ -115,7 +115,7 @@ readers = ["developers"]
 }
 
 /// Sends the bytes and reads to the end. `half`: closes the sending side first.
-pub fn converse(address: SocketAddr, bytes: &[u8], half: bool) -> Heard {
+pub fn exchange_bytes(address: SocketAddr, bytes: &[u8], half: bool) -> Heard {
     let mut socket = TcpStream::connect(address).unwrap();
     socket.set_nodelay(true).unwrap();
     // The server may have refused already.
@@ -123,11 +123,11 @@ pub fn converse(address: SocketAddr, bytes: &[u8], half: bool) -> Heard {
     if half {
         let _ = socket.shutdown(Shutdown::Write);
     }
-    read_out(socket)
+    read_to_end(socket)
 }
 
 /// Reads until the end.
-pub fn read_out(mut socket: TcpStream) -> Heard {
+pub fn read_to_end(mut socket: TcpStream) -> Heard {
     socket.set_read_timeout(Some(SILENCE)).unwrap();
     let mut heard = Heard { bytes: Vec::new(), end: ConnectionState::Closed };
     let mut buffer = [0; 16 << 10];

@@ -63,7 +63,7 @@ fn check(stage: &Stage, row: &str, host: &str, fields: Fields<'_>, expected: Res
 }
 
 #[test]
-fn another_host_of_a_trusted_proxy_is_compared_in_every_form() {
+fn conflicting_hosts_of_a_trusted_proxy_are_refused_in_every_form() {
     let stage = stage("");
     let refused = Err(400);
     let check =
@@ -117,7 +117,7 @@ fn another_host_of_a_trusted_proxy_is_compared_in_every_form() {
 }
 
 #[test]
-fn an_address_as_a_host_has_one_spelling() {
+fn ip_address_host_has_one_spelling() {
     let stage = stage("");
     for (host, status) in [
         ("[::1]", 403),
@@ -139,7 +139,7 @@ fn an_address_as_a_host_has_one_spelling() {
 }
 
 #[test]
-fn addresses_of_a_trusted_proxy_agree() {
+fn conflicting_client_addresses_of_a_trusted_proxy_are_refused() {
     let stage = stage("");
     let check = |row: &str, fields: Fields<'_>, expected: u16| {
         for (status, received) in ask(&stage, "public.example", fields) {
@@ -155,7 +155,7 @@ fn addresses_of_a_trusted_proxy_agree() {
 }
 
 #[test]
-fn what_is_asked_about_by_a_proxy_names_one_host_and_one_target() {
+fn forward_auth_request_names_one_host_and_one_target() {
     for (proxy, sound) in [
         ("nginx", &[("X-Original-Method", "GET"), ("X-Original-URI", "/api/x")][..]),
         ("nginx", &[("X-Original-Method", "GET"), ("X-Original-URL", "http://public.example/api/x")]),

@@ -10,13 +10,13 @@ use std::{
 };
 
 use crate::{
-    stage::{ConnectionState, converse},
+    stage::{ConnectionState, exchange_bytes},
     support::gateway::Gateway,
 };
 
 /// What the upstream does with one request.
 #[derive(Clone)]
-enum Act {
+enum UpstreamStep {
     Say(Vec<u8>),
     Drip(Vec<u8>),
     Reset,
@@ -37,13 +37,14 @@ use Outcome::{Aborted, Status, Whole};
 const BAD: Outcome = Status(502);
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
-fn say(text: &str) -> Vec<Act> {
-    vec![Act::Say(text.as_bytes().to_vec())]
+fn send_text(text: &str) -> Vec<UpstreamStep> {
+    vec![UpstreamStep::Say(text.as_bytes().to_vec())]
 }
 
-fn rows() -> Vec<(String, Vec<Act>, Outcome)> {
-    let mut rows: Vec<(String, Vec<Act>, Outcome)> = Vec::new();
-    let mut row = |name: &str, acts: Vec<Act>, outcome: Outcome| rows.push((name.to_owned(), acts, outcome));
+fn rows() -> Vec<(String, Vec<UpstreamStep>, Outcome)> {
+    let mut rows: Vec<(String, Vec<UpstreamStep>, Outcome)> = Vec::new();
+    let mut row =
+        |name: &str, acts: Vec<UpstreamStep>, outcome: Outcome| rows.push((name.to_owned(), acts, outcome));
     for (name, text, outcome) in [
         ("plain", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", Whole(200, "ok")),
         ("HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", Whole(200, "ok")),
@@ -196,60 +197,65 @@ fn rows() -> Vec<(String, Vec<Act>, Outcome)> {
             Whole(200, "ok"),
         ),
     ] {
-        row(name, say(text), outcome);
+        row(name, send_text(text), outcome);
     }
     let interim = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n";
     let last = format!("{OK}Content-Length: 2\r\n\r\nok");
-    row("sixteen interim", say(&(interim.repeat(16) + &last)), Whole(200, "ok"));
-    row("seventeen interim", say(&(interim.repeat(17) + &last)), BAD);
-    row("a flood of interim", say(&interim.repeat(10_000)), BAD);
+    row("sixteen interim", send_text(&(interim.repeat(16) + &last)), Whole(200, "ok"));
+    row("seventeen interim", send_text(&(interim.repeat(17) + &last)), BAD);
+    row("a flood of interim", send_text(&interim.repeat(10_000)), BAD);
     row(
         "a head of 60,000 bytes",
-        say(&format!("{OK}X: {}\r\nContent-Length: 2\r\n\r\nok", "a".repeat(60_000))),
+        send_text(&format!("{OK}X: {}\r\nContent-Length: 2\r\n\r\nok", "a".repeat(60_000))),
         Whole(200, "ok"),
     );
     row(
         "a head beyond 64 KiB",
-        say(&format!("{OK}X: {}\r\nContent-Length: 2\r\n\r\nok", "a".repeat(70_000))),
+        send_text(&format!("{OK}X: {}\r\nContent-Length: 2\r\n\r\nok", "a".repeat(70_000))),
         BAD,
     );
-    row("a head of a megabyte", say(&format!("{OK}{}\r\n", "X: aaaaaaaaaa\r\n".repeat(70_000))), BAD);
-    row("a status line without an end", say(&"HTTP/1.1 200 OOOO".repeat(10_000)), BAD);
+    row("a head of a megabyte", send_text(&format!("{OK}{}\r\n", "X: aaaaaaaaaa\r\n".repeat(70_000))), BAD);
+    row("a status line without an end", send_text(&"HTTP/1.1 200 OOOO".repeat(10_000)), BAD);
     row(
         "a thousand fields",
-        say(&format!("{OK}{}Content-Length: 2\r\n\r\nok", "X: a\r\n".repeat(1000))),
+        send_text(&format!("{OK}{}Content-Length: 2\r\n\r\nok", "X: a\r\n".repeat(1000))),
         BAD,
     );
-    row("silence", vec![Act::Hold], Status(504));
-    row("silence in the head", [say(OK), vec![Act::Hold]].concat(), Status(504));
-    row("silence after an interim", [say(interim), vec![Act::Hold]].concat(), Status(504));
+    row("silence", vec![UpstreamStep::Hold], Status(504));
+    row("silence in the head", [send_text(OK), vec![UpstreamStep::Hold]].concat(), Status(504));
+    row("silence after an interim", [send_text(interim), vec![UpstreamStep::Hold]].concat(), Status(504));
     row(
         "silence in the body",
-        [say(&format!("{OK}Content-Length: 5\r\n\r\nok")), vec![Act::Hold]].concat(),
+        [send_text(&format!("{OK}Content-Length: 5\r\n\r\nok")), vec![UpstreamStep::Hold]].concat(),
         Aborted,
     );
     row(
         "silence between chunks",
-        [say(&format!("{OK}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")), vec![Act::Hold]].concat(),
+        [send_text(&format!("{OK}Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")), vec![UpstreamStep::Hold]]
+            .concat(),
         Aborted,
     );
-    row("silence before the end", [say(&format!("{OK}\r\nok")), vec![Act::Hold]].concat(), Aborted);
-    row("a reset at once", vec![Act::Reset], BAD);
-    row("a reset in the head", [say(OK), vec![Act::Reset]].concat(), BAD);
+    row(
+        "silence before the end",
+        [send_text(&format!("{OK}\r\nok")), vec![UpstreamStep::Hold]].concat(),
+        Aborted,
+    );
+    row("a reset at once", vec![UpstreamStep::Reset], BAD);
+    row("a reset in the head", [send_text(OK), vec![UpstreamStep::Reset]].concat(), BAD);
     row(
         "a reset in the body",
-        [say(&format!("{OK}Content-Length: 500\r\n\r\nok")), vec![Act::Reset]].concat(),
+        [send_text(&format!("{OK}Content-Length: 500\r\n\r\nok")), vec![UpstreamStep::Reset]].concat(),
         Aborted,
     );
-    row("byte by byte", vec![Act::Drip(last.into_bytes())], Whole(200, "ok"));
-    row("byte by byte, cut", vec![Act::Drip(format!("{OK}Content-Le").into_bytes())], BAD);
+    row("byte by byte", vec![UpstreamStep::Drip(last.into_bytes())], Whole(200, "ok"));
+    row("byte by byte, cut", vec![UpstreamStep::Drip(format!("{OK}Content-Le").into_bytes())], BAD);
     let chunked = format!("{OK}Transfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n");
-    row("chunks byte by byte", vec![Act::Drip(chunked.into_bytes())], Whole(200, "ok"));
+    row("chunks byte by byte", vec![UpstreamStep::Drip(chunked.into_bytes())], Whole(200, "ok"));
     rows
 }
 
 /// An upstream that acts by the row whose number is in the target. Other targets get `sound`.
-fn start(rows: Vec<Vec<Act>>) -> SocketAddr {
+fn start(rows: Vec<Vec<UpstreamStep>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let rows = Arc::new(rows);
@@ -262,7 +268,7 @@ fn start(rows: Vec<Vec<Act>>) -> SocketAddr {
     address
 }
 
-fn serve(mut socket: TcpStream, rows: &[Vec<Act>]) -> Option<()> {
+fn serve(mut socket: TcpStream, rows: &[Vec<UpstreamStep>]) -> Option<()> {
     socket.set_nodelay(true).ok()?;
     let mut reader = BufReader::new(socket.try_clone().ok()?);
     loop {
@@ -280,19 +286,19 @@ fn serve(mut socket: TcpStream, rows: &[Vec<Act>]) -> Option<()> {
         };
         for act in acts {
             match act {
-                Act::Say(bytes) => socket.write_all(bytes).ok()?,
-                Act::Drip(bytes) => {
+                UpstreamStep::Say(bytes) => socket.write_all(bytes).ok()?,
+                UpstreamStep::Drip(bytes) => {
                     for byte in bytes {
                         socket.write_all(&[*byte]).ok()?;
                         thread::yield_now();
                     }
                 }
-                Act::Reset => {
+                UpstreamStep::Reset => {
                     socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).ok()?;
                     return None;
                 }
                 // Until the gateway disconnects.
-                Act::Hold => drop(reader.read_line(&mut line)),
+                UpstreamStep::Hold => drop(reader.read_line(&mut line)),
             }
         }
         return None;
@@ -300,7 +306,7 @@ fn serve(mut socket: TcpStream, rows: &[Vec<Act>]) -> Option<()> {
 }
 
 #[test]
-fn every_misbehaviour_has_its_outcome() {
+fn every_upstream_fault_has_its_outcome() {
     let rows = rows();
     let address = start(rows.iter().map(|(_, acts, _)| acts.clone()).collect());
     let gateway = Gateway::with(&format!(
@@ -322,7 +328,7 @@ readers = ["developers"]
         let head = format!(
             "{method} {target} HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         );
-        converse(gateway.proxy, head.as_bytes(), false)
+        exchange_bytes(gateway.proxy, head.as_bytes(), false)
     };
     let mut failed = Vec::new();
     for (number, (name, _, outcome)) in rows.iter().enumerate() {

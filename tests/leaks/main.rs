@@ -30,10 +30,10 @@ const THREADS: usize = 20;
 const ROUNDS: usize = 10;
 
 /// Allocations that caches and logs may add meanwhile.
-const ROOM: usize = 100;
+const ALLOCATION_TOLERANCE: usize = 100;
 
 /// The counts before anything failed.
-struct Before<'a> {
+struct Baseline<'a> {
     gateway: &'a Gateway,
     token: &'a str,
     descriptors: usize,
@@ -45,7 +45,7 @@ fn rounds() -> usize {
 }
 
 /// Runs one test at a time, because descriptors and memory are counted for the process.
-fn alone() -> MutexGuard<'static, ()> {
+fn lock_tests() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -55,18 +55,18 @@ fn descriptors() -> usize {
 }
 
 /// Allocations in use.
-fn pieces() -> usize {
+fn allocations() -> usize {
     let stats = MEMORY.stats();
     stats.allocations - stats.deallocations
 }
 
-impl<'a> Before<'a> {
+impl<'a> Baseline<'a> {
     fn measure(gateway: &'a Gateway, token: &'a str) -> Self {
         let mut before = Self { gateway, token, descriptors: usize::MAX, pieces: usize::MAX };
         before.wait_until_idle("at the start");
         // Idle connections close by themselves.
         thread::sleep(Duration::from_millis(300));
-        (before.descriptors, before.pieces) = (descriptors(), pieces());
+        (before.descriptors, before.pieces) = (descriptors(), allocations());
         before
     }
 
@@ -79,21 +79,25 @@ impl<'a> Before<'a> {
 
     /// After a row, checks that the counts are as before and that requests pass. `forget`
     /// releases what the test itself keeps.
-    fn nothing_is_left(&mut self, row: &str, forget: impl Fn()) {
+    fn check_nothing_left(&mut self, row: &str, forget: impl Fn()) {
         self.wait_until_idle(row);
         let (mut open, mut held) = (0, 0);
         let deadline = Instant::now() + Duration::from_secs(20);
         while Instant::now() < deadline {
             forget();
-            (open, held) = (descriptors(), pieces());
-            if open <= self.descriptors && held <= self.pieces + ROOM {
+            (open, held) = (descriptors(), allocations());
+            if open <= self.descriptors && held <= self.pieces + ALLOCATION_TOLERANCE {
                 break;
             }
             thread::sleep(Duration::from_millis(20));
         }
         println!("{row}: {open} descriptors of {}, {held} pieces of {}", self.descriptors, self.pieces);
         assert!(open <= self.descriptors, "{row}: {} descriptors before, {open} after", self.descriptors);
-        assert!(held <= self.pieces + ROOM, "{row}: {} pieces before, {held} after", self.pieces);
+        assert!(
+            held <= self.pieces + ALLOCATION_TOLERANCE,
+            "{row}: {} pieces before, {held} after",
+            self.pieces
+        );
         self.pieces = self.pieces.max(held);
         assert_eq!(self.gateway.get("/api/x", Some(self.token)).status, 200, "{row}");
         eventually("its connections are closed", || descriptors() <= self.descriptors);

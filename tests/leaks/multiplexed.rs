@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{Before, THREADS, alone, rounds, support::gateway::Gateway};
+use super::{Baseline, THREADS, lock_tests, rounds, support::gateway::Gateway};
 
 fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -149,8 +149,8 @@ async fn exchange(gateway: SocketAddr, path: &str, token: &str, client: Client) 
 }
 
 #[test]
-fn faults_of_each_kind_on_streams_leave_nothing_behind() {
-    let (_alone, rounds) = (alone(), rounds());
+fn stream_faults_leak_nothing() {
+    let (_alone, rounds) = (lock_tests(), rounds());
     let upstream = failing();
     let quick = "timeouts.body_idle = \"50ms\"\ntimeouts.pool_idle = \"50ms\"\n";
     let services = Gateway::services(upstream)
@@ -183,7 +183,7 @@ fn faults_of_each_kind_on_streams_leave_nothing_behind() {
     ];
     let (runtime, proxy) = (runtime(), gateway.proxy);
     gateway.get("/api/x", Some(&token));
-    let mut before = Before::measure(&gateway, &token);
+    let mut before = Baseline::measure(&gateway, &token);
     for (path, client, expected) in rows {
         runtime.block_on(async {
             let mut tasks = JoinSet::new();
@@ -201,7 +201,7 @@ fn faults_of_each_kind_on_streams_leave_nothing_behind() {
             }
         });
         // The clients' tasks also end.
-        before.nothing_is_left(path, || runtime.block_on(tokio::task::yield_now()));
+        before.check_nothing_left(path, || runtime.block_on(tokio::task::yield_now()));
     }
     // Nothing may remain that delays the gateway's drain.
     drop(runtime);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    Before, THREADS, alone, rounds,
+    Baseline, THREADS, lock_tests, rounds,
     support::{
         gateway::Gateway,
         raw::{SWITCHED, UPGRADE, ask, until},
@@ -78,8 +78,8 @@ fn failing() -> Upstream {
 }
 
 #[test]
-fn faults_of_each_kind_leave_nothing_behind() {
-    let (_alone, rounds) = (alone(), rounds());
+fn connection_faults_leak_nothing() {
+    let (_alone, rounds) = (lock_tests(), rounds());
     let upstream = failing();
     let quick = "timeouts.body_idle = \"50ms\"\ntimeouts.pool_idle = \"50ms\"\n";
     let sections = Gateway::services(upstream.address)
@@ -149,7 +149,7 @@ fn faults_of_each_kind_leave_nothing_behind() {
         ("/api/x", close, &hears, "HTTP/1.1 200"),
     ];
     gateway.get("/api/x", Some(&token));
-    let mut before = Before::measure(&gateway, &token);
+    let mut before = Baseline::measure(&gateway, &token);
     for (target, fields, then, begins) in rows {
         thread::scope(|scope| {
             for _ in 0..THREADS {
@@ -162,6 +162,6 @@ fn faults_of_each_kind_leave_nothing_behind() {
                 });
             }
         });
-        before.nothing_is_left(target, || upstream.seen.lock().unwrap().clear());
+        before.check_nothing_left(target, || upstream.seen.lock().unwrap().clear());
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     harness::{Gate, eventually},
 };
 
-const WHOLE: u8 = END_STREAM | END_HEADERS;
+const END_OF_REQUEST: u8 = END_STREAM | END_HEADERS;
 
 fn with(fields: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
     [&GET[..], fields].concat()
@@ -30,7 +30,7 @@ fn without(name: &str) -> Vec<(&'static str, &'static str)> {
 fn malformed_requests_are_reset_or_refused() {
     let ask = |row: &str, expected: &str, fields: &[(&str, &str)]| {
         check(row, expected, |client| {
-            client.headers(WHOLE, 1, fields);
+            client.headers(END_OF_REQUEST, 1, fields);
         });
     };
     ask("a whole one", "answered", &GET);
@@ -65,7 +65,7 @@ fn malformed_requests_are_reset_or_refused() {
 }
 
 #[test]
-fn bodies_are_as_long_as_they_say() {
+fn body_length_must_match_content_length() {
     // Sent in one write; otherwise the response, which does not wait for the body, may come first.
     let posts = |fields: &[(&'static str, &'static str)]| {
         let head = frame(HEADERS, END_HEADERS, 1, &block(&with(fields)));
@@ -78,7 +78,7 @@ fn bodies_are_as_long_as_they_say() {
         client.raw(&posts(&[("content-length", "1")]));
     });
     check("none at all", "RST 1", |client| {
-        client.headers(WHOLE, 1, &with(&[("content-length", "1")]));
+        client.headers(END_OF_REQUEST, 1, &with(&[("content-length", "1")]));
     });
     check("two lengths", "RST 1", |client| {
         client.raw(&posts(&[("content-length", "4"), ("content-length", "5")]));
@@ -87,7 +87,7 @@ fn bodies_are_as_long_as_they_say() {
 
 /// HTTP/2 has no rule of its own for two values of one length.
 #[test]
-fn no_request_has_a_length_in_two_forms() {
+fn request_with_two_forms_of_length_is_refused() {
     let rows: [&[(&str, &str)]; 4] = [
         &[("content-length", "4"), ("content-length", "04")],
         &[("content-length", "4"), ("content-length", "4")],
@@ -104,15 +104,15 @@ fn no_request_has_a_length_in_two_forms() {
 }
 
 #[test]
-fn frames_out_of_place_end_the_connection() {
+fn misplaced_frames_end_the_connection() {
     check("data without a stream", "GOAWAY 1", |client| {
         client.send(DATA, 0, 1, b"x");
     });
     check("a stream of the server's", "GOAWAY 1", |client| {
-        client.headers(WHOLE, 2, &GET);
+        client.headers(END_OF_REQUEST, 2, &GET);
     });
     check("a stream behind", "GOAWAY 1", |client| {
-        client.headers(WHOLE, 3, &GET).headers(WHOLE, 1, &GET);
+        client.headers(END_OF_REQUEST, 3, &GET).headers(END_OF_REQUEST, 1, &GET);
     });
     check("something between the parts of a head", "GOAWAY 1", |client| {
         client.send(HEADERS, END_STREAM, 1, &block(&GET)).send(DATA, 0, 1, b"x");
@@ -127,7 +127,7 @@ fn frames_out_of_place_end_the_connection() {
         client.send(DATA, 0, 1, &vec![0; (16 << 10) + 1]);
     });
     check("fields that cannot be decoded", "GOAWAY 1", |client| {
-        client.send(HEADERS, WHOLE, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+        client.send(HEADERS, END_OF_REQUEST, 1, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     });
     check("settings of an odd length", "GOAWAY 1", |client| {
         client.send(SETTINGS, 0, 0, &[0; 5]);
@@ -139,7 +139,7 @@ fn floods_end_the_connection() {
     check("rapid reset", "GOAWAY 11", |client| {
         let mut flood = Vec::new();
         for stream in (1..2000).step_by(2) {
-            flood.extend(frame(HEADERS, WHOLE, stream, &block(&GET)));
+            flood.extend(frame(HEADERS, END_OF_REQUEST, stream, &block(&GET)));
             flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
         }
         client.raw(&flood);
@@ -147,7 +147,7 @@ fn floods_end_the_connection() {
     check("errors on many streams", "GOAWAY 11", |client| {
         let mut flood = Vec::new();
         for stream in (3..2000).step_by(2) {
-            flood.extend(frame(HEADERS, WHOLE, stream, &block(&with(&[("connection", "close")]))));
+            flood.extend(frame(HEADERS, END_OF_REQUEST, stream, &block(&with(&[("connection", "close")]))));
         }
         client.raw(&flood);
     });
@@ -158,9 +158,9 @@ fn floods_end_the_connection() {
         let mut flood = Vec::new();
         for stream in (3..300).step_by(2) {
             flood.extend(frame(PING, 0, 0, &[0; 8]).repeat(20));
-            flood.extend(frame(HEADERS, WHOLE, stream, &block(&GET)));
+            flood.extend(frame(HEADERS, END_OF_REQUEST, stream, &block(&GET)));
         }
-        client.headers(WHOLE, 1, &GET).raw(&flood);
+        client.headers(END_OF_REQUEST, 1, &GET).raw(&flood);
     });
     check("a head without end", "GOAWAY 11", |client| {
         let mut flood = frame(HEADERS, END_STREAM, 1, &block(&GET));
@@ -185,7 +185,7 @@ fn check_flood(row: &str, expected: &str, served: RangeInclusive<usize>, undo: i
         // Half of the permitted number.
         let streams: Vec<u32> = (first..first + 100).step_by(2).collect();
         for stream in &streams {
-            client.headers(WHOLE, *stream, &never);
+            client.headers(END_OF_REQUEST, *stream, &never);
         }
         eventually("all are served, or none any more", || {
             over = gate.budget.open() == 0;
@@ -204,7 +204,7 @@ fn check_flood(row: &str, expected: &str, served: RangeInclusive<usize>, undo: i
 }
 
 #[test]
-fn floods_of_streams_that_are_served_already_end_the_connection() {
+fn flood_of_stream_resets_ends_the_connection() {
     // CVE-2023-44487, at the rate at which streams are served.
     check_flood("rapid reset", "GOAWAY 11", 1000..=1200, |client, stream| {
         client.send(RST_STREAM, 0, stream, &8_u32.to_be_bytes());
@@ -222,26 +222,26 @@ fn floods_of_streams_that_are_served_already_end_the_connection() {
 }
 
 #[test]
-fn a_hundred_streams_are_open_at_once() {
+fn at_most_a_hundred_streams_are_open() {
     let gate = Gate::new(&Limits::default());
     let mut client = Frames::to(&gate);
     let never = [GET[0], GET[1], GET[2], (":path", "/never")];
     // Before it acknowledges the settings, a client need not respect the limit.
     client.send(SETTINGS, 1, 0, &[]);
     for stream in (1..201).step_by(2) {
-        client.headers(WHOLE, stream, &never);
+        client.headers(END_OF_REQUEST, stream, &never);
     }
-    client.headers(WHOLE, 201, &never);
+    client.headers(END_OF_REQUEST, 201, &never);
     assert_eq!(client.end_of(201), "RST 7");
     client.send(RST_STREAM, 0, 1, &[0, 0, 0, 8]);
-    client.headers(WHOLE, 203, &GET);
+    client.headers(END_OF_REQUEST, 203, &GET);
     assert_eq!(client.end_of(203), "answered");
     drop(client);
     eventually("no connection is left", || gate.budget.open() == 0);
 }
 
 #[test]
-fn a_head_that_dawdles_ends_the_connection() {
+fn slow_http2_head_ends_the_connection() {
     let limits = Limits { head_timeout: Duration::from_millis(80), ..Limits::default() };
     let gate = Gate::new(&limits);
     let mut half = Frames::to(&gate);
@@ -255,18 +255,18 @@ fn a_head_that_dawdles_ends_the_connection() {
 }
 
 #[test]
-fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
+fn unsent_reset_closes_the_connection() {
     let gate = Gate::new(&Limits::default());
     let mut client = Frames::to(&gate);
     let most = 0x7fff_0000_u32.to_be_bytes();
     client.send(SETTINGS, 0, 0, &[&[0, 4], &most[..]].concat());
     client.send(WINDOW_UPDATE, 0, 0, &most);
-    client.headers(WHOLE, 1, &[GET[0], GET[1], GET[2], (":path", "/endless")]);
+    client.headers(END_OF_REQUEST, 1, &[GET[0], GET[1], GET[2], (":path", "/endless")]);
     // The client reads nothing, so the gateway's buffers fill up after the kernel's.
     let mut before = 0;
     eventually("nothing more comes", || {
         std::thread::sleep(Duration::from_millis(100));
-        let now = client.waiting();
+        let now = client.bytes_available();
         std::mem::replace(&mut before, now) == now && now > 0
     });
     let begun = Instant::now();
@@ -278,14 +278,14 @@ fn a_reset_that_does_not_get_on_the_wire_closes_the_connection() {
 }
 
 #[test]
-fn a_client_that_is_not_heard_of_is_pinged_and_then_given_up() {
+fn silent_client_is_pinged_and_then_closed() {
     let limits = Limits { ping: Duration::from_secs(4), ..Limits::default() };
     let gate = Gate::new(&limits);
     let never = [GET[0], GET[1], GET[2], (":path", "/never")];
     let play = |answers: bool| {
         let mut client = Frames::to(&gate);
         client.patience(Duration::from_secs(30));
-        client.send(SETTINGS, 1, 0, &[]).headers(WHOLE, 1, &never);
+        client.send(SETTINGS, 1, 0, &[]).headers(END_OF_REQUEST, 1, &never);
         let (begun, mut pinged) = (Instant::now(), Vec::new());
         while let Some(frame) = client.next() {
             if frame.kind == PING && frame.flags == 0 {
@@ -309,7 +309,7 @@ fn a_client_that_is_not_heard_of_is_pinged_and_then_given_up() {
 }
 
 #[test]
-fn no_upgrade_leads_to_http2() {
+fn http1_upgrade_to_http2_is_ignored() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.send("GET /x HTTP/1.1\r\nHost: gate\r\nConnection: upgrade, http2-settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n");

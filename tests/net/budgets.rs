@@ -13,7 +13,7 @@ use crate::{
 };
 
 fn limits() -> BudgetLimits {
-    BudgetLimits::new(Machine::raised(), 1, None)
+    BudgetLimits::new(Machine::with_raised_file_limit(), 1, None)
 }
 
 /// Sends a GET of this path on this stream.
@@ -34,7 +34,7 @@ fn is_refused(client: &mut Frames) -> bool {
 }
 
 #[test]
-fn streams_run_out_for_who_has_most_of_them() {
+fn stream_budget_leaves_a_share_for_others() {
     let gate = Gate::budgeted(&BudgetLimits { streams: 32, ..limits() });
     let mut hog = Frames::to(&gate);
     (0..16).for_each(|number| ask(&mut hog, 2 * number + 1, "/never"));
@@ -49,7 +49,7 @@ fn streams_run_out_for_who_has_most_of_them() {
 }
 
 #[test]
-fn who_holds_the_most_goes_when_answers_fill_the_memory() {
+fn largest_holder_is_closed_when_responses_fill_the_memory() {
     let gate = Gate::budgeted(&BudgetLimits { send_buffers: 1 << 20, ..limits() });
     let mut hog = Frames::to(&gate);
     // SETTINGS_INITIAL_WINDOW_SIZE: 0.
@@ -65,7 +65,7 @@ fn who_holds_the_most_goes_when_answers_fill_the_memory() {
 }
 
 #[test]
-fn a_client_that_opens_no_window_is_let_go() {
+fn client_that_opens_no_window_is_closed() {
     let limits = Limits { write_timeout: Duration::from_millis(200), ..Limits::default() };
     let gate = Gate::new(&limits);
     let mut client = Frames::to(&gate);
@@ -75,7 +75,7 @@ fn a_client_that_opens_no_window_is_let_go() {
 }
 
 #[test]
-fn who_is_one_too_many_is_refused_when_nobody_leaves() {
+fn excess_connection_is_refused_when_none_can_be_closed() {
     let limits = Limits { connections: 1, ..Limits::default() };
     let gate = Gate::new(&limits);
     let mut busy = gate.client();
@@ -94,7 +94,7 @@ fn who_is_one_too_many_is_refused_when_nobody_leaves() {
 }
 
 #[test]
-fn who_has_closed_its_side_makes_room_before_the_idle() {
+fn half_closed_connections_make_room_before_idle_ones() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let gate = Gate::new(&limits);
     let mut idle = gate.client();
@@ -111,7 +111,7 @@ fn who_has_closed_its_side_makes_room_before_the_idle() {
 }
 
 #[test]
-fn the_idle_make_room_on_every_worker() {
+fn idle_connections_make_room_on_every_worker() {
     let limits = Limits { connections: 1, ..Limits::default() };
     let gate = Gate::with(2, &limits, |listener| listener);
     let mut clients = Vec::new();
@@ -124,7 +124,7 @@ fn the_idle_make_room_on_every_worker() {
 
 /// Single bytes of a body do not excuse any number of control frames between them.
 #[test]
-fn control_frames_between_single_bytes_are_too_many() {
+fn control_frames_between_single_bytes_exceed_the_limit() {
     check("PING between bytes", "GOAWAY 11", |client| {
         client.headers(END_HEADERS, 1, &[(":method", "POST"), GET[1], GET[2], (":path", "/echo")]);
         for _ in 0..20 {

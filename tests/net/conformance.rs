@@ -11,24 +11,24 @@ const PUSH_PROMISE: u8 = 5;
 const UNKNOWN: u8 = 0xbb;
 
 const PADDED: u8 = 0x8;
-const WHOLE: u8 = END_STREAM | END_HEADERS;
+const END_OF_REQUEST: u8 = END_STREAM | END_HEADERS;
 
-const NEVER: [(&str, &str); 4] =
+const GET_NEVER: [(&str, &str); 4] =
     [(":method", "POST"), (":scheme", "http"), (":authority", "gate"), (":path", "/never")];
 
 /// Sends a frame while a stream is open; `stream` 0 sends it on the connection.
 fn sends(row: &str, expected: &str, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
     check(row, expected, |client| {
-        client.headers(END_HEADERS, 1, &NEVER).send(kind, flags, stream, payload);
+        client.headers(END_HEADERS, 1, &GET_NEVER).send(kind, flags, stream, payload);
     });
 }
 
 #[test]
-fn what_means_nothing_is_passed_over() {
+fn unknown_frames_are_ignored() {
     let answered = |row: &str, play: fn(&mut Frames)| {
         check(row, "answered", |client| {
             play(client);
-            client.headers(WHOLE, 1, &GET);
+            client.headers(END_OF_REQUEST, 1, &GET);
         });
     };
     answered("4.1 a frame of an unknown type", |client| _ = client.send(UNKNOWN, 0, 0, b"what"));
@@ -42,7 +42,7 @@ fn what_means_nothing_is_passed_over() {
     });
     check("6.2 a head with padding and a priority", "answered", |client| {
         let padded = [&[3, 0, 0, 0, 0, 9][..], &block(&GET), &[0; 3]].concat();
-        client.send(HEADERS, WHOLE | PADDED | 0x20, 1, &padded);
+        client.send(HEADERS, END_OF_REQUEST | PADDED | 0x20, 1, &padded);
     });
     check("6.10 a head in many parts", "answered", |client| {
         let head = block(&GET);
@@ -55,17 +55,17 @@ fn what_means_nothing_is_passed_over() {
     });
     check("8.1 trailers", "answered", |client| {
         client.headers(END_HEADERS, 1, &GET).send(DATA, 0, 1, b"x");
-        client.headers(WHOLE, 1, &[("x-sum", "1")]);
+        client.headers(END_OF_REQUEST, 1, &[("x-sum", "1")]);
     });
 }
 
 #[test]
-fn frames_stand_where_they_belong() {
+fn frames_on_wrong_streams_are_errors() {
     let pad = [&[9][..], b"x"].concat();
     sends("6.1 data on no stream", "GOAWAY 1", DATA, 0, 0, b"x");
     sends("6.1 more padding than there is", "GOAWAY 1", DATA, PADDED, 1, &pad);
-    sends("6.2 a head on no stream", "GOAWAY 1", HEADERS, WHOLE, 0, &block(&GET));
-    sends("6.2 more padding than there is", "GOAWAY 1", HEADERS, WHOLE | PADDED, 3, &pad);
+    sends("6.2 a head on no stream", "GOAWAY 1", HEADERS, END_OF_REQUEST, 0, &block(&GET));
+    sends("6.2 more padding than there is", "GOAWAY 1", HEADERS, END_OF_REQUEST | PADDED, 3, &pad);
     sends("6.3 a priority on no stream", "GOAWAY 1", PRIORITY, 0, 0, &[0, 0, 0, 0, 9]);
     sends("6.4 a reset on no stream", "GOAWAY 1", RST_STREAM, 0, 0, &[0; 4]);
     sends("6.4 a reset of a stream that is idle", "GOAWAY 1", RST_STREAM, 0, 3, &[0; 4]);
@@ -87,22 +87,22 @@ fn frames_stand_where_they_belong() {
 }
 
 #[test]
-fn a_stream_that_has_ended_takes_no_more() {
+fn ended_stream_accepts_no_frames() {
     let ended = |row: &str, expected: &str, kind: u8, flags: u8, payload: &[u8]| {
         check(row, expected, |client| {
-            client.headers(WHOLE, 1, &NEVER).send(kind, flags, 1, payload);
+            client.headers(END_OF_REQUEST, 1, &GET_NEVER).send(kind, flags, 1, payload);
         });
     };
     ended("5.1 data", "GOAWAY 1", DATA, 0, b"x");
-    ended("5.1 a head", "GOAWAY 1", HEADERS, WHOLE, &block(&[("x-sum", "1")]));
+    ended("5.1 a head", "GOAWAY 1", HEADERS, END_OF_REQUEST, &block(&[("x-sum", "1")]));
     sends("8.1 a second head that does not end the stream", "RST 1", HEADERS, END_HEADERS, 1, &block(&GET));
 }
 
 #[test]
-fn fields_are_compressed_as_agreed() {
+fn header_compression_errors_end_the_connection() {
     let coded = |row: &str, expected: &str, fields: &[u8]| {
         check(row, expected, |client| {
-            client.send(HEADERS, WHOLE, 1, fields);
+            client.send(HEADERS, END_OF_REQUEST, 1, fields);
         });
     };
     coded("2.3.3 an index of nothing", "GOAWAY 1", &[0x80]);

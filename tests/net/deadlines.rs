@@ -18,7 +18,7 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 }
 
 #[test]
-fn a_slow_head_is_answered_408_though_bytes_keep_coming() {
+fn slow_head_gets_408_while_bytes_keep_arriving() {
     let gate = Gate::new(&limits(|limits| limits.head_timeout = SHORT));
     for first in [false, true] {
         let mut client = gate.client();
@@ -41,7 +41,7 @@ fn a_slow_head_is_answered_408_though_bytes_keep_coming() {
 }
 
 #[test]
-fn idle_connections_are_closed_without_a_word() {
+fn idle_connections_are_closed_without_a_response() {
     let gate = Gate::new(&limits(|limits| limits.idle_timeout = SHORT));
     let mut fresh = gate.client();
     let mut used = gate.client();
@@ -55,7 +55,7 @@ fn idle_connections_are_closed_without_a_word() {
 }
 
 #[test]
-fn a_handler_may_take_its_time() {
+fn slow_handler_is_not_timed_out() {
     let gate = Gate::new(&limits(|limits| {
         limits.idle_timeout = SHORT;
         limits.head_timeout = SHORT;
@@ -75,7 +75,7 @@ fn a_handler_may_take_its_time() {
 }
 
 #[test]
-fn a_body_that_does_not_come_is_a_408_of_the_handler() {
+fn missing_body_is_a_408_from_the_handler() {
     let gate = Gate::new(&limits(|limits| limits.body_timeout = SHORT));
     for sent in ["", "abc"] {
         let mut client = gate.client();
@@ -97,7 +97,7 @@ fn a_body_that_does_not_come_is_a_408_of_the_handler() {
 }
 
 #[test]
-fn an_answer_that_is_not_taken_is_cut() {
+fn unread_response_is_cut() {
     let gate = Gate::new(&limits(|limits| limits.write_timeout = SHORT));
     let mut client = gate.client();
     client.get("/endless");
@@ -109,7 +109,7 @@ fn an_answer_that_is_not_taken_is_cut() {
 }
 
 #[test]
-fn a_client_that_reads_slowly_is_alive() {
+fn slow_reader_is_not_cut() {
     let gate = Gate::new(&limits(|limits| limits.write_timeout = 2 * SHORT));
     let mut client = gate.client();
     client.get("/endless").head();
@@ -122,7 +122,7 @@ fn a_client_that_reads_slowly_is_alive() {
 }
 
 #[test]
-fn a_client_that_sends_on_after_the_last_answer_is_let_go() {
+fn client_that_keeps_sending_after_the_last_response_is_closed() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.send("POST /refuse HTTP/1.1\r\nHost: g\r\nContent-Length: 100000000\r\n\r\n");
@@ -131,7 +131,7 @@ fn a_client_that_sends_on_after_the_last_answer_is_let_go() {
 }
 
 #[test]
-fn new_limits_hold_for_open_connections() {
+fn new_limits_apply_to_open_connections() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.get("/x").answer();

@@ -7,7 +7,7 @@ use permgate::net::Limits;
 use crate::harness::{CloseKind, Gate, eventually};
 
 #[test]
-fn a_severed_connection_ends_in_a_reset_at_once() {
+fn aborted_connection_is_reset_at_once() {
     let gate = Gate::new(&Limits::default());
     // A stream that flows, one that waits, one whose client does not read, and a handler
     // that has not answered.
@@ -32,7 +32,7 @@ fn a_severed_connection_ends_in_a_reset_at_once() {
 }
 
 #[test]
-fn an_answer_that_breaks_off_never_looks_whole() {
+fn truncated_response_never_looks_complete() {
     let gate = Gate::new(&Limits::default());
     for version in ["1.0", "1.1"] {
         let mut client = gate.client();
@@ -42,7 +42,7 @@ fn an_answer_that_breaks_off_never_looks_whole() {
 }
 
 #[test]
-fn clients_that_vanish_leave_nothing_behind() {
+fn vanished_clients_leave_nothing_behind() {
     let gate = Gate::new(&Limits::default());
     for round in 0..10 {
         let mut clients: Vec<_> = (0..100).map(|_| gate.client()).collect();
@@ -65,7 +65,7 @@ fn clients_that_vanish_leave_nothing_behind() {
 }
 
 #[test]
-fn a_client_that_leaves_in_an_upload_is_told_from_one_that_sends_nonsense() {
+fn aborted_upload_is_distinguished_from_a_malformed_one() {
     let gate = Gate::new(&Limits::default());
     let check = |framing: &str, body: &str, expected: &str| {
         let mut client = gate.client();
@@ -80,7 +80,7 @@ fn a_client_that_leaves_in_an_upload_is_told_from_one_that_sends_nonsense() {
 }
 
 #[test]
-fn a_drain_finishes_what_is_under_way_and_nothing_else() {
+fn drain_finishes_only_requests_in_progress() {
     let gate = Gate::new(&Limits::default());
     let mut idle = gate.client();
     idle.get("/x").answer();
@@ -100,7 +100,7 @@ fn a_drain_finishes_what_is_under_way_and_nothing_else() {
 }
 
 #[test]
-fn a_drain_cuts_at_its_deadline() {
+fn drain_cuts_at_its_deadline() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.get("/endless").head();
@@ -109,12 +109,12 @@ fn a_drain_cuts_at_its_deadline() {
 }
 
 #[test]
-fn a_drain_without_connections_ends_at_once() {
+fn drain_without_connections_ends_at_once() {
     assert_eq!(Gate::new(&Limits::default()).end(Duration::from_secs(60)), 0);
 }
 
 #[test]
-fn a_client_that_closes_its_side_only_gets_its_answer() {
+fn half_closed_client_gets_its_response() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.send("POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhi");
@@ -129,7 +129,7 @@ fn a_client_that_closes_its_side_only_gets_its_answer() {
 }
 
 #[test]
-fn a_drain_serves_whoever_was_at_the_door() {
+fn drain_serves_connections_in_the_accept_queue() {
     let gate = Gate::with(2, &Limits::default(), |listener| listener);
     let mut clients: Vec<_> = (0..300).map(|_| gate.client()).collect();
     let mut early = gate.client();

@@ -51,7 +51,7 @@ impl Frames {
     }
 
     /// Bytes that have arrived but were not read, up to a limit.
-    pub fn waiting(&self) -> usize {
+    pub fn bytes_available(&self) -> usize {
         self.0.socket.peek(&mut vec![0; 16 << 20]).unwrap()
     }
 

@@ -121,7 +121,7 @@ fn outcomes(gate: &Gate, count: usize) -> Vec<Handshake> {
 }
 
 #[test]
-fn a_session_is_taken_up_again() {
+fn tls_session_is_resumed() {
     let pki = TestPki::new();
     for version in [&version::TLS12, &version::TLS13] {
         let gate = pki.gate(&["one"], None);
@@ -138,7 +138,7 @@ fn a_session_is_taken_up_again() {
 }
 
 #[test]
-fn a_host_that_tls_did_not_name_is_misdirected() {
+fn host_not_covered_by_tls_is_misdirected() {
     let pki = TestPki::new();
     let gate = pki.gate(&["one", "two"], None);
     let client = pki.client(&version::TLS13, Shows::Nothing);
@@ -157,7 +157,7 @@ fn a_host_that_tls_did_not_name_is_misdirected() {
 }
 
 #[test]
-fn a_trusted_proxy_may_ask_one_connection_for_every_host() {
+fn trusted_proxy_may_request_any_host_on_one_connection() {
     let pki = TestPki::new();
     let gate = pki.gate(&["one", "two"], None);
     let client = pki.client(&version::TLS13, Shows::Nothing);
@@ -169,7 +169,7 @@ fn a_trusted_proxy_may_ask_one_connection_for_every_host() {
 }
 
 #[test]
-fn of_two_certificates_for_a_name_the_client_gets_one_that_it_can_verify() {
+fn client_gets_a_certificate_that_it_can_verify() {
     let pki = TestPki::new();
     let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
     let params = CertificateParams::new(vec!["one.test".to_owned()]).unwrap();
@@ -208,7 +208,7 @@ fn of_two_certificates_for_a_name_the_client_gets_one_that_it_can_verify() {
 }
 
 #[test]
-fn clients_show_certificates_where_they_are_asked_to() {
+fn client_certificates_are_requested_where_configured() {
     let pki = TestPki::new();
     let check = |row: &str, required: bool, shows: Shows, expected: Option<u16>, outcome: Handshake| {
         for version in [&version::TLS12, &version::TLS13] {
@@ -227,7 +227,7 @@ fn clients_show_certificates_where_they_are_asked_to() {
 }
 
 #[test]
-fn a_failed_handshake_says_why() {
+fn failed_handshake_reports_its_cause() {
     let pki = TestPki::new();
     let check = |row: &str, expected: Handshake, play: &dyn Fn(&Gate)| {
         let gate = pki.gate(&["one"], None);
@@ -255,7 +255,7 @@ fn a_failed_handshake_says_why() {
 }
 
 #[test]
-fn http2_is_spoken_where_both_know_it() {
+fn http2_is_negotiated_where_both_support_it() {
     let pki = TestPki::new();
     let gate = pki.gate(&["one", "two"], None);
     let mut config = ClientConfig::clone(&pki.client(&version::TLS13, Shows::Nothing));
@@ -281,7 +281,7 @@ fn http2_is_spoken_where_both_know_it() {
 }
 
 #[test]
-fn the_end_of_a_certificate_is_known() {
+fn certificate_expiry_is_known() {
     let pki = TestPki::new();
     let settings = Settings {
         pairs: vec![CertifiedKeyFiles { cert: pki.file("one.crt"), key: pki.file("one.key") }],

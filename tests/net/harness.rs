@@ -78,14 +78,14 @@ impl Gate {
             // The test that created a unix socket knows its path.
             Address::Unix(_) | Address::Inherited(_) => ([0, 0, 0, 0], 0).into(),
         };
-        Self::within(Budgets::of_process(), bound, address, workers, limits, dress)
+        Self::within(Budgets::for_process(), bound, address, workers, limits, dress)
     }
 
     /// Starts one worker with these budgets.
     pub fn budgeted(budgets: &BudgetLimits) -> Self {
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
-        let budget = Budgets::of_proxy(budgets);
+        let budget = Budgets::for_proxy(budgets);
         Self::within(budget, &bound, address, 1, &Limits::default(), |listener| listener)
     }
 

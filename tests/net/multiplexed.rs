@@ -51,11 +51,11 @@ impl Speaker {
 
     /// Status and body of a complete response.
     async fn get(&self, path: &str) -> (u16, String) {
-        whole(self.ask(path, None).await.unwrap()).await.unwrap()
+        collect(self.ask(path, None).await.unwrap()).await.unwrap()
     }
 }
 
-async fn whole(answer: Response<RecvStream>) -> Result<(u16, String), h2::Error> {
+async fn collect(answer: Response<RecvStream>) -> Result<(u16, String), h2::Error> {
     let (head, mut body) = answer.into_parts();
     let mut all = Vec::new();
     while let Some(piece) = body.data().await {
@@ -81,7 +81,7 @@ fn check(limits: &Limits, play: impl AsyncFnOnce(&mut Gate)) {
 }
 
 #[test]
-fn requests_are_answered_side_by_side() {
+fn streams_are_served_concurrently() {
     check(&Limits::default(), async |gate| {
         let speaker = Speaker::to(gate).await;
         assert_eq!(speaker.get("/x").await, (200, "/x".into()));
@@ -101,12 +101,12 @@ fn requests_are_answered_side_by_side() {
 }
 
 #[test]
-fn bodies_go_both_ways_as_fast_as_they_are_taken() {
+fn bodies_follow_flow_control_both_ways() {
     check(&Limits::default(), async |gate| {
         let speaker = Speaker::to(gate).await;
         let body = Bytes::from("0123456789".repeat(300_000));
         let answer = speaker.ask("/echo", Some(body.clone())).await.unwrap();
-        assert_eq!(whole(answer).await.unwrap(), (200, String::from_utf8(body.to_vec()).unwrap()));
+        assert_eq!(collect(answer).await.unwrap(), (200, String::from_utf8(body.to_vec()).unwrap()));
         // The handler does not read the rest.
         let answer = speaker.ask("/refuse", Some(body)).await.unwrap();
         assert_eq!(answer.status(), 401);
@@ -115,7 +115,7 @@ fn bodies_go_both_ways_as_fast_as_they_are_taken() {
 }
 
 #[test]
-fn heads_keep_the_limits_of_http1() {
+fn http2_heads_have_the_limits_of_http1() {
     check(&Limits::default(), async |gate| {
         let speaker = Speaker::to(gate).await;
         let ask = async |target: &str, fields: &[(&str, String)]| {
@@ -144,7 +144,7 @@ fn heads_keep_the_limits_of_http1() {
 }
 
 #[test]
-fn a_severed_stream_ends_alone() {
+fn aborted_stream_ends_alone() {
     check(&Limits::default(), async |gate| {
         let (one, other) = (Speaker::to(gate).await, Speaker::to(gate).await);
         // Its client reads nothing: the window is exhausted, but the reset still arrives.
@@ -171,7 +171,7 @@ fn a_severed_stream_ends_alone() {
         assert_eq!(one.get("/x").await.0, 200, "the connection lives on");
         assert_eq!(other.get("/x").await.0, 200, "the connection lives on");
         let broken = match one.ask("/broken", None).await {
-            Ok(answer) => whole(answer).await.unwrap_err(),
+            Ok(answer) => collect(answer).await.unwrap_err(),
             Err(error) => error,
         };
         assert_eq!(broken.reason(), Some(Reason::CANCEL));
@@ -180,7 +180,7 @@ fn a_severed_stream_ends_alone() {
 }
 
 #[test]
-fn deadlines_hold_for_each_stream() {
+fn deadlines_apply_to_each_stream() {
     let short = Duration::from_millis(80);
     let limits = Limits { body_timeout: short, write_timeout: short, ..Limits::default() };
     check(&limits, async |gate| {
@@ -220,7 +220,7 @@ fn deadlines_hold_for_each_stream() {
 
 /// Sends a body of this size although the response has come already. Returns how much is
 /// accepted and how the stream ends.
-async fn unwanted(gate: &Gate, size: usize) -> (usize, Option<Reason>) {
+async fn send_unwanted_body(gate: &Gate, size: usize) -> (usize, Option<Reason>) {
     let speaker = Speaker::to(gate).await;
     let request = Request::post("http://gate/x").body(()).unwrap();
     let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
@@ -245,18 +245,18 @@ async fn unwanted(gate: &Gate, size: usize) -> (usize, Option<Reason>) {
 }
 
 #[test]
-fn a_body_that_nobody_reads_is_taken_for_a_while() {
+fn unread_body_is_discarded_up_to_a_limit() {
     check(&Limits::default(), async |gate| {
-        assert_eq!(unwanted(gate, 256 << 10).await, (256 << 10, None));
+        assert_eq!(send_unwanted_body(gate, 256 << 10).await, (256 << 10, None));
         // Limited by time or size, whichever comes first.
-        let (sent, end) = unwanted(gate, 16 << 20).await;
+        let (sent, end) = send_unwanted_body(gate, 16 << 20).await;
         assert!(sent < 5 << 20, "{sent}");
         assert_eq!(end, Some(Reason::NO_ERROR));
         // The gateway does not wait for a client that sends nothing more.
         let speaker = Speaker::to(gate).await;
         let request = Request::post("http://gate/x").body(()).unwrap();
         let (answer, mut sink) = speaker.requests.clone().send_request(request, false).unwrap();
-        assert_eq!(whole(answer.await.unwrap()).await.unwrap().0, 200);
+        assert_eq!(collect(answer.await.unwrap()).await.unwrap().0, 200);
         let end = std::future::poll_fn(|cx| sink.poll_reset(cx)).await.unwrap();
         assert_eq!(end, Reason::NO_ERROR);
     });
@@ -279,7 +279,7 @@ async fn tunnel(speaker: &Speaker) -> (RecvStream, h2::SendStream<Bytes>) {
 }
 
 #[test]
-fn a_stream_may_become_a_tunnel() {
+fn stream_can_become_a_tunnel() {
     check(&Limits::default(), async |gate| {
         let speaker = Speaker::to(gate).await;
         let (mut from, mut to) = tunnel(&speaker).await;
@@ -307,7 +307,7 @@ fn a_stream_may_become_a_tunnel() {
 }
 
 #[test]
-fn an_idle_connection_is_told_to_go() {
+fn idle_connection_gets_goaway() {
     let limits = Limits { idle_timeout: Duration::from_millis(80), ..Limits::default() };
     check(&limits, async |gate| {
         let speaker = Speaker::to(gate).await;
@@ -318,7 +318,7 @@ fn an_idle_connection_is_told_to_go() {
 }
 
 #[test]
-fn a_drain_lets_streams_end() {
+fn drain_lets_streams_end() {
     check(&Limits::default(), async |gate| {
         let speaker = Speaker::to(gate).await;
         let request = Request::post("http://gate/echo").body(()).unwrap();
@@ -331,7 +331,7 @@ fn a_drain_lets_streams_end() {
         // The client learns that it may open no more streams.
         while speaker.ask("/x", None).await.is_ok() {}
         sink.send_data(Bytes::from_static(b" and rest"), true).unwrap();
-        assert_eq!(whole(answer.await.unwrap()).await.unwrap(), (200, "part and rest".into()));
+        assert_eq!(collect(answer.await.unwrap()).await.unwrap(), (200, "part and rest".into()));
         assert!(speaker.driver.await.unwrap().is_ok(), "closed without an error");
     });
 }

@@ -24,7 +24,7 @@ fn binary(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn the_client_is_whom_a_trusted_proxy_names() {
+fn trusted_proxy_names_the_client() {
     let gate = gate(&trusting(&["127.0.0.0/8"]));
     let check = |name: &str, header: &[u8], expected: &str| {
         let mut client = gate.client();
@@ -53,7 +53,7 @@ fn the_client_is_whom_a_trusted_proxy_names() {
 }
 
 #[test]
-fn a_trusted_proxy_says_whom_it_is_for_or_goes() {
+fn trusted_proxy_without_a_proxy_header_is_closed() {
     let gate = gate(&trusting(&["127.0.0.0/8"]));
     let mut refused = 0;
     let mut check = |name: &str, sent: &[u8]| {
@@ -83,7 +83,7 @@ fn a_trusted_proxy_says_whom_it_is_for_or_goes() {
 }
 
 #[test]
-fn the_header_comes_in_time() {
+fn late_proxy_header_closes_the_connection() {
     let limits = Limits { tls_handshake_timeout: Duration::from_millis(80), ..trusting(&["127.0.0.0/8"]) };
     let gate = gate(&limits);
     let (mut silent, mut half) = (gate.client(), gate.client());
@@ -96,7 +96,7 @@ fn the_header_comes_in_time() {
 }
 
 #[test]
-fn nobody_else_is_asked_for_it() {
+fn untrusted_peers_need_no_proxy_header() {
     let gate = gate(&trusting(&["192.0.2.0/24"]));
     assert!(gate.client().send(GET).answer().1.contains("Inet(127.0.0.1:"));
     let mut pretender = gate.client();
@@ -108,7 +108,7 @@ fn nobody_else_is_asked_for_it() {
 }
 
 #[test]
-fn clients_behind_a_proxy_are_held_to_their_share() {
+fn clients_behind_a_proxy_have_their_own_limit() {
     let limits = Limits { connections_per_address: Some(1), ..trusting(&["127.0.0.0/8"]) };
     let gate = gate(&limits);
     let ask = |last: u8| {
@@ -127,7 +127,7 @@ fn clients_behind_a_proxy_are_held_to_their_share() {
 }
 
 #[test]
-fn a_unix_socket_is_a_proxy_where_it_is_trusted() {
+fn unix_socket_is_a_proxy_where_trusted() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gate.sock");
     let bound: Bound = bind(&format!("unix:{}", path.display()).parse().unwrap()).unwrap();
@@ -144,7 +144,7 @@ fn a_unix_socket_is_a_proxy_where_it_is_trusted() {
 }
 
 #[test]
-fn the_header_stands_before_tls() {
+fn proxy_header_precedes_tls() {
     let mut limits = trusting(&["127.0.0.0/8"]);
     limits.tls_handshake_timeout = Duration::from_secs(10);
     let gate = Gate::with(1, &limits, |listener| {

@@ -38,7 +38,7 @@ fn get(fields: &str) -> String {
 }
 
 #[test]
-fn framing_that_can_be_read_two_ways_is_refused() {
+fn ambiguous_framing_is_refused() {
     let gate = Gate::new(&Limits::default());
     let check = |name: &str, fields: &str, expected| check(&gate, name, get(fields), expected);
     check("nothing odd", "A: b\r\n", 0);
@@ -81,7 +81,7 @@ fn framing_that_can_be_read_two_ways_is_refused() {
 }
 
 #[test]
-fn request_lines_and_hosts_are_read_strictly() {
+fn request_lines_and_hosts_are_parsed_strictly() {
     let gate = Gate::new(&Limits::default());
     let line = |name: &str, line: &str, expected| {
         check(&gate, name, format!("{line}\r\nHost: g\r\n\r\n"), expected);
@@ -145,7 +145,7 @@ fn request_lines_and_hosts_are_read_strictly() {
 }
 
 #[test]
-fn sizes_are_kept_to_the_byte() {
+fn size_limits_are_exact_to_the_byte() {
     let gate = Gate::new(&Limits::default());
     let fields = |count: usize| "A: b\r\n".repeat(count);
     // One of the 200 fields is Host.
@@ -173,7 +173,7 @@ fn sizes_are_kept_to_the_byte() {
 }
 
 #[test]
-fn a_refusal_waits_for_the_answers_before_it() {
+fn refusal_follows_earlier_pipelined_responses() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client
@@ -187,7 +187,7 @@ fn a_refusal_waits_for_the_answers_before_it() {
 }
 
 #[test]
-fn a_broken_chunked_body_is_an_error_and_ends_the_connection() {
+fn malformed_chunked_body_is_an_error_and_ends_the_connection() {
     let gate = Gate::new(&Limits::default());
     let long_size = format!("5;{}\r\nhello\r\n0\r\n\r\n", "e".repeat(20_000));
     let long_trailers = format!("0\r\n{}\r\n", "A: b\r\n".repeat(4000));

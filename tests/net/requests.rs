@@ -47,7 +47,7 @@ fn requests_are_answered_in_order() {
 }
 
 #[test]
-fn every_split_of_pipelined_requests_reads_the_same() {
+fn every_split_of_pipelined_requests_is_parsed_alike() {
     let all = "POST /echo HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n\
         3\r\nabc\r\n0\r\n\r\nPOST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nhiGET /z HTTP/1.1\r\nHost: g\r\n\r\n";
     let gate = Gate::new(&Limits::default());
@@ -95,7 +95,7 @@ fn a_head_and_a_body_larger_than_any_buffer_pass() {
 }
 
 #[test]
-fn continue_is_said_when_the_body_is_wanted_and_only_then() {
+fn continue_is_sent_only_when_the_body_is_read() {
     let gate = Gate::new(&Limits::default());
     let head = |path: &str| {
         format!("POST {path} HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
@@ -109,7 +109,7 @@ fn continue_is_said_when_the_body_is_wanted_and_only_then() {
 }
 
 #[test]
-fn an_unread_body_is_never_taken_for_a_request() {
+fn unread_body_is_never_parsed_as_a_request() {
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: g\r\n\r\n";
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
@@ -127,7 +127,7 @@ fn an_unread_body_is_never_taken_for_a_request() {
 }
 
 #[test]
-fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
+fn refused_upload_gets_its_response_before_the_connection_closes() {
     let gate = Gate::new(&Limits::default());
     for path in ["/refuse", "/taste"] {
         let mut client = gate.client();
@@ -142,7 +142,7 @@ fn a_refused_upload_gets_its_answer_before_the_connection_ends() {
 }
 
 #[test]
-fn a_refused_upload_that_never_ends_is_not_read_for_long() {
+fn endless_refused_upload_is_not_read_for_long() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.send("POST /refuse HTTP/1.1\r\nHost: g\r\nContent-Length: 3000000000\r\n\r\n");
@@ -160,7 +160,7 @@ fn a_refused_upload_that_never_ends_is_not_read_for_long() {
 }
 
 #[test]
-fn a_body_lives_until_its_last_byte_has_left() {
+fn response_body_lives_until_its_last_byte_is_sent() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();
     client.get("/endless").head();

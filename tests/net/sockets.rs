@@ -23,7 +23,7 @@ fn a_second_instance_is_refused() {
 }
 
 #[test]
-fn every_worker_gets_its_share() {
+fn connections_are_distributed_to_every_worker() {
     let gate = Gate::with(4, &Limits::default(), |listener| listener);
     let mut workers = HashSet::new();
     let mut clients = Vec::new();
@@ -39,7 +39,7 @@ fn every_worker_gets_its_share() {
 }
 
 #[test]
-fn a_unix_socket_is_the_owners_and_replaces_only_the_dead() {
+fn unix_socket_is_private_and_replaces_only_a_stale_one() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gate.sock");
     let address: Address = format!("unix:{}", path.display()).parse().unwrap();
@@ -79,7 +79,7 @@ fn an_inherited_socket_is_shared() {
 }
 
 #[test]
-fn who_is_one_too_many_waits_for_a_place() {
+fn excess_connection_waits_for_a_slot() {
     let limits = Limits { connections: 2, ..Limits::default() };
     let gate = Gate::with(2, &limits, |listener| listener);
     let mut busy: Vec<_> = (0..2).map(|_| gate.client()).collect();
@@ -95,7 +95,7 @@ fn who_is_one_too_many_waits_for_a_place() {
 }
 
 #[test]
-fn the_idle_make_room() {
+fn idle_connections_make_room() {
     let limits = Limits { connections: 1, ..Limits::default() };
     let gate = Gate::new(&limits);
     let mut idle = gate.client();
@@ -105,7 +105,7 @@ fn the_idle_make_room() {
 }
 
 #[test]
-fn a_drain_does_not_wait_for_places() {
+fn drain_does_not_wait_for_slots() {
     let limits = Limits { connections: 1, ..Limits::default() };
     let gate = Gate::new(&limits);
     let mut busy = gate.client();
@@ -118,7 +118,7 @@ fn a_drain_does_not_wait_for_places() {
 }
 
 #[test]
-fn one_address_can_be_held_to_its_share() {
+fn connections_per_address_are_limited() {
     let mut limits = Limits { connections_per_address: Some(2), ..Limits::default() };
     let gate = Gate::with(2, &limits, |listener| listener);
     let mut first = gate.client();
@@ -139,7 +139,7 @@ fn one_address_can_be_held_to_its_share() {
 }
 
 #[test]
-fn addresses_are_read_and_written_alike() {
+fn addresses_parse_and_display_alike() {
     for text in ["127.0.0.1:8080", "[::1]:0", "unix:/run/gate.sock", "unix:gate.sock", "systemd:http"] {
         assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
     }

@@ -20,10 +20,10 @@ fn pair(name: &str) -> CertifiedKeyFiles {
 }
 
 pub fn certificates(names: &[&str]) -> Certificates {
-    Certificates::load(&shown(names.iter().map(|name| pair(name)).collect())).unwrap()
+    Certificates::load(&tls_settings(names.iter().map(|name| pair(name)).collect())).unwrap()
 }
 
-fn shown(pairs: Vec<CertifiedKeyFiles>) -> Settings {
+fn tls_settings(pairs: Vec<CertifiedKeyFiles>) -> Settings {
     Settings { pairs, clients: None }
 }
 
@@ -54,25 +54,25 @@ pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
 }
 
 #[test]
-fn the_certificate_is_the_one_of_the_name() {
-    let certificates = Certificates::load(&shown(vec![pair("one"), pair("two")])).unwrap();
+fn certificate_is_chosen_by_server_name() {
+    let certificates = Certificates::load(&tls_settings(vec![pair("one"), pair("two")])).unwrap();
     let gate = Gate::with(1, &Limits::default(), |listener| listener.with_tls(certificates.clone()));
     for name in ["one", "two"] {
         let answer = ask(&gate, name).unwrap();
         assert!(answer.ends_with("\r\n\r\ntrue"), "{name}: {answer}");
     }
-    let same = Certificates::load(&shown(vec![pair("one"), pair("two")])).unwrap();
+    let same = Certificates::load(&tls_settings(vec![pair("one"), pair("two")])).unwrap();
     assert_eq!(certificates.replace(&same), Replacement::Nothing);
-    let two = Certificates::load(&shown(vec![pair("two")])).unwrap();
+    let two = Certificates::load(&tls_settings(vec![pair("two")])).unwrap();
     assert_eq!(certificates.replace(&two), Replacement::Certificates);
     assert!(ask(&gate, "two").is_ok());
     assert!(ask(&gate, "one").is_err(), "replaced");
 }
 
 #[test]
-fn pairs_that_cannot_be_used_are_told_apart() {
+fn unusable_certificates_have_distinct_errors() {
     let load = |cert: &str, key: &str| {
-        Certificates::load(&shown(vec![CertifiedKeyFiles { cert: file(cert), key: file(key) }]))
+        Certificates::load(&tls_settings(vec![CertifiedKeyFiles { cert: file(cert), key: file(key) }]))
             .err()
             .unwrap()
     };
@@ -80,12 +80,12 @@ fn pairs_that_cannot_be_used_are_told_apart() {
     assert!(matches!(load("none.crt", "one.key"), TlsError::Pem { .. }));
     assert!(matches!(load("one.crt", "one.crt"), TlsError::Pem { .. }));
     assert!(matches!(load("one.key", "one.key"), TlsError::NoCertificate(_)));
-    assert!(matches!(Certificates::load(&shown(vec![])), Err(TlsError::Empty)));
+    assert!(matches!(Certificates::load(&tls_settings(vec![])), Err(TlsError::Empty)));
 }
 
 #[test]
-fn a_handshake_that_dawdles_or_is_none_is_ended() {
-    let certificates = Certificates::load(&shown(vec![pair("one")])).unwrap();
+fn slow_or_invalid_handshake_is_ended() {
+    let certificates = Certificates::load(&tls_settings(vec![pair("one")])).unwrap();
     let limits = Limits { tls_handshake_timeout: Duration::from_millis(80), ..Limits::default() };
     let gate = Gate::with(1, &limits, |listener| listener.with_tls(certificates.clone()));
     let mut silent = gate.client();

@@ -6,7 +6,7 @@ use crate::{
 };
 
 #[test]
-fn exit_codes_tell_what_happened() {
+fn exit_codes_match_the_outcome() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let process = directory.run();
@@ -36,7 +36,7 @@ fn exit_codes_tell_what_happened() {
 
 /// A saved token is sent only to the server that created it.
 #[test]
-fn a_saved_token_goes_back_to_where_it_was_made() {
+fn saved_token_is_sent_only_to_its_gateway() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let upstream = Upstream::plain();
@@ -70,7 +70,7 @@ fn a_saved_token_goes_back_to_where_it_was_made() {
 }
 
 #[test]
-fn stdout_is_data_alone() {
+fn stdout_contains_only_data() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let process = directory.run();

@@ -18,7 +18,7 @@ use crate::{
 };
 
 #[test]
-fn a_request_in_flight_finishes() {
+fn request_in_flight_finishes_on_sigterm() {
     let (arrived, arrival) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let released = Mutex::new(released);
@@ -67,7 +67,7 @@ fn a_hanging_stream_is_cut_at_the_deadline() {
 }
 
 #[test]
-fn a_second_sigterm_hurries() {
+fn second_sigterm_stops_at_once() {
     let (upstream, _over) = Upstream::endless();
     let directory = TestDirectory::new(&services(upstream.address));
     directory.write_all(&directory.read().replace("drain = \"30s\"", "drain = \"1h\""));
@@ -84,7 +84,7 @@ fn a_second_sigterm_hurries() {
 }
 
 #[test]
-fn signals_are_heeded_from_the_first_moment() {
+fn signals_are_handled_from_the_start() {
     // The listener lines are the first output, so a supervisor may send signals from then on.
     let directory = TestDirectory::new("");
     for signal in [Signal::TERM, Signal::INT] {

@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn connections_are_counted_while_they_are_open_and_when_they_are_over() {
+fn open_and_closed_connections_are_counted() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let mut process = directory.run();

@@ -73,7 +73,7 @@ fn floods() {
     let mut accounts = Accounts::default();
     (0..TOKENS).for_each(|number| accounts.token(number, "hog", &["permgate".to_owned()]));
     accounts.import(&directory.path().join("gateway.toml"));
-    let mut shell = directory.bare("sh");
+    let mut shell = directory.clean_command("sh");
     shell.args(["-c", "ulimit -n 1024; exec \"$0\" run", env!("CARGO_BIN_EXE_permgate")]);
     let mut process = directory.start(shell);
     directory.check("grant add system-admin --user hog", 0);
@@ -81,7 +81,7 @@ fn floods() {
     let printed: serde_json::Value = serde_json::from_str(&printed).unwrap();
     let allowed = printed["budgets"]["memory"].as_u64().unwrap() >> 20;
     let targets = Targets { proxy: process.proxy, admin: process.admin };
-    let quiet = median(|| neighbour(process.proxy).unwrap());
+    let quiet = median(|| neighbour_latency(process.proxy).unwrap());
     println!("quiet: p99 {quiet:?}; memory {} of {allowed} MiB", memory(&process));
     let mut failed = BTreeSet::new();
     let wanted = std::env::var("PERMGATE_FLOODS").unwrap_or_default();
@@ -90,12 +90,12 @@ fn floods() {
         let stop = AtomicBool::new(false);
         let (p99, bans) = thread::scope(|scope| {
             scope.spawn(|| {
-                step_back();
+                lower_priority();
                 attack(&targets, &stop);
             });
             let _stop = Stop(&stop);
             thread::sleep(Duration::from_secs(2));
-            let p99 = [0; 3].map(|_| neighbour(process.proxy));
+            let p99 = [0; 3].map(|_| neighbour_latency(process.proxy));
             let bans = [0, 1, 2].map(|run| ban(&process, &format!("user{number}{run}")));
             (p99.into_iter().collect::<Result<Vec<_>, _>>(), bans)
         });
@@ -113,7 +113,7 @@ fn floods() {
 
 /// Lowers the priority of an attack's threads: a real attacker has its own machine, so here it gets only the
 /// processor time that the gateway and its other clients leave.
-fn step_back() {
+fn lower_priority() {
     rustix::process::setpriority_process(None, 19).unwrap();
 }
 
@@ -124,7 +124,7 @@ fn median(mut measure: impl FnMut() -> Duration) -> Duration {
 }
 
 /// The 99th percentile of another client's requests, half of them on new connections. Each must be answered.
-fn neighbour(proxy: SocketAddr) -> Result<Duration, String> {
+fn neighbour_latency(proxy: SocketAddr) -> Result<Duration, String> {
     let (began, mut times) = (Instant::now(), Vec::new());
     let connect = || TcpStream::connect(proxy).map_err(|error| format!("connect: {error}"));
     let mut kept = connect()?;
@@ -189,7 +189,7 @@ fn upstream(kind: UpstreamKind) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         if !matches!(kind, UpstreamKind::Quick) {
-            step_back();
+            lower_priority();
         }
         for socket in listener.incoming().flatten() {
             thread::Builder::new().stack_size(128 << 10).spawn(move || answer(kind, socket)).unwrap();
@@ -232,7 +232,7 @@ fn open(address: SocketAddr, bytes: &[u8]) -> Option<TcpStream> {
     Some(socket)
 }
 
-fn hold(sockets: Vec<TcpStream>, stop: &AtomicBool) {
+fn hold_open(sockets: Vec<TcpStream>, stop: &AtomicBool) {
     while !stop.load(Relaxed) {
         thread::sleep(Duration::from_millis(10));
     }
@@ -241,7 +241,7 @@ fn hold(sockets: Vec<TcpStream>, stop: &AtomicBool) {
 
 fn slow_streams(targets: &Targets, stop: &AtomicBool) {
     let all = streams("/slow", &[]);
-    hold((0..12).filter_map(|_| open(targets.proxy, &all)).collect(), stop);
+    hold_open((0..12).filter_map(|_| open(targets.proxy, &all)).collect(), stop);
 }
 
 fn closed_windows(targets: &Targets, stop: &AtomicBool) {
@@ -270,7 +270,7 @@ fn open_bodies(targets: &Targets, stop: &AtomicBool) {
         bytes.extend(frame(HEADERS, END_HEADERS, 2 * number + 1, &fields));
         bytes.extend(frame(0, 0, 2 * number + 1, &[b' '; 16_000]));
     }
-    hold((0..100).filter_map(|_| open(targets.admin, &bytes)).collect(), stop);
+    hold_open((0..100).filter_map(|_| open(targets.admin, &bytes)).collect(), stop);
 }
 
 fn pings(targets: &Targets, stop: &AtomicBool) {

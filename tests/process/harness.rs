@@ -19,7 +19,7 @@ use crate::support::http::{Answer, Client};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Variables of this process's environment that permgate would use.
-const HEEDED: [&str; 9] = [
+const PERMGATE_VARIABLES: [&str; 9] = [
     "PERMGATE_CONFIG",
     "PERMGATE_ADMIN",
     "PERMGATE_TOKEN",
@@ -108,13 +108,13 @@ impl TestDirectory {
 
     /// A command without the environment variables that permgate would use.
     pub fn command(&self) -> Command {
-        self.bare(env!("CARGO_BIN_EXE_permgate"))
+        self.clean_command(env!("CARGO_BIN_EXE_permgate"))
     }
 
-    pub fn bare(&self, program: &str) -> Command {
+    pub fn clean_command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command.current_dir(self.path());
-        for name in HEEDED {
+        for name in PERMGATE_VARIABLES {
             command.env_remove(name);
         }
         command

@@ -29,7 +29,7 @@ const FIELDS: [&str; 16] = [
 ];
 
 #[test]
-fn one_line_a_request_with_its_fields_in_order() {
+fn one_log_line_per_request_with_ordered_fields() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let mut process = directory.run();

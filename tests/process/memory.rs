@@ -14,7 +14,7 @@ use crate::{
 const PAGE: u64 = 4096;
 
 /// How often these bytes occur in a process's memory, which only root can read.
-fn copies(process: u32, needle: &[u8]) -> usize {
+fn count_in_memory(process: u32, needle: &[u8]) -> usize {
     let open = |name: &str| File::open(format!("/proc/{process}/{name}")).unwrap();
     let (pages, memory) = (open("pagemap"), open("mem"));
     let mut found = 0;
@@ -48,7 +48,7 @@ fn copies(process: u32, needle: &[u8]) -> usize {
 }
 
 #[test]
-fn a_new_token_does_not_outlast_its_answer() {
+fn new_token_does_not_stay_in_memory_after_its_response() {
     if !rustix::process::geteuid().is_root() {
         // Only root can read the memory, because core dumps and debuggers are disabled.
         return;
@@ -58,12 +58,12 @@ fn a_new_token_does_not_outlast_its_answer() {
     let process = directory.run();
     let created = directory.token("alice", "tracker");
     let (rotated, _) = directory.check(&format!("token rotate {}", &created[4..16]), 0);
-    assert!(copies(process.id(), b"alice") > 0, "what is there is found");
+    assert!(count_in_memory(process.id(), b"alice") > 0, "what is there is found");
     for token in [created.as_str(), rotated.trim_end()] {
         let secret = &token.as_bytes()[17..60];
         let deadline = Instant::now() + Duration::from_secs(10);
-        while copies(process.id(), secret) > 0 {
-            assert!(Instant::now() < deadline, "{} copies are left", copies(process.id(), secret));
+        while count_in_memory(process.id(), secret) > 0 {
+            assert!(Instant::now() < deadline, "{} copies are left", count_in_memory(process.id(), secret));
             std::thread::sleep(Duration::from_millis(50));
         }
     }

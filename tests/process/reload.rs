@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn a_bad_file_keeps_the_old_rules_and_says_where() {
+fn invalid_file_keeps_the_old_rules_and_is_located() {
     let upstream = Upstream::plain();
     let good = services(upstream.address);
     let directory = TestDirectory::new(&good);
@@ -46,7 +46,7 @@ fn a_bad_file_keeps_the_old_rules_and_says_where() {
 }
 
 #[test]
-fn a_good_file_takes_effect_and_permitted_streams_live_on() {
+fn valid_file_takes_effect_and_permitted_streams_continue() {
     let (upstream, _over) = Upstream::endless();
     let good = services(upstream.address);
     let directory = TestDirectory::new(&good);
@@ -85,7 +85,7 @@ fn a_good_file_takes_effect_and_permitted_streams_live_on() {
 
 /// A credential for upstreams is replaced without a restart, and never partially.
 #[test]
-fn a_credential_is_read_again() {
+fn credential_file_is_reloaded() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address).replacen(
         "readers",

@@ -21,7 +21,7 @@ fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-fn holds(bytes: &[u8], part: &str) -> bool {
+fn contains(bytes: &[u8], part: &str) -> bool {
     bytes.windows(part.len()).any(|window| window == part.as_bytes())
 }
 
@@ -94,15 +94,18 @@ fn no_secret_is_written() {
     written.extend(answers);
     // What may be shown is found, so the search would also find a secret.
     let log = written.iter().find(|(name, _)| name.ends_with("access.log")).unwrap();
-    assert!(holds(&log.1, &tokens[0][4..16]), "the access log names the token by its id");
+    assert!(contains(&log.1, &tokens[0][4..16]), "the access log names the token by its id");
     let stored = written.iter().filter(|(name, _)| name.contains("/data/"));
-    assert!(stored.into_iter().any(|(_, bytes)| holds(bytes, &tokens[0][4..16])), "the store holds the id");
+    assert!(
+        stored.into_iter().any(|(_, bytes)| contains(bytes, &tokens[0][4..16])),
+        "the store holds the id"
+    );
     for token in &tokens {
         let secret = &token[17..60];
         for (name, bytes) in &written {
             let text = String::from_utf8_lossy(bytes);
             let line = text.lines().find(|line| line.contains(secret)).unwrap_or_default();
-            assert!(!holds(bytes, secret), "{name} holds a secret: {line}");
+            assert!(!contains(bytes, secret), "{name} holds a secret: {line}");
         }
     }
     for seen in upstream.seen.lock().unwrap().iter() {
@@ -115,7 +118,7 @@ fn no_secret_is_written() {
 /// `check` refuses such files, but a running deployment only warns; and the access log is
 /// readable only by its owner and group.
 #[test]
-fn files_with_secrets_are_for_their_owner() {
+fn secret_files_are_readable_only_by_their_owner() {
     let upstream = Upstream::plain();
     let services = services(upstream.address);
     let directory = TestDirectory::new(&format!(
@@ -135,7 +138,7 @@ fn files_with_secrets_are_for_their_owner() {
 
 /// A caller who may read the configuration must not learn which files and variables exist.
 #[test]
-fn a_checked_text_reads_files_for_administrators_alone() {
+fn checking_a_text_reads_files_only_for_administrators() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let process = directory.run();

@@ -43,7 +43,7 @@ fn a_second_instance_is_refused() {
 }
 
 #[test]
-fn a_killed_process_leaves_nothing_in_the_way() {
+fn restart_after_a_kill_succeeds() {
     let upstream = Upstream::plain();
     let directory = TestDirectory::new(&services(upstream.address));
     let process = directory.run();
@@ -56,7 +56,7 @@ fn a_killed_process_leaves_nothing_in_the_way() {
 
 /// Without core dumps, /proc/self belongs to root, so the operator is identified by the process's own user.
 #[test]
-fn the_operator_is_whom_the_server_runs_as() {
+fn operator_is_the_user_of_the_server_process() {
     const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         // Then every other test of this suite shows it.
@@ -68,7 +68,7 @@ fn the_operator_is_whom_the_server_runs_as() {
     std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
     chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let command = |line: &str| {
-        let mut command = directory.bare(binary.to_str().unwrap());
+        let mut command = directory.clean_command(binary.to_str().unwrap());
         command.args(line.split(' ')).uid(NOBODY).gid(NOBODY);
         command
     };
@@ -100,7 +100,7 @@ fn what_root_makes_in_the_store_of_another_user_is_told() {
     std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
     chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     let command = |line: &str, uid: u32| {
-        let mut command = directory.bare(binary.to_str().unwrap());
+        let mut command = directory.clean_command(binary.to_str().unwrap());
         command.args(line.split(' ')).uid(uid).gid(uid);
         command
     };

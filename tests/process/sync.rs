@@ -24,7 +24,7 @@ fn an_admin_write_is_synced_before_it_is_answered() {
     let directory = TestDirectory::new(&services(upstream.address));
     let trace = directory.path().join("trace");
     // -D makes strace a grandchild, so that the child is the gateway; -y names descriptors.
-    let mut command = directory.bare("strace");
+    let mut command = directory.clean_command("strace");
     command.args(["-D", "-f", "-tt", "-y", "-s", "48", "-e", CALLS, "-o"]).arg(&trace);
     command.arg(env!("CARGO_BIN_EXE_permgate")).arg("run");
     let mut process = directory.start(command);

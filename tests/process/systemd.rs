@@ -29,19 +29,19 @@ fn directory(upstream: SocketAddr) -> TestDirectory {
 }
 
 /// `permgate run` with this descriptor passed under each of the names, as systemd does.
-fn passed(directory: &TestDirectory, socket: OwnedFd, names: &str, pid: &str) -> Command {
+fn command_with_socket(directory: &TestDirectory, socket: OwnedFd, names: &str, pid: &str) -> Command {
     let count = names.split(':').count();
     let copies: String = (3..3 + count).map(|fd| format!(" {fd}<&0")).collect();
     let program = env!("CARGO_BIN_EXE_permgate");
     let variables = format!("LISTEN_PID={pid} LISTEN_FDS={count} LISTEN_FDNAMES={names}");
-    let mut command = directory.bare("sh");
+    let mut command = directory.clean_command("sh");
     command.args(["-c", &format!("exec{copies} </dev/null; {variables} exec {program} run")]);
     command.stdin(Stdio::from(socket));
     command
 }
 
 fn run(directory: &TestDirectory, socket: &TcpListener) -> Process {
-    directory.start(passed(directory, socket.try_clone().unwrap().into(), "http", "$$"))
+    directory.start(command_with_socket(directory, socket.try_clone().unwrap().into(), "http", "$$"))
 }
 
 /// Sends one request on a new connection. Returns the whole response.
@@ -56,7 +56,7 @@ fn ask(address: SocketAddr, token: &str) -> std::io::Result<String> {
 }
 
 #[test]
-fn a_restart_behind_a_passed_socket_refuses_nobody() {
+fn restart_with_an_inherited_socket_refuses_no_connection() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let directory = directory(upstream.address);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -97,7 +97,7 @@ fn a_restart_behind_a_passed_socket_refuses_nobody() {
 }
 
 #[test]
-fn passed_sockets_are_named_checked_and_kept_from_children() {
+fn inherited_sockets_are_checked_by_name_and_closed_on_exec() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let directory = directory(upstream.address);
     let socket = || -> OwnedFd { TcpListener::bind("127.0.0.1:0").unwrap().into() };
@@ -110,14 +110,26 @@ fn passed_sockets_are_named_checked_and_kept_from_children() {
     let mut alone = directory.command();
     alone.arg("run");
     check("none", alone, "no socket was passed");
-    check("meant for another process", passed(&directory, socket(), "http", "1"), "no socket was passed");
-    check("another name", passed(&directory, socket(), "web:wap", "$$"), "only web, wap");
+    check(
+        "meant for another process",
+        command_with_socket(&directory, socket(), "http", "1"),
+        "no socket was passed",
+    );
+    check("another name", command_with_socket(&directory, socket(), "web:wap", "$$"), "only web, wap");
     let null = || -> OwnedFd { File::open("/dev/null").unwrap().into() };
-    check("no socket at all", passed(&directory, null(), "http", "$$"), "is not a listening stream socket");
+    check(
+        "no socket at all",
+        command_with_socket(&directory, null(), "http", "$$"),
+        "is not a listening stream socket",
+    );
     let datagrams = || -> OwnedFd { std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into() };
-    check("datagrams", passed(&directory, datagrams(), "http", "$$"), "is not a listening stream socket");
+    check(
+        "datagrams",
+        command_with_socket(&directory, datagrams(), "http", "$$"),
+        "is not a listening stream socket",
+    );
 
-    let process = directory.start(passed(&directory, socket(), "http:spare", "$$"));
+    let process = directory.start(command_with_socket(&directory, socket(), "http:spare", "$$"));
     process.words.wait_for("no `listen` names systemd:spare");
     let mut sockets = 0;
     for entry in std::fs::read_dir(format!("/proc/{}/fdinfo", process.id())).unwrap() {
@@ -136,7 +148,7 @@ fn passed_sockets_are_named_checked_and_kept_from_children() {
 }
 
 #[test]
-fn a_passed_admin_socket_is_held_to_this_machine() {
+fn inherited_admin_socket_must_be_local() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let directory = TestDirectory::new(&services(upstream.address));
     let admin = "listen = [\"unix:permgate.sock\", \"systemd:http\"]";
@@ -148,15 +160,15 @@ fn a_passed_admin_socket_is_held_to_this_machine() {
     process.stop();
 
     let open: OwnedFd = TcpListener::bind("0.0.0.0:0").unwrap().into();
-    let output = passed(&directory, open, "http", "$$").output().unwrap();
+    let output = command_with_socket(&directory, open, "http", "$$").output().unwrap();
     let words = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && words.contains("allow_remote"), "{words}");
 }
 
 /// The service manager's end of its socket.
-struct Manager(UnixDatagram);
+struct ServiceManager(UnixDatagram);
 
-impl Manager {
+impl ServiceManager {
     fn of(directory: &TestDirectory) -> Self {
         let socket = UnixDatagram::bind(directory.path().join("notify")).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -182,10 +194,10 @@ impl Manager {
 }
 
 #[test]
-fn the_service_manager_is_told_of_every_turn() {
+fn service_manager_is_notified_of_every_state() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let directory = TestDirectory::new(&services(upstream.address));
-    let manager = Manager::of(&directory);
+    let manager = ServiceManager::of(&directory);
     let mut command = directory.command();
     command.arg("run").env("NOTIFY_SOCKET", "notify").env("WATCHDOG_USEC", "400000");
     let mut process = directory.start(command);
@@ -224,10 +236,10 @@ fn the_service_manager_is_told_of_every_turn() {
 }
 
 #[test]
-fn signs_of_life_are_for_whom_they_are_asked_of() {
+fn watchdog_signals_are_sent_only_when_requested_of_this_process() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let directory = TestDirectory::new(&services(upstream.address));
-    let manager = Manager::of(&directory);
+    let manager = ServiceManager::of(&directory);
     let mut command = directory.command();
     command
         .arg("run")
@@ -240,7 +252,7 @@ fn signs_of_life_are_for_whom_they_are_asked_of() {
 }
 
 #[test]
-fn the_units_are_sound() {
+fn systemd_units_are_valid() {
     let deploy = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     let directory = tempfile::tempdir().unwrap();
     for unit in ["permgate.service", "permgate.socket"] {

@@ -12,7 +12,7 @@ fn json(body: &str) -> Value {
 }
 
 #[test]
-fn a_refusal_is_json_that_nobody_keeps() {
+fn refusal_is_uncacheable_json() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -33,7 +33,7 @@ fn a_refusal_is_json_that_nobody_keeps() {
 }
 
 #[test]
-fn who_asks_for_a_problem_gets_one() {
+fn problem_json_is_sent_when_accepted() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -49,7 +49,7 @@ fn who_asks_for_a_problem_gets_one() {
 }
 
 #[test]
-fn a_refused_body_closes_the_connection() {
+fn refused_body_closes_the_connection() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -57,7 +57,7 @@ fn a_refused_body_closes_the_connection() {
     let (status, head, _) = client.answer();
     assert_eq!((status, field(&head, "connection")), (401, Some("close")));
     client.wait_for_close();
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
 }
 
 /// Checks the response to a raw request that must not reach the upstream.
@@ -69,11 +69,11 @@ fn check(row: &str, request: &str, expected: (u16, &str)) {
     let mut client = gate.client();
     client.send(&request);
     assert_eq!(client.refused(), (expected.0, expected.1.to_owned()), "{row}");
-    assert!(!origin.has_more(), "{row}");
+    assert!(!origin.has_pending_connection(), "{row}");
 }
 
 #[test]
-fn what_is_malformed_or_not_for_us_is_refused() {
+fn malformed_and_misdirected_requests_are_refused() {
     let bad = (400, "invalid_request");
     check("no Host", "GET /api/x HTTP/1.1\r\nTOKEN\r\n\r\n", bad);
     check("two Hosts", "GET /api/x HTTP/1.1\r\nHost: a\r\nHost: a\r\nTOKEN\r\n\r\n", bad);
@@ -103,7 +103,7 @@ fn what_is_malformed_or_not_for_us_is_refused() {
 }
 
 #[test]
-fn a_405_names_the_methods() {
+fn response_405_names_the_methods() {
     let origin = Origin::new();
     let gate = origin
         .setup()
@@ -141,7 +141,7 @@ fn ask(client: &mut RawConnection, bearer: &str) -> (u16, Option<String>) {
 }
 
 #[test]
-fn who_sends_many_bad_tokens_waits_but_a_valid_one_never_does() {
+fn client_with_many_bad_tokens_waits_but_valid_tokens_pass() {
     let origin = Origin::new();
     let limit = BadTokenLimit { count: NonZeroU32::new(2).unwrap(), window: Duration::from_secs(60) };
     let gate = origin.setup().with(|setup| setup.settings.bad_tokens = Some(limit)).start();
@@ -161,7 +161,7 @@ fn who_sends_many_bad_tokens_waits_but_a_valid_one_never_does() {
 }
 
 #[test]
-fn a_head_that_is_none_is_answered_and_told() {
+fn malformed_head_is_answered_and_logged() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -169,5 +169,5 @@ fn a_head_that_is_none_is_answered_and_told() {
     let (code, error) = client.refused();
     assert_eq!((code, error.as_str()), (400, "invalid_request"));
     assert_eq!(client.wait_for_close(), CloseKind::Closed);
-    assert_eq!(gate.logged(), ("rejected".into(), "bad_request".into(), 400));
+    assert_eq!(gate.next_outcome(), ("rejected".into(), "bad_request".into(), 400));
 }

@@ -30,7 +30,7 @@ fn to(servers: &[&Server]) -> Setup {
 }
 
 #[test]
-fn requests_are_shared_out_by_weight() {
+fn requests_are_distributed_by_weight() {
     let (a, b, c) = (Server::new("a"), Server::new("b"), Server::new("c"));
     let check = |row: &str, weights: [u32; 3], expected: &str| {
         let setup = to(&[&a, &b, &c]).with(|setup| {
@@ -40,19 +40,19 @@ fn requests_are_shared_out_by_weight() {
         });
         let gate = setup.start();
         assert_eq!(ask(&gate, expected.len()), expected, "{row}");
-        gate.is_empty_at_last();
+        gate.wait_until_empty();
     };
     check("equal", [1, 1, 1], "abcabc");
     check("three, one and none", [3, 1, 0], "aabaaaba");
 }
 
 #[test]
-fn the_one_with_the_least_under_way_is_asked() {
+fn url_with_fewest_requests_in_flight_is_chosen() {
     let (slow, quick) = (Origin::new(), Server::new("q"));
     let setup = Setup::to(&[slow.address, quick.address])
         .with(|setup| setup.upstream.balance = Balance::LeastRequests);
     let gate = setup.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = slow.accept();
     upstream.head();
     assert_eq!(ask(&gate, 5), "qqqqq", "while the other thinks");
@@ -60,7 +60,7 @@ fn the_one_with_the_least_under_way_is_asked() {
     assert_eq!(client.answer().2, "ok");
     // All are idle, so they take turns.
     assert_eq!(ask(&gate, 1), "q");
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     upstream.head();
     upstream.send(OK);
     assert_eq!(client.answer().2, "ok");
@@ -75,7 +75,7 @@ fn client_from(gate: &Gate, last: u8) -> RawConnection {
 }
 
 #[test]
-fn a_hash_keeps_everybody_at_home() {
+fn hash_balancing_keeps_clients_on_their_url() {
     let servers = [Server::new("a"), Server::new("b"), Server::new("c")];
     let setup = to(&servers.each_ref()).public("/api/open").with(|setup| {
         setup.upstream.balance = Balance::Hash;
@@ -96,7 +96,7 @@ fn a_hash_keeps_everybody_at_home() {
     }
     // If one is ejected, only its own clients move.
     let out = servers.iter().find(|server| homes[0] == ask_directly(server)).unwrap();
-    out.set_sound(false);
+    out.set_healthy(false);
     let mut client = client_from(&gate, 1);
     client.send("GET /api/open HTTP/1.1\r\nHost: gate.example\r\nConnection: close\r\n\r\n");
     client.answer();
@@ -117,14 +117,14 @@ fn ask_directly(server: &Server) -> String {
 }
 
 #[test]
-fn who_fails_is_left_out_and_comes_back() {
+fn failing_url_is_ejected_and_returns() {
     let (a, b) = (Server::new("a"), Server::new("b"));
     let setup = to(&[&a, &b]).with(|setup| {
         setup.upstream.ejection.failures = 2;
         setup.upstream.ejection.back_off = Duration::from_millis(300);
     });
     let gate = setup.start();
-    a.set_sound(false);
+    a.set_healthy(false);
     let sample = |at: SocketAddr| format!("permgate_upstream_ejected{{upstream=\"origin\",url=\"{at}\"}}");
     let mut failed = 0;
     while gate.gauge(&sample(a.address)) != Some(1) {
@@ -138,12 +138,12 @@ fn who_fails_is_left_out_and_comes_back() {
     assert_eq!(gate.gauge("permgate_upstream_ejections_total"), Some(1));
     assert_eq!(gate.gauge(&sample(b.address)), Some(0));
     assert_eq!(ask(&gate, 4), "bbbb");
-    a.set_sound(true);
+    a.set_healthy(true);
     eventually("it is asked again", || ask(&gate, 1) == "a");
     assert_eq!(gate.gauge(&sample(a.address)), Some(0));
     // The last remaining URL is never ejected.
-    b.set_sound(false);
-    a.set_sound(false);
+    b.set_healthy(false);
+    a.set_healthy(false);
     for _ in 0..10 {
         let mut client = gate.client();
         client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
@@ -151,11 +151,11 @@ fn who_fails_is_left_out_and_comes_back() {
     }
     let out = [&a, &b].map(|server| gate.gauge(&sample(server.address)).unwrap());
     assert!(out.iter().sum::<u64>() <= 1, "{out:?}");
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn retries_are_as_many_as_configured() {
+fn retries_match_the_configured_number() {
     let check = |row: &str, retries: u32, refusing: usize, expected: u16| {
         let server = Server::new("a");
         let mut addresses: Vec<SocketAddr> = (0..refusing).map(|_| nobody()).collect();

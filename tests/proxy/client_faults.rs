@@ -33,13 +33,13 @@ fn check(
         assert_eq!(client.refused(), (status, error.to_owned()), "{row}");
         client.wait_for_close();
     }
-    let (_, reason, status) = gate.logged();
+    let (_, reason, status) = gate.next_outcome();
     assert_eq!((reason.as_str(), status), logged, "{row}");
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_client_that_fails_ends_the_upstreams_part_too() {
+fn failing_client_ends_the_upstream_exchange() {
     let reset = |client: RawConnection| {
         client.reset();
         None
@@ -103,14 +103,14 @@ fn a_client_that_fails_ends_the_upstreams_part_too() {
 }
 
 #[test]
-fn a_body_that_says_it_is_too_large_does_not_reach_the_upstream() {
+fn oversized_content_length_does_not_reach_the_upstream() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.settings.max_body = Some(10)).start();
     let mut client = gate.client();
     client.send(gate.request("POST /api/x", &["Content-Length: 11"]));
     assert_eq!(client.refused().0, 413);
     assert_eq!(client.wait_for_close(), CloseKind::Closed);
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
     // A body of exactly the limit passes, and a service's own limit takes precedence.
     let gate = origin
         .setup()
@@ -127,38 +127,38 @@ fn a_body_that_says_it_is_too_large_does_not_reach_the_upstream() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_told_from_one_that_leaves() {
+fn stalled_client_is_distinguished_from_a_disconnected_one() {
     let origin = Origin::new();
     let soon = Duration::from_millis(100);
     let gate = origin.setup().with(|setup| setup.limits.write_timeout = soon).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunk = format!("10000\r\n{}\r\n", "x".repeat(64 << 10));
     while std::io::Write::write_all(&mut upstream.socket, chunk.as_bytes()).is_ok() {}
-    assert_eq!(gate.logged(), ("rejected".into(), "client_too_slow".into(), 200));
+    assert_eq!(gate.next_outcome(), ("rejected".into(), "client_too_slow".into(), 200));
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_client_that_leaves_while_it_is_answered_stops_the_upstream() {
+fn client_disconnecting_during_a_response_stops_the_upstream() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n");
     client.until("first");
     client.reset();
     upstream.wait_for_close();
-    assert_eq!(gate.logged(), ("rejected".into(), "client_closed".into(), 200));
-    gate.is_empty_at_last();
+    assert_eq!(gate.next_outcome(), ("rejected".into(), "client_closed".into(), 200));
+    gate.wait_until_empty();
 }
 
 #[test]
-fn the_rest_of_a_body_after_an_early_answer_is_no_request() {
+fn rest_of_a_body_after_an_early_response_is_no_request() {
     let origin = Origin::new();
     let gate = origin.start();
     for pause in [0, 1, 5] {

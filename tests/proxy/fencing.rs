@@ -25,17 +25,17 @@ fn check(row: &str, play: impl FnOnce(&Origin, &Gate) -> (RawConnection, Option<
     }
     assert_eq!(client.wait_for_close(), CloseKind::Reset, "{row}");
     assert!(!client.unread().contains("late"), "{row}");
-    let (outcome, reason, _) = gate.logged();
+    let (outcome, reason, _) = gate.next_outcome();
     assert_eq!((outcome.as_str(), reason.as_str()), ("cut", "token_revoked"), "{row}");
-    gate.is_empty_at_last();
-    let mut client = gate.asked();
+    gate.wait_until_empty();
+    let mut client = gate.client_with_get();
     assert_eq!(client.refused(), (401, "invalid_token".into()), "{row}");
 }
 
 #[test]
-fn a_revoked_exchange_is_cut_in_any_state() {
+fn revocation_cuts_an_exchange_in_any_state() {
     check("waiting for the answer", |origin, gate| {
-        let client = gate.asked();
+        let client = gate.client_with_get();
         let mut upstream = origin.accept();
         upstream.head();
         (client, Some(upstream))
@@ -49,7 +49,7 @@ fn a_revoked_exchange_is_cut_in_any_state() {
         (client, Some(upstream))
     });
     check("within the answer", |origin, gate| {
-        let mut client = gate.asked();
+        let mut client = gate.client_with_get();
         let mut upstream = origin.accept();
         upstream.head();
         upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart");
@@ -57,7 +57,7 @@ fn a_revoked_exchange_is_cut_in_any_state() {
         (client, Some(upstream))
     });
     check("within the answer, to a client that has said everything", |origin, gate| {
-        let client = gate.asked();
+        let client = gate.client_with_get();
         client.socket.shutdown(Shutdown::Write).unwrap();
         let mut upstream = origin.accept();
         upstream.head();
@@ -65,7 +65,7 @@ fn a_revoked_exchange_is_cut_in_any_state() {
         (client, Some(upstream))
     });
     check("the client stalls with full buffers", |origin, gate| {
-        let mut client = gate.asked();
+        let mut client = gate.client_with_get();
         let mut upstream = origin.accept();
         upstream.head();
         upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
@@ -76,10 +76,10 @@ fn a_revoked_exchange_is_cut_in_any_state() {
 }
 
 #[test]
-fn a_cut_exchange_is_not_tried_again() {
+fn cut_exchange_is_not_retried() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
@@ -89,11 +89,11 @@ fn a_cut_exchange_is_not_tried_again() {
     assert_eq!(gate.revoke(), Cut(1));
     drop(upstream);
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
 }
 
 #[test]
-fn who_is_not_concerned_lives_on() {
+fn unaffected_exchanges_continue() {
     let origin = Origin::new();
     let gate = origin.setup().public("/api/public").start();
     let mut anonymous = gate.client();
@@ -115,10 +115,10 @@ fn who_is_not_concerned_lives_on() {
 }
 
 #[test]
-fn a_reload_that_keeps_the_permission_keeps_the_stream_though_its_upstream_moves() {
+fn reload_that_keeps_the_permission_keeps_streams_even_if_the_upstream_changes() {
     let (before, after) = (Origin::new(), Origin::new());
     let gate = before.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = before.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\npart");
@@ -134,22 +134,22 @@ fn a_reload_that_keeps_the_permission_keeps_the_stream_though_its_upstream_moves
 }
 
 #[test]
-fn a_stream_ends_when_its_token_expires() {
+fn stream_ends_when_its_token_expires() {
     let origin = Origin::new();
     let gate = origin.start();
     let soon = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond() + 700);
     gate.change_token(|token| token.expires_at = Some(soon));
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npart\r\n");
     client.until("part");
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    assert_eq!(gate.logged().1, "token_expired");
+    assert_eq!(gate.next_outcome().1, "token_expired");
 }
 
 #[test]
-fn the_registry_tells_what_is_in_flight() {
+fn registry_lists_requests_in_flight() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -163,18 +163,18 @@ fn the_registry_tells_what_is_in_flight() {
     assert_eq!((row.user, row.client.to_string().as_str()), (Some(gate.user), "127.0.0.1"));
     assert!(runtime.block_on(gate.fence.cut(&row.id)).unwrap());
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    assert_eq!(gate.logged().1, "cut_by_admin");
+    assert_eq!(gate.next_outcome().1, "cut_by_admin");
 }
 
 /// Requests that begin after the answer to a revocation are refused, even when they race with it.
 #[test]
-fn a_revocation_that_has_answered_holds_for_every_request_after_it() {
+fn acknowledged_revocation_applies_to_every_later_request() {
     let origin = Origin::new();
     let gate = origin.start();
     let (address, request) = (gate.address, gate.request("GET /api/x", &[]));
     let revoked = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| origin.answer_everybody(&revoked));
+        scope.spawn(|| origin.answer_all(&revoked));
         let clients: Vec<_> = (0..4).map(|_| scope.spawn(|| hammer(address, &request, &revoked))).collect();
         eventually("requests are under way", || gate.live() > 0);
         let _ = gate.revoke();
@@ -183,7 +183,7 @@ fn a_revocation_that_has_answered_holds_for_every_request_after_it() {
             assert!(client.join().unwrap() > 0, "a client never came to be refused");
         }
     });
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 /// Sends requests until several were refused after the revocation. Returns how many.

@@ -14,7 +14,7 @@ fn refused(gate: &Gate, line: &str, more: &[&str]) -> (u16, String, String) {
 }
 
 #[test]
-fn a_refusal_has_the_form_that_its_reader_shows() {
+fn refusal_has_the_format_that_the_client_displays() {
     let origin = Origin::new();
     let gate = origin.start();
     let check = |row: &str, lines: &[&str], kind: &str| {
@@ -73,7 +73,7 @@ fn registry() -> (Origin, Gate) {
 }
 
 #[test]
-fn a_registrys_client_is_told_where_to_sign_in_and_why_not() {
+fn registry_client_gets_challenge_and_error() {
     let (_origin, gate) = registry();
     let challenge = "Bearer realm=\"http://gate.example/.permgate/registry\",service=\"gate.example\"";
     let check = |line: &str, more: &[&str], status: u16, code: &str, challenges: &[&str]| {
@@ -98,7 +98,7 @@ fn a_registrys_client_is_told_where_to_sign_in_and_why_not() {
 }
 
 #[test]
-fn a_login_is_traded_for_the_same_token() {
+fn registry_login_returns_the_same_token() {
     let (_origin, gate) = registry();
     let basic = |text: &str| format!("Authorization: Basic {}", STANDARD.encode(format!("alice:{text}")));
     let token = |line: &str, more: &[&str]| {
@@ -155,7 +155,7 @@ fn a_login_is_traded_for_the_same_token() {
 }
 
 #[test]
-fn a_browser_opens_a_tunnel_with_the_token_among_its_protocols() {
+fn browser_opens_a_tunnel_with_the_token_as_a_subprotocol() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.service.credentials.websocket = true).start();
     let mut client = gate.client();

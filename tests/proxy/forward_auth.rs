@@ -38,7 +38,7 @@ const GET: &str = "X-Original-Method: GET";
 const API: &str = "X-Original-URI: /api/x?q=1";
 
 #[test]
-fn a_permit_is_told_with_the_identity() {
+fn permit_is_reported_with_the_identity() {
     let (origin, gate) = asked_by(FrontProxy::Nginx, |_| {});
     let (status, head, _) = ask(&gate, &["X-Original-Method: PUT", API, "X-Forwarded-For: 192.0.2.7"]);
     assert_eq!(status, 200, "{head}");
@@ -71,12 +71,12 @@ fn a_permit_is_told_with_the_identity() {
     let rules = gate.state.snapshot().rules.clone();
     let used = gate.uses.last(&gate.digest, &rules).unwrap();
     assert_eq!((used.service.as_str(), used.from.to_string().as_str()), ("main", "192.0.2.7"));
-    assert!(!origin.has_more(), "something was forwarded");
-    gate.is_empty_at_last();
+    assert!(!origin.has_pending_connection(), "something was forwarded");
+    gate.wait_until_empty();
 }
 
 #[test]
-fn every_refusal_is_401_or_403_and_says_why() {
+fn every_refusal_is_401_or_403_with_its_reason() {
     let (_origin, gate) = asked_by(FrontProxy::Nginx, |_| {});
     let check = |name: &str, fields: &[&str], expected: (u16, &str), reason: &str, challenged: bool| {
         let (status, head, error) = ask(&gate, fields);
@@ -182,7 +182,7 @@ fn every_refusal_is_401_or_403_and_says_why() {
 }
 
 #[test]
-fn a_public_rule_is_told_without_an_identity() {
+fn public_rule_permits_without_an_identity() {
     let (_origin, gate) = asked_by(FrontProxy::Envoy, |setup| {
         setup.service.hosts = vec!["gate.example".into()];
         setup.public.push(permgate::authz::rules::PublicSpec {
@@ -207,7 +207,7 @@ fn a_public_rule_is_told_without_an_identity() {
 }
 
 #[test]
-fn only_a_trusted_proxy_may_ask_and_only_where_it_is_configured() {
+fn forward_auth_requires_a_trusted_proxy_and_configuration() {
     let origin = Origin::new();
     let check = |name: &str, setup: Setup, fields: &[&str], expected: (u16, &str), reason: &str| {
         let gate = setup.start();
@@ -229,7 +229,7 @@ fn only_a_trusted_proxy_may_ask_and_only_where_it_is_configured() {
 }
 
 #[test]
-fn a_decision_counts_under_the_limits() {
+fn forward_auth_decision_counts_for_the_limits() {
     let (_origin, gate) = asked_by(FrontProxy::Nginx, |setup| {
         let once = std::num::NonZeroU32::MIN;
         let rate = Rate { count: once, window: Duration::from_secs(3600), burst: once };

@@ -14,7 +14,7 @@ fn sent(gate: &Gate, origin: &Origin, request: &str) -> String {
 }
 
 #[test]
-fn the_target_is_sent_byte_for_byte() {
+fn target_is_forwarded_byte_for_byte() {
     let origin = Origin::new();
     let gate = origin.start();
     for target in [
@@ -36,7 +36,7 @@ fn the_target_is_sent_byte_for_byte() {
 }
 
 #[test]
-fn the_fields_are_those_of_the_policy() {
+fn forwarded_fields_follow_the_policy() {
     let origin = Origin::new();
     let gate = origin.start();
     let request = gate.request(
@@ -84,7 +84,7 @@ fn the_fields_are_those_of_the_policy() {
 }
 
 #[test]
-fn an_upstream_may_have_a_host_of_its_own() {
+fn upstream_can_have_its_own_host() {
     let origin = Origin::new();
     let gate =
         origin.setup().with(|setup| setup.upstream.host = Some("inner.example".parse().unwrap())).start();
@@ -93,7 +93,7 @@ fn an_upstream_may_have_a_host_of_its_own() {
 }
 
 #[test]
-fn a_trusted_proxy_names_the_request_and_the_client() {
+fn trusted_proxy_sets_request_id_and_client() {
     let origin = Origin::new();
     let gate = origin
         .setup()
@@ -108,10 +108,10 @@ fn a_trusted_proxy_names_the_request_and_the_client() {
 }
 
 #[test]
-fn an_answer_comes_back_without_what_concerns_the_upstreams_connection() {
+fn response_has_no_hop_by_hop_fields() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send(
@@ -127,12 +127,12 @@ fn an_answer_comes_back_without_what_concerns_the_upstreams_connection() {
 }
 
 #[test]
-fn a_public_rule_lets_the_anonymous_in_and_nobody_else() {
+fn public_rule_permits_only_anonymous_requests() {
     let origin = Origin::new();
     let gate = origin.setup().public("/api/public").start();
     let head = sent(&gate, &origin, "GET /api/public/x HTTP/1.1\r\nHost: a\r\nX-Permgate-User: root\r\n\r\n");
     assert_eq!(fields(&head, "x-permgate-user"), Vec::<&str>::new());
-    assert_eq!(gate.logged(), ("forwarded".into(), "ok_anonymous".into(), 200));
+    assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok_anonymous".into(), 200));
     let head = sent(&gate, &origin, &gate.request("GET /api/public/x", &[]));
     assert_eq!(field(&head, "x-permgate-user"), Some("alice"));
     let mut client = gate.client();

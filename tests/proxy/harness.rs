@@ -130,7 +130,7 @@ impl Setup {
             public: Vec::new(),
             limits: Limits::default(),
             assertion: None,
-            upstreams: Upstreams::new(Budgets::of_process()),
+            upstreams: Upstreams::new(Budgets::for_process()),
         }
     }
 
@@ -175,7 +175,7 @@ impl Setup {
         let limits = self.limits.clone();
         let keyring = Arc::new(Keyring::default());
         if let Some(assertion) = &self.assertion {
-            keyring.tend(assertion, SystemTime::now().into()).unwrap();
+            keyring.update_keys(assertion, SystemTime::now().into()).unwrap();
         }
         let upstreams = self.upstreams.clone();
         let snapshot = self.snapshot();
@@ -200,10 +200,10 @@ impl Setup {
         let log = directory.path().join("access.log");
         let metrics = Metrics::new(Arc::default());
         let access_log = AccessLog::start(LogTarget::File(log.clone()), metrics.clone()).unwrap();
-        metrics.ask_upstreams(upstreams.clone());
+        metrics.set_upstream_readings(upstreams.clone());
         let (sender, refusals) = refusals::channel(metrics.clone());
         let (fence, uses, budget) =
-            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<LastUsedTables>::default(), Budgets::of_process());
+            (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<LastUsedTables>::default(), Budgets::for_process());
         let bound = bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
         let Address::Tcp(address) = bound.local().unwrap() else { unreachable!() };
         let listener = bound.listener().unwrap();
@@ -217,7 +217,7 @@ impl Setup {
                 tokio::task::LocalSet::new().block_on(&runtime, async move {
                     let worker = Worker::new(limits, budget);
                     let registry = Registry::new(participant);
-                    let care = upstreams.clone().care(state.clone(), worker.clock().clone());
+                    let care = upstreams.clone().maintain(state.clone(), worker.clock().clone());
                     tokio::task::spawn_local(care);
                     tokio::task::spawn_local(registry.clone().run());
                     let gateway = Gateway::new(Parts {
@@ -273,7 +273,7 @@ impl Gate {
     }
 
     /// A client that has sent a GET for `/api/x`.
-    pub fn asked(&self) -> RawConnection {
+    pub fn client_with_get(&self) -> RawConnection {
         let mut client = self.client();
         client.send(self.request("GET /api/x", &[]));
         client
@@ -283,7 +283,7 @@ impl Gate {
     pub fn revoke(&self) -> Cut {
         let revoked = Token { end: TokenEnd::Revoked, ..self.token.clone() };
         self.state.index().put(self.digest, revoked);
-        self.fenced(Affected::Token(self.digest))
+        self.raise_fence(Affected::Token(self.digest))
     }
 
     pub fn restore(&self) {
@@ -298,10 +298,10 @@ impl Gate {
 
     pub fn reload(&self, setup: Setup) -> Cut {
         self.state.publish(setup.snapshot());
-        self.fenced(Affected::Everybody)
+        self.raise_fence(Affected::All)
     }
 
-    fn fenced(&self, affected: Affected) -> Cut {
+    fn raise_fence(&self, affected: Affected) -> Cut {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let ticket = self.fence.raise(affected);
         runtime.block_on(ticket.wait()).unwrap()
@@ -313,7 +313,7 @@ impl Gate {
     }
 
     /// The page of metrics.
-    pub fn figures(&self) -> String {
+    pub fn metrics_text(&self) -> String {
         let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true, cluster: None };
         self.metrics.encode(readings, Format::Prometheus).unwrap()
     }
@@ -339,7 +339,9 @@ impl Gate {
 
     /// The value of a sample in the metrics.
     pub fn gauge(&self, sample: &str) -> Option<u64> {
-        self.figures().lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+        self.metrics_text()
+            .lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
     }
 
     pub fn log_text(&self) -> String {
@@ -347,14 +349,14 @@ impl Gate {
     }
 
     /// Outcome, reason and status of the next line.
-    pub fn logged(&self) -> (String, String, u64) {
+    pub fn next_outcome(&self) -> (String, String, u64) {
         let line = self.line();
         let text = |name: &str| line[name].as_str().unwrap().to_owned();
         (text("outcome"), text("reason"), line["status"].as_u64().unwrap())
     }
 
     /// Waits until no request is live and no client is connected.
-    pub fn is_empty_at_last(&self) {
+    pub fn wait_until_empty(&self) {
         eventually("no connection is left", || self.budget.open() == 0);
         assert_eq!(self.live(), 0, "an exchange has not left the live registry");
     }

@@ -31,29 +31,29 @@ fn ask(gate: &Gate) -> (u16, String) {
 }
 
 #[test]
-fn who_is_down_is_not_asked_until_it_is_up() {
+fn url_that_is_down_gets_no_requests_until_it_is_up() {
     let (a, b) = (Server::new("a"), Server::new("b"));
     let gate = checked(&[&a, &b]).start();
     eventually("both are checked", || !a.checks().is_empty() && !b.checks().is_empty());
     assert_eq!((is_up(&gate, &a), is_up(&gate, &b)), (Some(1), Some(1)));
-    a.set_sound(false);
+    a.set_healthy(false);
     eventually("down", || is_up(&gate, &a) == Some(0));
-    let before = a.asked();
+    let before = a.request_count();
     for _ in 0..6 {
         assert_eq!(ask(&gate), (200, "b".into()));
     }
-    assert_eq!(a.asked(), before, "asked though it is down");
+    assert_eq!(a.request_count(), before, "asked though it is down");
 
-    b.set_sound(false);
+    b.set_healthy(false);
     eventually("all down", || is_up(&gate, &b) == Some(0));
     let (status, body) = ask(&gate);
     assert_eq!(status, 502, "{body}");
-    assert_eq!((a.asked(), b.asked()), (before, 6), "asked though all are down");
-    let logged = std::iter::repeat_with(|| gate.logged()).nth(6).unwrap();
+    assert_eq!((a.request_count(), b.request_count()), (before, 6), "asked though all are down");
+    let logged = std::iter::repeat_with(|| gate.next_outcome()).nth(6).unwrap();
     assert_eq!(logged, ("failed".into(), "upstream_unavailable".into(), 502));
 
     let failing = a.checks().len();
-    a.set_sound(true);
+    a.set_healthy(true);
     eventually("up again", || is_up(&gate, &a) == Some(1));
     assert!(a.checks().len() - failing >= 3, "one sound answer is not enough");
     assert_eq!(ask(&gate), (200, "a".into()));
@@ -71,7 +71,7 @@ fn who_is_down_is_not_asked_until_it_is_up() {
 }
 
 #[test]
-fn a_url_that_refuses_connections_is_down() {
+fn url_that_refuses_connections_is_down() {
     let b = Server::new("b");
     let gone = crate::harness::nobody();
     let setup = checked(&[&b]).with(|setup| {
@@ -86,12 +86,12 @@ fn a_url_that_refuses_connections_is_down() {
 }
 
 #[test]
-fn what_is_known_survives_a_reload() {
+fn health_state_survives_a_reload() {
     let (a, b) = (Server::new("a"), Server::new("b"));
     let setup = checked(&[&a, &b]);
     let upstreams = setup.upstreams.clone();
     let gate = setup.start();
-    a.set_sound(false);
+    a.set_healthy(false);
     eventually("down", || is_up(&gate, &a) == Some(0));
     // With so rare checks, only the kept state can have told.
     let reload = |interval: Duration| {
@@ -106,14 +106,14 @@ fn what_is_known_survives_a_reload() {
         assert_eq!(ask(&gate), (200, "b".into()));
     }
     assert_eq!(is_up(&gate, &a), Some(0));
-    a.set_sound(true);
+    a.set_healthy(true);
     reload(Duration::from_millis(10));
     eventually("up again", || {
         ask(&gate);
         is_up(&gate, &a) == Some(1)
     });
     // Without checks no URL is down.
-    a.set_sound(false);
+    a.set_healthy(false);
     eventually("down again", || is_up(&gate, &a) == Some(0));
     gate.reload(checked(&[&a, &b]).with(|setup| setup.upstream.health = None));
     eventually("taken for up", || is_up(&gate, &a) == Some(1));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use permgate::{
-    assertion::{Algorithm, Jwks, Settings, Source},
+    assertion::{Algorithm, Jwks, KeySource, Settings},
     authz::{
         rules::{Authorization, Identity, Secret},
         subject::{Access, Scope},
@@ -16,11 +16,11 @@ use crate::harness::{Gate, Origin, Setup, field, fields};
 
 fn signing(setup: Setup, identity: Identity) -> (Setup, tempfile::TempDir) {
     let directory = tempfile::tempdir().unwrap();
-    let source = Source::Made {
+    let source = KeySource::Generated {
         file: directory.path().join("keys"),
         algorithm: Algorithm::EdDsa,
         rotate: Duration::from_secs(3600),
-        ahead: Duration::from_secs(60),
+        publish_ahead: Duration::from_secs(60),
     };
     let settings = Settings { issuer: "gate".into(), lifetime: Duration::from_secs(30), source };
     let setup = setup.with(|setup| {
@@ -76,7 +76,7 @@ fn sha256(path: &str) -> String {
 }
 
 #[test]
-fn an_assertion_vouches_for_one_request() {
+fn assertion_is_valid_for_one_request() {
     let origin = Origin::new();
     let (setup, _keys) = signing(origin.setup(), Identity::Jwt);
     let gate = setup.start();
@@ -106,7 +106,7 @@ fn an_assertion_vouches_for_one_request() {
 }
 
 #[test]
-fn fields_and_assertion_go_together_and_the_anonymous_have_neither() {
+fn identity_fields_and_assertion_go_together_and_not_for_anonymous() {
     let origin = Origin::new();
     let (setup, _keys) = signing(origin.setup().public("/api/public"), Identity::Both);
     let gate = setup.start();
@@ -119,7 +119,7 @@ fn fields_and_assertion_go_together_and_the_anonymous_have_neither() {
 }
 
 #[test]
-fn the_public_keys_are_for_everybody() {
+fn public_keys_are_served_to_everyone() {
     let origin = Origin::new();
     let (setup, _keys) = signing(origin.setup(), Identity::Jwt);
     let gate = setup.start();
@@ -132,7 +132,7 @@ fn the_public_keys_are_for_everybody() {
     assert_eq!((status, body.as_bytes()), (200, &*gate.keyring.jwks().unwrap().body));
     assert_eq!(field(&head, "content-type"), Some("application/jwk-set+json"));
     assert_eq!(field(&head, "cache-control"), Some("public, max-age=30"), "half of what it is ahead");
-    assert_eq!(gate.logged(), ("answered".into(), "answered".into(), 200));
+    assert_eq!(gate.next_outcome(), ("answered".into(), "answered".into(), 200));
     let head = ask("HEAD", "Authorization: Bearer nonsense\r\n").head();
     assert!(head.starts_with("HTTP/1.1 200 "), "whatever the credential: {head}");
     let (status, head, _) = ask("POST", "Content-Length: 0\r\n").answer();
@@ -147,17 +147,17 @@ fn the_public_keys_are_for_everybody() {
 }
 
 #[test]
-fn without_a_key_nothing_is_forwarded() {
+fn without_a_signing_key_nothing_is_forwarded() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.service.identity = Identity::Jwt).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     assert_eq!(client.refused(), (503, "service_unavailable".into()));
-    assert_eq!(gate.logged(), ("failed".into(), "assertion_failed".into(), 503));
-    assert!(!origin.has_more());
+    assert_eq!(gate.next_outcome(), ("failed".into(), "assertion_failed".into(), 503));
+    assert!(!origin.has_pending_connection());
 }
 
 #[test]
-fn a_bearer_is_kept_for_none_but_who_is_granted_the_service() {
+fn bearer_is_forwarded_only_for_permitted_requests() {
     let origin = Origin::new();
     let keeping = |setup: &mut Setup| setup.service.authorization = Authorization::Keep;
     let gate = origin.setup().public("/api/public").with(keeping).start();
@@ -180,7 +180,7 @@ fn a_bearer_is_kept_for_none_but_who_is_granted_the_service() {
 }
 
 #[test]
-fn a_replacement_is_sent_and_told_nowhere() {
+fn upstream_credential_is_sent_and_never_logged() {
     let origin = Origin::new();
     let replacing = |credential: &'static str| {
         move |setup: &mut Setup| {
@@ -195,7 +195,7 @@ fn a_replacement_is_sent_and_told_nowhere() {
     gate.reload(origin.setup().with(replacing("Basic dHdv")));
     let head = sent(&gate, &origin, &gate.request("GET /api/x", &[]));
     assert_eq!(fields(&head, "authorization"), ["Basic dHdv"]);
-    gate.logged();
-    gate.logged();
+    gate.next_outcome();
+    gate.next_outcome();
     assert!(!gate.log_text().contains("Basic"), "{}", gate.log_text());
 }

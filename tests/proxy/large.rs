@@ -12,8 +12,8 @@ fn text(length: usize) -> String {
 }
 
 /// A response of `length` bytes that has begun: its head, and `said` of its body.
-fn begun(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (RawConnection, RawConnection) {
-    let mut client = gate.asked();
+fn begin_response(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (RawConnection, RawConnection) {
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"));
@@ -24,10 +24,10 @@ fn begun(origin: &Origin, gate: &Gate, length: usize, said: &str) -> (RawConnect
 }
 
 #[test]
-fn a_large_answer_passes_whole_and_both_connections_live_on() {
+fn large_response_passes_and_both_connections_stay_open() {
     let origin = Origin::new();
     let gate = origin.start();
-    let (mut client, mut upstream) = begun(&origin, &gate, LARGE, "");
+    let (mut client, mut upstream) = begin_response(&origin, &gate, LARGE, "");
     for _ in 0..2 {
         let rest = text(LARGE);
         let sent = rest.clone();
@@ -48,12 +48,12 @@ fn a_large_answer_passes_whole_and_both_connections_live_on() {
 }
 
 #[test]
-fn requests_behind_a_large_answer_wait_for_its_end() {
+fn pipelined_requests_wait_for_a_large_response() {
     let origin = Origin::new();
     let gate = origin.start();
-    let (mut client, mut upstream) = begun(&origin, &gate, LARGE, &text(64 << 10));
+    let (mut client, mut upstream) = begin_response(&origin, &gate, LARGE, &text(64 << 10));
     client.send(gate.request("GET /api/y", &[]));
-    upstream.is_silent();
+    upstream.assert_silent();
     upstream.send(text(LARGE - (64 << 10)));
     client.bytes(LARGE - (64 << 10));
     upstream.head();
@@ -62,26 +62,26 @@ fn requests_behind_a_large_answer_wait_for_its_end() {
 }
 
 #[test]
-fn a_large_answer_is_cut_where_it_stands() {
+fn large_response_is_cut_midway() {
     let origin = Origin::new();
     let gate = origin.start();
-    let (mut client, mut upstream) = begun(&origin, &gate, 1 << 30, &text(64 << 10));
+    let (mut client, mut upstream) = begin_response(&origin, &gate, 1 << 30, &text(64 << 10));
     // More than the kernel buffers for a client that does not read, so some of it is in the gateway.
     upstream.fill_up(text(64 << 10).as_bytes());
     assert_eq!(gate.revoke().0, 1);
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
     upstream.wait_for_close();
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_client_that_goes_away_ends_a_large_answer() {
+fn client_that_disconnects_ends_a_large_response() {
     let origin = Origin::new();
     let gate = origin.start();
-    let (client, mut upstream) = begun(&origin, &gate, LARGE, &text(64 << 10));
+    let (client, mut upstream) = begin_response(&origin, &gate, LARGE, &text(64 << 10));
     drop(client);
     eventually("the upstream hears of it", || {
         std::io::Write::write_all(&mut upstream.socket, text(64 << 10).as_bytes()).is_err()
     });
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }

@@ -65,7 +65,7 @@ fn refused(gate: &Gate, request: &str) -> String {
 const ANONYMOUS: &str = "GET /api/public HTTP/1.1\r\nHost: a\r\n\r\n";
 
 #[test]
-fn count_is_kept_of_whom_the_limit_says() {
+fn rate_limit_counts_by_its_key() {
     let check = |per: LimitKey, anonymous_counts: bool| {
         let origin = Origin::new();
         let gate = limited(origin.setup().public("/api/public"), &[hourly(per, 2)]).start();
@@ -90,7 +90,7 @@ fn count_is_kept_of_whom_the_limit_says() {
 }
 
 #[test]
-fn an_address_is_the_one_that_trusted_proxies_tell() {
+fn limit_by_address_uses_the_address_from_trusted_proxies() {
     let origin = Origin::new();
     let setup = limited(origin.setup(), &[hourly(LimitKey::Address, 1)]);
     let gate = setup
@@ -105,7 +105,7 @@ fn an_address_is_the_one_that_trusted_proxies_tell() {
 }
 
 #[test]
-fn the_client_is_told_and_who_waits_so_long_passes() {
+fn rate_limited_client_gets_retry_after_and_passes_later() {
     let origin = Origin::new();
     let second = rate(LimitKey::Token, 1, Duration::from_secs(1));
     let gate = limited(origin.setup(), &[second, hourly(LimitKey::User, 100)]).start();
@@ -118,8 +118,8 @@ fn the_client_is_told_and_who_waits_so_long_passes() {
     assert_eq!(field(&head, "retry-after"), Some("1"));
     assert_eq!(field(&head, "ratelimit"), Some("\"1/s per token\";r=0;t=1"));
     assert_eq!(field(&head, "ratelimit-policy"), Some(policy));
-    gate.logged();
-    assert_eq!(gate.logged(), ("denied".into(), "rate_limited".into(), 429));
+    gate.next_outcome();
+    assert_eq!(gate.next_outcome(), ("denied".into(), "rate_limited".into(), 429));
     // The wait itself is tested.
     std::thread::sleep(Duration::from_secs(1));
     let head = passes(&gate, &origin, &request);
@@ -128,7 +128,7 @@ fn the_client_is_told_and_who_waits_so_long_passes() {
 }
 
 #[test]
-fn a_limit_that_a_reload_leaves_alone_keeps_its_count() {
+fn unchanged_limit_keeps_its_count_across_a_reload() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[hourly(LimitKey::Token, 1)]).start();
     let request = gate.request("GET /api/x", &[]);
@@ -149,11 +149,11 @@ fn a_limit_that_a_reload_leaves_alone_keeps_its_count() {
 }
 
 #[test]
-fn a_place_is_free_again_however_the_exchange_ends() {
+fn slot_is_freed_however_the_exchange_ends() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[cap(LimitKey::Token, 1)]).start();
     let check = |row: &str, end: &dyn Fn(RawConnection, RawConnection)| {
-        let client = gate.asked();
+        let client = gate.client_with_get();
         let mut upstream = origin.accept();
         upstream.head();
         let head = refused(&gate, &gate.request("GET /api/x", &[]));
@@ -190,8 +190,8 @@ fn a_place_is_free_again_however_the_exchange_ends() {
         gate.revoke();
         client.wait_for_close();
     });
-    gate.logged();
-    assert_eq!(gate.logged().1, "ok", "the second line is that of the exchange that held the place");
+    gate.next_outcome();
+    assert_eq!(gate.next_outcome().1, "ok", "the second line is that of the exchange that held the place");
 }
 
 /// Returns once the worker has read what was sent before, because it serves connections in order.
@@ -202,13 +202,13 @@ fn barrier(gate: &Gate) {
 }
 
 #[test]
-fn beyond_a_cap_some_wait_and_come_in_in_turn() {
+fn requests_beyond_the_cap_queue_in_order() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[queued(LimitKey::Token, 1, 2, Duration::from_secs(60))]).start();
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
-    let (mut second, third) = (gate.asked(), gate.asked());
+    let (mut second, third) = (gate.client_with_get(), gate.client_with_get());
     barrier(&gate);
     refused(&gate, &gate.request("GET /api/x", &[]));
     // A waiter that disconnects is skipped.
@@ -223,15 +223,15 @@ fn beyond_a_cap_some_wait_and_come_in_in_turn() {
 }
 
 #[test]
-fn who_waits_is_judged_by_what_holds_then() {
+fn queued_request_is_decided_by_the_current_state() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[queued(LimitKey::Service, 1, 2, Duration::from_secs(60))]).start();
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf ");
     first.until("half ");
-    let mut second = gate.asked();
+    let mut second = gate.client_with_get();
     barrier(&gate);
     // The revocation cuts the first request, whose slot the second one would get.
     gate.revoke();
@@ -241,14 +241,14 @@ fn who_waits_is_judged_by_what_holds_then() {
 }
 
 #[test]
-fn who_waits_is_judged_by_the_rules_that_hold_then() {
+fn queued_request_is_decided_by_the_current_rules() {
     let origin = Origin::new();
     let setup = || limited(origin.setup(), &[queued(LimitKey::Service, 1, 2, Duration::from_secs(60))]);
     let gate = setup().start();
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
-    let mut second = gate.asked();
+    let mut second = gate.client_with_get();
     barrier(&gate);
     // The reload cuts the first request, whose slot the second one gets.
     gate.reload(setup().with(|setup| setup.service.readers.clear()));
@@ -257,21 +257,21 @@ fn who_waits_is_judged_by_the_rules_that_hold_then() {
 }
 
 #[test]
-fn nobody_waits_longer_than_the_queue_allows() {
+fn queue_timeout_ends_the_wait() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[queued(LimitKey::Token, 1, 2, Duration::from_millis(20))]).start();
-    let _first = gate.asked();
+    let _first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     refused(&gate, &gate.request("GET /api/x", &[]));
-    assert_eq!(gate.logged().1, "concurrency_limited");
+    assert_eq!(gate.next_outcome().1, "concurrency_limited");
 }
 
 #[test]
-fn a_new_cap_counts_who_is_inside_already() {
+fn new_cap_counts_requests_in_progress() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[cap(LimitKey::User, 2)]).start();
-    let (_first, mut one) = (gate.asked(), origin.accept());
+    let (_first, mut one) = (gate.client_with_get(), origin.accept());
     one.head();
     gate.reload(limited(origin.setup(), &[cap(LimitKey::User, 1)]));
     refused(&gate, &gate.request("GET /api/x", &[]));
@@ -280,10 +280,10 @@ fn a_new_cap_counts_who_is_inside_already() {
 }
 
 #[test]
-fn a_request_that_one_limit_refuses_is_counted_by_none() {
+fn request_refused_by_one_limit_is_counted_by_none() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[hourly(LimitKey::User, 2), cap(LimitKey::Token, 1)]).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     for _ in 0..5 {

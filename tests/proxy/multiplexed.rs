@@ -23,14 +23,14 @@ fn h2c(origin: &Origin) -> Setup {
 }
 
 /// The text of a chunked body whose pieces contain neither digits nor line ends.
-fn pieces(chunked: &str) -> String {
+fn unchunk(chunked: &str) -> String {
     chunked.lines().filter(|line| !line.starts_with(|c: char| c.is_ascii_digit())).collect()
 }
 
 /// A gateway and its connection after a first exchange on stream 1.
-fn warm(origin: &Origin, setup: Setup) -> (Gate, RawConnection, Frames) {
+fn with_open_connection(origin: &Origin, setup: Setup) -> (Gate, RawConnection, Frames) {
     let gate = setup.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept_h2(&[]);
     assert_eq!(upstream.request(), (1, true));
     upstream.answer(1, "ok");
@@ -40,13 +40,13 @@ fn warm(origin: &Origin, setup: Setup) -> (Gate, RawConnection, Frames) {
 }
 
 #[test]
-fn exchanges_share_one_connection() {
+fn requests_share_one_connection() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
-    let mut one = gate.asked();
+    let mut one = gate.client_with_get();
     let mut upstream = origin.accept_h2(&[]);
     assert_eq!(upstream.request(), (1, true));
-    let mut other = gate.asked();
+    let mut other = gate.client_with_get();
     assert_eq!(upstream.request(), (3, true));
     upstream.head(3, &[(":status", "201"), ("content-length", "5")]).head(1, &[(":status", "200")]);
     upstream.data(1, "un").send(DATA, END_STREAM, 3, b"other");
@@ -54,14 +54,14 @@ fn exchanges_share_one_connection() {
     assert_eq!((status, body.as_str()), (201, "other"));
     upstream.send(DATA, END_STREAM, 1, b"o");
     one.head();
-    assert_eq!(pieces(&one.until("0\r\n\r\n")), "uno");
-    assert!(!origin.has_more(), "a second connection");
+    assert_eq!(unchunk(&one.until("0\r\n\r\n")), "uno");
+    assert!(!origin.has_pending_connection(), "a second connection");
     drop((one, other));
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn pieces_pass_as_they_come_both_ways() {
+fn data_is_streamed_both_ways() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
     let mut client = gate.client();
@@ -84,7 +84,7 @@ fn pieces_pass_as_they_come_both_ways() {
     let line = gate.line();
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(6), Some(6)), "{line}");
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
@@ -103,19 +103,19 @@ fn trailers_pass_both_ways() {
     upstream.trailers(1, &[("grpc-status", "0")]);
     assert_eq!(field(&client.head(), "trailer"), Some("grpc-status"));
     client.until("grpc-status: 0\r\n\r\n");
-    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
+    assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok".into(), 200));
 }
 
 #[test]
-fn a_connection_that_goes_away_finishes_what_it_has() {
+fn goaway_lets_open_streams_finish() {
     let origin = Origin::new();
-    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
     client.send(gate.request("GET /api/x", &[]));
     assert_eq!(upstream.request(), (3, true));
     upstream.head(3, &[(":status", "200")]).data(3, "begins").go_away(3, NO_ERROR);
     client.head();
     client.until("begins");
-    let mut other = gate.asked();
+    let mut other = gate.client_with_get();
     let mut second = origin.accept_h2(&[]);
     second.request();
     second.answer(1, "new");
@@ -128,10 +128,10 @@ fn a_connection_that_goes_away_finishes_what_it_has() {
 }
 
 #[test]
-fn a_cut_resets_one_stream_and_leaves_the_others() {
+fn cut_resets_only_its_own_stream() {
     let origin = Origin::new();
     let setup = h2c(&origin).public("/api/open");
-    let (gate, mut client, mut upstream) = warm(&origin, setup);
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, setup);
     client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("3\r\none\r\n");
     assert_eq!(upstream.request(), (3, false));
     assert_eq!(upstream.next().payload, b"one");
@@ -152,14 +152,14 @@ fn a_cut_resets_one_stream_and_leaves_the_others() {
     upstream.send(DATA, END_STREAM, 5, b"goes on");
     open.until("goes on");
     open.until("0\r\n\r\n");
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
     drop((client, open));
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 /// A reset cannot reach an upstream that reads nothing, so its connection ends instead.
 #[test]
-fn a_cut_ends_a_connection_that_is_blocked() {
+fn cut_closes_a_blocked_connection() {
     const INITIAL_WINDOW_SIZE: u16 = 4;
     const LARGEST: u32 = 0x7fff_ffff;
     let origin = Origin::new();
@@ -179,18 +179,18 @@ fn a_cut_ends_a_connection_that_is_blocked() {
     second.answer(1, "ok");
     assert_eq!(open.answer().2, "ok");
     drop((client, open));
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_client_that_goes_away_takes_its_stream_along() {
+fn disconnected_client_resets_its_stream() {
     let origin = Origin::new();
-    let (gate, client, mut upstream) = warm(&origin, h2c(&origin));
-    let before_the_head = gate.asked();
+    let (gate, client, mut upstream) = with_open_connection(&origin, h2c(&origin));
+    let before_the_head = gate.client_with_get();
     assert_eq!(upstream.request(), (3, true));
     drop(before_the_head);
     assert_eq!(upstream.was_reset(3), CANCEL);
-    let mut within_the_answer = gate.asked();
+    let mut within_the_answer = gate.client_with_get();
     assert_eq!(upstream.request(), (5, true));
     upstream.head(5, &[(":status", "200")]).data(5, "begins");
     within_the_answer.head();
@@ -205,14 +205,14 @@ fn a_client_that_goes_away_takes_its_stream_along() {
     drop(within_the_request);
     assert_eq!(upstream.was_reset(7), CANCEL);
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_its_stream_back_and_no_other() {
+fn backpressure_is_limited_to_one_stream() {
     let origin = Origin::new();
-    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
-    let mut lazy = gate.asked();
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
+    let mut lazy = gate.client_with_get();
     assert_eq!(upstream.request(), (3, true));
     upstream.head(3, &[(":status", "200")]);
     lazy.head();
@@ -225,10 +225,10 @@ fn a_client_that_does_not_read_holds_its_stream_back_and_no_other() {
 }
 
 #[test]
-fn small_pieces_that_nobody_takes_leave_the_connection_to_the_others() {
+fn unread_small_frames_do_not_block_other_streams() {
     const WINDOW: u16 = 4;
     let origin = Origin::new();
-    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
     let bearer = format!("Bearer {}", gate.bearer);
     let (method, target) = ((":method", "GET"), (":path", "/api/x"));
     let (scheme, authority) = ((":scheme", "http"), (":authority", "gate.example"));
@@ -245,14 +245,14 @@ fn small_pieces_that_nobody_takes_leave_the_connection_to_the_others() {
 }
 
 #[test]
-fn more_streams_than_one_connection_takes_get_another_one() {
+fn excess_streams_open_another_connection() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
-    let _one = gate.asked();
+    let _one = gate.client_with_get();
     const MOST_STREAMS: u16 = 3;
     let mut first = origin.accept_h2(&[(MOST_STREAMS, 1)]);
     first.request();
-    let mut other = gate.asked();
+    let mut other = gate.client_with_get();
     let mut second = origin.accept_h2(&[(MOST_STREAMS, 1)]);
     second.request();
     second.answer(1, "ok");
@@ -262,37 +262,37 @@ fn more_streams_than_one_connection_takes_get_another_one() {
 }
 
 #[test]
-fn a_connection_is_kept_for_a_while_and_then_closed() {
+fn idle_connection_is_closed_after_its_timeout() {
     let origin = Origin::new();
     let setup = h2c(&origin).with(|setup| setup.upstream.idle_timeout = SOON);
-    let (_gate, _client, mut upstream) = warm(&origin, setup);
+    let (_gate, _client, mut upstream) = with_open_connection(&origin, setup);
     assert_eq!(upstream.try_next().map(|frame| frame.kind), Some(GOAWAY));
     assert_eq!(upstream.try_next(), None);
 }
 
 #[test]
-fn an_upstream_that_speaks_something_else_is_a_bad_gateway() {
+fn upstream_without_http2_is_a_bad_gateway() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     origin.accept().send("HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert_eq!(gate.logged().1, "upstream_connect");
+    assert_eq!(gate.next_outcome().1, "upstream_connect");
 }
 
 #[test]
-fn an_upstream_that_says_nothing_is_not_waited_for() {
+fn silent_upstream_times_out() {
     let origin = Origin::new();
     let gate = h2c(&origin).with(|setup| setup.upstream.connect_timeout = SOON).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut mute = origin.accept();
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert_eq!(gate.logged().1, "upstream_connect");
+    assert_eq!(gate.next_outcome().1, "upstream_connect");
     mute.wait_for_close();
 }
 
 #[test]
-fn a_unix_socket_is_an_upstream_of_either_version() {
+fn unix_socket_upstream_works_over_both_versions() {
     for (http, expected) in [(HttpVersion::Auto, "h1"), (HttpVersion::Http2, "h2")] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("app.sock");
@@ -325,7 +325,7 @@ fn a_unix_socket_is_an_upstream_of_either_version() {
             setup.upstream.idle_timeout = SOON;
         });
         let gate = setup.start();
-        assert_eq!(gate.asked().answer().2, expected);
+        assert_eq!(gate.client_with_get().answer().2, expected);
         assert_eq!(gate.line()["upstream"], format!("unix:{}", path.display()));
         server.join().unwrap();
     }
@@ -333,7 +333,7 @@ fn a_unix_socket_is_an_upstream_of_either_version() {
 
 /// A gRPC call whose upstream is silent for too long ends with a gRPC status, not with a cut.
 #[test]
-fn a_quiet_call_of_grpc_ends_with_a_status() {
+fn silent_grpc_call_ends_with_a_status() {
     let origin = Origin::new();
     let gate = h2c(&origin).with(|setup| setup.upstream.stream_idle_timeout = SOON).start();
     let bearer = format!("Bearer {}", gate.bearer);
@@ -350,14 +350,14 @@ fn a_quiet_call_of_grpc_ends_with_a_status() {
     let trailers = client.next();
     assert_eq!((trailers.kind, trailers.flags & END_STREAM), (HEADERS, END_STREAM));
     assert_eq!(upstream.was_reset(1), CANCEL);
-    assert_eq!(gate.logged().1, "upstream_timeout");
+    assert_eq!(gate.next_outcome().1, "upstream_timeout");
 }
 
 #[test]
-fn an_upstream_is_pinged_while_something_is_under_way() {
+fn upstream_is_pinged_while_streams_are_open() {
     let origin = Origin::new();
     let setup = h2c(&origin).with(|setup| setup.upstream.ping_interval = SOON);
-    let (gate, mut client, mut upstream) = warm(&origin, setup);
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, setup);
     assert_eq!(upstream.pings(SOON * 5), 0, "nothing is under way");
     client.send(gate.request("GET /api/x", &[]));
     assert_eq!(upstream.request(), (3, true));
@@ -368,5 +368,5 @@ fn an_upstream_is_pinged_while_something_is_under_way() {
     upstream.pings(SOON * 2);
     assert_eq!(upstream.pings(SOON * 5), 0, "it is over");
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }

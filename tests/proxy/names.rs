@@ -26,18 +26,18 @@ struct StubResolver {
 }
 
 impl StubResolver {
-    fn say(&self, addresses: &[SocketAddr]) {
+    fn resolve_to(&self, addresses: &[SocketAddr]) {
         *self.addresses.lock().unwrap() = addresses.to_vec();
     }
 
-    fn asked(&self) -> usize {
+    fn lookups(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 
     /// Waits until the gateway has received the current answer.
-    fn heard(&self) {
-        let asked = self.asked();
-        eventually("it is asked again", || self.asked() > asked + 1);
+    fn wait_until_resolved(&self) {
+        let asked = self.lookups();
+        eventually("it is asked again", || self.lookups() > asked + 1);
     }
 
     fn start(&self) -> Gate {
@@ -45,7 +45,7 @@ impl StubResolver {
             .with(|setup| {
                 setup.upstream.urls = vec![UpstreamUrl::parse("http://origin.test").unwrap().into()];
                 setup.upstream.resolve = Duration::from_millis(20);
-                setup.upstreams = Upstreams::with_resolver(Budgets::of_process(), self.clone());
+                setup.upstreams = Upstreams::with_resolver(Budgets::for_process(), self.clone());
             })
             .start()
     }
@@ -74,39 +74,39 @@ fn ask(gate: &Gate, times: usize) -> String {
 }
 
 #[test]
-fn requests_go_where_the_name_leads_now() {
+fn requests_follow_the_current_dns_result() {
     let (a, b) = (Server::new("a"), Server::new("b"));
     let names = StubResolver::default();
-    names.say(&[a.address]);
+    names.resolve_to(&[a.address]);
     let gate = names.start();
     assert_eq!(ask(&gate, 3), "aaa");
     assert_eq!(a.accepted(), 1, "a connection is kept while the name leads to the same address");
-    names.say(&[b.address]);
-    names.heard();
+    names.resolve_to(&[b.address]);
+    names.wait_until_resolved();
     assert_eq!(ask(&gate, 3), "bbb", "also what was idle at the old address is given up");
     // Another order of the same addresses is no change.
-    names.say(&[b.address, a.address]);
-    names.heard();
+    names.resolve_to(&[b.address, a.address]);
+    names.wait_until_resolved();
     ask(&gate, 1);
     let kept = a.accepted() + b.accepted();
-    names.say(&[a.address, b.address]);
-    names.heard();
+    names.resolve_to(&[a.address, b.address]);
+    names.wait_until_resolved();
     ask(&gate, 3);
     assert_eq!(a.accepted() + b.accepted(), kept);
     // A short failure of the name server has no effect.
-    names.say(&[]);
-    eventually("it fails", || names.asked() > 0);
+    names.resolve_to(&[]);
+    eventually("it fails", || names.lookups() > 0);
     assert_eq!(ask(&gate, 3).len(), 3);
 }
 
 #[test]
-fn every_address_is_used_and_one_that_fails_is_passed_over() {
+fn every_address_is_used_and_failed_ones_are_skipped() {
     let (a, b) = (Origin::new(), Origin::new());
     let names = StubResolver::default();
-    names.say(&[nobody(), a.address, b.address]);
+    names.resolve_to(&[nobody(), a.address, b.address]);
     let gate = names.start();
     // All at once, so that none can use another's connection.
-    let mut pairs: Vec<_> = [&a, &b, &a, &b].map(|origin| (gate.asked(), origin.accept())).into();
+    let mut pairs: Vec<_> = [&a, &b, &a, &b].map(|origin| (gate.client_with_get(), origin.accept())).into();
     for (client, upstream) in &mut pairs {
         upstream.head();
         upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -115,12 +115,12 @@ fn every_address_is_used_and_one_that_fails_is_passed_over() {
 }
 
 #[test]
-fn a_name_that_leads_nowhere_is_a_bad_gateway_at_once() {
+fn unresolvable_name_is_a_bad_gateway_at_once() {
     let names = StubResolver::default();
     let gate = names.start();
     assert_eq!(ask(&gate, 1), "502");
-    assert_eq!(gate.logged(), ("failed".into(), "upstream_connect".into(), 502));
+    assert_eq!(gate.next_outcome(), ("failed".into(), "upstream_connect".into(), 502));
     let a = Server::new("a");
-    names.say(&[a.address]);
+    names.resolve_to(&[a.address]);
     eventually("the name is known in the end", || ask(&gate, 1) == "a");
 }

@@ -27,18 +27,18 @@ fn queued(gate: &Gate, path: &str, others: u64) -> RawConnection {
 }
 
 #[test]
-fn so_many_are_under_way_so_many_wait_and_the_rest_is_told() {
+fn in_flight_and_queue_limits_are_enforced() {
     let origin = Origin::new();
     let gate = one_at_a_time(&origin).start();
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     let mut second = queued(&gate, "second", 0);
     let mut third = queued(&gate, "third", 1);
-    let mut fourth = gate.asked();
+    let mut fourth = gate.client_with_get();
     let (status, head, _) = fourth.answer();
     assert_eq!((status, field(&head, "retry-after")), (503, Some("1")), "{head}");
-    assert_eq!(gate.logged(), ("failed".into(), "upstream_overloaded".into(), 503));
+    assert_eq!(gate.next_outcome(), ("failed".into(), "upstream_overloaded".into(), 503));
     assert_eq!(gate.gauge(IN_FLIGHT), Some(1));
 
     // In the order of arrival, over the one connection.
@@ -50,26 +50,26 @@ fn so_many_are_under_way_so_many_wait_and_the_rest_is_told() {
         assert_eq!(client.answer().2, "ok");
     }
     assert_eq!((gate.gauge(IN_FLIGHT), gate.gauge(QUEUED)), (Some(0), Some(0)));
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
 }
 
 #[test]
-fn nobody_waits_for_longer_than_the_deadline() {
+fn queue_wait_ends_at_the_deadline() {
     let origin = Origin::new();
     let gate = one_at_a_time(&origin).with_queue_timeout(Duration::from_millis(100)).start();
-    let _first = gate.asked();
+    let _first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
-    assert_eq!(gate.asked().refused(), (503, "service_unavailable".into()));
-    assert_eq!(gate.logged().1, "upstream_overloaded");
+    assert_eq!(gate.client_with_get().refused(), (503, "service_unavailable".into()));
+    assert_eq!(gate.next_outcome().1, "upstream_overloaded");
     assert_eq!(gate.gauge(QUEUED), Some(0));
 }
 
 #[test]
-fn a_place_is_held_until_the_last_byte() {
+fn permit_is_held_until_the_last_byte() {
     let origin = Origin::new();
     let gate = one_at_a_time(&origin).start();
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha");
@@ -83,10 +83,10 @@ fn a_place_is_held_until_the_last_byte() {
 }
 
 #[test]
-fn who_is_cut_or_leaves_waits_no_more() {
+fn cut_or_disconnected_request_leaves_the_queue() {
     let origin = Origin::new();
     let gate = one_at_a_time(&origin).start();
-    let first = gate.asked();
+    let first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     let leaves = queued(&gate, "leaves", 0);
@@ -99,19 +99,19 @@ fn who_is_cut_or_leaves_waits_no_more() {
     drop(first);
     upstream.wait_for_close();
     eventually("its place is free", || gate.gauge(IN_FLIGHT) == Some(0));
-    assert!(!origin.has_more(), "sent though it was cut");
-    gate.is_empty_at_last();
+    assert!(!origin.has_pending_connection(), "sent though it was cut");
+    gate.wait_until_empty();
 }
 
 #[test]
-fn no_more_connections_than_allowed() {
+fn connections_never_exceed_the_limit() {
     let (origin, other) = (Origin::new(), Origin::new());
     let capped = |setup: &mut Setup| {
         setup.upstream.max_connections = NonZeroUsize::new(1);
         setup.upstream.queue_timeout = LONG;
     };
     let gate = origin.setup().with(capped).start();
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     let mut second = queued(&gate, "second", 0);
@@ -132,7 +132,7 @@ fn no_more_connections_than_allowed() {
     // An idle connection to one URL is closed for a request to another.
     let gate = Setup::to(&[origin.address, other.address]).with(capped).start();
     for origin in [&origin, &other, &origin] {
-        let mut client = gate.asked();
+        let mut client = gate.client_with_get();
         let mut upstream = origin.accept();
         upstream.head();
         upstream.send(OK);
@@ -142,9 +142,9 @@ fn no_more_connections_than_allowed() {
 }
 
 #[test]
-fn nothing_is_left_of_a_thousand_failures() {
+fn a_thousand_failures_leave_nothing_behind() {
     let server = Server::new("a");
-    server.set_sound(false);
+    server.set_healthy(false);
     let gate = Setup::to(&[server.address])
         .with(|setup| {
             setup.upstream.max_in_flight = NonZeroUsize::new(3);
@@ -164,12 +164,12 @@ fn nothing_is_left_of_a_thousand_failures() {
             });
         }
     });
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
     eventually("every place is free", || {
         [IN_FLIGHT, CONNECTIONS, QUEUED].iter().all(|gauge| gate.gauge(gauge) == Some(0))
     });
-    server.set_sound(true);
-    assert_eq!(gate.asked().answer().2, "a");
+    server.set_healthy(true);
+    assert_eq!(gate.client_with_get().answer().2, "a");
 }
 
 impl Setup {

@@ -21,7 +21,7 @@ fn json_answer(client: &mut RawConnection) -> (u16, String, Value) {
 }
 
 #[test]
-fn whoami_tells_who_the_token_is_and_what_it_reaches() {
+fn whoami_describes_the_token_and_its_services() {
     let origin = Origin::new();
     let gate = origin.start();
     let (status, head, body) = ask(&gate, "GET /.permgate/whoami?x=1", &[]);
@@ -64,11 +64,11 @@ fn whoami_tells_who_the_token_is_and_what_it_reaches() {
     );
     let rules = gate.state.snapshot().rules.clone();
     assert_eq!(gate.uses.last(&gate.digest, &rules).unwrap().service, "permgate");
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn whoami_goes_by_what_holds_now() {
+fn whoami_reflects_the_current_state() {
     let origin = Origin::new();
     let gate = origin.start();
     let main = gate.state.snapshot().rules.service_by_key("main").unwrap().id;
@@ -95,7 +95,7 @@ fn whoami_goes_by_what_holds_now() {
 }
 
 #[test]
-fn the_prefix_is_the_gateways_alone() {
+fn prefix_is_reserved_for_the_gateway() {
     let origin = Origin::new();
     // Even beside a public service that owns everything else.
     let gate = origin.setup().with(|setup| setup.service.paths = vec!["/".into()]).public("/").start();
@@ -132,11 +132,11 @@ fn the_prefix_is_the_gateways_alone() {
     );
     let url = format!("GET /.permgate/whoami?t={}", gate.bearer);
     check("a token in the URL", &url, &[], ambiguous, "token_in_url");
-    assert!(!origin.has_more(), "something was forwarded");
+    assert!(!origin.has_pending_connection(), "something was forwarded");
 }
 
 #[test]
-fn an_outsider_learns_nothing_of_the_prefix() {
+fn unauthenticated_client_learns_nothing_of_the_prefix() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.service.paths = vec!["/".into()]).public("/").start();
     let check = |line: &str, bearer: &str, expected: u16| {
@@ -157,5 +157,5 @@ fn an_outsider_learns_nothing_of_the_prefix() {
     for (name, value) in [("allow", "GET, HEAD"), ("connection", "close")] {
         assert_eq!(field(&head, name), Some(value), "{head}");
     }
-    assert!(!origin.has_more(), "something was forwarded");
+    assert!(!origin.has_pending_connection(), "something was forwarded");
 }

@@ -33,7 +33,7 @@ struct TestPki {
 
 /// The behaviour of the upstream.
 #[derive(Clone, Copy)]
-struct Manner {
+struct UpstreamBehaviour {
     names: &'static [&'static str],
     expired: bool,
     speaks: &'static [&'static [u8]],
@@ -42,7 +42,7 @@ struct Manner {
     insists: bool,
 }
 
-const SOUND: Manner = Manner {
+const VALID_UPSTREAM: UpstreamBehaviour = UpstreamBehaviour {
     names: &["localhost"],
     expired: false,
     speaks: &[b"h2", b"http/1.1"],
@@ -80,7 +80,7 @@ impl TestPki {
     }
 
     /// An upstream that answers every request with the protocol in use, until the test ends.
-    fn upstream(&self, manner: Manner) -> (SocketAddr, Kinds) {
+    fn upstream(&self, manner: UpstreamBehaviour) -> (SocketAddr, Kinds) {
         let (certificate, key) = self.issue(manner.names, manner.expired);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ServerConfig::builder_with_provider(provider.clone())
@@ -181,19 +181,21 @@ fn gate(host: &str, at: SocketAddr, tls: UpstreamTls, http: HttpVersion) -> Gate
 }
 
 #[test]
-fn the_handshake_says_what_is_spoken() {
+fn alpn_selects_the_protocol() {
     let pki = TestPki::new();
     let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, expected: Option<&str>| {
-        let (at, handshakes) = pki.upstream(Manner { speaks, ..SOUND });
+        let (at, handshakes) = pki.upstream(UpstreamBehaviour { speaks, ..VALID_UPSTREAM });
         let gate = gate("localhost", at, pki.tls(false, None), http);
         for _ in 0..2 {
-            let (status, _, body) = gate.asked().answer();
+            let (status, _, body) = gate.client_with_get().answer();
             match expected {
                 Some(spoken) => {
                     assert_eq!((status, body.as_str()), (200, spoken), "{row}");
                     assert_eq!(handshakes.lock().unwrap().len(), 1, "{row}: one connection serves");
                 }
-                None => assert_eq!((status, gate.logged().1.as_str()), (502, "upstream_connect"), "{row}"),
+                None => {
+                    assert_eq!((status, gate.next_outcome().1.as_str()), (502, "upstream_connect"), "{row}");
+                }
             }
         }
     };
@@ -210,15 +212,15 @@ fn the_handshake_says_what_is_spoken() {
 }
 
 #[test]
-fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
+fn upgrade_uses_http1_and_others_keep_http2() {
     let pki = TestPki::new();
     let check = |row: &str, speaks: &'static [&'static [u8]], http: HttpVersion, before: &str| {
-        let (at, handshakes) = pki.upstream(Manner { speaks, ..SOUND });
+        let (at, handshakes) = pki.upstream(UpstreamBehaviour { speaks, ..VALID_UPSTREAM });
         let gate = gate("localhost", at, pki.tls(false, None), http);
         let made = || handshakes.lock().unwrap().len();
         let mut tunnels = Vec::new();
         for _ in 0..2 {
-            assert_eq!(gate.asked().answer().2, before, "{row}");
+            assert_eq!(gate.client_with_get().answer().2, before, "{row}");
             let others = made();
             let mut client = gate.client();
             client.send(gate.request("GET /api/socket", &["Connection: Upgrade", "Upgrade: websocket"]));
@@ -228,7 +230,7 @@ fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
                 assert_eq!(client.bytes(4), "ping", "{row}");
             }
             assert_eq!(made(), others + 1, "{row}");
-            assert_eq!(gate.asked().answer().2, before, "{row}");
+            assert_eq!(gate.client_with_get().answer().2, before, "{row}");
             assert!(before == "h1" || made() == others + 1, "{row}: the shared one stays");
             tunnels.push(client);
         }
@@ -240,47 +242,47 @@ fn an_upgrade_gets_a_connection_of_http_1_and_the_others_keep_theirs() {
 }
 
 #[test]
-fn who_insists_on_http_1_gets_it() {
+fn upstream_requiring_http1_gets_http1() {
     let pki = TestPki::new();
     let start = |speaks: &'static [&'static [u8]], http: HttpVersion| {
-        let (at, handshakes) = pki.upstream(Manner { speaks, insists: true, ..SOUND });
+        let (at, handshakes) = pki.upstream(UpstreamBehaviour { speaks, insists: true, ..VALID_UPSTREAM });
         (gate("localhost", at, pki.tls(false, None), http), handshakes)
     };
-    let (gate, handshakes) = start(SOUND.speaks, HttpVersion::Auto);
+    let (gate, handshakes) = start(VALID_UPSTREAM.speaks, HttpVersion::Auto);
     for _ in 0..3 {
-        assert_eq!(gate.asked().answer().2, "h1");
-        assert_eq!(gate.logged().1, "ok");
+        assert_eq!(gate.client_with_get().answer().2, "h1");
+        assert_eq!(gate.next_outcome().1, "ok");
     }
     assert_eq!(handshakes.lock().unwrap().len(), 2, "the first request alone is asked twice");
 
     // A request that may have been processed is not retried; the next one uses HTTP/1.1.
-    let (gate, _) = start(SOUND.speaks, HttpVersion::Auto);
+    let (gate, _) = start(VALID_UPSTREAM.speaks, HttpVersion::Auto);
     for expected in [(502, "upstream_reset"), (200, "ok")] {
         let mut client = gate.client();
         client.send(gate.request("POST /api/x", &["Content-Length: 0"]));
-        assert_eq!((client.answer().0, gate.logged().1.as_str()), expected);
+        assert_eq!((client.answer().0, gate.next_outcome().1.as_str()), expected);
     }
 
     const HTTP_2: &[&[u8]] = &[b"h2"];
     for (row, speaks, http) in [
         ("it takes nothing else", HTTP_2, HttpVersion::Auto),
-        ("the configuration wants HTTP/2", SOUND.speaks, HttpVersion::Http2),
+        ("the configuration wants HTTP/2", VALID_UPSTREAM.speaks, HttpVersion::Http2),
     ] {
         let (gate, _) = start(speaks, http);
         for _ in 0..3 {
-            assert_eq!(gate.asked().answer().0, 502, "{row}");
+            assert_eq!(gate.client_with_get().answer().0, 502, "{row}");
         }
     }
 }
 
 #[test]
-fn only_a_certificate_that_holds_is_taken() {
+fn only_a_valid_certificate_is_accepted() {
     let pki = TestPki::new();
-    let check = |row: &str, host: &str, manner: Manner, tls: UpstreamTls, expected: bool| {
+    let check = |row: &str, host: &str, manner: UpstreamBehaviour, tls: UpstreamTls, expected: bool| {
         let (at, _) = pki.upstream(manner);
         let gate = gate(host, at, tls, HttpVersion::Auto);
-        let (status, _, _) = gate.asked().answer();
-        let logged = gate.logged();
+        let (status, _, _) = gate.client_with_get().answer();
+        let logged = gate.next_outcome();
         let sound = (status, logged.1.as_str());
         if expected {
             assert_eq!(sound, (200, "ok"), "{row}");
@@ -289,37 +291,43 @@ fn only_a_certificate_that_holds_is_taken() {
             assert!(matches!(logged.1.as_str(), "upstream_connect" | "upstream_reset"), "{row}: {logged:?}");
         }
     };
-    let by_address = Manner { names: &["127.0.0.1"], ..SOUND };
-    let other = Manner { names: &["other.test"], ..SOUND };
-    let asks = Manner { asks: true, ..SOUND };
-    let asks_h1 = Manner { asks: true, speaks: &[b"http/1.1"], ..SOUND };
-    check("by name", "localhost", SOUND, pki.tls(false, None), true);
+    let by_address = UpstreamBehaviour { names: &["127.0.0.1"], ..VALID_UPSTREAM };
+    let other = UpstreamBehaviour { names: &["other.test"], ..VALID_UPSTREAM };
+    let asks = UpstreamBehaviour { asks: true, ..VALID_UPSTREAM };
+    let asks_h1 = UpstreamBehaviour { asks: true, speaks: &[b"http/1.1"], ..VALID_UPSTREAM };
+    check("by name", "localhost", VALID_UPSTREAM, pki.tls(false, None), true);
     check("by address", "127.0.0.1", by_address, pki.tls(false, None), true);
-    check("an address that it does not name", "127.0.0.1", SOUND, pki.tls(false, None), false);
+    check("an address that it does not name", "127.0.0.1", VALID_UPSTREAM, pki.tls(false, None), false);
     check("another name", "localhost", other, pki.tls(false, None), false);
     check("another name, expected", "localhost", other, pki.tls(false, Some("other.test")), true);
-    check("expired", "localhost", Manner { expired: true, ..SOUND }, pki.tls(false, None), false);
-    check("of another authority", "localhost", SOUND, TestPki::new().tls(false, None), false);
+    check(
+        "expired",
+        "localhost",
+        UpstreamBehaviour { expired: true, ..VALID_UPSTREAM },
+        pki.tls(false, None),
+        false,
+    );
+    check("of another authority", "localhost", VALID_UPSTREAM, TestPki::new().tls(false, None), false);
     check("asks for ours", "localhost", asks, pki.tls(true, None), true);
     check("asks for ours, there is none", "localhost", asks, pki.tls(false, None), false);
     check("asks for one over HTTP/1.1", "localhost", asks_h1, pki.tls(false, None), false);
 }
 
 #[test]
-fn a_session_is_resumed() {
+fn upstream_tls_session_is_resumed() {
     let pki = TestPki::new();
-    let (at, kinds) = pki.upstream(Manner { speaks: &[b"http/1.1"], ..SOUND });
+    let (at, kinds) = pki.upstream(UpstreamBehaviour { speaks: &[b"http/1.1"], ..VALID_UPSTREAM });
     let gate = gate("localhost", at, pki.tls(false, None), HttpVersion::Http1);
-    let mut first = gate.asked();
+    let mut first = gate.client_with_get();
     assert_eq!(first.answer().2, "h1");
     // One request takes the idle connection, so the other one needs a new one.
-    let (mut one, mut other) = (gate.asked(), gate.asked());
+    let (mut one, mut other) = (gate.client_with_get(), gate.client_with_get());
     assert_eq!((one.answer().2.as_str(), other.answer().2.as_str()), ("h1", "h1"));
     for _ in 0..20 {
         if kinds.lock().unwrap().contains(&HandshakeKind::Resumed) {
             return;
         }
-        let mut burst: Vec<_> = (0..4).map(|_| gate.asked()).collect();
+        let mut burst: Vec<_> = (0..4).map(|_| gate.client_with_get()).collect();
         burst.iter_mut().for_each(|client| assert_eq!(client.answer().2, "h1"));
     }
     panic!("never resumed: {:?}", kinds.lock().unwrap());

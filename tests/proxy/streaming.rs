@@ -9,7 +9,7 @@ use crate::harness::{
 };
 
 #[test]
-fn pieces_pass_as_they_come_both_ways() {
+fn data_is_streamed_both_ways() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -36,7 +36,7 @@ fn pieces_pass_as_they_come_both_ways() {
 
 /// In a call both sides send when they like. Only a body that the response waits for must arrive in time.
 #[test]
-fn a_client_may_be_silent_once_the_answer_has_begun() {
+fn client_may_be_silent_after_the_response_has_begun() {
     let soon = Duration::from_millis(50);
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.limits.body_timeout = soon).start();
@@ -51,13 +51,13 @@ fn a_client_may_be_silent_once_the_answer_has_begun() {
     client.send(gate.request("POST /api/x", &["Transfer-Encoding: chunked"])).send("3\r\none\r\n");
     let mut upstream = begin(&origin);
     client.until("uno");
-    client.is_silent();
+    client.assert_silent();
     client.send("3\r\ntwo\r\n");
     upstream.until("two");
     client.send("0\r\n\r\n");
     upstream.send("0\r\n\r\n");
     client.until("0\r\n\r\n");
-    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
+    assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok".into(), 200));
     // The body of the next request on the connection has its own timeout.
     client.send(gate.request("POST /api/x", &["Content-Length: 9"])).send("one");
     assert_eq!(client.refused().0, 408);
@@ -77,19 +77,19 @@ fn a_client_may_be_silent_once_the_answer_has_begun() {
     let mut upstream = begin(&origin);
     assert_eq!(client.next().kind, HEADERS);
     assert_eq!(client.next().payload, b"uno");
-    upstream.is_silent();
+    upstream.assert_silent();
     client.send(DATA, END_STREAM, 1, b"two");
     upstream.until("two");
     upstream.send("0\r\n\r\n");
     assert_eq!(client.next().flags, END_STREAM);
-    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), 200));
+    assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok".into(), 200));
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_the_upstream_back() {
+fn slow_client_applies_backpressure_to_the_upstream() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
@@ -99,7 +99,7 @@ fn a_client_that_does_not_read_holds_the_upstream_back() {
 }
 
 #[test]
-fn an_upstream_that_does_not_read_holds_the_client_back() {
+fn slow_upstream_applies_backpressure_to_the_client() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -110,7 +110,7 @@ fn an_upstream_that_does_not_read_holds_the_client_back() {
 }
 
 #[test]
-fn a_get_with_a_body_keeps_it() {
+fn get_with_a_body_keeps_it() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -139,11 +139,11 @@ fn check_bodiless(row: &str, method: &str, answer: &str, length: Option<&str>) {
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
     assert_eq!(client.answer().2, "next", "{row}");
-    assert_eq!(gate.logged(), ("forwarded".into(), "ok".into(), u64::from(status(&head))), "{row}");
+    assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok".into(), u64::from(status(&head))), "{row}");
 }
 
 #[test]
-fn answers_without_a_body_end_with_their_head() {
+fn bodiless_responses_end_with_their_head() {
     check_bodiless("HEAD", "HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n", Some("5"));
     check_bodiless("HEAD of unknown length", "HEAD", "HTTP/1.1 200 OK\r\n\r\n", None);
     check_bodiless("204", "GET", "HTTP/1.1 204 No Content\r\n\r\n", None);
@@ -152,10 +152,10 @@ fn answers_without_a_body_end_with_their_head() {
 }
 
 #[test]
-fn an_answer_that_ends_with_its_connection_is_framed_anew() {
+fn response_delimited_by_close_is_reframed() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.0 200 OK\r\n\r\nall of it");
@@ -168,7 +168,7 @@ fn an_answer_that_ends_with_its_connection_is_framed_anew() {
 }
 
 #[test]
-fn expect_ends_at_the_gateway() {
+fn expect_is_not_forwarded() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -189,7 +189,7 @@ fn expect_ends_at_the_gateway() {
 }
 
 #[test]
-fn trailers_pass_filtered_both_ways() {
+fn trailers_are_filtered_and_passed_both_ways() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -211,7 +211,7 @@ fn trailers_pass_filtered_both_ways() {
 
 /// Server-sent events: each reaches the client before the next one is sent.
 #[test]
-fn events_pass_one_by_one_over_either_version() {
+fn server_sent_events_pass_one_by_one_over_both_versions() {
     const EVENTS: usize = 20;
     let origin = Origin::new();
     let gate = origin.start();
@@ -227,7 +227,7 @@ fn events_pass_one_by_one_over_either_version() {
         let event = event(number);
         upstream.send(format!("{:x}\r\n{event}\r\n", event.len()));
     };
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = begin(&origin);
     client.head();
     for number in 0..EVENTS {

@@ -102,7 +102,7 @@ fn endless() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
 }
 
 #[test]
-fn a_request_is_written_anew_for_the_upstream() {
+fn request_is_rewritten_for_the_upstream() {
     let (upstream, heads) = endless();
     let gate = Setup::to(&[upstream]).start();
     let speaker = Speaker::to(&gate);
@@ -120,7 +120,7 @@ fn a_request_is_written_anew_for_the_upstream() {
 }
 
 #[test]
-fn a_change_cuts_the_streams_that_it_forbids_and_no_others() {
+fn change_cuts_only_streams_that_it_forbids() {
     let (upstream, _heads) = endless();
     let setup = || {
         let public = |setup: &mut Setup| {
@@ -152,7 +152,7 @@ fn a_change_cuts_the_streams_that_it_forbids_and_no_others() {
     }
     assert_eq!(speaker.ask("/api/x", &[]).unwrap().status(), 401, "the connection lives on");
     drop(speaker);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
@@ -165,12 +165,12 @@ fn connect_is_refused() {
     let answer = speaker.send(Request::connect("gate.example:443"), &own).unwrap();
     assert_eq!(answer.status(), 405);
     assert!(answer.headers()["allow"].to_str().unwrap().contains("GET"), "{answer:?}");
-    assert_eq!(gate.logged(), ("rejected".into(), "method_not_supported".into(), 405));
+    assert_eq!(gate.next_outcome(), ("rejected".into(), "method_not_supported".into(), 405));
     assert_eq!(speaker.ask("/other", &own).unwrap().status(), 404, "the connection lives on");
 }
 
 #[test]
-fn a_grpc_client_is_refused_in_grpc() {
+fn grpc_client_gets_a_grpc_refusal() {
     let (upstream, _heads) = endless();
     let gate = Setup::to(&[upstream]).start();
     let speaker = Speaker::to(&gate);
@@ -248,7 +248,7 @@ fn websocket(
 }
 
 #[test]
-fn another_protocol_over_http2_gets_no_tunnel() {
+fn other_protocol_over_http2_gets_no_tunnel() {
     let origin = Origin::new();
     let gate = origin.start();
     let speaker = Speaker::to(&gate);
@@ -266,11 +266,11 @@ fn another_protocol_over_http2_gets_no_tunnel() {
         requests.send_request(request, false).unwrap().0.await.unwrap()
     });
     assert_eq!(answer.status(), 501);
-    assert!(!origin.has_more(), "nothing is sent to the upstream");
+    assert!(!origin.has_pending_connection(), "nothing is sent to the upstream");
 }
 
 #[test]
-fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
+fn websocket_over_http2_is_decided_and_cut_like_any_stream() {
     let origin = Origin::new();
     let gate = origin.start();
     let speaker = Speaker::to(&gate);
@@ -285,14 +285,14 @@ fn a_websocket_over_http2_is_judged_and_cut_like_any_stream() {
     assert_eq!(gate.revoke(), Cut(1));
     assert_eq!(speaker.wait(from.data()).unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
     assert_eq!(upstream.wait_for_close(), CloseKind::Reset);
-    let (outcome, reason, status) = gate.logged();
+    let (outcome, reason, status) = gate.next_outcome();
     assert_eq!((outcome.as_str(), reason.as_str(), status), ("cut", "token_revoked", 101));
     drop((from, to, speaker));
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_websocket_over_http2_has_its_token_among_its_protocols() {
+fn websocket_over_http2_accepts_the_token_as_a_subprotocol() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.service.credentials.websocket = true).start();
     let speaker = Speaker::to(&gate);

@@ -12,7 +12,7 @@ fn serve(origin: &Origin) -> RawConnection {
 }
 
 #[test]
-fn a_line_tells_each_request_once_and_at_its_end() {
+fn each_request_is_logged_once_at_its_end() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -40,7 +40,7 @@ fn a_line_tells_each_request_once_and_at_its_end() {
 }
 
 #[test]
-fn a_token_in_the_url_is_told_without_it() {
+fn token_in_the_url_is_redacted() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -53,7 +53,7 @@ fn a_token_in_the_url_is_told_without_it() {
 }
 
 #[test]
-fn only_permitted_uses_count_as_last_use() {
+fn only_permitted_requests_count_as_last_use() {
     let origin = Origin::new();
     let gate = origin.start();
     let rules = gate.state.snapshot().rules.clone();
@@ -71,12 +71,12 @@ fn only_permitted_uses_count_as_last_use() {
 }
 
 #[test]
-fn a_revoked_token_that_is_used_is_audited() {
+fn use_of_a_revoked_token_is_audited() {
     let origin = Origin::new();
     let gate = origin.start();
     let _ = gate.revoke();
     for _ in 0..3 {
-        assert_eq!(gate.asked().refused().0, 401);
+        assert_eq!(gate.client_with_get().refused().0, 401);
     }
     let mut events = Vec::new();
     eventually("the refusal is due", || {

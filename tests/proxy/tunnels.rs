@@ -31,7 +31,7 @@ fn open(origin: &Origin, gate: &Gate) -> (RawConnection, RawConnection) {
 }
 
 #[test]
-fn a_tunnel_opens_with_the_upstreams_answer_and_carries_bytes_both_ways() {
+fn tunnel_opens_with_the_upstreams_101_and_relays_both_ways() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -58,7 +58,7 @@ fn a_tunnel_opens_with_the_upstreams_answer_and_carries_bytes_both_ways() {
         assert_eq!(client.bytes(5), "pong!");
     }
     assert_eq!(gate.live(), 1);
-    assert!(gate.figures().contains("permgate_tunnels_open 1\n"));
+    assert!(gate.metrics_text().contains("permgate_tunnels_open 1\n"));
     client.finish_sending();
     assert_eq!(upstream.wait_for_close(), CloseKind::Closed);
     drop(upstream);
@@ -66,12 +66,12 @@ fn a_tunnel_opens_with_the_upstreams_answer_and_carries_bytes_both_ways() {
     let line = gate.line();
     assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(101), Some("ok")), "{line}");
     assert_eq!((line["bytes_in"].as_u64(), line["bytes_out"].as_u64()), (Some(12), Some(20)), "{line}");
-    gate.is_empty_at_last();
-    assert!(gate.figures().contains("permgate_tunnels_open 0\n"));
+    gate.wait_until_empty();
+    assert!(gate.metrics_text().contains("permgate_tunnels_open 0\n"));
 }
 
 #[test]
-fn nothing_behind_the_head_reaches_the_upstream_before_its_answer() {
+fn bytes_after_the_head_wait_for_the_upstreams_101() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -79,7 +79,7 @@ fn nothing_behind_the_head_reaches_the_upstream_before_its_answer() {
     let mut upstream = origin.accept();
     upstream.head();
     client.send(" and GET /api/smuggled HTTP/1.1\r\n\r\n");
-    upstream.is_silent();
+    upstream.assert_silent();
     upstream.send(SWITCHED);
     upstream.until("early and GET /api/smuggled HTTP/1.1\r\n\r\n");
     client.head();
@@ -102,11 +102,11 @@ fn check_refused(row: &str, answer: &str, expected: u16) {
     assert_eq!(field(&upstream.head(), "upgrade"), None, "{row}");
     upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nnext");
     assert_eq!(client.answer().2, "next", "{row}");
-    assert_eq!(gate.logged().2, u64::from(expected), "{row}");
+    assert_eq!(gate.next_outcome().2, u64::from(expected), "{row}");
 }
 
 #[test]
-fn an_upstream_may_refuse() {
+fn upstream_may_refuse_an_upgrade() {
     check_refused("200", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nno", 200);
     check_refused("400", "HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\nno", 400);
     let required = "HTTP/1.1 426 Upgrade Required\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
@@ -136,7 +136,7 @@ fn check_plain(row: &str, request: impl FnOnce(&Gate) -> String) {
 }
 
 #[test]
-fn an_upgrade_that_nobody_could_judge_is_passed_over() {
+fn unauthorizable_upgrade_is_ignored() {
     let get = |fields: &'static [&'static str]| move |gate: &Gate| gate.request("GET /api/x", fields);
     check_plain(
         "h2c",
@@ -152,7 +152,7 @@ fn an_upgrade_that_nobody_could_judge_is_passed_over() {
 }
 
 #[test]
-fn a_public_rule_that_names_its_methods_opens_a_tunnel_to_anybody() {
+fn public_rule_with_methods_permits_tunnels() {
     let origin = Origin::new();
     let named = |setup: &mut Setup| {
         let rule = setup.public.last_mut().unwrap();
@@ -194,13 +194,13 @@ fn check_cut(row: &str, reason: &str, cut: impl FnOnce(&Gate)) {
     upstream.wait_for_close();
     client.wait_for_close();
     assert!(!client.unread().contains("late") && !upstream.unread().contains("late"), "{row}");
-    let (outcome, logged, status) = gate.logged();
+    let (outcome, logged, status) = gate.next_outcome();
     assert_eq!((outcome.as_str(), logged.as_str(), status), ("cut", reason, 101), "{row}");
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_change_cuts_the_tunnels_that_it_forbids() {
+fn change_cuts_tunnels_that_it_forbids() {
     check_cut("revoked", "token_revoked", |gate| assert_eq!(gate.revoke(), Cut(1)));
     check_cut("by an administrator", "cut_by_admin", |gate| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
@@ -220,7 +220,7 @@ fn a_change_cuts_the_tunnels_that_it_forbids() {
 }
 
 #[test]
-fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
+fn tunnel_with_a_stalled_client_is_cut() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, mut upstream) = open(&origin, &gate);
@@ -228,12 +228,12 @@ fn a_tunnel_whose_client_takes_nothing_is_cut_all_the_same() {
     assert_eq!(gate.revoke(), Cut(1));
     assert_eq!(upstream.wait_for_close(), CloseKind::Reset);
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 /// If one side has closed its end, that side is not read any more.
 #[test]
-fn a_tunnel_that_one_side_has_closed_is_cut_all_the_same() {
+fn half_closed_tunnel_is_cut() {
     for client_ends in [true, false] {
         for drained in [false, true] {
             let row = format!("the client ends: {client_ends}, drained: {drained}");
@@ -252,7 +252,7 @@ fn a_tunnel_that_one_side_has_closed_is_cut_all_the_same() {
                 "token_revoked"
             };
             assert_eq!(ends.wait_for_close(), CloseKind::Reset, "{row}");
-            assert_eq!(gate.logged(), ("cut".into(), reason.into(), 101), "{row}");
+            assert_eq!(gate.next_outcome(), ("cut".into(), reason.into(), 101), "{row}");
         }
     }
 }
@@ -271,13 +271,13 @@ fn check_end(
     if let Some(mut left) = left {
         assert_eq!(left.wait_for_close(), expected, "{row}");
     }
-    let (outcome, reason, status) = gate.logged();
+    let (outcome, reason, status) = gate.next_outcome();
     assert_eq!((outcome.as_str(), reason.as_str(), status), (logged.0, logged.1, 101), "{row}");
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_tunnel_ends_as_its_sides_do() {
+fn tunnel_passes_on_how_each_side_ends() {
     let same = |_: &mut Setup| {};
     check_end(
         "the client resets",
@@ -343,7 +343,7 @@ fn a_tunnel_ends_as_its_sides_do() {
 }
 
 #[test]
-fn a_tunnel_in_use_is_not_idle() {
+fn tunnel_in_use_is_not_idle() {
     let origin = Origin::new();
     let idle = Duration::from_millis(300);
     let gate = origin.setup().with(|setup| setup.upstream.tunnel_idle_timeout = idle).start();
@@ -357,7 +357,7 @@ fn a_tunnel_in_use_is_not_idle() {
 }
 
 #[test]
-fn each_side_of_a_tunnel_holds_the_other_back() {
+fn tunnel_applies_backpressure_both_ways() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, mut upstream) = open(&origin, &gate);
@@ -371,7 +371,7 @@ fn each_side_of_a_tunnel_holds_the_other_back() {
 }
 
 #[test]
-fn a_drain_waits_for_a_tunnel_until_its_deadline() {
+fn drain_waits_for_a_tunnel_until_its_deadline() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, mut upstream) = open(&origin, &gate);
@@ -382,5 +382,5 @@ fn a_drain_waits_for_a_tunnel_until_its_deadline() {
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
     assert!(begun.elapsed() >= Duration::from_millis(500));
     assert_eq!(upstream.wait_for_close(), CloseKind::Reset);
-    assert_eq!(gate.logged(), ("cut".into(), "shutting_down".into(), 101));
+    assert_eq!(gate.next_outcome(), ("cut".into(), "shutting_down".into(), 101));
 }

@@ -22,21 +22,21 @@ fn check(
 ) {
     let origin = Origin::new();
     let gate = impatient(&origin).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     let rest = play(upstream);
     let (status, error) = client.refused();
     assert_eq!((status, error.as_str()), expected, "{row}");
-    let logged = gate.logged();
+    let logged = gate.next_outcome();
     assert_eq!((logged.1.as_str(), logged.2), (reason, u64::from(status)), "{row}");
     if let Some(mut upstream) = rest {
         // The gateway has closed the connection, so nothing more is read.
         upstream.wait_for_close();
     }
-    assert!(!origin.has_more(), "{row}: asked a second time");
+    assert!(!origin.has_pending_connection(), "{row}: asked a second time");
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 fn says(text: impl AsRef<[u8]>) -> impl FnOnce(RawConnection) -> Option<RawConnection> {
@@ -48,7 +48,7 @@ fn says(text: impl AsRef<[u8]>) -> impl FnOnce(RawConnection) -> Option<RawConne
 }
 
 #[test]
-fn a_fault_before_the_answer_is_the_gateways_answer() {
+fn fault_before_a_response_is_answered_by_the_gateway() {
     let bad = (502, "bad_gateway");
     let slow = (504, "gateway_timeout");
     check(
@@ -138,7 +138,7 @@ fn a_fault_before_the_answer_is_the_gateways_answer() {
 fn sixteen_interim_answers_are_skipped() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(16));
@@ -147,10 +147,10 @@ fn sixteen_interim_answers_are_skipped() {
 }
 
 #[test]
-fn an_upstream_that_is_not_there_is_a_bad_gateway() {
+fn unreachable_upstream_is_a_bad_gateway() {
     let gate = Setup::to(&[nobody()]).start();
-    assert_eq!(gate.asked().refused(), (502, "bad_gateway".into()));
-    assert_eq!(gate.logged(), ("failed".into(), "upstream_connect".into(), 502));
+    assert_eq!(gate.client_with_get().refused(), (502, "bad_gateway".into()));
+    assert_eq!(gate.next_outcome(), ("failed".into(), "upstream_connect".into(), 502));
 }
 
 /// The upstream does this after the head and the first piece of a response. Whatever its framing, the client
@@ -164,7 +164,7 @@ fn check_broken(
 ) {
     let origin = Origin::new();
     let gate = impatient(&origin).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send(format!("HTTP/1.1 200 OK\r\n{head}\r\n{piece}"));
@@ -172,16 +172,16 @@ fn check_broken(
     client.until("piece");
     let rest = play(upstream);
     assert_eq!(client.wait_for_close(), CloseKind::Reset, "{row}");
-    let logged = gate.logged();
+    let logged = gate.next_outcome();
     assert_eq!((logged.1.as_str(), logged.2), (reason, 200), "{row}");
     if let Some(mut upstream) = rest {
         upstream.wait_for_close();
     }
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_fault_within_the_answer_never_looks_like_its_end() {
+fn fault_within_a_response_never_looks_like_its_end() {
     let length = "content-length: 100\r\n";
     let large = "content-length: 1000000\r\n";
     let chunked = "transfer-encoding: chunked\r\n";
@@ -216,7 +216,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// An exchange that leaves the upstream's connection open.
 fn warm(origin: &Origin, gate: &Gate) -> (RawConnection, RawConnection) {
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send(OK);
@@ -239,14 +239,14 @@ fn check_retry(row: &str, line: &str, fields: &[&str], body: &str, expected: boo
         assert_eq!(client.answer().2, "ok", "{row}");
     } else {
         assert_eq!(client.refused(), (502, "bad_gateway".into()), "{row}");
-        assert!(!origin.has_more(), "{row}: sent twice");
+        assert!(!origin.has_pending_connection(), "{row}: sent twice");
     }
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn only_what_does_no_harm_twice_is_sent_twice() {
+fn only_idempotent_requests_are_retried() {
     check_retry("GET", "GET /api/y?q=%20", &["X-One: 1", "X-One: 2"], "", true);
     check_retry("HEAD-like OPTIONS", "OPTIONS /api/y", &[], "", true);
     check_retry("DELETE", "DELETE /api/y", &[], "", true);
@@ -258,7 +258,7 @@ fn only_what_does_no_harm_twice_is_sent_twice() {
 }
 
 #[test]
-fn a_request_is_sent_twice_at_most() {
+fn request_is_sent_at_most_twice() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, mut upstream) = warm(&origin, &gate);
@@ -269,11 +269,11 @@ fn a_request_is_sent_twice_at_most() {
     second.head();
     drop(second);
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
 }
 
 #[test]
-fn an_answer_that_has_begun_is_not_asked_for_again() {
+fn begun_response_is_not_retried() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, mut upstream) = warm(&origin, &gate);
@@ -282,14 +282,14 @@ fn an_answer_that_has_begun_is_not_asked_for_again() {
     upstream.send("H");
     drop(upstream);
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
 }
 
 #[test]
-fn a_connection_that_said_too_much_is_not_used_again() {
+fn connection_with_excess_bytes_is_not_reused() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send(format!("{OK}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil"));
@@ -302,7 +302,7 @@ fn a_connection_that_said_too_much_is_not_used_again() {
 }
 
 #[test]
-fn an_early_answer_reaches_the_client_though_the_upstream_hangs_up() {
+fn early_response_reaches_the_client_although_the_upstream_closes() {
     let origin = Origin::new();
     let gate = origin.start();
     let mut client = gate.client();
@@ -316,11 +316,11 @@ fn an_early_answer_reaches_the_client_though_the_upstream_hangs_up() {
     let (status, _, body) = client.answer();
     assert_eq!((status, body.as_str()), (413, "long"));
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_url_that_fails_is_left_out_and_the_last_one_never() {
+fn failing_url_is_ejected_unless_it_is_the_last() {
     let origin = Origin::new();
     let setup = Setup::to(&[nobody(), origin.address]).with(|setup| {
         setup.upstream.ejection.failures = 1;
@@ -337,7 +337,7 @@ fn a_url_that_fails_is_left_out_and_the_last_one_never() {
         upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
         assert_eq!(client.answer().2, "ok");
     }
-    let page = gate.figures();
+    let page = gate.metrics_text();
     let failed = page.lines().find(|line| line.starts_with("permgate_upstream_connects_failed_total"));
     let ejected = page.lines().find(|line| line.starts_with("permgate_upstream_ejections_total"));
     assert_eq!(ejected, Some("permgate_upstream_ejections_total 1"), "{page}");
@@ -345,7 +345,7 @@ fn a_url_that_fails_is_left_out_and_the_last_one_never() {
 }
 
 #[test]
-fn a_connection_that_was_closed_while_idle_is_not_used() {
+fn connection_closed_while_idle_is_not_used() {
     let origin = Origin::new();
     let gate = origin.start();
     let (mut client, upstream) = warm(&origin, &gate);
@@ -360,7 +360,7 @@ fn a_connection_that_was_closed_while_idle_is_not_used() {
 }
 
 #[test]
-fn a_connection_is_kept_for_a_while_and_then_closed() {
+fn idle_connection_is_closed_after_its_timeout() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.upstream.idle_timeout = SOON).start();
     let (_client, mut upstream) = warm(&origin, &gate);
@@ -368,7 +368,7 @@ fn a_connection_is_kept_for_a_while_and_then_closed() {
 }
 
 #[test]
-fn an_upstream_may_have_a_name() {
+fn upstream_can_be_a_host_name() {
     let origin = Origin::new();
     let setup = origin.setup().with(|setup| {
         let url = format!("http://localhost:{}", origin.address.port());

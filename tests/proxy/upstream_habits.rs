@@ -10,18 +10,18 @@ use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, eventually, 
 const SOON: Duration = Duration::from_millis(150);
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-fn asked(gate: &Gate, line: &str, with: &[&str]) -> RawConnection {
+fn client_with_request(gate: &Gate, line: &str, with: &[&str]) -> RawConnection {
     let mut client = gate.client();
     client.send(gate.request(line, with));
     client
 }
 
 #[test]
-fn a_method_that_means_content_has_a_length() {
+fn method_with_content_sends_content_length() {
     let check = |line: &str, expected: Option<&str>| {
         let origin = Origin::new();
         let gate = origin.start();
-        let mut client = asked(&gate, line, &[]);
+        let mut client = client_with_request(&gate, line, &[]);
         let mut upstream = origin.accept();
         let head = upstream.head();
         assert_eq!(
@@ -41,10 +41,10 @@ fn a_method_that_means_content_has_a_length() {
 }
 
 #[test]
-fn a_blank_before_a_colon_is_dropped() {
+fn space_before_a_colon_is_dropped() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\nX-Xss-Protection : 1\r\ncontent-length\t: 2\r\n\r\nok");
@@ -55,10 +55,10 @@ fn a_blank_before_a_colon_is_dropped() {
 }
 
 #[test]
-fn a_head_is_bounded_by_its_bytes_alone() {
+fn response_head_is_limited_by_bytes_alone() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     let cookies: Vec<String> = (0..150).map(|at| format!("c{at}={}", "v".repeat(40))).collect();
@@ -69,10 +69,10 @@ fn a_head_is_bounded_by_its_bytes_alone() {
 }
 
 #[test]
-fn an_interim_answer_gives_the_upstream_more_time() {
+fn interim_response_restarts_the_timeout() {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.upstream.first_byte_timeout = SOON * 2).start();
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     for _ in 0..6 {
@@ -90,11 +90,11 @@ fn an_interim_answer_gives_the_upstream_more_time() {
 /// The keep-alive timeout that the upstream announces is respected, so that no request is
 /// sent on a connection that it is about to close.
 #[test]
-fn a_connection_is_kept_as_long_as_the_upstream_says() {
+fn connection_is_kept_as_long_as_the_upstream_announces() {
     let check = |announced: &str, reused: bool| {
         let origin = Origin::new();
         let gate = origin.start();
-        let mut client = gate.asked();
+        let mut client = gate.client_with_get();
         let mut upstream = origin.accept();
         upstream.head();
         upstream.send(format!("HTTP/1.1 200 OK\r\n{announced}content-length: 2\r\n\r\nok"));
@@ -113,7 +113,7 @@ fn a_connection_is_kept_as_long_as_the_upstream_says() {
 }
 
 #[test]
-fn a_health_checks_answer_is_read_to_its_end() {
+fn health_check_response_is_read_to_its_end() {
     let origin = Origin::new();
     let _gate = origin
         .setup()
@@ -139,7 +139,7 @@ fn a_health_checks_answer_is_read_to_its_end() {
 fn check_quiet(line: &str, kind: &str, expected: bool) {
     let origin = Origin::new();
     let gate = origin.setup().with(|setup| setup.upstream.body_timeout = SOON).start();
-    let mut client = asked(&gate, line, &[]);
+    let mut client = client_with_request(&gate, line, &[]);
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send(format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: 4\r\n\r\nok"));
@@ -151,12 +151,12 @@ fn check_quiet(line: &str, kind: &str, expected: bool) {
         client.until("ay");
     } else {
         assert_eq!(client.wait_for_close(), CloseKind::Reset, "{line}, {kind}");
-        assert_eq!(gate.logged().1, "upstream_timeout");
+        assert_eq!(gate.next_outcome().1, "upstream_timeout");
     }
 }
 
 #[test]
-fn streams_may_be_quiet() {
+fn streaming_responses_may_be_silent() {
     check_quiet("GET /api/x", "text/event-stream", true);
     check_quiet("GET /api/x", "text/event-stream; charset=utf-8", true);
     check_quiet("GET /api/x?a=1&watch=true", "application/json", true);
@@ -168,24 +168,24 @@ fn streams_may_be_quiet() {
 }
 
 #[test]
-fn a_stream_that_is_quiet_for_too_long_ends() {
+fn stream_silent_for_too_long_ends() {
     let origin = Origin::new();
     let gate: Gate = Setup::start(origin.setup().with(|setup| setup.upstream.stream_idle_timeout = SOON));
-    let mut client = gate.asked();
+    let mut client = gate.client_with_get();
     let mut upstream = origin.accept();
     upstream.head();
     upstream.send("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\ndata: 1\n\n");
     client.until("data: 1");
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    assert_eq!(gate.logged().1, "upstream_timeout");
+    assert_eq!(gate.next_outcome().1, "upstream_timeout");
     eventually("gone", || gate.live() == 0);
 }
 
 #[test]
-fn a_request_that_comes_back_again_and_again_is_stopped() {
+fn request_loop_is_stopped() {
     let origin = Origin::new();
     let gate = origin.start();
-    let mut client = asked(&gate, "GET /api/x", &["Via: 1.0 front"]);
+    let mut client = client_with_request(&gate, "GET /api/x", &["Via: 1.0 front"]);
     let mut upstream = origin.accept();
     let head = upstream.head();
     upstream.send(OK);
@@ -201,5 +201,5 @@ fn a_request_that_comes_back_again_and_again_is_stopped() {
     assert_eq!(client.answer().0, 200, "somebody may mean it");
     client.send(gate.request("GET /api/x", &[&format!("Via: {own}, {own}, {own}, {own}")]));
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
-    assert!(!origin.has_more());
+    assert!(!origin.has_pending_connection());
 }

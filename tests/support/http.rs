@@ -91,7 +91,7 @@ impl Client {
         answer.body = if answer.field("transfer-encoding") == Some("chunked") {
             self.chunked().unwrap()
         } else if let Some(length) = answer.field("content-length") {
-            self.exactly(length.parse().unwrap()).unwrap()
+            self.read_exactly(length.parse().unwrap()).unwrap()
         } else {
             let mut rest = Vec::from(std::mem::take(&mut self.unread));
             self.socket.read_to_end(&mut rest).unwrap();
@@ -129,9 +129,9 @@ impl Client {
     /// Reads one chunk of a chunked body; empty at the end.
     pub fn chunk(&mut self) -> io::Result<Vec<u8>> {
         let size = usize::from_str_radix(self.line()?.trim(), 16).map_err(io::Error::other)?;
-        let data = self.exactly(size)?;
+        let data = self.read_exactly(size)?;
         if size > 0 {
-            self.exactly(2)?;
+            self.read_exactly(2)?;
         } else {
             while !self.line()?.is_empty() {}
         }
@@ -146,7 +146,7 @@ impl Client {
     }
 
     /// Reads some bytes and returns their number: 0 at the end; `None` after an error.
-    pub fn some(&mut self) -> Option<usize> {
+    pub fn read_some(&mut self) -> Option<usize> {
         let unread = std::mem::take(&mut self.unread).len();
         if unread > 0 {
             return Some(unread);
@@ -174,7 +174,7 @@ impl Client {
         String::from_utf8(line).map_err(io::Error::other)
     }
 
-    fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+    fn read_exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         (0..length).map(|_| self.byte()).collect()
     }
 

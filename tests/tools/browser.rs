@@ -14,13 +14,13 @@ use crate::{
 
 #[test]
 #[ignore = "needs Chromium, and selenium from PyPI; .ci/run runs it"]
-fn a_page_opens_a_websocket() {
+fn page_opens_a_websocket() {
     let python = stage::python("browser", &["selenium==4.35.0"]);
     let place = tempfile::tempdir().unwrap();
     let (_server, address) = upstream("websocket", place.path());
     let keys =
         "credentials = [\"bearer\", \"websocket\"]\n[[public]]\nservice = \"tools\"\nprefix = \"/page\"";
-    let tools = Tools::before(address, "\"/live\", \"/page\"", keys);
+    let tools = Tools::in_front_of(address, "\"/live\", \"/page\"", keys);
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tools/page.py"));
     command.args([format!("http://{}/page", tools.at()), format!("ws://{}/live", tools.at())]);
@@ -44,7 +44,7 @@ fn a_page_opens_a_websocket() {
 
 #[test]
 #[ignore = "needs Chromium, and selenium from PyPI; .ci/run runs it"]
-fn a_page_of_another_site_cannot_use_a_stored_password() {
+fn cross_site_page_cannot_use_a_stored_password() {
     let python = stage::python("browser", &["selenium==4.35.0"]);
     let page = Upstream::start(|_, socket| {
         use std::io::Write as _;
@@ -53,7 +53,7 @@ fn a_page_of_another_site_cannot_use_a_stored_password() {
             format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", page.len());
         socket.write_all((head + page).as_bytes())
     });
-    let tools = Tools::before(page.address, "\"/api\"", BASIC);
+    let tools = Tools::in_front_of(page.address, "\"/api\"", BASIC);
     // Another port of the same site, and another site.
     let others = [page.address.to_string(), format!("localhost:{}", page.address.port())];
     let mut command = Command::new(python);

@@ -14,7 +14,7 @@ use crate::{
 
 #[test]
 #[ignore = "needs nginx; .ci/run runs it"]
-fn a_shared_cache_in_front_gives_nobody_another_callers_answer() {
+fn shared_cache_never_serves_another_callers_response() {
     let upstream = crate::support::upstream::Upstream::start(|seen, socket| {
         use std::io::Write as _;
         let user = seen.head.lines().find_map(|line| line.strip_prefix("x-permgate-token-id: "));
@@ -26,7 +26,7 @@ fn a_shared_cache_in_front_gives_nobody_another_callers_answer() {
         )
     });
     let keys = "credentials = [\"bearer\", \"basic\", \"raw\", \"header:X-Api-Key\", \"websocket\"]";
-    let tools = Tools::before(upstream.address, "\"/api\"", keys);
+    let tools = Tools::in_front_of(upstream.address, "\"/api\"", keys);
     let (address, dir) = (stage::vacant(), tools.dir.path().display());
     let config = format!(
         "daemon off; master_process off; pid {dir}/pid; error_log stderr; events {{}}\nhttp {{\n access_log off;\n\

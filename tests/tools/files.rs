@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     support::stage::{self, run},
-    tools::{BASIC, Tools, fails, prints, upstream},
+    tools::{BASIC, Tools, assert_prints, fails, upstream},
 };
 
 #[test]
@@ -23,7 +23,7 @@ fn git_clones_and_pushes() {
     ]));
     let (_server, address) = upstream("git", root.path());
     let reads = "read_methods = [\"GET\", \"HEAD\", \"OPTIONS\", \"POST */git-upload-pack\"]";
-    let tools = Tools::before(address, "\"/git\"", &format!("{BASIC}\n{reads}"));
+    let tools = Tools::in_front_of(address, "\"/git\"", &format!("{BASIC}\n{reads}"));
     let url = |token: &str| format!("http://git:{token}@{}/git/app.git", tools.at());
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
@@ -42,17 +42,17 @@ fn git_clones_and_pushes() {
     // For a refused push, git prints only the status.
     run(&mut git(&["-C", &one, "commit", "-q", "--allow-empty", "-m", "second"]));
     let said = fails(&mut git(&["-C", &one, "push", "-q", &url(&tools.read), "HEAD:main"]));
-    prints("read-only", "git", &said, "403");
+    assert_prints("read-only", "git", &said, "403");
     for (row, token, expected) in &tools.bad {
         let said = fails(&mut clone(token, row));
-        prints(row, "git", &said, expected);
+        assert_prints(row, "git", &said, expected);
         assert!(said.contains("remote: "), "{said}");
     }
 }
 
 #[test]
 #[ignore = "needs restic and rclone of apt; .ci/run runs it"]
-fn restic_and_rclone_keep_files() {
+fn restic_and_rclone_store_files() {
     let (dir, address) = (tempfile::tempdir().unwrap(), stage::vacant());
     let serve = |kind: &str, address: SocketAddr, more: &[&str]| {
         let place = dir.path().join(kind);
@@ -62,7 +62,7 @@ fn restic_and_rclone_keep_files() {
         stage::listening(command.stderr(Stdio::null()), address)
     };
     let _server = serve("restic", address, &["--baseurl", "/backup"]);
-    let tools = Tools::before(address, "\"/backup\"", BASIC);
+    let tools = Tools::in_front_of(address, "\"/backup\"", BASIC);
     fs::write(tools.place("file"), "kept").unwrap();
     let restic = |token: &str, arguments: &[&str]| {
         let mut command = Command::new("restic");
@@ -72,15 +72,15 @@ fn restic_and_rclone_keep_files() {
     };
     run(&mut restic(&tools.full, &["init", "-q"]));
     run(restic(&tools.full, &["backup", "-q"]).arg(tools.place("file")));
-    prints("good", "restic", &run(&mut restic(&tools.full, &["ls", "latest"])), "file");
+    assert_prints("good", "restic", &run(&mut restic(&tools.full, &["ls", "latest"])), "file");
     for (row, token, expected) in &tools.bad {
-        prints(row, "restic", &fails(&mut restic(token, &["snapshots", "--no-lock"])), expected);
+        assert_prints(row, "restic", &fails(&mut restic(token, &["snapshots", "--no-lock"])), expected);
     }
 
     let address = stage::vacant();
     let _server = serve("webdav", address, &["--baseurl", "/dav"]);
     let reads = "read_methods = [\"GET\", \"HEAD\", \"OPTIONS\", \"PROPFIND\"]";
-    let tools = Tools::before(address, "\"/dav\"", &format!("{BASIC}\n{reads}"));
+    let tools = Tools::in_front_of(address, "\"/dav\"", &format!("{BASIC}\n{reads}"));
     fs::write(tools.place("file"), "kept").unwrap();
     let rclone = |token: &str, arguments: &[&str]| {
         let mut command = Command::new("rclone");
@@ -92,11 +92,11 @@ fn restic_and_rclone_keep_files() {
     };
     let file = tools.place("file").display().to_string();
     run(&mut rclone(&tools.full, &["copy", &file, "dav:"]));
-    prints("read", "rclone", &run(&mut rclone(&tools.read, &["ls", "dav:"])), "4 file");
+    assert_prints("read", "rclone", &run(&mut rclone(&tools.read, &["ls", "dav:"])), "4 file");
     fs::write(tools.place("file"), "changed").unwrap();
     let said = fails(&mut rclone(&tools.read, &["copy", &file, "dav:"]));
-    prints("read-only", "rclone", &said, "The access token is read-only for this service");
+    assert_prints("read-only", "rclone", &said, "The access token is read-only for this service");
     for (row, token, expected) in &tools.bad {
-        prints(row, "rclone", &fails(&mut rclone(token, &["ls", "dav:"])), expected);
+        assert_prints(row, "rclone", &fails(&mut rclone(token, &["ls", "dav:"])), expected);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     support::stage::{self, run},
-    tools::{Tools, fails, prints},
+    tools::{Tools, assert_prints, fails},
 };
 
 #[test]
@@ -23,7 +23,7 @@ fn docker_and_skopeo_sign_in_push_and_pull() {
     let mut registry = Command::new("docker-registry");
     registry.arg("serve").arg(dir.path().join("config.yml")).stdout(Stdio::null()).stderr(Stdio::null());
     let _server = stage::listening(&mut registry, address);
-    let tools = Tools::before(address, "\"/v2\"", "registry = true");
+    let tools = Tools::in_front_of(address, "\"/v2\"", "registry = true");
     let image = tools.place("image");
     oci_image(&image);
     let at = tools.at();
@@ -42,8 +42,8 @@ fn docker_and_skopeo_sign_in_push_and_pull() {
     run(&mut login("full", &tools.full));
     run(&mut skopeo("full", &push));
     run(&mut login("read", &tools.read));
-    prints("read", "skopeo", &run(&mut skopeo("read", &inspect)), "sha256:");
-    prints("read-only", "skopeo", &fails(&mut skopeo("read", &push)), "The access token is read-only");
+    assert_prints("read", "skopeo", &run(&mut skopeo("read", &inspect)), "sha256:");
+    assert_prints("read-only", "skopeo", &fails(&mut skopeo("read", &push)), "The access token is read-only");
     // No daemon runs here, so docker signs in by itself.
     let docker = |row: &str, token: &str| {
         let mut command = Command::new("docker");
@@ -52,17 +52,17 @@ fn docker_and_skopeo_sign_in_push_and_pull() {
         command.env("DOCKER_HOST", format!("unix://{}", tools.place("nobody").display()));
         command
     };
-    prints("full", "docker", &run(&mut docker("full", &tools.full)), "Login Succeeded");
+    assert_prints("full", "docker", &run(&mut docker("full", &tools.full)), "Login Succeeded");
     for (row, token, expected) in &tools.bad {
         fails(&mut login(row, token));
         // docker prints its own words for a 403.
         let shown = if *row == "wrong" { "failed with status: 403" } else { expected };
-        prints(row, "docker", &fails(&mut docker(row, token)), shown);
+        assert_prints(row, "docker", &fails(&mut docker(row, token)), shown);
         let creds = format!("alice:{token}");
-        prints(row, "skopeo", &fails(skopeo(row, &inspect).args(["--creds", &creds])), expected);
+        assert_prints(row, "skopeo", &fails(skopeo(row, &inspect).args(["--creds", &creds])), expected);
     }
     let said = fails(&mut skopeo("nobody", &inspect));
-    prints("nothing", "skopeo", &said, "No access token was sent");
+    assert_prints("nothing", "skopeo", &said, "No access token was sent");
 }
 
 /// The smallest image in OCI layout.

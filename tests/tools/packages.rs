@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     support::stage::{self, run},
-    tools::{BASIC, Tools, fails, prints, upstream},
+    tools::{BASIC, Tools, assert_prints, fails, upstream},
 };
 
 #[test]
@@ -35,7 +35,7 @@ fn npm_publishes_and_installs() {
     let _server = stage::listening(&mut verdaccio, address);
     // npm sends a bearer token by itself. It sends many requests at once, and the queue
     // avoids refusals by the limit.
-    let tools = Tools::before(address, "\"/\"", "limits = [{ per = \"token\", concurrent = 1 }]");
+    let tools = Tools::in_front_of(address, "\"/\"", "limits = [{ per = \"token\", concurrent = 1 }]");
     let npm = |token: &str, directory: &str, arguments: &[&str]| {
         let place = tools.place(directory);
         fs::create_dir_all(&place).unwrap();
@@ -55,9 +55,9 @@ fn npm_publishes_and_installs() {
     run(&mut npm(&tools.read, "user", &["install", "@acme/gated"]));
     assert!(tools.place("user/node_modules/@acme/gated/package.json").exists());
     let said = fails(&mut npm(&tools.read, "package", &["unpublish", "--force", "@acme/gated@1.0.0"]));
-    prints("read-only", "npm", &said, "The access token is read-only for this service");
+    assert_prints("read-only", "npm", &said, "The access token is read-only for this service");
     for (row, token, expected) in &tools.bad {
-        prints(row, "npm", &fails(&mut npm(token, row, &["view", "@acme/gated"])), expected);
+        assert_prints(row, "npm", &fails(&mut npm(token, row, &["view", "@acme/gated"])), expected);
     }
 }
 
@@ -69,7 +69,7 @@ fn pip_installs_what_twine_uploads() {
     let mut server = Command::new(python.with_file_name("pypi-server"));
     server.args(["run", "-i", "127.0.0.1", "-p", &address.port().to_string(), "-P", ".", "-a", "."]);
     let _server = stage::listening(server.arg(packages.path()).stderr(Stdio::null()), address);
-    let tools = Tools::before(address, "\"/\"", BASIC);
+    let tools = Tools::in_front_of(address, "\"/\"", BASIC);
     let source = tools.place("source");
     fs::create_dir_all(&source).unwrap();
     fs::write(source.join("gated.py"), "").unwrap();
@@ -97,8 +97,8 @@ fn pip_installs_what_twine_uploads() {
     run(&mut pip(&tools.read, "good"));
     assert!(tools.place("good/gated.py").exists());
     for (row, token, expected) in &tools.bad {
-        prints(row, "twine", &fails(&mut twine(token)), expected);
-        prints(row, "pip", &fails(&mut pip(token, row)), expected);
+        assert_prints(row, "twine", &fails(&mut twine(token)), expected);
+        assert_prints(row, "pip", &fails(&mut pip(token, row)), expected);
     }
 }
 
@@ -107,8 +107,11 @@ fn pip_installs_what_twine_uploads() {
 fn cargo_fetches_from_a_sparse_registry_and_publishes() {
     let files = tempfile::tempdir().unwrap();
     let (_server, address) = upstream("files", files.path());
-    let tools =
-        Tools::before(address, "\"/index\", \"/crates\", \"/api\"", "credentials = [\"bearer\", \"raw\"]");
+    let tools = Tools::in_front_of(
+        address,
+        "\"/index\", \"/crates\", \"/api\"",
+        "credentials = [\"bearer\", \"raw\"]",
+    );
     // The only crate of the registry.
     let source = tools.place("gated-1.0.0");
     fs::create_dir_all(source.join("src")).unwrap();
@@ -156,7 +159,7 @@ fn cargo_fetches_from_a_sparse_registry_and_publishes() {
     // In clear text cargo requests an upgrade to HTTP/2, which a read-only token does not permit.
     run(&mut cargo(&tools.full, "good", &["fetch"]));
     let found = run(&mut cargo(&tools.full, "good", &["search", "--registry", "gate", "gated"]));
-    prints("good", "cargo", &found, "behind the gateway");
+    assert_prints("good", "cargo", &found, "behind the gateway");
     run(&mut cargo(&tools.full, "good", &["yank", "--registry", "gate", "gated@1.0.0"]));
     let publish = [
         "publish",
@@ -170,9 +173,9 @@ fn cargo_fetches_from_a_sparse_registry_and_publishes() {
     run(&mut cargo(&tools.full, "good", &publish));
     assert!(files.path().join("crates/next-0.1.0.crate").exists());
     for (row, token, expected) in &tools.bad {
-        prints(row, "cargo", &fails(&mut cargo(token, row, &publish)), expected);
+        assert_prints(row, "cargo", &fails(&mut cargo(token, row, &publish)), expected);
         let _ = fs::remove_file(project.join("Cargo.lock"));
-        prints(row, "cargo", &fails(&mut cargo(token, row, &["fetch"])), expected);
+        assert_prints(row, "cargo", &fails(&mut cargo(token, row, &["fetch"])), expected);
     }
 }
 
@@ -181,7 +184,7 @@ fn cargo_fetches_from_a_sparse_registry_and_publishes() {
 fn apt_downloads_a_package() {
     let files = tempfile::tempdir().unwrap();
     let (_server, address) = upstream("files", files.path());
-    let tools = Tools::before(address, "\"/debian\"", BASIC);
+    let tools = Tools::in_front_of(address, "\"/debian\"", BASIC);
     let source = tools.place("gated");
     fs::create_dir_all(source.join("DEBIAN")).unwrap();
     let control = "Package: gated\nVersion: 1.0\nArchitecture: all\nMaintainer: a <a@example.org>\nDescription: gated\n";
@@ -223,6 +226,6 @@ fn apt_downloads_a_package() {
     run(&mut apt("good", &tools.read, &["download", "gated"]));
     assert!(tools.place("apt-good/gated_1.0_all.deb").exists());
     for (row, token, expected) in &tools.bad {
-        prints(row, "apt", &fails(&mut apt(row, token, &["update"])), expected);
+        assert_prints(row, "apt", &fails(&mut apt(row, token, &["update"])), expected);
     }
 }

@@ -26,11 +26,11 @@ pub struct Tools {
 
 impl Tools {
     /// `keys` are more keys of the service, which has these paths.
-    pub fn before(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
+    pub fn in_front_of(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
         Self::with(|_| "", upstream, paths, keys)
     }
 
-    /// Like [`Tools::before`], with a certificate for `localhost` in `tls.crt`.
+    /// Like [`Tools::in_front_of`], with a certificate for `localhost` in `tls.crt`.
     pub fn secured(upstream: SocketAddr, paths: &str, keys: &str) -> Self {
         Self::with(stage::certify, upstream, paths, keys)
     }
@@ -99,7 +99,7 @@ pub fn fails(command: &mut Command) -> String {
 }
 
 /// Checks the output of a tool; lines that the tool has wrapped are joined.
-pub fn prints(row: &str, tool: &str, said: &str, expected: &str) {
+pub fn assert_prints(row: &str, tool: &str, said: &str, expected: &str) {
     let plain = said.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(plain.contains(expected), "{tool}, {row}: {expected:?} is not in {said}");
 }

@@ -72,7 +72,7 @@ impl Metadata {
         }
         let endpoints = [&written.authorization_endpoint, &written.token_endpoint];
         for endpoint in endpoints.into_iter().chain(&written.userinfo_endpoint) {
-            if !issuer.is_as_safe(endpoint) {
+            if !issuer.is_secure_enough(endpoint) {
                 return Err(wrong(format!("{endpoint:?} is not reached as safely as the issuer")));
             }
         }

@@ -107,7 +107,7 @@ impl ExampleServer {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let thread = std::thread::Builder::new().name("example".to_owned()).spawn(move || {
             LocalSet::new().block_on(&runtime, async {
-                let worker = Worker::new(Limits::default(), Budgets::of_process());
+                let worker = Worker::new(Limits::default(), Budgets::for_process());
                 if let Err(error) = net::serve(worker, listener, Rc::new(Example), draining).await {
                     tracing::error!("the example service has ended: {error}");
                 }

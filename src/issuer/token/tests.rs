@@ -68,7 +68,7 @@ fn outcome(token: &str, set: &Value) -> Result<Claims, TokenError> {
 }
 
 #[test]
-fn a_token_holds_by_the_key_that_signed_it() {
+fn token_is_valid_only_with_its_signing_key() {
     let check = |algorithm: &str, signer: Signer, other: Signer| {
         let kid = signer.jwk["kid"].clone();
         let token = signer.token(&json!({"alg": algorithm, "kid": kid}), &json!({"sub": "1"}));
@@ -102,7 +102,7 @@ fn a_token_holds_by_the_key_that_signed_it() {
 }
 
 #[test]
-fn no_other_algorithm_gets_through() {
+fn unlisted_algorithms_are_refused() {
     let signer = ed25519();
     let set = json!({"keys": [signer.jwk]});
     let check = |name: &str, header: Value, expected: TokenError| {
@@ -129,7 +129,7 @@ fn no_other_algorithm_gets_through() {
 
 proptest! {
     #[test]
-    fn foreign_texts_never_panic(token in "[A-Za-z0-9_.=-]{0,80}", json in "[]{}:,\"a-z0-9]{0,60}") {
+    fn arbitrary_input_never_panics(token in "[A-Za-z0-9_.=-]{0,80}", json in "[]{}:,\"a-z0-9]{0,60}") {
         let keys = Keys::parse(&json!({"keys": [ed25519().jwk]})).unwrap();
         let part = BASE64_URL_SAFE_NO_PAD.encode(json.as_bytes());
         for text in [token.clone(), format!("{part}.{part}.{token}"), format!("eyJhbGciOiJFZERTQSJ9.e30.{token}")] {
@@ -139,7 +139,7 @@ proptest! {
 }
 
 #[test]
-fn what_is_no_token_is_malformed() {
+fn non_tokens_are_malformed() {
     let check = |name: &str, token: &str| {
         assert_eq!(SignedToken::parse(token).err(), Some(TokenError::Malformed), "{name}");
     };

@@ -18,13 +18,13 @@ use crate::net::Limits;
 /// The limit on connections over all workers. Updated when a connection begins or ends, never per request.
 pub struct ConnectionLimit {
     open: AtomicUsize,
-    most: AtomicUsize,
+    max: AtomicUsize,
     /// How many of these are reserved for unix sockets.
-    for_unix: usize,
+    reserved_for_unix: usize,
     refused: AtomicU64,
     /// A worker waits for a slot that it cannot free itself.
-    wished: AtomicBool,
-    wish: Notify,
+    slot_requested: AtomicBool,
+    slot_request: Notify,
     addresses: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -38,25 +38,25 @@ pub struct ConnectionPermit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitReached {
     /// The limit over all connections is reached.
-    Everybody,
-    ThisAddress,
+    Total,
+    PerAddress,
 }
 
 impl ConnectionLimit {
-    pub(super) fn new(most: usize, for_unix: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize, reserved_for_unix: usize) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
-            most: AtomicUsize::new(most),
-            for_unix,
+            max: AtomicUsize::new(max),
+            reserved_for_unix,
             refused: AtomicU64::new(0),
-            wished: AtomicBool::new(false),
-            wish: Notify::new(),
+            slot_requested: AtomicBool::new(false),
+            slot_request: Notify::new(),
             addresses: Mutex::default(),
         })
     }
 
-    pub(super) fn set_most(&self, most: usize) {
-        self.most.store(most, Relaxed);
+    pub(super) fn set_max(&self, max: usize) {
+        self.max.store(max, Relaxed);
     }
 
     /// Connections that are open now, over all workers.
@@ -66,8 +66,8 @@ impl ConnectionLimit {
 
     /// Whether connections on which no user has signed in may be closed to make room, as on the admin
     /// listener.
-    pub fn is_for_users(&self) -> bool {
-        self.for_unix > 0
+    pub fn can_close_unauthenticated(&self) -> bool {
+        self.reserved_for_unix > 0
     }
 
     pub fn permit(
@@ -76,14 +76,14 @@ impl ConnectionLimit {
         address: Option<IpAddr>,
         is_unix: bool,
     ) -> Result<ConnectionPermit, LimitReached> {
-        let reserved = if is_unix { 0 } else { self.for_unix };
-        let most = limits.connections.min(self.most.load(Relaxed).saturating_sub(reserved));
-        if self.open.fetch_add(1, Relaxed) >= most {
+        let reserved = if is_unix { 0 } else { self.reserved_for_unix };
+        let max = limits.connections.min(self.max.load(Relaxed).saturating_sub(reserved));
+        if self.open.fetch_add(1, Relaxed) >= max {
             self.open.fetch_sub(1, Relaxed);
-            return Err(LimitReached::Everybody);
+            return Err(LimitReached::Total);
         }
         let mut permit = ConnectionPermit { limit: self.clone(), address: None };
-        if permit.counts_for(limits, address) { Ok(permit) } else { Err(LimitReached::ThisAddress) }
+        if permit.assign_address(limits, address) { Ok(permit) } else { Err(LimitReached::PerAddress) }
     }
 
     pub fn count_refusal(&self) {
@@ -91,28 +91,28 @@ impl ConnectionLimit {
     }
 
     /// Requests a slot from all workers.
-    pub fn wish(&self) {
-        self.wished.store(true, Relaxed);
-        self.wish.notify_waiters();
+    pub fn request_slot(&self) {
+        self.slot_requested.store(true, Relaxed);
+        self.slot_request.notify_waiters();
     }
 
     /// Waits until a slot is requested that no worker has freed yet.
-    pub async fn wished(&self) {
+    pub async fn wait_for_slot_request(&self) {
         loop {
-            self.wish.notified().await;
-            if self.wished.load(Relaxed) {
+            self.slot_request.notified().await;
+            if self.slot_requested.load(Relaxed) {
                 return;
             }
         }
     }
 
     /// Records that the requested slot was freed.
-    pub fn fulfilled(&self) {
-        self.wished.store(false, Relaxed);
+    pub fn clear_slot_request(&self) {
+        self.slot_requested.store(false, Relaxed);
     }
 
     pub(super) fn reading(&self, name: &'static str) -> Reading {
-        let (limit, refused) = (self.most.load(Relaxed), self.refused.load(Relaxed));
+        let (limit, refused) = (self.max.load(Relaxed), self.refused.load(Relaxed));
         Reading { name, limit, used: self.open(), refused }
     }
 }
@@ -120,13 +120,13 @@ impl ConnectionLimit {
 impl ConnectionPermit {
     /// Counts the connection for this address from now on. Returns false if the address has reached its
     /// limit.
-    pub fn counts_for(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
-        if let (Some(most), Some(address)) = (limits.connections_per_address, address)
+    pub fn assign_address(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
+        if let (Some(max), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
             let mut addresses = self.limit.addresses.lock();
             let count = addresses.entry(address).or_default();
-            if *count >= most {
+            if *count >= max {
                 return false;
             }
             *count += 1;

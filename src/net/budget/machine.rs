@@ -14,49 +14,49 @@ pub struct Machine {
 }
 
 /// Bytes that are assumed if the memory cannot be read.
-const MODEST: usize = 1 << 30;
+const FALLBACK_MEMORY: usize = 1 << 30;
 
 impl Machine {
-    /// Reads the limits without changing them: `files` is the hard limit, to which [`Machine::raised`] raises
-    /// the soft one.
+    /// Reads the limits without changing them: `files` is the hard limit, to which
+    /// [`Machine::with_raised_file_limit`] raises the soft one.
     pub fn read() -> Self {
         let limit = getrlimit(Resource::Nofile);
-        Self { files: number(limit.maximum), memory: memory() }
+        Self { files: to_usize(limit.maximum), memory: memory() }
     }
 
     /// Raises the process's soft limit on open files to the hard limit, and reads the limits.
-    pub fn raised() -> Self {
+    pub fn with_raised_file_limit() -> Self {
         let limit = getrlimit(Resource::Nofile);
         let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
         let files = match setrlimit(Resource::Nofile, raised) {
             Ok(()) => limit.maximum,
             Err(_) => limit.current,
         };
-        Self { files: number(files), memory: memory() }
+        Self { files: to_usize(files), memory: memory() }
     }
 }
 
-fn number(limit: Option<u64>) -> usize {
+fn to_usize(limit: Option<u64>) -> usize {
     limit.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }
 
 fn memory() -> usize {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_default();
     let groups = read(Path::new("/proc/self/cgroup"));
-    let of_groups = group_files(&groups).filter_map(|path| read(Path::new(&path)).trim().parse().ok());
-    let machine = total(&read(Path::new("/proc/meminfo")));
-    machine.into_iter().chain(of_groups).min().unwrap_or(MODEST)
+    let of_groups = cgroup_limit_files(&groups).filter_map(|path| read(Path::new(&path)).trim().parse().ok());
+    let machine = total_memory(&read(Path::new("/proc/meminfo")));
+    machine.into_iter().chain(of_groups).min().unwrap_or(FALLBACK_MEMORY)
 }
 
 /// `MemTotal` of /proc/meminfo, in bytes.
-fn total(meminfo: &str) -> Option<usize> {
+fn total_memory(meminfo: &str) -> Option<usize> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.trim().strip_suffix(" kB")?.trim().parse::<usize>().ok()?.checked_mul(1024)
 }
 
 /// Returns the memory limit files of the control groups in /proc/self/cgroup, versions 1 and 2: those of the
 /// process's own group and of all its ancestors.
-fn group_files(groups: &str) -> impl Iterator<Item = String> {
+fn cgroup_limit_files(groups: &str) -> impl Iterator<Item = String> {
     groups.lines().flat_map(|line| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (kind, path) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -80,10 +80,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_read_in_every_form() {
-        assert_eq!(total("MemFree: 1 kB\nMemTotal:       24000 kB\n"), Some(24_000 << 10));
-        assert_eq!(total(""), None);
-        let files = |groups: &str| group_files(groups).collect::<Vec<_>>();
+    fn memory_limit_is_read_from_every_source() {
+        assert_eq!(total_memory("MemFree: 1 kB\nMemTotal:       24000 kB\n"), Some(24_000 << 10));
+        assert_eq!(total_memory(""), None);
+        let files = |groups: &str| cgroup_limit_files(groups).collect::<Vec<_>>();
         assert_eq!(
             files("0::/system.slice/permgate.service\n"),
             [

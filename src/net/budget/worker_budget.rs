@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_come_and_go() {
+    fn blocks_are_taken_and_returned() {
         let budget = Budget::new(40, 0);
         let (one, other) = (WorkerBudget::new(budget.clone()), WorkerBudget::new(budget.clone()));
         assert!((0..BLOCK).all(|_| one.take(0)));

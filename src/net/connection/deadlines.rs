@@ -10,22 +10,22 @@ use super::{AnswerState, CloseReason, Connection, ConnectionCommand, HALF_CLOSED
 use crate::net::{Limits, Peer, RequestError};
 
 /// How long a client may keep sending bytes that are discarded after the last response.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a drain waits for the first byte of a new connection.
-const FRESH_IN_DRAIN: Duration = Duration::from_secs(1);
+const DRAIN_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a new client may take to send its first byte when others wait for the slot.
-const BEGINS: Duration = Duration::from_millis(250);
+const CROWDED_FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long a handshake or a head may take when others wait for the slot.
-const DAWDLES: Duration = Duration::from_secs(1);
+const CROWDED_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Estimated bytes held for a client that reads nothing, while its response continues: hyper's buffers on
 /// both sides and the pieces between them.
-const HELD_OF_ANSWER: usize = 256 << 10;
+const HELD_BY_OPEN_RESPONSE: usize = 256 << 10;
 /// The same when hyper has the whole response.
-const HELD_OF_END: usize = 64 << 10;
+const HELD_BY_ENDED_RESPONSE: usize = 64 << 10;
 
 impl Connection {
     /// Applies the deadlines. Called by the ticker. `crowded`: unread responses use so much memory that slow
@@ -51,7 +51,7 @@ impl Connection {
             Phase::Handshake if past(since, limits.tls_handshake_timeout) => {
                 self.command(ConnectionCommand::Close);
             }
-            Phase::Fresh if draining && past(since, FRESH_IN_DRAIN) => {
+            Phase::Fresh if draining && past(since, DRAIN_FIRST_BYTE_TIMEOUT) => {
                 self.command(ConnectionCommand::Close);
             }
             Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
@@ -60,10 +60,12 @@ impl Connection {
             Phase::Head if past(since, limits.head_timeout) => {
                 self.command(ConnectionCommand::Reject(RequestError::HeadTimeout));
             }
-            Phase::Serving if self.exchange.waits_since().is_some_and(|at| past(at, limits.body_timeout)) => {
+            Phase::Serving
+                if self.exchange.waiting_since().is_some_and(|at| past(at, limits.body_timeout)) =>
+            {
                 self.exchange.expire_body();
             }
-            Phase::Closing if past(since, LINGER) => self.command(ConnectionCommand::Close),
+            Phase::Closing if past(since, LINGER_TIMEOUT) => self.command(ConnectionCommand::Close),
             _ => {}
         }
     }
@@ -73,32 +75,33 @@ impl Connection {
     pub(in crate::net) fn idle_since(&self) -> Option<Instant> {
         let since = match self.phase.get() {
             Phase::Idle => Duration::ZERO,
-            Phase::Fresh => BEGINS,
+            Phase::Fresh => CROWDED_FIRST_BYTE_TIMEOUT,
             _ => return None,
         };
-        self.lasts_for(since)
+        self.phase_older_than(since)
     }
 
-    /// Since when a handshake or a head has been incomplete, if that is longer than `DAWDLES`.
-    pub(in crate::net) fn dawdles_since(&self) -> Option<Instant> {
-        matches!(self.phase.get(), Phase::Handshake | Phase::Head).then(|| self.lasts_for(DAWDLES))?
+    /// Since when a handshake or a head has been incomplete, if that is longer than `CROWDED_HEAD_TIMEOUT`.
+    pub(in crate::net) fn slow_since(&self) -> Option<Instant> {
+        matches!(self.phase.get(), Phase::Handshake | Phase::Head)
+            .then(|| self.phase_older_than(CROWDED_HEAD_TIMEOUT))?
     }
 
     /// When the current phase began, if it has lasted at least this long.
-    fn lasts_for(&self, at_least: Duration) -> Option<Instant> {
+    fn phase_older_than(&self, at_least: Duration) -> Option<Instant> {
         let since = self.phase_began.get();
         (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
     }
 
     /// When the current phase began, for a network connection on which no user has signed in.
-    pub(in crate::net) fn stranger_since(&self) -> Option<Instant> {
+    pub(in crate::net) fn unauthenticated_since(&self) -> Option<Instant> {
         let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
         let ends = self.phase.get() == Phase::Closing;
-        if stays || ends { None } else { self.lasts_for(BEGINS) }
+        if stays || ends { None } else { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) }
     }
 
     /// Restarts the write timeout of a stream, because the socket that it shares with others is blocked.
-    pub(super) fn progressed(&self, now: Instant) {
+    pub(super) fn restart_write_timeout(&self, now: Instant) {
         if self.write_stalled.get().is_some() {
             self.write_stalled.set(Some(now));
         }
@@ -110,14 +113,14 @@ impl Connection {
             Some(streams) => streams.held(),
             None if self.write_stalled.get().is_none() => 0,
             None if self.stream.is_some() => self.held.get() as usize,
-            None if self.exchange.answer() == AnswerState::Open => HELD_OF_ANSWER,
-            None => HELD_OF_END,
+            None if self.exchange.answer() == AnswerState::Open => HELD_BY_OPEN_RESPONSE,
+            None => HELD_BY_ENDED_RESPONSE,
         }
     }
 
     /// Records how many bytes of its response an HTTP/2 stream holds. `ended`: the service sends no more.
-    pub(in crate::net) fn hold(&self, bytes: usize, ended: bool) {
-        let held = if ended { bytes } else { bytes.max(HELD_OF_ANSWER) };
+    pub(in crate::net) fn set_held(&self, bytes: usize, ended: bool) {
+        let held = if ended { bytes } else { bytes.max(HELD_BY_OPEN_RESPONSE) };
         self.held.set(u32::try_from(held).unwrap_or(u32::MAX));
     }
 }
@@ -125,11 +128,11 @@ impl Connection {
 /// When the current span began, and how many bytes had been sent until then.
 pub struct Throughput(Cell<(Instant, u64)>);
 
-/// A client that reads fewer than `BYTES` during a `SPAN` is slow.
-const SPAN: Duration = Duration::from_secs(60);
-const BYTES: u64 = 60 << 10;
+/// A client that reads fewer than `MIN_BYTES_PER_WINDOW` during a `WINDOW` is slow.
+const WINDOW: Duration = Duration::from_secs(60);
+const MIN_BYTES_PER_WINDOW: u64 = 60 << 10;
 /// How much earlier than the first waiting byte a span may begin.
-const STALE: Duration = Duration::from_secs(1);
+const MAX_WINDOW_LEAD: Duration = Duration::from_secs(1);
 
 impl Throughput {
     pub fn new(now: Instant) -> Self {
@@ -141,11 +144,11 @@ impl Throughput {
     pub fn is_slow(&self, now: Instant, sent: u64, waits: bool) -> bool {
         let (since, before) = self.0.get();
         let age = now.saturating_duration_since(since);
-        if waits && sent - before < BYTES {
-            return age >= SPAN;
+        if waits && sent - before < MIN_BYTES_PER_WINDOW {
+            return age >= WINDOW;
         }
         // Not at every tick, because most connections are idle most of the time.
-        if age >= STALE {
+        if age >= MAX_WINDOW_LEAD {
             self.0.set((now, sent));
         }
         false
@@ -157,17 +160,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_slow_by_the_minute() {
+    fn client_below_1_kib_per_second_for_a_minute_is_slow() {
         let now = Instant::now();
         let at = |seconds: u64| now + Duration::from_secs(seconds);
         let throughput = Throughput::new(now);
         assert!(!throughput.is_slow(at(59), 0, true));
-        assert!(throughput.is_slow(at(60), BYTES - 1, true));
-        assert!(throughput.is_slow(at(61), BYTES - 1, true), "it stays slow");
-        assert!(!throughput.is_slow(at(62), BYTES, true), "until it takes as much as it should");
-        assert!(!throughput.is_slow(at(121), BYTES, true));
-        assert!(!throughput.is_slow(at(122), BYTES, false), "it has everything");
-        assert!(!throughput.is_slow(at(181), BYTES, true));
-        assert!(throughput.is_slow(at(182), BYTES, true));
+        assert!(throughput.is_slow(at(60), MIN_BYTES_PER_WINDOW - 1, true));
+        assert!(throughput.is_slow(at(61), MIN_BYTES_PER_WINDOW - 1, true), "it stays slow");
+        assert!(
+            !throughput.is_slow(at(62), MIN_BYTES_PER_WINDOW, true),
+            "until it takes as much as it should"
+        );
+        assert!(!throughput.is_slow(at(121), MIN_BYTES_PER_WINDOW, true));
+        assert!(!throughput.is_slow(at(122), MIN_BYTES_PER_WINDOW, false), "it has everything");
+        assert!(!throughput.is_slow(at(181), MIN_BYTES_PER_WINDOW, true));
+        assert!(throughput.is_slow(at(182), MIN_BYTES_PER_WINDOW, true));
     }
 }

@@ -184,7 +184,7 @@ impl Exchange {
     }
 
     /// Since when the service has waited for the body.
-    pub(super) fn waits_since(&self) -> Option<Instant> {
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
         if let BodyWait::Since(since) = self.wait.get() { Some(since) } else { None }
     }
 

@@ -26,14 +26,14 @@ pub struct Streams {
     reset: Cell<Option<Instant>>,
     /// Streams that the client cancelled while they were served. Each costs as much as a request, but no
     /// longer counts as an open stream.
-    cancelled: Pace,
+    cancelled: RateLimit,
     /// Control frames that are not offset by useful frames.
-    control_frames: Pace,
+    control_frames: RateLimit,
 }
 
 /// A rate limit: a burst of 1000, and 33 per second in the long run, as in nghttp2. Stores when the count
 /// returns to zero.
-struct Pace(Cell<Instant>);
+struct RateLimit(Cell<Instant>);
 
 /// The HTTP/2 part of a stream.
 pub struct Stream {
@@ -41,7 +41,7 @@ pub struct Stream {
     tasks: RefCell<Vec<AbortHandle>>,
     /// The unread rest of a request's body, and how many bytes of it were discarded.
     leftover: RefCell<Option<Incoming>>,
-    wasted: Cell<usize>,
+    discarded: Cell<usize>,
 }
 
 /// A stream's entry in its connection's list, with its unit of the stream budget. Dropping it removes the
@@ -53,30 +53,30 @@ pub struct OpenStream {
 }
 
 /// Bytes of an unread body that are discarded, as after a last response in HTTP/1.1.
-const MOST_WASTED: usize = 4 << 20;
+const MAX_DISCARDED: usize = 4 << 20;
 
 /// How long a stream's reset may wait to be written before the connection is closed.
-const RESET: Duration = Duration::from_secs(1);
+const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many control frames a useful frame offsets. A client answers each piece of a response with two
 /// WINDOW_UPDATE frames, and a request may come with a few priorities and pings. Useful frames do not reset
 /// the count: otherwise a byte of a body now and then would allow any number.
-const USEFUL: u32 = 25;
+const CREDIT_PER_USEFUL_FRAME: u32 = 25;
 
-const PACE: Duration = Duration::from_millis(30);
-const BURST: Duration = PACE.saturating_mul(1000);
+const INTERVAL: Duration = Duration::from_millis(30);
+const BURST: Duration = INTERVAL.saturating_mul(1000);
 
-impl Pace {
+impl RateLimit {
     /// Counts one. Returns false if the limit is exceeded.
     fn count(&self, now: Instant) -> bool {
-        let forgotten = self.0.get().max(now) + PACE;
+        let forgotten = self.0.get().max(now) + INTERVAL;
         self.0.set(forgotten);
         forgotten.saturating_duration_since(now) <= BURST
     }
 
     /// Takes this many off the count.
-    fn forgive(&self, count: u32, now: Instant) {
-        let forgotten = self.0.get().checked_sub(PACE * count).unwrap_or(now);
+    fn credit(&self, count: u32, now: Instant) {
+        let forgotten = self.0.get().checked_sub(INTERVAL * count).unwrap_or(now);
         self.0.set(forgotten.max(now));
     }
 }
@@ -88,8 +88,8 @@ impl Streams {
             head: Cell::new(None),
             last_read: Cell::new(now),
             reset: Cell::new(None),
-            cancelled: Pace(Cell::new(now)),
-            control_frames: Pace(Cell::new(now)),
+            cancelled: RateLimit(Cell::new(now)),
+            control_frames: RateLimit(Cell::new(now)),
         }
     }
 
@@ -116,8 +116,8 @@ impl Streams {
         self.control_frames.count(now)
     }
 
-    pub(in crate::net) fn was_useful(&self, now: Instant) {
-        self.control_frames.forgive(USEFUL, now);
+    pub(in crate::net) fn count_useful_frame(&self, now: Instant) {
+        self.control_frames.credit(CREDIT_PER_USEFUL_FRAME, now);
     }
 
     /// Aborts every stream, because none may outlive its connection.
@@ -129,7 +129,7 @@ impl Streams {
     /// Applies the deadlines of HTTP/2. Called by the ticker.
     pub(super) fn check(&self, connection: &Connection, now: Instant, limits: &Limits, crowded: bool) {
         let past = |since: Instant, limit: Duration| now.saturating_duration_since(since) >= limit;
-        if self.reset.get().is_some_and(|since| past(since, RESET)) {
+        if self.reset.get().is_some_and(|since| past(since, RESET_TIMEOUT)) {
             return connection.close_for(CloseReason::ResetBlocked);
         }
         if self.head.get().is_some_and(|since| past(since, limits.head_timeout)) {
@@ -144,7 +144,7 @@ impl Streams {
         let blocked = connection.write_stalled.get().is_some();
         for stream in self.open.borrow().iter() {
             if blocked {
-                stream.progressed(now);
+                stream.restart_write_timeout(now);
             }
             stream.check(now, limits, false, crowded);
         }
@@ -163,7 +163,7 @@ impl Streams {
 
 impl Stream {
     pub(super) fn new(connection: Rc<Connection>) -> Self {
-        Self { connection, tasks: RefCell::default(), leftover: RefCell::default(), wasted: Cell::new(0) }
+        Self { connection, tasks: RefCell::default(), leftover: RefCell::default(), discarded: Cell::new(0) }
     }
 
     pub(in crate::net) fn connection(&self) -> &Connection {
@@ -171,9 +171,9 @@ impl Stream {
     }
 
     /// Records that the stream sends bytes of its response, which offset control frames.
-    pub(in crate::net) fn was_useful(&self) {
+    pub(in crate::net) fn count_useful_frame(&self) {
         if let Some(streams) = self.connection.streams() {
-            streams.was_useful(self.connection.clock.now());
+            streams.count_useful_frame(self.connection.clock.now());
         }
     }
 
@@ -208,10 +208,10 @@ impl Stream {
     pub(in crate::net) fn poll_leftover(&self, cx: &mut Context<'_>) -> Poll<()> {
         let leftover = &mut *self.leftover.borrow_mut();
         let Some(body) = leftover else { return Poll::Ready(()) };
-        while self.wasted.get() < MOST_WASTED
+        while self.discarded.get() < MAX_DISCARDED
             && let Some(Ok(frame)) = ready!(Pin::new(&mut *body).poll_frame(cx))
         {
-            self.wasted.set(self.wasted.get() + frame.data_ref().map_or(0, bytes::Bytes::len));
+            self.discarded.set(self.discarded.get() + frame.data_ref().map_or(0, bytes::Bytes::len));
         }
         *leftover = None;
         Poll::Ready(())
@@ -225,7 +225,7 @@ impl OpenStream {
         if let Some(streams) = connection.streams() {
             admitted = worker.streams().take(streams.count()).then(|| worker.clone());
             streams.open.borrow_mut().push(stream.clone());
-            streams.was_useful(connection.clock.now());
+            streams.count_useful_frame(connection.clock.now());
         }
         connection.enter(Phase::Serving);
         Self { stream, admitted }

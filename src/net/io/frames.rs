@@ -5,7 +5,7 @@ use crate::net::{Connection, RequestError, connection::Phase, io::PREFACE};
 
 /// The parser's position in a client's frames.
 pub(super) struct Frames {
-    head: [u8; HEAD],
+    head: [u8; FRAME_HEAD],
     filled: usize,
     /// Bytes that are left of the preface or of the current frame's payload.
     left: usize,
@@ -22,7 +22,7 @@ enum FrameKind {
     LastFields,
 }
 
-const HEAD: usize = 9;
+const FRAME_HEAD: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -33,7 +33,7 @@ const END_HEADERS: u8 = 0x4;
 impl Default for Frames {
     fn default() -> Self {
         Self {
-            head: [0; HEAD],
+            head: [0; FRAME_HEAD],
             filled: 0,
             left: PREFACE.len(),
             kind: FrameKind::Other,
@@ -57,10 +57,10 @@ impl Frames {
         }
         streams.record_read(now);
         let (mut within, mut open) = (true, None);
-        self.walk(bytes, |event| match event {
+        self.parse(bytes, |event| match event {
             Event::Preface => connection.enter(Phase::Idle),
             Event::Fields { whole } => open = Some(!whole),
-            Event::Useful => streams.was_useful(now),
+            Event::Useful => streams.count_useful_frame(now),
             Event::Control => within &= streams.count_control_frame(now),
         });
         if let Some(open) = open {
@@ -69,7 +69,7 @@ impl Frames {
         if within { Ok(()) } else { Err(RequestError::BadRequest("too many control frames")) }
     }
 
-    fn walk(&mut self, mut bytes: &[u8], mut emit: impl FnMut(Event)) {
+    fn parse(&mut self, mut bytes: &[u8], mut emit: impl FnMut(Event)) {
         loop {
             let here = self.left.min(bytes.len());
             (self.left, bytes) = (self.left - here, &bytes[here..]);
@@ -82,10 +82,10 @@ impl Frames {
             if std::mem::replace(&mut self.kind, FrameKind::Other) == FrameKind::LastFields {
                 emit(Event::Fields { whole: true });
             }
-            let part = (HEAD - self.filled).min(bytes.len());
+            let part = (FRAME_HEAD - self.filled).min(bytes.len());
             self.head[self.filled..self.filled + part].copy_from_slice(&bytes[..part]);
             (self.filled, bytes) = (self.filled + part, &bytes[part..]);
-            if self.filled < HEAD {
+            if self.filled < FRAME_HEAD {
                 return;
             }
             self.filled = 0;
@@ -137,7 +137,7 @@ mod tests {
         for pieces in [1, 3, bytes.len()] {
             let (mut follower, mut open, mut control) = (Frames::default(), None, 0);
             for piece in bytes.chunks(pieces) {
-                follower.walk(piece, |event| match event {
+                follower.parse(piece, |event| match event {
                     Event::Fields { whole } => open = Some(!whole),
                     Event::Control => control += 1,
                     Event::Preface | Event::Useful => {}
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_section_is_open_until_its_last_byte() {
+    fn field_section_is_incomplete_until_its_last_byte() {
         check("settings", &[frame(6, 4, 0)], (None, 1));
         check("whole", &[frame(9, 1, 0x4)], (Some(false), 0));
         check("whole and empty", &[frame(0, 1, 0x4)], (Some(false), 0));

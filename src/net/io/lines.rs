@@ -18,10 +18,10 @@ pub(super) struct Lines {
 }
 
 /// Empty lines that may precede a request line, because old clients send them.
-const LEADING_LINES: usize = 4;
+const MAX_LEADING_LINES: usize = 4;
 
 /// Bytes of a request line besides its target: method, spaces, version, CR.
-const REQUEST_LINE: usize = 64;
+const REQUEST_LINE_OVERHEAD: usize = 64;
 
 impl Lines {
     /// Fails if a line exceeds its limit so far.
@@ -30,13 +30,13 @@ impl Lines {
             let Some(end) = memchr(b'\n', bytes) else {
                 self.line += bytes.len();
                 self.cr = bytes.last().map_or(self.cr, |last| *last == b'\r');
-                return self.bound(self.line, limits);
+                return self.check_line(self.line, limits);
             };
             let cr = if end > 0 { bytes[end - 1] == b'\r' } else { self.cr };
             let line = self.line + end - usize::from(cr);
-            self.bound(line, limits)?;
+            self.check_line(line, limits)?;
             match (line, self.lines) {
-                (0, 0) if self.leading == LEADING_LINES => {
+                (0, 0) if self.leading == MAX_LEADING_LINES => {
                     return Err(RequestError::BadRequest("empty lines before a request"));
                 }
                 (0, 0) => self.leading += 1,
@@ -50,9 +50,9 @@ impl Lines {
     }
 
     /// A rough limit: `framing` measures complete heads.
-    fn bound(&self, line: usize, limits: &Limits) -> Result<(), RequestError> {
+    fn check_line(&self, line: usize, limits: &Limits) -> Result<(), RequestError> {
         match self.lines {
-            0 if line > limits.target + REQUEST_LINE => Err(RequestError::TargetTooLong),
+            0 if line > limits.target + REQUEST_LINE_OVERHEAD => Err(RequestError::TargetTooLong),
             0 => Ok(()),
             _ if line > limits.field + 1 => Err(RequestError::HeadTooLarge),
             _ => Ok(()),
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_bounded_while_they_come() {
+    fn line_limits_apply_to_partial_lines() {
         let long = "x".repeat(100);
         check("a whole head", "GET / HTTP/1.1\r\nHost: g\r\n\r\n", None);
         check("bare line feeds", "GET / HTTP/1.1\nHost: g\n\n", None);

@@ -1,4 +1,4 @@
-//! Parses the bytes of a PROXY header: strict, and never longer than [`LONGEST`].
+//! Parses the bytes of a PROXY header: strict, and never longer than [`MAX_HEADER`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -6,7 +6,7 @@ use super::ProxyHeader;
 
 /// The result of parsing the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Parsed {
     Partial,
     /// A complete header of this many bytes.
     Whole(usize, ProxyHeader),
@@ -14,39 +14,39 @@ pub enum Verdict {
 }
 
 /// In bytes; room for every address and for the extensions that proxies send, except certificates.
-pub(super) const LONGEST: usize = 4 << 10;
+pub(super) const MAX_HEADER: usize = 4 << 10;
 
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of signature, command, family and length.
-const FIXED: usize = 16;
-const WORD: &[u8; 6] = b"PROXY ";
+const FIXED_PART: usize = 16;
+const V1_PREFIX: &[u8; 6] = b"PROXY ";
 /// Bytes of the longest line of version 1, including CR LF.
-const LONGEST_LINE: usize = 107;
+const MAX_LINE: usize = 107;
 
 /// Parses the bytes received so far. While the verdict is `Partial`, call again with the same bytes and more.
-pub fn parse(bytes: &[u8]) -> Verdict {
-    if begins(bytes, SIGNATURE) {
-        binary(bytes)
-    } else if begins(bytes, WORD) {
-        line(bytes)
+pub fn parse(bytes: &[u8]) -> Parsed {
+    if may_begin_with(bytes, V2_SIGNATURE) {
+        parse_v2(bytes)
+    } else if may_begin_with(bytes, V1_PREFIX) {
+        parse_v1(bytes)
     } else {
-        Verdict::Malformed("it begins like neither version 1 nor version 2")
+        Parsed::Malformed("it begins like neither version 1 nor version 2")
     }
 }
 
 /// Whether both agree as far as the shorter one goes.
-fn begins(bytes: &[u8], with: &[u8]) -> bool {
+fn may_begin_with(bytes: &[u8], with: &[u8]) -> bool {
     let common = bytes.len().min(with.len());
     bytes[..common] == with[..common]
 }
 
-fn binary(bytes: &[u8]) -> Verdict {
-    let Some((fixed, rest)) = bytes.split_at_checked(FIXED) else { return Verdict::Partial };
+fn parse_v2(bytes: &[u8]) -> Parsed {
+    let Some((fixed, rest)) = bytes.split_at_checked(FIXED_PART) else { return Parsed::Partial };
     let length = usize::from(u16::from_be_bytes([fixed[14], fixed[15]]));
-    if FIXED + length > LONGEST {
-        return Verdict::Malformed("longer than 4096 bytes");
+    if FIXED_PART + length > MAX_HEADER {
+        return Parsed::Malformed("longer than 4096 bytes");
     }
-    let Some(block) = rest.get(..length) else { return Verdict::Partial };
+    let Some(block) = rest.get(..length) else { return Parsed::Partial };
     // Extensions follow the addresses and are ignored.
     let proxy_header = match (fixed[12], fixed[13]) {
         // LOCAL: what follows is ignored.
@@ -58,40 +58,40 @@ fn binary(bytes: &[u8]) -> Verdict {
             [a, b, c, d, _, _, _, _, high, low, _, _, ..] => {
                 client(Ipv4Addr::new(*a, *b, *c, *d).into(), u16::from_be_bytes([*high, *low]))
             }
-            _ => return Verdict::Malformed("too short for its addresses"),
+            _ => return Parsed::Malformed("too short for its addresses"),
         },
         (0x21, 0x21) => match (block.first_chunk::<16>(), block.get(32..36)) {
             (Some(address), Some([high, low, _, _])) => {
                 client(Ipv6Addr::from(*address).into(), u16::from_be_bytes([*high, *low]))
             }
-            _ => return Verdict::Malformed("too short for its addresses"),
+            _ => return Parsed::Malformed("too short for its addresses"),
         },
-        (0x21, 0x31) => return Verdict::Malformed("too short for its addresses"),
-        (0x21, _) => return Verdict::Malformed("the family or protocol is not one of stream sockets"),
-        _ => return Verdict::Malformed("an unknown version or command"),
+        (0x21, 0x31) => return Parsed::Malformed("too short for its addresses"),
+        (0x21, _) => return Parsed::Malformed("the family or protocol is not one of stream sockets"),
+        _ => return Parsed::Malformed("an unknown version or command"),
     };
-    Verdict::Whole(FIXED + length, proxy_header)
+    Parsed::Whole(FIXED_PART + length, proxy_header)
 }
 
-fn line(bytes: &[u8]) -> Verdict {
-    let within = &bytes[..bytes.len().min(LONGEST_LINE)];
+fn parse_v1(bytes: &[u8]) -> Parsed {
+    let within = &bytes[..bytes.len().min(MAX_LINE)];
     let Some(end) = within.iter().position(|byte| *byte == b'\n') else {
-        let full = within.len() == LONGEST_LINE;
-        return if full { Verdict::Malformed("a line longer than 107 bytes") } else { Verdict::Partial };
+        let full = within.len() == MAX_LINE;
+        return if full { Parsed::Malformed("a line longer than 107 bytes") } else { Parsed::Partial };
     };
-    let text = within[..end].strip_suffix(b"\r").and_then(|line| line.strip_prefix(WORD));
-    let Some(text) = text else { return Verdict::Malformed("a line that does not end with CR LF") };
+    let text = within[..end].strip_suffix(b"\r").and_then(|line| line.strip_prefix(V1_PREFIX));
+    let Some(text) = text else { return Parsed::Malformed("a line that does not end with CR LF") };
     // For an unknown client, the rest of the line is ignored.
     if text == b"UNKNOWN" || text.starts_with(b"UNKNOWN ") {
-        return Verdict::Whole(end + 1, ProxyHeader::Unnamed);
+        return Parsed::Whole(end + 1, ProxyHeader::Unnamed);
     }
-    match std::str::from_utf8(text).ok().and_then(source) {
-        Some(proxy_header) => Verdict::Whole(end + 1, proxy_header),
-        None => Verdict::Malformed("a line without two addresses and two ports"),
+    match std::str::from_utf8(text).ok().and_then(parse_address) {
+        Some(proxy_header) => Parsed::Whole(end + 1, proxy_header),
+        None => Parsed::Malformed("a line without two addresses and two ports"),
     }
 }
 
-fn source(text: &str) -> Option<ProxyHeader> {
+fn parse_address(text: &str) -> Option<ProxyHeader> {
     let mut words = text.split(' ');
     let family = words.next()?;
     let mut address = || -> Option<IpAddr> {
@@ -126,9 +126,9 @@ mod tests {
     /// Expects this outcome for the whole header with bytes after it, and `Partial` for every prefix.
     fn check(name: &str, header: &[u8], expected: &str) {
         let outcome = |bytes: &[u8]| match parse(bytes) {
-            Verdict::Partial => "partial".to_owned(),
-            Verdict::Malformed(_) => "malformed".to_owned(),
-            Verdict::Whole(len, proxy_header) => {
+            Parsed::Partial => "partial".to_owned(),
+            Parsed::Malformed(_) => "malformed".to_owned(),
+            Parsed::Whole(len, proxy_header) => {
                 assert_eq!(len, header.len(), "{name}: its bytes and no more");
                 match proxy_header {
                     ProxyHeader::Client(client) => client.to_string(),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_names_the_client() {
+    fn version_1_line_names_the_client() {
         let v4 = "PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n";
         check("TCP4", v4.as_bytes(), "192.0.2.1:56324");
         check("TCP6", b"PROXY TCP6 2001:db8::1 ::1 1 65535\r\n", "[2001:db8::1]:1");
@@ -182,10 +182,10 @@ mod tests {
     }
 
     #[test]
-    fn the_binary_header_names_the_client() {
+    fn version_2_header_names_the_client() {
         fn header(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
             let length = u16::try_from(block.len()).unwrap().to_be_bytes();
-            [&SIGNATURE[..], &[command, family], &length, block].concat()
+            [&V2_SIGNATURE[..], &[command, family], &length, block].concat()
         }
         let four = [192, 0, 2, 1, 198, 51, 100, 1, 0xdc, 4, 1, 187];
         let mut six = [0; 36];
@@ -193,7 +193,7 @@ mod tests {
         six[15] = 1;
         six[33] = 80;
         let with = |block: &[u8], more: usize| [block, &vec![4; more]].concat();
-        let largest = LONGEST - FIXED;
+        let largest = MAX_HEADER - FIXED_PART;
         check("TCP4", &header(0x21, 0x11, &four), "192.0.2.1:56324");
         check("TCP4 with extensions", &header(0x21, 0x11, &with(&four, 84)), "192.0.2.1:56324");
         check("TCP6", &header(0x21, 0x21, &six), "[2001:db8::1]:80");

@@ -24,14 +24,14 @@ pub struct TlsInfo {
     /// The server name that the client requested.
     name: Option<Box<str>>,
     /// The last host that fits; clients rarely change it.
-    fit: RefCell<Option<Box<[u8]>>>,
+    last_valid: RefCell<Option<Box<[u8]>>>,
     withdrawn: Arc<AtomicBool>,
 }
 
 impl TlsInfo {
     pub(in crate::net) fn new(config: &ServerConfig, name: Option<&str>) -> Self {
         let (keys, withdrawn) = (config.keys.clone(), config.withdrawn.clone());
-        Self { keys, name: name.map(Into::into), fit: RefCell::new(None), withdrawn }
+        Self { keys, name: name.map(Into::into), last_valid: RefCell::new(None), withdrawn }
     }
 
     /// Whether the requirements for client certificates have changed since the handshake.
@@ -42,18 +42,18 @@ impl TlsInfo {
     /// Whether this connection may be used for the host (RFC 9110, 15.5.20). It may if the host is the
     /// requested server name, or another name for which the certificate is valid. If no server name was
     /// requested, any host fits that does not select another certificate.
-    pub(in crate::net) fn fits(&self, host: &[u8]) -> bool {
-        if self.fit.borrow().as_ref().is_some_and(|fit| **fit == *host) {
+    pub(in crate::net) fn is_valid_for_host(&self, host: &[u8]) -> bool {
+        if self.last_valid.borrow().as_ref().is_some_and(|last_valid| **last_valid == *host) {
             return true;
         }
-        let fits = str::from_utf8(host).is_ok_and(|host| self.covers(bare(host)));
-        if fits {
-            self.fit.replace(Some(host.into()));
+        let valid = str::from_utf8(host).is_ok_and(|host| self.is_valid_for_name(strip_port(host)));
+        if valid {
+            self.last_valid.replace(Some(host.into()));
         }
-        fits
+        valid
     }
 
-    fn covers(&self, host: &str) -> bool {
+    fn is_valid_for_name(&self, host: &str) -> bool {
         let asked = self.name.as_deref();
         if asked.is_some_and(|asked| asked.eq_ignore_ascii_case(host)) {
             return true;
@@ -64,14 +64,15 @@ impl TlsInfo {
             // Which of several certificates was used depends on what the client can verify, so any of them
             // counts.
             Some(asked) => {
-                let wanted_by =
-                    |key: &Arc<CertifiedKey>| wanted.as_ref().is_some_and(|name| valid_for(key, name));
-                let shown = self.keys.named(parse(asked).as_ref());
+                let wanted_by = |key: &Arc<CertifiedKey>| {
+                    wanted.as_ref().is_some_and(|name| certificate_covers(key, name))
+                };
+                let shown = self.keys.certificates_for(parse(asked).as_ref());
                 shown.iter().any(|key| wanted_by(key))
                     || shown.is_empty() && self.keys.0.first().is_some_and(wanted_by)
             }
             None => {
-                let named = self.keys.named(wanted.as_ref());
+                let named = self.keys.certificates_for(wanted.as_ref());
                 named.is_empty()
                     || named
                         .iter()
@@ -82,7 +83,7 @@ impl TlsInfo {
 }
 
 /// Strips the port, and the trailing dot of a fully qualified name.
-fn bare(host: &str) -> &str {
+fn strip_port(host: &str) -> &str {
     let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
     let end = host[after_bracket..].find(':').map_or(host.len(), |colon| after_bracket + colon);
     let host = &host[..end];
@@ -99,9 +100,9 @@ impl SniResolver {
     }
 
     /// Returns the certificates that are valid for the name; none if there is only one to choose from.
-    fn named(&self, name: Option<&ServerName<'_>>) -> Vec<&Arc<CertifiedKey>> {
+    fn certificates_for(&self, name: Option<&ServerName<'_>>) -> Vec<&Arc<CertifiedKey>> {
         let Some(name) = name.filter(|_| self.0.len() > 1) else { return Vec::new() };
-        self.0.iter().filter(|key| valid_for(key, name)).collect()
+        self.0.iter().filter(|key| certificate_covers(key, name)).collect()
     }
 
     /// Returns a certificate for the name that the client can verify, preferably without RSA, whose handshake
@@ -113,7 +114,7 @@ impl SniResolver {
         schemes: &[SignatureScheme],
     ) -> Option<&Arc<CertifiedKey>> {
         let usable = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        let named = self.named(name);
+        let named = self.certificates_for(name);
         let by_name = named.iter().copied().filter(usable);
         match named.first() {
             Some(first) => {
@@ -131,7 +132,7 @@ impl ResolvesServerCert for SniResolver {
     }
 }
 
-fn valid_for(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
+fn certificate_covers(key: &CertifiedKey, name: &ServerName<'_>) -> bool {
     let parsed = key.end_entity_cert().map(rustls::server::ParsedCertificate::try_from);
     let Ok(Ok(cert)) = parsed else { return false };
     rustls::client::verify_server_name(&cert, name).is_ok()

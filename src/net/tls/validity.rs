@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_certificate_is_read() {
+    fn certificate_expiry_is_parsed() {
         check("two digits of the year", 2031, 2, 28, "2031-02-28T00:00:00Z");
         check("the last of them", 2049, 12, 31, "2049-12-31T00:00:00Z");
         check("four digits", 2051, 1, 1, "2051-01-01T00:00:00Z");

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_json_with_its_fields_in_order() {
+    fn log_line_is_json_with_ordered_fields() {
         let line = LogLine {
             at: Timestamp::from_millis(1_780_315_200_007),
             request_id: "a-1",

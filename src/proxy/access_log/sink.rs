@@ -48,7 +48,7 @@ impl Sink {
     pub fn write(&mut self, lines: &[u8]) {
         let written = match self {
             Self::Off => Ok(()),
-            Self::Terminal => io::stdout().lock().write_all(readable(lines).as_bytes()),
+            Self::Terminal => io::stdout().lock().write_all(format_for_terminal(lines).as_bytes()),
             Self::Stdout => {
                 let mut stdout = io::stdout().lock();
                 stdout.write_all(lines).and_then(|()| stdout.flush())
@@ -62,7 +62,7 @@ impl Sink {
 }
 
 /// Formats JSON lines for people: time, status, method, path, service, user, reason and duration.
-fn readable(lines: &[u8]) -> String {
+fn format_for_terminal(lines: &[u8]) -> String {
     let mut text = String::new();
     for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let Ok(record) = serde_json::from_slice::<Value>(line) else { continue };
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_person_reads_words_and_no_control_characters() {
+    fn terminal_output_is_readable_and_has_no_control_characters() {
         let lines = concat!(
             r#"{"time":"2026-11-28T08:00:01.123Z","reason":"ok","status":200,"method":"GET","path":"/api","service":"app","user":"ann","duration_ms":3.4}"#,
             "\n",
@@ -102,7 +102,7 @@ mod tests {
             "\n",
         );
         assert_eq!(
-            readable(lines.as_bytes()),
+            format_for_terminal(lines.as_bytes()),
             "08:00:01 200 GET /api  app  ann  3 ms\n08:00:02 401 GET /\u{fffd}[2J\u{fffd}gpj  missing_credentials  0 ms\n",
         );
     }

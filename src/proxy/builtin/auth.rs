@@ -10,7 +10,7 @@ use super::{Answer, forwarded_request::ForwardedRequest};
 use crate::{
     authz::{answer::Reason, carriers, decide::Permit},
     net::RequestBody,
-    proxy::{Gateway, context::RequestContext, facts::RequestFacts, rejection::Rejection, trusts},
+    proxy::{Gateway, context::RequestContext, facts::RequestFacts, is_peer_trusted, rejection::Rejection},
     settings::FrontProxy,
 };
 
@@ -26,11 +26,11 @@ impl Gateway {
         asking: Rc<RequestContext>,
         request: &Request<RequestBody>,
     ) -> (Rc<RequestContext>, Answer) {
-        let (context, answered) = match self.original(proxy, &asking, request) {
+        let (context, answered) = match self.original_context(proxy, &asking, request) {
             Ok(context) => {
                 let answered = self.decide(&context.state, &context, context.at, |decided| {
                     let permit = decided.map_err(|denial| self.deny(denial, &context))?;
-                    self.permit_answer(&permit, &context, request.headers())
+                    self.respond_permitted(&permit, &context, request.headers())
                 });
                 (context, answered)
             }
@@ -39,26 +39,26 @@ impl Gateway {
                 (asking, Err(reason.into()))
             }
         };
-        (context, answered.map_err(Rejection::for_proxy))
+        (context, answered.map_err(Rejection::for_forward_auth))
     }
 
     /// Returns the context of the original request as a trusted proxy reports it.
-    fn original(
+    fn original_context(
         self: &Rc<Self>,
         proxy: FrontProxy,
         asking: &RequestContext,
         request: &Request<RequestBody>,
     ) -> Result<Rc<RequestContext>, Reason> {
         let (state, connection) = (&asking.state, &asking.connection);
-        if !trusts(state, connection) {
+        if !is_peer_trusted(state, connection) {
             return Err(Reason::ProxyNotTrusted);
         }
-        let ForwardedRequest { method, target, host, asked_by, upgrade } =
+        let ForwardedRequest { method, target, host, proxy_host, upgrade } =
             proxy.forwarded_request(request)?;
         let mut facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
         facts.upgrade = upgrade;
         // The Host of the proxy's request is a second statement of the host, unless no rule names it.
-        let stated = asked_by.filter(|host| state.snapshot.rules.names_host(host.as_str()));
+        let stated = proxy_host.filter(|host| state.snapshot.rules.names_host(host.as_str()));
         facts.stated_hosts.extend(stated.map(|host| host.as_str().to_owned()));
         let mut judged = Request::new(());
         *judged.method_mut() = method;
@@ -68,13 +68,13 @@ impl Gateway {
     }
 
     /// Answers a permit and records the token's use. `asked` is the header of the proxy's request.
-    fn permit_answer(&self, permit: &Permit<'_>, context: &RequestContext, asked: &HeaderMap) -> Answer {
+    fn respond_permitted(&self, permit: &Permit<'_>, context: &RequestContext, asked: &HeaderMap) -> Answer {
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
         let limits = self.take_limits(permit, context, None)?;
         self.edit_request(permit, context, &mut headers, limits)?;
         let mut response = Response::new(Bytes::new());
-        let answered = headers.iter().filter(|(name, _)| is_answered(name));
+        let answered = headers.iter().filter(|(name, _)| is_identity_field(name));
         response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));
         // The proxy can replace a whole field but cannot remove one element from it.
         if let Some(protocols) = carriers::other_protocols(asked) {
@@ -85,6 +85,6 @@ impl Gateway {
     }
 }
 
-fn is_answered(name: &HeaderName) -> bool {
+fn is_identity_field(name: &HeaderName) -> bool {
     name == "x-request-id" || name.as_str().starts_with(IDENTITY)
 }

@@ -27,7 +27,7 @@ const SUBJECT_TYPES: [&str; 2] =
     ["urn:ietf:params:oauth:token-type:id_token", "urn:ietf:params:oauth:token-type:jwt"];
 
 /// The longest subject in the audit log and in lists, in characters.
-const LONGEST_SUBJECT: usize = 300;
+const MAX_SUBJECT: usize = 300;
 
 impl Gateway {
     /// Without exchange rules this is an unknown route.
@@ -38,9 +38,9 @@ impl Gateway {
     ) -> Answer {
         let rules = context.state.snapshot.proxy.exchange.clone();
         if rules.is_empty() {
-            return self.unknown(context);
+            return self.not_found(context);
         }
-        self.judge_target(context)?;
+        self.check_target(context)?;
         if context.method != Method::POST {
             return Err(Rejection::method_not_allowed("POST"));
         }
@@ -68,13 +68,13 @@ impl Gateway {
         let Some(token) = field("subject_token") else {
             return Err(invalid("The form has no subject_token"));
         };
-        let claims = self.parts.issuers.verified(token, &rules, context.at).await;
+        let claims = self.parts.issuers.verify(token, &rules, context.at).await;
         let claims = claims.map_err(|error| self.not_verified(&error, context))?;
-        let Some(rule) = rules.iter().find(|rule| verify::fits(&claims, rule)) else {
+        let Some(rule) = rules.iter().find(|rule| verify::matches_rule(&claims, rule)) else {
             return Err(self.not_exchanged(context, "No rule accepts the claims of the token"));
         };
         let scope = match field("scope") {
-            Some(asked) => narrowed(&rule.scope, asked)?,
+            Some(asked) => narrow_scope(&rule.scope, asked)?,
             None => rule.scope.clone(),
         };
         let id = id_of(&claims).ok_or_else(|| self.not_exchanged(context, "The token has no jti"))?;
@@ -103,7 +103,7 @@ impl Gateway {
         let Some(text) = made.text else { return Err(Reason::StoreUnavailable.into()) };
         place.keep();
         context.outcome.token.set(Some(made.record.id));
-        let scope: Vec<String> = scope.iter().map(word).collect();
+        let scope: Vec<String> = scope.iter().map(scope_entry).collect();
         let body = json!({
             "access_token": text.expose(),
             "issued_token_type": ACCESS_TOKEN,
@@ -147,7 +147,7 @@ fn refused(error: &'static str, description: impl Into<String>) -> Rejection {
 }
 
 /// Reduces a rule's scope to the requested one, which has the form `tracker hub:read`.
-fn narrowed(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Access)>, Rejection> {
+fn narrow_scope(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Access)>, Rejection> {
     let mut narrowed: Vec<(String, Access)> = Vec::new();
     for entry in asked.split(' ').filter(|entry| !entry.is_empty()) {
         let (key, access) = match entry.split_once(':') {
@@ -166,7 +166,7 @@ fn narrowed(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Acce
     if narrowed.is_empty() { Err(refused("invalid_scope", "The scope is empty")) } else { Ok(narrowed) }
 }
 
-fn word((key, access): &(String, Access)) -> String {
+fn scope_entry((key, access): &(String, Access)) -> String {
     match access {
         Access::Full => key.clone(),
         Access::Read => format!("{key}:read"),
@@ -187,7 +187,7 @@ fn id_of(claims: &Claims) -> Option<TokenId> {
 /// The `sub` claim, truncated and without control characters.
 fn subject(claims: &Claims) -> String {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("(no sub)");
-    subject.chars().filter(|char| !names::misleads(*char)).take(LONGEST_SUBJECT).collect()
+    subject.chars().filter(|char| !names::misleads(*char)).take(MAX_SUBJECT).collect()
 }
 
 #[cfg(test)]
@@ -195,11 +195,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_scope_is_narrowed_and_never_widened() {
+    fn scope_is_reduced_and_never_widened() {
         let scope = [("hub".to_owned(), Access::Read), ("tracker".to_owned(), Access::Full)];
         let check = |asked: &str, expected: Option<&str>| {
-            let found = narrowed(&scope, asked).ok();
-            let found = found.map(|scope| scope.iter().map(word).collect::<Vec<_>>().join(" "));
+            let found = narrow_scope(&scope, asked).ok();
+            let found = found.map(|scope| scope.iter().map(scope_entry).collect::<Vec<_>>().join(" "));
             assert_eq!(found.as_deref(), expected, "{asked}");
         };
         check("tracker", Some("tracker"));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_an_issuer_has_one_id() {
+    fn issuer_token_always_gets_the_same_id() {
         let id = |issuer: &str, jti: &str| {
             let claims = json!({"iss": issuer, "jti": jti});
             id_of(claims.as_object().unwrap()).map(|id| id.as_str().to_owned())

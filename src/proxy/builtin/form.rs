@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// In bytes. Identity providers' tokens that list groups have several thousand.
-const LONGEST: usize = 64 << 10;
+const MAX_FORM: usize = 64 << 10;
 
 /// Reads the fields of an `application/x-www-form-urlencoded` body. A repeated field is
 /// an error (RFC 6749, section 3.2).
@@ -25,7 +25,7 @@ pub async fn read(
     if !kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
         return Err(Reason::BadRequest);
     }
-    let body = Limited::new(request.into_body(), LONGEST).collect().await;
+    let body = Limited::new(request.into_body(), MAX_FORM).collect().await;
     let body = body.map_err(|error| match error.downcast_ref::<BodyError>() {
         Some(BodyError::Timeout) => Reason::RequestTimeout,
         Some(BodyError::Gone | BodyError::Aborted) => Reason::ClientClosed,

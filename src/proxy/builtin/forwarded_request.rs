@@ -19,7 +19,7 @@ pub struct ForwardedRequest {
     /// `None`: HTTP/1.0 without Host.
     pub host: Option<Rc<HostName>>,
     /// The Host of the forward-auth request, if the original request has a different one.
-    pub asked_by: Option<Rc<HostName>>,
+    pub proxy_host: Option<Rc<HostName>>,
     pub upgrade: bool,
 }
 
@@ -39,19 +39,23 @@ impl FrontProxy {
     /// Reads the original request. A missing, repeated or contradictory statement is `OriginalUnclear`.
     pub fn forwarded_request<B>(self, request: &Request<B>) -> Result<ForwardedRequest, Reason> {
         let headers = request.headers();
-        if forwarding::misleads(headers, self.own_fields()) {
+        if forwarding::misleads(headers, self.overwritten_fields()) {
             return Err(Reason::OriginalUnclear);
         }
-        let mut asked_by = None;
+        let mut proxy_host = None;
         let (method, target, host) = match self {
             FrontProxy::Nginx => {
-                let (method, target, host, other) = by_original(request)?;
-                asked_by = other;
+                let (method, target, host, other) = from_original_fields(request)?;
+                proxy_host = other;
                 (method, target, host)
             }
             FrontProxy::Traefik | FrontProxy::Caddy => {
-                let host = Some(Rc::new(HostName::parse(needed(headers, FORWARDED_HOST)?)?));
-                (method(needed(headers, FORWARDED_METHOD)?)?, text(needed(headers, FORWARDED_URI)?)?, host)
+                let host = Some(Rc::new(HostName::parse(exactly_one(headers, FORWARDED_HOST)?)?));
+                (
+                    method(exactly_one(headers, FORWARDED_METHOD)?)?,
+                    text(exactly_one(headers, FORWARDED_URI)?)?,
+                    host,
+                )
             }
             FrontProxy::Envoy => {
                 let target = request.uri().path_and_query().map_or("", |target| target.as_str());
@@ -60,16 +64,16 @@ impl FrontProxy {
             }
         };
         // Checked, not ignored: the proxy forwards the field to its upstream.
-        if one(headers, FORWARDED_HOST)?.is_some_and(|host| Authority::parse(host).is_none()) {
+        if at_most_one(headers, FORWARDED_HOST)?.is_some_and(|host| Authority::parse(host).is_none()) {
             return Err(Reason::OriginalUnclear);
         }
-        let named = one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
+        let named = at_most_one(headers, UPGRADE)?.is_some_and(|value| !value.is_empty());
         let upgrade = named || headers.contains_key(header::UPGRADE);
-        Ok(ForwardedRequest { method, target: parse(target)?, host, asked_by, upgrade })
+        Ok(ForwardedRequest { method, target: parse(target)?, host, proxy_host, upgrade })
     }
 
     /// The fields that this proxy always overwrites.
-    fn own_fields(self) -> &'static [&'static str] {
+    fn overwritten_fields(self) -> &'static [&'static str] {
         match self {
             FrontProxy::Nginx => &[METHOD, URI, URL, UPGRADE],
             FrontProxy::Traefik | FrontProxy::Caddy => &[FORWARDED_METHOD, FORWARDED_URI, UPGRADE],
@@ -83,12 +87,12 @@ type OriginalRequest<'r> = (Method, &'r str, Option<Rc<HostName>>, Option<Rc<Hos
 
 /// Reads the target from `x-original-uri` (with Host), from `x-original-url`, or from both if they agree.
 /// With a URL alone, Host may be the gateway's own.
-fn by_original<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, Reason> {
+fn from_original_fields<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, Reason> {
     let headers = request.headers();
     let asked = HostCache::default().of(headers)?;
-    let method = method(needed(headers, METHOD)?)?;
-    let target = one(headers, URI)?.map(text).transpose()?;
-    let Some(url) = one(headers, URL)?.map(text).transpose()? else {
+    let method = method(exactly_one(headers, METHOD)?)?;
+    let target = at_most_one(headers, URI)?.map(text).transpose()?;
+    let Some(url) = at_most_one(headers, URL)?.map(text).transpose()? else {
         return Ok((method, target.ok_or(Reason::OriginalUnclear)?, asked, None));
     };
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
@@ -103,7 +107,7 @@ fn by_original<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, Reason> {
 }
 
 /// The value of a field that occurs at most once.
-fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Reason> {
+fn at_most_one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Reason> {
     let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
@@ -111,8 +115,8 @@ fn one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Reaso
     }
 }
 
-fn needed<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h [u8], Reason> {
-    one(headers, name)?.ok_or(Reason::OriginalUnclear)
+fn exactly_one<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h [u8], Reason> {
+    at_most_one(headers, name)?.ok_or(Reason::OriginalUnclear)
 }
 
 fn method(value: &[u8]) -> Result<Method, Reason> {
@@ -164,7 +168,7 @@ mod tests {
     const UNCLEAR: Result<(&str, &str, &str), Reason> = Err(Reason::OriginalUnclear);
 
     #[test]
-    fn nginx_tells_in_fields_of_its_own() {
+    fn nginx_uses_x_original_fields() {
         let check = |row: &str, more: &[(&'static str, &str)], expected| {
             let host = [("host", "A.example:80")];
             check(row, FrontProxy::Nginx, &[&host, more].concat(), expected);
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn traefik_and_caddy_tell_in_forwarded_fields() {
+    fn traefik_and_caddy_use_x_forwarded_fields() {
         let check = |row: &str, fields: &[(&'static str, &str)], expected| {
             for proxy in [FrontProxy::Traefik, FrontProxy::Caddy] {
                 check(row, proxy, fields, expected);
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn envoy_asks_with_the_request_itself() {
+    fn envoy_sends_the_original_request() {
         let check = |line: &str, more: &[(&'static str, &str)], expected: Result<(&str, &str), Reason>| {
             let found = read(FrontProxy::Envoy, line, &[&[("host", "a.example")], more].concat());
             let expected = expected.map(|(m, t)| (m.to_owned(), "a.example".to_owned(), t.to_owned()));
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_forwarding_would_drop_is_refused_since_the_proxy_would_send_it_on() {
+    fn fields_that_forwarding_would_drop_are_refused() {
         let sound = [
             ("host", "a.example"),
             ("x-forwarded-method", "GET"),
@@ -275,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upgrade_is_seen_however_it_is_told() {
+    fn upgrade_is_detected_in_every_form() {
         let check = |fields: &[(&'static str, &str)], expected: bool| {
             let mut request = http::Request::builder().uri("/.permgate/auth/api").header("host", "a");
             for (name, value) in fields {

@@ -11,7 +11,7 @@ use crate::{
 impl Gateway {
     /// Needs no token and ignores one. If no assertions are signed, this is an unknown route.
     pub(super) fn jwks(&self, context: &RequestContext) -> Answer {
-        let Some(jwks) = self.parts.keyring.jwks() else { return self.unknown(context) };
+        let Some(jwks) = self.parts.keyring.jwks() else { return self.not_found(context) };
         if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
         }

@@ -21,7 +21,7 @@ use crate::{
 
 /// How many seconds a client may use the bearer token before it must ask again; the specification requires at
 /// least 60. If the token expires earlier, it is denied from then on.
-const EXPIRES_IN: i64 = 300;
+const EXPIRES_IN_SECONDS: i64 = 300;
 
 impl Gateway {
     /// If no service of the host is a registry, this is an unknown route.
@@ -32,21 +32,21 @@ impl Gateway {
     ) -> Answer {
         let rules = &context.state.snapshot.rules;
         if !rules.carriers_on(context.facts.host_name()).is_some_and(|on_host| on_host.registry) {
-            return self.unknown(context);
+            return self.not_found(context);
         }
         let text = match context.method {
             Method::GET | Method::HEAD => self.password(context, request.headers()),
             // The OAuth 2.0 form, which some clients try first.
             Method::POST => {
                 // Steps 1 to 3 come before the body is read.
-                self.judge_target(context)?;
+                self.check_target(context)?;
                 let form = form::read(request, context).await?;
                 let grant = form.get("grant_type").map_or("", String::as_str);
                 let field = if grant == "refresh_token" { "refresh_token" } else { "password" };
                 form.get(field).cloned()
             }
             _ => {
-                self.judge_target(context)?;
+                self.check_target(context)?;
                 return Err(Rejection::method_not_allowed("GET, HEAD, POST"));
             }
         };
@@ -56,11 +56,11 @@ impl Gateway {
         let ends = self.authenticate_as(credential, context, |subject| subject.token.expires_at)?;
         let Some(text) = text else { return Err(Reason::MissingCredentials.into()) };
         let now = context.at;
-        let left = ends.map_or(EXPIRES_IN, |end| (end.as_millis() - now.as_millis()) / 1000);
+        let left = ends.map_or(EXPIRES_IN_SECONDS, |end| (end.as_millis() - now.as_millis()) / 1000);
         let body = json!({
             "token": text,
             "access_token": text,
-            "expires_in": left.clamp(1, EXPIRES_IN),
+            "expires_in": left.clamp(1, EXPIRES_IN_SECONDS),
             "issued_at": time(now),
         });
         Ok(json(&body, &context.request_id))

@@ -19,7 +19,7 @@ impl Gateway {
     /// same scope and expiry; the old one stays valid for its grace period.
     pub(super) async fn rotate(&self, context: &Rc<RequestContext>) -> Answer {
         if !context.state.snapshot.proxy.self_rotation {
-            return self.unknown(context);
+            return self.not_found(context);
         }
         let may_rotate = |subject: Subject<'_>| {
             let is_active = subject.token.end == TokenEnd::None;

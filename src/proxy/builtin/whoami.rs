@@ -107,10 +107,11 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
             None => Some((key.as_str(), None, *access)),
         })
         .collect();
-    let entries = scope.iter().map(|(key, _, access)| json!({"service": key, "access": word(*access)}));
+    let entries =
+        scope.iter().map(|(key, _, access)| json!({"service": key, "access": access_name(*access)}));
     let services = scope.iter().map(|(key, service, access)| match service {
         Some(service) => of_service(subject, service, *access, directory),
-        None => unreached(key, *access, Reason::NoService, "There is no service of this name"),
+        None => describe_unreachable(key, *access, Reason::NoService, "There is no service of this name"),
     });
     let grace_until = match token.end {
         TokenEnd::Rotated { grace_until } => Some(grace_until),
@@ -137,14 +138,16 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
 fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory: &Directory) -> Value {
     let spec = &service.spec;
     match decide::authorize(&subject, service, access == Access::Read) {
-        Err(reason) => unreached(spec.key.as_str(), access, reason, &reason.answer(None).description),
+        Err(reason) => {
+            describe_unreachable(spec.key.as_str(), access, reason, &reason.answer(None).description)
+        }
         Ok(()) => {
             let shown = service.identity_groups().iter().filter(|_| spec.identity != Identity::None);
             let groups: Vec<&String> = shown.filter(|group| subject.user.is_in(group, directory)).collect();
             json!({
                 "service": spec.key.as_str(),
                 "title": spec.title,
-                "access": word(access),
+                "access": access_name(access),
                 "reachable": true,
                 "hosts": spec.hosts,
                 "paths": spec.paths,
@@ -154,17 +157,17 @@ fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory
     }
 }
 
-fn unreached(key: &str, access: Access, reason: Reason, why: &str) -> Value {
+fn describe_unreachable(key: &str, access: Access, reason: Reason, why: &str) -> Value {
     json!({
         "service": key,
-        "access": word(access),
+        "access": access_name(access),
         "reachable": false,
         "reason": reason.code(),
         "description": why,
     })
 }
 
-fn word(access: Access) -> &'static str {
+fn access_name(access: Access) -> &'static str {
     match access {
         Access::Read => "read",
         Access::Full => "full",

@@ -50,7 +50,7 @@ struct Waiter {
 }
 
 /// The most waiters of one limit over all keys, which bounds memory.
-const MOST_WAITING: usize = 10_000;
+const MAX_WAITERS: usize = 10_000;
 
 impl ConcurrencyLimit {
     /// Returns a slot, else a position in the queue, else `Err(None)`.
@@ -61,7 +61,7 @@ impl ConcurrencyLimit {
         queue: Queue,
     ) -> Result<ConcurrencySlot, Option<Waiting>> {
         let try_enter = || {
-            let (key, entered) = self.inside.change(key, is_empty, |inside| match inside < cap.get() {
+            let (key, entered) = self.inside.update(key, is_empty, |inside| match inside < cap.get() {
                 true => (Some(inside + 1), true),
                 false => (None, false),
             });
@@ -78,7 +78,7 @@ impl ConcurrencyLimit {
             return Ok(slot);
         }
         let waiting = lists.by_key.get(&key).map_or(0, VecDeque::len);
-        if waiting >= queue.length || lists.length >= MOST_WAITING {
+        if waiting >= queue.length || lists.length >= MAX_WAITERS {
             return Err(None);
         }
         let (sender, slot) = oneshot::channel();
@@ -92,7 +92,7 @@ impl ConcurrencyLimit {
         loop {
             let mut lists = self.queue.lock();
             let cap = lists.by_key.get(&key).and_then(|list| list.front()).map(|waiter| waiter.cap);
-            let (_, passed) = self.inside.change(key, is_empty, |inside| match cap {
+            let (_, passed) = self.inside.update(key, is_empty, |inside| match cap {
                 // If a reload has lowered the cap below the count, the slot is not passed on.
                 Some(cap) if inside <= cap.get() => (None, true),
                 _ => (Some(inside.saturating_sub(1)), false),
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_left_is_free_again() {
+    fn released_slot_is_free_again() {
         let concurrency = Arc::new(ConcurrencyLimit::default());
         let other = CountKey::Service(ServiceId(2));
         let enter = |key, number| concurrency.enter(key, cap(number), Queue::NONE).ok();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_comes_in_in_turn() {
+    async fn waiters_are_served_in_order() {
         let concurrency = Arc::new(ConcurrencyLimit::default());
         let queue = Queue { length: 2, timeout: Duration::from_secs(60) };
         let first = concurrency.enter(ONE, cap(1), queue).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_wait_ends() {
+    async fn wait_times_out() {
         let concurrency = Arc::new(ConcurrencyLimit::default());
         let queue = Queue { length: 1, timeout: Duration::from_millis(1) };
         let first = concurrency.enter(ONE, cap(1), queue).unwrap();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cap_that_was_lowered_lets_nobody_in() {
+    fn lowered_cap_admits_no_request_until_below_it() {
         let concurrency = Arc::new(ConcurrencyLimit::default());
         let queue = Queue { length: 1, timeout: Duration::from_secs(60) };
         let enter = |number| concurrency.enter(ONE, cap(number), queue);

@@ -40,14 +40,14 @@ impl RateLimit {
     }
 
     /// How long it takes to regain the whole burst.
-    pub fn fills_in(&self) -> Duration {
+    pub fn refill_time(&self) -> Duration {
         Duration::from_nanos(self.tolerance)
     }
 
     /// Takes one request, or returns how long to wait for it.
     pub fn take(&self, key: CountKey, now: Instant) -> Result<Remaining, Duration> {
         let now = nanos(now.saturating_duration_since(self.epoch));
-        let (key, taken) = self.full_at.change(
+        let (key, taken) = self.full_at.update(
             key,
             |full_at| full_at <= now,
             |full_at| {
@@ -66,7 +66,7 @@ impl RateLimit {
 
     /// Undoes a take. `key` is that of [`Remaining`].
     pub fn give_back(&self, key: CountKey) {
-        self.full_at.change(
+        self.full_at.update(
             key,
             |full_at| full_at == 0,
             |full_at| (Some(full_at.saturating_sub(self.interval)), ()),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn so_many_in_a_time_and_so_many_at_once() {
+    fn rate_and_burst_are_enforced() {
         let rate_limit = rate_limit(2, 10, 3);
         let start = rate_limit.epoch;
         // (row, key, milliseconds, remaining requests or milliseconds to wait)
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_forgotten_and_never_without_bound() {
+    fn idle_keys_are_forgotten_and_their_number_is_bounded() {
         let rate_limit = rate_limit(1, 1, 1);
         let start = rate_limit.epoch;
         for n in 0..300_000 {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn many_threads_take_no_more_than_there_is() {
+    fn concurrent_threads_never_exceed_the_rate() {
         let rate_limit = rate_limit(1, 3600, 1000);
         let start = rate_limit.epoch;
         let passed: usize = std::thread::scope(|scope| {

@@ -23,27 +23,27 @@ pub enum CountKey {
 
 #[derive(Debug)]
 pub struct Table<V> {
-    parts: Box<[Mutex<Part<V>>]>,
+    parts: Box<[Mutex<Shard<V>>]>,
     hasher: RandomState,
 }
 
 #[derive(Debug)]
-struct Part<V> {
+struct Shard<V> {
     counts: HashMap<CountKey, V>,
     /// Number of counts at which idle ones are removed.
     sweep_at: usize,
 }
 
-const PARTS: usize = 16;
+const SHARDS: usize = 16;
 /// The most counts per shard: 262,144 in all, about 16 MB.
-const MOST: usize = 16_384;
-const FIRST_SWEEP: usize = 64;
+const MAX_COUNTS_PER_SHARD: usize = 16_384;
+const FIRST_SWEEP_SIZE: usize = 64;
 
 impl<V: Copy + Default> Table<V> {
     /// Changes one count. `change` gets the count (or the default) and returns the new one, if it changes,
     /// and a result. `idle` says whether a count may be forgotten. Returns the key that was counted and the
     /// result.
-    pub fn change<R>(
+    pub fn update<R>(
         &self,
         key: CountKey,
         idle: impl Fn(V) -> bool,
@@ -51,16 +51,16 @@ impl<V: Copy + Default> Table<V> {
     ) -> (CountKey, R) {
         let at = match key {
             CountKey::Others(part) => part,
-            key => (self.hasher.hash_one(key) % PARTS as u64) as usize,
+            key => (self.hasher.hash_one(key) % SHARDS as u64) as usize,
         };
         let mut part = self.parts[at].lock();
         let mut key = key;
         if !part.counts.contains_key(&key) {
             if part.counts.len() >= part.sweep_at {
                 part.counts.retain(|_, count| !idle(*count));
-                part.sweep_at = (part.counts.len() * 2).clamp(FIRST_SWEEP, MOST);
+                part.sweep_at = (part.counts.len() * 2).clamp(FIRST_SWEEP_SIZE, MAX_COUNTS_PER_SHARD);
             }
-            if part.counts.len() >= MOST {
+            if part.counts.len() >= MAX_COUNTS_PER_SHARD {
                 key = CountKey::Others(at);
             }
         }
@@ -84,7 +84,7 @@ impl<V: Copy + Default> Table<V> {
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        let part = || Mutex::new(Part { counts: HashMap::new(), sweep_at: FIRST_SWEEP });
-        Self { parts: (0..PARTS).map(|_| part()).collect(), hasher: RandomState::new() }
+        let part = || Mutex::new(Shard { counts: HashMap::new(), sweep_at: FIRST_SWEEP_SIZE });
+        Self { parts: (0..SHARDS).map(|_| part()).collect(), hasher: RandomState::new() }
     }
 }

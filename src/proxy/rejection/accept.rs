@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_sent_to_who_prefers_it() {
+    fn plain_text_is_sent_when_preferred() {
         let check = |accept: &'static str, expected: ErrorFormat| {
             let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(accept))]);
             assert_eq!(preferred(&headers), expected, "{accept}");

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::proxy::context::RequestContext;
 
 /// The record of one end, readable while the copy owns that end.
-pub struct Traffic<'e> {
+pub struct EndState<'e> {
     written: &'e Cell<u64>,
     blocked: Cell<bool>,
     failed: Cell<bool>,
@@ -21,11 +21,11 @@ pub struct Traffic<'e> {
 
 pub struct TunnelEnd<'t, S> {
     pub stream: S,
-    traffic: &'t Traffic<'t>,
+    traffic: &'t EndState<'t>,
     context: &'t RequestContext,
 }
 
-impl<'e> Traffic<'e> {
+impl<'e> EndState<'e> {
     /// `written` counts the bytes written to this end.
     pub fn new(written: &'e Cell<u64>) -> Self {
         Self { written, blocked: Cell::new(false), failed: Cell::new(false) }
@@ -44,7 +44,7 @@ impl<'e> Traffic<'e> {
         self.failed.get()
     }
 
-    fn note<T>(&self, outcome: &Poll<io::Result<T>>) {
+    fn record<T>(&self, outcome: &Poll<io::Result<T>>) {
         if let Poll::Ready(Err(_)) = outcome {
             self.failed.set(true);
         }
@@ -52,7 +52,7 @@ impl<'e> Traffic<'e> {
 }
 
 impl<'t, S> TunnelEnd<'t, S> {
-    pub fn new(stream: S, traffic: &'t Traffic<'t>, context: &'t RequestContext) -> Self {
+    pub fn new(stream: S, traffic: &'t EndState<'t>, context: &'t RequestContext) -> Self {
         Self { stream, traffic, context }
     }
 }
@@ -64,19 +64,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for TunnelEnd<'_, S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.traffic.note(&read);
+        self.traffic.record(&read);
         read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelEnd<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.context.passes_no_more() {
+        if self.context.is_relay_stopped() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.traffic.blocked.set(written.is_pending());
-        self.traffic.note(&written);
+        self.traffic.record(&written);
         if let Poll::Ready(Ok(count)) = written {
             self.traffic.written.set(self.traffic.written() + count as u64);
         }
@@ -86,13 +86,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelEnd<'_, S> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.traffic.blocked.set(flushed.is_pending());
-        self.traffic.note(&flushed);
+        self.traffic.record(&flushed);
         flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.traffic.note(&shut);
+        self.traffic.record(&shut);
         shut
     }
 }

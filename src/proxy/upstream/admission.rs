@@ -14,12 +14,12 @@ pub struct SharedLimit {
     permits: Arc<Semaphore>,
     count: Mutex<Count>,
     waiting: AtomicUsize,
-    yielders: Yielders,
+    yielders: YieldNotifier,
 }
 
 /// Notifies every worker that has idle connections of an upstream to close one.
 #[derive(Default)]
-pub struct Yielders(Mutex<Vec<Weak<Notify>>>);
+pub struct YieldNotifier(Mutex<Vec<Weak<Notify>>>);
 
 #[derive(Default)]
 struct Count {
@@ -47,7 +47,7 @@ impl Default for SharedLimit {
             permits: Arc::new(Semaphore::new(0)),
             count: Mutex::default(),
             waiting: AtomicUsize::new(0),
-            yielders: Yielders::default(),
+            yielders: YieldNotifier::default(),
         }
     }
 }
@@ -72,12 +72,12 @@ impl SharedLimit {
     }
 
     /// The workers to notify when a request waits, because their idle connections hold permits.
-    pub fn yielders(&self) -> &Yielders {
+    pub fn yielders(&self) -> &YieldNotifier {
         &self.yielders
     }
 
     /// Permits in use, and the length of the queue.
-    pub fn figures(&self) -> (usize, usize) {
+    pub fn usage(&self) -> (usize, usize) {
         let count = self.count.lock();
         ((count.limit + count.excess).saturating_sub(self.permits.available_permits()), self.waiting())
     }
@@ -97,7 +97,7 @@ impl SharedLimit {
     }
 }
 
-impl Yielders {
+impl YieldNotifier {
     pub fn add(&self, yielder: &Arc<Notify>) {
         let mut yielders = self.0.lock();
         yielders.retain(|other| other.strong_count() > 0);
@@ -105,7 +105,7 @@ impl Yielders {
     }
 
     /// Notifies every worker to close an idle connection.
-    pub fn ask(&self) {
+    pub fn notify_all(&self) {
         self.0.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
     }
 }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_who_waits_has_the_next_permit() {
+    fn next_permit_goes_to_the_first_waiter() {
         let limit = Arc::new(SharedLimit::default());
         let held = limit.try_acquire(1).unwrap();
         assert!(limit.try_acquire(1).is_none());
@@ -166,7 +166,7 @@ mod tests {
         assert!(limit.wait(3).is_err(), "as many wait as may");
         assert!([&mut first, &mut second, &mut third].into_iter().all(|waiter| poll(waiter).is_pending()));
         drop(second);
-        assert_eq!(limit.figures(), (1, 2), "who leaves is gone at once");
+        assert_eq!(limit.usage(), (1, 2), "who leaves is gone at once");
         drop(held);
         assert!(limit.try_acquire(1).is_none(), "others wait for it");
         assert!(poll(&mut third).is_pending());
@@ -174,16 +174,16 @@ mod tests {
         drop((first, held));
         // The permit is assigned, but the waiter leaves before it is polled.
         drop(third);
-        assert_eq!(limit.figures(), (0, 0));
+        assert_eq!(limit.usage(), (0, 0));
         assert!(limit.try_acquire(1).is_some());
     }
 
     #[test]
-    fn the_last_number_is_valid() {
+    fn latest_limit_applies() {
         let limit = Arc::new(SharedLimit::default());
         let held = [limit.try_acquire(3), limit.try_acquire(3)].map(Option::unwrap);
         assert!(limit.try_acquire(1).is_none());
-        assert_eq!(limit.figures(), (2, 0));
+        assert_eq!(limit.usage(), (2, 0));
         let mut waiter = wait(&limit);
         assert!(poll(&mut waiter).is_pending());
         let [one, other] = held;
@@ -192,19 +192,19 @@ mod tests {
         drop(other);
         let Poll::Ready(held) = poll(&mut waiter) else { panic!("one is free") };
         let more = limit.try_acquire(3).unwrap();
-        assert_eq!(limit.figures(), (2, 0));
+        assert_eq!(limit.usage(), (2, 0));
         drop((held, more));
-        assert_eq!(limit.figures(), (0, 0));
+        assert_eq!(limit.usage(), (0, 0));
     }
 
     #[test]
-    fn a_notice_to_yield_reaches_every_worker_that_is_there() {
-        let yielders = Yielders::default();
+    fn yield_notice_reaches_every_live_worker() {
+        let yielders = YieldNotifier::default();
         let (here, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         yielders.add(&gone);
         yielders.add(&here);
         drop(gone);
-        yielders.ask();
+        yielders.notify_all();
         let mut notified = std::pin::pin!(here.notified());
         assert!(notified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
     }

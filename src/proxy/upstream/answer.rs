@@ -10,19 +10,19 @@ use crate::{authz::forwarding::list_elements, proxy::upgrade};
 
 /// Whether the head of a response can be passed on. `asked` lists the protocols that the
 /// request may switch to.
-pub fn acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
+pub fn is_acceptable(status: StatusCode, headers: &HeaderMap, asked: Option<&HeaderValue>) -> bool {
     if status == StatusCode::SWITCHING_PROTOCOLS {
-        return asked.is_some_and(|asked| switches(headers, asked));
+        return asked.is_some_and(|asked| is_requested_switch(headers, asked));
     }
     (200..600).contains(&status.as_u16()) && framing_is_plain(headers)
 }
 
 /// Whether a 101 switches only to requested protocols.
-fn switches(headers: &HeaderMap, asked: &HeaderValue) -> bool {
+fn is_requested_switch(headers: &HeaderMap, asked: &HeaderValue) -> bool {
     let mut protocols = list_elements(headers, UPGRADE).peekable();
     let mut connection = list_elements(headers, CONNECTION);
     protocols.peek().is_some()
-        && protocols.all(|protocol| upgrade::names(asked, protocol))
+        && protocols.all(|protocol| upgrade::contains(asked, protocol))
         && connection.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
 }
 
@@ -48,29 +48,25 @@ fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> 
 mod tests {
     use super::*;
 
-    fn is_acceptable(
-        status: u16,
-        fields: &[(&'static str, &'static str)],
-        asked: Option<&HeaderValue>,
-    ) -> bool {
+    fn accepts(status: u16, fields: &[(&'static str, &'static str)], asked: Option<&HeaderValue>) -> bool {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        acceptable(StatusCode::from_u16(status).expect("three digits"), &headers, asked)
+        is_acceptable(StatusCode::from_u16(status).expect("three digits"), &headers, asked)
     }
 
     fn check(row: &str, status: u16, fields: &[(&'static str, &'static str)], expected: bool) {
-        assert_eq!(is_acceptable(status, fields, None), expected, "{row}");
+        assert_eq!(accepts(status, fields, None), expected, "{row}");
     }
 
     fn check_switch(row: &str, asked: &'static str, fields: &[(&'static str, &'static str)], expected: bool) {
         let asked = HeaderValue::from_static(asked);
-        assert_eq!(is_acceptable(101, fields, Some(&asked)), expected, "{row}");
+        assert_eq!(accepts(101, fields, Some(&asked)), expected, "{row}");
     }
 
     #[test]
-    fn an_upstream_switches_only_to_what_it_was_asked_for() {
+    fn upstream_switches_only_to_requested_protocols() {
         let connection = ("connection", "Upgrade");
         let to = |protocol| [("upgrade", protocol), connection];
         check_switch("as asked", "websocket", &to("websocket"), true);
@@ -94,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn only_plain_answers_are_acceptable() {
+    fn only_plainly_framed_responses_are_acceptable() {
         check("a length", 200, &[("content-length", "5")], true);
         check("chunked", 404, &[("transfer-encoding", "Chunked")], true);
         check("until the end", 599, &[], true);

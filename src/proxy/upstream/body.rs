@@ -34,7 +34,7 @@ pub struct OutgoingBody(Option<Rc<Source>>);
 struct Source {
     body: RefCell<Pin<Box<dyn Body<Data = Bytes, Error = BoxError>>>>,
     length: SizeHint,
-    /// The rest of a frame that was larger than [`PIECE`].
+    /// The rest of a frame that was larger than [`MAX_PIECE`].
     rest: RefCell<Bytes>,
     taken: Cell<bool>,
     call: RefCell<Option<Route>>,
@@ -50,7 +50,7 @@ struct Route {
 }
 
 /// The largest piece that is passed to HTTP/2, in bytes. No more than this can leave after a cut.
-const PIECE: usize = 16 << 10;
+const MAX_PIECE: usize = 16 << 10;
 
 impl OutgoingBody {
     pub fn new<B>(body: B, length: SizeHint, first_byte: Duration) -> Self
@@ -72,12 +72,12 @@ impl OutgoingBody {
     }
 
     /// The same body, for a retry if nothing was read from it.
-    pub fn again(&self) -> Self {
+    pub fn clone_for_retry(&self) -> Self {
         Self(self.0.clone())
     }
 
     /// Whether nothing was read, so that the body can be sent again.
-    pub fn is_untouched(&self) -> bool {
+    pub fn is_unread(&self) -> bool {
         self.0.as_ref().is_none_or(|source| !source.taken.get())
     }
 
@@ -107,7 +107,7 @@ impl Source {
                 // The inner body has recorded its error; the upstream gets a reset.
                 Some(Err(_)) => return Poll::Ready(Some(Err(http2_error::cancelled()))),
                 None => {
-                    self.sent_whole(route.as_ref());
+                    self.end_upload(route.as_ref());
                     return Poll::Ready(None);
                 }
             }
@@ -121,20 +121,20 @@ impl Source {
         let multiplexed = route.as_ref().is_some_and(|route| route.executor.is_some());
         let frame = match frame.into_data() {
             Ok(mut data) => {
-                if multiplexed && data.len() > PIECE {
-                    *rest = data.split_off(PIECE);
+                if multiplexed && data.len() > MAX_PIECE {
+                    *rest = data.split_off(MAX_PIECE);
                 }
                 Frame::data(data)
             }
             Err(frame) => frame,
         };
         if rest.is_empty() && self.body.borrow().is_end_stream() {
-            self.sent_whole(route.as_ref());
+            self.end_upload(route.as_ref());
         }
         Poll::Ready(Some(Ok(frame)))
     }
 
-    fn sent_whole(&self, route: Option<&Route>) {
+    fn end_upload(&self, route: Option<&Route>) {
         if let Some(Route { call, .. }) = route
             && !call.is_answered()
         {
@@ -229,7 +229,7 @@ impl Body for IncomingBody {
         }
         let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
             call.await_body(this.idle);
-            ready!(call.poll_overdue(cx));
+            ready!(call.poll_timeout(cx));
             return Poll::Ready(Some(Err(this.fail(IncomingError::TimedOut))));
         };
         call.disarm();

@@ -106,7 +106,7 @@ impl Call {
     }
 
     /// Ready when the timeout has expired; the call has then ended.
-    pub fn poll_overdue(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_timeout(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.deadline.poll_expired(cx).map(|()| self.end(Ended::TimedOut))
     }
 
@@ -114,7 +114,7 @@ impl Call {
     pub async fn answer<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| match sent.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
-            Poll::Pending => self.poll_overdue(cx).map(|()| None),
+            Poll::Pending => self.poll_timeout(cx).map(|()| None),
         })
         .await
     }

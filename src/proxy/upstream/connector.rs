@@ -25,7 +25,7 @@ use crate::{
         io::ConnectionPermits,
     },
     settings::{
-        Host, HttpVersion, MADE_AS_AUTHORITY, Scheme, UpstreamSettings, UpstreamUrl, tls::is_authority,
+        AUTHORITY_AS_SERVER, Host, HttpVersion, Scheme, UpstreamSettings, UpstreamUrl, tls::is_authority,
     },
 };
 
@@ -37,19 +37,19 @@ pub struct Dialer {
 }
 
 /// How long an address that failed is tried last.
-const AVOID: Duration = Duration::from_secs(10);
+const FAILED_ADDRESS_PENALTY: Duration = Duration::from_secs(10);
 
 /// The protocol settings of one URL.
 pub struct Connector {
     version: HttpVersion,
     is_secure: bool,
-    secure: Option<Secure>,
+    secure: Option<TlsParameters>,
     idle: Duration,
     ping: Duration,
 }
 
 /// Settings of the TLS handshake.
-struct Secure {
+struct TlsParameters {
     connector: TlsConnector,
     /// Offers HTTP/1.1 only, for a connection that will switch protocols.
     upgrading: TlsConnector,
@@ -118,7 +118,7 @@ impl Dialer {
             };
             let mut failed = self.failed.borrow_mut();
             failed.retain(|(other, until)| other != address && *until > now);
-            failed.push((*address, now + AVOID));
+            failed.push((*address, now + FAILED_ADDRESS_PENALTY));
         }
         Err(last)
     }
@@ -147,10 +147,10 @@ impl Connector {
         };
         let tls = settings.tls.as_ref().filter(|_| url.scheme() == Scheme::Https);
         let secure = tls.and_then(|tls| {
-            Some(Secure {
+            Some(TlsParameters {
                 connector: tls.connector(version),
                 upgrading: tls.connector(HttpVersion::Http1),
-                expected: tls.expected(url.host())?,
+                expected: tls.server_name_for(url.host())?,
             })
         });
         let is_secure = url.scheme() == Scheme::Https;
@@ -199,7 +199,7 @@ impl Connector {
         let upgrading = upgrading && self.version != HttpVersion::Http2;
         let connector = if upgrading { &secure.upgrading } else { &secure.connector };
         let stream = connector.connect(secure.expected.clone(), stream).await?;
-        let version = agreed(&stream);
+        let version = negotiated_version(&stream);
         if self.version == HttpVersion::Http2 && version != HttpVersion::Http2 {
             return Err(ConnectError::NoHttp2);
         }
@@ -214,7 +214,7 @@ impl ConnectError {
             Http2Error::Broken(error) => http2_error::socket_error(error),
             Http2Error::Closed => None,
         };
-        match socket.and_then(explain) {
+        match socket.and_then(describe_tls_error) {
             Some(why) => Self::Tls(why.into()),
             None => Self::Http2(error.into()),
         }
@@ -223,7 +223,7 @@ impl ConnectError {
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
-        match explain(&error) {
+        match describe_tls_error(&error) {
             Some(why) => Self::Tls(why.into()),
             None => Self::Socket(error.into()),
         }
@@ -231,7 +231,7 @@ impl From<io::Error> for ConnectError {
 }
 
 /// The protocol that ALPN has selected.
-fn agreed(stream: &TlsStream<TcpStream>) -> HttpVersion {
+fn negotiated_version(stream: &TlsStream<TcpStream>) -> HttpVersion {
     match stream.get_ref().1.alpn_protocol() {
         Some(b"h2") => HttpVersion::Http2,
         _ => HttpVersion::Http1,
@@ -239,11 +239,11 @@ fn agreed(stream: &TlsStream<TcpStream>) -> HttpVersion {
 }
 
 /// Explains a TLS error to an operator. `None`: it is not a TLS error.
-fn explain(error: &io::Error) -> Option<String> {
+fn describe_tls_error(error: &io::Error) -> Option<String> {
     use rustls::Error as E;
     let error = error.get_ref()?.downcast_ref::<E>()?;
     Some(match error {
-        E::InvalidCertificate(why) => format!("its certificate {}", fault(why)),
+        E::InvalidCertificate(why) => format!("its certificate {}", describe_certificate_error(why)),
         E::AlertReceived(AlertDescription::CertificateRequired) => {
             "it requires a client certificate: set `tls.cert` and `tls.key`".to_owned()
         }
@@ -255,7 +255,7 @@ fn explain(error: &io::Error) -> Option<String> {
     })
 }
 
-fn fault(why: &CertificateError) -> String {
+fn describe_certificate_error(why: &CertificateError) -> String {
     use CertificateError as C;
     match why {
         C::Expired | C::ExpiredContext { .. } => "has expired".to_owned(),
@@ -267,7 +267,7 @@ fn fault(why: &CertificateError) -> String {
             format!("is for another name: expected {}, but it names {presented}", expected.to_str())
         }
         C::Revoked => "was revoked".to_owned(),
-        why if is_authority(why) => format!("is {MADE_AS_AUTHORITY}"),
+        why if is_authority(why) => format!("is {AUTHORITY_AS_SERVER}"),
         other => format!("is not accepted: {other}"),
     }
 }
@@ -277,11 +277,14 @@ mod tests {
     use super::*;
 
     fn check(error: rustls::Error, expected: &str) {
-        assert_eq!(explain(&io::Error::new(io::ErrorKind::InvalidData, error)).as_deref(), Some(expected));
+        assert_eq!(
+            describe_tls_error(&io::Error::new(io::ErrorKind::InvalidData, error)).as_deref(),
+            Some(expected)
+        );
     }
 
     #[test]
-    fn a_refused_certificate_is_explained() {
+    fn refused_certificate_is_explained() {
         use rustls::Error::{AlertReceived, InvalidCertificate};
         check(InvalidCertificate(CertificateError::Expired), "its certificate has expired");
         check(
@@ -300,6 +303,6 @@ mod tests {
             AlertReceived(AlertDescription::CertificateRequired),
             "it requires a client certificate: set `tls.cert` and `tls.key`",
         );
-        assert_eq!(explain(&io::ErrorKind::ConnectionRefused.into()), None);
+        assert_eq!(describe_tls_error(&io::ErrorKind::ConnectionRefused.into()), None);
     }
 }

@@ -68,7 +68,7 @@ pub enum Purpose {
 
 /// How often in a row a connection is kept for a waiter here while requests wait
 /// elsewhere. Keeping it saves opening another one.
-const MAX_KEPT: u32 = 16;
+const MAX_KEPT_IN_A_ROW: u32 = 16;
 
 /// The outcome of a pending connection, which several requests wait for.
 type PendingConnect = watch::Receiver<Option<Result<(), ConnectError>>>;
@@ -135,10 +135,10 @@ impl Endpoint {
 
     /// Whether to keep a connection that has become idle: if a request waits here, which
     /// is woken, or if none waits elsewhere for its permit.
-    fn keeps_idle(&self) -> bool {
+    fn should_keep_idle(&self) -> bool {
         let Some(limit) = &self.connections else { return true };
         let (here, everywhere) = (self.waiting.get(), limit.waiting());
-        if here == 0 || everywhere > here && self.kept.get() >= MAX_KEPT {
+        if here == 0 || everywhere > here && self.kept.get() >= MAX_KEPT_IN_A_ROW {
             self.kept.set(0);
             return everywhere == 0;
         }
@@ -149,14 +149,14 @@ impl Endpoint {
 
     /// Returns an idle connection that is still open, or a stream of a shared one.
     pub fn reuse(self: &Rc<Self>) -> Option<PooledConnection> {
-        self.forget_vanished();
+        self.clear_if_addresses_changed();
         match self.pool.take() {
             Some(http1) => Some(PooledConnection::new(self.enter(), Protocol::Http1(http1), true)),
-            None => self.share(),
+            None => self.open_shared_stream(),
         }
     }
 
-    fn share(self: &Rc<Self>) -> Option<PooledConnection> {
+    fn open_shared_stream(self: &Rc<Self>) -> Option<PooledConnection> {
         if self.http1_only.get() {
             return None;
         }
@@ -167,8 +167,8 @@ impl Endpoint {
 
     /// A stream of a shared connection that can become a tunnel (RFC 8441).
     fn tunnel_stream(self: &Rc<Self>) -> Option<PooledConnection> {
-        let takes = self.shared.borrow().iter().any(|http2| http2.takes_extended_connect());
-        if takes { self.share() } else { None }
+        let takes = self.shared.borrow().iter().any(|http2| http2.supports_extended_connect());
+        if takes { self.open_shared_stream() } else { None }
     }
 
     /// The upstream requires HTTP/1.1 (HTTP_1_1_REQUIRED; RFC 9113, section 7).
@@ -186,9 +186,9 @@ impl Endpoint {
     }
 
     /// Returns a connection to the pool. `generation` is that of the addresses when it was taken.
-    pub(super) fn keep(&self, http1: Box<Http1>, generation: u64) {
-        if generation == self.health.generation() && self.keeps_idle() {
-            let keep_for = http1.keep_for(self.idle_timeout);
+    pub(super) fn return_to_pool(&self, http1: Box<Http1>, generation: u64) {
+        if generation == self.health.generation() && self.should_keep_idle() {
+            let keep_for = http1.idle_limit(self.idle_timeout);
             self.pool.insert(http1, keep_for);
         }
     }
@@ -206,7 +206,7 @@ impl Endpoint {
     /// A shared connection has room for a stream: wakes a request that waits here. If none does and others
     /// wait elsewhere, an idle connection is closed to release its permit.
     pub(super) fn notify_waiter(&self) {
-        if !self.keeps_idle() {
+        if !self.should_keep_idle() {
             self.retire_idle();
         }
     }
@@ -229,7 +229,7 @@ impl Endpoint {
         }
         let begun = Instant::now();
         while self.speaks.get() != HttpVersion::Http1 && !upgrading && !self.http1_only.get() {
-            if let Some(connection) = self.share() {
+            if let Some(connection) = self.open_shared_stream() {
                 return Ok(connection);
             }
             self.wait_for_pending(within, clock, permit.take()).await?;
@@ -250,7 +250,7 @@ impl Endpoint {
             NewConnection::Http1(http1) => Ok(PooledConnection::new(in_use, Protocol::Http1(http1), false)),
             NewConnection::Http2(http2) => {
                 self.insert(http2);
-                self.share().ok_or(ConnectError::Full)
+                self.open_shared_stream().ok_or(ConnectError::Full)
             }
         }
     }
@@ -283,7 +283,7 @@ impl Endpoint {
             let generation = endpoint.health.generation();
             let connected = endpoint.open(within, &clock, permit, false).await;
             let outcome = connected.map(|connection| match connection {
-                NewConnection::Http1(http1) => endpoint.keep(http1, generation),
+                NewConnection::Http1(http1) => endpoint.return_to_pool(http1, generation),
                 NewConnection::Http2(http2) => endpoint.insert(http2),
             });
             endpoint.pending.take();
@@ -340,7 +340,7 @@ impl Endpoint {
     }
 
     /// Closes idle connections if the name has resolved to other addresses.
-    fn forget_vanished(&self) {
+    fn clear_if_addresses_changed(&self) {
         let generation = self.health.generation();
         if self.generation.replace(generation) != generation {
             self.pool.clear();
@@ -374,7 +374,7 @@ impl Drop for WaitingGuard<'_> {
         self.0.waiting.set(self.0.waiting.get() - 1);
         // Others may use a connection that was kept for this waiter.
         if let Some(limit) = self.0.connections.as_ref().filter(|limit| limit.waiting() > 0) {
-            limit.yielders().ask();
+            limit.yielders().notify_all();
         }
     }
 }

@@ -65,7 +65,7 @@ impl EndpointHealth {
     }
 
     /// Whether requests may be sent to it.
-    pub fn serves(&self, now: Instant) -> bool {
+    pub fn is_available(&self, now: Instant) -> bool {
         self.is_up() && !self.is_ejected(now)
     }
 
@@ -89,7 +89,7 @@ impl EndpointHealth {
     pub fn eject(&self, ejection: Ejection, now: Instant) {
         let times = self.ejections.fetch_add(1, Relaxed);
         let back_off =
-            ejection.back_off.saturating_mul(1 << times.min(6)).min(Ejection::LONGEST.max(ejection.back_off));
+            ejection.back_off.saturating_mul(1 << times.min(6)).min(Ejection::MAX.max(ejection.back_off));
         self.failures.store(0, Relaxed);
         self.ejected_until.store(self.millis(now + back_off).max(1), Relaxed);
     }
@@ -114,7 +114,7 @@ impl EndpointHealth {
 
     /// Records the result of a lookup. If it is empty, the last good addresses stay.
     /// Returns whether the set has changed.
-    pub fn found(&self, mut addresses: Vec<SocketAddr>) -> bool {
+    pub fn set_addresses(&self, mut addresses: Vec<SocketAddr>) -> bool {
         if addresses.is_empty() {
             self.addresses.send_if_modified(|known| {
                 let first = *known == Addresses::NotYet;
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_keeps_failing_is_left_out_for_longer_and_longer() {
+    fn ejection_time_doubles_with_each_failure() {
         let health = EndpointHealth::default();
         let ejection = Ejection { failures: 2, back_off: Duration::from_secs(5) };
         let at = |seconds: u64| health.since + Duration::from_secs(seconds);
@@ -191,12 +191,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_good_answer_stays() {
+    async fn failed_lookup_keeps_previous_addresses() {
         let health = EndpointHealth::default();
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        assert!(!health.found(Vec::new()));
+        assert!(!health.set_addresses(Vec::new()));
         assert_eq!(health.addresses().await, None);
-        let found = |ports: &[u16]| health.found(ports.iter().copied().map(address).collect());
+        let found = |ports: &[u16]| health.set_addresses(ports.iter().copied().map(address).collect());
         let check = |row: &str, ports: &[u16], changed: bool| {
             let generation = health.generation();
             assert_eq!(found(ports), changed, "{row}");

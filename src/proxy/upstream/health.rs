@@ -21,7 +21,7 @@ use crate::{
 const MAX_ANSWER: usize = 1 << 20;
 
 /// Checks one URL until dropped.
-pub(super) async fn keep(
+pub(super) async fn check_until_dropped(
     check: Health,
     settings: Arc<UpstreamSettings>,
     place: usize,
@@ -33,10 +33,11 @@ pub(super) async fn keep(
     let host = settings.host.clone().unwrap_or_else(|| url.authority());
     let mut against = 0;
     loop {
-        let outcome = match tokio::time::timeout(check.timeout, ask(&endpoint, &host, &check, &clock)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(Unhealthy::Silent(check.timeout)),
-        };
+        let outcome =
+            match tokio::time::timeout(check.timeout, check_once(&endpoint, &host, &check, &clock)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Unhealthy::Silent(check.timeout)),
+            };
         // Only consecutive outcomes that contradict the current state count.
         against = if outcome.is_ok() == health.is_up() { 0 } else { against + 1 };
         match outcome {
@@ -57,7 +58,7 @@ pub(super) async fn keep(
     }
 }
 
-async fn ask(
+async fn check_once(
     endpoint: &Rc<Endpoint>,
     host: &HeaderValue,
     check: &Health,

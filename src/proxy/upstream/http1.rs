@@ -50,9 +50,10 @@ const MAX_FIELDS: usize = 1000;
 const BUFFER: usize = HEAD_LIMIT + (2 << 10);
 
 /// A request is copied for a retry, unless the connection is almost certainly open: it was used this
-/// recently, and has served enough requests ([`PROVEN`]) to show that the upstream keeps connections open.
-const SURELY_OPEN: Duration = Duration::from_secs(1);
-const PROVEN: u32 = 8;
+/// recently, and has served enough requests ([`PROVEN_REQUESTS`]) to show that the upstream keeps connections
+/// open.
+const RECENTLY_USED: Duration = Duration::from_secs(1);
+const PROVEN_REQUESTS: u32 = 8;
 
 impl Http1 {
     /// Performs the handshake and spawns the task that drives the connection.
@@ -103,7 +104,7 @@ impl Http1 {
     }
 
     /// How long the connection may be idle: `idle`, or a little less than the upstream announced.
-    pub fn keep_for(&self, idle: Duration) -> Duration {
+    pub fn idle_limit(&self, idle: Duration) -> Duration {
         // The upstream's timer starts at another moment.
         let margin = |announced: Duration| Duration::from_secs(1).min(announced / 2);
         self.announced.map_or(idle, |announced| idle.min(announced - margin(announced)))
@@ -120,7 +121,7 @@ impl Http1 {
     ) -> Result<Response<Incoming>, Failure> {
         let now = self.clock.now();
         let surely_open =
-            self.served >= PROVEN && now.saturating_duration_since(self.last_used) <= SURELY_OPEN;
+            self.served >= PROVEN_REQUESTS && now.saturating_duration_since(self.last_used) <= RECENTLY_USED;
         let copy = (reused && repeatable && !surely_open).then(|| copy(&request));
         self.upgrading.set(request.headers().contains_key(header::UPGRADE));
         request.body().attach(&self.call, None);
@@ -135,7 +136,7 @@ impl Http1 {
                 self.call.answered();
                 self.last_used = now;
                 self.served = self.served.saturating_add(1);
-                self.announced = announced(response.headers());
+                self.announced = announced_timeout(response.headers());
                 Ok(response)
             }
             Some(Err(mut error)) => {
@@ -168,7 +169,7 @@ impl Http1 {
 
 /// A copy of a request that shares the body, of which nothing may have been read yet.
 pub fn copy(request: &Request<OutgoingBody>) -> Box<Request<OutgoingBody>> {
-    let mut copy = Box::new(Request::new(request.body().again()));
+    let mut copy = Box::new(Request::new(request.body().clone_for_retry()));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
@@ -177,7 +178,7 @@ pub fn copy(request: &Request<OutgoingBody>) -> Box<Request<OutgoingBody>> {
 }
 
 /// The value of the upstream's `Keep-Alive: timeout=N`, in seconds.
-fn announced(headers: &HeaderMap) -> Option<Duration> {
+fn announced_timeout(headers: &HeaderMap) -> Option<Duration> {
     let values = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
     let mut parameters = values.flat_map(|value| value.split(','));
     parameters.find_map(|parameter| {
@@ -192,11 +193,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_upstream_announces_is_read() {
+    fn keep_alive_timeout_is_parsed() {
         let check = |value: &'static str, expected: Option<u64>| {
             let mut headers = HeaderMap::new();
             headers.insert("keep-alive", http::HeaderValue::from_static(value));
-            assert_eq!(announced(&headers), expected.map(Duration::from_secs), "{value}");
+            assert_eq!(announced_timeout(&headers), expected.map(Duration::from_secs), "{value}");
         };
         check("timeout=5", Some(5));
         check("max=100, Timeout = 7", Some(7));
@@ -204,6 +205,6 @@ mod tests {
         check("max=100", None);
         check("timeout=soon", None);
         check("", None);
-        assert_eq!(announced(&HeaderMap::new()), None);
+        assert_eq!(announced_timeout(&HeaderMap::new()), None);
     }
 }

@@ -19,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-pub use self::{stream::Http2Stream, websocket::is_asked_for as is_websocket};
+pub use self::{stream::Http2Stream, websocket::is_requested as is_websocket};
 use crate::{
     net::{Clock, Deadline, Stream},
     proxy::upstream::{
@@ -153,7 +153,7 @@ impl Http2 {
             deadline: clock.deadline(),
         });
         // If the caller stops waiting, the connection's tasks end.
-        let mut unfinished = Unfinished(Some(Rc::clone(&this.call)));
+        let mut unfinished = AbortOnDrop(Some(Rc::clone(&this.call)));
         poll_fn(|cx| this.poll_settings(cx)).await?;
         unfinished.0 = None;
         this.deadline.arm(idle);
@@ -202,12 +202,12 @@ impl Http2 {
     }
 
     /// The upstream has refused a stream, so it gets no more than it has now.
-    fn refused(&self) {
+    fn stop_opening(&self) {
         self.limit.set(self.active.get().saturating_sub(1).max(1));
     }
 
     /// Whether the upstream accepts WebSockets (RFC 8441).
-    pub fn takes_extended_connect(&self) -> bool {
+    pub fn supports_extended_connect(&self) -> bool {
         let connection = self.connection.borrow();
         connection.as_ref().is_some_and(HyperConnection::is_extended_connect_protocol_enabled)
     }
@@ -270,9 +270,9 @@ async fn close_if_blocked(call: Rc<Call>) {
 }
 
 /// Ends the tasks of a connection whose setup is abandoned.
-struct Unfinished(Option<Rc<Call>>);
+struct AbortOnDrop(Option<Rc<Call>>);
 
-impl Drop for Unfinished {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         if let Some(call) = &self.0 {
             call.end(Ended::Dropped);

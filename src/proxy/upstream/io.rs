@@ -93,7 +93,7 @@ impl Io {
 
     /// After a failed write, stays `Pending`: the read shows whether the exchange ends with an early response
     /// or an error. Otherwise a 413 that is followed by a reset would be lost.
-    fn poll_out<T>(
+    fn poll_send<T>(
         &mut self,
         out: impl FnOnce(Pin<&mut dyn Stream>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
@@ -140,7 +140,7 @@ impl AsyncRead for Io {
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_out(|stream| stream.poll_write(cx, bytes))
+        self.poll_send(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -148,7 +148,7 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.poll_out(|stream| stream.poll_write_vectored(cx, slices))
+        self.poll_send(|stream| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -156,10 +156,10 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_out(|stream| stream.poll_flush(cx))
+        self.poll_send(|stream| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_out(|stream| stream.poll_shutdown(cx))
+        self.poll_send(|stream| stream.poll_shutdown(cx))
     }
 }

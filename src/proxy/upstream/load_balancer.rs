@@ -35,33 +35,34 @@ impl LoadBalancer {
     ) -> Option<usize> {
         let usable = |place: usize| self.weights[place] > 0 && usable(place);
         match self.balance {
-            Balance::RoundRobin => self.turn(usable),
+            Balance::RoundRobin => self.next_in_rotation(usable),
             Balance::LeastRequests => {
                 // The load after this request, relative to the weight. Compared crosswise to avoid fractions.
                 let burden = |place: usize| (load(place) as u64 + 1, u64::from(self.weights[place]));
                 let lighter = |a: (u64, u64), b: (u64, u64)| (a.0 * b.1).cmp(&(b.0 * a.1));
                 let lightest = self
-                    .places()
+                    .indices()
                     .filter(|place| usable(*place))
                     .map(burden)
                     .min_by(|a, b| lighter(*a, *b))?;
-                self.turn(|place| usable(place) && lighter(burden(place), lightest).is_eq())
+                self.next_in_rotation(|place| usable(place) && lighter(burden(place), lightest).is_eq())
             }
             Balance::Hash => {
                 let key = key();
-                let score =
-                    |place: usize| -f64::from(self.weights[place]) / chance(key, self.seeds[place]).ln();
-                self.places().filter(|place| usable(*place)).max_by(|a, b| score(*a).total_cmp(&score(*b)))
+                let score = |place: usize| {
+                    -f64::from(self.weights[place]) / rendezvous_score(key, self.seeds[place]).ln()
+                };
+                self.indices().filter(|place| usable(*place)).max_by(|a, b| score(*a).total_cmp(&score(*b)))
             }
         }
     }
 
     /// Smooth weighted round robin: weights 3 and 1 give a a b a, never a a a b.
-    fn turn(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
+    fn next_in_rotation(&self, usable: impl Fn(usize) -> bool) -> Option<usize> {
         let credit = &mut *self.credit.borrow_mut();
         let mut total = 0;
         let mut best: Option<usize> = None;
-        for place in self.places().filter(|place| usable(*place)) {
+        for place in self.indices().filter(|place| usable(*place)) {
             let weight = i64::from(self.weights[place]);
             total += weight;
             credit[place] += weight;
@@ -73,7 +74,7 @@ impl LoadBalancer {
         best
     }
 
-    fn places(&self) -> std::ops::Range<usize> {
+    fn indices(&self) -> std::ops::Range<usize> {
         0..self.weights.len()
     }
 }
@@ -87,7 +88,7 @@ pub fn fingerprint(text: &[u8]) -> u64 {
 
 /// Rendezvous hashing: a number between 0 and 1 (both excluded) for each pair. Each key has its own order of
 /// URLs, so removing a URL reassigns only that URL's keys.
-fn chance(key: u64, seed: u64) -> f64 {
+fn rendezvous_score(key: u64, seed: u64) -> f64 {
     // The finaliser of splitmix64: every input bit affects every output bit.
     let mut bits = key ^ seed.rotate_left(32);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn turns_are_taken_smoothly_by_weight() {
+    fn weighted_round_robin_is_smooth() {
         let check = |row: &str, weights: &[u32], out: &[usize], expected: &str| {
             let balancer = balancer(Balance::RoundRobin, weights);
             let turns =
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_one_with_the_least_to_do_is_asked() {
+    fn least_busy_url_is_chosen() {
         let check = |row: &str, weights: &[u32], load: &[usize], expected: usize| {
             let balancer = balancer(Balance::LeastRequests, weights);
             assert_eq!(balancer.choose(|_| true, |place| load[place], none), Some(expected), "{row}");
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_out_moves_only_its_own() {
+    fn removed_url_reassigns_only_its_own_keys() {
         let balancer = balancer(Balance::Hash, &[1, 1, 2, 0]);
         let place = |user: u32, out: Option<usize>| {
             let key = fingerprint(format!("user-{user}").as_bytes());

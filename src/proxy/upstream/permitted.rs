@@ -53,7 +53,10 @@ impl<G, T> Permitted<G, T> {
 
 /// Returns how long the upstream may be silent before its response and within it. A gRPC client may keep a
 /// call open and be silent for a long time, and so may the upstream.
-pub fn patience(settings: &UpstreamSettings, request: &Request<OutgoingBody>) -> (Duration, Duration) {
+pub fn silence_timeouts(
+    settings: &UpstreamSettings,
+    request: &Request<OutgoingBody>,
+) -> (Duration, Duration) {
     let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *settings;
     if is_stream(request.headers()) {
         let open = !request.body().is_end_stream();

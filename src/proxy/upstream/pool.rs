@@ -91,7 +91,7 @@ impl PooledConnection {
     }
 
     /// Keeps the request's permit under `max_in_flight` until the connection is returned or dropped.
-    pub fn hold(&mut self, permit: Permit) {
+    pub fn attach_permit(&mut self, permit: Permit) {
         self.permit = Some(permit);
     }
 
@@ -159,7 +159,7 @@ impl PooledConnection {
         match self.protocol.take() {
             Some(Protocol::Http1(http1)) if http1.is_ready() => {
                 self.detach();
-                self.endpoint.keep(http1, self.generation);
+                self.endpoint.return_to_pool(http1, self.generation);
             }
             Some(Protocol::Http2(stream)) if self.call.is_done() => {
                 self.detach();
@@ -193,7 +193,7 @@ impl Drop for PooledConnection {
 pub struct Pool {
     /// Last in, first out: recently used connections are reused, the others expire.
     idle: RefCell<Vec<Idle>>,
-    swept: Cell<bool>,
+    sweep_scheduled: Cell<bool>,
 }
 
 struct Idle {
@@ -231,7 +231,7 @@ impl Pool {
     pub fn insert(self: &Rc<Self>, connection: Box<Http1>, keep_for: Duration) {
         let clock = connection.clock().clone();
         self.idle.borrow_mut().push(Idle { connection, until: clock.now() + keep_for });
-        if !self.swept.replace(true) {
+        if !self.sweep_scheduled.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self), SWEEP.min(keep_for), clock));
         }
     }
@@ -254,7 +254,7 @@ async fn sweep(pool: Weak<Pool>, every: Duration, clock: Clock) {
         let idle = &mut *pool.idle.borrow_mut();
         idle.retain(|idle| idle.is_usable(now));
         if idle.is_empty() {
-            pool.swept.set(false);
+            pool.sweep_scheduled.set(false);
             return;
         }
     }

@@ -22,10 +22,10 @@ impl Resolver for SystemResolver {
 }
 
 /// Pause after the first failure. It doubles with each consecutive failure up to the configured interval.
-const SOONEST: Duration = Duration::from_secs(1);
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Resolves one name periodically until dropped.
-pub(super) async fn keep(
+pub(super) async fn resolve_until_dropped(
     resolver: &dyn Resolver,
     name: &str,
     port: u16,
@@ -39,20 +39,20 @@ pub(super) async fn keep(
         let found = resolver.resolve(name, port).await;
         let pause = match found {
             Ok(addresses) if !addresses.is_empty() => {
-                if health.found(addresses) {
+                if health.set_addresses(addresses) {
                     tracing::debug!(%upstream, name, "the name resolves to other addresses");
                 }
                 failures = 0;
                 settings.resolve
             }
             other => {
-                health.found(Vec::new());
+                health.set_addresses(Vec::new());
                 let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
                 if failures == 0 {
                     tracing::warn!(%upstream, name, %error, "the name cannot be resolved; the known addresses stay in use");
                 }
                 failures += 1;
-                SOONEST.saturating_mul(1 << (failures - 1).min(16)).min(settings.resolve)
+                MIN_RETRY_DELAY.saturating_mul(1 << (failures - 1).min(16)).min(settings.resolve)
             }
         };
         tokio::time::sleep(pause).await;

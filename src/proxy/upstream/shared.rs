@@ -31,7 +31,7 @@ pub struct Upstreams {
     sockets: Arc<Sockets>,
     known: Mutex<HashMap<Arc<str>, UpstreamState>>,
     /// Notified when a worker has read settings that no task runs with yet.
-    news: Notify,
+    new_settings: Notify,
 }
 
 /// The state of one upstream that the workers share.
@@ -44,7 +44,7 @@ pub struct SharedUpstream {
 }
 
 /// How often to look for a reload that no worker has reported.
-const LOOK: Duration = Duration::from_secs(1);
+const RELOAD_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 struct UpstreamState {
     sockets: UpstreamSockets,
@@ -62,31 +62,31 @@ impl Upstreams {
 
     pub fn with_resolver(budgets: Arc<Budgets>, resolver: impl Resolver + 'static) -> Arc<Self> {
         let (sockets, resolver) = (Sockets::new(budgets), Box::new(resolver));
-        Arc::new(Self { resolver, sockets, known: Mutex::default(), news: Notify::new() })
+        Arc::new(Self { resolver, sockets, known: Mutex::default(), new_settings: Notify::new() })
     }
 
     /// Resolves names and checks health until dropped. Run it once per process.
-    pub async fn care(self: Arc<Self>, state: Arc<State>, clock: Clock) {
+    pub async fn maintain(self: Arc<Self>, state: Arc<State>, clock: Clock) {
         let mut cared: HashMap<Arc<str>, (Arc<UpstreamSettings>, JoinSet<()>)> = HashMap::new();
         let mut followed: Option<Arc<ProxySettings>> = None;
         loop {
             let settings = state.snapshot().proxy.clone();
             if !followed.as_ref().is_some_and(|known| Arc::ptr_eq(known, &settings)) {
-                self.follow(&settings);
+                self.retain_configured(&settings);
                 cared.retain(|name, (known, _)| settings.upstreams.get(name) == Some(known));
                 for (name, wanted) in &settings.upstreams {
                     let cared = cared.entry(name.clone());
-                    cared.or_insert_with(|| (wanted.clone(), self.care_for(wanted, &clock)));
+                    cared.or_insert_with(|| (wanted.clone(), self.spawn_tasks(wanted, &clock)));
                 }
                 followed = Some(settings);
             }
             // A worker that reads a reload notifies this task. Otherwise the timeout finds it.
-            let _ = tokio::time::timeout(LOOK, self.news.notified()).await;
+            let _ = tokio::time::timeout(RELOAD_POLL_INTERVAL, self.new_settings.notified()).await;
         }
     }
 
     /// Keeps the state of the configured upstreams and drops that of others.
-    fn follow(&self, settings: &ProxySettings) {
+    fn retain_configured(&self, settings: &ProxySettings) {
         let mut known = self.known.lock();
         known.retain(|name, _| settings.upstreams.contains_key(name));
         self.sockets.set_upstreams(settings.upstreams.len());
@@ -102,17 +102,24 @@ impl Upstreams {
         }
     }
 
-    fn care_for(self: &Arc<Self>, settings: &Arc<UpstreamSettings>, clock: &Clock) -> JoinSet<()> {
+    fn spawn_tasks(self: &Arc<Self>, settings: &Arc<UpstreamSettings>, clock: &Clock) -> JoinSet<()> {
         let mut tasks = JoinSet::new();
         for (place, health) in self.of(settings).endpoints.into_iter().enumerate() {
             if let Some((name, port)) = settings.urls[place].url.name() {
                 let (everything, settings, health) = (self.clone(), settings.clone(), health.clone());
                 tasks.spawn_local(async move {
-                    resolve::keep(&*everything.resolver, &name, port, &settings, &health).await;
+                    resolve::resolve_until_dropped(&*everything.resolver, &name, port, &settings, &health)
+                        .await;
                 });
             }
             if let Some(check) = settings.health.clone() {
-                tasks.spawn_local(health::keep(check, settings.clone(), place, health, clock.clone()));
+                tasks.spawn_local(health::check_until_dropped(
+                    check,
+                    settings.clone(),
+                    place,
+                    health,
+                    clock.clone(),
+                ));
             }
         }
         tasks
@@ -124,7 +131,7 @@ impl Upstreams {
         let count = all.len();
         let known = all.entry(settings.name.clone()).or_insert_with(|| self.state());
         if known.settings.as_ref() != Some(settings) {
-            self.news.notify_one();
+            self.new_settings.notify_one();
         }
         let shared = known.shared(settings);
         // Counts a new upstream now, because `follow` may run only after the first requests. Otherwise one
@@ -165,7 +172,7 @@ impl UpstreamReadings for Upstreams {
         let reading = |known: &mut UpstreamState| {
             let settings = known.settings.clone()?;
             let SharedUpstream { endpoints, requests, connections, .. } = known.shared(&settings);
-            let figures = |limit: &SharedLimit, set: Option<NonZeroUsize>| set.map(|_| limit.figures());
+            let figures = |limit: &SharedLimit, set: Option<NonZeroUsize>| set.map(|_| limit.usage());
             let url = |(one, health): (&WeightedUrl, Arc<EndpointHealth>)| UrlReading {
                 url: one.url.to_string(),
                 up: health.is_up(),

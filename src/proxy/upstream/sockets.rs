@@ -11,7 +11,7 @@ use tokio::{
 use crate::{
     net::{Budgets, Holder, Reservation},
     proxy::upstream::{
-        admission::{SharedLimit, Yielders},
+        admission::{SharedLimit, YieldNotifier},
         endpoint::Endpoint,
     },
 };
@@ -19,7 +19,7 @@ use crate::{
 /// One per process.
 pub struct Sockets {
     budgets: Arc<Budgets>,
-    yielders: Yielders,
+    yielders: YieldNotifier,
 }
 
 /// One upstream's part of the budgets.
@@ -31,16 +31,16 @@ pub struct UpstreamSockets {
 }
 
 /// One upstream may hold this many times what is left for all others, so an eighth always remains.
-const MULTIPLE: usize = 7;
+const HOLDER_MULTIPLE: usize = 7;
 
 impl Sockets {
     pub fn new(budgets: Arc<Budgets>) -> Arc<Self> {
-        Arc::new(Self { budgets, yielders: Yielders::default() })
+        Arc::new(Self { budgets, yielders: YieldNotifier::default() })
     }
 
     /// Sets the number of upstreams that share the budgets. A single one may take everything.
     pub fn set_upstreams(&self, count: usize) {
-        let multiple = if count > 1 { MULTIPLE } else { 0 };
+        let multiple = if count > 1 { HOLDER_MULTIPLE } else { 0 };
         self.budgets.upstream_connections.set_multiple(multiple);
         self.budgets.tunnels.set_multiple(multiple);
     }
@@ -66,7 +66,7 @@ impl UpstreamSockets {
     }
 
     /// The workers to notify when idle connections should release their sockets.
-    pub fn yielders(&self) -> &Yielders {
+    pub fn yielders(&self) -> &YieldNotifier {
         &self.all.yielders
     }
 }

@@ -220,7 +220,7 @@ impl Driver {
                         "this node's lease has ended: requests in flight are cut, new ones are answered 503"
                     );
                     // Everything in flight is judged again, and nothing is permitted any more.
-                    drop(self.fence.raise(Affected::Everybody));
+                    drop(self.fence.raise(Affected::All));
                 }
                 Some(_) | None => {}
             }

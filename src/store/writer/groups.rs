@@ -69,7 +69,7 @@ impl Transaction {
             "parent": audit::changed(&before.parent, &after.parent),
         });
         self.note(actor, "group.edit", target(&before.name), Some(change));
-        self.affected = Some(Affected::Everybody);
+        self.affected = Some(Affected::All);
         self.apply(Op::PutGroup(after.clone()));
         Ok(after)
     }
@@ -93,7 +93,7 @@ impl Transaction {
             self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
         self.apply(Op::DropGroup { id: record.id.clone() });
-        self.affected = Some(Affected::Everybody);
+        self.affected = Some(Affected::All);
         Ok(record)
     }
 

@@ -30,7 +30,7 @@ impl Transaction {
         self.state.policy = new.policy.clone();
         self.batch.effects.everybody = true;
         self.changed.everybody = true;
-        self.affected = Some(Affected::Everybody);
+        self.affected = Some(Affected::All);
         Ok(())
     }
 }

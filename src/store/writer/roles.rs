@@ -63,7 +63,7 @@ impl Transaction {
         }
         let takes = !roles::only_removes(&after.permissions, &before.permissions);
         if takes || removing {
-            self.affected = Some(Affected::Everybody);
+            self.affected = Some(Affected::All);
         }
         if after == before {
             return Ok(before);
@@ -90,7 +90,7 @@ impl Transaction {
         self.note(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
         grants.into_iter().for_each(|grant| self.apply(Op::DropGrant(grant)));
         self.apply(Op::DropRole { key: key.to_owned() });
-        self.affected = Some(Affected::Everybody);
+        self.affected = Some(Affected::All);
         Ok(role)
     }
 
@@ -123,7 +123,7 @@ impl Transaction {
             (grant, user, target, was)
         };
         if !granted {
-            self.affected = Some(user.map_or(Affected::Everybody, Affected::User));
+            self.affected = Some(user.map_or(Affected::All, Affected::User));
         }
         if was == granted {
             return Ok(grant);

@@ -223,7 +223,7 @@ impl Transaction {
     /// Adds a subject that the current command takes something from, for commands that may affect several.
     pub(crate) fn affects(&mut self, affected: Affected) {
         self.affected = match self.affected {
-            Some(before) if before != affected => Some(Affected::Everybody),
+            Some(before) if before != affected => Some(Affected::All),
             _ => Some(affected),
         };
     }
@@ -231,7 +231,7 @@ impl Transaction {
     /// An affected subject in the form that is stored.
     pub(crate) fn whom(&self, affected: Affected) -> Whom {
         match affected {
-            Affected::Everybody => Whom::Everybody,
+            Affected::All => Whom::Everybody,
             Affected::Token(digest) => Whom::Token(digest),
             Affected::User(ix) => match self.state.accounts.user(ix) {
                 Some(user) => Whom::User(user.record.id.clone()),

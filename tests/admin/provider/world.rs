@@ -35,28 +35,28 @@ pub struct World {
     /// The key that signs, followed by the published keys.
     pub key: (String, Ed25519KeyPair),
     pub published: Vec<Value>,
-    codes: HashMap<String, Begun>,
+    codes: HashMap<String, AuthorizationParameters>,
     redeemed: HashSet<String>,
     /// Claims about the user, merged over the defaults; `null` removes a claim.
     pub claims: Value,
     pub userinfo: Value,
     pub metadata: Value,
     pub header: Value,
-    pub shows: Shows,
+    pub shows: ClientAuthMethod,
     asked: Vec<String>,
     pub down: bool,
     stop: bool,
 }
 
 /// How the client must authenticate.
-pub enum Shows {
+pub enum ClientAuthMethod {
     Basic,
     Form,
     Nothing,
 }
 
 /// The parameters of an authorization request.
-struct Begun {
+struct AuthorizationParameters {
     nonce: String,
     challenge: String,
     redirect: String,
@@ -108,7 +108,7 @@ impl Provider {
             userinfo: json!({"sub": "1"}),
             metadata: json!({}),
             header: json!({}),
-            shows: Shows::Basic,
+            shows: ClientAuthMethod::Basic,
             asked: Vec::new(),
             down: false,
             stop: false,
@@ -160,12 +160,12 @@ impl Provider {
     }
 
     /// How often a path was requested.
-    pub fn asked(&self, path: &str) -> usize {
+    pub fn request_count(&self, path: &str) -> usize {
         self.world.lock().unwrap().asked.iter().filter(|asked| asked.starts_with(path)).count()
     }
 
     /// The user consents. Returns the address that the browser is redirected to.
-    pub fn agree(&self, location: &str) -> String {
+    pub fn consent(&self, location: &str) -> String {
         let mut world = self.world.lock().unwrap();
         let (endpoint, asked) = location.split_once('?').unwrap();
         assert_eq!(endpoint, format!("{}/auth", world.issuer));
@@ -177,7 +177,7 @@ impl Provider {
         assert_eq!(asked["redirect_uri"], "http://localhost/sign-in/oidc/callback");
         let code = format!("code-{}", world.codes.len());
         let (nonce, challenge) = (asked["nonce"].clone(), asked["code_challenge"].clone());
-        let begun = Begun { nonce, challenge, redirect: asked["redirect_uri"].clone() };
+        let begun = AuthorizationParameters { nonce, challenge, redirect: asked["redirect_uri"].clone() };
         world.codes.insert(code.clone(), begun);
         let back = form_urlencoded::Serializer::new(String::new())
             .append_pair("code", &code)
@@ -251,9 +251,9 @@ impl World {
         // RFC 6749, section 2.3.1: the client id "gate way" and the secret are form-encoded.
         let basic = format!("Basic {}", base64(b"gate+way:a%3Asecret%2Fof%2Bours", standard));
         let expected = match self.shows {
-            Shows::Basic => (basic.as_str(), None, None),
-            Shows::Form => ("", Some(CLIENT), Some(SECRET)),
-            Shows::Nothing => ("", Some(CLIENT), None),
+            ClientAuthMethod::Basic => (basic.as_str(), None, None),
+            ClientAuthMethod::Form => ("", Some(CLIENT), Some(SECRET)),
+            ClientAuthMethod::Nothing => ("", Some(CLIENT), None),
         };
         if shown != expected {
             return refused("invalid_client");

@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{Cast, DENIED, ESCALATES, OK};
+use super::{Accounts, DENIED, ESCALATES, OK};
 
 #[test]
-fn identities_are_given_by_who_could_set_the_password() {
-    Cast::each(|cast| {
+fn identities_are_linked_by_users_who_could_set_the_password() {
+    Accounts::each(|cast| {
         let link = |login: &str| {
             ("POST", format!("/v1/users/{login}/identities"), json!({"subject": "1", "issuer": "i"}))
         };

@@ -1,15 +1,15 @@
 //! Chunk sizes, extensions, ends and trailers.
 
-use super::{Fate, HIDDEN, Passes, Refused, Safe, check, finish, send};
+use super::{ExpectedOutcome, HIDDEN, Passes, Refused, Safe, check, finish, send};
 use crate::stage::Stage;
 
 #[test]
-fn chunks() {
-    let stage = Stage::apart();
+fn chunked_bodies_are_read_in_one_way() {
+    let stage = Stage::with_sibling_services();
     let (mut failed, mut rows) = (Vec::new(), 0);
     let ok = Passes("hello");
     let bad = Refused(400);
-    let bodies: Vec<(&str, String, Fate)> = [
+    let bodies: Vec<(&str, String, ExpectedOutcome)> = [
         ("plain", "5\r\nhello\r\n0\r\n\r\n", ok),
         ("leading zeros", "0005\r\nhello\r\n000\r\n\r\n", ok),
         ("two chunks", "2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", ok),

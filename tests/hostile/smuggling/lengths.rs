@@ -1,13 +1,13 @@
 //! Content-Length and Transfer-Encoding in every notation, alone, repeated and together.
 
-use super::{Fate, HIDDEN, Passes, Refused, Safe, check, check_pipelined, finish, send};
+use super::{ExpectedOutcome, HIDDEN, Passes, Refused, Safe, check, check_pipelined, finish, send};
 use crate::stage::Stage;
 
 #[test]
-fn lengths_and_codings() {
-    let stage = Stage::apart();
+fn lengths_and_codings_are_read_in_one_way() {
+    let stage = Stage::with_sibling_services();
     let (mut failed, mut rows) = (Vec::new(), 0);
-    let lengths: Vec<(String, Fate)> = [
+    let lengths: Vec<(String, ExpectedOutcome)> = [
         ("5", Passes("hello")),
         ("05", Passes("hello")),
         ("000005", Passes("hello")),

@@ -4,8 +4,8 @@ use super::{HIDDEN, Passes, Refused, Safe, check, finish, send};
 use crate::stage::Stage;
 
 #[test]
-fn request_lines_and_line_ends() {
-    let stage = Stage::apart();
+fn request_lines_and_line_ends_are_read_in_one_way() {
+    let stage = Stage::with_sibling_services();
     let (mut failed, mut rows) = (Vec::new(), 0);
     let fields = "Host: g\r\n{bearer}\r\n";
     let lines = [

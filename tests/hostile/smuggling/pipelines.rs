@@ -6,15 +6,15 @@ use std::{
 };
 
 use super::HIDDEN;
-use crate::stage::{ConnectionState, Stage, converse, read_out};
+use crate::stage::{ConnectionState, Stage, exchange_bytes, read_to_end};
 
 #[test]
-fn requests_behind_requests() {
-    let stage = Stage::apart();
+fn pipelined_requests_are_read_in_one_way() {
+    let stage = Stage::with_sibling_services();
     let bearer = stage.bearer();
     let get = |n: usize| format!("GET /api/{n} HTTP/1.1\r\nHost: g\r\n{bearer}\r\n");
     let all: String = (0..20).map(get).collect();
-    let heard = converse(stage.gateway.proxy, all.as_bytes(), true);
+    let heard = exchange_bytes(stage.gateway.proxy, all.as_bytes(), true);
     assert_eq!(heard.answers().len(), 20, "{heard:?}");
     let targets: Vec<String> = stage.recorder.take().into_iter().map(|one| one.target).collect();
     assert_eq!(targets, (0..20).map(|n| format!("/api/{n}")).collect::<Vec<_>>(), "in order, each once");
@@ -31,7 +31,7 @@ fn requests_behind_requests() {
         ),
         get(6),
     ];
-    let heard = converse(stage.gateway.proxy, mixed.concat().as_bytes(), true);
+    let heard = exchange_bytes(stage.gateway.proxy, mixed.concat().as_bytes(), true);
     let statuses: Vec<u16> = heard.answers().iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [200, 401, 200, 403, 200, 200]);
     let targets: Vec<String> = stage.recorder.take().into_iter().map(|one| one.target).collect();
@@ -43,7 +43,7 @@ fn requests_behind_requests() {
     {
         for fields in [String::new(), "Authorization: Basic x\r\n".to_owned(), format!("{bearer}{bearer}")] {
             let bytes = format!("POST /api/x HTTP/1.1\r\nHost: g\r\n{fields}{framing}{HIDDEN}{}", get(9));
-            let heard = converse(stage.gateway.proxy, bytes.as_bytes(), true);
+            let heard = exchange_bytes(stage.gateway.proxy, bytes.as_bytes(), true);
             let answers = heard.answers();
             assert!(!answers.is_empty() && answers[0].status >= 400, "{bytes}: {heard:?}");
             for one in stage.recorder.take() {
@@ -63,7 +63,7 @@ fn requests_behind_requests() {
         let _ = socket.write_all(&whole.as_bytes()[..middle]);
         let _ = socket.write_all(&whole.as_bytes()[middle..end]);
         let _ = socket.shutdown(Shutdown::Write);
-        let heard = read_out(socket);
+        let heard = read_to_end(socket);
         assert_ne!(heard.end, ConnectionState::Open, "cut at {end}");
         assert!(heard.answers().iter().all(|a| a.status == 400), "cut at {end}: {heard:?}");
     }
@@ -77,7 +77,7 @@ fn requests_behind_requests() {
         socket.write_all(&[*byte]).unwrap();
     }
     socket.shutdown(Shutdown::Write).unwrap();
-    assert_eq!(read_out(socket).answers()[0].status, 200);
+    assert_eq!(read_to_end(socket).answers()[0].status, 200);
     // A truncated request may be noticed late.
     let mut received = stage.recorder.take();
     received.retain(|one| one.target == "/api/bytes");

@@ -30,7 +30,7 @@ impl Origin {
     /// Accepts the gateway's next connection, which speaks HTTP/2. `settings` are identifiers and values.
     pub fn accept_h2(&self, settings: &[(u16, u32)]) -> Frames {
         let mut frames = Frames { socket: self.accept().socket, read: Vec::new() };
-        assert!(frames.has(24).unwrap(), "the preface");
+        assert!(frames.fill_to(24).unwrap(), "the preface");
         assert_eq!(frames.read.drain(..24).collect::<Vec<_>>(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         frames.set(settings)
     }
@@ -169,11 +169,11 @@ impl Frames {
     }
 
     fn read_frame(&mut self) -> std::io::Result<Option<Frame>> {
-        if !self.has(9)? {
+        if !self.fill_to(9)? {
             return Ok(None);
         }
         let length = u32::from_be_bytes([0, self.read[0], self.read[1], self.read[2]]) as usize;
-        if !self.has(9 + length)? {
+        if !self.fill_to(9 + length)? {
             return Ok(None);
         }
         let frame: Vec<u8> = self.read.drain(..9 + length).collect();
@@ -199,7 +199,7 @@ impl Frames {
         u32::from_be_bytes(frame.payload.try_into().unwrap())
     }
 
-    fn has(&mut self, count: usize) -> std::io::Result<bool> {
+    fn fill_to(&mut self, count: usize) -> std::io::Result<bool> {
         while self.read.len() < count {
             let mut piece = [0; 16 << 10];
             match self.socket.read(&mut piece) {

@@ -48,7 +48,7 @@ impl Origin {
     }
 
     /// Answers every request with an empty 200, on any number of connections, until stopped.
-    pub fn answer_everybody(&self, stop: &AtomicBool) {
+    pub fn answer_all(&self, stop: &AtomicBool) {
         self.listener.set_nonblocking(true).unwrap();
         std::thread::scope(|scope| {
             while !stop.load(Ordering::SeqCst) {
@@ -71,7 +71,7 @@ impl Origin {
     }
 
     /// Whether the gateway has opened a connection that was not accepted yet.
-    pub fn has_more(&self) -> bool {
+    pub fn has_pending_connection(&self) -> bool {
         self.listener.set_nonblocking(true).unwrap();
         self.listener.accept().is_ok()
     }
@@ -195,7 +195,7 @@ impl RawConnection {
     }
 
     /// Checks that nothing arrives for a while.
-    pub fn is_silent(&mut self) {
+    pub fn assert_silent(&mut self) {
         let patience = self.socket.read_timeout().unwrap();
         self.socket.set_read_timeout(Some(Duration::from_millis(150))).unwrap();
         let kind = self.fill().map_err(|error| error.kind());

@@ -63,12 +63,12 @@ impl Server {
     }
 
     /// If not sound, it answers health checks with 503 and does not answer requests.
-    pub fn set_sound(&self, sound: bool) {
+    pub fn set_healthy(&self, sound: bool) {
         self.state.sound.store(sound, Ordering::SeqCst);
     }
 
     /// Number of requests so far, without health checks.
-    pub fn asked(&self) -> usize {
+    pub fn request_count(&self) -> usize {
         self.state.asked.load(Ordering::SeqCst)
     }
 

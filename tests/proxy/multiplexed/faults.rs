@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{SOON, h2c, warm};
+use super::{SOON, h2c, with_open_connection};
 use crate::harness::{
     CloseKind, Origin,
     frames::{CANCEL, DATA, END_STREAM, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM},
@@ -14,7 +14,7 @@ fn check(row: &str, play: impl FnOnce(&mut Frames), expected: (u16, &str), reaso
     let origin = Origin::new();
     let gate =
         h2c(&origin).with(|setup| setup.upstream.first_byte_timeout = Duration::from_millis(400)).start();
-    let mut other = gate.asked();
+    let mut other = gate.client_with_get();
     let mut upstream = origin.accept_h2(&[]);
     assert_eq!(upstream.request(), (1, true));
     upstream.head(1, &[(":status", "200")]).data(1, "begins");
@@ -26,14 +26,14 @@ fn check(row: &str, play: impl FnOnce(&mut Frames), expected: (u16, &str), reaso
     play(&mut upstream);
     let (status, error) = client.refused();
     assert_eq!((status, error.as_str()), expected, "{row}");
-    let logged = gate.logged();
+    let logged = gate.next_outcome();
     assert_eq!((logged.1.as_str(), logged.2), (reason, u64::from(status)), "{row}");
     upstream.send(DATA, END_STREAM, 1, b"ends");
     other.until("ends");
     other.until("0\r\n\r\n");
-    assert!(!origin.has_more(), "{row}: asked a second time");
+    assert!(!origin.has_pending_connection(), "{row}: asked a second time");
     drop((client, other));
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 fn says(fields: &'static [(&'static str, &'static str)]) -> impl FnOnce(&mut Frames) {
@@ -41,7 +41,7 @@ fn says(fields: &'static [(&'static str, &'static str)]) -> impl FnOnce(&mut Fra
 }
 
 #[test]
-fn a_fault_of_one_stream_is_its_own() {
+fn stream_fault_affects_only_its_stream() {
     let bad = (502, "bad_gateway");
     check("reset", |upstream| _ = upstream.reset(3, INTERNAL_ERROR), bad, "upstream_reset");
     check("reset as if done", |upstream| _ = upstream.reset(3, NO_ERROR), bad, "upstream_reset");
@@ -83,7 +83,7 @@ fn a_fault_of_one_stream_is_its_own() {
 #[test]
 fn sixteen_interim_answers_are_skipped() {
     let origin = Origin::new();
-    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
     client.send(gate.request("GET /api/x", &[]));
     assert_eq!(upstream.request(), (3, true));
     (0..16).for_each(|_| _ = upstream.head(3, &[(":status", "103"), ("link", "</a>")]));
@@ -95,7 +95,7 @@ fn sixteen_interim_answers_are_skipped() {
 fn check_broken(row: &str, length: Option<&str>, play: impl FnOnce(&mut Frames), reason: &str) {
     let origin = Origin::new();
     let setup = h2c(&origin).with(|setup| setup.upstream.body_timeout = SOON);
-    let (gate, mut client, mut upstream) = warm(&origin, setup);
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, setup);
     client.send(gate.request("GET /api/x", &[]));
     assert_eq!(upstream.request(), (3, true));
     let mut fields = vec![(":status", "200")];
@@ -105,13 +105,13 @@ fn check_broken(row: &str, length: Option<&str>, play: impl FnOnce(&mut Frames),
     client.until("piece");
     play(&mut upstream);
     assert_eq!(client.wait_for_close(), CloseKind::Reset, "{row}");
-    let logged = gate.logged();
+    let logged = gate.next_outcome();
     assert_eq!((logged.1.as_str(), logged.2), (reason, 200), "{row}");
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn a_fault_within_the_answer_never_looks_like_its_end() {
+fn fault_within_a_response_never_looks_like_its_end() {
     let reset = "upstream_reset";
     check_broken("reset", None, |upstream| _ = upstream.reset(3, INTERNAL_ERROR), reset);
     check_broken("reset as if done", Some("9"), |upstream| _ = upstream.reset(3, NO_ERROR), reset);
@@ -125,7 +125,7 @@ fn a_fault_within_the_answer_never_looks_like_its_end() {
 /// The upstream refuses stream 3 in this way, and the request is retried on a new stream.
 fn check_again(row: &str, line: &str, play: impl FnOnce(&Origin, Frames) -> Frames, stream: u32) {
     let origin = Origin::new();
-    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
     client.send(gate.request(line, &["Content-Length: 0"]));
     assert_eq!(upstream.request(), (3, true), "{row}");
     let mut second = play(&origin, upstream);
@@ -133,11 +133,11 @@ fn check_again(row: &str, line: &str, play: impl FnOnce(&Origin, Frames) -> Fram
     second.answer(stream, "ok");
     assert_eq!(client.answer().2, "ok", "{row}");
     drop(client);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn what_the_upstream_has_not_begun_goes_out_again() {
+fn unprocessed_request_is_retried() {
     check_again(
         "refused",
         "POST /api/x",
@@ -170,7 +170,7 @@ fn what_the_upstream_has_not_begun_goes_out_again() {
 /// The upstream ends stream 3 in this way, and nothing is retried.
 fn check_once(row: &str, line: &str, body: &str, play: impl FnOnce(Frames) -> Option<Frames>) {
     let origin = Origin::new();
-    let (gate, mut client, mut upstream) = warm(&origin, h2c(&origin));
+    let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
     client.send(gate.request(line, &[&format!("Content-Length: {}", body.len())])).send(body);
     assert_eq!(upstream.request(), (3, body.is_empty()), "{row}");
     if !body.is_empty() {
@@ -178,11 +178,11 @@ fn check_once(row: &str, line: &str, body: &str, play: impl FnOnce(Frames) -> Op
     }
     let _open = play(upstream);
     assert_eq!(client.refused(), (502, "bad_gateway".into()), "{row}");
-    assert!(!origin.has_more(), "{row}: sent twice");
+    assert!(!origin.has_pending_connection(), "{row}: sent twice");
 }
 
 #[test]
-fn what_may_have_been_done_is_not_sent_twice() {
+fn possibly_processed_request_is_not_retried() {
     let closed = |upstream: Frames| {
         drop(upstream);
         None

@@ -9,7 +9,7 @@ use crate::harness::{
 
 /// RFC 8441: a stream becomes a tunnel, and the fence cuts it like any other.
 #[test]
-fn a_websocket_goes_over_http_2_where_the_upstream_takes_it() {
+fn websocket_uses_http2_where_the_upstream_supports_it() {
     const ENABLE_CONNECT_PROTOCOL: u16 = 8;
     let upgrade = [
         "Connection: Upgrade",
@@ -49,11 +49,11 @@ fn a_websocket_goes_over_http_2_where_the_upstream_takes_it() {
     assert_eq!(gate.revoke().0, 1);
     assert_eq!(upstream.was_reset(1), CANCEL);
     assert_eq!(client.wait_for_close(), CloseKind::Reset);
-    gate.is_empty_at_last();
+    gate.wait_until_empty();
 }
 
 #[test]
-fn an_upstream_that_refuses_a_websocket_answers_as_ever() {
+fn upstream_refusing_a_websocket_is_passed_on() {
     let origin = Origin::new();
     let gate = h2c(&origin).start();
     let mut client = gate.client();

@@ -14,8 +14,8 @@ use crate::{authz::time::Timestamp, settings::ExchangeRule};
 #[derive(Debug, Default)]
 pub struct LiveTokens(Mutex<HashMap<String, VecDeque<Timestamp>>>);
 
-/// A reservation for one token. Dropping it without [`Reserved::keep`] releases it.
-pub struct Reserved<'a> {
+/// A reservation for one token. Dropping it without [`Reservation::keep`] releases it.
+pub struct Reservation<'a> {
     tokens: &'a LiveTokens,
     rule: String,
     ends: Timestamp,
@@ -33,7 +33,7 @@ impl LiveTokens {
     }
 
     /// Reserves one token. `None`: the rule has reached `max_tokens`.
-    pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reserved<'_>> {
+    pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reservation<'_>> {
         let name = rule.author();
         let ends = now.plus_seconds(i64::try_from(rule.lifetime.as_secs()).unwrap_or(i64::MAX));
         let mut rules = self.0.lock();
@@ -46,18 +46,18 @@ impl LiveTokens {
             return None;
         }
         live.push_back(ends);
-        Some(Reserved { tokens: self, rule: name, ends, kept: false })
+        Some(Reservation { tokens: self, rule: name, ends, kept: false })
     }
 }
 
-impl Reserved<'_> {
+impl Reservation<'_> {
     /// Keeps the reservation until the token expires, because the token was created.
     pub fn keep(mut self) {
         self.kept = true;
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         if self.kept {
             return;

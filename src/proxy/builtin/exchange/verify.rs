@@ -34,16 +34,16 @@ pub enum VerifyError {
 }
 
 /// The longest remaining lifetime in seconds. Exchanged ids are remembered for longer, so none is reused.
-const LONGEST_LIFE: f64 = 23.0 * 3600.0;
+const MAX_LIFETIME_SECONDS: f64 = 23.0 * 3600.0;
 
 impl Issuers {
     /// `exchanged`: the rule and expiry of each token that was exchanged before the process started.
-    pub fn knowing(exchanged: Vec<(String, Timestamp)>) -> Self {
+    pub fn with_exchanged(exchanged: Vec<(String, Timestamp)>) -> Self {
         Self { live: LiveTokens::of(exchanged), ..Self::default() }
     }
 
     /// Returns the claims of a token that an issuer of the rules has signed for a rule's audience.
-    pub async fn verified(
+    pub async fn verify(
         &self,
         token: &str,
         rules: &[Arc<ExchangeRule>],
@@ -53,12 +53,12 @@ impl Issuers {
         let of_issuer = || rules.iter().filter(|rule| rule.issuer == token.issuer());
         let rule = of_issuer().next().ok_or(VerifyError::Issuer)?;
         let tls = rule.tls.as_ref().map(|tls| tls.connector(HttpVersion::Http1));
-        let claims = self.issuer(rule, rules).verified(&token, tls.as_ref()).await?;
+        let claims = self.issuer(rule, rules).verify(&token, tls.as_ref()).await?;
         let left = check_times(&claims, now)?;
         if !of_issuer().any(|rule| audiences(&claims).contains(&rule.audience.as_str())) {
             return Err(VerifyError::Audience);
         }
-        if left > LONGEST_LIFE { Err(VerifyError::LongLived) } else { Ok(claims) }
+        if left > MAX_LIFETIME_SECONDS { Err(VerifyError::LongLived) } else { Ok(claims) }
     }
 
     fn issuer(&self, rule: &ExchangeRule, rules: &[Arc<ExchangeRule>]) -> Arc<Issuer> {
@@ -71,7 +71,7 @@ impl Issuers {
 }
 
 /// Whether verified claims match a rule: every claim that it names must be equal.
-pub fn fits(claims: &Claims, rule: &ExchangeRule) -> bool {
+pub fn matches_rule(claims: &Claims, rule: &ExchangeRule) -> bool {
     let says = |name: &str, value: &str| match claims.get(name) {
         Some(Value::String(text)) => text == value,
         Some(Value::Bool(flag)) => flag.to_string() == value,
@@ -93,7 +93,7 @@ mod tests {
     use crate::authz::subject::Access;
 
     #[test]
-    fn every_claim_of_a_rule_is_exact() {
+    fn every_claim_of_a_rule_must_match_exactly() {
         let rule = |claims: &[(&str, &str)]| ExchangeRule {
             name: "ci".into(),
             issuer: "https://id.example".into(),
@@ -109,7 +109,7 @@ mod tests {
             let mut claims =
                 json!({"iss": "https://id.example", "aud": ["other", "gate"], "repository": "a/b"});
             claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-            assert_eq!(fits(claims.as_object().unwrap(), &rule(named)), expected, "{row}");
+            assert_eq!(matches_rule(claims.as_object().unwrap(), &rule(named)), expected, "{row}");
         };
         let named = [("repository", "a/b")];
         check("exact", json!({}), &named, true);

@@ -58,7 +58,7 @@ impl Http2Stream {
         let (mut head, body) = request.into_parts();
         head.uri = target(&head, self.secure).ok_or(Reason::BadRequest)?;
         head.version = Version::HTTP_2;
-        let tunnel = self.connection.takes_extended_connect() && websocket::is_asked_for(&head.headers);
+        let tunnel = self.connection.supports_extended_connect() && websocket::is_requested(&head.headers);
         let handshake = if tunnel { Handshake::begin(&mut head) } else { None };
         for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
             head.headers.remove(name);
@@ -88,7 +88,7 @@ impl Http2Stream {
             }
         };
         let (harmless, reason) = self.classify_failure(&error, repeatable);
-        let again = (unsent || harmless) && kept.body().is_untouched();
+        let again = (unsent || harmless) && kept.body().is_unread();
         Err(Failure { again: again.then_some(kept), reason })
     }
 
@@ -104,7 +104,7 @@ impl Http2Stream {
                 (whole || repeatable, Reason::UpstreamReset)
             }
             Http2Failure::Refused => {
-                self.connection.refused();
+                self.connection.stop_opening();
                 (true, Reason::UpstreamReset)
             }
             Http2Failure::GoneAway => {

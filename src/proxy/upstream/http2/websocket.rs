@@ -20,7 +20,7 @@ const WEBSOCKET: &str = "websocket";
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Whether a request asks for a WebSocket and no other protocol.
-pub fn is_asked_for(headers: &HeaderMap) -> bool {
+pub fn is_requested(headers: &HeaderMap) -> bool {
     let asked = headers.get(UPGRADE).map(HeaderValue::as_bytes);
     asked.is_some_and(|asked| asked.eq_ignore_ascii_case(WEBSOCKET.as_bytes()))
         && headers.contains_key(SEC_WEBSOCKET_KEY)
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_accepted_as_the_rfc_says() {
+    fn websocket_key_is_accepted_as_in_rfc_6455() {
         assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }
