@@ -56,17 +56,20 @@ async fn explain(
     caller: Caller,
     Json(body): Json<ExplainRequest>,
 ) -> Result<Response, Problem> {
-    // A path may have many readings.
-    let explanation = READS.run(move || explained(&context, &caller, &body)).await??;
-    Ok(ok(&view(&explanation)))
+    Ok(ok(&view(&explained(context, caller, body).await?)))
 }
 
-/// The decision, without what the caller may not see.
-pub(super) fn explained(
-    context: &Context,
-    caller: &Caller,
-    body: &ExplainRequest,
+/// The decision, without what the caller may not see. A path may have many readings, so it is made beside the
+/// control thread.
+pub(super) async fn explained(
+    context: Context,
+    caller: Caller,
+    body: ExplainRequest,
 ) -> Result<Explanation, Problem> {
+    READS.run(move || decide(&context, &caller, &body)).await?
+}
+
+fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> Result<Explanation, Problem> {
     let method = Some(body.method.as_bytes()).filter(|method| method.len() <= LONGEST_METHOD);
     let method = method.and_then(|method| Method::from_bytes(method).ok());
     let method = method.ok_or_else(|| Problem::invalid("The method is not an HTTP method"))?;

@@ -138,7 +138,7 @@ impl Server {
             };
         // Large bodies are read one at a time: many of them would delay revocations on this thread.
         let is_large = body.len() > LARGE && !is_operator;
-        let turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
+        let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
             && let Err(problem) = guard::check_csrf(csrf, &parts, &body)
         {
@@ -150,13 +150,13 @@ impl Server {
         let mut router = self.router.clone();
         let task = tokio::task::spawn_local(async move {
             let mut call = pin!(router.call(request));
-            // The body is parsed before the handler waits for anything.
-            let begun = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await;
-            drop(turn);
-            let Ok(response) = match begun {
-                Poll::Ready(response) => response,
-                Poll::Pending => call.await,
-            };
+            let Ok(response) = poll_fn(|cx| {
+                let polled = call.as_mut().poll(cx);
+                // The body is parsed before the handler waits for anything.
+                turn.take();
+                polled
+            })
+            .await;
             response
         });
         let mut handling = Handling { task, stake };

@@ -101,7 +101,7 @@ pub async fn show(
     reader.caller.require(Permission::AdminRead)?;
     let asked = asked.expand_log_line();
     let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());
-    let (verdict, wrong) = match ask(&context, &reader, &asked) {
+    let (verdict, wrong) = match ask(&context, &reader, &asked).await {
         Ok(verdict) => (verdict, None),
         Err(problem) => (None, Some(problem.description().to_owned())),
     };
@@ -119,7 +119,7 @@ pub async fn show(
     Ok(render(&page))
 }
 
-fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Explained>, Problem> {
+async fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Explained>, Problem> {
     if asked.url.is_empty() {
         return Ok(None);
     }
@@ -134,14 +134,15 @@ fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Ex
         client,
         carrier: None,
     };
-    let explanation = explained(context, &reader.caller, &request)?;
+    let (user, token_id) = (request.user.clone(), request.token_id.clone());
+    let explanation = explained(context.clone(), reader.caller.clone(), request).await?;
     let service = explanation.service.as_ref().map(ToString::to_string);
-    let owner = match (&request.user, &request.token_id) {
+    let owner = match (&user, &token_id) {
         (Some(login), _) => Some(login.clone()),
         (None, Some(id)) => owner_of(context, id),
         (None, None) => None,
     };
-    let remedies = remedies(context, reader, &explanation, owner.as_deref(), request.token_id.as_deref());
+    let remedies = remedies(context, reader, &explanation, owner.as_deref(), token_id.as_deref());
     let reason = words::reason(explanation.reason.code()).to_owned();
     Ok(Some(Explained { explanation, reason, service, remedies }))
 }
