@@ -18,7 +18,7 @@ use crate::authz::{
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use dropped::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason, patterns};
 pub use hop::{is_secure, stated_hosts};
-pub use identity::{ASSERTION, Claims, Identities, Told};
+pub use identity::{ASSERTION, Claims, Identities, ReportedIdentity};
 use names::{Side, crosses, may_be_listed};
 pub(in crate::authz) use names::{folds_onto, is_reserved};
 pub use names::{framing_alias, method_override, misleads};

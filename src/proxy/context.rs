@@ -16,7 +16,7 @@ use crate::{
         carriers::Carrier,
         decide::{Permit, Query},
         destination::Destination,
-        forwarding::Told,
+        forwarding::ReportedIdentity,
         path::RequestPath,
         rules::{Rules, Service, ServiceId},
         secret::{self, TokenId},
@@ -183,8 +183,8 @@ impl RequestContext {
         let (then, service) = (&self.state.snapshot, permit.owner().service);
         let before = then.directory.user(user.ix).zip(then.rules.service(service.id));
         before.is_none_or(|(before, told)| {
-            let now = Told { user, service, directory: &current.snapshot.directory };
-            Told { user: before, service: told, directory: &then.directory }.holds(now)
+            let now = ReportedIdentity { user, service, directory: &current.snapshot.directory };
+            ReportedIdentity { user: before, service: told, directory: &then.directory }.is_current(now)
         })
     }
 

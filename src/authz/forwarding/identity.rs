@@ -81,22 +81,22 @@ impl<'a> Claims<'a> {
 
 /// A user's identity as it is reported to a service's upstream.
 #[derive(Clone, Copy)]
-pub struct Told<'a> {
+pub struct ReportedIdentity<'a> {
     pub user: &'a User,
     pub service: &'a Service,
     pub directory: &'a Directory,
 }
 
-impl Told<'_> {
+impl ReportedIdentity<'_> {
     /// Whether the reported identity is still true, given the one that would be reported `now`. An added
     /// group does not make it false.
-    pub fn holds(self, now: Told<'_>) -> bool {
+    pub fn is_current(self, now: ReportedIdentity<'_>) -> bool {
         let identity = &self.service.spec.identity;
         if !identity.has_headers() && !identity.has_assertion() {
             return true;
         }
-        let is_told = |group| now.groups().any(|other| other == group);
-        self.user.login == now.user.login && self.groups().all(is_told)
+        let is_reported = |group| now.groups().any(|other| other == group);
+        self.user.login == now.user.login && self.groups().all(is_reported)
     }
 
     fn groups(&self) -> impl Iterator<Item = &str> {
