@@ -54,24 +54,33 @@ fn restart_after_a_kill_succeeds() {
     assert_eq!(process.status("/api/x", &token), 200, "what was acknowledged is there");
 }
 
+const NOBODY: u32 = 65534;
+
+/// A directory of another user, with a copy of the binary that this user can run.
+fn owned_by_nobody(upstream: &Upstream) -> TestDirectory {
+    let directory = TestDirectory::new(&services(upstream.address));
+    std::fs::copy(env!("CARGO_BIN_EXE_permgate"), directory.path().join("permgate")).unwrap();
+    chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    directory
+}
+
+/// A command of the binary in the directory, run by this user.
+fn command_as(directory: &TestDirectory, line: &str, uid: u32) -> Command {
+    let mut command = directory.clean_command(directory.path().join("permgate").to_str().unwrap());
+    command.args(line.split(' ')).uid(uid).gid(uid);
+    command
+}
+
 /// Without core dumps, /proc/self belongs to root, so the operator is identified by the process's own user.
 #[test]
 fn operator_is_the_user_of_the_server_process() {
-    const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         // Then every other test of this suite shows it.
         return;
     }
     let upstream = Upstream::plain();
-    let directory = TestDirectory::new(&services(upstream.address));
-    let binary = directory.path().join("permgate");
-    std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
-    chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    let command = |line: &str| {
-        let mut command = directory.clean_command(binary.to_str().unwrap());
-        command.args(line.split(' ')).uid(NOBODY).gid(NOBODY);
-        command
-    };
+    let directory = owned_by_nobody(&upstream);
+    let command = |line: &str| command_as(&directory, line, NOBODY);
     let mut process = directory.start(command("run"));
     assert!(command("user list").status().unwrap().success());
     let mut other = command("user list");
@@ -89,21 +98,13 @@ fn operator_is_the_user_of_the_server_process() {
 /// If root opens the store of another user, both root and that user are told what to do.
 #[test]
 fn what_root_makes_in_the_store_of_another_user_is_told() {
-    const NOBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         // Nobody else can make files in the store of another user.
         return;
     }
     let upstream = Upstream::plain();
-    let directory = TestDirectory::new(&services(upstream.address));
-    let binary = directory.path().join("permgate");
-    std::fs::copy(env!("CARGO_BIN_EXE_permgate"), &binary).unwrap();
-    chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-    let command = |line: &str, uid: u32| {
-        let mut command = directory.clean_command(binary.to_str().unwrap());
-        command.args(line.split(' ')).uid(uid).gid(uid);
-        command
-    };
+    let directory = owned_by_nobody(&upstream);
+    let command = |line: &str, uid: u32| command_as(&directory, line, uid);
     let told = |mut command: Command| {
         let done = command.output().unwrap();
         (done.status.code(), String::from_utf8(done.stderr).unwrap())
