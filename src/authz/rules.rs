@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use http::{HeaderValue, Method};
 
-use crate::authz::path::RequestPath;
+use crate::authz::path::{Reading, RequestPath};
 
 pub use credentials::HostCarriers;
 use credentials::HostCredentials;
@@ -17,6 +17,7 @@ use table::{Letters, Table, fits};
 
 mod compile;
 mod credentials;
+mod short_names;
 mod spec;
 mod table;
 
@@ -148,6 +149,16 @@ impl Rules {
             agrees(reading.text(), Letters::Exact)?;
             if fold {
                 agrees(reading.text(), Letters::Folded)?;
+            }
+        }
+        // File systems that tell capitals apart have no short names.
+        if fold {
+            let readings = path.readings().iter().map(Reading::text);
+            for short in readings.chain([path.literal()]).filter(|reading| reading.contains('~')) {
+                let prefixes = own.into_iter().chain([&self.any_host]).flat_map(Table::prefixes);
+                for long in prefixes.filter_map(|prefix| short_names::expand(short, prefix)) {
+                    agrees(&long, Letters::Folded)?;
+                }
             }
         }
         Ok(Some(owner))

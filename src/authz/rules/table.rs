@@ -47,6 +47,11 @@ impl<V: Default> Table<V> {
 }
 
 impl<V> Table<V> {
+    /// All keys, in lower case.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        self.folded.keys().map(|key| &**key)
+    }
+
     /// Visits the values of all prefixes of a path, which starts with `/`, the shortest first. The flag is
     /// set if the whole path matched.
     pub fn walk<'t>(&'t self, path: &str, letters: Letters, mut visit: impl FnMut(&'t V, bool)) {
