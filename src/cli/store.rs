@@ -112,12 +112,13 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;
     say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
     let (tokens, users) = (counted(restored.revoked, "token"), counted(restored.users, "user"));
-    let passwords = counted(restored.passwords, "password");
+    let (passwords, narrowed) = (counted(restored.passwords, "password"), restored.narrowed);
     say(&format!(
-        "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}"
+        "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}, {}",
+        counted(narrowed, "narrowed or shortened token"),
     ));
     say(
-        "scopes, group members, grants and roles are those of the backup: take away again what was taken away since",
+        "group members, grants and roles are those of the backup: take away again what was taken away since",
     );
     if let Some(replaced) = restored.replaced {
         say(&format!("the previous store was moved to {}", replaced.display()));

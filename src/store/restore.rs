@@ -1,16 +1,20 @@
-//! Restores a store from a backup. What was revoked, banned or deleted after the backup stays so, as the
-//! replaced store has it. If that store cannot be read, the operator has to accept the loss.
+//! Restores a store from a backup. What was revoked, narrowed, banned or deleted after the backup stays so, as
+//! the replaced store has it. If that store cannot be read, the operator has to accept the loss.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Read},
     path::{Path, PathBuf},
+    rc::Rc,
 };
+
+use ipnet::IpNet;
 
 use crate::{
     authz::{
-        accounts::fold,
+        accounts::{Grantee, fold},
         secret::{Digest, TokenId},
+        subject::Access,
         time::Timestamp,
     },
     store::{
@@ -43,6 +47,8 @@ pub struct Restored {
     pub taken_at_millis: i64,
     /// Tokens that were valid in the backup, but ended in the replaced store.
     pub revoked: u64,
+    /// Tokens whose scope, addresses or expiry were reduced since the backup, and stay so.
+    pub narrowed: u64,
     /// Users banned or deleted since the backup.
     pub users: u64,
     /// Users whose password was set, changed or removed since the backup, and stays so.
@@ -77,11 +83,23 @@ pub enum RestoreError {
 struct Tombstones {
     /// Position in the log.
     position: u64,
-    tokens: HashMap<TokenId, (bool, Option<Rotation>)>,
+    tokens: HashMap<TokenId, LastState>,
     users: HashMap<UserId, UserRecord>,
     /// The users of the identities at providers.
     identities: HashMap<Digest, UserId>,
 }
+
+/// A token in the store that is replaced.
+struct LastState {
+    revoked: bool,
+    rotation: Option<Rotation>,
+    expires_at: Option<Timestamp>,
+    /// Shared, since many tokens have the same.
+    reach: Rc<Reach>,
+}
+
+/// Scope and networks.
+type Reach = (Vec<(String, Access)>, Vec<IpNet>);
 
 /// Rows between two reports of progress.
 const TELL: u64 = 1000;
@@ -186,8 +204,13 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathB
 
 fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     let mut ends = Tombstones { position: engine.head().position, ..Tombstones::default() };
+    let mut known: HashSet<Rc<Reach>> = HashSet::new();
     read_tokens(engine, &mut |row| {
-        ends.tokens.insert(row.id, (row.revoked_at.is_some(), row.rotation));
+        let reach = reach_of(&row);
+        let reach = known.get(&reach).cloned().unwrap_or_else(|| Rc::new(reach));
+        known.insert(reach.clone());
+        let (revoked, rotation, expires_at) = (row.revoked_at.is_some(), row.rotation, row.expires_at);
+        ends.tokens.insert(row.id, LastState { revoked, rotation, expires_at, reach });
     })?;
     for user in engine.users()? {
         ends.users.insert(user.id.clone(), user);
@@ -196,6 +219,11 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
         ends.identities.insert(identity.key(), identity.user);
     }
     Ok(ends)
+}
+
+fn reach_of(row: &TokenHead<'_>) -> Reach {
+    let scope = row.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
+    (scope.collect(), row.allow_ips.clone())
 }
 
 fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<(), ReadError> {
@@ -212,48 +240,8 @@ fn merge(
     let mut ops = Vec::new();
     let is_newer = ends.is_some_and(|ends| ends.position >= engine.head().position);
     if let Some(ends) = ends {
-        let mut changed = Vec::new();
-        read_tokens(engine, &mut |row| {
-            let revoked = row.revoked_at.is_some();
-            let (ended, rotation) = match ends.tokens.get(&row.id) {
-                Some((ended, rotation)) => (*ended, *rotation),
-                // A row leaves a store only after its token has ended.
-                None => (is_newer, None),
-            };
-            if (ended && !revoked) || (rotation.is_some() && row.rotation.is_none()) {
-                changed.push((row.id, ended, rotation));
-            }
-        })?;
-        for (id, ended, rotation) in changed {
-            let Some(mut token) = engine.token(id)? else { continue };
-            let name = fold(&token.name);
-            if engine.named(&token.owner, &name)? == Some(id) {
-                ops.push(Op::FreeName { owner: token.owner.clone(), name });
-            }
-            if ended && token.revoked.is_none() {
-                token.revoked = Some(Revocation { at: now, by: None, reason: RevokeReason::Admin });
-            }
-            token.rotation = token.rotation.or(rotation);
-            token.revision += 1;
-            ops.push(Op::PutToken(token));
-            restored.revoked += 1;
-        }
-        for mut user in engine.users()? {
-            let Some(ended) = ends.users.get(&user.id) else { continue };
-            let before = user.clone();
-            user.banned = user.banned.or_else(|| ended.banned.clone());
-            user.deleted_at = user.deleted_at.or(ended.deleted_at);
-            restored.users += u64::from(user != before);
-            // The backup's password may be known to others: it was changed since.
-            if is_newer && user.password != ended.password {
-                user.password.clone_from(&ended.password);
-                restored.passwords += 1;
-            }
-            if user != before {
-                user.revision += 1;
-                ops.push(Op::PutUser(user));
-            }
-        }
+        merge_tokens(engine, ends, is_newer, now, restored, &mut ops)?;
+        merge_users(engine, ends, is_newer, restored, &mut ops)?;
     }
     // Otherwise an identity that was unlinked since could sign in again.
     if let Some(ends) = ends.filter(|_| is_newer) {
@@ -271,6 +259,7 @@ fn merge(
     let change = serde_json::json!({
         "taken_at": restored.taken_at_millis,
         "revoked": restored.revoked,
+        "narrowed": restored.narrowed,
         "users": restored.users,
         "passwords": restored.passwords,
         "revocations_lost": ends.is_none(),
@@ -280,6 +269,93 @@ fn merge(
     for part in ops.chunks(10_000) {
         engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;
     }
+    Ok(())
+}
+
+fn merge_tokens(
+    engine: &Engine,
+    ends: &Tombstones,
+    is_newer: bool,
+    now: Timestamp,
+    restored: &mut Restored,
+    ops: &mut Vec<Op>,
+) -> Result<(), RestoreError> {
+    let mut changed = Vec::new();
+    read_tokens(engine, &mut |row| {
+        let last = ends.tokens.get(&row.id);
+        let ended = match last {
+            Some(last) => last.revoked && row.revoked_at.is_none() || last.rotation != row.rotation,
+            // A row leaves a store only after its token has ended.
+            None => is_newer && row.revoked_at.is_none(),
+        };
+        // A token can only be narrowed and shortened, so the newer reach is the smaller one.
+        let narrowed =
+            last.is_some_and(|last| last.expires_at != row.expires_at || *last.reach != reach_of(&row));
+        if ended || is_newer && narrowed {
+            changed.push((row.id, last));
+        }
+    })?;
+    for (id, last) in changed {
+        let Some(before) = engine.token(id)? else { continue };
+        let mut token = before.clone();
+        if let Some(last) = last.filter(|_| is_newer) {
+            (token.scope, token.allow_ips) = (*last.reach).clone();
+            token.expires_at = last.expires_at;
+        }
+        restored.narrowed += u64::from(token != before);
+        if last.is_none_or(|last| last.revoked) && token.revoked.is_none() {
+            token.revoked = Some(Revocation { at: now, by: None, reason: RevokeReason::Admin });
+        }
+        token.rotation = token.rotation.or_else(|| last?.rotation);
+        if (&token.revoked, token.rotation) != (&before.revoked, before.rotation) {
+            restored.revoked += 1;
+            let name = fold(&token.name);
+            if engine.named(&token.owner, &name)? == Some(id) {
+                ops.push(Op::FreeName { owner: token.owner.clone(), name });
+            }
+        }
+        if token != before {
+            token.revision += 1;
+            ops.push(Op::PutToken(token));
+        }
+    }
+    Ok(())
+}
+
+fn merge_users(
+    engine: &Engine,
+    ends: &Tombstones,
+    is_newer: bool,
+    restored: &mut Restored,
+    ops: &mut Vec<Op>,
+) -> Result<(), RestoreError> {
+    let mut deleted = HashSet::new();
+    for mut user in engine.users()? {
+        let Some(ended) = ends.users.get(&user.id) else { continue };
+        let before = user.clone();
+        user.banned = user.banned.or_else(|| ended.banned.clone());
+        user.deleted_at = user.deleted_at.or(ended.deleted_at);
+        restored.users += u64::from(user != before);
+        if user.deleted_at != before.deleted_at {
+            deleted.insert(user.id.clone());
+        }
+        // The backup's password may be known to others: it was changed since.
+        if is_newer && user.password != ended.password {
+            user.password.clone_from(&ended.password);
+            restored.passwords += 1;
+        }
+        if user != before {
+            user.revision += 1;
+            ops.push(Op::PutUser(user));
+        }
+    }
+    // A deleted user has neither groups nor roles: they would be counted as an administrator.
+    for (group, user) in engine.members()?.into_iter().filter(|(_, user)| deleted.contains(user)) {
+        ops.push(Op::DropMember { group, user });
+    }
+    let of_deleted = |to: &Grantee| matches!(to, Grantee::User(id) if deleted.contains(id));
+    let grants = engine.grants()?.into_iter().filter(|grant| of_deleted(&grant.to));
+    ops.extend(grants.map(Op::DropGrant));
     Ok(())
 }
 

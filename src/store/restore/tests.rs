@@ -4,7 +4,7 @@ use super::*;
 use crate::store::{
     backup,
     conformance::{event, id, token},
-    model::{AuditEvent, IdentityRecord, UserKind, UserRecord},
+    model::{AuditEvent, GrantRecord, IdentityRecord, TokenRecord, UserKind, UserRecord},
 };
 
 struct TestDirectory {
@@ -48,7 +48,7 @@ fn identity(number: u8, user: &str) -> IdentityRecord {
 
 fn revoked(number: usize) -> Op {
     let revocation = Revocation { at: at(9), by: None, reason: RevokeReason::Leaked };
-    Op::PutToken(crate::store::model::TokenRecord { revoked: Some(revocation), ..token(number, "ann") })
+    Op::PutToken(TokenRecord { revoked: Some(revocation), ..token(number, "ann") })
 }
 
 /// A store with 600 tokens, and its backup.
@@ -126,6 +126,63 @@ fn a_restore_does_not_bring_replaced_passwords_back() {
     // The store is older than the backup now, and lacks everything newer.
     let expected = of(&[("first", ""), ("leaked", "old"), ("removed", "old"), ("same", "same")]);
     assert_eq!(restore(&backup, 0), expected);
+}
+
+#[test]
+fn a_restore_does_not_widen_what_was_narrowed() {
+    let scope = |keys: &[&str]| keys.iter().map(|key| ((*key).to_owned(), Access::Full)).collect::<Vec<_>>();
+    let wide = |number: usize| TokenRecord {
+        scope: scope(&["hub", "wiki"]),
+        expires_at: Some(at(1_000)),
+        ..token(number, "ann")
+    };
+    let (dir, engine, earlier) = filled();
+    engine.commit(&[700, 701, 702, 703].map(|number| Op::PutToken(wide(number)))).unwrap();
+    let mut backup = Vec::new();
+    backup::write(engine.replica(), at(30), &mut backup, &mut |_| ControlFlow::Continue(())).unwrap();
+    let since = [
+        TokenRecord { scope: scope(&["hub"]), ..wide(700) },
+        TokenRecord { expires_at: Some(at(40)), ..wide(701) },
+        TokenRecord { allow_ips: vec!["10.0.0.0/8".parse().unwrap()], ..wide(702) },
+    ];
+    engine.commit(&since.clone().map(Op::PutToken)).unwrap();
+    engine.close();
+    let restore = |backup: &[u8], narrowed: u64| {
+        let restored = dir.restore(backup, false).unwrap();
+        assert_eq!((restored.revoked, restored.narrowed), (0, narrowed));
+        let engine = Engine::open(&dir.settings()).unwrap();
+        let tokens = [700, 701, 702, 703].map(|number| engine.token(id(number)).unwrap());
+        engine.close();
+        tokens.map(|token| token.map(|token| (token.scope, token.allow_ips, token.expires_at)))
+    };
+    let reach = |token: TokenRecord| Some((token.scope, token.allow_ips, token.expires_at));
+    let [scope, expiry, networks] = since;
+    let narrowed = [scope, expiry, networks, wide(703)].map(reach);
+    assert_eq!(restore(&backup, 3), narrowed);
+    assert_eq!(restore(&earlier, 0), [None, None, None, None]);
+    // The store is older than the backup now: what it has was not narrowed since.
+    assert_eq!(restore(&backup, 0), [700, 701, 702, 703].map(wide).map(reach));
+}
+
+#[test]
+fn a_user_deleted_since_has_neither_groups_nor_roles() {
+    let (dir, engine, _) = filled();
+    let bob = UserRecord { id: "bob".to_owned(), login: "bob".to_owned(), ..user(false) };
+    let role = |id: &str| {
+        Op::PutGrant(GrantRecord { role: "system-admin".to_owned(), to: Grantee::User(id.to_owned()) })
+    };
+    let member = |id: &str| Op::PutMember { group: "g".to_owned(), user: id.to_owned() };
+    engine.commit(&[Op::PutUser(bob), role("ann"), role("bob"), member("ann"), member("bob")]).unwrap();
+    let mut backup = Vec::new();
+    backup::write(engine.replica(), at(30), &mut backup, &mut |_| ControlFlow::Continue(())).unwrap();
+    engine.commit(&[Op::PutUser(UserRecord { deleted_at: Some(at(40)), ..user(false) })]).unwrap();
+    engine.close();
+    assert_eq!(dir.restore(&backup, false).unwrap().users, 1);
+    let engine = Engine::open(&dir.settings()).unwrap();
+    assert_eq!(engine.members().unwrap(), [("g".to_owned(), "bob".to_owned())]);
+    let grants = engine.grants().unwrap().into_iter().map(|grant| grant.to);
+    assert_eq!(grants.collect::<Vec<_>>(), [Grantee::User("bob".to_owned())]);
+    engine.close();
 }
 
 #[test]
