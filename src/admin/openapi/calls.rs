@@ -60,6 +60,7 @@ fn of_tokens() -> Vec<Operation> {
         )
         .takes::<tokens::Create>(new)
         .makes::<tokens::TokenView>()
+        .idempotent()
         .refuses(&[409, 429]),
         filtered(get("/v1/users/{login}/tokens", "A user's tokens")).lists::<tokens::TokenView>(),
         filtered(get("/v1/tokens", "All tokens, or only the caller's without the permission to see others"))
@@ -70,7 +71,8 @@ fn of_tokens() -> Vec<Operation> {
         patch("/v1/tokens/{id}", "Rename a token, reduce its scope or let it expire earlier")
             .takes::<tokens::Edit>(json!({"note": "moved to the new runner"}))
             .answers::<tokens::TokenView>()
-            .refuses(&[409, 412]),
+            .conditional()
+            .refuses(&[409]),
         delete("/v1/tokens/{id}", "Revoke a token and cut its requests in flight; idempotent")
             .tells(&[("revoked", Type::Boolean), CUT]),
         post(
@@ -79,6 +81,7 @@ fn of_tokens() -> Vec<Operation> {
         )
         .may_take::<tokens::Rotate>(json!({"grace": "1h"}))
         .makes::<tokens::TokenView>()
+        .idempotent()
         .refuses(&[409, 429]),
         post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
             .takes::<tokens::ImportRequest>(json!({"tokens": [{
@@ -124,7 +127,8 @@ fn people() -> Vec<Operation> {
         patch("/v1/users/{login}", "Change a user")
             .takes::<users::Edit>(json!({"name": "Ann B."}))
             .answers::<users::UserView>()
-            .refuses(&[409, 412]),
+            .conditional()
+            .refuses(&[409]),
         delete("/v1/users/{login}", "Delete a user and revoke their tokens")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409]),
@@ -177,7 +181,8 @@ fn of_groups() -> Vec<Operation> {
         patch("/v1/groups/{name}", "Rename a group or move it below another")
             .takes::<groups::Edit>(json!({"parent": "staff"}))
             .answers::<groups::GroupView>()
-            .refuses(&[409, 412]),
+            .conditional()
+            .refuses(&[409]),
         delete("/v1/groups/{name}", "Delete a group")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409, 422]),
@@ -205,7 +210,8 @@ fn of_roles() -> Vec<Operation> {
         patch("/v1/roles/{key}", "Rename a role or change its permissions")
             .takes::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
             .answers::<roles::RoleView>()
-            .refuses(&[409, 412, 422]),
+            .conditional()
+            .refuses(&[409, 422]),
         delete("/v1/roles/{key}", "Delete a role and its grants")
             .tells(&[("deleted", Type::Boolean), CUT])
             .refuses(&[409, 422]),
@@ -340,7 +346,7 @@ fn of_hub() -> Vec<Operation> {
         fields(post(ONE, "Rename or narrow a token"))
             .takes::<hub::Body>(new())
             .shows(examples::hub_token())
-            .refuses(&[409, 412]),
+            .refuses(&[409]),
         delete(ONE, "Revoke a token").tells(&[("revoked", Type::Boolean), CUT]),
     ]
 }

@@ -28,6 +28,7 @@ pub(super) struct Operation {
     example: Option<Value>,
     refusals: Vec<u16>,
     query: Vec<(&'static str, &'static str, Schema)>,
+    headers: Vec<(&'static str, &'static str)>,
     open: bool,
     /// The schemas that it refers to, by name.
     pub schemas: Vec<(String, RefOr<Schema>)>,
@@ -84,6 +85,7 @@ impl Operation {
             example: None,
             refusals,
             query: Vec::new(),
+            headers: Vec::new(),
             open: false,
             schemas: Vec::new(),
         }
@@ -177,6 +179,20 @@ impl Operation {
         paged
     }
 
+    /// Takes the revision that the caller has read.
+    pub(super) fn conditional(mut self) -> Self {
+        self.headers.push(("If-Match", "The record's `ETag` as it was read: 412 if it has changed since"));
+        self.refuses(&[412])
+    }
+
+    /// Makes a record once, however often the request is repeated.
+    pub(super) fn idempotent(mut self) -> Self {
+        let about = "1 to 255 visible characters: the same request with the same key gets the first record for a \
+                     day, with 200 and without the text";
+        self.headers.push(("Idempotency-Key", about));
+        self
+    }
+
     /// Needs no authentication.
     pub(super) fn open(mut self) -> Self {
         self.open = true;
@@ -209,6 +225,12 @@ impl Operation {
             let parameter = parameter.required(Required::False).description(Some(about));
             operation = operation.parameter(parameter.schema(Some(schema)));
         }
+        for (name, about) in &self.headers {
+            let text = ObjectBuilder::new().schema_type(Type::String);
+            let parameter = ParameterBuilder::new().name(*name).parameter_in(ParameterIn::Header);
+            let parameter = parameter.required(Required::False).description(Some(*about));
+            operation = operation.parameter(parameter.schema(Some(text)));
+        }
         if let Some(content) = self.body {
             let required = if self.body_required { Required::True } else { Required::False };
             let body = RequestBodyBuilder::new().content(self.body_form, content).required(Some(required));
@@ -216,6 +238,12 @@ impl Operation {
         }
         if let Some((status, form, mut content)) = self.answer {
             content.example = self.example;
+            if self.headers.iter().any(|(name, _)| *name == "Idempotency-Key") {
+                let mut record = content.clone();
+                record.example.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("token"));
+                let repeated = ResponseBuilder::new().description("The record of the first request");
+                operation = operation.response("200", repeated.content(form, record));
+            }
             let answer = ResponseBuilder::new().description("As asked").content(form, content);
             operation = operation.response(status.to_string(), answer);
         }

@@ -75,6 +75,22 @@ fn every_reference_leads_somewhere() {
     assert!(references > 60);
 }
 
+#[test]
+fn fields_of_requests_are_told() {
+    let document = serde_json::to_value(document()).unwrap();
+    let takes = |method: &str, path: &str, field: &str| {
+        let parameters = document["paths"][path][method]["parameters"].as_array().into_iter().flatten();
+        parameters.into_iter().any(|p| p["in"] == "header" && p["name"] == field)
+    };
+    for path in ["/v1/tokens/{id}", "/v1/users/{login}", "/v1/groups/{name}", "/v1/roles/{key}"] {
+        assert!(takes("patch", path, "If-Match"), "{path}");
+    }
+    for path in ["/v1/users/{login}/tokens", "/v1/tokens/{id}/rotate"] {
+        assert!(takes("post", path, "Idempotency-Key"), "{path}");
+        assert!(document["paths"][path]["post"]["responses"]["200"]["content"].is_object(), "{path}");
+    }
+}
+
 /// Every example in the document, with its schema and its place.
 fn examples(document: &serde_json::Value) -> Vec<(String, serde_json::Value, Option<serde_json::Value>)> {
     let mut found = Vec::new();

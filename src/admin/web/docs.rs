@@ -132,7 +132,8 @@ impl ApiOperation {
                 own.push(status.clone());
             }
         }
-        let good = answers.iter().find(|(status, _)| status.starts_with('2'));
+        // The last one: a call that makes a record answers with 201, and with 200 if it is repeated.
+        let good = answers.iter().rfind(|(status, _)| status.starts_with('2'));
         let method = method.to_ascii_uppercase();
         Some(Self {
             curl: curl(&method, path, body.as_ref(), is_form),
