@@ -48,13 +48,13 @@ mod users;
 
 pub(crate) use federated::Ids;
 pub(crate) use group_commit::{Queue, Waiting};
-pub(crate) use import::PlannedImport;
+pub(crate) use import::{PlannedImport, REGISTERED_AND_ENDED};
 pub(crate) use publish::Followed;
 pub(crate) use rate::WriteRates;
 pub(crate) use retention::Retention;
 pub(crate) use task::{Published, Task, TaskKind};
 pub(crate) use tokens::NewSecret;
-pub(crate) use transaction::{Batch, Transaction};
+pub(crate) use transaction::{Batch, Transaction, is_live};
 pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;

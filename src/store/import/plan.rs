@@ -15,6 +15,7 @@ use crate::{
         engine::Engine,
         model::{GroupRecord, TokenRecord, UserId, UserKind, UserRecord},
         op::Op,
+        writer::{REGISTERED_AND_ENDED, is_live},
     },
 };
 
@@ -28,7 +29,8 @@ pub(super) struct Plan<'a> {
     /// Ids by folded name.
     groups: HashMap<String, String>,
     members: HashSet<(String, UserId)>,
-    digests: HashSet<Digest>,
+    /// The owners of all tokens; `None`: the token was revoked or replaced.
+    digests: HashMap<Digest, Option<u32>>,
     /// Owners and folded names of the tokens in `ops`.
     names: HashSet<(u32, String)>,
     /// The same for the batch that was drained last, which the engine may not have yet.
@@ -54,18 +56,20 @@ const SCOPE: usize = 50;
 
 impl<'a> Plan<'a> {
     pub(super) fn new(engine: &'a Engine, options: &'a Options<'a>) -> Result<Self, ReadError> {
-        let mut digests = HashSet::new();
-        engine
-            .load(&mut |digest, _| {
-                digests.insert(digest);
-            })?
-            .map_err(|damage| ReadError(damage.to_string()))?;
         let mut users = HashMap::new();
         let mut ids = Vec::new();
         for user in engine.users()?.into_iter().filter(|user| user.deleted_at.is_none()) {
             users.insert(fold(&user.login), number(&ids));
             ids.push(user.id);
         }
+        let numbers: HashMap<&str, u32> =
+            ids.iter().enumerate().map(|(at, id)| (id.as_str(), number(&ids[..at]))).collect();
+        let mut digests = HashMap::new();
+        engine
+            .load(&mut |digest, row| {
+                digests.insert(digest, numbers.get(row.owner).copied().filter(|_| !row.is_ended()));
+            })?
+            .map_err(|damage| ReadError(damage.to_string()))?;
         let mut seed = [0; 32];
         getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no random numbers: {e}")))?;
         Ok(Self {
@@ -112,8 +116,13 @@ impl<'a> Plan<'a> {
     }
 
     fn token(&mut self, token: ImportedToken, report: &mut Report) -> Result<Outcome, String> {
-        if self.digests.contains(&token.digest) {
-            return Ok(Outcome::Skipped);
+        if let Some(owner) = self.digests.get(&token.digest) {
+            let same = owner.is_some() && *owner == self.users.get(&fold(&token.owner)).copied();
+            let refused = || match owner {
+                Some(_) => "a token with this digest is already registered for another owner",
+                None => REGISTERED_AND_ENDED,
+            };
+            return if same { Ok(Outcome::Skipped) } else { Err(refused().to_owned()) };
         }
         let name = names::text("token name", &token.name, 1, 100).map_err(|e| e.message)?;
         let scope = self.scope(token.scope)?;
@@ -126,13 +135,13 @@ impl<'a> Plan<'a> {
         };
         let owner = self.ids[number as usize].clone();
         let folded = fold(&name);
-        let taken = self.engine.named(&owner, &folded).map_err(|e| e.to_string())?.is_some();
+        let taken = self.has_live(&owner, &folded).map_err(|e| e.to_string())?;
         let key = (number, folded.clone());
         if taken || self.underway.contains(&key) || !self.names.insert(key) {
             return Err(format!("{} already has a token named {name:?}", token.owner));
         }
         let id = TokenId::generate(&mut |bytes| self.random.fill(bytes));
-        self.digests.insert(token.digest);
+        self.digests.insert(token.digest, Some(number));
         let take = Op::TakeName { owner: owner.clone(), name: folded, token: id };
         let record = TokenRecord {
             imported: true,
@@ -143,6 +152,12 @@ impl<'a> Plan<'a> {
         self.ops.push(take);
         report.tokens += 1;
         Ok(Outcome::Taken)
+    }
+
+    /// Whether the owner has a live token of this name; an expired one does not count.
+    fn has_live(&self, owner: &str, name: &str) -> Result<bool, ReadError> {
+        let Some(id) = self.engine.named(owner, name)? else { return Ok(false) };
+        Ok(self.engine.token(id)?.is_some_and(|token| is_live(&token, self.options.now)))
     }
 
     fn group(&mut self, name: &str, members: &[String], report: &mut Report) -> Result<Outcome, String> {

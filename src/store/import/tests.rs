@@ -1,5 +1,11 @@
 use super::*;
-use crate::{authz::accounts::fold, store::conformance::id};
+use crate::{
+    authz::accounts::fold,
+    store::{
+        conformance::id,
+        model::{Revocation, RevokeReason, TokenRecord},
+    },
+};
 
 fn settings(directory: &tempfile::TempDir) -> Settings {
     Settings { path: directory.path().join("store"), ballast: 0 }
@@ -94,6 +100,40 @@ fn a_second_run_goes_on_where_the_first_ended() {
     assert_eq!((first.tokens, first.users), (60, 7));
     let (second, bad) = import(&settings, true, lines.join("\n").as_bytes());
     assert_eq!((second.tokens, second.skipped, second.users), (40, 60, 0), "{bad:?}");
+}
+
+#[test]
+fn what_has_ended_or_is_anothers_is_not_there_already() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let scope = r#""svc1""#;
+    let lines =
+        [token(1, "ann", "one", scope), token(2, "ann", "two", scope), token(3, "ann", "three", scope)];
+    assert_eq!(import(&settings, true, lines.join("\n").as_bytes()).0.tokens, 3);
+    let engine = Engine::open(&settings).unwrap();
+    let owner = engine.users().unwrap()[0].id.clone();
+    let named = |name: &str| engine.token(engine.named(&owner, name).unwrap().unwrap()).unwrap().unwrap();
+    let at = Timestamp::from_millis(500);
+    let revoked = Some(Revocation { at, by: None, reason: RevokeReason::Leaked });
+    let revoked = TokenRecord { revoked, ..named("one") };
+    let expired = TokenRecord { expires_at: Some(at), ..named("three") };
+    engine.commit(&[Op::PutToken(revoked), Op::PutToken(expired)]).unwrap();
+    engine.close();
+
+    let lines = [
+        token(1, "ann", "one", scope),
+        token(2, "bob", "two", scope),
+        token(2, "ann", "two", scope),
+        token(4, "ann", "three", scope),
+    ];
+    let (report, bad) = import(&settings, true, lines.join("\n").as_bytes());
+    assert_eq!(
+        (report.tokens, report.skipped, report.bad),
+        (1, 1, 2),
+        "the name of an expired token is free"
+    );
+    assert!(bad[0].contains("1: ") && bad[0].contains("revoked or replaced"), "{bad:?}");
+    assert!(bad[1].contains("2: ") && bad[1].contains("another owner"), "{bad:?}");
 }
 
 #[test]

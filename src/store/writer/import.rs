@@ -26,6 +26,10 @@ pub(crate) struct PlannedImport {
     pub owner_id: String,
 }
 
+/// The error for a digest whose token has ended: an import brings no token back.
+pub(crate) const REGISTERED_AND_ENDED: &str =
+    "a token with this digest was registered before and has been revoked or replaced";
+
 impl Transaction {
     /// Needs `admin-write`, which covers every scope; the number of tokens is not limited.
     pub(crate) fn import_tokens(
@@ -97,16 +101,18 @@ impl Transaction {
         name: &str,
     ) -> Result<Option<TokenId>, ChangeError> {
         let Some(record) = self.token_by_digest(&line.token.digest)? else { return Ok(None) };
+        let ended = record.revoked.is_some() || record.rotation.is_some();
         // But not in this batch: a line that comes twice is a mistake.
         if self.shared.state.index().with(&record.digest, |token| token.is_some())
             && Some(record.owner.as_str()) == owner
             && record.name == name
-            && record.revoked.is_none()
+            && !ended
         {
             return Ok(Some(record.id));
         }
-        Err(AdminError::new(AdminErrorCode::NameTaken, "a token with this digest is already registered")
-            .into())
+        let message =
+            if ended { REGISTERED_AND_ENDED } else { "a token with this digest is already registered" };
+        Err(AdminError::new(AdminErrorCode::NameTaken, message).into())
     }
 
     fn make_owner(
