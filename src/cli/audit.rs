@@ -75,7 +75,7 @@ impl Tail {
     }
 }
 
-/// Prints at most `most` events after `last`, and returns the number of the last one.
+/// Prints at most `most` events after `last`, and returns the number of the newest one.
 fn print_after(
     global: &Global,
     client: &Client,
@@ -99,16 +99,17 @@ fn print_after(
             break;
         }
     }
+    let newest = events.first().and_then(|event| event["seq"].as_u64());
     events.truncate(most);
     events.reverse();
-    if !events.is_empty() || last.is_none() {
+    if !events.is_empty() || last.is_none() && most > 0 {
         let mut shown = events.clone();
         if global.output == Format::Table {
             shown.iter_mut().for_each(show_edit);
         }
         global.output.list(shown, VIEW)?;
     }
-    Ok(events.last().and_then(|event| event["seq"].as_u64()).or(last))
+    Ok(newest.or(last))
 }
 
 /// Shows an edit's pair of old and new values as `old -> new` instead of as a list.
