@@ -12,6 +12,7 @@ use super::{
     hint::{self, Named},
     output::{Columns, ListView, counted, done},
 };
+use crate::authz::accounts::fold;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Group {
@@ -151,7 +152,7 @@ fn read_by(client: &Client, group: &str) -> String {
     let services = client.list("/v1/services?detailed=true", None).unwrap_or_default();
     let reads = |service: &&Value| {
         let readers = service["readers"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        readers.map(str::to_lowercase).any(|reader| reader == group.to_lowercase())
+        readers.map(fold).any(|reader| reader == fold(group))
     };
     let keys: Vec<&str> =
         services.iter().filter(reads).filter_map(|service| service["key"].as_str()).collect();

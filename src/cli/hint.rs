@@ -9,7 +9,7 @@ use super::{
     client::{Client, escape},
     failure::Failure,
 };
-use crate::config::suggest;
+use crate::{authz::accounts::fold, config::suggest};
 
 /// A name on the command line, with the kind of record that it should refer to.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) ->
         // A caller who may not list them learns no more than before.
         let Ok(records) = client.list(path, Some(SEARCHED)) else { continue };
         let known: Vec<&str> = records.iter().filter_map(|record| record[field].as_str()).collect();
-        if known.iter().any(|word| word.eq_ignore_ascii_case(name)) {
+        if known.iter().any(|word| same(word, name)) {
             continue;
         }
         let advice = advice(noun, name, known);
@@ -227,8 +227,9 @@ fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
     listed.map_err(|failure| missing(client, failure, &[Named::User(login)]))
 }
 
+/// Compares names as the store does.
 fn same(left: &str, right: &str) -> bool {
-    left.to_lowercase() == right.to_lowercase()
+    fold(left) == fold(right)
 }
 
 #[cfg(test)]

@@ -117,9 +117,7 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
         "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}, {}",
         counted(narrowed, "narrowed or shortened token"),
     ));
-    say(
-        "group members, grants and roles are those of the backup: take away again what was taken away since",
-    );
+    say("group members, grants and roles are those of the backup: take away again what was taken away since");
     if let Some(replaced) = restored.replaced {
         say(&format!("the previous store was moved to {}", replaced.display()));
     }

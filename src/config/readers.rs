@@ -2,12 +2,13 @@
 //! is no error, since the group may be created later; until then it has no effect.
 
 use super::{Config, Problem, suggest::advice};
+use crate::authz::accounts::fold;
 
 impl Config {
     /// Returns a warning for each name in `readers` that is not in `groups`.
     pub fn unknown_readers<'g>(&self, groups: impl IntoIterator<Item = &'g str>) -> Vec<Problem> {
         let groups: Vec<&str> = groups.into_iter().collect();
-        let known = |name: &str| groups.iter().any(|group| group.to_lowercase() == name.to_lowercase());
+        let known = |name: &str| groups.iter().any(|group| fold(group) == fold(name));
         let mut problems = Vec::new();
         for service in &self.services {
             for name in service.readers.iter().filter(|name| !known(name)) {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     admin::{Context, error::Problem, groups::SEES_GROUPS, services::ServiceView, wire::Time},
     authz::{
-        accounts::{Account, Accounts},
+        accounts::{Account, Accounts, fold},
         rules::Service,
         subject::Permission,
     },
@@ -137,8 +137,8 @@ impl Readable {
     fn new(accounts: &Accounts, account: &Account, service: &Service) -> Self {
         let in_groups = accounts.groups_of(account);
         let names = in_groups.iter().filter_map(|ix| Some(&accounts.group(*ix)?.record.name));
-        let by: Vec<&str> =
-            names.filter(|name| service.spec.readers.contains(name)).map(String::as_str).collect();
+        let readers: Vec<String> = service.spec.readers.iter().map(|name| fold(name)).collect();
+        let by: Vec<&str> = names.filter(|name| readers.contains(&fold(name))).map(String::as_str).collect();
         let because = if by.is_empty() {
             "by the Read Service permission".to_owned()
         } else {

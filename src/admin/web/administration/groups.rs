@@ -9,7 +9,8 @@ use super::{Failed, Named, Permissions, Reader, Shell, joinable, render};
 use crate::{
     admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS, web::words},
     authz::{
-        accounts::{Accounts, Group, fold},
+        accounts::{Accounts, Group, carried, fold},
+        rules::Rules,
         subject::{GroupIx, Permission},
     },
 };
@@ -30,7 +31,7 @@ struct Node {
     group: Named,
     built_in: bool,
     roles: Vec<String>,
-    /// Services that name it as a reader.
+    /// Services that its members may read through it.
     reads: Vec<String>,
     direct: usize,
     effective: usize,
@@ -76,9 +77,8 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> 
     }
     let node = |group: &Group, deeper: bool, up: usize| {
         let view = GroupView::new(&accounts, &group.record);
-        let reads = rules.services().iter().filter(|service| service.spec.readers.contains(&view.name));
         Node {
-            reads: reads.map(|service| service.spec.key.as_str().to_owned()).collect(),
+            reads: read_through(&accounts, &rules, group),
             group: Named::new("/groups", view.name),
             built_in: view.built_in,
             roles: view.roles,
@@ -140,7 +140,6 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
     addable.truncate(OFFERED);
     inherited.sort_by(|a, b| a.0.name.cmp(&b.0.name));
     let rules = context.rules();
-    let reads = rules.services().iter().filter(|service| service.spec.readers.contains(&view.name));
     let effective = match view.built_in {
         true => accounts.present_users().count(),
         false => direct.len() + inherited.len(),
@@ -156,7 +155,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
             .children(&group.record.id)
             .map(|child| Named::new("/groups", &child.record.name))
             .collect(),
-        reads: reads.map(|service| service.spec.key.as_str().to_owned()).collect(),
+        reads: read_through(&accounts, &rules, group),
         parents: joinable(&accounts).into_iter().filter(|other| *other != view.name).collect(),
         addable,
         grantable: accounts
@@ -168,6 +167,13 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
         may: Permissions::of(&reader),
     };
     Ok(render(&page))
+}
+
+/// The services that members of the group may read through it: by its name, an ancestor's name, or a role.
+fn read_through(accounts: &Accounts, rules: &Rules, group: &Group) -> Vec<String> {
+    let power = carried(accounts, rules, accounts.line(group.ix), &[]);
+    let services = rules.services().iter().filter(|service| power.readable.contains(service.id));
+    services.map(|service| service.spec.key.as_str().to_owned()).collect()
 }
 
 /// The group through which a user with these memberships belongs to `to`.
