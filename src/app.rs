@@ -8,6 +8,7 @@ mod certificates;
 mod control;
 mod exchange;
 mod listeners;
+pub mod log_level;
 mod own_address;
 mod reload;
 mod supervisor;
@@ -222,7 +223,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
 
     let (requests, asked) = mpsc::unbounded_channel();
     let ready = Arc::new(AtomicBool::new(true));
-    let (drain_time, of_admin) = (config.server.drain, config.admin.clone());
+    let of_admin = config.admin.clone();
     let listeners = admin_listeners
         .iter()
         .map(|door| door.listener(certificates.admin.as_ref()))
@@ -231,6 +232,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let reloader = Arc::new(Reloader {
         file: config.file.clone(),
         text: Mutex::new(config.shown()),
+        drain_time: Mutex::new(config.server.drain),
         present: tokio::sync::Mutex::new(config),
         store: store.clone(),
         state: state.clone(),
@@ -282,7 +284,6 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         ),
         supervisor,
         watchdog,
-        drain_time,
         ready,
         reloader,
         budgets: admin_budgets,

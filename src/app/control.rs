@@ -70,7 +70,6 @@ pub struct Control {
     pub status: String,
     pub supervisor: Supervisor,
     pub watchdog: Option<Watchdog>,
-    pub drain_time: Duration,
     pub ready: Arc<AtomicBool>,
     /// Changes of the certificate files.
     pub changes: FileChanges,
@@ -258,9 +257,10 @@ impl Control {
     /// signal ends the drain at once.
     async fn drain_workers(&mut self, signals: &mut SignalStreams) {
         self.ready.store(false, Ordering::Release);
-        tracing::info!(seconds = self.drain_time.as_secs(), "draining");
-        self.supervisor.stopping(&format!("draining for at most {} s", self.drain_time.as_secs()));
-        self.drain.begin(Instant::now() + self.drain_time);
+        let drain_time = *self.reloader.drain_time.lock();
+        tracing::info!(seconds = drain_time.as_secs(), "draining");
+        self.supervisor.stopping(&format!("draining for at most {} s", drain_time.as_secs()));
+        self.drain.begin(Instant::now() + drain_time);
         let mut left = self.workers.len();
         while left > 0 {
             tokio::select! {

@@ -1,6 +1,10 @@
 //! The reload: applies the whole file or nothing, and passes the fence before it answers.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
@@ -37,6 +41,8 @@ pub struct Reloader {
     pub metrics: Arc<Metrics>,
     pub log: Arc<AccessLog>,
     pub limits: watch::Sender<Limits>,
+    /// `server.drain`.
+    pub drain_time: Mutex<Duration>,
     pub certificates: ActiveCertificates,
     pub watch: Watch,
     pub supervisor: Supervisor,
@@ -121,6 +127,8 @@ impl Reloader {
         admin.set(&limits.for_admin());
         // Workers that have ended need no limits.
         let _ = self.limits.send(next.server.limits.clone());
+        *self.drain_time.lock() = next.server.drain;
+        super::log_level::set(&next.log.level);
         *self.text.lock() = next.shown();
         *present = next;
         // The configuration is in force. The tokens of the old rules must have ended, too.
@@ -353,6 +361,7 @@ mod tests {
             metrics,
             log,
             limits,
+            drain_time: Mutex::default(),
             certificates: shown,
             watch: crate::app::watch::watch().0,
             supervisor: Supervisor::of(Signals::Ignored),

@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::{EnvFilter, reload::Handle};
 
 use super::{
     Global,
@@ -88,9 +89,25 @@ fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
-        lines.with_ansi(colours(&std::io::stderr())).with_target(false).without_time().init();
+        let lines = lines.with_ansi(colours(&std::io::stderr())).with_target(false).without_time();
+        let lines = lines.with_filter_reloading();
+        change_on_reload(lines.reload_handle());
+        lines.init();
     } else {
-        lines.json().flatten_event(true).with_target(false).init();
+        let lines = lines.json().flatten_event(true).with_target(false).with_filter_reloading();
+        change_on_reload(lines.reload_handle());
+        lines.init();
+    }
+}
+
+/// Has reloads change the level, unless the variable has set it.
+fn change_on_reload<S: Subscriber + 'static>(filter: Handle<EnvFilter, S>) {
+    if EnvFilter::try_from_env(LOG_VARIABLE).is_err() {
+        app::log_level::on_reload(move |level| {
+            if let Err(error) = filter.reload(EnvFilter::new(level)) {
+                tracing::warn!(%error, "the level of the log stays as it was");
+            }
+        });
     }
 }
 

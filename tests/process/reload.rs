@@ -1,5 +1,7 @@
 //! SIGHUP: loads the whole file or nothing, and streams that remain permitted continue.
 
+use std::time::{Duration, Instant};
+
 use rustix::process::Signal;
 
 use crate::{
@@ -113,4 +115,23 @@ fn credential_file_is_reloaded() {
     let line = process.words.wait_for_nth("the previous configuration stays in force", 1);
     assert!(line.contains("is empty"), "{line}");
     assert_eq!(shown(), "Basic second");
+}
+
+#[test]
+fn level_of_the_log_and_time_to_drain_are_reloaded() {
+    let (upstream, _over) = Upstream::endless();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
+    let mut stream = process.open("/api/stream", &token);
+    assert_eq!(stream.head().status, 200);
+    let changed = directory.read().replace("drain = \"30s\"", "drain = \"200ms\"");
+    directory.write_all(&format!("{changed}[log]\nlevel = \"error\"\n"));
+    directory.check("reload", 0);
+    let asked = Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(20), "the time to drain: {:?}", asked.elapsed());
+    let words = process.words.text();
+    assert!(words.contains("ready") && !words.contains("draining"), "the level: {words}");
 }
