@@ -10,9 +10,11 @@ pub fn reason(code: &str) -> &str {
         "bad_destination" => "WebDAV destination that cannot be judged",
         "token_in_url" => "access token in the URL",
         "ambiguous_authorization" => "more than one Authorization header",
+        "ambiguous_credential" => "more than one token, or in a doubtful place",
         "missing_credentials" => "no token was sent",
         "unsupported_scheme" => "not a Bearer token",
         "malformed_authorization" => "malformed Authorization header",
+        "malformed_credential" => "malformed field for the token",
         "malformed_token" => "text that is not a token",
         "checksum_mismatch" => "mistyped token",
         "unknown_token" => "unknown token",
@@ -24,9 +26,14 @@ pub fn reason(code: &str) -> &str {
         "owner_banned" => "the owner's account is disabled",
         "ip_not_allowed" => "address is not on the token's list",
         "no_service" => "no service owns the path",
+        "wrong_carrier" => "token in a field that the service does not read",
         "read_service_denied" => "the account may not read the service",
         "scope_denied" => "the token's scope lacks the service",
         "read_only_scope" => "the token is read-only for the service",
+        "proxy_not_trusted" => "forward-auth from a proxy that is not trusted",
+        "rotation_denied" => "the token may not replace itself",
+        "exchange_refused" => "token of another issuer that no rule accepts",
+        "original_unclear" => "forward-auth without exactly one original request",
         "method_not_allowed" => "method that the service does not take",
         "bad_request" => "malformed request",
         "bad_body" => "request body is incomplete",
@@ -45,11 +52,14 @@ pub fn reason(code: &str) -> &str {
         "upstream_timeout" => "upstream did not answer in time",
         "upstream_unavailable" => "no URL of the upstream is up",
         "upstream_overloaded" => "upstream queue is full",
+        "over_budget" => "a limit of the whole gateway is used up",
         "store_unavailable" => "the store is not available",
+        "assertion_failed" => "the assertion could not be signed",
         "shutting_down" => "the gateway was stopping",
         "client_closed" => "the client closed the connection",
         "client_too_slow" => "the client stopped reading",
         "cut_by_admin" => "cut by an administrator",
+        "tunnel_idle" => "the tunnel was silent for too long",
         other => other,
     }
 }
@@ -67,4 +77,19 @@ pub fn state_tone(state: &str) -> &'static str {
 /// `1 token`, `2 tokens`.
 pub fn count(number: usize, one: &str) -> String {
     format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::VariantArray as _;
+
+    use crate::authz::answer::Reason;
+
+    #[test]
+    fn every_reason_of_a_refusal_has_words() {
+        let fine = [Reason::Ok, Reason::OkAnonymous, Reason::Answered];
+        for reason in Reason::VARIANTS.iter().filter(|reason| !fine.contains(reason)) {
+            assert_ne!(super::reason(reason.code()), reason.code());
+        }
+    }
 }

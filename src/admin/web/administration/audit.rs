@@ -31,7 +31,7 @@ struct AuditPage {
     next: Option<String>,
     csv: String,
     jsonl: String,
-    kinds: [(&'static str, &'static str); 8],
+    kinds: [(&'static str, &'static str); 10],
 }
 
 struct Row {
@@ -67,7 +67,7 @@ const ROWS: usize = 50;
 const LOOKED_AT: usize = 20_000;
 const STEP: usize = 500;
 
-const KINDS: [(&str, &str); 8] = [
+const KINDS: [(&str, &str); 10] = [
     ("token.", "Tokens"),
     ("user.", "Users"),
     ("group.", "Groups"),
@@ -75,6 +75,8 @@ const KINDS: [(&str, &str); 8] = [
     ("grant.", "Grants"),
     ("session.", "Signing in and out"),
     ("config.", "Configuration"),
+    ("store.", "Store"),
+    ("live.", "Cut requests"),
     ("refusal", "Refused requests"),
 ];
 

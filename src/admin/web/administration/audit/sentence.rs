@@ -39,6 +39,10 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
         "token.rotate" => vec![actor, text(" rotated token "), target()],
         "token.revoke" => vec![actor, text(" revoked token "), target()],
         "token.import" => vec![actor, text(" imported tokens")],
+        "token.exchange" => {
+            let owner = thing(&format!("user:{}", field("owner")), None);
+            vec![actor, text(" issued token "), target(), text(" for "), owner]
+        }
         "user.create" => vec![actor, text(" created user "), target()],
         "user.edit" => vec![actor, text(" changed user "), target()],
         "user.ban" => {
@@ -72,6 +76,12 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
         "session.end" if own => vec![actor, text(" signed out")],
         "session.end" => vec![actor, text(" signed out "), target()],
         "session.refused" => vec![text("Signing in as "), target(), text(" failed")],
+        "live.cut" => {
+            let by = if field("user").is_empty() { "" } else { " by " };
+            vec![actor, text(" cut a request to "), service(&field("service")), text(by), user()]
+        }
+        "store.create" => vec![text("The store was created")],
+        "store.restore" => vec![actor, text(" restored a backup of the store")],
         "config.reload" => vec![actor, text(" reloaded the "), thing("config", None)],
         "removal.revert" => {
             let (event, by, reason) = (field("event"), field("by"), field("reason"));
@@ -89,11 +99,8 @@ fn refusal(view: &AuditView, change: &Value, target: Part) -> Vec<Part> {
     let count = usize::try_from(change["count"].as_u64().unwrap_or(1)).unwrap_or(usize::MAX);
     let reason = words::reason(view.reason.as_deref().unwrap_or_default());
     let mut parts = vec![text(&format!("{} with ", words::count(count, "request"))), target];
-    if let Some(service) = &view.service {
-        parts.extend([
-            text(" for "),
-            Part { text: service.clone(), link: Some(format!("/services#service-{service}")) },
-        ]);
+    if let Some(key) = &view.service {
+        parts.extend([text(" for "), service(key)]);
     }
     let from = view.actor.trim_start_matches("address:");
     parts.push(text(&format!(" from {from} refused: {reason}")));
@@ -108,6 +115,10 @@ pub fn explain(view: &AuditView, path: Option<&str>) -> Option<String> {
     let token = view.target.strip_prefix("token:");
     let pairs = [("method", Some("GET")), ("url", Some(path.unwrap_or("/"))), ("token_id", token)];
     Some(address("/explain", pairs))
+}
+
+fn service(key: &str) -> Part {
+    Part { text: key.to_owned(), link: Some(format!("/services#service-{key}")) }
 }
 
 fn text(text: &str) -> Part {
@@ -131,6 +142,7 @@ fn thing(written: &str, name: Option<&str>) -> Part {
         Some(("group", group)) => (group.to_owned(), Some(link("/groups", group))),
         Some(("role", key)) => (key.to_owned(), Some(format!("/roles#role-{key}"))),
         Some(("address", address)) => (address.to_owned(), None),
+        Some(("exchange", rule)) => (format!("Exchange rule {rule}"), None),
         _ => match written {
             "operator" => ("The operator".to_owned(), None),
             "system" => ("permgate".to_owned(), None),
@@ -192,6 +204,18 @@ mod tests {
         check(
             event("grant.add", "root", "user:ann", json!({"role": "auditor"})),
             "root granted auditor to ann",
+        );
+        let cut = |user: Value| json!({"user": user, "service": "wiki", "path": "/wiki/a"});
+        check(event("live.cut", "root", "token:A1", cut("ann".into())), "root cut a request to wiki by ann");
+        check(event("live.cut", "root", "live:7", cut(Value::Null)), "root cut a request to wiki");
+        check(
+            event("token.exchange", "exchange:deploy", "token:A1", json!({"owner": "ci-bot"})),
+            "Exchange rule deploy issued token ci for ci-bot",
+        );
+        check(event("store.create", "system", "store", Value::Null), "The store was created");
+        check(
+            event("store.restore", "operator", "store", json!({"users": 1})),
+            "The operator restored a backup of the store",
         );
         check(event("something.new", "root", "user:ann", Value::Null), "root: something.new ann");
         let refused = AuditView {
