@@ -106,7 +106,7 @@ fn group(entry: ListItem<'_>) -> Option<ProvidedGroup> {
         ListItem::Text(text) => (text.value.clone(), text),
         ListItem::Table(section) => (section.text("claim")?.value, section.text("group")?),
     };
-    let group = group.parse(|name| match names::text("group name", name, 1, 200) {
+    let group = group.parse(|name| match names::group(name) {
         Ok(name) if name == ALL_USERS => {
             Err(("`all-users` is built in: every user is its member".into(), "leave it out".into()))
         }

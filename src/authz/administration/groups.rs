@@ -95,7 +95,7 @@ pub fn set_member<'a>(
 }
 
 fn checked(world: &World<'_>, mut record: GroupRecord) -> Result<GroupRecord, AdminError> {
-    record.name = names::text("group name", &record.name, 1, 200)?;
+    record.name = names::group(&record.name)?;
     match world.accounts.group_by_name(&record.name) {
         Some(other) if other.record.id != record.id => {
             refuse(AdminErrorCode::NameTaken, format!("the group name {:?} is taken", record.name))

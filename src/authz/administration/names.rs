@@ -1,8 +1,10 @@
 //! Checks and normalizes logins, names, notes, addresses and role keys.
 
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use unicode_normalization::UnicodeNormalization;
 
 use super::{AdminError, AdminErrorCode};
+use crate::authz::path::RequestPath;
 
 mod joiners;
 
@@ -34,6 +36,20 @@ pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Ad
         (_, true) => too_long(),
         _ => Ok(clean.to_owned()),
     }
+}
+
+/// A group is a segment of the API's paths, so its name must not be read as another path: otherwise nobody
+/// could change or delete the group.
+pub fn group(name: &str) -> Result<String, AdminError> {
+    let name = text("group name", name, 1, 200)?;
+    let path = format!("/{}", utf8_percent_encode(&name, NON_ALPHANUMERIC));
+    // Clients remove the segment before they send the path.
+    if name == "." || RequestPath::parse(&path).is_err() {
+        return invalid(format!(
+            "{name:?} cannot be a group name: in the paths of the API it could be read as another path"
+        ));
+    }
+    Ok(name)
 }
 
 pub fn login(login: &str) -> Result<String, AdminError> {
@@ -136,6 +152,20 @@ mod tests {
         check("ME", false);
         check("All-Users", false);
         check("operator", false);
+    }
+
+    #[test]
+    fn groups_can_be_named_in_paths() {
+        for name in ["R&D", "a/b", "50% of staff", "v1.0", "Ärzte; Pflege?", "日本語", "a+b", "#1", "a\\b"]
+        {
+            assert_eq!(group(name).ok().as_deref(), Some(name));
+        }
+        for long in ["é ", "日本", "% ", "/ü"] {
+            assert!(group(&format!("{}x", long.repeat(99))).is_ok(), "{long:?}");
+        }
+        for bad in [".", "..", "...", "..;a", "a/../b", "a/./b", "%2e%2e", "%00", "\u{ff0e}\u{ff0e}", ""] {
+            assert!(group(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -161,7 +161,7 @@ impl<'a> Plan<'a> {
     }
 
     fn group(&mut self, name: &str, members: &[String], report: &mut Report) -> Result<Outcome, String> {
-        let name = names::text("group name", name, 1, 200).map_err(|e| e.message)?;
+        let name = names::group(name).map_err(|e| e.message)?;
         if fold(&name) == "all-users" {
             return Err("every user is in the group all-users anyway: leave the line out".to_owned());
         }
