@@ -189,11 +189,14 @@ fn take_login(world: &World<'_>, acting: &Acting<'_>, record: &UserRecord) -> Re
     }
 }
 
-/// Reserved logins require `admin-write`, because upstreams may trust them.
+/// Reserved logins require `admin-write` and no bounded token, because upstreams may trust them.
 fn require_unreserved(world: &World<'_>, acting: &Acting<'_>, login: &str) -> Result<(), AdminError> {
     let reserved = world.reserved_logins.iter().any(|reserved| reserved.eq_ignore_ascii_case(login));
-    if !reserved || acting.has(Permission::AdminWrite) {
+    if !reserved {
         return Ok(());
+    }
+    if acting.has(Permission::AdminWrite) {
+        return acting.require_unbounded();
     }
     let message = format!(
         "the login {login:?} is reserved (admin.reserved_logins): giving it to an account needs admin-write"

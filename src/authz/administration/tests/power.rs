@@ -35,12 +35,13 @@ fn granted(world: &World<'_>, acting: &Acting<'_>, role: &str, granted: bool) ->
     roles::grant(world, acting, &GrantRecord { role: role.into(), to }, granted)
 }
 
-const GIVING: [(&str, ChangeFn); 18] = [
+const GIVING: [(&str, ChangeFn); 19] = [
     ("own password", |w, a| users::set_password(w, a, "carol", true).map(drop)),
     ("another's password", |w, a| users::set_password(w, a, "bob", true).map(drop)),
     ("a user with a password", |w, a| {
         users::create(w, a, UserRecord { password: Some("phc".into()), ..record("new") }).map(drop)
     }),
+    ("a user with a reserved login", |w, a| users::create(w, a, record("root")).map(drop)),
     ("an invitation, an identity", |w, a| users::invite(w, a, "bob").map(drop)),
     ("another's login", |w, a| {
         let before = users::find_to_edit(w, a, "bob")?;
