@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     exchange::{Answer, Request},
-    harness::{Credentials, Fixture, id, new_token},
+    harness::{Credentials, Fixture, SERVICES, id, new_token},
 };
 
 const HOSTILE: &str = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>";
@@ -113,6 +113,47 @@ fn user_without_permission_is_told_whom_to_contact() {
     fixture.must("DELETE", "/v1/grants", Some(json!({"role": "contributor", "group": "all-users"})));
     let text = page(&fixture, &alice, "/profile/authentication").text().to_owned();
     assert!(!text.contains("id=\"create\"") && text.contains("Update Self"), "{text}");
+}
+
+#[test]
+fn user_who_reads_no_service_is_advised_instead_of_offered_a_token() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let alice = Credentials::Browser(fixture.browser("alice"));
+    let offered = || {
+        let text = page(&fixture, &alice, "/profile/authentication").text().to_owned();
+        (text.contains("New token"), text.contains("Read Service"))
+    };
+    assert_eq!(offered(), (true, false), "all users read two services");
+    let rows = SERVICES.map(|(key, paths, _)| (key, paths, &["developers"][..]));
+    *fixture.around.file.lock().unwrap() = Some(Ok(rows.to_vec()));
+    fixture.must("POST", "/v1/reload", None);
+    assert_eq!(offered(), (false, true), "everybody reads the admin API, which is of no use to alice");
+    fixture.allow("alice", &["read-audit"]);
+    assert_eq!(offered(), (true, false), "a token could read the audit log");
+}
+
+#[test]
+fn services_of_groups_and_users_are_shown_to_their_readers() {
+    let fixture = Fixture::start();
+    // The configuration writes the names in lower case. Members of Juniors are members of DEVELOPERS, too.
+    fixture.must("POST", "/v1/groups", Some(json!({"name": "DEVELOPERS"})));
+    fixture.must("POST", "/v1/groups", Some(json!({"name": "Juniors", "parent": "DEVELOPERS"})));
+    fixture.user("bob", &["Juniors"]);
+    fixture.user("mia", &[]);
+    fixture.allow("mia", &["read-group", "read-user"]);
+    let mia = Credentials::Browser(fixture.browser("mia"));
+    let check = |target: &str, expected: bool| {
+        let answer = page(&fixture, &mia, target);
+        assert_eq!(answer.status, 200, "{target}");
+        let text = answer.text();
+        assert_eq!(text.contains("#service-youtrack"), expected, "{target}: {text}");
+    };
+    let pages = ["/groups", "/groups/Juniors", "/groups/DEVELOPERS", "/users/bob"];
+    pages.iter().for_each(|target| check(target, false));
+    fixture.must("PUT", "/v1/groups/Juniors/members/mia", None);
+    pages.iter().for_each(|target| check(target, true));
+    assert!(page(&fixture, &mia, "/profile").text().contains("as a member of DEVELOPERS"));
 }
 
 #[test]

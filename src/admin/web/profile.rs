@@ -61,7 +61,10 @@ struct AuthenticationPage {
     may_revoke: bool,
     services: Vec<ServiceView>,
     searched: bool,
-    /// Whether the user may create a token.
+    /// Whether a token of the user could do anything: not if the account reads no service and may only update
+    /// itself, since everybody can read the admin API.
+    of_use: bool,
+    /// Whether the user may create such a token.
     may_create: bool,
     /// The address of the services, such as `https://gate.example`.
     gateway: String,
@@ -120,13 +123,16 @@ pub(super) async fn authentication(
         .filter(|service| user.readable.contains(service.id))
         .map(ServiceView::new)
         .collect();
+    let administers = user.permissions.iter().any(|permission| permission != Permission::UpdateSelf);
+    let of_use = administers || services.iter().any(|service| !service.built_in);
     let page = AuthenticationPage {
         shell: reader.shell("Tokens", "/profile/authentication"),
         list,
         owned: false,
         may_revoke: true,
         searched: services.len() >= SEARCHED_FROM,
-        may_create: user.permissions.contains(Permission::UpdateSelf) && !services.is_empty(),
+        may_create: of_use && user.permissions.contains(Permission::UpdateSelf),
+        of_use,
         services,
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
     };
