@@ -19,7 +19,10 @@ use crate::{
         tokens::SEES_TOKENS,
         users::SEES_USERS,
     },
-    authz::subject::{Permission, User},
+    authz::{
+        rules::Service,
+        subject::{Permission, User},
+    },
 };
 
 /// Layout, navigation and assets.
@@ -127,6 +130,11 @@ fn initials(login: &str) -> String {
 }
 
 impl Reader {
+    /// Whether the reader may know the service: its name is disclosed only to those who may read it.
+    pub fn knows(&self, service: &Service) -> bool {
+        self.user.readable.contains(service.id)
+    }
+
     pub fn shell(&self, title: &'static str, at: &'static str) -> Shell {
         Shell::new(title, at, Some(&self.caller))
     }

@@ -10,7 +10,7 @@ use crate::{
     admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS, web::words},
     authz::{
         accounts::{Accounts, Group, carried, fold},
-        rules::Rules,
+        rules::{Rules, Service},
         subject::{GroupIx, Permission},
     },
 };
@@ -78,7 +78,7 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> 
     let node = |group: &Group, deeper: bool, up: usize| {
         let view = GroupView::new(&accounts, &group.record);
         Node {
-            reads: read_through(&accounts, &rules, group),
+            reads: read_through(&accounts, &rules, group, &reader),
             group: Named::new("/groups", view.name),
             built_in: view.built_in,
             roles: view.roles,
@@ -155,7 +155,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
             .children(&group.record.id)
             .map(|child| Named::new("/groups", &child.record.name))
             .collect(),
-        reads: read_through(&accounts, &rules, group),
+        reads: read_through(&accounts, &rules, group, &reader),
         parents: joinable(&accounts).into_iter().filter(|other| *other != view.name).collect(),
         addable,
         grantable: accounts
@@ -170,9 +170,11 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
 }
 
 /// The services that members of the group may read through it: by its name, an ancestor's name, or a role.
-fn read_through(accounts: &Accounts, rules: &Rules, group: &Group) -> Vec<String> {
+/// Leaves out those that the reader may not know.
+fn read_through(accounts: &Accounts, rules: &Rules, group: &Group, reader: &Reader) -> Vec<String> {
     let power = carried(accounts, rules, accounts.line(group.ix), &[]);
-    let services = rules.services().iter().filter(|service| power.readable.contains(service.id));
+    let readable = |service: &&Service| power.readable.contains(service.id) && reader.knows(service);
+    let services = rules.services().iter().filter(readable);
     services.map(|service| service.spec.key.as_str().to_owned()).collect()
 }
 

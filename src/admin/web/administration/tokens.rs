@@ -36,12 +36,13 @@ pub async fn list(
     }
     let list = token_list::read(&context, owner, asked, "/tokens").await?;
     let rules = context.rules();
+    let services = rules.services().iter().filter(|service| reader.knows(service));
     let page = TokensPage {
         shell: reader.shell("All tokens", "/tokens"),
         list,
         owned: true,
         may_revoke: reader.caller.may(Permission::UpdateUser),
-        services: rules.services().iter().map(|service| service.spec.key.as_str().to_owned()).collect(),
+        services: services.map(|service| service.spec.key.as_str().to_owned()).collect(),
     };
     Ok(render(&page))
 }

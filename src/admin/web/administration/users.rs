@@ -115,6 +115,7 @@ pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -
     let readable = snapshot.directory.user(account.ix).map(|user| &user.readable);
     let services = snapshot.rules.services().iter();
     let services = services.filter(|service| readable.is_some_and(|readable| readable.contains(service.id)));
+    let services = services.filter(|service| reader.knows(service));
     let groups = accounts.groups_of(account);
     let inherited = groups.into_iter().filter(|ix| !account.groups.contains(ix));
     let inherited = inherited.filter_map(|ix| Some(accounts.group(ix)?.record.name.clone()));
