@@ -78,9 +78,23 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
         _ => {}
     }
     let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
-    let mut out = BufWriter::new(out.map_err(unwritable)?);
+    let copied = copy(&client, out.map_err(unwritable)?, &unwritable);
+    let renamed = copied.and_then(|written| fs::rename(&partial, file).map(|()| written).map_err(unwritable));
+    let written = renamed.inspect_err(|_| {
+        // What is there of the backup is of no use, and holds hashes.
+        let _ = fs::remove_file(&partial);
+    })?;
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
+    say(&format!("{written} bytes in {}", file.display()));
+    Ok(())
+}
+
+/// Writes the whole backup durably; returns its length.
+fn copy(client: &Client, out: File, unwritable: &dyn Fn(io::Error) -> Failure) -> Result<u64, Failure> {
+    let mut out = BufWriter::new(out);
     let progress = spinner();
-    let outcome = match &client {
+    let outcome = match client {
         Client::Listener(listener) => {
             listener.download("/v1/backup", &mut out, &mut |bytes| progress.set_position(bytes))
         }
@@ -94,11 +108,7 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     let written = outcome?;
     out.flush().map_err(unwritable)?;
     out.get_ref().sync_all().map_err(unwritable)?;
-    fs::rename(&partial, file).map_err(unwritable)?;
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
-    say(&format!("{written} bytes in {}", file.display()));
-    Ok(())
+    Ok(written)
 }
 
 fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Result<(), Failure> {

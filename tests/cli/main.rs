@@ -303,9 +303,10 @@ fn restore_does_not_bring_back_revoked_tokens() {
     check(at, "--offline user create ann", 0);
     let (text, _) = check(at, "--offline token create --user ann --name ci --scope app", 0);
     let id = &text[4..16];
-    check(at, "store backup monday.backup", 5);
-    // Left over from an interrupted backup, or created by somebody who wants to read the new one.
     let partial = at.join("monday.backup.partial");
+    check(at, "store backup monday.backup", 5);
+    assert!(!partial.exists(), "a backup that failed leaves nothing");
+    // Left over from an interrupted backup, or created by somebody who wants to read the new one.
     fs::write(&partial, "half").unwrap();
     fs::set_permissions(&partial, fs::Permissions::from_mode(0o666)).unwrap();
     check(at, "--offline store backup monday.backup", 0);
