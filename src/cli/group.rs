@@ -72,13 +72,9 @@ pub(super) struct Members {
     logins: Vec<String>,
 }
 
-const COLUMNS: Columns = &[
-    ("NAME", "name"),
-    ("PARENT", "parent"),
-    ("BUILT IN", "built_in"),
-    ("ROLES", "roles"),
-    ("MEMBERS", "members"),
-];
+/// Lists have no members: `show` has.
+const COLUMNS: Columns =
+    &[("NAME", "name"), ("PARENT", "parent"), ("BUILT IN", "built_in"), ("ROLES", "roles")];
 
 const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COLUMNS };
 

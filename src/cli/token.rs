@@ -112,8 +112,8 @@ pub(super) struct List {
     #[arg(long, value_parser = ["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"])]
     state: Option<String>,
     /// Maximum number of tokens
-    #[arg(long)]
-    limit: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -264,18 +264,18 @@ impl List {
             ("unused_for", self.unused_for),
             ("expiring_in", self.expiring_in),
             ("state", self.state),
-            ("limit", Some(self.limit.unwrap_or(1000).clamp(1, 1000).to_string())),
+            ("limit", Some(self.limit.unwrap_or(1000).min(1000).to_string())),
         ];
         let query: Vec<String> = filters
             .into_iter()
             .filter_map(|(name, value)| Some(format!("{name}={}", escape(&value?))))
             .collect();
         let client = Client::new(global)?;
-        let records =
-            client.list(&format!("/v1/tokens?{}", query.join("&")), self.limit).map_err(|failure| {
-                let user = user.as_deref().map(Named::User);
-                hint::missing(&client, failure, user.as_slice())
-            })?;
+        let limit = self.limit.map(|limit| limit as usize);
+        let records = client.list(&format!("/v1/tokens?{}", query.join("&")), limit).map_err(|failure| {
+            let user = user.as_deref().map(Named::User);
+            hint::missing(&client, failure, user.as_slice())
+        })?;
         if let Some(service) = service.filter(|_| records.is_empty()) {
             hint::known_service(&client, &service)?;
         }

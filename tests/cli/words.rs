@@ -136,6 +136,10 @@ fn lists_are_sorted_and_empty_lists_are_reported() {
         let rows = data.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         rows.map(|row| row[field].as_str().unwrap().to_owned()).collect()
     };
+    check(at, "--offline token list --limit 0", 2);
+    assert_eq!(column("--offline token list --limit 2 -o jsonl", "name").len(), 2);
+    let (table, _) = check(at, "--offline group list", 0);
+    assert!(!table.contains("MEMBERS"), "lists have none: {table}");
     assert_eq!(column("--offline user ls -o jsonl", "login"), ["ann", "Bob", "zoe"]);
     assert_eq!(column("--offline token ls -o jsonl", "name"), ["z", "a", "b"]);
     assert_eq!(column("--offline service list -o jsonl", "key"), ["app", "permgate"]);
@@ -325,4 +329,46 @@ fn status_counts_failures_and_whoami_names_the_token() {
     assert!(told.contains("mine (") && told.contains("permgate"), "{told}");
     let (told, _) = check(at, "explain GET /.permgate/jwks.json", 0);
     assert!(told.contains("answered by the gateway itself"), "{told}");
+}
+
+#[test]
+fn a_log_is_followed_from_its_end() {
+    let place = directory_with(CONFIG);
+    let at = place.path();
+    let _gateway = serve(at);
+    let (data, words) = check(at, "audit tail -n 0", 0);
+    assert_eq!((data.as_str(), words.as_str()), ("", ""));
+    let tail = Command::new(env!("CARGO_BIN_EXE_permgate"))
+        .args(["audit", "tail", "-n", "0", "-f", "-o", "id"])
+        .current_dir(at)
+        .env_remove("PERMGATE_CONFIG")
+        .env_remove("PERMGATE_ADMIN")
+        .env_remove("PERMGATE_TOKEN")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut tail = Gateway(tail);
+    let mut lines = BufReader::new(tail.0.stdout.take().unwrap()).lines();
+    let (first, received) = std::sync::mpsc::channel();
+    std::thread::spawn(move || first.send(lines.next().unwrap().unwrap()));
+    // It may take a while until the command has seen where the log ends.
+    let line = (0..).find_map(|number| {
+        check(at, &format!("group create g{number}"), 0);
+        received.recv_timeout(std::time::Duration::from_millis(100)).ok()
+    });
+    assert_ne!(line.as_deref(), Some("1"), "the events before are not printed");
+}
+
+#[test]
+fn names_are_compared_as_the_store_does() {
+    let place = directory_with(&CONFIG.replace("all-users", "\u{c4}rzte"));
+    let at = place.path();
+    // The same name in other letters, and decomposed.
+    for line in ["group create \u{e4}rzte", "user create ann"] {
+        check(at, &format!("--offline {line}"), 0);
+    }
+    let (_, words) = check(at, "--offline group add A\u{308}RZTE nobody", 4);
+    assert!(words.contains("no user \"nobody\""), "the group exists: {words}");
+    let (_, words) = check(at, "--offline check", 0);
+    assert!(words.contains("is valid") && !words.contains("no group"), "{words}");
 }
