@@ -34,6 +34,33 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", description)
     }
 
+    /// For input that serde cannot read: says what was expected in words of JSON instead of Rust.
+    pub fn unreadable(what: &str, message: &str) -> Self {
+        let mut text = String::new();
+        let mut words = message.split(' ').peekable();
+        while let Some(word) = words.next() {
+            if word == "struct" && words.next().is_some() {
+                text.push_str("an object ");
+                // "struct Create with 7 elements": what it is read as, if a list was sent.
+                if words.peek() == Some(&"with") {
+                    words.nth(2);
+                }
+            } else {
+                text.push_str(word);
+                text.push(' ');
+            }
+        }
+        let plain = [
+            ("unknown variant", "unknown value"),
+            ("a sequence", "a list"),
+            ("sequence", "list"),
+            ("invalid type: map", "invalid type: object"),
+            ("invalid digit found in string", "expected a number"),
+        ];
+        let text = plain.iter().fold(text, |text, (rust, json)| text.replace(rust, json));
+        Self::invalid(format!("{what}: {}", text.trim_end()))
+    }
+
     pub fn value(description: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", description)
     }
@@ -218,5 +245,35 @@ impl From<ChangeError> for Problem {
 impl From<AdminError> for Problem {
     fn from(refusal: AdminError) -> Self {
         Self::new(refusal.status(), refusal.code.word(), refusal.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Problem;
+
+    #[test]
+    fn unreadable_input_is_described_without_rust() {
+        let check = |message: &str, expected: &str| {
+            assert_eq!(
+                Problem::unreadable("The body", message).description(),
+                format!("The body: {expected}")
+            );
+        };
+        check(
+            "invalid length 0, expected struct Create with 7 elements at line 1 column 2",
+            "invalid length 0, expected an object at line 1 column 2",
+        );
+        check(
+            "invalid type: string \"youtrack\", expected struct ScopeEntry at line 1 column 31",
+            "invalid type: string \"youtrack\", expected an object at line 1 column 31",
+        );
+        check("invalid type: map, expected a sequence", "invalid type: object, expected a list");
+        check(
+            "unknown variant `write`, expected `read` or `full`",
+            "unknown value `write`, expected `read` or `full`",
+        );
+        check("limit: invalid digit found in string", "limit: expected a number");
+        check("missing field `name` at line 1 column 2", "missing field `name` at line 1 column 2");
     }
 }

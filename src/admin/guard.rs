@@ -33,7 +33,13 @@ pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Pr
     let (name, address) = name_of(host);
     let ours =
         || name.eq_ignore_ascii_case("localhost") || hosts.iter().any(|h| h.eq_ignore_ascii_case(name));
-    if address.is_some() || ours() { Ok(()) } else { Err(Reason::Misdirected.answer(None).into()) }
+    if address.is_some() || ours() {
+        return Ok(());
+    }
+    let text = "The admin listener does not accept this host name. Its operator adds the name to admin.hosts, or sets \
+                admin.url";
+    let answer = Reason::Misdirected.answer(None);
+    Err(Problem::new(answer.status, answer.error, text))
 }
 
 /// Refuses changes that a page of another origin requests.

@@ -69,7 +69,7 @@ pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
     Query::try_from_uri(uri).map(|query| query.0).map_err(|error| {
         let text = error.body_text();
         let text = text.trim_start_matches("Failed to deserialize query string: ");
-        Problem::invalid(format!("The query string: {text}"))
+        Problem::unreadable("The query string", text)
     })
 }
 

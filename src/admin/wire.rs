@@ -170,9 +170,8 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T,
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }
     // The parser's message may quote the body.
-    serde_json::from_slice(bytes).map_err(|error| {
-        Problem::invalid(format!("The request body: {}", secret::redact(&error.to_string())))
-    })
+    serde_json::from_slice(bytes)
+        .map_err(|error| Problem::unreadable("The request body", &secret::redact(&error.to_string())))
 }
 
 async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
@@ -215,7 +214,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
 }
 
 fn read_nothing<T: DeserializeOwned>() -> Result<T, Problem> {
-    serde_json::from_str("{}").map_err(|error| Problem::invalid(format!("The request body: {error}")))
+    serde_json::from_str("{}").map_err(|error| Problem::unreadable("The request body", &error.to_string()))
 }
 
 impl Time {

@@ -126,16 +126,31 @@ pub fn reason(error: &std::io::Error) -> String {
     }
 }
 
-/// An error followed by its causes, each once.
+/// An error followed by its causes, each once, and without the numbers of the system's errors.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let words = error.to_string();
+        let words = error.downcast_ref().map_or_else(|| error.to_string(), reason);
         if !text.contains(&words) {
             text = format!("{text}: {words}");
         }
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to bind")]
+    struct Failed(#[source] io::Error);
+
+    #[test]
+    fn a_chain_has_no_error_numbers() {
+        let error = Failed(io::Error::from_raw_os_error(2));
+        assert_eq!(super::chain(&error), "failed to bind: No such file or directory");
+    }
 }

@@ -75,8 +75,8 @@ pub(in crate::admin) fn page(
     let filter = TokenFilter {
         owner,
         service: filters.service,
-        unused_since: span(filters.unused_for.as_deref())?.map(|span| span.before(now)),
-        expiring_before: span(filters.expiring_in.as_deref())?.map(|span| span.after(now)),
+        unused_since: span("unused_for", filters.unused_for.as_deref())?.map(|span| span.before(now)),
+        expiring_before: span("expiring_in", filters.expiring_in.as_deref())?.map(|span| span.after(now)),
         state: filters.state.as_deref().map(state).transpose()?,
     };
     let unused_since = filter.unused_since;
@@ -93,8 +93,8 @@ pub(in crate::admin) fn page(
     Ok(Page { items, next: found.next })
 }
 
-fn span(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
-    let bad = || Problem::invalid("Expected a duration such as 90d or 12h, or seconds");
+fn span(name: &str, text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
+    let bad = || Problem::invalid(format!("{name} takes a duration such as 90d or 12h, or seconds"));
     text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::super::{Context, error::Problem, wire::Time};
 use crate::{
-    authz::{accounts::Accounts, network, subject::Access, time::Timestamp},
+    authz::{accounts::Accounts, network, secret, subject::Access, time::Timestamp},
     store::{
         TokenState,
         model::{LastUsed, RevokeReason, TokenRecord, UserId},
@@ -162,6 +162,9 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
 
 /// Parses networks and single addresses.
 pub(super) fn addresses(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
-    let nets: Option<Vec<IpNet>> = texts.iter().map(|text| network::parse(text)).collect();
-    nets.ok_or_else(|| Problem::value("allow_ips takes addresses and networks such as 10.0.0.0/8"))
+    let bad = |text: &str| {
+        format!("allow_ips takes addresses and networks such as 10.0.0.0/8, not {:?}", secret::redact(text))
+    };
+    let net = |text: &String| network::parse(text).ok_or_else(|| Problem::value(bad(text)));
+    texts.iter().map(net).collect()
 }

@@ -92,7 +92,7 @@ impl Transaction {
         let acting = self.acting(actor)?;
         // As for setting the password: whoever controls the identity can be that user.
         let user = users::invite(&self.world(), &acting, login)?.record.clone();
-        let issuer = names::text("issuer", issuer, 1, LONGEST_ISSUER)?;
+        let issuer = names::text("provider's issuer", issuer, 1, LONGEST_ISSUER)?;
         let subject = names::text("subject", subject, 1, LONGEST_SUBJECT)?;
         let key = IdentityRecord::digest(&issuer, &subject);
         if let Some(before) = self.identity(&key) {
