@@ -67,7 +67,7 @@ pub fn create(
     if !acting.is(owner.ix) {
         acting.require_cover(&owned)?;
     }
-    require_lifetime(world, reach.expires_at)?;
+    require_lifetime(world, reach.expires_at, "give it an expiry within that time")?;
     if not_before.zip(reach.expires_at).is_some_and(|(start, end)| start >= end) {
         return refuse(AdminErrorCode::InvalidValue, "the token would expire before it becomes valid");
     }
@@ -99,7 +99,7 @@ pub fn rotate(
     if reach.expires_at.is_some_and(|end| end <= world.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the token has expired: create a new one");
     }
-    require_lifetime(world, reach.expires_at)?;
+    require_lifetime(world, reach.expires_at, "a rotation keeps the expiry, so shorten the old token first")?;
     require_within_parent(world, acting, reach)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
     if grace > MAX_GRACE {
@@ -206,7 +206,12 @@ fn span(seconds: i64) -> String {
     }
 }
 
-fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<(), AdminError> {
+/// `advice` is what to do about a lifetime that is too long.
+fn require_lifetime(
+    world: &World<'_>,
+    expires_at: Option<Timestamp>,
+    advice: &str,
+) -> Result<(), AdminError> {
     if expires_at.is_some_and(|end| end <= world.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the expiry is in the past");
     }
@@ -215,7 +220,7 @@ fn require_lifetime(world: &World<'_>, expires_at: Option<Timestamp>) -> Result<
     if expires_at.is_none_or(|end| end > world.now.plus_seconds(longest)) {
         return refuse(
             AdminErrorCode::LifetimeTooLong,
-            format!("a token can live at most {} here", span(longest)),
+            format!("a token can live at most {} here: {advice}", span(longest)),
         );
     }
     Ok(())
