@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use crate::{
     authz::{
         accounts::{Grantee, fold},
+        administration::tokens::Reach,
         secret::{Digest, TokenId},
         subject::Access,
         time::Timestamp,
@@ -94,12 +95,11 @@ struct LastState {
     revoked: bool,
     rotation: Option<Rotation>,
     expires_at: Option<Timestamp>,
-    /// Shared, since many tokens have the same.
-    reach: Rc<Reach>,
+    /// Scope and networks. Shared, since many tokens have the same.
+    reach: Rc<ScopeAndNetworks>,
 }
 
-/// Scope and networks.
-type Reach = (Vec<(String, Access)>, Vec<IpNet>);
+type ScopeAndNetworks = (Vec<(String, Access)>, Vec<IpNet>);
 
 /// Rows between two reports of progress.
 const TELL: u64 = 1000;
@@ -204,7 +204,7 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathB
 
 fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     let mut ends = Tombstones { position: engine.head().position, ..Tombstones::default() };
-    let mut known: HashSet<Rc<Reach>> = HashSet::new();
+    let mut known: HashSet<Rc<ScopeAndNetworks>> = HashSet::new();
     read_tokens(engine, &mut |row| {
         let reach = reach_of(&row);
         let reach = known.get(&reach).cloned().unwrap_or_else(|| Rc::new(reach));
@@ -221,7 +221,7 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     Ok(ends)
 }
 
-fn reach_of(row: &TokenHead<'_>) -> Reach {
+fn reach_of(row: &TokenHead<'_>) -> ScopeAndNetworks {
     let scope = row.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
     (scope.collect(), row.allow_ips.clone())
 }
@@ -288,19 +288,22 @@ fn merge_tokens(
             // A row leaves a store only after its token has ended.
             None => is_newer && row.revoked_at.is_none(),
         };
-        // A token can only be narrowed and shortened, so the newer reach is the smaller one.
-        let narrowed =
+        let other =
             last.is_some_and(|last| last.expires_at != row.expires_at || *last.reach != reach_of(&row));
-        if ended || is_newer && narrowed {
+        if ended || other {
             changed.push((row.id, last));
         }
     })?;
     for (id, last) in changed {
         let Some(before) = engine.token(id)? else { continue };
         let mut token = before.clone();
-        if let Some(last) = last.filter(|_| is_newer) {
-            (token.scope, token.allow_ips) = (*last.reach).clone();
-            token.expires_at = last.expires_at;
+        if let Some(last) = last {
+            let (scope, allow_ips) = (*last.reach).clone();
+            let by = Reach { scope, expires_at: last.expires_at, allow_ips };
+            let Reach { scope, expires_at, allow_ips } =
+                Reach { scope: token.scope, expires_at: token.expires_at, allow_ips: token.allow_ips }
+                    .narrowed(&by);
+            (token.scope, token.expires_at, token.allow_ips) = (scope, expires_at, allow_ips);
         }
         restored.narrowed += u64::from(token != before);
         if last.is_none_or(|last| last.revoked) && token.revoked.is_none() {

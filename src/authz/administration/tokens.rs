@@ -28,6 +28,21 @@ pub struct Reach {
     pub allow_ips: Vec<IpNet>,
 }
 
+impl Reach {
+    /// Takes from `by` what is narrower or shorter, and nothing that is wider.
+    #[must_use]
+    pub fn narrowed(mut self, by: &Self) -> Self {
+        if by.scope.iter().all(|entry| allows(&self.scope, entry)) {
+            self.scope.clone_from(&by.scope);
+        }
+        if networks_within(&by.allow_ips, &self.allow_ips) {
+            self.allow_ips.clone_from(&by.allow_ips);
+        }
+        self.expires_at = self.expires_at.into_iter().chain(by.expires_at).min();
+        self
+    }
+}
+
 /// Finds the owner of a new token, and checks that the actor may create tokens for it.
 pub fn owner<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
     let owner = users::find_for(world, acting, login, Permission::UpdateUser)?;

@@ -136,32 +136,39 @@ fn a_restore_does_not_widen_what_was_narrowed() {
         expires_at: Some(at(1_000)),
         ..token(number, "ann")
     };
-    let (dir, engine, earlier) = filled();
+    let (dir, engine, _) = filled();
     engine.commit(&[700, 701, 702, 703].map(|number| Op::PutToken(wide(number)))).unwrap();
-    let mut backup = Vec::new();
-    backup::write(engine.replica(), at(30), &mut backup, &mut |_| ControlFlow::Continue(())).unwrap();
+    let backup = |seconds: i64| {
+        let mut backup = Vec::new();
+        backup::write(engine.replica(), at(seconds), &mut backup, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        backup
+    };
+    let before = backup(30);
     let since = [
         TokenRecord { scope: scope(&["hub"]), ..wide(700) },
         TokenRecord { expires_at: Some(at(40)), ..wide(701) },
         TokenRecord { allow_ips: vec!["10.0.0.0/8".parse().unwrap()], ..wide(702) },
     ];
     engine.commit(&since.clone().map(Op::PutToken)).unwrap();
+    let after = backup(35);
     engine.close();
-    let restore = |backup: &[u8], narrowed: u64| {
-        let restored = dir.restore(backup, false).unwrap();
+    let restore = |dir: &TestDirectory, backup: &[u8], lost: bool, narrowed: u64| {
+        let restored = dir.restore(backup, lost).unwrap();
         assert_eq!((restored.revoked, restored.narrowed), (0, narrowed));
         let engine = Engine::open(&dir.settings()).unwrap();
-        let tokens = [700, 701, 702, 703].map(|number| engine.token(id(number)).unwrap());
+        let tokens = [700, 701, 702, 703].map(|number| engine.token(id(number)).unwrap().unwrap());
         engine.close();
-        tokens.map(|token| token.map(|token| (token.scope, token.allow_ips, token.expires_at)))
+        tokens.map(|token| (token.scope, token.allow_ips, token.expires_at))
     };
-    let reach = |token: TokenRecord| Some((token.scope, token.allow_ips, token.expires_at));
-    let [scope, expiry, networks] = since;
-    let narrowed = [scope, expiry, networks, wide(703)].map(reach);
-    assert_eq!(restore(&backup, 3), narrowed);
-    assert_eq!(restore(&earlier, 0), [None, None, None, None]);
-    // The store is older than the backup now: what it has was not narrowed since.
-    assert_eq!(restore(&backup, 0), [700, 701, 702, 703].map(wide).map(reach));
+    let reach = |token: TokenRecord| (token.scope, token.allow_ips, token.expires_at);
+    let [one, two, three] = since;
+    let narrowed = [one, two, three, wide(703)].map(reach);
+    assert_eq!(restore(&dir, &before, false, 3), narrowed);
+    let elsewhere = TestDirectory { directory: tempfile::tempdir().unwrap() };
+    assert_eq!(restore(&elsewhere, &before, true, 0), [700, 701, 702, 703].map(wide).map(reach));
+    // The store has them as they were before: it does not widen those of the backup.
+    assert_eq!(restore(&elsewhere, &after, false, 0), narrowed);
 }
 
 #[test]
