@@ -66,6 +66,10 @@ async fn set(
         let text = "This account has no password to change: an administrator's invitation sets the first one";
         return Err(Problem::denied(text));
     }
+    if body.password.is_some() {
+        // Otherwise any account could take every turn of the derivation, and nobody could sign in.
+        context.store.may_set_password(caller.actor(), login.clone()).await?;
+    }
     if let Some(Some(present)) = &own {
         // The account is signed in, so failures of strangers must not block it.
         let attempt = SignInAttempt::Password { login: &login, known: true };

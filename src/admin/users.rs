@@ -126,6 +126,7 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
         }
         Some(password) => {
             // Checked first, because the derivation is expensive.
+            caller.require(Permission::CreateUser)?;
             caller.require(Permission::UpdateUser)?;
             Some(passwords::derive(password).await?)
         }

@@ -91,6 +91,10 @@ verbs! {
         -> UserRecord,
         Usual, |tx| tx.set_password(&actor, &login, verified.as_ref(), phc.as_deref());
 
+    /// Fails if the actor may not set the user's password. Changes nothing: a password is derived only for who may
+    /// set it.
+    may_set_password(actor: Actor, login: String) -> (), Usual, |tx| tx.may_set_password(&actor, &login);
+
     create_group(actor: Actor, name: String, parent: Option<String>) drawing id = new_id(), -> GroupRecord,
         Usual, |tx| tx.create_group(&actor, &name, parent.as_deref(), &id);
 

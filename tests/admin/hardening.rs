@@ -229,6 +229,33 @@ fn password_reset_wins_over_a_change_begun_earlier() {
     assert_eq!(accounts.user_by_login("alice").unwrap().record.password.as_deref(), Some("$reset"));
 }
 
+/// Derivations take turns, also those of sign-ins, so only a caller who may set the password gets one.
+#[test]
+fn who_may_not_set_a_password_has_none_derived() {
+    let fixture = Fixture::start();
+    for login in ["mia", "victim"] {
+        fixture.user(login, &[]);
+    }
+    let nobody = fixture.credentials("mia");
+    let limited = Credentials::Bearer(text(&fixture.token("mia", "limited", &["permgate"])));
+    let body = json!({"password": PASSWORD});
+    let tries = [
+        (&nobody, "/v1/users/victim/password", "permission_denied"),
+        (&limited, "/v1/users/me/password", "exceeds_parent_token"),
+    ];
+    for (sender, target, expected) in tries {
+        // More than may wait for a turn at the same time.
+        std::thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| {
+                    let answer = fixture.call(sender, "PUT", target, Some(&body));
+                    assert_eq!(answer.outcome(), (403, expected.into()), "{}", answer.text());
+                });
+            }
+        });
+    }
+}
+
 /// After many failed sign-ins from one address, the answers reveal nothing about other users there.
 #[test]
 fn after_many_failures_only_a_known_browser_can_sign_in() {

@@ -156,6 +156,13 @@ impl Transaction {
         Ok(after)
     }
 
+    /// Fails if the actor may not set the user's password.
+    pub(crate) fn may_set_password(&mut self, actor: &Actor, login: &str) -> Result<(), ChangeError> {
+        let acting = self.acting(actor)?;
+        users::set_password(&self.world(), &acting, login, true)?;
+        Ok(())
+    }
+
     /// Sets a password. A user's own replaces the one that was `verified`; one that was set meanwhile
     /// stays.
     pub(crate) fn set_password(
