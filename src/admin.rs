@@ -55,6 +55,7 @@ mod services;
 mod session;
 mod sign_in;
 mod tokens;
+mod turns;
 mod users;
 mod verify;
 mod web;

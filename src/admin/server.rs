@@ -30,6 +30,7 @@ use super::{
     guard,
     live_request::LiveRequest,
     session::TELL,
+    turns::Turns,
     wire::Time,
 };
 use crate::{
@@ -52,6 +53,7 @@ pub struct Server {
     metrics: WorkerMetrics,
     /// Whoever has the permit may read a large body.
     large: Arc<Semaphore>,
+    turns: Rc<Turns>,
     /// Answers `/metrics` only.
     metrics_only: bool,
 }
@@ -93,6 +95,7 @@ impl Server {
             registry,
             metrics,
             large: Arc::new(Semaphore::new(1)),
+            turns: Rc::default(),
             context,
             metrics_only: false,
         })
@@ -102,7 +105,8 @@ impl Server {
     pub fn for_metrics(&self) -> Rc<Self> {
         let (router, context) = (self.router.clone(), self.context.clone());
         let (registry, metrics) = (self.registry.clone(), context.metrics.worker());
-        Rc::new(Self { router, registry, metrics, large: self.large.clone(), context, metrics_only: true })
+        let (large, turns) = (self.large.clone(), self.turns.clone());
+        Rc::new(Self { router, registry, metrics, large, turns, context, metrics_only: true })
     }
 
     async fn answer(
@@ -144,6 +148,7 @@ impl Server {
         {
             return Answered { response: Err(problem), reason: Reason::BadRequest, live };
         }
+        let _turn = self.turns.take(caller.as_ref(), &parts).await;
         let stake = caller.as_ref().map(|caller| caller.stake.clone());
         parts.extensions.extend(caller.map(with_caller).unwrap_or_default());
         let request = Request::from_parts(parts, RouterBody::from(body));

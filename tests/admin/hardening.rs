@@ -256,6 +256,25 @@ fn who_may_not_set_a_password_has_none_derived() {
     }
 }
 
+#[test]
+fn one_account_does_not_take_all_places_of_those_who_read() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    let alice = fixture.credentials("alice");
+    // Many readings, but not too many.
+    let body = json!({"method": "GET", "url": format!("/api{}", "/a%2fb".repeat(900)), "user": "me"});
+    std::thread::scope(|scope| {
+        for _ in 0..60 {
+            scope.spawn(|| {
+                assert_eq!(fixture.call(&alice, "POST", "/v1/explain", Some(&body)).status, 200);
+            });
+        }
+        for _ in 0..20 {
+            assert_eq!(fixture.call(&Credentials::Operator, "GET", "/v1/users", None).status, 200);
+        }
+    });
+}
+
 /// After many failed sign-ins from one address, the answers reveal nothing about other users there.
 #[test]
 fn after_many_failures_only_a_known_browser_can_sign_in() {
