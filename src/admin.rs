@@ -42,6 +42,7 @@ mod identities;
 mod invitations;
 mod live;
 mod live_request;
+mod no_body;
 mod offload;
 mod oidc;
 mod openapi;

@@ -15,6 +15,7 @@ use super::{
     caller::Caller,
     context::{ConfigurationError, ReloadError},
     error::Problem,
+    no_body::NoBody,
     offload::Offload,
     wire::{Json, ok},
 };
@@ -53,7 +54,7 @@ async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Res
     Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors, "files_read": outside})))
 }
 
-async fn reload(context: Context, caller: Caller) -> Result<Response, Problem> {
+async fn reload(context: Context, caller: Caller, _: NoBody) -> Result<Response, Problem> {
     caller.require(Permission::AdminWrite)?;
     // Services that the reload removes keep their names in the metrics.
     context.metrics.name_services(&context.rules());

@@ -15,6 +15,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    no_body::NoBody,
     offload::READS,
     pagination::{Cursor, Paging, Params},
     wire::{Json, created, deleted, emptied, if_match, ok, revised, updated, with_reach},
@@ -119,6 +120,7 @@ async fn join(
     context: Context,
     caller: Caller,
     Path((name, login)): Path<(String, String)>,
+    _: NoBody,
 ) -> Result<Response, Problem> {
     set_member(&context, &caller, name, &login, true).await
 }

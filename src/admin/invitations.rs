@@ -11,6 +11,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    no_body::NoBody,
     passwords,
     session::secret::Secret,
     wire::{Json, Time, ok, secret_answer},
@@ -55,7 +56,12 @@ pub(in crate::admin) struct Check {
     invitation: Zeroizing<String>,
 }
 
-async fn invite(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
+async fn invite(
+    context: Context,
+    caller: Caller,
+    Path(login): Path<String>,
+    _: NoBody,
+) -> Result<Response, Problem> {
     let (login, secret) = (caller.login(&login)?, Secret::draw()?);
     let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?.record;
     let view = InvitationView {

@@ -15,6 +15,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    no_body::NoBody,
     offload::READS,
     pagination::{Cursor, Paging, Params},
     passwords,
@@ -175,7 +176,12 @@ async fn ban(
     Ok(answer(&context, &changed))
 }
 
-async fn unban(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
+async fn unban(
+    context: Context,
+    caller: Caller,
+    Path(login): Path<String>,
+    _: NoBody,
+) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, None).await?;
     Ok(answer(&context, &changed))

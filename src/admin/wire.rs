@@ -174,7 +174,7 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T,
         .map_err(|error| Problem::unreadable("The request body", &secret::redact(&error.to_string())))
 }
 
-async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+pub(super) async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Problem::invalid("The request body ended early"))?;
     Ok((parts.headers, body.to_bytes()))

@@ -78,6 +78,26 @@ fn body_must_be_json_within_the_size_limit() {
 }
 
 #[test]
+fn call_without_a_body_refuses_fields() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &["developers"]);
+    for (method, target) in [
+        ("POST", "/v1/users/alice/invitation"),
+        ("POST", "/v1/users/alice/unban"),
+        ("PUT", "/v1/groups/developers/members/alice"),
+        ("POST", "/v1/reload"),
+    ] {
+        let call = |body: Option<serde_json::Value>| {
+            fixture.call(&Credentials::Operator, method, target, body.as_ref()).status
+        };
+        assert_eq!(call(Some(json!({"expires_in": "7d"}))), 400, "{target}");
+        for body in [None, Some(json!({}))] {
+            assert!(call(body.clone()) < 300, "{target} {body:?}");
+        }
+    }
+}
+
+#[test]
 fn change_rate_limit_does_not_delay_revocations() {
     let fixture = Fixture::start();
     fixture.user("alice", &[]);
