@@ -181,7 +181,11 @@ impl Rules {
             self.owner(path, Some(host), method)
                 .is_ok_and(|other| other.is_some_and(|other| owner.is_same(&other)))
         };
-        self.hosts.is_empty() || hosts.iter().all(same)
+        // Hosts that no service lists have the same owners: one of them stands for all.
+        let is_listed =
+            |host: &&String| self.hosts.contains_key(host.strip_suffix('.').unwrap_or(host.as_str()));
+        let unlisted = hosts.iter().find(|host| !is_listed(host));
+        self.hosts.is_empty() || hosts.iter().filter(is_listed).chain(unlisted).all(same)
     }
 
     fn find<'r>(

@@ -117,6 +117,20 @@ fn conflicting_hosts_of_a_trusted_proxy_are_refused_in_every_form() {
 }
 
 #[test]
+fn forwarded_that_costs_too_much_is_refused() {
+    let stage = stage("");
+    let check = |row: &str, field: String, expected| {
+        check(&stage, row, "public.example", &[("forwarded", &field)], expected);
+    };
+    let hosts = |count: usize| (0..count).map(|n| format!("host=h{n}.example")).collect::<Vec<_>>().join(",");
+    let pairs = |count: usize| (0..count).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join(";");
+    check("32 hops", hosts(32), Ok(&["h31.example"]));
+    check("33 hops", hosts(33), Err(400));
+    check("16 parameters", pairs(16), Ok(&["public.example"]));
+    check("17 parameters", pairs(17), Err(400));
+}
+
+#[test]
 fn ip_address_host_has_one_spelling() {
     let stage = stage("");
     for (host, status) in [

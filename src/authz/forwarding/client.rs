@@ -146,7 +146,10 @@ pub(super) fn parameter<'e>(element: &'e [u8], wanted: &[u8]) -> Option<Cow<'e, 
         .map(|(_, value)| value)
 }
 
-/// The names and values of an element's parameters; `None` if it is malformed or repeats a name.
+/// The most parameters of an element of `Forwarded`. RFC 7239 defines four. Each name is compared with the others.
+const MAX_PARAMETERS: usize = 16;
+
+/// The names and values of an element's parameters; `None` if it is malformed, repeats a name or has too many.
 pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> {
     let mut pairs: Vec<(&[u8], Cow<'_, [u8]>)> = Vec::new();
     let mut rest = element.trim_ascii();
@@ -171,7 +174,8 @@ pub(super) fn parameters(element: &[u8]) -> Option<Vec<(&[u8], Cow<'_, [u8]>)>> 
             Some((b';', more)) => more.trim_ascii_start(),
             Some(_) => return None,
         };
-        if pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+        let repeats = pairs.iter().any(|(known, _)| known.eq_ignore_ascii_case(name));
+        if repeats || pairs.len() == MAX_PARAMETERS {
             return None;
         }
         pairs.push((name, value));

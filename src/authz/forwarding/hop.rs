@@ -51,15 +51,26 @@ pub fn add(headers: &mut HeaderMap, hop: &Hop<'_>) {
 #[error("Forwarded is malformed")]
 pub struct MalformedForwarded;
 
+/// The most elements of `Forwarded`, more than requests take hops. A proxy may pass on those of its client, and the
+/// path is judged on the host of each.
+const MAX_ELEMENTS: usize = 32;
+
 /// The hosts that a trusted proxy names besides the request's own, in canonical form. An invalid or repeated
 /// `X-Forwarded-Host` is ignored, since it does not reach an upstream.
 pub fn stated_hosts(headers: &HeaderMap) -> Result<Vec<String>, MalformedForwarded> {
     let canonical = |host: &[u8]| Authority::parse(host).map(|authority| authority.host.into_owned());
     let mut hosts: Vec<_> = only_value(headers, FORWARDED_HOST).and_then(canonical).into_iter().collect();
-    for element in elements(headers) {
+    let elements = elements(headers);
+    if elements.len() > MAX_ELEMENTS {
+        return Err(MalformedForwarded);
+    }
+    for element in elements {
         let parameters = parameters(element).ok_or(MalformedForwarded)?;
         if let Some((_, host)) = parameters.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"host")) {
-            hosts.push(canonical(host).ok_or(MalformedForwarded)?);
+            let host = canonical(host).ok_or(MalformedForwarded)?;
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
         }
     }
     Ok(hosts)
