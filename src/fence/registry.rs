@@ -46,6 +46,9 @@ pub trait Revocable: 'static {
 pub struct Registry<E> {
     participant: RefCell<Option<Participant>>,
     number: usize,
+    /// How long a sweep may take to decide. Entries beyond are cut, so that a client cannot end the process
+    /// by requests that are expensive to decide.
+    sweep_limit: Duration,
     entries: RefCell<Slab<NumberedEntry<E>>>,
     entered: Cell<u64>,
     /// When deadlines are checked next, wall time.
@@ -72,6 +75,7 @@ impl<E: Revocable> Registry<E> {
     pub fn new(participant: Participant) -> Rc<Self> {
         Rc::new(Self {
             number: participant.number(),
+            sweep_limit: participant.fence.timeout / 2,
             participant: RefCell::new(Some(participant)),
             entries: RefCell::default(),
             entered: Cell::new(0),
@@ -181,16 +185,21 @@ impl<E: Revocable> Registry<E> {
         self.entries.borrow().iter().map(|(_, e)| row(e)).collect()
     }
 
-    /// Reauthorizes the entries that `is_affected` selects, and cuts those that are no longer permitted.
-    /// Returns the cut entries once they have left.
+    /// Reauthorizes the entries that `is_affected` selects, and cuts those that are no longer permitted, or
+    /// for which there was no time. Returns the cut entries once they have left.
     async fn sweep(&self, is_affected: impl Fn(&E) -> bool) -> Vec<Rc<E>> {
+        let begun = Instant::now();
+        let refused = |entry: &E| match begun.elapsed() < self.sweep_limit {
+            true => entry.reauthorize().err(),
+            false => Some(Reason::OverBudget),
+        };
         // Collected first: a cut may make an entry leave, which borrows the slab again.
         let forbidden: Vec<(usize, u64, Rc<E>, Reason)> = self
             .entries
             .borrow()
             .iter()
             .filter(|(_, e)| is_affected(&e.entry))
-            .filter_map(|(key, e)| Some((key, e.number, e.entry.clone(), e.entry.reauthorize().err()?)))
+            .filter_map(|(key, e)| Some((key, e.number, e.entry.clone(), refused(&e.entry)?)))
             .collect();
         let mut places = Vec::with_capacity(forbidden.len());
         let mut cut = Vec::with_capacity(forbidden.len());

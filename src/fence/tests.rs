@@ -20,6 +20,8 @@ struct Stream {
     cut: Cell<Option<Reason>>,
     place: RefCell<Option<Registration<Stream>>>,
     stays: bool,
+    /// How long it takes to decide.
+    expense: Cell<Duration>,
 }
 
 impl Revocable for Stream {
@@ -27,6 +29,7 @@ impl Revocable for Stream {
         matches!(affected, Affected::All) || *affected == Affected::User(self.user)
     }
     fn reauthorize(&self) -> Result<(), Reason> {
+        std::thread::sleep(self.expense.get());
         let over = self.deadline.is_some_and(|at| at <= SystemTime::now().into());
         if over || self.forbidden.get() { Err(Reason::TokenRevoked) } else { Ok(()) }
     }
@@ -64,6 +67,7 @@ fn enter(registry: &Rc<Registry<Stream>>, user: u32, deadline: Option<Timestamp>
         cut: Cell::new(None),
         place: RefCell::new(None),
         stays,
+        expense: Cell::default(),
     });
     *stream.place.borrow_mut() = Some(registry.enter(stream.clone()));
     stream
@@ -155,6 +159,18 @@ fn entries_are_listed_and_cut_by_id() {
         for gone in [id.as_str(), "9-9", "nonsense", "0-"] {
             assert_eq!(fence.cut(gone).await, Ok(false), "{gone}");
         }
+    });
+}
+
+#[test]
+fn entries_that_are_expensive_to_decide_are_cut_in_time() {
+    check(async |fence, [one, _]| {
+        let streams: Vec<_> = (0..100).map(|_| enter(&one, 1, None, false)).collect();
+        streams.iter().for_each(|stream| stream.expense.set(Duration::from_millis(10)));
+        let cut = fence.raise(Affected::All).wait().await.expect("in time");
+        assert_eq!(cut.0 as usize + one.len(), streams.len());
+        assert!(!one.is_empty() && cut.0 > 50, "{cut:?}");
+        assert_eq!(streams[99].cut.get(), Some(Reason::OverBudget));
     });
 }
 
