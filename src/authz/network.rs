@@ -1,6 +1,7 @@
-//! Networks as people write them, in the form that clients' addresses are compared in.
+//! Networks as people write them, in the form that clients' addresses are compared in, and the part of an address
+//! that one client has to itself.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -12,6 +13,14 @@ pub fn parse(text: &str) -> Option<IpNet> {
     let length = mapped.prefix_len().checked_sub(96);
     let ipv4 = mapped.addr().to_ipv4_mapped().zip(length);
     Some(ipv4.and_then(|(address, length)| Ipv4Net::new(address, length).ok()).map_or(net, IpNet::V4))
+}
+
+/// The unit in which clients are counted: an IPv4 address, or an IPv6 /64, all of which one client may own.
+pub fn of_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
+    }
 }
 
 #[cfg(test)]

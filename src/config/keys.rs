@@ -103,7 +103,7 @@ const LIMITS: &[Key] = &[
         "connections_per_address",
         1,
         10_000_000,
-        "Connections per client address, except trusted proxies; unlimited unless set.",
+        "Connections per client address (an IPv6 /64 counts as one), except trusted proxies; unlimited unless set.",
     ),
 ];
 

@@ -9,7 +9,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{authz::answer::Reason, proxy::limits::network, settings::BadTokenLimit};
+use crate::{
+    authz::{answer::Reason, network},
+    settings::BadTokenLimit,
+};
 
 /// Shared by the workers; locked only for bad tokens.
 #[derive(Default)]
@@ -30,7 +33,7 @@ impl BadTokens {
     /// Counts a bad token. Returns how long the client must wait if its limit is exceeded.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
         let mut counted = self.counted.lock();
-        let from = network(from);
+        let from = network::of_client(from);
         if counted.len() >= MAX_ADDRESSES && !counted.contains_key(&from) {
             counted.retain(|_, window| window.ends > now);
             if counted.len() >= MAX_ADDRESSES {

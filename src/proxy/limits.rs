@@ -9,7 +9,7 @@ use std::{
     collections::HashMap,
     fmt::{self, Write as _},
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     num::NonZeroU32,
     rc::Rc,
     sync::{Arc, Weak},
@@ -25,6 +25,7 @@ use crate::{
     authz::{
         answer::Reason,
         decide::Permit,
+        network,
         rules::{Rules, Service, ServiceKey},
     },
     settings::{Limit, LimitKey, Limits, Queue, Rate},
@@ -199,7 +200,7 @@ impl LimitKey {
         match self {
             Self::Token => Some(CountKey::Token(permit.subject()?.token.id)),
             Self::User => Some(CountKey::User(permit.subject()?.user.ix)),
-            Self::Address => Some(CountKey::Address(network(client))),
+            Self::Address => Some(CountKey::Address(network::of_client(client))),
             Self::Service => Some(CountKey::Service(*id)),
         }
     }
@@ -257,14 +258,6 @@ fn push(list: &mut String, member: fmt::Arguments<'_>) {
 /// In seconds, rounded up.
 pub fn seconds(wait: Duration) -> u64 {
     wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
-}
-
-/// The unit in which addresses are counted: an IPv4 address, or an IPv6 /64, which one client may own.
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => address.into(),
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) & !0 << 64).into(),
-    }
 }
 
 #[cfg(test)]

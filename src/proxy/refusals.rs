@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    authz::{answer::Reason, rules::ServiceId, secret::TokenId, time::Timestamp},
+    authz::{answer::Reason, network, rules::ServiceId, secret::TokenId, time::Timestamp},
     metrics::Metrics,
 };
 
@@ -20,7 +20,7 @@ use crate::{
 pub struct AuditSample {
     pub at: Timestamp,
     pub reason: Reason,
-    /// `None`: no token was recognised, so refusals are grouped by address.
+    /// `None`: no token was recognised, so refusals are grouped by address, an IPv6 /64 as one.
     pub token: Option<TokenId>,
     pub client: IpAddr,
     pub service: Option<ServiceId>,
@@ -100,7 +100,7 @@ impl Refusals {
             reported
         });
         while let Ok(sample) = self.receiver.try_recv() {
-            let key = (sample.token.ok_or(sample.client), sample.reason);
+            let key = (sample.token.ok_or(network::of_client(sample.client)), sample.reason);
             if let Some(window) = self.windows.get_mut(&key) {
                 window.suppressed += 1;
                 window.last = sample;
@@ -154,6 +154,9 @@ mod tests {
         check("a silent hour ends silently", 7300, &[]);
         send("192.0.2.1", Reason::TokenInUrl);
         check("and the next begins anew", 7300, &[1]);
+        send("2001:db8::1", Reason::TokenInUrl);
+        send("2001:db8::2", Reason::TokenInUrl);
+        check("the IPv6 addresses of one client", 7300, &[1]);
         for _ in 0..CHANNEL_SIZE + 5 {
             send("192.0.2.9", Reason::TokenInUrl);
         }

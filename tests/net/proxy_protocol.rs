@@ -111,15 +111,24 @@ fn untrusted_peers_need_no_proxy_header() {
 fn clients_behind_a_proxy_have_their_own_limit() {
     let limits = Limits { connections_per_address: Some(1), ..trusting(&["127.0.0.0/8"]) };
     let gate = gate(&limits);
-    let ask = |last: u8| {
+    let named = |names: &str| {
         let mut client = gate.client();
-        client.send(format!("PROXY TCP4 192.0.2.{last} 198.51.100.1 4711 443\r\n{GET}"));
+        client.send(format!("PROXY {names} 4711 443\r\n{GET}"));
         client
     };
+    let ask = |last: u8| named(&format!("TCP4 192.0.2.{last} 198.51.100.1"));
     let mut first = ask(1);
     assert_eq!(first.answer().0, 200);
     let mut second = ask(2);
     assert_eq!(second.answer().0, 200, "another client");
+    let ipv6 = |address: &str| named(&format!("TCP6 {address} ::1"));
+    let mut third = ipv6("2001:db8::1");
+    assert_eq!(third.answer().0, 200);
+    assert_eq!(ipv6("2001:db8::2").wait_for_close(), CloseKind::Reset, "the same subscriber");
+    let mut fourth = ipv6("2001:db8:0:1::1");
+    assert_eq!(fourth.answer().0, 200, "another subscriber");
+    drop((third, fourth));
+    eventually("their places are free", || gate.budget.open() == 2);
     assert_eq!(ask(1).wait_for_close(), CloseKind::Reset, "one too many");
     drop(first);
     eventually("a place is free", || gate.budget.open() == 1);

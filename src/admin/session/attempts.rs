@@ -3,10 +3,12 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use crate::authz::network;
 
 /// Failures are forgotten after this time.
 const WINDOW: Duration = Duration::from_secs(5 * 60);
@@ -88,7 +90,7 @@ impl Attempts {
         now: Instant,
     ) -> Result<Attempt<'_>, NoAttempt> {
         let Counts { failures, waiting } = &mut *self.lock();
-        let client = subscriber(client);
+        let client = network::of_client(client);
         let keys = keys(attempt, client);
         let late = keys.iter().filter_map(|(key, most)| {
             let count = failures.get(key).filter(|count| now < count.since + WINDOW)?;
@@ -178,14 +180,6 @@ fn keys(attempt: SignInAttempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
         return vec![(Key::Known(login, client), PAIR)];
     }
     vec![(Key::Pair(login, client), PAIR), (Key::Address(client), ADDRESS), (Key::Login(login), LOGIN)]
-}
-
-/// The unit to count by: an IPv6 subscriber has a whole /64 of addresses.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
 }
 
 fn make_room(counts: &mut HashMap<Key, Count>, now: Instant) {

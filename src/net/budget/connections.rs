@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::Reading;
-use crate::net::Limits;
+use crate::{authz::network, net::Limits};
 
 /// The limit on connections over all workers. Updated when a connection begins or ends, never per request.
 pub struct ConnectionLimit {
@@ -118,12 +118,13 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// Counts the connection for this address from now on. Returns false if the address has reached its
+    /// Counts the connection for this address from now on, an IPv6 /64 as one. Returns false if the address has reached its
     /// limit.
     pub fn assign_address(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
         if let (Some(max), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
+            let address = network::of_client(address);
             let mut addresses = self.limit.addresses.lock();
             let count = addresses.entry(address).or_default();
             if *count >= max {
