@@ -63,8 +63,8 @@ pub struct Connection {
     stream: Option<Box<Stream>>,
 }
 
-/// How long a response may take after the client has closed its side. A client that has gone away looks the
-/// same.
+/// How long a client that has closed its side may wait for the next bytes of its response. A client that has
+/// gone away looks the same until it is sent something.
 const HALF_CLOSED: Duration = Duration::from_secs(1);
 
 impl Connection {
@@ -310,12 +310,12 @@ impl Connection {
         true
     }
 
-    /// Records that the client has closed its side. Returns true if it did so long enough ago to count as
-    /// gone.
+    /// Records that the client has closed its side. Returns true if it has waited long enough since to count
+    /// as gone. While the client has yet to read what was sent, the write timeout applies.
     pub(super) fn record_half_close(&self) -> bool {
         let since = self.half_closed.get().unwrap_or_else(|| self.clock.now());
         self.half_closed.set(Some(since));
-        self.clock.now().saturating_duration_since(since) >= HALF_CLOSED
+        self.write_stalled.get().is_none() && self.clock.now().saturating_duration_since(since) >= HALF_CLOSED
     }
 
     pub(super) fn received(&self, bytes: usize) {
@@ -326,6 +326,9 @@ impl Connection {
     pub(super) fn sent(&self, bytes: usize) {
         self.bytes_out.set(self.bytes_out.get() + bytes as u64);
         self.write_stalled.set(None);
+        if self.half_closed.get().is_some() {
+            self.half_closed.set(Some(self.clock.now()));
+        }
     }
 
     pub(super) fn stall(&self) {

@@ -89,7 +89,8 @@ pub(super) async fn serve_connection<S: Service>(
         Err(command) => Outcome::Interrupted(command),
     };
     match outcome {
-        Outcome::Interrupted(ConnectionCommand::Abort) => {}
+        // Closes with a reset, so that a response without a length does not look complete.
+        Outcome::Interrupted(ConnectionCommand::Abort) => connection.abort(),
         Outcome::Interrupted(ConnectionCommand::Reject(error)) => {
             let answer = encode(&service.reject(error, &connection));
             Box::pin(close(io, &answer, MAX_LINGER_BYTES)).await;

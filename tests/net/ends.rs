@@ -1,6 +1,6 @@
 //! Connections that are ended from outside: cut, broken off, vanished, drained.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{io::Read, sync::atomic::Ordering, time::Duration};
 
 use permgate::net::Limits;
 
@@ -126,6 +126,23 @@ fn half_closed_client_gets_its_response() {
     client.get("/never").socket.shutdown(std::net::Shutdown::Write).unwrap();
     eventually("no connection is left", || gate.budget.open() == 0);
     assert_eq!(gate.seen.running.load(Ordering::SeqCst), 0);
+    // What it has of a response does not look complete, although its length is unknown.
+    let mut client = gate.client();
+    client.send("GET /first HTTP/1.0\r\n\r\n").socket.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(client.head().1, 200);
+    assert_eq!(client.wait_for_close(), CloseKind::Reset);
+}
+
+#[test]
+fn half_closed_client_that_reads_slowly_is_not_cut() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.get("/endless").socket.shutdown(std::net::Shutdown::Write).unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(700));
+        let mut piece = vec![0; 16 << 20];
+        client.socket.read_exact(&mut piece).expect("it goes on");
+    }
 }
 
 #[test]
