@@ -78,9 +78,8 @@ struct Attempts {
     tried: u64,
     may_reuse: bool,
     purpose: Purpose,
-    was_full: bool,
     was_over_budget: bool,
-    /// How long the request may still wait for permits.
+    /// How long the request may still wait for permits and streams.
     patience: Duration,
 }
 
@@ -142,7 +141,6 @@ impl Upstream {
                 Some(_) if http2::is_websocket(request.headers()) => Purpose::WebSocket,
                 Some(_) => Purpose::Upgrade,
             },
-            was_full: false,
             was_over_budget: false,
             patience: self.settings.queue_timeout,
         };
@@ -230,15 +228,19 @@ impl Upstream {
                 });
             };
             let endpoint = &self.endpoints[place];
-            if attempts.may_reuse
-                && let Some(connection) = endpoint.reuse()
-            {
+            let reused = match attempts.purpose {
+                Purpose::Requests if attempts.may_reuse => endpoint.reuse(),
+                Purpose::WebSocket => endpoint.tunnel_stream(),
+                Purpose::Requests | Purpose::Upgrade => None,
+            };
+            if let Some(connection) = reused {
                 permit.metrics().count(WorkerEvent::UpstreamReuse);
                 return Ok(connection);
             }
             let mut held = None;
-            // A pending shared connection already has its permit.
-            if let Some(limit) = self.settings.max_connections.filter(|_| !endpoint.is_connecting()) {
+            // A pending shared connection already has its permit. It is of no use for an upgrade.
+            let shares = attempts.purpose == Purpose::Requests && endpoint.is_connecting();
+            if let Some(limit) = self.settings.max_connections.filter(|_| !shares) {
                 match Box::pin(self.permit_or_idle(limit.get(), endpoint, permit, attempts)).await? {
                     Ok(permit) => held = Some(permit),
                     Err(connection) => {
@@ -250,13 +252,16 @@ impl Upstream {
             permit.metrics().count(WorkerEvent::UpstreamConnect);
             // Boxed, like the waits, because most requests reuse a connection and their
             // futures should stay small.
-            let (within, clock) = (self.settings.connect_timeout, permit.clock());
+            let (within, clock, since) = (self.settings.connect_timeout, permit.clock(), Instant::now());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
                 Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
-                // Other requests took all of its streams, so wait once more.
-                Err(ConnectError::Full) if !attempts.was_full => {
-                    attempts.was_full = true;
+                // Other requests took all of its streams. That is not the upstream's fault, so wait on.
+                Err(ConnectError::Full) => {
+                    attempts.patience = attempts.patience.saturating_sub(since.elapsed());
+                    if attempts.patience.is_zero() {
+                        return Err(Reason::UpstreamOverloaded);
+                    }
                     continue;
                 }
                 // Neither the upstream's fault nor a reason to try another URL.
@@ -295,10 +300,12 @@ impl Upstream {
         }
         let waiting = self.connections.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
         self.connections.yielders().notify_all();
+        // A switch of protocols needs a new connection, which is made once an idle one has closed.
+        let may_share = attempts.purpose == Purpose::Requests;
         let turn = async {
             tokio::select! {
                 biased;
-                connection = endpoint.wait_for_idle() => Err(connection),
+                connection = endpoint.wait_for_idle(), if may_share => Err(connection),
                 place = waiting.permit() => Ok(place),
             }
         };

@@ -2,8 +2,10 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,7 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use crate::{
     authority::authority,
-    harness::{Gate, Setup, status},
+    harness::{Gate, Setup, eventually, status},
 };
 
 /// An authority, and what it issues.
@@ -49,6 +51,10 @@ const VALID_UPSTREAM: UpstreamBehaviour = UpstreamBehaviour {
     asks: false,
     insists: false,
 };
+
+/// A path whose answer takes a moment over HTTP/2.
+const SLOW: &str = "/api/slow";
+const SLOW_ANSWER: Duration = Duration::from_millis(300);
 
 /// The kinds of the handshakes with an upstream.
 type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
@@ -166,18 +172,25 @@ async fn speak_h2(stream: TlsStream<TcpStream>, insists: bool) {
         }
         let mut answer = http::Response::new(());
         answer.headers_mut().insert("content-length", http::HeaderValue::from_static("2"));
-        respond.send_response(answer, false).unwrap().send_data(Bytes::from_static(b"h2"), true).unwrap();
+        let pause = if request.uri().path() == SLOW { SLOW_ANSWER } else { Duration::ZERO };
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            respond.send_response(answer, false).unwrap().send_data(Bytes::from_static(b"h2"), true).unwrap();
+        });
     }
 }
 
 fn gate(host: &str, at: SocketAddr, tls: UpstreamTls, http: HttpVersion) -> Gate {
+    setup(host, at, tls, http).start()
+}
+
+fn setup(host: &str, at: SocketAddr, tls: UpstreamTls, http: HttpVersion) -> Setup {
     let url = UpstreamUrl::parse(&format!("https://{host}:{}", at.port())).unwrap();
-    let setup = Setup::to(&[at]).with(|setup| {
+    Setup::to(&[at]).with(|setup| {
         setup.upstream.urls = vec![url.into()];
         setup.upstream.tls = Some(tls);
         setup.upstream.http = http;
-    });
-    setup.start()
+    })
 }
 
 #[test]
@@ -239,6 +252,33 @@ fn upgrade_uses_http1_and_others_keep_http2() {
     check("HTTP/2 first", &[b"h2", b"http/1.1"], auto, "h2");
     check("HTTP/1.1 alone", &[b"http/1.1"], auto, "h1");
     check("HTTP/1.1 wanted", &[b"h2", b"http/1.1"], HttpVersion::Http1, "h1");
+}
+
+#[test]
+fn upgrade_that_waits_for_a_connection_gets_one_of_its_own() {
+    let pki = TestPki::new();
+    let (at, handshakes) = pki.upstream(VALID_UPSTREAM);
+    let limited = |setup: &mut Setup| {
+        setup.upstream.max_connections = NonZeroUsize::new(1);
+        setup.upstream.queue_timeout = Duration::from_secs(60);
+    };
+    let gate = setup("localhost", at, pki.tls(false, None), HttpVersion::Auto).with(limited).start();
+    for row in ["while the first is being made", "while the first is in use"] {
+        let mut slow = gate.client();
+        slow.send(gate.request(&format!("GET {SLOW}"), &[]));
+        eventually("the first request is on its way", || gate.live() == 1);
+        let before = handshakes.lock().unwrap().len().max(1);
+        let mut client = gate.client();
+        client.send(gate.request("GET /api/socket", &["Connection: Upgrade", "Upgrade: websocket"]));
+        eventually("it waits", || gate.live() == 2);
+        std::thread::sleep(SLOW_ANSWER / 4);
+        assert_eq!(handshakes.lock().unwrap().len(), before, "{row}: one connection too many");
+        assert_eq!(slow.answer().2, "h2", "{row}");
+        assert_eq!(status(&client.head()), 101, "{row}");
+        drop(client);
+        eventually("the tunnel is closed", || gate.live() == 0);
+        assert_eq!(gate.client_with_get().answer().2, "h2", "{row}");
+    }
 }
 
 #[test]

@@ -166,7 +166,7 @@ impl Endpoint {
     }
 
     /// A stream of a shared connection that can become a tunnel (RFC 8441).
-    fn tunnel_stream(self: &Rc<Self>) -> Option<PooledConnection> {
+    pub fn tunnel_stream(self: &Rc<Self>) -> Option<PooledConnection> {
         let takes = self.shared.borrow().iter().any(|http2| http2.supports_extended_connect());
         if takes { self.open_shared_stream() } else { None }
     }
@@ -222,11 +222,6 @@ impl Endpoint {
     ) -> Result<PooledConnection, ConnectError> {
         let in_use = self.enter();
         let upgrading = purpose != Purpose::Requests;
-        if purpose == Purpose::WebSocket
-            && let Some(stream) = self.tunnel_stream()
-        {
-            return Ok(stream);
-        }
         let begun = Instant::now();
         while self.speaks.get() != HttpVersion::Http1 && !upgrading && !self.http1_only.get() {
             if let Some(connection) = self.open_shared_stream() {

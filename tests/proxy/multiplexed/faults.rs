@@ -202,3 +202,37 @@ fn possibly_processed_request_is_not_retried() {
         None
     });
 }
+
+/// Each connection carries one request. Requests that waited for a connection compete for its only stream with new
+/// ones, more than once.
+#[test]
+fn request_waits_on_while_others_take_the_streams() {
+    const CLIENTS: usize = 4;
+    const ROUNDS: usize = 10;
+    let origin = Origin::new();
+    let gate = h2c(&origin)
+        .with(|setup| {
+            setup.upstream.max_connections = std::num::NonZeroUsize::new(1);
+            setup.upstream.queue_timeout = Duration::from_secs(60);
+        })
+        .start();
+    let request = &gate.request("GET /api/x", &[]);
+    std::thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let mut client = gate.client();
+            scope.spawn(move || {
+                for _ in 0..ROUNDS {
+                    client.send(request);
+                    assert_eq!(client.answer().0, 200);
+                }
+            });
+        }
+        let mut upstreams = Vec::new();
+        for _ in 0..CLIENTS * ROUNDS {
+            let mut upstream = origin.accept_h2(&[(3, 1)]);
+            assert_eq!(upstream.request(), (1, true));
+            upstream.go_away(1, NO_ERROR).answer(1, "ok");
+            upstreams.push(upstream);
+        }
+    });
+}
