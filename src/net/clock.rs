@@ -33,6 +33,8 @@ pub struct Elapsed(pub Duration);
 struct Inner {
     now: Cell<Instant>,
     tick: Cell<Duration>,
+    /// The tick while no armed deadline needs a shorter one.
+    longest_tick: Cell<Duration>,
     /// Number of connections and armed deadlines. The ticker rests at 0.
     watched: Cell<usize>,
     wake: Notify,
@@ -43,6 +45,8 @@ struct Inner {
 #[derive(Default)]
 struct Slot {
     due: Option<Instant>,
+    /// The longest tick that is exact enough for it.
+    tick: Duration,
     expired: bool,
     waker: Option<Waker>,
 }
@@ -55,6 +59,7 @@ impl Clock {
         Self(Rc::new(Inner {
             now: Cell::new(Instant::now()),
             tick: Cell::new(MAX_TICK),
+            longest_tick: Cell::new(MAX_TICK),
             watched: Cell::new(0),
             wake: Notify::new(),
             slots: RefCell::default(),
@@ -103,11 +108,14 @@ impl Clock {
         now
     }
 
-    /// Makes ticks frequent enough for a timeout of this length.
+    /// Makes ticks frequent enough for timeouts of this length that have no deadline of their own.
     pub(super) fn set_resolution_for(&self, timeout: Duration) {
-        if timeout < self.0.tick.get() * 4 {
-            self.0.tick.set((timeout / 4).clamp(MIN_TICK, MAX_TICK));
-        }
+        self.0.longest_tick.set(tick_for(timeout));
+        self.shorten_tick(tick_for(timeout));
+    }
+
+    fn shorten_tick(&self, tick: Duration) {
+        self.0.tick.set(self.0.tick.get().min(tick));
     }
 
     pub(super) fn watch(&self) {
@@ -140,27 +148,40 @@ impl Clock {
 
     fn expire(&self, now: Instant) {
         let mut woken = Vec::new();
+        let mut tick = self.0.longest_tick.get();
         for (_, slot) in self.0.slots.borrow_mut().iter_mut() {
-            if slot.due.is_some_and(|due| due <= now) {
-                slot.due = None;
-                slot.expired = true;
-                self.unwatch();
-                woken.extend(slot.waker.take());
+            match slot.due {
+                Some(due) if due <= now => {
+                    slot.due = None;
+                    slot.expired = true;
+                    self.unwatch();
+                    woken.extend(slot.waker.take());
+                }
+                Some(_) => tick = tick.min(slot.tick),
+                None => {}
             }
         }
+        // A short deadline makes ticks frequent only until it has passed.
+        self.0.tick.set(tick);
         woken.into_iter().for_each(Waker::wake);
     }
+}
+
+/// The longest tick that is exact enough for a timeout of this length.
+fn tick_for(timeout: Duration) -> Duration {
+    (timeout / 4).clamp(MIN_TICK, MAX_TICK)
 }
 
 impl Deadline {
     /// Starts the timeout, and replaces an earlier one.
     pub fn arm(&self, after: Duration) {
-        self.clock.set_resolution_for(after);
+        let tick = tick_for(after);
+        self.clock.shorten_tick(tick);
         let rested = self.clock.0.watched.get() == 0;
         let now = if rested { self.clock.refresh() } else { self.clock.now() };
         let fresh = {
             let slot = &mut self.clock.0.slots.borrow_mut()[self.key];
-            slot.expired = false;
+            (slot.expired, slot.tick) = (false, tick);
             slot.due.replace(now + after).is_none()
         };
         if fresh {
@@ -270,6 +291,23 @@ mod tests {
             assert_eq!(clock.0.watched.get(), 0);
             clock.deadline().arm(LONG);
             assert_eq!(clock.0.slots.borrow().vacant_key(), 0, "places are used again");
+        });
+    }
+
+    #[test]
+    fn short_deadline_makes_ticks_frequent_only_until_it_has_passed() {
+        check(async |clock| {
+            let (long, short) = (clock.deadline(), clock.deadline());
+            long.arm(LONG);
+            assert_eq!(clock.0.tick.get(), MAX_TICK);
+            short.arm(SHORT);
+            assert_eq!(clock.0.tick.get(), MIN_TICK);
+            poll_fn(|cx| short.poll_expired(cx)).await;
+            assert_eq!(clock.0.tick.get(), MAX_TICK);
+            clock.set_resolution_for(SHORT);
+            short.arm(SHORT);
+            poll_fn(|cx| short.poll_expired(cx)).await;
+            assert_eq!(clock.0.tick.get(), MIN_TICK, "timeouts without deadlines still need it");
         });
     }
 
