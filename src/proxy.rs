@@ -175,7 +175,10 @@ impl Gateway {
         // One round per concurrency limit; each has its own deadline.
         for _ in 0..MAX_WAITS {
             let (request, waiting) = *queued;
-            let Some(place) = waiting.slot().await else { break };
+            let leaver = LoggedIfDropped(Some(Rc::clone(&context)));
+            let place = waiting.slot().await;
+            leaver.stays();
+            let Some(place) = place else { break };
             let (mut fresh, readable) = self.begin(&request, Rc::clone(&context.connection));
             if let Some(fresh) = Rc::get_mut(&mut fresh) {
                 fresh.request_id = context.request_id.clone();
@@ -242,6 +245,21 @@ impl Gateway {
             duration,
             upstream_wait,
         });
+    }
+}
+
+/// Logs and counts a request whose client leaves while it waits for a slot.
+struct LoggedIfDropped(Option<Rc<RequestContext>>);
+
+impl LoggedIfDropped {
+    fn stays(mut self) {
+        self.0.take();
+    }
+}
+
+impl Drop for LoggedIfDropped {
+    fn drop(&mut self) {
+        drop(self.0.take().map(LogGuard::new));
     }
 }
 

@@ -85,9 +85,15 @@ impl Gateway {
         readable: Result<(), Reason>,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
-        let (context, answered) = match (route, context.state.snapshot.proxy.forward_auth) {
-            (BuiltinRoute::Auth, Some(proxy)) => self.forward_auth(proxy, context, &request),
+        let (guard, answered) = match (route, context.state.snapshot.proxy.forward_auth) {
+            (BuiltinRoute::Auth, Some(proxy)) => {
+                let (context, answered) = self.forward_auth(proxy, context, &request);
+                (LogGuard::new(context), answered)
+            }
             _ => {
+                // The guard comes first, so that a request whose client leaves meanwhile is logged too.
+                self.set_builtin_service(&context);
+                let guard = LogGuard::new(Rc::clone(&context));
                 let answered = match (readable, route) {
                     (Err(reason), _) => Err(reason.into()),
                     (Ok(()), BuiltinRoute::Whoami) => self.whoami(&context).await,
@@ -97,11 +103,11 @@ impl Gateway {
                     (Ok(()), BuiltinRoute::Token) => self.exchange(&context, request).await,
                     (Ok(()), BuiltinRoute::Auth | BuiltinRoute::Unknown) => self.not_found(&context),
                 };
+                // A denial has set the owner of the path.
                 self.set_builtin_service(&context);
-                (context, answered)
+                (guard, answered)
             }
         };
-        let guard = LogGuard::new(context);
         match answered {
             Ok(response) => {
                 let outcome = &guard.context().outcome;

@@ -257,6 +257,20 @@ fn queued_request_is_decided_by_the_current_rules() {
 }
 
 #[test]
+fn client_that_leaves_the_queue_is_logged() {
+    let origin = Origin::new();
+    let gate = limited(origin.setup(), &[queued(LimitKey::Service, 1, 2, Duration::from_secs(60))]).start();
+    let _first = gate.client_with_get();
+    let mut upstream = origin.accept();
+    upstream.head();
+    let second = gate.client_with_get();
+    barrier(&gate);
+    assert_eq!(gate.next_outcome().1, "no_service");
+    second.reset();
+    assert_eq!(gate.next_outcome(), ("rejected".into(), "client_closed".into(), 499));
+}
+
+#[test]
 fn queue_timeout_ends_the_wait() {
     let origin = Origin::new();
     let gate = limited(origin.setup(), &[queued(LimitKey::Token, 1, 2, Duration::from_millis(20))]).start();

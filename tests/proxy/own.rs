@@ -1,8 +1,14 @@
 //! The gateway's own routes under its reserved prefix.
 
-use permgate::authz::{
-    subject::{Access, Scope, TokenEnd},
-    time::Timestamp,
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use permgate::{
+    authz::{
+        subject::{Access, Scope, TokenEnd},
+        time::Timestamp,
+    },
+    settings::ExchangeRule,
 };
 use serde_json::{Value, json};
 
@@ -158,4 +164,39 @@ fn unauthenticated_client_learns_nothing_of_the_prefix() {
         assert_eq!(field(&head, name), Some(value), "{head}");
     }
     assert!(!origin.has_pending_connection(), "something was forwarded");
+}
+
+#[test]
+fn request_whose_client_leaves_before_the_answer_is_logged() {
+    let (origin, issuer) = (Origin::new(), Origin::new());
+    let url = format!("http://{}", issuer.address);
+    let rule = ExchangeRule {
+        name: "ci".into(),
+        issuer: url.clone(),
+        audience: "gate".into(),
+        claims: vec![("sub".into(), "ci".into())],
+        account: "alice".into(),
+        scope: vec![("main".into(), Access::Full)],
+        lifetime: Duration::from_secs(60),
+        max_tokens: 1,
+        tls: None,
+    };
+    let gate = origin.setup().with(|setup| setup.settings.exchange = vec![Arc::new(rule)]).start();
+    let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let token = [part(json!({"alg": "RS256"})), part(json!({"iss": url})), "AA".to_owned()].join(".");
+    let form = format!(
+        "grant_type=urn:ietf:params:oauth:grant-type:token-exchange\
+         &subject_token_type=urn:ietf:params:oauth:token-type:jwt&subject_token={token}"
+    );
+    let mut client = gate.client();
+    client.send(format!(
+        "POST /.permgate/token HTTP/1.1\r\nHost: gate.example\r\nContent-Length: {}\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\n\r\n{form}",
+        form.len()
+    ));
+    // The gateway asks the issuer, which does not answer.
+    let mut asked = issuer.accept();
+    asked.head();
+    client.reset();
+    assert_eq!(gate.next_outcome(), ("rejected".into(), "client_closed".into(), 499));
 }
