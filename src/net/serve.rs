@@ -106,6 +106,8 @@ pub(super) async fn serve_connection<S: Service>(
             send_close_notify(io).await;
         }
     }
+    // The request that waits for an upgrade holds the connection, so nothing else would end its wait.
+    drop(connection.exchange.take_upgrade());
 }
 
 async fn handshake<S: Service>(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::harness::{CloseKind, Origin, RawConnection};
+use crate::harness::{CloseKind, Origin, RawConnection, eventually};
 
 /// The client sends this; once the upstream has the head, the client does that. The upstream must not mistake
 /// what it received for a complete request.
@@ -177,4 +177,26 @@ fn rest_of_a_body_after_an_early_response_is_no_request() {
         gate.line();
     }
     assert!(!gate.log_text().contains("target_too_long"), "{}", gate.log_text());
+}
+
+#[test]
+fn client_that_leaves_as_its_tunnel_is_accepted_leaves_nothing_behind() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    // Paths that take long to judge keep the worker busy, so that it learns of both events at once.
+    let path = format!("/api/a%25252541bbc%2fa%5cb%2fc%E2%80%8Ba;x=1b//c%3Ba+{}", "x".repeat(400));
+    let busy = gate.request(&format!("GET {path}"), &[]).repeat(12);
+    for _ in 0..20 {
+        let mut client = gate.client();
+        client.send(gate.request("GET /api/socket", &["Connection: Upgrade", "Upgrade: websocket"]));
+        let mut upstream = origin.accept();
+        upstream.head();
+        let mut other = gate.client();
+        other.send(busy.replace(&gate.bearer, "nobody's"));
+        std::thread::sleep(Duration::from_millis(5));
+        upstream
+            .send("HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+        client.reset();
+    }
+    eventually("no exchange is left", || gate.budget.open() == 0 && gate.live() == 0);
 }
