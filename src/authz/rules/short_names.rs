@@ -56,7 +56,14 @@ fn kept(byte: u8) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
+    use crate::authz::{
+        fixture::{compile, service},
+        path::RequestPath,
+        rules::Allowance,
+    };
 
     #[test]
     fn short_names_stand_for_long_ones() {
@@ -85,5 +92,24 @@ mod tests {
         check("/a~1.abc", "/administration.\u{e9}\u{e9}", None);
         check("/é~1", "/administration", None);
         check("/ad\u{e9}\u{e9}~1", "/administration", None);
+    }
+    #[test]
+    fn short_name_of_another_services_prefix_is_ambiguous() {
+        let check = |path: &str, allow: &[Allowance], expected: Result<&str, ()>| {
+            let mut root = service("root", &["/"]);
+            root.allow = allow.to_vec();
+            let rules = compile(vec![root, service("internal", &["/files/internal-api"])], vec![]).unwrap();
+            let owner = rules.owner(&RequestPath::parse(path).unwrap(), None, &Method::GET);
+            let owner = owner.map(|owner| owner.unwrap().service.spec.key.as_str()).map_err(drop);
+            assert_eq!(owner, expected, "{path}");
+        };
+        check("/files/INTERN~1/x", &[], Err(()));
+        check("/FILES/intern~1", &[], Err(()));
+        check("/files/intern%7E1/x", &[], Err(()));
+        check("/files/in0af3~1", &[], Err(()));
+        check("/files/report~1/x", &[], Ok("root"));
+        check("/files/internal-api/intern~1", &[], Ok("internal"));
+        // A file system that tells capitals apart has no short names.
+        check("/files/INTERN~1/x", &[Allowance::LetterCase], Ok("root"));
     }
 }

@@ -115,24 +115,6 @@ fn readings_that_lead_elsewhere_are_ambiguous() {
 }
 
 #[test]
-fn short_names_of_windows_lead_elsewhere() {
-    let check = |path: &str, expected: &str, specs: Vec<ServiceSpec>| {
-        let rules = compile(specs, vec![]).unwrap();
-        assert_eq!(owner_of(&rules, path, None, &Method::GET), expected, "{path}");
-    };
-    let windows = || vec![service("root", &["/"]), service("internal", &["/files/internal-api"])];
-    check("/files/INTERN~1/x", "ambiguous", windows());
-    check("/FILES/intern~1", "ambiguous", windows());
-    check("/files/intern%7E1/x", "ambiguous", windows());
-    check("/files/in0af3~1", "ambiguous", windows());
-    check("/files/report~1/x", "root", windows());
-    check("/files/internal-api/intern~1", "internal", windows());
-    let mut unix = windows();
-    unix[0].allow = vec![Allowance::LetterCase];
-    check("/files/INTERN~1/x", "root", unix);
-}
-
-#[test]
 fn readings_that_agree_pass() {
     let rules = compile(gateway(), vec![]).unwrap();
     let check = |owner: &str, paths: &[&str]| {
