@@ -1,7 +1,8 @@
-//! The persistent state: users, groups, roles, grants, tokens and the audit log. [`Store`] offers domain
-//! verbs over an engine; one writer thread makes every change and is the only publisher of snapshots.
+//! The persistent state: users, groups, roles, grants, tokens and the audit log. [`Store`] offers the
+//! changes and look-ups of the domain over an engine; one writer thread makes every change and is the only
+//! publisher of snapshots.
 //!
-//! A verb that changes something returns once the change is durable, published and confirmed by the fence.
+//! A method that changes something returns once the change is durable, published and confirmed by the fence.
 //! An error means that nothing changed, except for the variants of [`ChangeError`] that say otherwise.
 
 use std::{ops::ControlFlow, sync::Arc};
@@ -20,37 +21,38 @@ pub mod generation;
 pub mod import;
 mod load;
 pub mod log;
+mod migration;
 pub mod model;
 mod op;
 mod read;
 pub mod record;
-mod released;
 mod replica;
 pub mod restore;
 mod sessions;
 mod state;
-mod verbs;
 pub mod verify;
+mod write;
 mod writer;
 
 pub use audit::{Verified, VerifyError};
 pub use change::{
-    Actor, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit, Idempotency,
-    ImportedToken, NewSession, NewToken, NewUser, Nodes, Page, Policy, ProvidedSession, ReadError,
-    Registered, RoleEdit, Settings, TokenEdit, TokenFilter, TokenState, Updated, UserEdit, Who,
+    AcceptedImport, Actor, ActorKind, ChangeError, Configuration, CreatedToken, ExchangedToken,
+    FederatedSession, GrantTarget, GroupEdit, Idempotency, ImportedToken, NewSession, NewToken, NewUser,
+    Nodes, Page, Policy, ReadError, RoleEdit, Settings, TokenEdit, TokenFilter, TokenState, Updated,
+    UserEdit,
 };
 pub use load::OpenError;
-pub use sessions::{ABSOLUTE, IDLE, SeenSession};
+pub use sessions::{ABSOLUTE, IDLE, SessionTouch};
 
 pub use crate::authz::administration::{AdminError, AdminErrorCode};
 
 /// Whether a store exists at the path, intact or not. Also `true` if this user may not look there.
-pub fn is_at(settings: &Settings) -> bool {
+pub fn exists(settings: &Settings) -> bool {
     let there = match settings.path.join(generation::CURRENT).try_exists() {
         Ok(there) => there,
         Err(error) => error.kind() == std::io::ErrorKind::PermissionDenied,
     };
-    there || released::is_at(&settings.path)
+    there || migration::exists(&settings.path)
 }
 
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
@@ -107,14 +109,14 @@ impl Store {
     pub fn backup(
         &self,
         out: &mut dyn std::io::Write,
-        tell: &mut dyn FnMut(backup::Progress),
+        on_progress: &mut dyn FnMut(backup::Progress),
     ) -> Result<(backup::Header, backup::Progress), backup::BackupError> {
-        let mut told = |progress| {
-            tell(progress);
+        let mut report = |progress| {
+            on_progress(progress);
             ControlFlow::Continue(())
         };
         let (_, header, progress) =
-            backup::write(self.engine().replica(), (self.shared.clock)(), out, &mut told)?;
+            backup::write(self.engine().replica(), (self.shared.clock)(), out, &mut report)?;
         Ok((header, progress))
     }
 

@@ -25,7 +25,7 @@ use crate::{
         time::Timestamp,
     },
     net::{Connection, Peer},
-    store::{SeenSession, model::LastUsed},
+    store::{SessionTouch, model::LastUsed},
 };
 
 /// The credentials and origin of a request, kept while it is in flight so that it can be verified again.
@@ -232,8 +232,8 @@ impl Caller {
             let service = BUILT_IN_SERVICE.to_owned();
             context.uses.note(digest, LastUsed { at: Time::now(), from: self.client, service });
         }
-        let seen = self.session().map(|digest| (digest, context.store.see_session(&digest)));
-        if let Some((digest, SeenSession::Due(at))) = seen {
+        let seen = self.session().map(|digest| (digest, context.store.touch_session(&digest)));
+        if let Some((digest, SessionTouch::Due(at))) = seen {
             let store = context.store.clone();
             tokio::task::spawn_local(async move {
                 if let Err(error) = store.record_session(digest, at).await {

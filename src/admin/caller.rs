@@ -19,7 +19,7 @@ use crate::{
         secret::{Digest, TokenId},
         subject::{Access, Permission, Permissions, User},
     },
-    store::{Actor, Who},
+    store::{Actor, ActorKind},
 };
 
 /// An authenticated caller. Each handler checks the caller's permissions itself.
@@ -76,13 +76,13 @@ impl Caller {
     /// the token of this very request still gets an answer.
     pub fn actor(&self) -> Actor {
         self.stake.changing.store(true, Ordering::Release);
-        let who = self.user().map_or(Who::Operator, |user| Who::User(user.id.to_string()));
+        let kind = self.user().map_or(ActorKind::Operator, |user| ActorKind::User(user.id.to_string()));
         let parent = match &self.identity {
             Identity::Bearer { token, .. } => Some(*token),
             Identity::Operator | Identity::Browser { .. } => None,
         };
         let request_id = Some(self.request_id.to_string());
-        Actor { who, parent, session: self.session(), request_id }
+        Actor { kind, parent, session: self.session(), request_id }
     }
 
     pub fn may(&self, permission: Permission) -> bool {

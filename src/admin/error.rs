@@ -203,11 +203,11 @@ impl From<ChangeError> for Problem {
         match error {
             ChangeError::Refused(refusal) => refusal.into(),
             ChangeError::Stale => Self::stale(),
-            ChangeError::KeyReused => {
+            ChangeError::IdempotencyKeyReused => {
                 let text = "This Idempotency-Key was used with a different request";
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", text)
             }
-            ChangeError::TooFast(seconds) => {
+            ChangeError::RateLimited(seconds) => {
                 let text = "The account makes more changes than admin.write_rate allows";
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_changes", text).retry_after(seconds)
             }

@@ -33,7 +33,7 @@ use crate::{
         refusals::{AuditSample, RefusalEvent, Refusals},
     },
     state::State,
-    store::{Actor, Store, Who, model::AuditEvent},
+    store::{Actor, ActorKind, Store, model::AuditEvent},
 };
 
 /// How often last uses are written to the store.
@@ -243,7 +243,7 @@ impl Control {
         let reloader = self.reloader.clone();
         reloader.reopen_logs();
         tokio::task::spawn_local(async move {
-            let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+            let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
             match reloader.reload(actor).await {
                 Ok(cut) => tracing::info!(cut = cut.0, "configuration reloaded"),
                 Err(error) => {

@@ -26,7 +26,7 @@ use crate::{
     proxy::access_log::AccessLog,
     settings::{UpstreamSettings, UpstreamTls},
     state::State,
-    store::{Actor, ChangeError, Store, Who},
+    store::{Actor, ActorKind, ChangeError, Store},
 };
 
 /// What a reload replaces, and what it is checked against.
@@ -217,7 +217,7 @@ impl Reloader {
         if next.proxy.upstreams.iter().all(same) {
             return;
         }
-        let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+        let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
         let configuration = next.configuration();
         if let Err(error) = self.store.replace_configuration(actor, configuration).await {
             return failed(&error);
@@ -372,7 +372,7 @@ mod tests {
         let reload = async || {
             let before = certificates.current();
             let outcome = reloader
-                .reload(Actor { who: Who::Operator, parent: None, session: None, request_id: None })
+                .reload(Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None })
                 .await;
             (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.current()))
         };

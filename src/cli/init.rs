@@ -113,7 +113,7 @@ impl Init {
         let text = configuration(&upstream, &paths, &self.service, &listen, &page);
         // Validated before anything is written, so that a mistake leaves nothing behind.
         let config = config::parse(&text, file).map_err(|errors| by_options(&errors))?;
-        if store::is_at(&config.store) {
+        if store::exists(&config.store) {
             let path = config.store.path.display();
             let advice = "move it away, or run `permgate init` in another directory";
             return Err(Failure::usage(format!("there is a store in {path} already: {advice}")));

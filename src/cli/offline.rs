@@ -60,7 +60,7 @@ impl Offline {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        if !may_create && !store::is_at(&self.config.store) {
+        if !may_create && !store::exists(&self.config.store) {
             let path = self.config.store.path.display();
             let advice = "[store] path names it, and `permgate run` makes one";
             return Err(Failure::usage(format!("there is no store in {path}; {advice}")));

@@ -8,7 +8,7 @@ use super::{
     tls,
 };
 use crate::{
-    admin::{ProvidedGroup, Provider, Trust},
+    admin::{GroupMapping, Provider, Trust},
     authz::{accounts::ALL_USERS, administration::names},
     issuer::is_loopback_host,
     settings::HttpVersion,
@@ -101,7 +101,7 @@ fn line(section: &Section<'_>, name: &str) -> Option<String> {
 }
 
 /// Reads `"developers"`, or `{ claim = "7c3f...", group = "developers" }`.
-fn group(entry: ListItem<'_>) -> Option<ProvidedGroup> {
+fn group(entry: ListItem<'_>) -> Option<GroupMapping> {
     let (claim, group) = match entry {
         ListItem::Text(text) => (text.value.clone(), text),
         ListItem::Table(section) => (section.text("claim")?.value, section.text("group")?),
@@ -112,7 +112,7 @@ fn group(entry: ListItem<'_>) -> Option<ProvidedGroup> {
         }
         named => named.map_err(|refusal| (refusal.message, String::new())),
     });
-    Some(ProvidedGroup { claim, group: group? })
+    Some(GroupMapping { claim, group: group? })
 }
 
 fn trust(section: &Section<'_>) -> Option<Trust> {

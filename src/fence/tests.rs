@@ -108,9 +108,9 @@ fn batched_changes_are_counted_once_each() {
         let (a, b) = (enter(&one, 1, None, false), enter(&one, 2, None, false));
         a.forbidden.set(true);
         b.forbidden.set(true);
-        let tickets = [1, 2, 1].map(|user| fence.raise(Affected::User(UserIx(user))));
+        let completions = [1, 2, 1].map(|user| fence.raise(Affected::User(UserIx(user))));
         let mut cut = Vec::new();
-        for ticket in tickets {
+        for ticket in completions {
             cut.push(ticket.wait().await.unwrap().0);
         }
         assert_eq!(cut, [1, 1, 0]);

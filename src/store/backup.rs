@@ -15,8 +15,8 @@ use crate::{
     store::{
         ReadError,
         log::{EntryHash, Head},
+        migration,
         op::Op,
-        released,
         replica::Replica,
     },
 };
@@ -74,7 +74,7 @@ const V1: u8 = 1;
 /// Frames hold operations.
 const V2: u8 = 2;
 /// Maximum bytes of a frame: larger than any row with its key.
-const LONGEST: usize = 1 << 16;
+const MAX_FRAME: usize = 1 << 16;
 
 const HEADER: u8 = b'H';
 const ROW: u8 = b'R';
@@ -209,7 +209,7 @@ impl<R: Read> Reader<R> {
                 let (key, row) =
                     rest.split_at_checked(length).ok_or(StreamError::Damaged(self.progress.rows))?;
                 self.progress.rows += 1;
-                if let Some((_, revision)) = released::operations(key, row, ops).map_err(StreamError::Row)? {
+                if let Some((_, revision)) = migration::operations(key, row, ops).map_err(StreamError::Row)? {
                     self.head.position = revision;
                 }
                 Ok(true)
@@ -224,7 +224,7 @@ impl<R: Read> Reader<R> {
                     let rows = self.progress.rows.to_le_bytes();
                     frame[1..] == [rows.as_slice(), hash.as_bytes()].concat()
                 } else {
-                    self.head = head_in(&frame).ok_or(StreamError::Damaged(self.progress.rows))?;
+                    self.head = decode_head(&frame).ok_or(StreamError::Damaged(self.progress.rows))?;
                     frame == trailer(self.progress.rows, self.head, &hash)
                 };
                 let mut more = [0; 1];
@@ -239,7 +239,7 @@ impl<R: Read> Reader<R> {
         let mut length = [0; 4];
         self.read(&mut length)?;
         let length = u32::from_le_bytes(length) as usize;
-        if length == 0 || length > LONGEST {
+        if length == 0 || length > MAX_FRAME {
             return Err(StreamError::Damaged(self.progress.rows));
         }
         let mut frame = vec![0; length];
@@ -264,7 +264,7 @@ impl<R: Read> Reader<R> {
 }
 
 /// The position and hash in a trailer.
-fn head_in(trailer: &[u8]) -> Option<Head> {
+fn decode_head(trailer: &[u8]) -> Option<Head> {
     let (position, rest) = trailer.get(9..)?.split_first_chunk()?;
     let (hash, _) = rest.split_first_chunk()?;
     Some(Head { position: u64::from_le_bytes(*position), hash: EntryHash(*hash) })

@@ -11,7 +11,7 @@ const FILE: &str = "ballast";
 
 /// Creates the file, or replaces one of another size. It is written, not sparse, and its bytes do not
 /// compress, so that the space is really allocated.
-pub(crate) fn hold(directory: &Path, size: u64) -> io::Result<()> {
+pub(crate) fn ensure(directory: &Path, size: u64) -> io::Result<()> {
     let path = directory.join(FILE);
     match fs::metadata(&path) {
         Ok(found) if found.len() == size => return Ok(()),
@@ -80,13 +80,13 @@ mod tests {
     #[test]
     fn the_ballast_holds_real_room_and_gives_it_back() {
         let directory = tempfile::tempdir().unwrap();
-        hold(directory.path(), 300_000).unwrap();
+        ensure(directory.path(), 300_000).unwrap();
         let found = fs::metadata(directory.path().join(FILE)).unwrap();
         assert_eq!(found.len(), 300_000);
         assert!(found.blocks() * 512 >= 300_000, "sparse: {} blocks", found.blocks());
         assert_eq!(found.mode() & 0o777, 0o600);
 
-        hold(directory.path(), 100_000).unwrap();
+        ensure(directory.path(), 100_000).unwrap();
         assert_eq!(release(directory.path()).unwrap(), 100_000);
         assert_eq!(release(directory.path()).unwrap(), 0);
         assert!(!disk_is_full(directory.path()));

@@ -1,4 +1,4 @@
-//! Parameters and results of the store's verbs.
+//! Parameters and results of the methods of the store that change something.
 
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
@@ -87,7 +87,7 @@ impl Default for Policy {
 /// Who makes a change, as recorded in the audit log.
 #[derive(Clone, Debug)]
 pub struct Actor {
-    pub who: Who,
+    pub kind: ActorKind,
     /// The token that authenticated the request. A token created through it never has a wider scope, a
     /// longer life or more addresses.
     pub parent: Option<TokenId>,
@@ -97,7 +97,7 @@ pub struct Actor {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
+pub enum ActorKind {
     /// The peer of the unix socket, or the command line on a closed store. Has `admin-write`.
     Operator,
     User(UserId),
@@ -129,7 +129,7 @@ pub struct NewSession {
 
 /// A sign-in through an OpenID Connect provider. Every text comes from the provider.
 #[derive(Clone, Debug)]
-pub struct ProvidedSession {
+pub struct FederatedSession {
     pub issuer: String,
     pub subject: String,
     /// Used if the account is created now, like `name` and `email`.
@@ -189,7 +189,7 @@ pub struct RoleEdit {
 
 /// A token to issue in exchange for a credential of another issuer.
 #[derive(Clone, Debug)]
-pub struct Exchanged {
+pub struct ExchangedToken {
     /// [`crate::settings::ExchangeRule::author`].
     pub rule: String,
     /// Within the rule's scope.
@@ -211,7 +211,7 @@ pub struct ImportedToken {
 
 /// An accepted line of an import.
 #[derive(Clone, Copy, Debug)]
-pub struct Registered {
+pub struct AcceptedImport {
     pub id: TokenId,
     /// Whether an earlier import has registered the token, so that nothing was changed.
     pub known: bool,
@@ -294,10 +294,10 @@ pub enum ChangeError {
     Stale,
     /// The Idempotency-Key was used with another request before: 422.
     #[error("this idempotency key was used with another request")]
-    KeyReused,
+    IdempotencyKeyReused,
     /// The account exceeds [`Policy::write_rate`]: 429.
     #[error("the account makes changes too quickly: try again in {0} seconds")]
-    TooFast(u32),
+    RateLimited(u32),
     /// Nothing changed: 503.
     #[error("the store accepts no changes until permgate is restarted: {0}")]
     Closed(String),

@@ -30,9 +30,9 @@ mod snapshots;
 
 pub use crate::state::BootTime;
 use crate::store::log::random_id;
-pub use attempt::{Answer, Attempt, AttemptId, Step};
+pub use attempt::{Answer, AttemptId, CommitAttempt, Step};
 pub use completion::{Completed, Completions};
-pub use follow::{Followed, Follower, Fork};
+pub use follow::{Follower, Fork, SequenceCheck};
 pub(crate) use local::is_copy;
 pub use membership::{Departed, Member, MemberChange, Members};
 pub(crate) use node::Applied;
@@ -40,7 +40,7 @@ pub use node::{Node, NodeStatus, Status};
 #[cfg(feature = "etcd")]
 pub use open::{Ended, JoinError, adopt, init, leave};
 pub use permission::{Permission, Probe};
-pub use protocol::{Acknowledgement, CUTS, MembershipState, Protocol, Start};
+pub use protocol::{Acknowledgement, MAX_CUTS, MembershipState, Protocol, Start};
 pub use settings::{Etcd, Settings, Tls, User};
 
 /// One run of a node's process: 16 random bytes, chosen at its start.
@@ -75,7 +75,7 @@ pub struct Timing {
 pub const LEASE: Duration = Duration::from_secs(10);
 
 impl Timing {
-    pub fn of_lease(lease: Duration) -> Self {
+    pub fn from_lease(lease: Duration) -> Self {
         Self { permission: lease.mul_f64(0.9), lapse: lease + Duration::from_millis(100) }
     }
 }

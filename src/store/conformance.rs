@@ -77,7 +77,7 @@ fn ids(tokens: &[TokenRecord]) -> Vec<TokenId> {
 }
 
 fn names_of(engine: &Engine, owner: &str) -> BTreeMap<String, TokenId> {
-    engine.over(&Staged::default()).names_of(owner).unwrap()
+    engine.with_staged(&Staged::default()).names_of(owner).unwrap()
 }
 
 fn contents(engine: &Engine) -> String {
@@ -114,12 +114,12 @@ fn empty(engine: &Engine) {
     assert_eq!(engine.token(id(1)).unwrap(), None);
     assert_eq!(engine.tokens(None, 10).unwrap(), []);
     assert_eq!(engine.tokens_of("ann", None, 10).unwrap(), []);
-    assert_eq!(engine.named("ann", "x").unwrap(), None);
+    assert_eq!(engine.token_named("ann", "x").unwrap(), None);
     assert_eq!(engine.users().unwrap(), []);
     assert_eq!(engine.members().unwrap(), []);
     assert_eq!(engine.audit_before(None, 10).unwrap(), []);
     assert_eq!(engine.audit_start().unwrap(), None);
-    assert_eq!(engine.over(&Staged::default()).idempotency("x").unwrap(), None);
+    assert_eq!(engine.with_staged(&Staged::default()).idempotency("x").unwrap(), None);
     engine.commit(&[]).expect("an empty batch is one");
 }
 
@@ -179,7 +179,7 @@ fn tokens(engine: &Engine) {
 
 fn names(engine: &Engine) {
     let check = |name: &str, owner: &str, expected: Option<usize>| {
-        assert_eq!(engine.named(owner, name).unwrap(), expected.map(id), "{owner}/{name}");
+        assert_eq!(engine.token_named(owner, name).unwrap(), expected.map(id), "{owner}/{name}");
     };
     engine.commit(&[take("ann", "ci", 3), take("bob", "ci", 1)]).unwrap();
     check("ci", "ann", Some(3));
@@ -292,7 +292,7 @@ fn many(engine: &Engine) {
     }
     assert_eq!(found, expected, "pages");
     for (number, token) in (1000..3000).filter(|n| (n - 1000) % 3 != 0).zip(&expected) {
-        assert_eq!(engine.named(&owner(number), &format!("n{number}")).unwrap(), Some(*token));
+        assert_eq!(engine.token_named(&owner(number), &format!("n{number}")).unwrap(), Some(*token));
     }
     let owned: usize = (0..10).map(|n| engine.tokens_of(&owner(n), None, 1000).unwrap().len()).sum();
     assert_eq!(owned, expected.len(), "owners");

@@ -39,7 +39,7 @@ pub(crate) struct Engine {
     generation: PathBuf,
     store: StoreId,
     replica: Arc<Replica>,
-    log: Arc<Mutex<Journaled>>,
+    log: Arc<Mutex<LogState>>,
     /// Tells the checkpoint thread to stop.
     closing: Arc<AtomicBool>,
     checkpoint: Mutex<Option<JoinHandle<()>>>,
@@ -48,7 +48,7 @@ pub(crate) struct Engine {
 }
 
 /// The log and its head.
-struct Journaled {
+struct LogState {
     log: Box<dyn Log>,
     head: Head,
     /// Why no changes are accepted any more.
@@ -66,13 +66,13 @@ pub(crate) enum CommitError {
     /// Entries of other nodes came first, up to this position; `None`: the log has lost entries. Nothing
     /// changed: follow the log and plan again.
     #[error("another entry of the log came first")]
-    Moved(Option<u64>),
+    Conflict(Option<u64>),
     /// The log in etcd cannot be written. Nothing changed; the next batch may succeed.
     #[error("{0}")]
     Unavailable(String),
     /// etcd did not answer: the batch may still turn up in the log. The next batch may succeed.
     #[error("{0}")]
-    Unclear(String),
+    UnknownOutcome(String),
     /// Whether the batch is durable is unknown. Every later commit fails with this error until a restart.
     #[error("{0}")]
     Failed(String),
@@ -85,7 +85,7 @@ impl Engine {
     /// Commits a batch without updating any state in memory: for an import or a restore of a store that is
     /// not being served, and for tests.
     pub(crate) fn commit(&self, ops: &[Op]) -> Result<(), CommitError> {
-        drop(self.taking()?);
+        drop(self.lock_open_log()?);
         let mut staged = Staged::default();
         for op in ops {
             let staged = self.replica.stage(&mut staged, op);
@@ -96,7 +96,7 @@ impl Engine {
 
     /// Makes a batch durable, then applies its staged rows. An empty batch changes nothing.
     pub(crate) fn append(&self, ops: &[Op], staged: &Staged) -> Result<(), CommitError> {
-        let mut log = self.taking()?;
+        let mut log = self.lock_open_log()?;
         if ops.is_empty() {
             return Ok(());
         }
@@ -105,7 +105,7 @@ impl Engine {
             return Err(log.fail("injected fault".to_owned()));
         }
         self.replica.check(staged).map_err(|error| CommitError::Refused(error.to_string()))?;
-        let largest = log.log.largest();
+        let largest = log.log.max_operations();
         let entries =
             op::encode_batch(ops, largest).map_err(|error| CommitError::Refused(error.to_string()))?;
         if entries.len() > 1 && log.log.is_shared() {
@@ -126,13 +126,13 @@ impl Engine {
     }
 
     /// The newest position known to be in the log, if it is beyond what is applied here.
-    pub(crate) fn heard(&self) -> Option<u64> {
+    pub(crate) fn latest_known(&self) -> Option<u64> {
         let log = self.log();
-        log.log.heard().filter(|&heard| heard > log.head.position)
+        log.log.latest_known().filter(|&heard| heard > log.head.position)
     }
 
     /// Reads the next batches that other nodes have appended, each with its position; empty at the end.
-    pub(crate) fn behind(&self, reader: &mut BatchReader) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
+    pub(crate) fn next_batches(&self, reader: &mut BatchReader) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
         let log = self.log();
         reader.next(&*log.log)
     }
@@ -149,7 +149,7 @@ impl Engine {
     }
 
     /// Locks the log; fails once changes are no longer accepted.
-    fn taking(&self) -> Result<MutexGuard<'_, Journaled>, CommitError> {
+    fn lock_open_log(&self) -> Result<MutexGuard<'_, LogState>, CommitError> {
         let log = self.log();
         match &log.failed {
             Some(reason) => Err(CommitError::Failed(reason.clone())),
@@ -181,7 +181,7 @@ impl Engine {
 
     /// Keeps the directory's lock until the engine is closed.
     #[cfg(feature = "etcd")]
-    pub(crate) fn hold(&mut self, directory: StoreDirectory) {
+    pub(crate) fn keep_lock(&mut self, directory: StoreDirectory) {
         self.directory = Some(directory);
     }
 
@@ -207,7 +207,7 @@ impl Engine {
         }
     }
 
-    fn log(&self) -> MutexGuard<'_, Journaled> {
+    fn log(&self) -> MutexGuard<'_, LogState> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -219,7 +219,7 @@ impl Engine {
 
     /// Lets syncs succeed again.
     #[cfg(test)]
-    fn mend_sync(&self) {
+    fn restore_sync(&self) {
         self.broken.store(false, Ordering::Relaxed);
     }
 }
@@ -238,7 +238,7 @@ impl Drop for Engine {
     }
 }
 
-impl Journaled {
+impl LogState {
     fn append(&mut self, entry: &[u8]) -> Result<(), CommitError> {
         let shared = self.log.is_shared();
         if shared
@@ -253,10 +253,12 @@ impl Journaled {
                 self.since_checkpoint += (entry.len() as u64).next_multiple_of(BLOCK);
                 Ok(())
             }
-            Err(AppendError::Moved { head }) => {
-                Err(CommitError::Moved(Some(head.position).filter(|&position| position > self.head.position)))
+            Err(AppendError::Conflict { head }) => Err(CommitError::Conflict(
+                Some(head.position).filter(|&position| position > self.head.position),
+            )),
+            Err(AppendError::UnknownOutcome(failure)) if shared => {
+                Err(CommitError::UnknownOutcome(failure.to_string()))
             }
-            Err(AppendError::Unclear(failure)) if shared => Err(CommitError::Unclear(failure.to_string())),
             Err(error @ (AppendError::NotWritten(_) | AppendError::Stopped(_))) if shared => {
                 Err(CommitError::Unavailable(error.to_string()))
             }

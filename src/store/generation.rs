@@ -93,7 +93,7 @@ impl Generations {
     /// Reads what STORE contains. Changes nothing.
     pub fn read(&self) -> Result<Contents, GenerationError> {
         match self.current()? {
-            None => self.refuse_strangers().map(|()| Contents::Empty),
+            None => self.reject_foreign_files().map(|()| Contents::Empty),
             Some(Current { generation: 0, .. }) => Ok(Contents::Empty),
             Some(Current { id, generation }) => {
                 let name = generation_name(generation);
@@ -115,7 +115,7 @@ impl Generations {
         let current = match self.current()? {
             Some(current) => current,
             None => {
-                self.refuse_strangers()?;
+                self.reject_foreign_files()?;
                 let id =
                     StoreId::random().map_err(|e| Failure::new("create an id for", self.store.path(), e))?;
                 let current = Current { id, generation: 0 };
@@ -133,14 +133,14 @@ impl Generations {
     /// Replaces the current generation by `new`, whose files must be synced, and removes the old one. After
     /// a failure, [`read`](Generations::read) says which of the two is the store; both are intact.
     pub fn switch(&self, new: &NewGeneration) -> Result<(), GenerationError> {
-        self.put_in_place(new)?;
+        self.make_current(new)?;
         self.remove(|number| number != new.number)
     }
 
     /// Like [`switch`](Generations::switch), but keeps the old generation until the next switch.
-    pub fn switch_beside(&self, new: &NewGeneration) -> Result<(), GenerationError> {
+    pub fn switch_and_keep(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         let replaced = self.current()?.map(|current| current.generation);
-        self.put_in_place(new)?;
+        self.make_current(new)?;
         self.remove(|number| number != new.number && Some(number) != replaced)
     }
 
@@ -149,7 +149,7 @@ impl Generations {
         self.remove(|number| number == new.number)
     }
 
-    fn put_in_place(&self, new: &NewGeneration) -> Result<(), GenerationError> {
+    fn make_current(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         let path = new.directory.path();
         new.directory.sync().map_err(|e| Failure::new("sync the directory", path, e))?;
         self.sync()?;
@@ -214,7 +214,7 @@ impl Generations {
     }
 
     /// Fails if the directory has unknown files. Without `CURRENT`, they may be a store or someone else's.
-    fn refuse_strangers(&self) -> Result<(), GenerationError> {
+    fn reject_foreign_files(&self) -> Result<(), GenerationError> {
         let mut names = self.names()?;
         names.retain(|name| {
             name != UNFINISHED && name != LOST_AND_FOUND && !self.own.contains(&name.as_str())

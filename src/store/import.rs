@@ -79,7 +79,7 @@ pub enum ImportError {
 const CHUNK: usize = 60_000;
 
 /// Maximum bytes of a line.
-const LONGEST: u64 = 1 << 20;
+const MAX_LINE: u64 = 1 << 20;
 
 /// Imports into the store at `settings.path`, which is created if it is missing. A line that was imported
 /// before is skipped, so that a second run resumes an interrupted one.
@@ -89,10 +89,10 @@ pub fn offline(
     input: impl BufRead,
     on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
-    offline_by(CHUNK, settings, options, input, on_event)
+    offline_in_chunks(CHUNK, settings, options, input, on_event)
 }
 
-fn offline_by(
+fn offline_in_chunks(
     chunk: usize,
     settings: &Settings,
     options: &Options<'_>,
@@ -116,7 +116,7 @@ fn run<'scope>(
 ) -> Result<Report, ImportError> {
     let mut audit = AuditHead::load(engine)?;
     if audit == AuditHead::START {
-        load::begin(engine, &mut audit, options.now)?;
+        load::initialize(engine, &mut audit, options.now)?;
     }
     let mut plan = Plan::new(engine, options)?;
     let mut report = Report::default();
@@ -136,23 +136,23 @@ fn run<'scope>(
         if line.is_empty() {
             continue;
         }
-        let taken = if text.len() as u64 > LONGEST {
-            Err(format!("it is longer than {LONGEST} bytes"))
+        let taken = if text.len() as u64 > MAX_LINE {
+            Err(format!("it is longer than {MAX_LINE} bytes"))
         } else {
             let parsed = ImportRecord::parse(line).map_err(|e| e.to_string());
-            parsed.and_then(|line| plan.take(line, &mut report))
+            parsed.and_then(|line| plan.add(line, &mut report))
         };
         match taken {
-            Ok(Outcome::Taken) => {}
+            Ok(Outcome::Added) => {}
             Ok(Outcome::Skipped) => report.skipped += 1,
             Err(why) => {
                 report.bad += 1;
                 on_event(ImportEvent::BadLine { number, why: &why });
             }
         }
-        if plan.due() >= chunk {
+        if plan.planned() >= chunk {
             if let Some(before) = underway.take() {
-                on_event(ImportEvent::Progress(&before.end()?));
+                on_event(ImportEvent::Progress(&before.join()?));
             }
             let mut ops = plan.drain();
             ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
@@ -161,12 +161,12 @@ fn run<'scope>(
         }
     }
     if let Some(before) = underway.take() {
-        on_event(ImportEvent::Progress(&before.end()?));
+        on_event(ImportEvent::Progress(&before.join()?));
     }
-    if plan.due() > 0 {
+    if plan.planned() > 0 {
         let mut ops = plan.drain();
         ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
-        Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) }.end()?;
+        Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) }.join()?;
     }
     on_event(ImportEvent::Progress(&report));
     Ok(report)
@@ -180,7 +180,7 @@ struct Commit<'scope> {
 }
 
 impl Commit<'_> {
-    fn end(self) -> Result<Report, ImportError> {
+    fn join(self) -> Result<Report, ImportError> {
         let Self { upto, handle } = self;
         let outcome = handle.join();
         let outcome = outcome.unwrap_or_else(|_| Err(CommitError::Failed("the store panicked".to_owned())));
@@ -201,11 +201,11 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
     NewAuditEvent::new("token.import", "operator", "tokens", change).at(now)
 }
 
-/// Reads a line and returns its bytes. The excess of a line beyond [`LONGEST`] is read, but not kept.
+/// Reads a line and returns its bytes. The excess of a line beyond [`MAX_LINE`] is read, but not kept.
 fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
-    let mut read = io::Read::take(&mut *input, LONGEST + 1).read_until(b'\n', line)? as u64;
-    if line.len() as u64 > LONGEST && line.last() != Some(&b'\n') {
+    let mut read = io::Read::take(&mut *input, MAX_LINE + 1).read_until(b'\n', line)? as u64;
+    if line.len() as u64 > MAX_LINE && line.last() != Some(&b'\n') {
         loop {
             let part = input.fill_buf()?;
             let end = part.iter().position(|byte| *byte == b'\n');

@@ -63,7 +63,7 @@ pub(crate) fn open(
 
 /// The identity with which a node joins a cluster.
 #[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "used by the etcd feature only"))]
-pub(super) struct Joining {
+pub(super) struct NodeIdentity {
     pub node: String,
     pub incarnation: Incarnation,
     /// The run that used the directory before, and has ended.
@@ -80,7 +80,7 @@ pub(super) fn serve(
     configuration: Configuration,
     fence: Arc<Fence>,
     clock: Clock,
-    joining: Option<Joining>,
+    node_identity: Option<NodeIdentity>,
 ) -> Result<(Store, Arc<state::State>, Option<AppliedEntries>), OpenError> {
     let now = clock();
     let mut ids = ServiceIds::default();
@@ -90,10 +90,10 @@ pub(super) fn serve(
     let rules = Arc::new(rules);
     let state = State { accounts: Accounts::new(), audit: AuditHead::START, rules, proxy, policy };
     let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
-    let (node, applied) = match joining {
+    let (node, applied) = match node_identity {
         None => (None, None),
-        Some(joining) => {
-            let Joining { node, incarnation, predecessor, lease } = joining;
+        Some(node_identity) => {
+            let NodeIdentity { node, incarnation, predecessor, lease } = node_identity;
             let (head, rules) = (engine.head(), digest);
             let members = engine.members_of_cluster()?;
             let start = Start {
@@ -128,7 +128,7 @@ pub(super) fn serve(
         ids,
         batch: Batch::default(),
         affected: None,
-        changed: Effects::default(),
+        power_changes: Effects::default(),
         counted: false,
         rates: WriteRates::default(),
         as_logged: false,
@@ -150,7 +150,7 @@ fn load(
 ) -> Result<Result<(State, Arc<state::State>), ReplicaError>, OpenError> {
     state.audit = AuditHead::load(engine)?;
     if state.audit == AuditHead::START {
-        begin(engine, &mut state.audit, now)?;
+        initialize(engine, &mut state.audit, now)?;
     }
     for op in accounts(engine)? {
         state.apply(&op);
@@ -166,7 +166,7 @@ fn load(
 }
 
 /// Begins a new store: the grant that every user has, and the first event of the chain.
-pub(super) fn begin(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
+pub(super) fn initialize(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
     let first = NewAuditEvent::new("store.create", "system", "store", None);
     let ops = [Op::PutGrant(first_grant()), Op::AppendAudit(audit.append(first.at(now)))];
     engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))

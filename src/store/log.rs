@@ -18,7 +18,7 @@ pub(crate) mod tests;
 
 pub use entry::Entry;
 
-/// Maximum bytes of operations in one entry, unless a log has its own [limit](Log::largest).
+/// Maximum bytes of operations in one entry, unless a log has its own [limit](Log::max_operations).
 pub const MAX_OPERATIONS: usize = 1 << 20;
 
 /// Entries in one order, each bound to the one before by its hash. One entry is one batch: operations that
@@ -50,7 +50,7 @@ pub trait Log: Send {
     fn sync(&mut self) -> Result<(), Failure>;
 
     /// Maximum bytes of operations in one entry.
-    fn largest(&self) -> usize {
+    fn max_operations(&self) -> usize {
         MAX_OPERATIONS
     }
 
@@ -60,7 +60,7 @@ pub trait Log: Send {
     }
 
     /// The newest position known without a request; `None` if no other node appends.
-    fn heard(&self) -> Option<u64> {
+    fn latest_known(&self) -> Option<u64> {
         None
     }
 
@@ -176,7 +176,7 @@ pub enum AppendError {
     /// Another entry came first. Nothing was appended: apply the entries after the expected head and plan
     /// again.
     #[error("the log's head is at position {}, not at the expected one", head.position)]
-    Moved { head: Head },
+    Conflict { head: Head },
     #[error("a batch has {bytes} bytes, more than the log's limit of {largest}")]
     TooLarge { bytes: usize, largest: usize },
     /// Nothing was appended, and the log is unchanged: the same append may succeed later, once the disk has
@@ -185,7 +185,7 @@ pub enum AppendError {
     NotWritten(Failure),
     /// The log may contain the entry when it is opened again. Until then, no append is accepted.
     #[error("the change may or may not have been made, and no other is accepted until a restart: {0}")]
-    Unclear(Failure),
+    UnknownOutcome(Failure),
     /// Nothing was appended, since an earlier call failed. No append is accepted until the log is opened
     /// again.
     #[error("no change is accepted until a restart: {0}")]

@@ -19,9 +19,9 @@ pub(crate) use batch::{BatchError, BatchReader, Batches, FORMAT, encode_batch};
 trait Field: Sized {
     /// Whether a separator must follow it unless it is the last field.
     const TEXT: bool = false;
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError>;
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError>;
     /// Decodes a value and advances `bytes` past it.
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError>;
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError>;
 }
 
 /// Numbers and fields of all operations. Journals and backups contain them, so a number is never reused and
@@ -52,11 +52,11 @@ macro_rules! operations {
                 match self {
                     $(Op::$kind(record) => {
                         out.push(tag::$tag);
-                        record.put(out)
+                        record.write(out)
                     })*
                     $(Op::$key_kind { $($field),* } => {
                         out.push(tag::$key_tag);
-                        $($field.put(out)?;)*
+                        $($field.write(out)?;)*
                         if [$(<$field_type as Field>::TEXT),*].last() == Some(&true) {
                             out.pop();
                         }
@@ -69,8 +69,8 @@ macro_rules! operations {
             pub(crate) fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
                 let (tag, mut rest) = bytes.split_first().ok_or(DecodeError::Empty(OPERATION))?;
                 let op = match *tag {
-                    $(tag::$tag => Op::$kind(Field::take(&mut rest)?),)*
-                    $(tag::$key_tag => Op::$key_kind { $($field: Field::take(&mut rest)?),* },)*
+                    $(tag::$tag => Op::$kind(Field::read(&mut rest)?),)*
+                    $(tag::$key_tag => Op::$key_kind { $($field: Field::read(&mut rest)?),* },)*
                     0 => return Err(MALFORMED),
                     unknown => return Err(DecodeError::Newer { kind: OPERATION, version: unknown }),
                 };
@@ -103,7 +103,7 @@ operations! {
         /// Keyed by [`IdentityRecord::digest`].
         24 DROP_IDENTITY DropIdentity(Digest),
         /// Changes no record: says from whom the batch takes something, for nodes that follow the log.
-        25 AFFECTS Affects(Whom),
+        25 AFFECTS Affects(AffectedSubject),
         /// Changes the members of a cluster.
         26 NODE Node(MemberChange),
     }
@@ -127,8 +127,8 @@ operations! {
 
 /// From whom a change may take something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Whom {
-    Everybody,
+pub(crate) enum AffectedSubject {
+    All,
     User(UserId),
     Token(Digest),
 }
@@ -146,38 +146,38 @@ const OPERATION: &str = "operation";
 const MALFORMED: DecodeError = DecodeError::Malformed(OPERATION);
 const SEPARATOR: u8 = 0;
 
-fn take_chunk<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], DecodeError> {
+fn read_chunk<const N: usize>(bytes: &mut &[u8]) -> Result<[u8; N], DecodeError> {
     let (chunk, rest) = bytes.split_first_chunk().ok_or(MALFORMED)?;
     *bytes = rest;
     Ok(*chunk)
 }
 
 impl Field for TokenId {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         out.extend_from_slice(self.as_bytes());
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
-        Self::from_bytes(take_chunk(bytes)?).ok_or(MALFORMED)
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        Self::from_bytes(read_chunk(bytes)?).ok_or(MALFORMED)
     }
 }
 
 impl Field for Digest {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         out.extend_from_slice(self.as_bytes());
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
-        Ok(Self::from_bytes(take_chunk(bytes)?))
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self::from_bytes(read_chunk(bytes)?))
     }
 }
 
 impl Field for String {
     const TEXT: bool = true;
 
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         if self.is_empty() || self.as_bytes().contains(&SEPARATOR) {
             return Err(OpError::Key(self.clone()));
         }
@@ -186,7 +186,7 @@ impl Field for String {
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
         let end = bytes.iter().position(|byte| *byte == SEPARATOR);
         let text = &bytes[..end.unwrap_or(bytes.len())];
         *bytes = end.map_or(&[], |end| &bytes[end + 1..]);
@@ -199,59 +199,59 @@ impl Field for String {
 
 /// Text that a client chose. It takes the rest of the bytes.
 impl Field for Box<str> {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         out.extend_from_slice(self.as_bytes());
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
         std::str::from_utf8(std::mem::take(bytes)).map(Into::into).map_err(|_| MALFORMED)
     }
 }
 
 /// A record, which takes the rest of the bytes.
 impl<R: Record> Field for R {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         out.extend_from_slice(&self.encode()?);
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
         R::decode(std::mem::take(bytes))
     }
 }
 
 /// The digest precedes the row, which does not contain it.
 impl Field for TokenRecord {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
-        self.digest.put(out)?;
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+        self.digest.write(out)?;
         out.extend_from_slice(&self.encode()?);
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
-        let digest = Digest::take(bytes)?;
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        let digest = Digest::read(bytes)?;
         Self::decode(&digest, std::mem::take(bytes))
     }
 }
 
-impl Field for Whom {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
+impl Field for AffectedSubject {
+    fn write(&self, out: &mut Vec<u8>) -> Result<(), OpError> {
         let (kind, id) = match self {
-            Whom::Everybody => (b'*', &[][..]),
-            Whom::User(id) => (b'u', id.as_bytes()),
-            Whom::Token(digest) => (b't', &digest.as_bytes()[..]),
+            AffectedSubject::All => (b'*', &[][..]),
+            AffectedSubject::User(id) => (b'u', id.as_bytes()),
+            AffectedSubject::Token(digest) => (b't', &digest.as_bytes()[..]),
         };
         out.push(kind);
         out.extend_from_slice(id);
         Ok(())
     }
 
-    fn take(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
-        match take_chunk(bytes)? {
-            [b'*'] => Ok(Whom::Everybody),
-            [b'u'] => String::take(bytes).map(Whom::User),
-            [b't'] => Digest::take(bytes).map(Whom::Token),
+    fn read(bytes: &mut &[u8]) -> Result<Self, DecodeError> {
+        match read_chunk(bytes)? {
+            [b'*'] => Ok(AffectedSubject::All),
+            [b'u'] => String::read(bytes).map(AffectedSubject::User),
+            [b't'] => Digest::read(bytes).map(AffectedSubject::Token),
             _ => Err(MALFORMED),
         }
     }
@@ -272,9 +272,9 @@ mod tests {
             Op::TakeName { owner: "ann".to_owned(), name: "ci".to_owned(), token: id(3) },
             Op::DropSession(token(1, "ann").digest),
             Op::Node(MemberChange::Drop { node: "gate-1".to_owned(), incarnation: [3; 16], over: true }),
-            Op::Affects(Whom::Everybody),
-            Op::Affects(Whom::User("ann".to_owned())),
-            Op::Affects(Whom::Token(token(1, "ann").digest)),
+            Op::Affects(AffectedSubject::All),
+            Op::Affects(AffectedSubject::User("ann".to_owned())),
+            Op::Affects(AffectedSubject::Token(token(1, "ann").digest)),
         ];
         let entries = encode_batch(&ops, MAX_OPERATIONS).unwrap();
         assert_eq!(Batches::default().entry(&entries[0]).unwrap().unwrap(), ops);

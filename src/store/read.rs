@@ -18,8 +18,8 @@ use crate::authz::{
 
 /// Maximum rows that one page looks at: it is returned short, so that a filter with few matches does not
 /// hold up the listener.
-const LOOKED_AT: usize = 20_000;
-const STEP: usize = 500;
+const MAX_SCANNED: usize = 20_000;
+const SCAN_PAGE: usize = 500;
 
 /// A slice of an owner's tokens.
 #[derive(Debug)]
@@ -74,12 +74,12 @@ impl Store {
         let mut looked_at = 0;
         loop {
             let rows = match &owner {
-                Some(owner) => self.engine().tokens_of(owner, after, STEP)?,
-                None => self.engine().tokens(after, STEP)?,
+                Some(owner) => self.engine().tokens_of(owner, after, SCAN_PAGE)?,
+                None => self.engine().tokens(after, SCAN_PAGE)?,
             };
-            let last = rows.len() < STEP;
+            let last = rows.len() < SCAN_PAGE;
             for row in rows {
-                if items.len() == limit || looked_at == LOOKED_AT {
+                if items.len() == limit || looked_at == MAX_SCANNED {
                     return Ok(Page { items, next: after.map(|id| id.as_str().to_owned()) });
                 }
                 after = Some(row.id);
@@ -87,7 +87,7 @@ impl Store {
                 let row = self.unsaved(row.id).unwrap_or(row);
                 let banned =
                     accounts.user_by_id(&row.owner).is_some_and(|owner| owner.record.banned.is_some());
-                if filter.fits(&row, row.state(banned, now)) {
+                if filter.matches(&row, row.state(banned, now)) {
                     items.push(row);
                 }
             }
@@ -103,7 +103,7 @@ impl Store {
         let now = (self.shared.clock)();
         let (mut items, mut seen, mut in_grace) = (Vec::new(), 0, 0);
         let mut after = None;
-        let mut step = (skip + top).clamp(1, STEP);
+        let mut step = (skip + top).clamp(1, SCAN_PAGE);
         while seen < skip + top {
             let rows = self.engine().tokens_of(owner, after, step)?;
             let last = rows.len() < step;
@@ -124,7 +124,7 @@ impl Store {
                 return Ok(Slice { items, total: seen });
             }
             // Ended tokens lie between: a small slice may take many steps.
-            step = (step * 2).min(STEP);
+            step = (step * 2).min(SCAN_PAGE);
         }
         let counts = self.engine().counts(owner);
         let total = counts.all.saturating_sub(counts.ended) + in_grace;
@@ -149,7 +149,7 @@ impl Store {
         let engine = self.engine();
         loop {
             let (from, acknowledged) = (engine.audit_start()?, engine.acknowledged_audit()?);
-            let verified = audit::verify(from, acknowledged, |seq| engine.audit_from(seq, STEP));
+            let verified = audit::verify(from, acknowledged, |seq| engine.audit_from(seq, SCAN_PAGE));
             // Its beginning may have been trimmed meanwhile.
             if verified.is_ok() || engine.audit_start()? == from {
                 return verified;
@@ -172,7 +172,7 @@ impl Store {
 }
 
 impl TokenFilter {
-    fn fits(&self, token: &TokenRecord, state: TokenState) -> bool {
+    fn matches(&self, token: &TokenRecord, state: TokenState) -> bool {
         let service =
             |key: &String| token.scope.iter().any(|(k, access)| k == key && *access >= Access::Read);
         self.service.as_ref().is_none_or(service)

@@ -17,18 +17,18 @@ use crate::{
     authz::secret::Digest,
     store::{
         cluster::MemberChange,
+        migration,
         model::{
             AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserRecord,
         },
         op::{Batches, Op},
-        released,
     },
 };
 
 /// Maximum bytes of a value. With at most 20 values in a sled node, none leaves sled's data file for its
 /// `blobs/` directory.
-pub(crate) const LIMIT: usize = 16 * 1024;
+pub(crate) const MAX_VALUE: usize = 16 * 1024;
 
 /// A record that is stored as one value in one place.
 pub(crate) trait Record: Sized {
@@ -40,7 +40,7 @@ pub(crate) trait Record: Sized {
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a {kind} record of {size} bytes is larger than {LIMIT}")]
+#[error("a {kind} record of {size} bytes is larger than {MAX_VALUE}")]
 pub(crate) struct EncodeError {
     kind: &'static str,
     size: usize,
@@ -78,7 +78,7 @@ pub fn decode_any(bytes: &[u8]) -> usize {
         + usize::from(TokenHead::decode(bytes).is_ok())
         + usize::from(Op::decode(bytes).is_ok())
         + usize::from(Batches::default().entry(bytes).is_ok())
-        + released::decode_any(bytes)
+        + migration::decode_any(bytes)
 }
 
 pub(super) const V1: u8 = 1;
@@ -97,7 +97,7 @@ pub(super) fn pack(
     let mut out = Out { output: postcard::ser_flavors::ExtendFlavor::new(bytes) };
     let written = write(&mut out).and_then(|()| out.output.finalize());
     let bytes = written.expect("memory takes every serialisable value");
-    if bytes.len() > LIMIT {
+    if bytes.len() > MAX_VALUE {
         return Err(EncodeError { kind, size: bytes.len() });
     }
     Ok(bytes)
@@ -110,7 +110,7 @@ fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), 
 }
 
 /// What follows version 1, the only one; a newer version is an error that names it.
-fn behind_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
+fn strip_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
     match versioned(kind, bytes)? {
         (V1, rest) => Ok(rest),
         (0, _) => Err(DecodeError::Malformed(kind)),
@@ -137,7 +137,7 @@ pub(super) fn unpack_v1<'a, T>(
     bytes: &'a [u8],
     read: impl FnOnce(&mut Input<'a>) -> postcard::Result<T>,
 ) -> Result<T, DecodeError> {
-    unpack(kind, behind_v1(kind, bytes)?, read)
+    unpack(kind, strip_v1(kind, bytes)?, read)
 }
 
 /// Implements [`Record`] for a record with a single version, which `$wire` encodes and decodes.

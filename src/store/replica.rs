@@ -48,7 +48,7 @@ pub(crate) struct Replica {
     /// Tokens by owner. They are not in sled, where they would be the largest of all trees.
     owners: RwLock<HashMap<String, OwnerTokens>>,
     copying: Mutex<Vec<CopyProgress>>,
-    condemned: AtomicBool,
+    marked_damaged: AtomicBool,
 }
 
 /// sled's trees in the order of [`Table::ALL`].
@@ -153,7 +153,7 @@ impl Replica {
                 visit(digest, token);
             })
         })?;
-        owners.values_mut().for_each(OwnerTokens::loaded);
+        owners.values_mut().for_each(OwnerTokens::finish_load);
         *self.owners.write().unwrap_or_else(PoisonError::into_inner) = owners;
         Ok(scanned)
     }
@@ -182,15 +182,15 @@ impl Replica {
 
     fn read<T>(&self, read: impl FnOnce(&Trees) -> Result<T, ReplicaError>) -> Result<T, ReadError> {
         self.guarded(read)?.map_err(|damage| {
-            self.condemn_for(&damage);
+            self.mark_damaged_by(&damage);
             ReadError(damage.to_string())
         })
     }
 
     /// Has the next start rebuild the replica, since the sums that a start verifies need not show the
     /// damage.
-    pub(crate) fn condemn(&self, why: &str) {
-        if self.condemned.swap(true, Ordering::AcqRel) {
+    pub(crate) fn mark_damaged(&self, why: &str) {
+        if self.marked_damaged.swap(true, Ordering::AcqRel) {
             return;
         }
         let replica = self.path.display().to_string();
@@ -199,14 +199,14 @@ impl Replica {
             why,
             "the replica is damaged: restart permgate to rebuild it from the journal"
         );
-        if let Err(error) = open::condemn(&self.path, why) {
+        if let Err(error) = open::mark_damaged(&self.path, why) {
             tracing::error!(replica, %error, "it could not be marked as damaged: remove it before the next start");
         }
     }
 
     /// Condemns the replica, unless the error may pass: a disk that cannot be read now may be readable
     /// later.
-    fn condemn_for(&self, damage: &ReplicaError) {
+    fn mark_damaged_by(&self, damage: &ReplicaError) {
         let lasting = match damage {
             ReplicaError::Sled(error) => !matches!(error, sled::Error::Io(_)),
             ReplicaError::Record(error) => !matches!(error, DecodeError::Newer { .. }),
@@ -214,7 +214,7 @@ impl Replica {
             ReplicaError::Unreadable(_) => false,
         };
         if lasting {
-            self.condemn(&damage.to_string());
+            self.mark_damaged(&damage.to_string());
         }
     }
 
@@ -223,9 +223,9 @@ impl Replica {
         let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
         let trees = trees.as_ref().ok_or_else(|| ReadError("it is closed".to_owned()))?;
         catch_unwind(AssertUnwindSafe(|| work(trees))).map_err(|_| {
-            const WHY: &str = "the storage engine panicked";
-            self.condemn(WHY);
-            ReadError(WHY.to_owned())
+            const SLED_PANICKED: &str = "the storage engine panicked";
+            self.mark_damaged(SLED_PANICKED);
+            ReadError(SLED_PANICKED.to_owned())
         })
     }
 }

@@ -24,14 +24,14 @@ use crate::{
         backup::{Header, Progress, Reader, StreamError, Writer},
         cluster,
         engine::{self, Engine, Generation, StoreDirectory, checkpoint},
+        exists,
         generation::parse_id,
-        is_at,
         log::{Failure, Head, StoreId, files::OsDirectory},
+        migration::{self, first_position},
         model::{Revocation, RevokeReason, Rotation, UserId, UserRecord},
         op::Op,
         record::TokenHead,
-        released::{self, first_position},
-        sessions::Keyed as _,
+        sessions::KeyedByDigest as _,
     },
 };
 
@@ -102,7 +102,7 @@ struct LastState {
 type ScopeAndNetworks = (Vec<(String, Access)>, Vec<IpNet>);
 
 /// Rows between two reports of progress.
-const TELL: u64 = 1000;
+const PROGRESS_INTERVAL: u64 = 1000;
 
 /// Builds the new store as a generation beside the current one, and switches to it once it is whole. The
 /// replaced generation stays until the next restore has succeeded.
@@ -115,8 +115,8 @@ pub fn offline(
     let mut reader = Reader::open(input)?;
     let header = reader.header.clone();
     let store = parse_id(&header.store).ok_or(StreamError::Damaged(0))?;
-    let (ends, replaced) = match ends(settings, store)? {
-        Ok((ends, replaced)) => (Some(ends), Some(replaced)),
+    let (tombstones, replaced) = match read_tombstones(settings, store)? {
+        Ok((tombstones, replaced)) => (Some(tombstones), Some(replaced)),
         Err(_) if options.accept_lost_revocations => (None, None),
         Err(why) => {
             let taken_at = jiff::Timestamp::from_millisecond(header.taken_at.as_millis());
@@ -133,12 +133,12 @@ pub fn offline(
     let mut restored =
         Restored { taken_at_millis: header.taken_at.as_millis(), replaced, ..Restored::default() };
     let mut fill = || {
-        let head = receive(&mut reader, store, new.directory().path(), on_progress)?;
+        let head = write_checkpoint(&mut reader, store, new.directory().path(), on_progress)?;
         restored.rows = reader.progress.rows;
         let generation = Generation::begin(&new, head, settings).map_err(OpenError::from)?;
         let files = Box::new(OsDirectory::new(&generation.path));
         let engine = generation.open(files, settings).map_err(OpenError::from)?;
-        let merged = merge(&engine, ends.as_ref(), options.now, &mut restored);
+        let merged = merge(&engine, tombstones.as_ref(), options.now, &mut restored);
         engine.close();
         merged
     };
@@ -147,13 +147,13 @@ pub fn offline(
         let _ = generations.abandon(&new);
         return Err(error);
     }
-    generations.switch_beside(&new).map_err(engine::OpenError::from).map_err(OpenError::from)?;
-    released::finish(directory.path()).map_err(engine::OpenError::from).map_err(OpenError::from)?;
+    generations.switch_and_keep(&new).map_err(engine::OpenError::from).map_err(OpenError::from)?;
+    migration::finish(directory.path()).map_err(engine::OpenError::from).map_err(OpenError::from)?;
     Ok(restored)
 }
 
 /// Reads the whole backup into a generation, as its checkpoint.
-fn receive(
+fn write_checkpoint(
     reader: &mut Reader<impl Read>,
     store: StoreId,
     generation: &Path,
@@ -171,7 +171,7 @@ fn receive(
                 op.encode(&mut bytes).map_err(|e| RestoreError::Row(e.to_string()))?;
                 stream.operation(&bytes).map_err(write)?;
             }
-            if reader.progress.rows.is_multiple_of(TELL) {
+            if reader.progress.rows.is_multiple_of(PROGRESS_INTERVAL) {
                 on_progress(reader.progress);
             }
         }
@@ -184,8 +184,11 @@ fn receive(
 }
 
 /// The current store's tombstones and its path, or why they are not known.
-fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
-    if !is_at(settings) {
+fn read_tombstones(
+    settings: &Settings,
+    store: StoreId,
+) -> Result<Result<(Tombstones, PathBuf), String>, RestoreError> {
+    if !exists(settings) {
         return Ok(Err("there is no current store".to_owned()));
     }
     let engine = match Engine::open(settings) {
@@ -194,7 +197,9 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathB
         Err(error) => return Ok(Err(error.to_string())),
     };
     let known = if engine.store_id() == store {
-        collect(&engine).map(|ends| (ends, engine.generation().to_owned())).map_err(|e| e.to_string())
+        collect(&engine)
+            .map(|tombstones| (tombstones, engine.generation().to_owned()))
+            .map_err(|e| e.to_string())
     } else {
         Err(format!("{} has another store", settings.path.display()))
     };
@@ -203,22 +208,22 @@ fn ends(settings: &Settings, store: StoreId) -> Result<Result<(Tombstones, PathB
 }
 
 fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
-    let mut ends = Tombstones { position: engine.head().position, ..Tombstones::default() };
+    let mut tombstones = Tombstones { position: engine.head().position, ..Tombstones::default() };
     let mut known: HashSet<Rc<ScopeAndNetworks>> = HashSet::new();
     read_tokens(engine, &mut |row| {
         let reach = reach_of(&row);
         let reach = known.get(&reach).cloned().unwrap_or_else(|| Rc::new(reach));
         known.insert(reach.clone());
         let (revoked, rotation, expires_at) = (row.revoked_at.is_some(), row.rotation, row.expires_at);
-        ends.tokens.insert(row.id, LastState { revoked, rotation, expires_at, reach });
+        tombstones.tokens.insert(row.id, LastState { revoked, rotation, expires_at, reach });
     })?;
     for user in engine.users()? {
-        ends.users.insert(user.id.clone(), user);
+        tombstones.users.insert(user.id.clone(), user);
     }
     for identity in engine.identities()? {
-        ends.identities.insert(identity.key(), identity.user);
+        tombstones.identities.insert(identity.key(), identity.user);
     }
-    Ok(ends)
+    Ok(tombstones)
 }
 
 fn reach_of(row: &TokenHead<'_>) -> ScopeAndNetworks {
@@ -233,21 +238,21 @@ fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<
 
 fn merge(
     engine: &Engine,
-    ends: Option<&Tombstones>,
+    tombstones: Option<&Tombstones>,
     now: Timestamp,
     restored: &mut Restored,
 ) -> Result<(), RestoreError> {
     let mut ops = Vec::new();
-    let is_newer = ends.is_some_and(|ends| ends.position >= engine.head().position);
-    if let Some(ends) = ends {
-        merge_tokens(engine, ends, is_newer, now, restored, &mut ops)?;
-        merge_users(engine, ends, is_newer, restored, &mut ops)?;
+    let is_newer = tombstones.is_some_and(|tombstones| tombstones.position >= engine.head().position);
+    if let Some(tombstones) = tombstones {
+        merge_tokens(engine, tombstones, is_newer, now, restored, &mut ops)?;
+        merge_users(engine, tombstones, is_newer, restored, &mut ops)?;
     }
     // Otherwise an identity that was unlinked since could sign in again.
-    if let Some(ends) = ends.filter(|_| is_newer) {
+    if let Some(tombstones) = tombstones.filter(|_| is_newer) {
         for identity in engine.identities()? {
             let key = identity.key();
-            if ends.identities.get(&key) != Some(&identity.user) {
+            if tombstones.identities.get(&key) != Some(&identity.user) {
                 ops.push(Op::DropIdentity(key));
             }
         }
@@ -262,7 +267,7 @@ fn merge(
         "narrowed": restored.narrowed,
         "users": restored.users,
         "passwords": restored.passwords,
-        "revocations_lost": ends.is_none(),
+        "revocations_lost": tombstones.is_none(),
     });
     let event = NewAuditEvent::new("store.restore", "operator", "store", change);
     ops.push(Op::AppendAudit(audit.append(event.at(now))));
@@ -274,7 +279,7 @@ fn merge(
 
 fn merge_tokens(
     engine: &Engine,
-    ends: &Tombstones,
+    tombstones: &Tombstones,
     is_newer: bool,
     now: Timestamp,
     restored: &mut Restored,
@@ -282,7 +287,7 @@ fn merge_tokens(
 ) -> Result<(), RestoreError> {
     let mut changed = Vec::new();
     read_tokens(engine, &mut |row| {
-        let last = ends.tokens.get(&row.id);
+        let last = tombstones.tokens.get(&row.id);
         let ended = match last {
             Some(last) => last.revoked && row.revoked_at.is_none() || last.rotation != row.rotation,
             // A row leaves a store only after its token has ended.
@@ -313,7 +318,7 @@ fn merge_tokens(
         if (&token.revoked, token.rotation) != (&before.revoked, before.rotation) {
             restored.revoked += 1;
             let name = fold(&token.name);
-            if engine.named(&token.owner, &name)? == Some(id) {
+            if engine.token_named(&token.owner, &name)? == Some(id) {
                 ops.push(Op::FreeName { owner: token.owner.clone(), name });
             }
         }
@@ -327,14 +332,14 @@ fn merge_tokens(
 
 fn merge_users(
     engine: &Engine,
-    ends: &Tombstones,
+    tombstones: &Tombstones,
     is_newer: bool,
     restored: &mut Restored,
     ops: &mut Vec<Op>,
 ) -> Result<(), RestoreError> {
     let mut deleted = HashSet::new();
     for mut user in engine.users()? {
-        let Some(ended) = ends.users.get(&user.id) else { continue };
+        let Some(ended) = tombstones.users.get(&user.id) else { continue };
         let before = user.clone();
         user.banned = user.banned.or_else(|| ended.banned.clone());
         user.deleted_at = user.deleted_at.or(ended.deleted_at);

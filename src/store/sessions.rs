@@ -20,29 +20,29 @@ pub const IDLE: i64 = 30 * 60;
 /// Seconds after which a session ends, even if it is in use.
 pub const ABSOLUTE: i64 = 12 * 3600;
 /// Seconds by which the engine's last use may be late: a crash shortens a session by no more.
-const COARSE: i64 = 60;
+const PERSIST_INTERVAL: i64 = 60;
 
 /// A record that is looked up by a digest, in memory.
-pub(crate) trait Keyed: Record {
+pub(crate) trait KeyedByDigest: Record {
     const TABLE: Table;
     fn key(&self) -> Digest;
 }
 
-impl Keyed for SessionRecord {
+impl KeyedByDigest for SessionRecord {
     const TABLE: Table = Table::Sessions;
     fn key(&self) -> Digest {
         self.digest
     }
 }
 
-impl Keyed for InvitationRecord {
+impl KeyedByDigest for InvitationRecord {
     const TABLE: Table = Table::Invitations;
     fn key(&self) -> Digest {
         self.digest
     }
 }
 
-impl Keyed for IdentityRecord {
+impl KeyedByDigest for IdentityRecord {
     const TABLE: Table = Table::Identities;
     fn key(&self) -> Digest {
         Self::digest(&self.issuer, &self.subject)
@@ -50,7 +50,7 @@ impl Keyed for IdentityRecord {
 }
 
 /// The records of a kind that a batch changes, as the batch leaves them.
-pub(crate) fn changes<R: Keyed>(staged: &Staged) -> impl Iterator<Item = (Digest, Option<R>)> {
+pub(crate) fn changes<R: KeyedByDigest>(staged: &Staged) -> impl Iterator<Item = (Digest, Option<R>)> {
     staged.changes(R::TABLE).filter_map(|(key, row)| {
         let digest = Digest::from_bytes(key.try_into().ok()?);
         // The record was encoded a moment ago, so it decodes.
@@ -58,7 +58,7 @@ pub(crate) fn changes<R: Keyed>(staged: &Staged) -> impl Iterator<Item = (Digest
     })
 }
 
-fn replace<R: Keyed>(records: &mut HashMap<Digest, R>, staged: &Staged) {
+fn replace<R: KeyedByDigest>(records: &mut HashMap<Digest, R>, staged: &Staged) {
     for (digest, record) in changes(staged) {
         match record {
             Some(record) => records.insert(digest, record),
@@ -80,27 +80,27 @@ struct Tables {
 struct CachedSession {
     record: SessionRecord,
     /// The last use that the engine has, or is about to get.
-    noted: Timestamp,
+    persisted_at: Timestamp,
 }
 
 impl Store {
     /// A session that is valid now.
     pub fn session(&self, digest: &Digest) -> Option<SessionRecord> {
         let now = (self.shared.clock)();
-        self.shared.sessions.session(digest).filter(|session| session.holds(now))
+        self.shared.sessions.session(digest).filter(|session| session.is_valid(now))
     }
 
     /// Records a use of a session in memory, and says whether it must be written as well.
-    pub fn see_session(&self, digest: &Digest) -> SeenSession {
+    pub fn touch_session(&self, digest: &Digest) -> SessionTouch {
         let now = (self.shared.clock)();
-        if self.shared.sessions.see(digest, now) { SeenSession::Due(now) } else { SeenSession::Noted }
+        if self.shared.sessions.touch(digest, now) { SessionTouch::Due(now) } else { SessionTouch::Recorded }
     }
 
     /// A user's sessions that are valid now, newest first.
     pub fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
         let now = (self.shared.clock)();
-        let mut sessions = self.shared.sessions.of(user);
-        sessions.retain(|session| session.holds(now));
+        let mut sessions = self.shared.sessions.of_user(user);
+        sessions.retain(|session| session.is_valid(now));
         sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
         sessions
     }
@@ -121,13 +121,13 @@ impl Store {
 
 /// Whether a use must be written by [`Store::record_session`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SeenSession {
-    Noted,
+pub enum SessionTouch {
+    Recorded,
     Due(Timestamp),
 }
 
 impl SessionRecord {
-    pub fn holds(&self, now: Timestamp) -> bool {
+    pub fn is_valid(&self, now: Timestamp) -> bool {
         now < self.idle_until().min(self.ends_at())
     }
 
@@ -145,8 +145,8 @@ impl SessionRecord {
 impl Sessions {
     pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
         let sessions = engine.sessions()?.into_iter();
-        let sessions =
-            sessions.map(|record| (record.digest, CachedSession { noted: record.last_seen_at, record }));
+        let sessions = sessions
+            .map(|record| (record.digest, CachedSession { persisted_at: record.last_seen_at, record }));
         let invitations = engine.invitations()?.into_iter().map(|record| (record.key(), record));
         let identities = engine.identities()?.into_iter().map(|record| (record.key(), record));
         Ok(Self(RwLock::new(Tables {
@@ -164,7 +164,7 @@ impl Sessions {
         self.read().invitations.get(digest).cloned()
     }
 
-    pub(crate) fn of(&self, user: &str) -> Vec<SessionRecord> {
+    pub(crate) fn of_user(&self, user: &str) -> Vec<SessionRecord> {
         let held = &self.read().sessions;
         held.values().filter(|held| held.record.user == user).map(|held| held.record.clone()).collect()
     }
@@ -174,13 +174,13 @@ impl Sessions {
     }
 
     /// Records a use; returns whether it must be written.
-    fn see(&self, digest: &Digest, now: Timestamp) -> bool {
+    fn touch(&self, digest: &Digest, now: Timestamp) -> bool {
         let mut tables = self.write();
         let Some(held) = tables.sessions.get_mut(digest) else { return false };
         held.record.last_seen_at = held.record.last_seen_at.max(now);
-        let due = held.noted.plus_seconds(COARSE) <= now;
+        let due = held.persisted_at.plus_seconds(PERSIST_INTERVAL) <= now;
         if due {
-            held.noted = now;
+            held.persisted_at = now;
         }
         due
     }
@@ -191,10 +191,11 @@ impl Sessions {
         for (digest, record) in changes::<SessionRecord>(staged) {
             match record {
                 Some(mut record) => {
-                    let noted = record.last_seen_at;
-                    let seen = tables.sessions.get(&digest).map_or(noted, |held| held.record.last_seen_at);
-                    record.last_seen_at = noted.max(seen);
-                    tables.sessions.insert(digest, CachedSession { record, noted });
+                    let persisted_at = record.last_seen_at;
+                    let seen =
+                        tables.sessions.get(&digest).map_or(persisted_at, |held| held.record.last_seen_at);
+                    record.last_seen_at = persisted_at.max(seen);
+                    tables.sessions.insert(digest, CachedSession { record, persisted_at });
                 }
                 None => drop(tables.sessions.remove(&digest)),
             }
@@ -213,9 +214,9 @@ impl Sessions {
     }
 
     /// The sessions and invitations that have expired.
-    pub(crate) fn ended(&self, now: Timestamp) -> (Vec<Digest>, Vec<Digest>) {
+    pub(crate) fn expired(&self, now: Timestamp) -> (Vec<Digest>, Vec<Digest>) {
         let tables = self.read();
-        let sessions = tables.sessions.values().filter(|held| !held.record.holds(now));
+        let sessions = tables.sessions.values().filter(|held| !held.record.is_valid(now));
         let invitations = tables.invitations.values().filter(|record| record.expires_at <= now);
         (sessions.map(|held| held.record.digest).collect(), invitations.map(|record| record.digest).collect())
     }

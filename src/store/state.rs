@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{
     audit::AuditHead,
     change::Policy,
-    op::{Op, Whom},
+    op::{AffectedSubject, Op},
     record::TokenHead,
 };
 use crate::{
@@ -36,7 +36,7 @@ pub(crate) struct Effects {
     /// Users whose directory entries must be recompiled.
     pub users: Vec<UserIx>,
     /// Whether groups, roles or rules changed, so that the whole directory must be recompiled.
-    pub everybody: bool,
+    pub all_users: bool,
     pub affected: Vec<Affected>,
 }
 
@@ -67,9 +67,9 @@ impl State {
             }
             Op::Affects(whom) => {
                 let affected = match whom {
-                    Whom::Everybody => Affected::All,
-                    Whom::Token(digest) => Affected::Token(*digest),
-                    Whom::User(id) => {
+                    AffectedSubject::All => Affected::All,
+                    AffectedSubject::Token(digest) => Affected::Token(*digest),
+                    AffectedSubject::User(id) => {
                         accounts.user_by_id(id).map_or(Affected::All, |user| Affected::User(user.ix))
                     }
                 };
@@ -91,7 +91,7 @@ impl State {
             | Op::DropIdentity(_)
             | Op::Node(_) => return Effects::default(),
         }
-        Effects { everybody: true, ..Effects::default() }
+        Effects { all_users: true, ..Effects::default() }
     }
 
     /// A token as workers use it; `None` if its owner or scope is invalid.
@@ -110,7 +110,7 @@ impl Effects {
 
     pub(crate) fn add(&mut self, other: Self) {
         self.users.extend(other.users);
-        self.everybody |= other.everybody;
+        self.all_users |= other.all_users;
         self.affected.extend(other.affected);
     }
 }

@@ -1,4 +1,4 @@
-//! The verbs over a real engine, with a clock that stands still unless it is moved.
+//! The store over a real engine, with a clock that stands still unless it is moved.
 
 use std::sync::{
     Arc,
@@ -83,7 +83,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
 }
 
 fn operator() -> Actor {
-    Actor { who: Who::Operator, parent: None, session: None, request_id: None }
+    Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None }
 }
 
 fn named(owner: &str, name: &str) -> NewToken {
@@ -107,8 +107,8 @@ fn code<T>(result: Result<T, ChangeError>) -> String {
         Ok(_) => "ok".into(),
         Err(ChangeError::Refused(refusal)) => refusal.code.word().into(),
         Err(ChangeError::Stale) => "stale".into(),
-        Err(ChangeError::KeyReused) => "key_reused".into(),
-        Err(ChangeError::TooFast(_)) => "too_fast".into(),
+        Err(ChangeError::IdempotencyKeyReused) => "key_reused".into(),
+        Err(ChangeError::RateLimited(_)) => "too_fast".into(),
         Err(ChangeError::Closed(_)) => "closed".into(),
         Err(ChangeError::Unknown(_)) => "unknown".into(),
         Err(ChangeError::NotDurable { .. }) => "not_durable".into(),
@@ -127,9 +127,10 @@ impl Bench {
 
     fn over(dir: tempfile::TempDir, configuration: Configuration, clock: Arc<AtomicI64>) -> Self {
         let now = clock.clone();
-        let tells: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
+        let time_source: writer::Clock =
+            Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
-        let (store, state) = load::open(&settings(&dir), configuration, fence, tells).unwrap();
+        let (store, state) = load::open(&settings(&dir), configuration, fence, time_source).unwrap();
         Self { dir, store, state, clock }
     }
 
@@ -158,7 +159,7 @@ impl Bench {
             let _ = held.recv();
             Err(ChangeError::Stale)
         };
-        let waits = writer::Task::new(writer::TaskKind::Usual, Box::new(plan), oneshot::channel().0);
+        let waits = writer::Task::new(writer::TaskKind::Counted, Box::new(plan), oneshot::channel().0);
         assert!(self.store.queue.send(writer::Command::Change(waits)).await.is_ok());
         assert!(begun.await.is_err());
         release
@@ -178,7 +179,7 @@ impl Bench {
     fn by(&self, login: &str) -> Actor {
         let accounts = self.store.accounts();
         let user = accounts.users().find(|user| user.record.login == login).unwrap();
-        Actor { who: Who::User(user.record.id.clone()), parent: None, session: None, request_id: None }
+        Actor { kind: ActorKind::User(user.record.id.clone()), parent: None, session: None, request_id: None }
     }
 
     fn pass(&self, seconds: i64) {

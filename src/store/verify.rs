@@ -17,7 +17,7 @@ pub struct Report {
     pub tables: Vec<(&'static str, u64)>,
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
-    /// What is wrong, up to [`Report::LISTED`] findings.
+    /// What is wrong, up to [`Report::MAX_LISTED`] findings.
     pub damage: Vec<Finding>,
     /// Number of further findings.
     pub unlisted: u64,
@@ -64,7 +64,7 @@ pub enum VerifyError {
 
 impl Report {
     /// Maximum listed findings: one kind of damage may be found thousands of times.
-    pub const LISTED: usize = 100;
+    pub const MAX_LISTED: usize = 100;
 
     /// Whether nothing is wrong.
     pub fn is_sound(&self) -> bool {
@@ -72,7 +72,7 @@ impl Report {
     }
 
     pub(super) fn add(&mut self, place: impl Into<String>, what: impl Into<String>, advice: &'static str) {
-        if self.damage.len() == Self::LISTED {
+        if self.damage.len() == Self::MAX_LISTED {
             self.unlisted += 1;
         } else {
             self.damage.push(Finding { place: place.into(), what: what.into(), advice });

@@ -46,10 +46,10 @@ mod transaction;
 mod unwritten;
 mod users;
 
-pub(crate) use federated::Ids;
-pub(crate) use group_commit::{Queue, Waiting};
+pub(crate) use federated::NewIds;
+pub(crate) use group_commit::{Queue, QueueReceiver};
 pub(crate) use import::{PlannedImport, REGISTERED_AND_ENDED};
-pub(crate) use publish::Followed;
+pub(crate) use publish::FollowResult;
 pub(crate) use rate::WriteRates;
 pub(crate) use retention::Retention;
 pub(crate) use task::{Published, Task, TaskKind};
@@ -60,14 +60,14 @@ pub(crate) use unwritten::Unwritten;
 use group_commit::GroupCommit;
 
 /// The error of other changes while removals wait to be written.
-const WAITS: &str = "earlier removals have yet to be written to etcd";
+const REMOVALS_PENDING: &str = "earlier removals have yet to be written to etcd";
 
 /// Maximum changes in a batch, so that the first one does not wait long for the last one, nor a removal for
 /// a batch that it has just missed.
-const BATCH: usize = 256;
-const BATCH_OPS: usize = 500;
+const MAX_BATCH_CHANGES: usize = 256;
+const MAX_BATCH_OPS: usize = 500;
 /// Maximum time for planning a batch: a plan may read more than it writes.
-const PLANNING: Duration = Duration::from_millis(10);
+const MAX_PLANNING_TIME: Duration = Duration::from_millis(10);
 
 const PERMISSION_DENIED: AdminErrorCode = AdminErrorCode::PermissionDenied;
 
@@ -95,7 +95,7 @@ pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 pub(crate) enum Command {
     Change(Task),
     /// Other nodes have appended to the log up to this position, or may have appended anything.
-    Follow(Option<u64>, oneshot::Sender<Result<Followed, String>>),
+    Follow(Option<u64>, oneshot::Sender<Result<FollowResult, String>>),
     /// Answers everything before it, closes the engine and ends the thread.
     Close(oneshot::Sender<()>),
 }
@@ -110,7 +110,7 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) fn run(mut self, queue: Waiting) {
+    pub(crate) fn run(mut self, queue: QueueReceiver) {
         let guard = CloseOnPanic(self.shared.clone());
         let mut group_commit = GroupCommit::new(queue);
         let mut late: Vec<Task> = Vec::new();
@@ -124,7 +124,7 @@ impl Writer {
             };
             let (mut close, mut follow) = (None, None);
             self.write_unwritten();
-            if let Some(position) = self.shared.engine.heard() {
+            if let Some(position) = self.shared.engine.latest_known() {
                 // A plan without these entries would come too late. The next commit reports the error, if
                 // any.
                 drop(self.follow(Some(position)));
@@ -144,15 +144,15 @@ impl Writer {
                     }
                     Command::Close(done) => {
                         close = Some(done);
-                        while let Some(Command::Change(mut task)) = group_commit.removal() {
+                        while let Some(Command::Change(mut task)) = group_commit.try_removal() {
                             self.plan(&mut task);
                             batch.push(task);
                         }
                         break;
                     }
                 }
-                let has_room = batch.len() < BATCH && self.tx.batch.ops.len() < BATCH_OPS;
-                if has_room && begun.elapsed() < PLANNING {
+                let has_room = batch.len() < MAX_BATCH_CHANGES && self.tx.batch.ops.len() < MAX_BATCH_OPS;
+                if has_room && begun.elapsed() < MAX_PLANNING_TIME {
                     next = group_commit.next(batch.len());
                 }
             }
@@ -164,7 +164,7 @@ impl Writer {
                 late = self.finish(late, before);
             }
             if late.is_empty() {
-                group_commit.answered(count, began.elapsed());
+                group_commit.batch_done(count, began.elapsed());
             }
             if let Some((to, done)) = follow {
                 let _ = done.send(self.follow(to));
@@ -180,7 +180,7 @@ impl Writer {
                 let _ = done.send(());
                 return;
             }
-            self.keep_up();
+            self.apply_retention();
         }
         self.shared.close("the store was closed".into());
         self.shared.engine.close();
@@ -200,9 +200,9 @@ impl Writer {
             return;
         }
         self.tx.state = before;
-        let Batch { mut ops, shown, .. } = std::mem::take(&mut self.tx.batch);
+        let Batch { mut ops, republished, .. } = std::mem::take(&mut self.tx.batch);
         ops.truncate(count);
-        self.tx.batch = Batch { ops, effects, shown, ..Batch::default() };
+        self.tx.batch = Batch { ops, effects, republished, ..Batch::default() };
         for op in &self.tx.batch.ops {
             // Each of them has been staged before, so this does not fail.
             drop(self.shared.engine.stage(&mut self.tx.batch.staged, op));
@@ -218,7 +218,7 @@ impl Writer {
         let late = self.finish_writable(batch, before);
         for task in unwritable {
             let reason = task.unwritable().unwrap_or_default().to_owned();
-            self.without_engine(task, ChangeError::Closed(reason), true);
+            self.apply_undurable(task, ChangeError::Closed(reason), true);
         }
         late
     }
@@ -233,14 +233,14 @@ impl Writer {
                     task.answer(Ok(published));
                 }
             }
-            Err(CommitError::Moved(to)) => {
+            Err(CommitError::Conflict(to)) => {
                 self.tx.state = before;
                 self.tx.batch = Batch::default();
                 match self.follow(to) {
                     Ok(_) => late = batch,
                     Err(reason) => {
                         for task in batch {
-                            self.without_engine(task, ChangeError::Closed(reason.clone()), false);
+                            self.apply_undurable(task, ChangeError::Closed(reason.clone()), false);
                         }
                     }
                 }
@@ -264,17 +264,17 @@ impl Writer {
                 self.tx.batch = Batch::default();
                 // The log may have the batch; only later changes have certainly not been made. A log that
                 // cannot be reached may become reachable again.
-                let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::Unclear(_));
+                let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::UnknownOutcome(_));
                 let error = match error {
-                    CommitError::Unclear(_) => ChangeError::Unknown,
+                    CommitError::UnknownOutcome(_) => ChangeError::Unknown,
                     CommitError::Failed(_) if self.shared.close_reason().is_none() => {
-                        self.lost(&reason);
+                        self.close_after(&reason);
                         ChangeError::Unknown
                     }
                     _ => ChangeError::Closed,
                 };
                 for task in batch {
-                    self.without_engine(task, error(reason.clone()), closes);
+                    self.apply_undurable(task, error(reason.clone()), closes);
                 }
             }
         }
@@ -285,12 +285,12 @@ impl Writer {
     fn add_affected(&mut self, batch: &[Task]) {
         if !self.tx.batch.ops.is_empty() {
             for affected in batch.iter().filter_map(|task| task.affected) {
-                self.tx.apply(Op::Affects(self.tx.whom(affected)));
+                self.tx.apply(Op::Affects(self.tx.affected_subject(affected)));
             }
         }
     }
 
-    fn lost(&self, reason: &str) {
+    fn close_after(&self, reason: &str) {
         if self.shared.close_reason().is_none() {
             tracing::error!(
                 reason,
@@ -310,7 +310,7 @@ impl Writer {
             return Ok(());
         }
         if self.unwritten.is_some() {
-            return Err(CommitError::Unavailable(WAITS.to_owned()));
+            return Err(CommitError::Unavailable(REMOVALS_PENDING.to_owned()));
         }
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         let committed = self.shared.engine.append(ops, staged);
@@ -328,9 +328,9 @@ impl Writer {
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
             Err(
                 CommitError::Refused(_)
-                | CommitError::Moved(_)
+                | CommitError::Conflict(_)
                 | CommitError::Unavailable(_)
-                | CommitError::Unclear(_),
+                | CommitError::UnknownOutcome(_),
             ) => {}
         }
         committed
@@ -338,26 +338,27 @@ impl Writer {
 
     /// Puts a change in force that only removes power, although it is not durable. Refuses any other
     /// change.
-    fn without_engine(&mut self, mut task: Task, error: ChangeError, closes: bool) {
+    fn apply_undurable(&mut self, mut task: Task, error: ChangeError, closes: bool) {
         if !task.only_removes() {
             return task.answer(Err(error));
         }
         let reason = error.to_string();
         let before = self.tx.state.clone();
-        self.tx.batch.staged.blind = true;
+        self.tx.batch.staged.ignore_damage = true;
         self.plan(&mut task);
         self.tx.state.audit = before.audit;
         if task.is_planned() {
             // A repetition finds it done already. So from here on every answer says that nothing is
             // durable, until the removals that are kept have been written.
             let ops = self.tx.batch.ops.iter();
-            let told = ops.filter_map(|op| if let Op::AppendAudit(event) = op { Some(event) } else { None });
-            let told: Vec<_> = told.cloned().collect();
-            for AuditEvent { event, actor, target, .. } in &told {
+            let audit_events =
+                ops.filter_map(|op| if let Op::AppendAudit(event) = op { Some(event) } else { None });
+            let audit_events: Vec<_> = audit_events.cloned().collect();
+            for AuditEvent { event, actor, target, .. } in &audit_events {
                 tracing::warn!(event, actor, target, reason, "in force, but not durable");
             }
-            if closes || self.keep_unwritten(task.again(), told, before).is_err() {
-                self.lost(&reason);
+            if closes || self.keep_unwritten(task.detach(), audit_events, before).is_err() {
+                self.close_after(&reason);
             }
             let tokens = self.tx.batch.ops.iter().filter_map(|op| match op {
                 Op::PutToken(record) => Some((record.id, record.clone())),
@@ -366,8 +367,8 @@ impl Writer {
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
         self.publish();
-        let (ticket, not_durable) = (self.raise(&task), Some(reason));
-        task.answer(Ok(Published { ticket, everywhere: None, not_durable }));
+        let (completion, not_durable) = (self.raise(&task), Some(reason));
+        task.answer(Ok(Published { completion, on_all_nodes: None, not_durable }));
     }
 }
 

@@ -28,7 +28,7 @@ use permgate::{
     metrics::Metrics,
     net::{Address, BudgetLimits, Budgets, Drain, Limits, Machine, Worker, bind, drain, serve},
     settings::Rate,
-    store::{Actor, Configuration, Policy, Settings, Store, Who, model::LastUsed},
+    store::{Actor, ActorKind, Configuration, Policy, Settings, Store, model::LastUsed},
 };
 use serde_json::{Value, json};
 
@@ -167,7 +167,7 @@ impl Fixture {
         let mut configuration = configuration(&SERVICES, self.max_lifetime);
         let (count, burst) = (NonZeroU32::MIN, NonZeroU32::new(burst).unwrap());
         configuration.policy.write_rate = Rate { count, window: Duration::from_secs(60), burst };
-        let actor = Actor { who: Who::Operator, parent: None, session: None, request_id: None };
+        let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(self.store.replace_configuration(actor, configuration)).unwrap();
     }

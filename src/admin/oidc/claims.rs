@@ -21,7 +21,7 @@ pub(in crate::admin) struct UserInfo {
 }
 
 /// The longest `sub`, in bytes (OpenID Connect Core, 2).
-const LONGEST_SUBJECT: usize = 255;
+const MAX_SUBJECT: usize = 255;
 
 /// Returns the subject if the token was issued to this client, is valid now and belongs to this sign-in.
 pub(super) fn check(
@@ -53,7 +53,7 @@ pub(super) fn check(
         return wrong("it was made for another sign-in");
     }
     match text("sub") {
-        Some(sub) if (1..=LONGEST_SUBJECT).contains(&sub.len()) && !sub.contains(char::is_control) => {
+        Some(sub) if (1..=MAX_SUBJECT).contains(&sub.len()) && !sub.contains(char::is_control) => {
             Ok(sub.to_owned())
         }
         _ => wrong("it has no subject"),

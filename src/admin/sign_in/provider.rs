@@ -21,7 +21,7 @@ pub struct Provider {
     pub login_claim: String,
     pub groups_claim: String,
     /// The groups that the claim controls; others are left alone.
-    pub groups: Vec<ProvidedGroup>,
+    pub groups: Vec<GroupMapping>,
     /// A login at the provider means the account with the same login here.
     pub link_logins: bool,
     /// `None`: plain text, to a provider on this machine.
@@ -30,7 +30,7 @@ pub struct Provider {
 
 /// A group's name in the provider's claim, and its name here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProvidedGroup {
+pub struct GroupMapping {
     pub claim: String,
     pub group: String,
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     authz::{secret::Digest, subject::Permission},
-    store::{AdminError, AdminErrorCode, ImportedToken, Registered},
+    store::{AcceptedImport, AdminError, AdminErrorCode, ImportedToken},
 };
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -116,9 +116,9 @@ fn parse(line: ImportLine) -> Result<ImportedToken, AdminError> {
     })
 }
 
-fn import_outcome(answer: &Result<Registered, AdminError>) -> ImportOutcome {
+fn import_outcome(answer: &Result<AcceptedImport, AdminError>) -> ImportOutcome {
     match answer {
-        Ok(Registered { id, known }) => {
+        Ok(AcceptedImport { id, known }) => {
             ImportOutcome { id: Some(id.to_string()), known: *known, error: None, error_description: None }
         }
         Err(refusal) => refused(refusal),

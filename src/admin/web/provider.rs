@@ -23,7 +23,7 @@ use crate::{
         pagination::Params,
         session::{LoginMethod, SignInAttempt, cookie, secret::Secret},
     },
-    store::{ChangeError, ProvidedSession},
+    store::{ChangeError, FederatedSession},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -95,7 +95,7 @@ async fn begin(
     secret: &Secret,
 ) -> Result<(), Problem> {
     let UserInfo { subject, login, name, email, groups } = person;
-    let new = ProvidedSession {
+    let new = FederatedSession {
         issuer: relying.provider().issuer.clone(),
         subject,
         login,
@@ -110,7 +110,7 @@ async fn begin(
     };
     // An administrator who links the account needs the subject.
     let subject = new.subject.clone();
-    match context.store.begin_provided_session(new).await {
+    match context.store.begin_federated_session(new).await {
         Ok(_) => Ok(()),
         Err(ChangeError::Refused(refusal)) => {
             let request_id = &*visit.request_id;

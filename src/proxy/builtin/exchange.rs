@@ -13,7 +13,7 @@ use crate::{
     issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
-    store::{AdminErrorCode, Exchanged},
+    store::{AdminErrorCode, ExchangedToken},
 };
 
 pub use verify::Issuers;
@@ -84,7 +84,7 @@ impl Gateway {
             let (status, error) = (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens");
             return Err(Rejection::described(Reason::ExchangeRefused, status, error, text));
         };
-        let new = Exchanged {
+        let new = ExchangedToken {
             rule: rule.author(),
             scope: scope.clone(),
             subject: subject(&claims),

@@ -19,7 +19,7 @@ use crate::{
         Gateway, context::RequestContext, last_used::Use, rejection::Rejection, worker_state::WorkerState,
     },
     store::{
-        Actor, ChangeError, CreatedToken, Exchanged, ReadError, Store, Who,
+        Actor, ActorKind, ChangeError, CreatedToken, ExchangedToken, ReadError, Store,
         model::{TokenRecord, UserId, UserKind},
     },
 };
@@ -35,7 +35,7 @@ pub trait TokenLookup: Send + Sync {
     }
 
     /// Creates a token with this id in exchange for an issuer's token.
-    fn exchange(&self, _id: TokenId, _new: Exchanged) -> Issuing<'_> {
+    fn exchange(&self, _id: TokenId, _new: ExchangedToken) -> Issuing<'_> {
         Box::pin(async { Err(ChangeError::Closed("there is no store".to_owned())) })
     }
 }
@@ -52,11 +52,11 @@ impl TokenLookup for Store {
 
     fn rotate(&self, owner: UserId, token: TokenId, request_id: String) -> Issuing<'_> {
         let actor =
-            Actor { who: Who::User(owner), parent: None, session: None, request_id: Some(request_id) };
+            Actor { kind: ActorKind::User(owner), parent: None, session: None, request_id: Some(request_id) };
         Box::pin(self.rotate_itself(actor, token))
     }
 
-    fn exchange(&self, id: TokenId, new: Exchanged) -> Issuing<'_> {
+    fn exchange(&self, id: TokenId, new: ExchangedToken) -> Issuing<'_> {
         Box::pin(self.exchange_token(id, new))
     }
 }

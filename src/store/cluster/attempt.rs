@@ -19,7 +19,7 @@ impl AttemptId {
 
 /// An entry to append at the position after `expected`.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct CommitAttempt {
     id: AttemptId,
     expected: Head,
     /// Whether the entry may be in the log although no answer has confirmed it.
@@ -30,9 +30,9 @@ pub struct Attempt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The entry is in the log.
-    Made,
+    Committed,
     /// The log has a different head.
-    Moved { head: Head },
+    Conflict { head: Head },
     /// No answer, or one that does not say whether the entry was made.
     None,
     /// The attempt that wrote the entry after `expected`.
@@ -46,16 +46,16 @@ pub enum Step {
     SendAgain,
     /// Read the entry after `expected`, which says whose attempt it was.
     ReadWinner,
-    Made,
+    Committed,
     /// Another attempt's entry came first: apply it, and plan again.
     Lost,
     /// The head is before `expected`: the engine has lost acknowledged entries.
-    WentBack {
+    LogLostEntries {
         head: Head,
     },
 }
 
-impl Attempt {
+impl CommitAttempt {
     pub fn new(id: AttemptId, expected: Head) -> Self {
         Self { id, expected, unclear: false }
     }
@@ -78,19 +78,21 @@ impl Attempt {
         self.unclear
     }
 
-    pub fn answered(&mut self, answer: Answer) -> Step {
+    pub fn on_answer(&mut self, answer: Answer) -> Step {
         match answer {
-            Answer::Made => Step::Made,
+            Answer::Committed => Step::Committed,
             Answer::None => {
                 self.unclear = true;
                 Step::SendAgain
             }
             // Only something beside the head has changed, for example by a trim: no entry follows yet.
-            Answer::Moved { head } if head == self.expected => Step::SendAgain,
-            Answer::Moved { head } if head.position <= self.expected.position => Step::WentBack { head },
-            Answer::Moved { .. } if self.unclear => Step::ReadWinner,
-            Answer::Moved { .. } => Step::Lost,
-            Answer::Written(id) if id == self.id => Step::Made,
+            Answer::Conflict { head } if head == self.expected => Step::SendAgain,
+            Answer::Conflict { head } if head.position <= self.expected.position => {
+                Step::LogLostEntries { head }
+            }
+            Answer::Conflict { .. } if self.unclear => Step::ReadWinner,
+            Answer::Conflict { .. } => Step::Lost,
+            Answer::Written(id) if id == self.id => Step::Committed,
             Answer::Written(_) => Step::Lost,
         }
     }
@@ -105,23 +107,26 @@ mod tests {
     fn an_unclear_attempt_is_sent_again_until_its_position_says_who_won() {
         let head = |position| Head { position, hash: EntryHash([u8::try_from(position).unwrap(); 32]) };
         let (mine, other) = (AttemptId([1; 16]), AttemptId([2; 16]));
-        let moved = |position| Answer::Moved { head: head(position) };
+        let moved = |position| Answer::Conflict { head: head(position) };
         let check = |name: &str, answers: &[(Answer, Step)]| {
-            let mut attempt = Attempt::new(mine, head(4));
+            let mut attempt = CommitAttempt::new(mine, head(4));
             assert_eq!(attempt.position(), 5);
             for (answer, step) in answers {
-                assert_eq!(attempt.answered(*answer), *step, "{name}: {answer:?}");
+                assert_eq!(attempt.on_answer(*answer), *step, "{name}: {answer:?}");
             }
         };
-        check("made", &[(Answer::Made, Step::Made)]);
+        check("made", &[(Answer::Committed, Step::Committed)]);
         check("lost", &[(moved(5), Step::Lost)]);
-        check("no answer, then made", &[(Answer::None, Step::SendAgain), (Answer::Made, Step::Made)]);
+        check(
+            "no answer, then made",
+            &[(Answer::None, Step::SendAgain), (Answer::Committed, Step::Committed)],
+        );
         check(
             "no answer, but it was made",
             &[
                 (Answer::None, Step::SendAgain),
                 (moved(5), Step::ReadWinner),
-                (Answer::Written(mine), Step::Made),
+                (Answer::Written(mine), Step::Committed),
             ],
         );
         check(
@@ -129,7 +134,7 @@ mod tests {
             &[
                 (Answer::None, Step::SendAgain),
                 (moved(9), Step::ReadWinner),
-                (Answer::Written(mine), Step::Made),
+                (Answer::Written(mine), Step::Committed),
             ],
         );
         check(
@@ -145,8 +150,8 @@ mod tests {
         );
         check(
             "the log was trimmed meanwhile",
-            &[(Answer::Moved { head: head(4) }, Step::SendAgain), (moved(5), Step::Lost)],
+            &[(Answer::Conflict { head: head(4) }, Step::SendAgain), (moved(5), Step::Lost)],
         );
-        check("the engine lost entries", &[(moved(3), Step::WentBack { head: head(3) })]);
+        check("the engine lost entries", &[(moved(3), Step::LogLostEntries { head: head(3) })]);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use super::{Acknowledgement, BootTime, Incarnation, Members};
 
 /// A node's name and incarnation.
-pub(super) type Run = (String, Incarnation);
+pub(super) type NodeRun = (String, Incarnation);
 
 /// A change that is in force on every node that can still forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub struct Completed {
 #[derive(Debug)]
 pub struct Completions {
     lapse: Duration,
-    acks: BTreeMap<Run, Acknowledgement>,
+    acks: BTreeMap<NodeRun, Acknowledgement>,
     /// When each dropped run can no longer forward.
-    departing: BTreeMap<Run, BootTime>,
+    departing: BTreeMap<NodeRun, BootTime>,
     waiting: Vec<Waiting>,
     /// Runs that did not acknowledge in time, each with the position it missed.
-    silent: BTreeMap<Run, u64>,
+    silent: BTreeMap<NodeRun, u64>,
 }
 
 #[derive(Debug)]
@@ -39,9 +39,9 @@ struct Waiting {
     position: u64,
     since: BootTime,
     /// Until when each run is waited for.
-    awaited: BTreeMap<Run, BootTime>,
-    confirmed: BTreeSet<Run>,
-    lapsed: BTreeSet<Run>,
+    awaited: BTreeMap<NodeRun, BootTime>,
+    confirmed: BTreeSet<NodeRun>,
+    lapsed: BTreeSet<NodeRun>,
 }
 
 impl Completions {
@@ -72,7 +72,7 @@ impl Completions {
 
     /// Waits for every member, for every departed run that may still have permission, and for this node.
     /// `members` are those as of `position`, whose commit became known at `known`.
-    pub fn wait(&mut self, position: u64, members: &Members, me: Run, known: BootTime) {
+    pub fn wait(&mut self, position: u64, members: &Members, me: NodeRun, known: BootTime) {
         let end = known + self.lapse;
         let members = members.iter().map(|(node, member)| ((node.to_owned(), member.incarnation), end));
         let departing = self.departing.iter().filter(|(_, gone)| **gone > known);
@@ -123,7 +123,7 @@ impl Completions {
             if !waiting.awaited.is_empty() {
                 return true;
             }
-            let names = |runs: &BTreeSet<Run>| {
+            let names = |runs: &BTreeSet<NodeRun>| {
                 let mut names: Vec<_> = runs.iter().map(|(node, _)| node.clone()).collect();
                 names.dedup();
                 names
@@ -146,12 +146,12 @@ impl Completions {
     }
 
     /// Runs that did not acknowledge in time, and still have not.
-    pub fn silent(&self) -> impl Iterator<Item = &Run> {
+    pub fn silent(&self) -> impl Iterator<Item = &NodeRun> {
         self.silent.keys()
     }
 
     /// Runs that were dropped so long ago that they cannot forward any more.
-    pub fn departed_for_good(&self, now: BootTime) -> impl Iterator<Item = &Run> {
+    pub fn departed_for_good(&self, now: BootTime) -> impl Iterator<Item = &NodeRun> {
         self.departing.iter().filter(move |(_, end)| **end <= now).map(|(run, _)| run)
     }
 

@@ -18,23 +18,23 @@ use crate::{
         Store,
         log::{
             ReadError, StoreId,
-            etcd::{Connection, Heard, Tail, TailError},
+            etcd::{Connection, Tail, TailError, TailEvent},
         },
     },
 };
 
 /// Pause after a probe that was answered.
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 /// Pause before a failed operation is retried.
-const AGAIN: Duration = Duration::from_millis(100);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// Interval at which failing probes are logged again: the cause may have changed.
-const SAY_AGAIN: Duration = Duration::from_secs(10);
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause after etcd refused a probe: an operator has to fix the cause, and a sign-in is expensive for etcd.
-const REFUSED_AGAIN: Duration = Duration::from_secs(1);
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Interval at which the protocol is polled even without events: the monotonic clock stops in a suspend.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which acknowledgements are read while changes wait for them: a watch may lose one.
-const READ_AGAIN: Duration = Duration::from_secs(1);
+const READ_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the tasks share.
 pub(crate) struct Driver {
@@ -60,10 +60,10 @@ impl Driver {
         let (driver, ended) = (Arc::new(self), Arc::new(ended));
         driver.spawn(driver.clone().probes());
         driver.spawn(driver.clone().follow(driver.heard.subscribe()));
-        driver.spawn(driver.clone().hear(ended));
-        driver.spawn(driver.clone().take_over(applied));
+        driver.spawn(driver.clone().tail_log(ended));
+        driver.spawn(driver.clone().confirm_applied(applied));
         driver.spawn(driver.clone().acknowledge());
-        driver.spawn(driver.clone().keep());
+        driver.spawn(driver.clone().run_protocol());
     }
 
     /// Runs a task until the store is closed.
@@ -88,22 +88,22 @@ impl Driver {
                     if failed.take().is_some() {
                         tracing::info!("etcd responds again");
                     }
-                    if let Err(fork) = self.node.probed(probe, head) {
+                    if let Err(fork) = self.node.on_probe_answer(probe, head) {
                         self.node.forked(fork);
                     }
                     if self.store.unwritten() > 0 {
                         // The writer first retries its unwritten removals, then reads other nodes' entries.
                         self.follow_to(None).await;
                     }
-                    sleep(PROBE).await;
+                    sleep(PROBE_INTERVAL).await;
                 }
                 Err(error) => {
                     let refused = error.is_final();
                     let (what, count, pause) = match refused {
-                        true => ("refuses this node", &metrics.probes_refused, REFUSED_AGAIN),
-                        false => ("does not respond", &metrics.probes_unanswered, AGAIN),
+                        true => ("refuses this node", &metrics.probes_refused, REFUSED_PAUSE),
+                        false => ("does not respond", &metrics.probes_unanswered, RETRY_PAUSE),
                     };
-                    if failed.is_none_or(|(at, before)| before != refused || at.elapsed() >= SAY_AGAIN) {
+                    if failed.is_none_or(|(at, before)| before != refused || at.elapsed() >= LOG_INTERVAL) {
                         failed = Some((Instant::now(), refused));
                         tracing::warn!(%error, "etcd {what}: this node serves until its lease ends");
                     }
@@ -115,7 +115,7 @@ impl Driver {
     }
 
     /// Watches the log for new entries. The writer reads the entries itself.
-    async fn hear(self: Arc<Self>, ended: Arc<Ended>) {
+    async fn tail_log(self: Arc<Self>, ended: Arc<Ended>) {
         let mut tail = Tail::new(self.connection.clone(), self.log, self.store.head());
         loop {
             let heard = tokio::select! {
@@ -130,11 +130,13 @@ impl Driver {
                 Ok(heard) => {
                     for heard in heard {
                         match heard {
-                            Heard::Entry(entry) => {
-                                self.snapshots().grew(entry.operations.len());
+                            TailEvent::Entry(entry) => {
+                                self.snapshots().add_bytes(entry.operations.len());
                                 self.heard.send_replace(entry.position);
                             }
-                            Heard::Acknowledgement { node, value } => self.node.acknowledged(&node, &value),
+                            TailEvent::Acknowledgement { node, value } => {
+                                self.node.acknowledged(&node, &value);
+                            }
                         }
                     }
                 }
@@ -149,13 +151,13 @@ impl Driver {
                 }
                 Err(TailError::Read(error)) => {
                     tracing::debug!(%error, "the log cannot be read now");
-                    sleep(AGAIN).await;
+                    sleep(RETRY_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Separate from [`Self::hear`], so that acknowledgements do not wait for the writer.
+    /// Separate from [`Self::tail_log`], so that acknowledgements do not wait for the writer.
     async fn follow(self: Arc<Self>, mut heard: watch::Receiver<u64>) {
         // The sender lives as long as `self`.
         while heard.changed().await.is_ok() {
@@ -167,16 +169,16 @@ impl Driver {
     async fn follow_to(&self, to: Option<u64>) {
         if let Err(error) = self.store.follow(to).await {
             tracing::error!(%error, "this node cannot follow the log");
-            sleep(AGAIN).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 
     /// In the order of positions: an entry is in force once all before it are.
-    async fn take_over(self: Arc<Self>, mut applied: mpsc::UnboundedReceiver<Applied>) {
-        while let Some(Applied { position, tickets }) = applied.recv().await {
+    async fn confirm_applied(self: Arc<Self>, mut applied: mpsc::UnboundedReceiver<Applied>) {
+        while let Some(Applied { position, completions }) = applied.recv().await {
             let mut cut = 0;
-            for ticket in tickets {
-                match ticket.wait().await {
+            for completion in completions {
+                match completion.wait().await {
                     Ok(one) => cut += one.0,
                     // The fence is broken, and the process ends.
                     Err(_) => return,
@@ -199,19 +201,19 @@ impl Driver {
                 Ok(()) => written = Some(ack.position),
                 Err(error) => {
                     tracing::debug!(%error, "this node cannot acknowledge now");
-                    sleep(AGAIN).await;
+                    sleep(RETRY_PAUSE).await;
                 }
             }
         }
     }
 
     /// Does what the protocol requires.
-    async fn keep(self: Arc<Self>) {
+    async fn run_protocol(self: Arc<Self>) {
         let mut cut_off = true;
         let mut read = Instant::now();
         loop {
-            let todo = self.node.settle();
-            self.snapshots().look();
+            let todo = self.node.advance();
+            self.snapshots().start_if_due();
             match todo.permitted_for {
                 Some(left) if !left.is_zero() => cut_off = false,
                 Some(_) | None if !cut_off => {
@@ -224,7 +226,7 @@ impl Driver {
                 }
                 Some(_) | None => {}
             }
-            let overdue = todo.waiting && read.elapsed() >= READ_AGAIN;
+            let overdue = todo.waiting && read.elapsed() >= READ_INTERVAL;
             if todo.read_acknowledgements || overdue {
                 read = Instant::now();
                 self.read_acknowledgements().await;
@@ -234,10 +236,11 @@ impl Driver {
                 && let Err(error) = self.store.propose_members().await
             {
                 tracing::debug!(%error, "the members cannot be changed now");
-                sleep(AGAIN).await;
+                sleep(RETRY_PAUSE).await;
             }
             let ends = todo.permitted_for.filter(|left| !left.is_zero());
-            let wait = todo.deadline.into_iter().chain(ends).chain([LOOK]).min().unwrap_or(LOOK);
+            let wait =
+                todo.deadline.into_iter().chain(ends).chain([POLL_INTERVAL]).min().unwrap_or(POLL_INTERVAL);
             // A timer may fire slightly early.
             let _ = timeout(wait + Duration::from_millis(1), self.node.changed.notified()).await;
         }
@@ -256,7 +259,7 @@ impl Driver {
             }
             Err(error) => {
                 tracing::debug!(%error, "the acknowledgements cannot be read now");
-                sleep(AGAIN).await;
+                sleep(RETRY_PAUSE).await;
             }
         }
     }

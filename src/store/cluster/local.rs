@@ -21,12 +21,12 @@ const UNFINISHED: &str = "cluster.new";
 /// Which store it is a copy of, and the node's last run that used it. That run has ended, since the lock is
 /// free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Copy {
+pub(crate) struct LocalCopy {
     pub store: StoreId,
     pub last: Option<Incarnation>,
 }
 
-impl Copy {
+impl LocalCopy {
     /// Returns `None` if the directory is a store of its own, or empty.
     pub(crate) fn read(directory: &Path) -> Result<Option<Self>, Failure> {
         let path = directory.join(FILE);
@@ -74,13 +74,13 @@ mod tests {
     #[test]
     fn it_reads_as_it_was_written_and_damage_is_named() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Copy::read(directory.path()).unwrap(), None);
+        assert_eq!(LocalCopy::read(directory.path()).unwrap(), None);
         for last in [None, Some(Incarnation([7; 16]))] {
-            let copy = Copy { store: StoreId([3; 16]), last };
+            let copy = LocalCopy { store: StoreId([3; 16]), last };
             copy.write(directory.path()).unwrap();
-            assert_eq!(Copy::read(directory.path()).unwrap(), Some(copy));
+            assert_eq!(LocalCopy::read(directory.path()).unwrap(), Some(copy));
         }
         fs::write(directory.path().join(FILE), "permgate cluster 1\nstore x\n").unwrap();
-        assert!(Copy::read(directory.path()).unwrap_err().to_string().contains("damaged"));
+        assert!(LocalCopy::read(directory.path()).unwrap_err().to_string().contains("damaged"));
     }
 }

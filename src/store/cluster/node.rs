@@ -37,7 +37,7 @@ struct Shared {
 /// An entry that the writer has applied, with the fences raised for it.
 pub(crate) struct Applied {
     pub position: u64,
-    pub tickets: Vec<Completion>,
+    pub completions: Vec<Completion>,
 }
 
 /// A node as `permgate cluster status` shows it.
@@ -79,7 +79,7 @@ impl Node {
         let (applied, receiver) = mpsc::unbounded_channel();
         published.permission().set_until(None);
         let name = start.node.clone();
-        let protocol = Protocol::new(start, Timing::of_lease(lease), BootTime::now());
+        let protocol = Protocol::new(start, Timing::from_lease(lease), BootTime::now());
         let shared = Mutex::new(Shared { protocol, head, waiting: BTreeMap::new() });
         let (changed, behind) = (Notify::new(), Notify::new());
         (Arc::new(Self { name, shared, published, applied, changed, behind }), receiver)
@@ -95,7 +95,7 @@ impl Node {
         &self,
         head: Head,
         changes: &[MemberChange],
-        tickets: Vec<Completion>,
+        completions: Vec<Completion>,
         waiting: usize,
     ) -> Vec<oneshot::Receiver<Completed>> {
         let now = BootTime::now();
@@ -107,7 +107,7 @@ impl Node {
         self.log_transition(before, &shared);
         self.publish(&shared);
         // If the receiver is gone, the process is about to end.
-        let _ = self.applied.send(Applied { position: head.position, tickets });
+        let _ = self.applied.send(Applied { position: head.position, completions });
         receivers
     }
 
@@ -174,12 +174,12 @@ impl Node {
     }
 
     /// Takes in the head that a probe has shown.
-    pub(super) fn probed(&self, probe: Probe, head: Head) -> Result<(), Fork> {
+    pub(super) fn on_probe_answer(&self, probe: Probe, head: Head) -> Result<(), Fork> {
         let mut shared = self.shared();
-        if Follower::new(shared.head).behind(head, probe.floor)?.is_some() {
+        if Follower::new(shared.head).missing_from(head, probe.floor)?.is_some() {
             self.behind.notify_one();
         }
-        shared.protocol.probed(probe, head);
+        shared.protocol.on_probe_answer(probe, head);
         self.publish(&shared);
         Ok(())
     }
@@ -224,7 +224,7 @@ impl Node {
     }
 
     /// Notifies the callers whose changes are in force everywhere by now; returns what else is to do.
-    pub(super) fn settle(&self) -> ToDo {
+    pub(super) fn advance(&self) -> NextSteps {
         let now = BootTime::now();
         let mut shared = self.shared();
         for completed in shared.protocol.completed(now) {
@@ -241,7 +241,7 @@ impl Node {
             }
         }
         let protocol = &shared.protocol;
-        ToDo {
+        NextSteps {
             read_acknowledgements: protocol.wants_acknowledgements(),
             propose: !protocol.proposals(now).is_empty(),
             waiting: protocol.waiting() > 0,
@@ -305,7 +305,7 @@ impl Shared {
 }
 
 /// The tasks that follow from the protocol's state.
-pub(super) struct ToDo {
+pub(super) struct NextSteps {
     pub read_acknowledgements: bool,
     pub propose: bool,
     /// Whether changes wait for other nodes.

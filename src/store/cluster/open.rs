@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{Incarnation, MemberChange, Settings, driver::Driver, local::Copy, snapshots::Snapshots};
+use super::{Incarnation, MemberChange, Settings, driver::Driver, local::LocalCopy, snapshots::Snapshots};
 use crate::{
     fence::Fence,
     state::State,
@@ -19,7 +19,7 @@ use crate::{
         backup::{self, BackupError},
         engine::{self, Engine, Generation, StoreDirectory},
         generation::Contents,
-        load::{self, AppliedEntries, Joining, wall_clock},
+        load::{self, AppliedEntries, NodeIdentity, wall_clock},
         log::{
             Failure, Head, Log as _, StoreId,
             etcd::{self, Connection, CreateError, EtcdLog, Unreachable},
@@ -66,7 +66,7 @@ pub enum JoinError {
 pub type Ended = watch::Receiver<Option<String>>;
 
 /// Pause between attempts to reach etcd at the start.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Store {
     /// Opens this node's copy, brings it to the head of the log and joins the cluster. While etcd does not
@@ -81,8 +81,8 @@ impl Store {
         let directory = StoreDirectory::open(&settings.path)?;
         let connection = connect(cluster)?;
         let path = || settings.path.display().to_string();
-        let copy = Copy::read(&settings.path)?;
-        let log = reach(&connection, || position_of(&directory, copy?.store))?;
+        let copy = LocalCopy::read(&settings.path)?;
+        let log = wait_for_log(&connection, || position_of(&directory, copy?.store))?;
         let store = log.store();
         if let Some(copy) = copy.filter(|copy| copy.store != store) {
             return Err(JoinError::Foreign { path: path(), copy: copy.store, log: store });
@@ -93,11 +93,11 @@ impl Store {
         }
         let incarnation = Incarnation::random().map_err(JoinError::System)?;
         // Before joining: the next run has to know its predecessor.
-        Copy { store, last: Some(incarnation) }.write(&settings.path)?;
+        LocalCopy { store, last: Some(incarnation) }.write(&settings.path)?;
         let generation = generation(&directory, store)?;
-        let mut engine = generation.over(Box::new(log))?;
-        engine.hold(directory);
-        let joining = Joining {
+        let mut engine = generation.with_log(Box::new(log))?;
+        engine.keep_lock(directory);
+        let node_identity = NodeIdentity {
             node: cluster.node.clone(),
             incarnation,
             predecessor: copy.and_then(|copy| copy.last),
@@ -105,15 +105,15 @@ impl Store {
         };
         let clock = Arc::new(wall_clock);
         let (store, state, applied) =
-            load::serve(engine, configuration, fence.clone(), clock, Some(joining))?;
+            load::serve(engine, configuration, fence.clone(), clock, Some(node_identity))?;
         let (ended, asked) = watch::channel(None);
         if let Some(applied) = applied {
-            store.drive(connection, fence, applied, ended);
+            store.start_driver(connection, fence, applied, ended);
         }
         Ok((store, state, asked))
     }
 
-    fn drive(
+    fn start_driver(
         &self,
         connection: Arc<Connection>,
         fence: Arc<Fence>,
@@ -145,11 +145,11 @@ pub fn init(
     configuration: Configuration,
 ) -> Result<(StoreId, u64), JoinError> {
     let connection = connect(cluster)?;
-    if Copy::read(&settings.path)?.is_some() {
+    if LocalCopy::read(&settings.path)?.is_some() {
         let log = EtcdLog::open(connection)?;
         return Ok((log.store(), log.known_head().position));
     }
-    // Opening the store by its verbs writes its first events.
+    // Opening the store with its writer writes its first events.
     let fence = Fence::new(crate::fence::ACKNOWLEDGE_TIMEOUT);
     let (store, _) = Store::open(settings, configuration, fence)?;
     drop(store);
@@ -159,7 +159,7 @@ pub fn init(
     connection.create(id, head)?;
     let generation = engine.generation().to_owned();
     engine.replica().flush().map_err(|e| JoinError::Snapshot(e.to_string()))?;
-    Copy { store: id, last: None }.write(&settings.path)?;
+    LocalCopy { store: id, last: None }.write(&settings.path)?;
     engine.close();
     remove_journal(&generation)?;
     Ok((id, head.position))
@@ -170,10 +170,10 @@ pub fn init(
 pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, JoinError> {
     let directory = StoreDirectory::open(&settings.path)?;
     let path = settings.path.display().to_string();
-    let copy = Copy::read(&settings.path)?.ok_or(JoinError::NoCopy { path: path.clone() })?;
+    let copy = LocalCopy::read(&settings.path)?.ok_or(JoinError::NoCopy { path: path.clone() })?;
     let connection = connect(cluster)?;
     let generation = generation(&directory, copy.store)?;
-    let replica = generation.as_it_is()?;
+    let replica = generation.open_replica()?;
     let own = replica.head();
     if let Ok(log) = EtcdLog::open(connection.clone()) {
         let (store, etcd) = (log.store(), log.known_head());
@@ -194,18 +194,18 @@ pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, Join
 pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinError> {
     let directory = StoreDirectory::open(&settings.path)?;
     let path = || settings.path.display().to_string();
-    let copy = Copy::read(&settings.path)?.ok_or_else(|| JoinError::NoCopy { path: path() })?;
+    let copy = LocalCopy::read(&settings.path)?.ok_or_else(|| JoinError::NoCopy { path: path() })?;
     let connection = connect(cluster)?;
     let generation = generation(&directory, copy.store)?;
     loop {
-        let engine = generation.over(Box::new(EtcdLog::open(connection.clone())?))?;
+        let engine = generation.with_log(Box::new(EtcdLog::open(connection.clone())?))?;
         let members = engine.members_of_cluster().map_err(OpenError::from)?;
         let Some(member) = members.get(&cluster.node) else { break };
         let incarnation = member.incarnation.0;
         let left = Op::Node(MemberChange::Drop { node: cluster.node.clone(), incarnation, over: true });
         match engine.commit(&[left]) {
             Ok(()) => break,
-            Err(engine::CommitError::Moved(_)) => {}
+            Err(engine::CommitError::Conflict(_)) => {}
             Err(error) => return Err(OpenError::Write(error.to_string()).into()),
         }
     }
@@ -218,7 +218,7 @@ fn connect(cluster: &Settings) -> Result<Arc<Connection>, JoinError> {
 
 /// Retries until etcd answers, since machines start in any order; a missing log is an error at once. `copy`
 /// returns what this node can start with meanwhile.
-fn reach(
+fn wait_for_log(
     connection: &Arc<Connection>,
     copy: impl FnOnce() -> Option<(StoreId, Head)>,
 ) -> Result<EtcdLog, JoinError> {
@@ -232,16 +232,16 @@ fn reach(
         if let Some(copy) = copy.take() {
             tracing::warn!(%error, "waiting for etcd");
             if let Some((store, head)) = copy() {
-                return Ok(EtcdLog::unasked(connection.clone(), store, head));
+                return Ok(EtcdLog::with_unknown_revision(connection.clone(), store, head));
             }
         }
-        thread::sleep(AGAIN);
+        thread::sleep(RETRY_PAUSE);
     }
 }
 
 /// The position of a copy; `None` if it cannot be opened and must be filled again from etcd.
 fn position_of(directory: &StoreDirectory, store: StoreId) -> Option<(StoreId, Head)> {
-    let replica = generation(directory, store).ok()?.as_it_is().ok()?;
+    let replica = generation(directory, store).ok()?.open_replica().ok()?;
     let head = replica.head();
     replica.close();
     Some((store, head))

@@ -20,7 +20,7 @@ pub struct Probe {
 pub struct Permission {
     node: String,
     incarnation: Incarnation,
-    lasts: Duration,
+    duration: Duration,
     in_force: u64,
     member: bool,
     /// Changes of this incarnation's membership at positions that are not in force yet.
@@ -37,14 +37,14 @@ impl Permission {
     pub fn new(
         node: &str,
         incarnation: Incarnation,
-        lasts: Duration,
+        duration: Duration,
         members: &Members,
         position: u64,
     ) -> Self {
         Self {
             node: node.to_owned(),
             incarnation,
-            lasts,
+            duration,
             in_force: position,
             member: members.is_member(node, incarnation),
             changes: VecDeque::new(),
@@ -99,7 +99,7 @@ impl Permission {
         let shown = self.answered.extract_if(.., |(_, position)| *position <= in_force);
         self.shown = self.shown.max(shown.map(|(sent, _)| sent).max());
         if let Some(sent) = self.shown.filter(|_| self.member) {
-            self.until = self.until.max(Some(sent + self.lasts));
+            self.until = self.until.max(Some(sent + self.duration));
         }
     }
 }

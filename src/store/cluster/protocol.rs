@@ -9,7 +9,7 @@ use super::{
 use crate::store::log::Head;
 
 /// Number of positions with cuts that an acknowledgement keeps.
-pub const CUTS: usize = 64;
+pub const MAX_CUTS: usize = 64;
 
 /// A node's acknowledgement, stored under `ack/<node>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Acknowledgement {
     pub incarnation: Incarnation,
     /// The highest position in force there.
     pub position: u64,
-    /// The last [`CUTS`] positions for which something was cut, each with its count.
+    /// The last [`MAX_CUTS`] positions for which something was cut, each with its count.
     pub cuts: Vec<(u64, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl Acknowledgement {
     /// Returns `None` for bytes that this version does not write.
     pub fn decode(node: &str, bytes: &[u8]) -> Option<Self> {
         let Stored { incarnation, position, cuts } = postcard::from_bytes(bytes).ok()?;
-        (cuts.len() <= CUTS).then(|| Self {
+        (cuts.len() <= MAX_CUTS).then(|| Self {
             node: node.to_owned(),
             incarnation: Incarnation(incarnation),
             position,
@@ -143,9 +143,9 @@ impl Protocol {
         &self.members
     }
 
-    /// Takes in the head that a probe has shown. [`Follower::behind`](super::Follower::behind) must first
-    /// check that it fits what was followed, and whether entries are missing here.
-    pub fn probed(&mut self, probe: Probe, head: Head) {
+    /// Takes in the head that a probe has shown. [`Follower::missing_from`](super::Follower::missing_from) must
+    /// first check that it fits what was followed, and whether entries are missing here.
+    pub fn on_probe_answer(&mut self, probe: Probe, head: Head) {
         self.permission.answered(probe, head.position);
     }
 
@@ -181,7 +181,7 @@ impl Protocol {
         self.permission.in_force(position);
         if cut > 0 {
             self.cuts.push((position, cut));
-            let excess = self.cuts.len().saturating_sub(CUTS);
+            let excess = self.cuts.len().saturating_sub(MAX_CUTS);
             self.cuts.drain(..excess);
         }
         let own = self.acknowledgement();
@@ -267,7 +267,7 @@ impl Protocol {
                 let over = self.predecessor == Some(before);
                 changes.push(drop(&(self.node.clone(), before), over));
             }
-            changes.push(self.joining());
+            changes.push(self.join_proposal());
         }
         // The previous run may have been evicted meanwhile.
         if let Some(before) = self.predecessor
@@ -279,7 +279,7 @@ impl Protocol {
             return changes;
         }
         if self.members.get(&self.node).is_some_and(|member| member.rules != self.rules) {
-            changes.push(self.joining());
+            changes.push(self.join_proposal());
         }
         let fresh = self.lapsed.is_some() && self.read >= self.lapsed;
         let me = (self.node.clone(), self.incarnation);
@@ -297,7 +297,7 @@ impl Protocol {
         MemberChange::Drop { node: self.node.clone(), incarnation: self.incarnation.0, over: true }
     }
 
-    fn joining(&self) -> MemberChange {
+    fn join_proposal(&self) -> MemberChange {
         MemberChange::Put {
             node: self.node.clone(),
             incarnation: self.incarnation.0,

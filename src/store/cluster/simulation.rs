@@ -11,7 +11,7 @@ mod verdict;
 mod world;
 
 use random::Random;
-use world::{CALM, Chaos, SECOND, Weather, World};
+use world::{CALM, Chaos, NetworkConditions, SECOND, World};
 
 const SCHEDULES: u64 = 200;
 
@@ -36,7 +36,7 @@ fn schedule(seed: u64, fault: Fault) -> (Result<(), String>, u64) {
     let mut world = World::new(seed, nodes, fault);
     let any = |random: &mut Random| usize::try_from(random.between(0, nodes as u64)).unwrap();
     world.run_until(3 * SECOND);
-    world.weather = Weather {
+    world.network = NetworkConditions {
         loss: random.between(0, 100),
         watch_loss: random.between(0, 150),
         slow: random.between(0, 30),
@@ -62,7 +62,7 @@ fn schedule(seed: u64, fault: Fault) -> (Result<(), String>, u64) {
         }
     }
     world.run_until(60 * SECOND);
-    world.weather = CALM;
+    world.network = CALM;
     for machine in 0..nodes {
         world.chaos_at(60 * SECOND, machine, Chaos::Heal);
     }

@@ -21,13 +21,13 @@ use crate::store::{
 
 /// A snapshot is due when the log has grown by this many bytes since the last one, and by at least its
 /// size.
-const DUE: u64 = 64 << 20;
+const DUE_BYTES: u64 = 64 << 20;
 /// Or by this many entries: this node may not have been running to count their bytes.
 const ENTRIES: u64 = 200_000;
 /// How long the newest entries are kept, for nodes that are away for a moment.
-const KEPT: Duration = Duration::from_secs(600);
+const ENTRIES_KEPT: Duration = Duration::from_secs(600);
 /// How long a replaced snapshot is kept for nodes that may be reading it.
-const READ: Duration = Duration::from_secs(60);
+const REPLACED_KEPT: Duration = Duration::from_secs(60);
 
 pub(super) struct Snapshots {
     store: Store,
@@ -35,7 +35,7 @@ pub(super) struct Snapshots {
     connection: Arc<Connection>,
     /// Bytes of entries since the last snapshot, as far as this node has seen them.
     grown: Arc<AtomicU64>,
-    /// Positions of the log at some times within the last [`KEPT`].
+    /// Positions of the log at some times within the last [`ENTRIES_KEPT`].
     positions: VecDeque<(Instant, u64)>,
     running: Option<thread::JoinHandle<()>>,
 }
@@ -46,16 +46,16 @@ impl Snapshots {
     }
 
     /// Adds the bytes of a new entry.
-    pub(super) fn grew(&mut self, bytes: usize) {
+    pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.grown.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Begins a snapshot if one is due and this node is the eldest.
-    pub(super) fn look(&mut self) {
+    pub(super) fn start_if_due(&mut self) {
         let (now, position) = (Instant::now(), self.store.head().position);
-        if self.positions.back().is_none_or(|(at, _)| now - *at >= KEPT / 20) {
+        if self.positions.back().is_none_or(|(at, _)| now - *at >= ENTRIES_KEPT / 20) {
             self.positions.push_back((now, position));
-            while self.positions.get(1).is_some_and(|(at, _)| now - *at >= KEPT) {
+            while self.positions.get(1).is_some_and(|(at, _)| now - *at >= ENTRIES_KEPT) {
                 self.positions.pop_front();
             }
             // Far more often than a snapshot is due.
@@ -66,7 +66,7 @@ impl Snapshots {
     fn begin_when_due(&mut self, now: Instant, position: u64) {
         let running = self.running.as_ref().is_some_and(|thread| !thread.is_finished());
         let Some((at, kept)) = self.positions.front().copied() else { return };
-        if running || now - at < KEPT || !self.node.is_eldest() {
+        if running || now - at < ENTRIES_KEPT || !self.node.is_eldest() {
             return;
         }
         let (store, connection) = (self.store.clone(), self.connection.clone());
@@ -82,7 +82,7 @@ impl Snapshots {
 struct SnapshotTask {
     store: Store,
     connection: Arc<Connection>,
-    /// Entries before this position are older than [`KEPT`].
+    /// Entries before this position are older than [`ENTRIES_KEPT`].
     kept: u64,
     position: u64,
     grown: Arc<AtomicU64>,
@@ -103,7 +103,7 @@ impl SnapshotTask {
         let text = |error: &dyn std::fmt::Display| error.to_string();
         let before = self.connection.snapshot().map_err(|e| text(&e))?;
         let (since, size) = before.map_or((0, 0), |snapshot| (snapshot.position, snapshot.bytes));
-        if grown < DUE.max(size) && self.position.saturating_sub(since) < ENTRIES {
+        if grown < DUE_BYTES.max(size) && self.position.saturating_sub(since) < ENTRIES {
             return Ok(());
         }
         let position = upload(&self.connection, self.store.engine().replica()).map_err(|e| text(&e))?;
@@ -111,7 +111,7 @@ impl SnapshotTask {
         tracing::info!(position, "wrote a snapshot of the store to etcd");
         let mut log = EtcdLog::open(self.connection.clone()).map_err(|e| text(&e))?;
         log.trim(self.kept.min(position) + 1).map_err(|e| text(&e))?;
-        thread::sleep(READ);
+        thread::sleep(REPLACED_KEPT);
         self.connection.remove_old_snapshots().map_err(|e| text(&e))
     }
 }

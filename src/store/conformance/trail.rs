@@ -33,7 +33,11 @@ pub(super) fn idempotency(engine: &Engine) {
             at: at(seconds),
         };
         engine.commit(&[Op::PutIdempotency(record(-10))]).unwrap();
-        assert_eq!(engine.over(&Staged::default()).idempotency(key).unwrap(), Some(record(-10)), "{key}");
+        assert_eq!(
+            engine.with_staged(&Staged::default()).idempotency(key).unwrap(),
+            Some(record(-10)),
+            "{key}"
+        );
         engine.commit(&[Op::PutIdempotency(record(10))]).unwrap();
         assert_eq!(
             engine.idempotency_before(at(10), 9).unwrap(),
@@ -42,7 +46,7 @@ pub(super) fn idempotency(engine: &Engine) {
         );
         assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), [key]);
         engine.commit(&[Op::DropIdempotency { key: key.into() }]).unwrap();
-        assert_eq!(engine.over(&Staged::default()).idempotency(key).unwrap(), None);
+        assert_eq!(engine.with_staged(&Staged::default()).idempotency(key).unwrap(), None);
         assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), Vec::<String>::new());
     }
 }

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use super::{Engine, Journaled};
+use super::{Engine, LogState};
 use crate::store::{
     backup::{self, BackupError, Reader, StreamError},
     load::wall_clock,
@@ -23,13 +23,13 @@ use crate::store::{
 };
 
 /// Operations per transaction while a checkpoint is loaded.
-pub(super) const LOAD: usize = 10_000;
+pub(super) const LOAD_BATCH: usize = 10_000;
 
 /// A checkpoint is due when the journal has grown by this many bytes since the last one.
-const DUE: u64 = 64 << 20;
+const DUE_BYTES: u64 = 64 << 20;
 
 /// Number of checkpoints that are kept: if the newest is unreadable, the one before is used.
-const KEPT: usize = 2;
+const KEPT_CHECKPOINTS: usize = 2;
 
 const PREFIX: &str = "checkpoint-";
 const UNFINISHED: &str = "checkpoint.new";
@@ -86,7 +86,7 @@ impl Engine {
     pub(super) fn checkpoint_when_due(&self) {
         let log = self.log();
         // A shared log has snapshots of its own.
-        if log.since_checkpoint < DUE || log.log.is_shared() || self.closing.load(Ordering::Acquire) {
+        if log.since_checkpoint < DUE_BYTES || log.log.is_shared() || self.closing.load(Ordering::Acquire) {
             return;
         }
         drop(log);
@@ -126,7 +126,7 @@ impl Engine {
 struct CheckpointTask {
     generation: PathBuf,
     replica: Arc<Replica>,
-    log: Arc<Mutex<Journaled>>,
+    log: Arc<Mutex<LogState>>,
     closing: Arc<AtomicBool>,
 }
 
@@ -165,9 +165,9 @@ impl CheckpointTask {
         })?;
         self.replica.flush()?;
         let checkpoints = list(&self.generation)?;
-        let Some(kept) = checkpoints.get(KEPT - 1) else { return Ok(()) };
+        let Some(kept) = checkpoints.get(KEPT_CHECKPOINTS - 1) else { return Ok(()) };
         self.log.lock().unwrap_or_else(PoisonError::into_inner).log.trim(kept + 1)?;
-        for position in &checkpoints[KEPT..] {
+        for position in &checkpoints[KEPT_CHECKPOINTS..] {
             let path = path(&self.generation, *position);
             fs::remove_file(&path).map_err(|e| Failure::new("remove", &path, e))?;
         }
@@ -193,7 +193,7 @@ pub(super) fn read_through(
     }
     let mut ops = Vec::new();
     while reader.next(&mut ops)? {
-        if ops.len() >= LOAD {
+        if ops.len() >= LOAD_BATCH {
             ops.clear();
             if on_progress(reader.progress.rows).is_break() {
                 return Err(StreamError::Truncated(reader.progress.rows));

@@ -12,7 +12,7 @@ use super::OpenError;
 use crate::store::{
     generation::{GenerationError, Generations},
     log::{Failure, files::OsDirectory},
-    released,
+    migration,
 };
 
 /// A directory that is a store or empty, and that no other process has open.
@@ -25,13 +25,13 @@ pub(crate) struct StoreDirectory {
 const LOCK: &str = "lock";
 
 /// Names in STORE beside the generations.
-const OWN: &[&str] = &[LOCK, "ballast", "probe", "cluster", "cluster.new"];
+const KNOWN_NAMES: &[&str] = &[LOCK, "ballast", "probe", "cluster", "cluster.new"];
 
 impl StoreDirectory {
     /// Opens the directory, and creates it if absent. A directory with foreign files is left untouched.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
         match fs::metadata(path) {
-            Ok(found) if found.is_dir() => refuse_strangers(path)?,
+            Ok(found) if found.is_dir() => reject_foreign_files(path)?,
             Ok(_) => return Err(OpenError::File { path: path.to_owned() }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => create(path)?,
             Err(e) => return Err(Failure::new("look at", path, e).into()),
@@ -43,7 +43,7 @@ impl StoreDirectory {
         }
         let directory = Self { path: path.to_owned(), lock: Mutex::new(Some(lock)) };
         // Foreign files may have appeared before the lock was taken.
-        refuse_strangers(path)?;
+        reject_foreign_files(path)?;
         Ok(directory)
     }
 
@@ -71,12 +71,12 @@ impl StoreDirectory {
 }
 
 fn generations(path: &Path) -> Generations {
-    let own = if released::is_at(path) { released::OWN } else { OWN };
+    let own = if migration::exists(path) { migration::KNOWN_NAMES } else { KNOWN_NAMES };
     Generations::new(Box::new(OsDirectory::new(path)), own)
 }
 
 /// Fails for a directory with foreign files, before anything in it is touched or locked.
-fn refuse_strangers(path: &Path) -> Result<(), OpenError> {
+fn reject_foreign_files(path: &Path) -> Result<(), OpenError> {
     match generations(path).read() {
         // Opening reports what is missing or damaged; a restore may replace it.
         Err(error @ GenerationError::NotAStore { .. }) => Err(error.into()),

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{Engine, Journaled, OpenError, StoreDirectory, checkpoint};
+use super::{Engine, LogState, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
     backup::StreamError,
@@ -18,9 +18,9 @@ use crate::store::{
         files::Directory,
         journal::{self, Journal},
     },
+    migration,
     op::{BatchError, BatchReader, Op},
     record::DecodeError,
-    released,
     replica::{self, ApplyError, Replica, ReplicaError, StageError, Staged},
 };
 
@@ -42,9 +42,9 @@ impl Engine {
     /// calls it itself, once it has read the users, so that the tokens are read only once.
     pub(crate) fn open_unloaded(settings: &Settings) -> Result<Self, OpenError> {
         let directory = StoreDirectory::open(&settings.path)?;
-        let mut engine = with_room(&settings.path, || open_present(&directory, settings))?;
+        let mut engine = with_ballast(&settings.path, || open_present(&directory, settings))?;
         engine.directory = Some(directory);
-        if let Err(error) = ballast::hold(&settings.path, settings.ballast) {
+        if let Err(error) = ballast::ensure(&settings.path, settings.ballast) {
             tracing::warn!(%error, "no space for the store's ballast file: if the disk gets full, the store will not open");
         }
         Ok(engine)
@@ -85,8 +85,8 @@ fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engin
     let generations = directory.generations();
     let mut contents = generations.read()?;
     if let Contents::Empty = contents {
-        if released::is_at(directory.path()) {
-            released::migrate(directory, settings)?;
+        if migration::exists(directory.path()) {
+            migration::migrate(directory, settings)?;
         } else {
             let new = generations.begin(None)?;
             Generation::begin(&new, Head::EMPTY, settings)?;
@@ -94,7 +94,7 @@ fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engin
         }
         contents = directory.generations().read()?;
     }
-    released::finish(directory.path())?;
+    migration::finish(directory.path())?;
     match contents {
         Contents::Empty => {
             let why = "its CURRENT names no generation, but one was just created".to_owned();
@@ -107,7 +107,7 @@ fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engin
 }
 
 /// Opens; if the disk is full, releases the ballast and tries again.
-fn with_room<T>(path: &Path, open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
+fn with_ballast<T>(path: &Path, open: impl Fn() -> Result<T, OpenError>) -> Result<T, OpenError> {
     let error = match open() {
         Err(error) if ballast::disk_is_full(path) => error,
         outcome => return outcome,
@@ -139,7 +139,7 @@ impl Generation {
         let generation = Self { path: new.directory().path().to_owned(), store: new.id() };
         let directory = Box::new(log::files::OsDirectory::new(&generation.path));
         let options = journal_options(settings);
-        Journal::create(directory, new.id(), after, options).map_err(|e| generation.unopened(e))?;
+        Journal::create(directory, new.id(), after, options).map_err(|e| generation.open_error(e))?;
         Ok(generation)
     }
 
@@ -150,13 +150,13 @@ impl Generation {
         settings: &Settings,
     ) -> Result<Engine, OpenError> {
         let opened = Journal::open(directory, self.store, journal_options(settings));
-        let (journal, recovery) = opened.map_err(|e| self.unopened(e))?;
+        let (journal, recovery) = opened.map_err(|e| self.open_error(e))?;
         log_recovery(&recovery);
-        self.over(Box::new(journal))
+        self.with_log(Box::new(journal))
     }
 
     /// Opens the replica and brings it to the head of `log`, which may be stored elsewhere.
-    pub(crate) fn over(&self, log: Box<dyn Log>) -> Result<Engine, OpenError> {
+    pub(crate) fn with_log(&self, log: Box<dyn Log>) -> Result<Engine, OpenError> {
         let replica = match Replica::open(&self.replica_path(), self.store) {
             Ok(replica) => match self.catch_up(&replica, &*log)? {
                 Ok(()) => replica,
@@ -177,7 +177,7 @@ impl Generation {
         let head = log.head()?;
         let newest = checkpoint::list(&self.path)?.first().copied().unwrap_or_default();
         let since_checkpoint = head.position.saturating_sub(newest) * super::BLOCK;
-        let log = Journaled { log, head, failed: None, since_checkpoint };
+        let log = LogState { log, head, failed: None, since_checkpoint };
         Ok(Engine {
             directory: None,
             generation: self.path.clone(),
@@ -214,14 +214,14 @@ impl Generation {
         if at.next() < journal.first()? {
             return Ok(Err(format!("it is at position {}, which the journal no longer has", at.position)));
         }
-        match self.redo(replica, journal) {
+        match self.replay(replica, journal) {
             Err(OpenError::Damaged { why, .. }) => Ok(Err(why)),
             outcome => outcome.map(Ok),
         }
     }
 
     /// Applies the journal's entries after the replica's position.
-    fn redo(&self, replica: &Replica, journal: &dyn Log) -> Result<(), OpenError> {
+    fn replay(&self, replica: &Replica, journal: &dyn Log) -> Result<(), OpenError> {
         let mut reader = BatchReader::new(replica.head());
         loop {
             let batches = reader.next(journal).map_err(|error| match error {
@@ -247,7 +247,7 @@ impl Generation {
         let damaged = |e: StageError| self.damaged(e.to_string());
         ops.into_iter().try_for_each(|op| replica.stage(&mut staged, op)).map_err(damaged)?;
         replica.check(&staged).map_err(damaged)?;
-        replica.commit(&staged, head).map_err(|e| self.unwritable(&e))
+        replica.commit(&staged, head).map_err(|e| self.write_error(&e))
     }
 
     /// Builds the replica from the newest intact checkpoint, or from nothing, and the journal. An existing
@@ -299,7 +299,7 @@ impl Generation {
 
     /// Opens the replica for reading, without a log.
     #[cfg(feature = "etcd")]
-    pub(crate) fn as_it_is(&self) -> Result<Replica, OpenError> {
+    pub(crate) fn open_replica(&self) -> Result<Replica, OpenError> {
         Replica::open(&self.replica_path(), self.store).map_err(|error| match error {
             replica::OpenError::Io(failure) => failure.into(),
             replica::OpenError::Newer { path, why } => OpenError::Newer { path, why: why.to_string() },
@@ -328,7 +328,7 @@ impl Generation {
             let mut reader = checkpoint::open(checkpoint).map_err(damaged)?;
             let mut ops = Vec::new();
             while reader.next(&mut ops).map_err(damaged)? {
-                if ops.len() >= checkpoint::LOAD {
+                if ops.len() >= checkpoint::LOAD_BATCH {
                     self.apply(&replica, &ops, head)?;
                     ops.clear();
                 }
@@ -336,12 +336,12 @@ impl Generation {
             head = reader.head;
             self.apply(&replica, &ops, head)?;
         }
-        replica.finish(head).map_err(|e| self.unwritable(&e))?;
-        self.redo(&replica, journal)?;
+        replica.finish(head).map_err(|e| self.write_error(&e))?;
+        self.replay(&replica, journal)?;
         Ok(replica)
     }
 
-    fn unopened(&self, error: journal::OpenError) -> OpenError {
+    fn open_error(&self, error: journal::OpenError) -> OpenError {
         match error {
             journal::OpenError::Damaged(log::LogCorruption { file, offset, what }) => {
                 self.damaged(format!("{} at byte {offset}: {what}", file.display()))
@@ -355,7 +355,7 @@ impl Generation {
         OpenError::Damaged { path: self.path.parent().unwrap_or(&self.path).to_owned(), why }
     }
 
-    fn unwritable(&self, error: &ApplyError) -> OpenError {
+    fn write_error(&self, error: &ApplyError) -> OpenError {
         OpenError::Write { path: self.path.clone(), why: error.to_string() }
     }
 }

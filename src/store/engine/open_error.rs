@@ -8,7 +8,7 @@ use std::{
 use crate::store::{
     generation::GenerationError,
     log::{self, Failure, journal},
-    released,
+    migration,
 };
 
 /// Why a store directory does not open. Each message says what, where and what to do.
@@ -54,7 +54,7 @@ pub enum OpenError {
     #[error("the store {path} cannot be written: {why}")]
     Write { path: PathBuf, why: String },
     #[error(transparent)]
-    Migration(#[from] released::MigrationError),
+    Migration(#[from] migration::MigrationError),
     #[error(transparent)]
     Io(#[from] Failure),
 }

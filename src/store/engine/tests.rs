@@ -49,10 +49,10 @@ impl TestDirectory {
     }
 
     fn journals(&self) -> Vec<PathBuf> {
-        self.named("journal-")
+        self.files_named("journal-")
     }
 
-    fn named(&self, prefix: &str) -> Vec<PathBuf> {
+    fn files_named(&self, prefix: &str) -> Vec<PathBuf> {
         let files = fs::read_dir(self.generation()).unwrap().map(|file| file.unwrap().path());
         let named = |file: &PathBuf| file.file_name().unwrap().to_string_lossy().starts_with(prefix);
         files.filter(named).collect()
@@ -82,7 +82,7 @@ fn after_a_failure_nothing_is_acknowledged_any_more() {
     let failed = engine.commit(&[Op::PutToken(token(1000, "ann"))]);
     assert!(matches!(failed, Err(CommitError::Failed(_))));
     // The disk works again, but what it lost may never be written.
-    engine.mend_sync();
+    engine.restore_sync();
     let later = engine.commit(&[Op::PutToken(token(1001, "ann"))]);
     assert!(matches!(later, Err(CommitError::Failed(_))));
     assert_eq!(engine.token(id(1001)).unwrap(), None);
@@ -120,7 +120,7 @@ fn only_the_owner_may_read_it() {
     for file in ["lock", "CURRENT", "ballast"] {
         assert_eq!(mode(&dir.path().join(file)), 0o600, "{file}");
     }
-    for file in dir.journals().iter().chain(&dir.named("checkpoint-")) {
+    for file in dir.journals().iter().chain(&dir.files_named("checkpoint-")) {
         assert_eq!(mode(file), 0o600, "{}", file.display());
     }
 }
@@ -187,7 +187,7 @@ fn the_journal_makes_the_replica_again_behind_the_newest_checkpoint() {
         }
     }
     engine.close();
-    let checkpoints = dir.named("checkpoint-");
+    let checkpoints = dir.files_named("checkpoint-");
     assert_eq!(checkpoints.len(), KEPT_CHECKPOINTS, "{checkpoints:?}");
     dir.forget();
     let engine = dir.open().unwrap();

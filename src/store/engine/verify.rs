@@ -15,19 +15,19 @@ use crate::store::{
         files::OsDirectory,
         journal::{self, Inventory},
     },
+    migration,
     op::Batches,
-    released,
     replica::{self, Replica, Table},
     verify::{self, OnProgress, Progress, Report, Stopped},
 };
 
-const OF_JOURNAL: &str = "copy the store directory and check the disk. While permgate runs, `permgate \
+const JOURNAL_ADVICE: &str = "copy the store directory and check the disk. While permgate runs, `permgate \
                           store backup` still backs up everything: restore that, or else the newest \
                           backup, with `permgate store restore`";
-const OF_CHECKPOINT: &str = "nothing is lost as long as the replica is sound: take a backup, and check the \
+const CHECKPOINT_ADVICE: &str = "nothing is lost as long as the replica is sound: take a backup, and check the \
                              disk; newer checkpoints replace this one";
-const OF_REPLICA: &str = "restart permgate: it rebuilds the replica from a checkpoint and the journal";
-const OF_NEITHER: &str = "copy the store directory and check the disk, then restore the newest backup with \
+const REPLICA_ADVICE: &str = "restart permgate: it rebuilds the replica from a checkpoint and the journal";
+const BACKUP_ADVICE: &str = "copy the store directory and check the disk, then restore the newest backup with \
                           `permgate store restore`: there is nothing sound to rebuild the replica from";
 
 impl Engine {
@@ -72,7 +72,7 @@ pub(crate) fn verify_closed(
     let contents = directory.generations().read().map_err(|error| opened(error.into()))?;
     let Contents::Store { id, directory: files, .. } = contents else {
         let path = directory.path().to_owned();
-        return Err(opened(if released::is_at(&path) {
+        return Err(opened(if migration::exists(&path) {
             OpenError::Released { path }
         } else {
             OpenError::Absent { path }
@@ -85,7 +85,7 @@ pub(crate) fn verify_closed(
     verifier.checkpoints()?;
     match replica {
         Ok(replica) => {
-            verifier.reaches(replica.head());
+            verifier.check_journal_continues(replica.head());
             match replica.load(&mut |_, _| {}) {
                 Ok(Ok(())) => {}
                 Ok(Err(damage)) => verifier.replica_damage(damage.to_string()),
@@ -169,13 +169,13 @@ impl<'a, 't> Verifier<'a, 't> {
             }
             (Ok((head, _)), Some(what)) => {
                 self.head = head;
-                report.add(place, what, OF_JOURNAL);
+                report.add(place, what, JOURNAL_ADVICE);
             }
             (Err(journal::OpenError::Damaged(damage)), _) => {
                 let what = format!("byte {}: {}", damage.offset, damage.what);
-                report.add(damage.file.display().to_string(), what, OF_JOURNAL);
+                report.add(damage.file.display().to_string(), what, JOURNAL_ADVICE);
             }
-            (Err(error), _) => report.add(place, error.to_string(), OF_JOURNAL),
+            (Err(error), _) => report.add(place, error.to_string(), JOURNAL_ADVICE),
         }
         self.report.position = head.unwrap_or(self.head).position;
     }
@@ -184,7 +184,7 @@ impl<'a, 't> Verifier<'a, 't> {
         let positions = match checkpoint::list(self.generation) {
             Ok(positions) => positions,
             Err(error) => {
-                self.report.add(self.generation.display().to_string(), error.to_string(), OF_CHECKPOINT);
+                self.report.add(self.generation.display().to_string(), error.to_string(), CHECKPOINT_ADVICE);
                 return Ok(());
             }
         };
@@ -204,11 +204,13 @@ impl<'a, 't> Verifier<'a, 't> {
                 Ok(head) if head.position == position => self.whole.push(position),
                 Ok(head) => {
                     let what = format!("it is at position {}", head.position);
-                    self.report.add(path.display().to_string(), what, OF_CHECKPOINT);
+                    self.report.add(path.display().to_string(), what, CHECKPOINT_ADVICE);
                 }
                 // A newer checkpoint has replaced it meanwhile.
                 Err(_) if !path.exists() => continue,
-                Err(error) => self.report.add(path.display().to_string(), error.to_string(), OF_CHECKPOINT),
+                Err(error) => {
+                    self.report.add(path.display().to_string(), error.to_string(), CHECKPOINT_ADVICE);
+                }
             }
             self.report.checkpoints += 1;
         }
@@ -216,12 +218,16 @@ impl<'a, 't> Verifier<'a, 't> {
     }
 
     /// Checks that the journal continues from the replica's position.
-    fn reaches(&mut self, at: Head) {
+    fn check_journal_continues(&mut self, at: Head) {
         let (position, end) = (at.position, self.report.position);
         match self.first {
             Some(_) if position > end => {
                 let what = format!("it ends at position {end}, but position {position} was acknowledged");
-                self.report.add(self.generation.join("journal-*").display().to_string(), what, OF_JOURNAL);
+                self.report.add(
+                    self.generation.join("journal-*").display().to_string(),
+                    what,
+                    JOURNAL_ADVICE,
+                );
             }
             Some(first) if at.next() < first => {
                 self.replica_damage(format!(
@@ -251,7 +257,7 @@ impl<'a, 't> Verifier<'a, 't> {
         );
         let ControlFlow::Continue(state) = outcome else { return Err(Stopped) };
         if let Some(why) = first {
-            replica.condemn(&why);
+            replica.mark_damaged(&why);
         }
         let tables = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
         self.report.tables = tables.map(|table| (table.name(), state.sum(table).rows)).collect();
@@ -266,7 +272,7 @@ impl<'a, 't> Verifier<'a, 't> {
 
     /// The advice for a damaged replica.
     fn advice(&self) -> &'static str {
-        if self.can_make_replica() { OF_REPLICA } else { OF_NEITHER }
+        if self.can_make_replica() { REPLICA_ADVICE } else { BACKUP_ADVICE }
     }
 
     fn can_make_replica(&self) -> bool {

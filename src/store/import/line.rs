@@ -68,22 +68,22 @@ impl ImportRecord {
         match raw {
             Raw { digest: Some(digest), user: None, group: None, kind, members, .. } => {
                 let kind_of = "digest";
-                absent(kind_of, "kind", kind.is_some())?;
-                absent(kind_of, "members", members.is_some())?;
-                let scope = present(kind_of, "scope", raw.scope)?;
+                forbid(kind_of, "kind", kind.is_some())?;
+                forbid(kind_of, "members", members.is_some())?;
+                let scope = require(kind_of, "scope", raw.scope)?;
                 Ok(Self::Token(ImportedToken {
                     digest: Digest::from_hex(&digest).ok_or(LineError::Digest)?,
-                    owner: present(kind_of, "owner", raw.owner)?,
-                    name: present(kind_of, "name", raw.name)?,
+                    owner: require(kind_of, "owner", raw.owner)?,
+                    name: require(kind_of, "name", raw.name)?,
                     scope: scope.iter().map(|entry| scope_entry(entry)).collect::<Result<_, _>>()?,
                     expires_at: raw.expires_at.as_deref().map(time).transpose()?,
                 }))
             }
             Raw { user: Some(login), digest: None, group: None, .. } => {
-                absent("user", "owner", raw.owner.is_some())?;
-                absent("user", "scope", raw.scope.is_some())?;
-                absent("user", "expires_at", raw.expires_at.is_some())?;
-                absent("user", "members", raw.members.is_some())?;
+                forbid("user", "owner", raw.owner.is_some())?;
+                forbid("user", "scope", raw.scope.is_some())?;
+                forbid("user", "expires_at", raw.expires_at.is_some())?;
+                forbid("user", "members", raw.members.is_some())?;
                 let kind = match raw.kind.as_deref() {
                     None | Some("human") => UserKind::Human,
                     Some("service") => UserKind::Service,
@@ -92,23 +92,23 @@ impl ImportRecord {
                 Ok(Self::User { login, name: raw.name, kind })
             }
             Raw { group: Some(name), digest: None, user: None, .. } => {
-                absent("group", "name", raw.name.is_some())?;
-                absent("group", "owner", raw.owner.is_some())?;
-                absent("group", "scope", raw.scope.is_some())?;
-                absent("group", "expires_at", raw.expires_at.is_some())?;
-                absent("group", "kind", raw.kind.is_some())?;
-                Ok(Self::Group { name, members: present("group", "members", raw.members)? })
+                forbid("group", "name", raw.name.is_some())?;
+                forbid("group", "owner", raw.owner.is_some())?;
+                forbid("group", "scope", raw.scope.is_some())?;
+                forbid("group", "expires_at", raw.expires_at.is_some())?;
+                forbid("group", "kind", raw.kind.is_some())?;
+                Ok(Self::Group { name, members: require("group", "members", raw.members)? })
             }
             _ => Err(LineError::Kind),
         }
     }
 }
 
-fn present<T>(kind: &'static str, field: &'static str, value: Option<T>) -> Result<T, LineError> {
+fn require<T>(kind: &'static str, field: &'static str, value: Option<T>) -> Result<T, LineError> {
     value.ok_or(LineError::Missing { kind, field })
 }
 
-fn absent(kind: &'static str, field: &'static str, there: bool) -> Result<(), LineError> {
+fn forbid(kind: &'static str, field: &'static str, there: bool) -> Result<(), LineError> {
     if there { Err(LineError::Extra { kind, field }) } else { Ok(()) }
 }
 

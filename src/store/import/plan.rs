@@ -34,7 +34,7 @@ pub(super) struct Plan<'a> {
     /// Owners and folded names of the tokens in `ops`.
     names: HashSet<(u32, String)>,
     /// The same for the batch that was drained last, which the engine may not have yet.
-    underway: HashSet<(u32, String)>,
+    in_flight: HashSet<(u32, String)>,
     ops: Vec<Op>,
     random: blake3::OutputReader,
 }
@@ -46,13 +46,13 @@ fn number(ids: &[UserId]) -> u32 {
 
 /// The result of a valid line.
 pub(super) enum Outcome {
-    Taken,
+    Added,
     /// It existed already.
     Skipped,
 }
 
 /// Maximum number of entries in a scope (docs/domain.md).
-const SCOPE: usize = 50;
+const MAX_SCOPE: usize = 50;
 
 impl<'a> Plan<'a> {
     pub(super) fn new(engine: &'a Engine, options: &'a Options<'a>) -> Result<Self, ReadError> {
@@ -81,14 +81,14 @@ impl<'a> Plan<'a> {
             members: engine.members()?.into_iter().collect(),
             digests,
             names: HashSet::new(),
-            underway: HashSet::new(),
+            in_flight: HashSet::new(),
             ops: Vec::new(),
             random: blake3::Hasher::new_keyed(&seed).finalize_xof(),
         })
     }
 
     /// Plans a line; `Err` is the message for the operator.
-    pub(super) fn take(&mut self, line: ImportRecord, report: &mut Report) -> Result<Outcome, String> {
+    pub(super) fn add(&mut self, line: ImportRecord, report: &mut Report) -> Result<Outcome, String> {
         match line {
             ImportRecord::Token(token) => self.token(token, report),
             ImportRecord::User { login, name, kind } => {
@@ -96,19 +96,19 @@ impl<'a> Plan<'a> {
                     return Ok(Outcome::Skipped);
                 }
                 self.make_user(&login, name.as_deref(), kind, report)?;
-                Ok(Outcome::Taken)
+                Ok(Outcome::Added)
             }
             ImportRecord::Group { name, members } => self.group(&name, &members, report),
         }
     }
 
-    pub(super) fn due(&self) -> usize {
+    pub(super) fn planned(&self) -> usize {
         self.ops.len()
     }
 
     /// Takes the operations. The engine must have those that were drained before.
     pub(super) fn drain(&mut self) -> Vec<Op> {
-        std::mem::swap(&mut self.names, &mut self.underway);
+        std::mem::swap(&mut self.names, &mut self.in_flight);
         self.names.clear();
         // Room for the batch's event and whatever the last line adds: growing would copy everything.
         let room = Vec::with_capacity(self.ops.len() + 64);
@@ -137,7 +137,7 @@ impl<'a> Plan<'a> {
         let folded = fold(&name);
         let taken = self.has_live(&owner, &folded).map_err(|e| e.to_string())?;
         let key = (number, folded.clone());
-        if taken || self.underway.contains(&key) || !self.names.insert(key) {
+        if taken || self.in_flight.contains(&key) || !self.names.insert(key) {
             return Err(format!("{} already has a token named {name:?}", token.owner));
         }
         let id = TokenId::generate(&mut |bytes| self.random.fill(bytes));
@@ -151,12 +151,12 @@ impl<'a> Plan<'a> {
         self.ops.push(Op::PutToken(record));
         self.ops.push(take);
         report.tokens += 1;
-        Ok(Outcome::Taken)
+        Ok(Outcome::Added)
     }
 
     /// Whether the owner has a live token of this name; an expired one does not count.
     fn has_live(&self, owner: &str, name: &str) -> Result<bool, ReadError> {
-        let Some(id) = self.engine.named(owner, name)? else { return Ok(false) };
+        let Some(id) = self.engine.token_named(owner, name)? else { return Ok(false) };
         Ok(self.engine.token(id)?.is_some_and(|token| is_live(&token, self.options.now)))
     }
 
@@ -180,7 +180,7 @@ impl<'a> Plan<'a> {
                 self.groups.insert(fold(&name), id.clone());
                 self.ops.push(Op::PutGroup(GroupRecord { id: id.clone(), name, parent: None, revision: 1 }));
                 report.groups += 1;
-                outcome = Outcome::Taken;
+                outcome = Outcome::Added;
                 id
             }
         };
@@ -188,7 +188,7 @@ impl<'a> Plan<'a> {
             if self.members.insert((group.clone(), user.clone())) {
                 self.ops.push(Op::PutMember { group: group.clone(), user });
                 report.members += 1;
-                outcome = Outcome::Taken;
+                outcome = Outcome::Added;
             }
         }
         Ok(outcome)
@@ -221,8 +221,8 @@ impl<'a> Plan<'a> {
 
     fn scope(&self, mut scope: Vec<(String, Access)>) -> Result<Vec<(String, Access)>, String> {
         scope.sort_unstable();
-        if scope.is_empty() || scope.len() > SCOPE {
-            return Err(format!("a scope has 1 to {SCOPE} services"));
+        if scope.is_empty() || scope.len() > MAX_SCOPE {
+            return Err(format!("a scope has 1 to {MAX_SCOPE} services"));
         }
         if let Some(twice) = scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(format!("the scope names {} twice", twice[0].0));

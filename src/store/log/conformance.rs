@@ -66,7 +66,7 @@ fn appended(log: &mut dyn Log) -> Head {
 }
 
 fn bounds(log: &mut dyn Log, head: Head) -> Head {
-    let largest = log.largest();
+    let largest = log.max_operations();
     let refused = log.append(head, &vec![0; largest + 1]);
     assert!(matches!(refused, Err(AppendError::TooLarge { .. })), "{refused:?}");
     let head = log.append(head, b"").unwrap();
@@ -82,7 +82,10 @@ fn expectations(log: &mut dyn Log, head: Head) {
         [Head::EMPTY, Head { position: head.position + 1, ..head }, Head { hash: EntryHash([1; 32]), ..head }]
     {
         let refused = log.append(expected, b"never");
-        assert!(matches!(refused, Err(AppendError::Moved { head: found }) if found == head), "{refused:?}");
+        assert!(
+            matches!(refused, Err(AppendError::Conflict { head: found }) if found == head),
+            "{refused:?}"
+        );
     }
     assert_eq!(log.head().unwrap(), head);
     assert!(log.failure().is_none());
@@ -106,7 +109,7 @@ fn failures(fixture: &dyn LogFixture, mut head: Head) {
         assert_eq!(log.head().unwrap(), head);
         fixture.fail_next();
         let failed = log.append(head, b"unclear");
-        assert!(matches!(failed, Err(AppendError::Unclear(_))), "{failed:?}");
+        assert!(matches!(failed, Err(AppendError::UnknownOutcome(_))), "{failed:?}");
         assert!(log.failure().is_some());
         let refused = log.append(head, b"after it");
         assert!(matches!(refused, Err(AppendError::Stopped(_))), "{refused:?}");
@@ -194,7 +197,7 @@ fn writers_of_one_memory_log_exclude_each_other() {
     let mut two = one.reopen();
     let head = one.append(Head::EMPTY, b"one").unwrap();
     assert!(
-        matches!(two.append(Head::EMPTY, b"two"), Err(AppendError::Moved { head: found }) if found == head)
+        matches!(two.append(Head::EMPTY, b"two"), Err(AppendError::Conflict { head: found }) if found == head)
     );
     two.inject(Fault::NotWritten);
     assert!(matches!(two.append(head, b"two"), Err(AppendError::NotWritten(_))));

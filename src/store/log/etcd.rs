@@ -11,7 +11,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::{AppendError, Entry, Failure, Head, Log, ReadError, StoreId, TrimError, entry};
-use crate::store::cluster::{Answer, Attempt, AttemptId, Step};
+use crate::store::cluster::{Answer, AttemptId, CommitAttempt, Step};
 
 mod client;
 mod connection;
@@ -27,7 +27,7 @@ mod wire;
 pub use client::Settings;
 pub use connection::{Connection, CreateError, Unreachable};
 pub use snapshot::{Snapshot, SnapshotUpload};
-pub use tail::{Heard, Tail, TailError};
+pub use tail::{Tail, TailError, TailEvent};
 
 use client::CallError;
 use connection::KnownHead;
@@ -50,7 +50,7 @@ pub struct EtcdLog {
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Stands for the revision of a head that was never read; nothing in etcd has it.
-const UNASKED: i64 = -1;
+const UNKNOWN_REVISION: i64 = -1;
 
 /// Positions that one request deletes.
 const SLICE: u64 = 1000;
@@ -65,9 +65,9 @@ impl EtcdLog {
 
     /// The log as a copy at `head` knows it, while etcd does not answer. The first append compares with a
     /// revision that does not exist, and so learns the real head.
-    pub fn unasked(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
+    pub fn with_unknown_revision(connection: Arc<Connection>, store: StoreId, head: Head) -> Self {
         let record = HeadRecord { head, store, first: 0 };
-        Self::at(connection, KnownHead { record, revision: UNASKED })
+        Self::at(connection, KnownHead { record, revision: UNKNOWN_REVISION })
     }
 
     fn at(connection: Arc<Connection>, known: KnownHead) -> Self {
@@ -108,7 +108,7 @@ impl EtcdLog {
             known = self.refresh().await.map_err(AppendError::NotWritten)?;
         }
         if known.record.head != expected {
-            return Err(AppendError::Moved { head: known.record.head });
+            return Err(AppendError::Conflict { head: known.record.head });
         }
         if operations.len() > LARGEST {
             return Err(AppendError::TooLarge { bytes: operations.len(), largest: LARGEST });
@@ -118,38 +118,42 @@ impl EtcdLog {
             id.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e.to_string())))?;
         let encoded = fetch::encode(self.store, expected, operations, id);
         self.put_pieces(expected.next(), id, &encoded).await?;
-        self.settle(Attempt::new(id, expected), &encoded).await
+        self.resend_until_known(CommitAttempt::new(id, expected), &encoded).await
     }
 
     /// Sends the attempt until its outcome is known or the patience is over.
-    async fn settle(&self, mut attempt: Attempt, encoded: &Encoded) -> Result<Head, AppendError> {
+    async fn resend_until_known(
+        &self,
+        mut attempt: CommitAttempt,
+        encoded: &Encoded,
+    ) -> Result<Head, AppendError> {
         let end = Instant::now() + self.connection.client.settings().patience;
         let head = Head { position: attempt.position(), hash: encoded.hash };
         let mut answer = self.send(&attempt, encoded).await?;
         loop {
-            let step = attempt.answered(answer);
+            let step = attempt.on_answer(answer);
             if Instant::now() >= end && matches!(step, Step::SendAgain | Step::ReadWinner) {
                 let failure = self.connection.failure("append to", "it does not respond");
                 return Err(if attempt.is_unclear() {
-                    AppendError::Unclear(failure)
+                    AppendError::UnknownOutcome(failure)
                 } else {
                     AppendError::NotWritten(failure)
                 });
             }
             answer = match step {
-                Step::Made => return Ok(head),
-                Step::Lost => return Err(AppendError::Moved { head: self.known().record.head }),
-                Step::WentBack { head } => return Err(AppendError::Moved { head }),
+                Step::Committed => return Ok(head),
+                Step::Lost => return Err(AppendError::Conflict { head: self.known().record.head }),
+                Step::LogLostEntries { head } => return Err(AppendError::Conflict { head }),
                 Step::SendAgain => {
                     sleep(PAUSE).await;
                     self.send(&attempt, encoded).await?
                 }
-                Step::ReadWinner => match self.connection.winner(attempt.position(), self.store).await {
+                Step::ReadWinner => match self.connection.entry_at(attempt.position(), self.store).await {
                     Ok(Some(fetched)) => Answer::Written(fetched.attempt),
                     // The entry was trimmed since, which takes far longer than any patience.
                     Ok(None) => {
                         let failure = self.connection.failure("append to", "its outcome was trimmed");
-                        return Err(AppendError::Unclear(failure));
+                        return Err(AppendError::UnknownOutcome(failure));
                     }
                     Err(_) => Answer::None,
                 },
@@ -158,11 +162,11 @@ impl EtcdLog {
     }
 
     /// Sends the attempt once. A trim may have put the compared head again since it was read.
-    async fn send(&self, attempt: &Attempt, encoded: &Encoded) -> Result<Answer, AppendError> {
+    async fn send(&self, attempt: &CommitAttempt, encoded: &Encoded) -> Result<Answer, AppendError> {
         let known = self.known();
         if known.record.head != attempt.expected() {
             // Comparing with the newer revision would overwrite that head.
-            return Ok(Answer::Moved { head: known.record.head });
+            return Ok(Answer::Conflict { head: known.record.head });
         }
         let head = Head { position: attempt.position(), hash: encoded.hash };
         let record = HeadRecord { head, ..known.record };
@@ -179,19 +183,19 @@ impl EtcdLog {
         match self.call(commit).await {
             Ok(response) if response.succeeded => {
                 self.learn(KnownHead { record, revision: revision(response.header.as_ref()) });
-                Ok(Answer::Made)
+                Ok(Answer::Committed)
             }
             Ok(response) => {
                 let parsed = self.connection.parse_head(response.found());
                 let gone = |e: Unreachable| self.connection.failure("append to", e.to_string());
-                let known = self.learn(parsed.map_err(|e| AppendError::Unclear(gone(e)))?);
+                let known = self.learn(parsed.map_err(|e| AppendError::UnknownOutcome(gone(e)))?);
                 for kv in response.ranges().skip(1).flat_map(|range| &range.kvs) {
                     // An entry that cannot be decoded is read again, which then reports it.
                     if let Ok(fetched) = self.connection.decode(kv, self.store).await {
                         self.connection.recent().add(fetched.entry);
                     }
                 }
-                Ok(Answer::Moved { head: known.record.head })
+                Ok(Answer::Conflict { head: known.record.head })
             }
             // Unless an earlier send may have succeeded.
             Err(CallError::Refused(reason)) if !attempt.is_unclear() => {
@@ -219,13 +223,13 @@ impl EtcdLog {
     async fn put_pieces(&self, position: u64, id: AttemptId, encoded: &Encoded) -> Result<(), AppendError> {
         for (piece, number) in encoded.pieces.iter().zip(0..) {
             let key = self.connection.keys.part(position, id.0, number);
-            let put = self.connection.insist(PutRequest { key, value: piece.clone() }).await;
+            let put = self.connection.call_with_retries(PutRequest { key, value: piece.clone() }).await;
             put.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e.to_string())))?;
         }
         Ok(())
     }
 
-    async fn shorten(&self, below: u64) -> Result<(), TrimError> {
+    async fn trim_entries(&self, below: u64) -> Result<(), TrimError> {
         let connection = &self.connection;
         let failure = |e: Unreachable| connection.failure("trim", e.to_string());
         let mut known = self.refresh().await?;
@@ -245,7 +249,7 @@ impl EtcdLog {
                 success: vec![RequestOp::put(key.clone(), record.encode()), RequestOp::get(key.clone())],
                 failure: vec![RequestOp::get(key)],
             };
-            let response = connection.insist(trim).await.map_err(failure)?;
+            let response = connection.call_with_retries(trim).await.map_err(failure)?;
             known = self.learn(connection.parse_head(response.found()).map_err(failure)?);
         }
         // Deletes what an earlier trim has left behind, too.
@@ -256,7 +260,7 @@ impl EtcdLog {
                 (connection.keys.log(from), connection.keys.log(to)),
                 (connection.keys.parts(from), connection.keys.parts(to)),
             ] {
-                connection.insist(DeleteRangeRequest { key, range_end }).await.map_err(failure)?;
+                connection.call_with_retries(DeleteRangeRequest { key, range_end }).await.map_err(failure)?;
             }
             from = to;
         }
@@ -297,7 +301,7 @@ impl Log for EtcdLog {
 
     fn head(&self) -> Result<Head, ReadError> {
         let known = self.known();
-        if known.revision == UNASKED {
+        if known.revision == UNKNOWN_REVISION {
             return Ok(known.record.head);
         }
         Ok(self.connection.block(self.refresh())?.record.head)
@@ -316,7 +320,7 @@ impl Log for EtcdLog {
             return Err(AppendError::Stopped(failure.clone()));
         }
         let appended = self.connection.block(self.commit(expected, operations));
-        if let Err(AppendError::Unclear(failure)) = &appended {
+        if let Err(AppendError::UnknownOutcome(failure)) = &appended {
             self.failed = Some(failure.clone());
         }
         #[cfg(test)]
@@ -328,14 +332,14 @@ impl Log for EtcdLog {
         if let Some(failure) = &self.failed {
             return Err(failure.clone().into());
         }
-        self.connection.block(self.shorten(below))
+        self.connection.block(self.trim_entries(below))
     }
 
     fn sync(&mut self) -> Result<(), Failure> {
         self.failed.clone().map_or(Ok(()), Err)
     }
 
-    fn largest(&self) -> usize {
+    fn max_operations(&self) -> usize {
         LARGEST
     }
 
@@ -347,7 +351,7 @@ impl Log for EtcdLog {
         true
     }
 
-    fn heard(&self) -> Option<u64> {
+    fn latest_known(&self) -> Option<u64> {
         Some(self.known_head().position)
     }
 

@@ -52,7 +52,7 @@ pub struct Journal {
     store: StoreId,
     /// Files that accept no more batches, oldest first.
     full: Vec<Segment>,
-    active: Active,
+    active: ActiveFile,
     head: Head,
     failed: Option<Failure>,
     /// The batch that is being written; kept for its allocation.
@@ -60,7 +60,7 @@ pub struct Journal {
 }
 
 /// The newest file.
-struct Active {
+struct ActiveFile {
     segment: Segment,
     file: Box<dyn File>,
     path: PathBuf,
@@ -157,13 +157,13 @@ impl Journal {
     }
 }
 
-impl Active {
+impl ActiveFile {
     /// Returns once the batch, which follows `after`, is durable.
     fn commit(&mut self, batch: &[u8], after: Head, slot: Slot) -> Result<(), Failure> {
         self.file.write_all_at(batch, self.end).map_err(|e| Failure::new("write to", &self.path, e))?;
         self.sync()?;
         self.write_slot(slot)?;
-        self.segment.note(self.end, after);
+        self.segment.mark(self.end, after);
         self.end += batch.len() as u64;
         Ok(())
     }
@@ -219,7 +219,7 @@ impl Log for Journal {
             return Err(AppendError::Stopped(failure.clone()));
         }
         if expected != self.head {
-            return Err(AppendError::Moved { head: self.head });
+            return Err(AppendError::Conflict { head: self.head });
         }
         if operations.len() > MAX_OPERATIONS {
             return Err(AppendError::TooLarge { bytes: operations.len(), largest: MAX_OPERATIONS });
@@ -240,7 +240,7 @@ impl Log for Journal {
             }
             Err(failure) => {
                 self.failed = Some(failure.clone());
-                Err(AppendError::Unclear(failure))
+                Err(AppendError::UnknownOutcome(failure))
             }
         }
     }

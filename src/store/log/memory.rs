@@ -112,7 +112,7 @@ impl Log for MemoryLog {
         let mut shared = self.shared();
         let head = shared.head();
         if expected != head {
-            return Err(AppendError::Moved { head });
+            return Err(AppendError::Conflict { head });
         }
         if operations.len() > MAX_OPERATIONS {
             return Err(AppendError::TooLarge { bytes: operations.len(), largest: MAX_OPERATIONS });
@@ -128,7 +128,7 @@ impl Log for MemoryLog {
         drop(shared);
         let failure = failure("injected: no answer");
         self.failed = Some(failure.clone());
-        Err(AppendError::Unclear(failure))
+        Err(AppendError::UnknownOutcome(failure))
     }
 
     fn trim(&mut self, below: u64) -> Result<(), TrimError> {

@@ -54,7 +54,7 @@ fn hex(bytes: &[u8]) -> String {
 #[test]
 fn version_1_reads_the_same_for_ever() {
     // Written once by the first permgate. A change of these bytes is a new version, not a new test.
-    let check = |name: &str, bytes: &[u8], written: &str| assert_eq!(hex(bytes), written, "{name}");
+    let check = |name: &str, bytes: &[u8], stored: &str| assert_eq!(hex(bytes), stored, "{name}");
     check("user", &user().encode().unwrap(), "0102753103616e6e03416e6e00000001046c656674d00f0002");
     let grant = GrantRecord { role: "r".to_owned(), to: Grantee::Group("g".to_owned()) };
     check("grant", &grant.encode().unwrap(), "010172010167");
@@ -91,8 +91,8 @@ fn version_1_reads_the_same_for_ever() {
 #[test]
 fn a_session_of_the_first_version_was_begun_with_a_password() {
     // Written by the first permgate.
-    let written = [&[1][..], &[7; 32], &[2, b'u', b'1', 0xd0, 0x0f, 0xd2, 0x0f, 0, 10, 0, 0, 1]].concat();
-    let read = SessionRecord::decode(&written).unwrap();
+    let stored = [&[1][..], &[7; 32], &[2, b'u', b'1', 0xd0, 0x0f, 0xd2, 0x0f, 0, 10, 0, 0, 1]].concat();
+    let read = SessionRecord::decode(&stored).unwrap();
     assert_eq!((read.user.as_str(), read.by), ("u1", SignedInBy::Password));
     assert_eq!((read.created_at.as_millis(), read.last_seen_at.as_millis()), (1000, 1001));
     assert_eq!(read.client, std::net::IpAddr::from([10, 0, 0, 1]));
@@ -117,7 +117,7 @@ fn what_is_not_ours_is_said_to_be() {
 
 #[test]
 fn a_record_beyond_the_limit_is_not_written() {
-    let note = "x".repeat(LIMIT);
+    let note = "x".repeat(MAX_VALUE);
     let large = TokenRecord { note, ..token(1, "ann") };
     assert!(large.encode().is_err());
 }

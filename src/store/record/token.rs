@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, EncodeError, V1, behind_v1, pack, record, unpack_v1, wire};
+use super::{DecodeError, EncodeError, V1, pack, record, strip_v1, unpack_v1, wire};
 use crate::{
     authz::{
         secret::{Digest, TokenId},
@@ -132,7 +132,7 @@ impl TokenRecord {
 
 impl<'a> TokenHead<'a> {
     pub(crate) fn decode(row: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut read = postcard::Deserializer::from_bytes(behind_v1(TOKEN, row)?);
+        let mut read = postcard::Deserializer::from_bytes(strip_v1(TOKEN, row)?);
         Self::deserialize(&mut read).map_err(|_| DecodeError::Malformed(TOKEN))
     }
 

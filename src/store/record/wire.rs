@@ -18,56 +18,56 @@ use crate::{
 
 /// How a value is stored. What was written once stays readable, so none of these ever changes.
 pub(in crate::store) trait StoredForm: Sized {
-    type Written;
-    fn written(&self) -> Self::Written;
+    type Stored;
+    fn to_stored(&self) -> Self::Stored;
     /// Returns `None` for what no value is written as.
-    fn read(written: Self::Written) -> Option<Self>;
+    fn read(to_stored: Self::Stored) -> Option<Self>;
 }
 
 pub(in crate::store) fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
 where
-    T: StoredForm<Written: Serialize>,
+    T: StoredForm<Stored: Serialize>,
     S: Serializer,
 {
-    value.written().serialize(serializer)
+    value.to_stored().serialize(serializer)
 }
 
 pub(in crate::store) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
 where
-    T: StoredForm<Written: Deserialize<'de>>,
+    T: StoredForm<Stored: Deserialize<'de>>,
     D: Deserializer<'de>,
 {
-    T::read(T::Written::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no such value"))
+    T::read(T::Stored::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no such value"))
 }
 
-macro_rules! written {
-    ($type:ty as $written:ty, $value:ident => $to:expr, $from:pat => $read:expr) => {
+macro_rules! to_stored {
+    ($type:ty as $to_stored:ty, $value:ident => $to:expr, $from:pat => $read:expr) => {
         impl StoredForm for $type {
-            type Written = $written;
-            fn written(&self) -> $written {
+            type Stored = $to_stored;
+            fn to_stored(&self) -> $to_stored {
                 let $value = self;
                 $to
             }
-            fn read($from: $written) -> Option<Self> {
+            fn read($from: $to_stored) -> Option<Self> {
                 $read
             }
         }
     };
 }
 
-written!(Timestamp as i64, at => at.as_millis(), millis => Some(Self::from_millis(millis)));
-written!(Digest as [u8; 32], digest => *digest.as_bytes(), bytes => Some(Self::from_bytes(bytes)));
-written!(TokenId as [u8; 12], id => *id.as_bytes(), bytes => Self::from_bytes(bytes));
-written!(StoreId as [u8; 16], id => id.0, bytes => Some(Self(bytes)));
-written!(Head as (u64, [u8; 32]), head => (head.position, head.hash.0),
+to_stored!(Timestamp as i64, at => at.as_millis(), millis => Some(Self::from_millis(millis)));
+to_stored!(Digest as [u8; 32], digest => *digest.as_bytes(), bytes => Some(Self::from_bytes(bytes)));
+to_stored!(TokenId as [u8; 12], id => *id.as_bytes(), bytes => Self::from_bytes(bytes));
+to_stored!(StoreId as [u8; 16], id => id.0, bytes => Some(Self(bytes)));
+to_stored!(Head as (u64, [u8; 32]), head => (head.position, head.hash.0),
     (position, hash) => Some(Self { position, hash: EntryHash(hash) }));
-written!(IpNet as (std::net::IpAddr, u8), net => (net.addr(), net.prefix_len()),
+to_stored!(IpNet as (std::net::IpAddr, u8), net => (net.addr(), net.prefix_len()),
     (address, prefix) => Self::new(address, prefix).ok());
-written!(Rotation as ([u8; 12], i64), rotation => (rotation.to.written(), rotation.grace_until.written()),
+to_stored!(Rotation as ([u8; 12], i64), rotation => (rotation.to.to_stored(), rotation.grace_until.to_stored()),
     (to, until) => Some(Self { to: StoredForm::read(to)?, grace_until: StoredForm::read(until)? }));
 // Stored as their words, which are public names already.
-written!(Permission as String, permission => permission.word().to_owned(), word => Self::from_word(&word));
-written!(Grantee as (u8, String), to => match to {
+to_stored!(Permission as String, permission => permission.word().to_owned(), word => Self::from_word(&word));
+to_stored!(Grantee as (u8, String), to => match to {
     Self::User(id) => (0, id.clone()),
     Self::Group(id) => (1, id.clone()),
 },
@@ -80,7 +80,7 @@ written!(Grantee as (u8, String), to => match to {
 /// Stored as the variant's number, in this order.
 macro_rules! numbered {
     ($type:ident: $($variant:ident),+) => {
-        written!($type as u8, value => {
+        to_stored!($type as u8, value => {
                 const ALL: &[$type] = &[$($type::$variant),+];
                 // The list has every variant.
                 ALL.iter().position(|one| one == value).map_or(u8::MAX, |at| at as u8)
@@ -95,32 +95,32 @@ numbered!(SignedInBy: Password, Provider);
 numbered!(RevokeReason: User, Admin, Rotated, OwnerDeleted, Leaked);
 
 impl<T: StoredForm> StoredForm for Option<T> {
-    type Written = Option<T::Written>;
-    fn written(&self) -> Self::Written {
-        self.as_ref().map(T::written)
+    type Stored = Option<T::Stored>;
+    fn to_stored(&self) -> Self::Stored {
+        self.as_ref().map(T::to_stored)
     }
-    fn read(written: Self::Written) -> Option<Self> {
-        written.map_or(Some(None), |written| T::read(written).map(Some))
+    fn read(to_stored: Self::Stored) -> Option<Self> {
+        to_stored.map_or(Some(None), |to_stored| T::read(to_stored).map(Some))
     }
 }
 
 impl<T: StoredForm> StoredForm for Vec<T> {
-    type Written = Vec<T::Written>;
-    fn written(&self) -> Self::Written {
-        self.iter().map(T::written).collect()
+    type Stored = Vec<T::Stored>;
+    fn to_stored(&self) -> Self::Stored {
+        self.iter().map(T::to_stored).collect()
     }
-    fn read(written: Self::Written) -> Option<Self> {
-        written.into_iter().map(T::read).collect()
+    fn read(to_stored: Self::Stored) -> Option<Self> {
+        to_stored.into_iter().map(T::read).collect()
     }
 }
 
 /// An entry of a scope.
 impl<K: Clone> StoredForm for (K, Access) {
-    type Written = (K, u8);
-    fn written(&self) -> Self::Written {
-        (self.0.clone(), self.1.written())
+    type Stored = (K, u8);
+    fn to_stored(&self) -> Self::Stored {
+        (self.0.clone(), self.1.to_stored())
     }
-    fn read((key, access): Self::Written) -> Option<Self> {
+    fn read((key, access): Self::Stored) -> Option<Self> {
         Some((key, StoredForm::read(access)?))
     }
 }

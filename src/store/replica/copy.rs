@@ -25,7 +25,7 @@ pub(super) struct CopyProgress {
 }
 
 /// A copy in progress, which ends when it is dropped.
-pub(crate) struct Copy<'a> {
+pub(crate) struct ReplicaCopy<'a> {
     replica: &'a Replica,
     number: u64,
     /// The head as of which it is.
@@ -42,20 +42,20 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Replica {
     /// Begins a copy of the current state.
-    pub(crate) fn copy(&self) -> Copy<'_> {
+    pub(crate) fn copy(&self) -> ReplicaCopy<'_> {
         self.copy_with(false, || ()).0
     }
 
     /// Like [`Replica::copy`], with what `now` reads at the same moment.
-    pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (Copy<'_>, T) {
+    pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (ReplicaCopy<'_>, T) {
         let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         copying.push(CopyProgress { number, derived, done: None, before: BTreeMap::new() });
-        (Copy { replica: self, number, head: self.head() }, now())
+        (ReplicaCopy { replica: self, number, head: self.head() }, now())
     }
 }
 
-impl Copy<'_> {
+impl ReplicaCopy<'_> {
     /// The next rows as encoded operations; empty at the end.
     pub(crate) fn next(&mut self, ops: &mut Vec<Vec<u8>>) -> Result<(), ReadError> {
         ops.clear();
@@ -70,7 +70,7 @@ impl Copy<'_> {
     }
 
     /// The next rows, table by table, in the order of keys; empty at the end. After an error, the next call
-    /// tries the same rows again, unless [`Copy::pass_over`] skips the table.
+    /// tries the same rows again, unless [`ReplicaCopy::skip_table`] skips the table.
     pub(super) fn rows(&mut self) -> Result<Vec<CopiedRow>, ReadError> {
         loop {
             let (rows, last) =
@@ -85,7 +85,7 @@ impl Copy<'_> {
     }
 
     /// Skips the rest of the table that is being read, and returns that table.
-    pub(super) fn pass_over(&mut self) -> Option<Table> {
+    pub(super) fn skip_table(&mut self) -> Option<Table> {
         self.copying(|copying| {
             let table = copying.done.as_ref().map_or(Table::Meta, |(table, _)| *table);
             copying.done = Some(match Table::ALL.get(table as usize + 1) {
@@ -157,7 +157,7 @@ impl CopyProgress {
     }
 }
 
-impl Drop for Copy<'_> {
+impl Drop for ReplicaCopy<'_> {
     fn drop(&mut self) {
         let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
         copying.retain(|copying| copying.number != self.number);

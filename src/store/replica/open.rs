@@ -55,7 +55,7 @@ impl Replica {
         if !exists(path) {
             return Err(absent());
         }
-        if let Ok(why) = fs::read_to_string(path.join(CONDEMNED)) {
+        if let Ok(why) = fs::read_to_string(path.join(DAMAGE_MARK)) {
             return Err(OpenError::Damaged { path: path.to_owned(), why });
         }
         guard(path, || {
@@ -86,17 +86,17 @@ impl Replica {
             state: Mutex::new(state),
             owners: RwLock::default(),
             copying: Mutex::default(),
-            condemned: AtomicBool::default(),
+            marked_damaged: AtomicBool::default(),
         }
     }
 }
 
 /// A file in the replica's directory that says why the replica must be rebuilt.
-const CONDEMNED: &str = "condemned";
+const DAMAGE_MARK: &str = "condemned";
 
 /// Keeps the replica from being opened until [`remove`].
-pub(super) fn condemn(path: &Path, why: &str) -> io::Result<()> {
-    let file = path.join(CONDEMNED);
+pub(super) fn mark_damaged(path: &Path, why: &str) -> io::Result<()> {
+    let file = path.join(DAMAGE_MARK);
     fs::write(&file, why)?;
     File::open(file)?.sync_all()?;
     File::open(path)?.sync_all()

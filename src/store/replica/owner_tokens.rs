@@ -18,7 +18,7 @@ pub(crate) struct Counts {
 /// One owner's tokens.
 #[derive(Default)]
 pub(super) struct OwnerTokens {
-    /// Sorted after [`OwnerTokens::loaded`].
+    /// Sorted after [`OwnerTokens::finish_load`].
     pub ids: Vec<TokenId>,
     ended: usize,
     /// Replaced tokens, and until when they still work.
@@ -28,8 +28,8 @@ pub(super) struct OwnerTokens {
 /// Tokens that a batch adds, removes or ends.
 #[derive(Default)]
 pub(super) struct OwnerTokensChange {
-    pub come: Vec<TokenId>,
-    go: Vec<TokenId>,
+    pub added: Vec<TokenId>,
+    removed: Vec<TokenId>,
     ended: isize,
     grace: Vec<(TokenId, Option<Timestamp>)>,
 }
@@ -46,18 +46,18 @@ impl OwnerTokens {
         &behind[..behind.len().min(limit)]
     }
 
-    pub(super) fn has(&self, id: TokenId) -> bool {
+    pub(super) fn contains(&self, id: TokenId) -> bool {
         self.ids.binary_search(&id).is_ok()
     }
 
-    /// Adds a token. [`OwnerTokens::loaded`] must follow.
+    /// Adds a token. [`OwnerTokens::finish_load`] must follow.
     pub(super) fn load(&mut self, token: &TokenHead<'_>) {
         self.ids.push(token.id);
         self.ended += usize::from(token.is_ended());
         self.grace.extend(token.grace_until().map(|until| (token.id, until)));
     }
 
-    pub(super) fn loaded(&mut self) {
+    pub(super) fn finish_load(&mut self) {
         self.ids.sort_unstable();
         self.ids.shrink_to_fit();
     }
@@ -65,7 +65,7 @@ impl OwnerTokens {
 
 impl OwnerTokensChange {
     /// Records that a token changes. Its id and owner stay the same.
-    pub(super) fn note(
+    pub(super) fn record(
         owners: &mut HashMap<String, Self>,
         before: Option<&TokenHead<'_>>,
         after: Option<&TokenHead<'_>>,
@@ -76,10 +76,10 @@ impl OwnerTokensChange {
         }
         let Some(change) = owners.get_mut(token.owner) else { return };
         match (before, after) {
-            (None, _) => change.come.push(token.id),
-            (_, None) => match change.come.iter().position(|id| *id == token.id) {
-                Some(at) => drop(change.come.swap_remove(at)),
-                None => change.go.push(token.id),
+            (None, _) => change.added.push(token.id),
+            (_, None) => match change.added.iter().position(|id| *id == token.id) {
+                Some(at) => drop(change.added.swap_remove(at)),
+                None => change.removed.push(token.id),
             },
             _ => {}
         }
@@ -93,18 +93,18 @@ impl OwnerTokensChange {
     }
 
     pub(super) fn apply(&self, owner_tokens: &mut OwnerTokens) {
-        if !self.go.is_empty() {
-            let mut go = self.go.clone();
-            go.sort_unstable();
-            owner_tokens.ids.retain(|id| go.binary_search(id).is_err());
+        if !self.removed.is_empty() {
+            let mut removed = self.removed.clone();
+            removed.sort_unstable();
+            owner_tokens.ids.retain(|id| removed.binary_search(id).is_err());
         }
-        if let [id] = self.come[..] {
+        if let [id] = self.added[..] {
             let at = owner_tokens.ids.partition_point(|other| *other < id);
             owner_tokens.ids.insert(at, id);
-        } else if !self.come.is_empty() {
-            let mut come = self.come.clone();
-            come.sort_unstable();
-            owner_tokens.ids.append(&mut come);
+        } else if !self.added.is_empty() {
+            let mut added = self.added.clone();
+            added.sort_unstable();
+            owner_tokens.ids.append(&mut added);
             // A stable sort merges two sorted runs.
             owner_tokens.ids.sort();
         }
@@ -120,7 +120,7 @@ impl OwnerTokensChange {
 pub(super) fn counts(owner_tokens: Option<&OwnerTokens>, change: Option<&OwnerTokensChange>) -> Counts {
     let Counts { all, ended } = owner_tokens.map(OwnerTokens::counts).unwrap_or_default();
     let Some(change) = change else { return Counts { all, ended } };
-    let all = (all + change.come.len()).saturating_sub(change.go.len());
+    let all = (all + change.added.len()).saturating_sub(change.removed.len());
     Counts { all, ended: ended.saturating_add_signed(change.ended) }
 }
 

@@ -26,13 +26,13 @@ use crate::{
 
 impl Replica {
     /// The replica as it will be once a batch is written.
-    pub(crate) fn over<'a>(&'a self, staged: &'a Staged) -> StagedView<'a> {
+    pub(crate) fn with_staged<'a>(&'a self, staged: &'a Staged) -> StagedView<'a> {
         StagedView { replica: self, staged }
     }
 
     /// A token with its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        self.over(&Staged::default()).token(id)
+        self.with_staged(&Staged::default()).token(id)
     }
 
     /// Tokens in the order of ids, after `after`.
@@ -70,12 +70,12 @@ impl Replica {
 
     /// How many tokens an owner has.
     pub(crate) fn counts(&self, owner: &str) -> Counts {
-        self.over(&Staged::default()).counts(owner)
+        self.with_staged(&Staged::default()).counts(owner)
     }
 
     /// The owner's token that has taken the name.
-    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        self.over(&Staged::default()).named(owner, name)
+    pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
+        self.with_staged(&Staged::default()).token_named(owner, name)
     }
 
     /// All users, including the tombstones of deleted ones.
@@ -200,8 +200,8 @@ impl Trees {
             let (key, row) = row?;
             sum.add(&key, &row);
             visit(digest(&key)?, TokenHead::decode(&row)?);
-            if sum.rows.is_multiple_of(LET_GO_EVERY) {
-                self.let_go(Table::Tokens, &key)?;
+            if sum.rows.is_multiple_of(EVICT_EVERY) {
+                self.evict(Table::Tokens, &key)?;
             }
         }
         if sum == expected { Ok(()) } else { Err(ReplicaError::Sum(Table::Tokens.name())) }
@@ -210,8 +210,8 @@ impl Trees {
     /// Makes sled release nodes. It does so only at every 64th look-up in one of the 256 shards of its
     /// cache, so reading many rows once each would leave 64 nodes in each shard. These look-ups leave
     /// eight, a few megabytes.
-    fn let_go(&self, table: Table, key: &[u8]) -> Result<(), ReplicaError> {
-        (0..LOOKS).try_for_each(|_| self.get(table, key).map(drop))
+    fn evict(&self, table: Table, key: &[u8]) -> Result<(), ReplicaError> {
+        (0..EVICTION_READS).try_for_each(|_| self.get(table, key).map(drop))
     }
 
     /// The token that an entry of another table refers to; `None` if it was dropped since the entry was
@@ -248,7 +248,7 @@ impl StagedView<'_> {
         let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
         let mut ids = owners.get(owner).map(|owner_tokens| owner_tokens.ids.clone()).unwrap_or_default();
         drop(owners);
-        ids.extend(self.staged.owners.get(owner).iter().flat_map(|change| &change.come));
+        ids.extend(self.staged.owners.get(owner).iter().flat_map(|change| &change.added));
         ids.into_iter().filter_map(|id| self.token(id).transpose()).collect()
     }
 
@@ -265,7 +265,7 @@ impl StagedView<'_> {
     }
 
     /// The owner's token that has taken the name.
-    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
+    pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
         let Ok(key) = keys::pair(owner, name) else { return Ok(None) };
         self.read(|get| get(Table::Names, &key)?.map(|id| token_id(&id)).transpose())
     }
@@ -312,8 +312,8 @@ fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaError> 
 }
 
 /// Minimum rows of a node that is read in order.
-const LET_GO_EVERY: u64 = 10;
-const LOOKS: usize = 8;
+const EVICT_EVERY: u64 = 10;
+const EVICTION_READS: usize = 8;
 
 pub(super) fn digest(key: &[u8]) -> Result<Digest, ReplicaError> {
     key.try_into().map(Digest::from_bytes).map_err(|_| ReplicaError::Key("tokens"))

@@ -62,7 +62,7 @@ pub(crate) struct Staged {
     audit: Option<(u64, [u8; 32])>,
     /// Whether rows that cannot be read count as absent. Such a batch is never written, but what it takes
     /// away must take effect all the same.
-    pub(crate) blind: bool,
+    pub(crate) ignore_damage: bool,
 }
 
 /// A batch of more rows is written row by row; a kill soon afterwards costs the replica. In tests the
@@ -80,12 +80,12 @@ impl Replica {
     /// Stages one more operation; nothing is written before [`Replica::commit`]. After an error, the batch
     /// must be staged again without that operation.
     pub(crate) fn stage(&self, staged: &mut Staged, op: &Op) -> Result<(), StageError> {
-        self.staging(|trees| Stage { trees, staged }.apply(op))
+        self.mark_damage_in(|trees| Stage { trees, staged }.apply(op))
     }
 
     /// Checks that a batch is complete: its names belong to tokens that exist in the end.
     pub(crate) fn check(&self, staged: &Staged) -> Result<(), StageError> {
-        self.staging(|trees| {
+        self.mark_damage_in(|trees| {
             for id in staged.rows[Table::Names as usize].values().filter_map(|row| row.after.as_ref()) {
                 if staged.get(trees, Table::Ids, id)?.is_none() {
                     return Err(StageError::Nameless);
@@ -96,12 +96,12 @@ impl Replica {
     }
 
     /// Runs `work`; if that meets damage, the next start rebuilds the replica.
-    fn staging(&self, work: impl FnOnce(&Trees) -> Result<(), StageError>) -> Result<(), StageError> {
+    fn mark_damage_in(&self, work: impl FnOnce(&Trees) -> Result<(), StageError>) -> Result<(), StageError> {
         self.guarded(work)
             .unwrap_or_else(|error| Err(ReplicaError::from(sled::Error::ReportableBug(error.0)).into()))
             .inspect_err(|error| {
                 if let StageError::Replica(damage) = error {
-                    self.condemn_for(damage);
+                    self.mark_damaged_by(damage);
                 }
             })
     }
@@ -212,7 +212,7 @@ impl Stage<'_> {
                 self.set_new(Table::Ids, token.id.as_bytes().to_vec(), key(&token.digest));
             }
         }
-        OwnerTokensChange::note(&mut self.staged.owners, before.as_ref(), Some(&token.head()));
+        OwnerTokensChange::record(&mut self.staged.owners, before.as_ref(), Some(&token.head()));
         match before {
             Some(_) => self.set(Table::Tokens, key(&token.digest), Some(row)),
             None => {
@@ -230,7 +230,7 @@ impl Stage<'_> {
             return Err(StageError::Owner(id));
         }
         self.staged.imported -= i64::from(head.imported);
-        OwnerTokensChange::note(&mut self.staged.owners, Some(&head), None);
+        OwnerTokensChange::record(&mut self.staged.owners, Some(&head), None);
         self.set(Table::Ids, id.as_bytes().to_vec(), None)?;
         self.set(Table::Uses, id.as_bytes().to_vec(), None)?;
         self.set(Table::Tokens, digest.to_vec(), None)
@@ -322,7 +322,7 @@ impl Stage<'_> {
             Entry::Occupied(mut place) => place.get_mut().after = row,
             Entry::Vacant(place) => {
                 let before = match self.trees.get(table, place.key()) {
-                    Err(_) if self.staged.blind => None,
+                    Err(_) if self.staged.ignore_damage => None,
                     row => row?,
                 };
                 place.insert(Row { before, after: row });
@@ -339,7 +339,7 @@ impl Stage<'_> {
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {
         match self.staged.get(self.trees, table, key) {
-            Err(_) if self.staged.blind => Ok(None),
+            Err(_) if self.staged.ignore_damage => Ok(None),
             row => row,
         }
     }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Called with what is wrong with a table.
-pub(crate) type Found<'f> = dyn FnMut(Table, String) + 'f;
+pub(crate) type OnDamage<'f> = dyn FnMut(Table, String) + 'f;
 /// Called with the number of rows of a table that were read, and how many it should have.
 pub(crate) type OnRow<'t> = dyn FnMut(Table, u64, u64) -> ControlFlow<()> + 't;
 
@@ -51,9 +51,9 @@ impl Replica {
     pub(crate) fn verify(
         &self,
         on_progress: &mut OnRow<'_>,
-        found: &mut Found<'_>,
+        found: &mut OnDamage<'_>,
     ) -> ControlFlow<(), ReplicaState> {
-        let (mut copy, moment) = self.copy_with(true, || {
+        let (mut copy, expected) = self.copy_with(true, || {
             let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
             let owners =
                 owners.iter().map(|(owner, owner_tokens)| (owner.clone(), owner_tokens.counts())).collect();
@@ -70,7 +70,7 @@ impl Replica {
         loop {
             let rows = match copy.rows() {
                 Ok(rows) => rows,
-                Err(error) => match copy.pass_over().filter(|table| unread.insert(*table)) {
+                Err(error) => match copy.skip_table().filter(|table| unread.insert(*table)) {
                     Some(table) => {
                         found(table, format!("rows cannot be read: {error}"));
                         continue;
@@ -89,10 +89,10 @@ impl Replica {
                     found(table, what);
                 }
             }
-            on_progress(last, pass.sums[last as usize].rows, moment.state.sum(last).rows)?;
+            on_progress(last, pass.sums[last as usize].rows, expected.state.sum(last).rows)?;
         }
-        pass.end(&moment, &unread, found);
-        ControlFlow::Continue(moment.state)
+        pass.end(&expected, &unread, found);
+        ControlFlow::Continue(expected.state)
     }
 
     /// Checks a row again, between two changes. `Some(None)`: nothing is wrong, since the row, or what it
@@ -170,10 +170,10 @@ impl Pass {
     }
 
     /// Checks the results over all rows, except for tables that could not be read.
-    fn end(self, moment: &ExpectedState, unread: &HashSet<Table>, found: &mut Found<'_>) {
+    fn end(self, expected: &ExpectedState, unread: &HashSet<Table>, found: &mut OnDamage<'_>) {
         let read = |table: Table| !unread.contains(&table);
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta && read(*table)) {
-            let (sum, expected) = (self.sums[table as usize], moment.state.sum(table));
+            let (sum, expected) = (self.sums[table as usize], expected.state.sum(table));
             if sum != expected {
                 let (rows, written) = (sum.rows, expected.rows);
                 found(
@@ -183,14 +183,14 @@ impl Pass {
             }
         }
         if let Some(chain) = self.audit.filter(|_| read(Table::Audit))
-            && let Err(error) = chain.end(moment.state.audit)
+            && let Err(error) = chain.end(expected.state.audit)
         {
             found(Table::Audit, error.to_string());
         }
-        let owners: HashSet<&String> = self.owners.keys().chain(moment.owners.keys()).collect();
+        let owners: HashSet<&String> = self.owners.keys().chain(expected.owners.keys()).collect();
         for owner in owners.into_iter().filter(|_| read(Table::Tokens)) {
             let [counted, listed] =
-                [&self.owners, &moment.owners].map(|counts| counts.get(owner).copied().unwrap_or_default());
+                [&self.owners, &expected.owners].map(|counts| counts.get(owner).copied().unwrap_or_default());
             if counted != listed {
                 found(
                     Table::Tokens,
@@ -214,21 +214,23 @@ fn check(
     match table {
         Table::Meta if key == STATE => rows.decode::<ReplicaState>(row).map(drop),
         Table::Meta => Ok(()),
-        Table::Audit => rows.keyed(key, &keys::audit(rows.decode::<AuditEvent>(row)?.seq)),
+        Table::Audit => rows.require_key(key, &keys::audit(rows.decode::<AuditEvent>(row)?.seq)),
         Table::Tokens => {
             let token = super::read::digest(key).and_then(|digest| Ok(TokenRecord::decode(&digest, row)?));
             let token = token.map_err(|e| e.to_string())?;
             let id = token.id;
-            rows.leads(Table::Ids, id.as_bytes(), key, || format!("the id {id} leads to another token"))?;
+            rows.require_link(Table::Ids, id.as_bytes(), key, || {
+                format!("the id {id} leads to another token")
+            })?;
             rows.user(&token.owner, || format!("the token {id}"))?;
-            if !owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.has(id)) {
+            if !owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.contains(id)) {
                 return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
             }
             if token.revoked.is_some() || token.rotation.is_some() {
                 return Ok(());
             }
             let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;
-            rows.leads(Table::Names, &name, id.as_bytes(), || {
+            rows.require_link(Table::Names, &name, id.as_bytes(), || {
                 format!("the name of the token {id} does not lead to it")
             })
         }
@@ -256,10 +258,10 @@ fn check(
             rows.decode::<LastUsed>(row)?;
             rows.require(Table::Ids, key, || "a last use belongs to no token".to_owned()).map(drop)
         }
-        Table::Users => rows.keyed(key, rows.decode::<UserRecord>(row)?.id.as_bytes()),
+        Table::Users => rows.require_key(key, rows.decode::<UserRecord>(row)?.id.as_bytes()),
         Table::Groups => {
             let group: GroupRecord = rows.decode(row)?;
-            rows.keyed(key, group.id.as_bytes())?;
+            rows.require_key(key, group.id.as_bytes())?;
             group.parent.map_or(Ok(()), |parent| rows.group(&parent, || format!("the group {}", group.id)))
         }
         Table::Members => {
@@ -267,10 +269,10 @@ fn check(
             rows.group(&group, || format!("a membership of {user}"))?;
             rows.user(&user, || format!("a membership in {group}"))
         }
-        Table::Roles => rows.keyed(key, rows.decode::<RoleRecord>(row)?.key.as_bytes()),
+        Table::Roles => rows.require_key(key, rows.decode::<RoleRecord>(row)?.key.as_bytes()),
         Table::Grants => {
             let grant: GrantRecord = rows.decode(row)?;
-            rows.keyed(key, &stage::grant_key(&grant).map_err(|e| e.to_string())?)?;
+            rows.require_key(key, &stage::grant_key(&grant).map_err(|e| e.to_string())?)?;
             let what = || format!("a grant of {}", grant.role);
             if built_in.role(&grant.role).is_none() {
                 rows.require(Table::Roles, grant.role.as_bytes(), || {
@@ -284,32 +286,32 @@ fn check(
         }
         Table::Identities => {
             let identity: IdentityRecord = rows.decode(row)?;
-            rows.keyed(key, IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes())?;
+            rows.require_key(key, IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes())?;
             rows.user(&identity.user, || format!("an identity at {}", identity.issuer))
         }
         Table::Sessions => {
             let session: SessionRecord = rows.decode(row)?;
-            rows.keyed(key, session.digest.as_bytes())?;
+            rows.require_key(key, session.digest.as_bytes())?;
             rows.user(&session.user, || "a session".to_owned())
         }
         Table::Invitations => {
             let invitation: InvitationRecord = rows.decode(row)?;
-            rows.keyed(key, invitation.digest.as_bytes())?;
+            rows.require_key(key, invitation.digest.as_bytes())?;
             rows.user(&invitation.user, || "an invitation".to_owned())
         }
         Table::Idempotency => {
             let record: IdempotencyRecord = rows.decode(row)?;
-            rows.keyed(key, &keys::idempotency(&record.key))?;
+            rows.require_key(key, &keys::idempotency(&record.key))?;
             let at = keys::idempotency_at(record.at, &record.key);
             let what = || "a key is not in the list by time".to_owned();
-            rows.leads(Table::IdempotencyTimes, &at, record.key.as_bytes(), what)
+            rows.require_link(Table::IdempotencyTimes, &at, record.key.as_bytes(), what)
         }
         Table::IdempotencyTimes => {
             let text = std::str::from_utf8(row).map_err(|_| MALFORMED_KEY)?;
             let of = rows.require(Table::Idempotency, &keys::idempotency(text), || {
                 "a time belongs to no key".to_owned()
             })?;
-            rows.keyed(key, &keys::idempotency_at(rows.decode::<IdempotencyRecord>(&of)?.at, text))
+            rows.require_key(key, &keys::idempotency_at(rows.decode::<IdempotencyRecord>(&of)?.at, text))
         }
     }
 }
@@ -327,7 +329,7 @@ impl Rows<'_> {
         R::decode(row).map_err(|e| e.to_string())
     }
 
-    fn keyed(&self, key: &[u8], expected: &[u8]) -> Result<(), String> {
+    fn require_key(&self, key: &[u8], expected: &[u8]) -> Result<(), String> {
         if key == expected { Ok(()) } else { Err("a row has another row's key".to_owned()) }
     }
 
@@ -336,7 +338,13 @@ impl Rows<'_> {
         row.map(|row| row.to_vec()).ok_or_else(what)
     }
 
-    fn leads(&self, table: Table, key: &[u8], to: &[u8], what: impl Fn() -> String) -> Result<(), String> {
+    fn require_link(
+        &self,
+        table: Table,
+        key: &[u8],
+        to: &[u8],
+        what: impl Fn() -> String,
+    ) -> Result<(), String> {
         if self.require(table, key, &what)? == to { Ok(()) } else { Err(what()) }
     }
 

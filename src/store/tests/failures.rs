@@ -148,8 +148,11 @@ async fn a_restart_takes_changes_again() {
 async fn a_dead_writer_is_told_and_takes_nothing() {
     let Bench { store, .. } = Bench::peopled().await;
     // A plan that panics ends the writer.
-    let panics =
-        writer::Task::new(writer::TaskKind::Usual, Box::new(|_| panic!("on purpose")), oneshot::channel().0);
+    let panics = writer::Task::new(
+        writer::TaskKind::Counted,
+        Box::new(|_| panic!("on purpose")),
+        oneshot::channel().0,
+    );
     assert!(store.queue.send(writer::Command::Change(panics)).await.is_ok());
     tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, store.ended()).await.expect("it has ended");
     assert!(store.writable().is_err());
@@ -165,8 +168,8 @@ async fn a_silent_participant_makes_the_fence_incomplete() {
     store.close().await;
     let fence = Fence::new(std::time::Duration::from_millis(50));
     let now = clock.clone();
-    let tells: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
-    let (store, _) = load::open(&settings(&dir), usual(), fence.clone(), tells).unwrap();
+    let time_source: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
+    let (store, _) = load::open(&settings(&dir), usual(), fence.clone(), time_source).unwrap();
     let silent = fence.join();
     let revoked = store.revoke_token(operator(), made.id, RevokeReason::Leaked).await;
     assert!(matches!(revoked, Err(ChangeError::FenceIncomplete)), "{revoked:?}");

@@ -25,10 +25,10 @@ struct Cluster {
     clock: Arc<AtomicI64>,
 }
 
-/// One verb, with small numbers that select its user and its object.
+/// One change, with small numbers that select its user and its object.
 #[derive(Clone, Copy, Debug)]
 struct Step {
-    verb: u8,
+    method: u8,
     node: usize,
     who: u8,
     what: u8,
@@ -44,11 +44,12 @@ impl Cluster {
     fn node(&self) -> Node {
         let directory = tempfile::tempdir().unwrap();
         let generation = Generation { path: directory.path().to_owned(), store: self.log.store() };
-        let engine = generation.over(Box::new(self.log.reopen())).unwrap();
+        let engine = generation.with_log(Box::new(self.log.reopen())).unwrap();
         let now = self.clock.clone();
-        let tells: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
+        let time_source: writer::Clock =
+            Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
         let (store, state, _) =
-            load::serve(engine, usual(), Fence::new(ACKNOWLEDGE_TIMEOUT), tells, None).unwrap();
+            load::serve(engine, usual(), Fence::new(ACKNOWLEDGE_TIMEOUT), time_source, None).unwrap();
         Node { directory, store, state }
     }
 }
@@ -103,19 +104,19 @@ impl Node {
         all.into_iter().nth(at)
     }
 
-    /// Runs a verb. Many are refused, which is tested as well.
+    /// Makes a change. Many are refused, which is tested as well.
     async fn take(&self, step: Step) {
-        let Step { verb, who, what, yes, .. } = step;
+        let Step { method, who, what, yes, .. } = step;
         let store = &self.store;
         let login = format!("user{}", who % 3);
         let group = if what % 3 == 0 { "developers".to_owned() } else { format!("group{}", what % 3) };
         let digest = Digest::from_bytes([what % 4; 32]);
         let token = self.some_token(what);
         let by = || match store.accounts().user_by_login(&login) {
-            Some(user) if yes => Actor { who: Who::User(user.record.id.clone()), ..operator() },
+            Some(user) if yes => Actor { kind: ActorKind::User(user.record.id.clone()), ..operator() },
             _ => operator(),
         };
-        let outcome = match (verb % 22, token) {
+        let outcome = match (method % 22, token) {
             (0, _) => code(store.create_user(by(), person(&login)).await),
             (1, _) => code(store.create_group(operator(), group, yes.then(|| "developers".into())).await),
             (2, _) => code(store.set_member(operator(), group, login, yes).await),
@@ -187,7 +188,7 @@ impl Node {
 
 fn step() -> impl Strategy<Value = Step> {
     (any::<u8>(), 0..2usize, any::<u8>(), 0..12u8, any::<bool>())
-        .prop_map(|(verb, node, who, what, yes)| Step { verb, node, who, what, yes })
+        .prop_map(|(method, node, who, what, yes)| Step { method, node, who, what, yes })
 }
 
 /// Runs the steps, each on its node, and compares all nodes.
@@ -222,7 +223,7 @@ fn check(steps: &[Step], writers: usize) {
         follower.store.close().await;
         let generation =
             Generation { path: follower.directory.path().to_owned(), store: cluster.log.store() };
-        let again = generation.over(Box::new(cluster.log.reopen())).unwrap();
+        let again = generation.with_log(Box::new(cluster.log.reopen())).unwrap();
         assert!(again.all_rows() == rows, "rows that lasted");
     });
 }

@@ -62,8 +62,8 @@ async fn rows_of_expired_tokens_go_after_a_day() {
     }
     let engine = bench.store.engine();
     let owner = &kept.owner;
-    assert_eq!(engine.named(owner, "gone").unwrap(), Some(again.id));
-    assert_eq!(engine.named(owner, "imported").unwrap(), None);
+    assert_eq!(engine.token_named(owner, "gone").unwrap(), Some(again.id));
+    assert_eq!(engine.token_named(owner, "imported").unwrap(), None);
     assert_eq!((engine.counts(owner).all, engine.counts(owner).ended), (3, 1));
     let bench = bench.again().await;
     assert!(bench.indexed(&gone.digest).is_none() && bench.indexed(&again.digest).is_some());
@@ -114,7 +114,7 @@ async fn an_account_is_held_to_its_rate_and_removals_are_not() {
     make(&alice, "two").await.unwrap();
     let rotated = store.rotate_token(alice.clone(), one, None, None).await.unwrap().record.id;
     let refused = make(&alice, "three").await;
-    assert!(matches!(refused, Err(ChangeError::TooFast(10))), "{refused:?}");
+    assert!(matches!(refused, Err(ChangeError::RateLimited(10))), "{refused:?}");
     let shorter = TokenEdit { allow_ips: Some(vec!["10.0.0.0/8".parse().unwrap()]), ..TokenEdit::default() };
     store.edit_token(alice.clone(), rotated, None, shorter).await.unwrap();
     store.revoke_token(alice.clone(), rotated, RevokeReason::User).await.unwrap();

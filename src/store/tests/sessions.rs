@@ -27,8 +27,8 @@ impl Bench {
         bench
     }
 
-    async fn begin_provided(&self, new: ProvidedSession) -> Result<SessionRecord, ChangeError> {
-        self.store.begin_provided_session(new).await.map(|changed| changed.record)
+    async fn begin_provided(&self, new: FederatedSession) -> Result<SessionRecord, ChangeError> {
+        self.store.begin_federated_session(new).await.map(|changed| changed.record)
     }
 
     /// Groups that a user is a direct member of.
@@ -45,14 +45,14 @@ impl Bench {
         self.clock.fetch_add(millis, Ordering::Relaxed);
     }
 
-    fn holds(&self, number: u8) -> bool {
+    fn is_valid(&self, number: u8) -> bool {
         self.store.session(&digest(number)).is_some()
     }
 }
 
 /// What a provider says of a user.
-fn of(subject: &str, login: &str, groups: &[(&str, bool)], number: u8) -> ProvidedSession {
-    ProvidedSession {
+fn of(subject: &str, login: &str, groups: &[(&str, bool)], number: u8) -> FederatedSession {
+    FederatedSession {
         issuer: "https://id.example".into(),
         subject: subject.into(),
         login: login.into(),
@@ -71,7 +71,7 @@ fn of(subject: &str, login: &str, groups: &[(&str, bool)], number: u8) -> Provid
 async fn who_a_provider_names_is_found_again_by_subject() {
     let bench = Bench::with_passwords().await;
     let first = bench.begin_provided(of("1", "zoe", &[("ops", true), ("absent", false)], 1)).await.unwrap();
-    assert_eq!((first.by, bench.holds(1)), (SignedInBy::Provider, true));
+    assert_eq!((first.by, bench.is_valid(1)), (SignedInBy::Provider, true));
     let zoe = bench.store.accounts().user_by_login("zoe").unwrap().record.clone();
     assert_eq!((zoe.id == first.user, zoe.name.as_str(), zoe.email), (true, "zoe", None));
     assert_eq!(bench.groups("zoe"), ["ops"], "made when somebody is in it, not before");
@@ -85,25 +85,25 @@ async fn who_a_provider_names_is_found_again_by_subject() {
     );
     let other = bench.begin_provided(of("2", "zed", &[], 3)).await.unwrap();
     assert_ne!(other.user, first.user);
-    let elsewhere = ProvidedSession { issuer: "https://other.example".into(), ..of("1", "zac", &[], 4) };
+    let elsewhere = FederatedSession { issuer: "https://other.example".into(), ..of("1", "zac", &[], 4) };
     assert_ne!(bench.begin_provided(elsewhere).await.unwrap().user, first.user, "of another provider");
 }
 
 #[tokio::test]
 async fn a_provider_takes_no_account_over() {
     let bench = Bench::with_passwords().await;
-    let refused = async |new: ProvidedSession| code(bench.begin_provided(new).await);
+    let refused = async |new: FederatedSession| code(bench.begin_provided(new).await);
     assert_eq!(refused(of("1", "ALICE", &[("ops", true)], 1)).await, "name_taken");
     assert!(bench.store.accounts().group_by_name("ops").is_none(), "nothing is left of what was refused");
     assert_eq!(refused(of("1", "me", &[], 1)).await, "invalid_name");
     assert_eq!(refused(of("1", "../x", &[], 1)).await, "invalid_name");
-    let adopt = |login: &str| ProvidedSession { adopt: true, ..of("7", login, &[], 2) };
+    let adopt = |login: &str| FederatedSession { adopt: true, ..of("7", login, &[], 2) };
     bench.store.ban_user(operator(), "bob".into(), Some(String::new())).await.unwrap();
     assert_eq!(refused(adopt("bob")).await, "user_banned");
     let alice = bench.store.accounts().user_by_login("alice").unwrap().record.id.clone();
     assert_eq!(bench.begin_provided(adopt("alice")).await.unwrap().user, alice, "where the operator says so");
     bench.store.ban_user(operator(), "alice".into(), Some(String::new())).await.unwrap();
-    assert_eq!((bench.holds(2), refused(adopt("alice")).await), (false, "user_banned".into()));
+    assert_eq!((bench.is_valid(2), refused(adopt("alice")).await), (false, "user_banned".into()));
     bench.store.delete_user(operator(), "alice".into()).await.unwrap();
     assert_eq!(refused(adopt("alice")).await, "permission_denied", "the deleted are not made again");
 }
@@ -128,7 +128,7 @@ async fn an_identity_is_given_and_taken() {
     let alice = bench.store.accounts().user_by_login("alice").unwrap().record.id.clone();
     assert_eq!(bench.begin_provided(of("1", "whatever", &[], 1)).await.unwrap().user, alice);
     let unlinked = bench.store.unlink_identities(operator(), "alice".into()).await.unwrap();
-    assert_eq!((unlinked.record, bench.holds(1)), (1, false), "who was signed in by it is signed out");
+    assert_eq!((unlinked.record, bench.is_valid(1)), (1, false), "who was signed in by it is signed out");
     let other = bench.begin_provided(of("1", "whatever", &[], 2)).await.unwrap();
     assert_ne!(other.user, alice);
     bench.store.delete_user(operator(), "whatever".into()).await.unwrap();
@@ -146,16 +146,16 @@ async fn a_session_ends_by_idling_and_by_age() {
     bench.signed_in("alice", 1).await.unwrap();
     bench.signed_in("alice", 2).await.unwrap();
     bench.later(30 * MINUTE - 1);
-    assert_eq!(bench.store.see_session(&digest(1)), SeenSession::Due(bench.now()));
+    assert_eq!(bench.store.touch_session(&digest(1)), SessionTouch::Due(bench.now()));
     bench.store.record_session(digest(1), bench.now()).await.unwrap();
-    assert_eq!(bench.store.see_session(&digest(1)), SeenSession::Noted, "not with every request");
+    assert_eq!(bench.store.touch_session(&digest(1)), SessionTouch::Recorded, "not with every request");
     bench.later(1);
-    assert_eq!((bench.holds(1), bench.holds(2)), (true, false), "idle");
+    assert_eq!((bench.is_valid(1), bench.is_valid(2)), (true, false), "idle");
     for _ in 0..25 {
         bench.later(29 * MINUTE);
-        bench.store.see_session(&digest(1));
+        bench.store.touch_session(&digest(1));
     }
-    assert!(!bench.holds(1), "twelve hours are enough, however busy");
+    assert!(!bench.is_valid(1), "twelve hours are enough, however busy");
     bench.store.create_user(operator(), person("carol")).await.unwrap();
     // Expired rows are kept for a day, in case the clock was wrong.
     bench.later(24 * 60 * MINUTE);
@@ -173,7 +173,7 @@ async fn a_session_lives_over_a_restart() {
     let (_, invitation) = bench.store.invite(operator(), "bob".into(), digest(3)).await.unwrap().record;
     bench.store.end_sessions(alice, "alice".into()).await.unwrap();
     let bench = bench.again().await;
-    assert_eq!((bench.holds(1), bench.holds(2)), (false, true));
+    assert_eq!((bench.is_valid(1), bench.is_valid(2)), (false, true));
     assert_eq!(bench.store.invitation(&digest(3)), Some(invitation));
     assert_eq!(made.ends_at(), made.created_at.plus_seconds(12 * 3600));
 }
@@ -185,7 +185,7 @@ async fn who_may_not_sign_in_gets_no_session() {
     assert!(bench.signed_in("alice", 1).await.is_none(), "the password that was verified is another one");
     bench.store.ban_user(operator(), "bob".into(), Some(String::new())).await.unwrap();
     assert!(bench.signed_in("bob", 2).await.is_none(), "banned");
-    assert!(!bench.holds(1) && !bench.holds(2));
+    assert!(!bench.is_valid(1) && !bench.is_valid(2));
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn a_users_sessions_are_bounded() {
         bench.store.sessions_of(&bench.store.accounts().user_by_login("alice").unwrap().record.id).len(),
         20
     );
-    assert_eq!((bench.holds(9), bench.holds(10)), (false, true), "the oldest make room");
+    assert_eq!((bench.is_valid(9), bench.is_valid(10)), (false, true), "the oldest make room");
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn a_session_ends_though_nothing_lasts() {
     bench.signed_in("bob", 2).await.unwrap();
     bench.store.engine().break_sync();
     let banned = bench.store.ban_user(operator(), "alice".into(), Some(String::new())).await;
-    assert_eq!((code(banned), bench.holds(1)), ("not_durable".into(), false));
+    assert_eq!((code(banned), bench.is_valid(1)), ("not_durable".into(), false));
     let ended = bench.store.end_session(bench.by("bob"), digest(2)).await;
-    assert_eq!((code(ended), bench.holds(2)), ("not_durable".into(), false));
+    assert_eq!((code(ended), bench.is_valid(2)), ("not_durable".into(), false));
 }

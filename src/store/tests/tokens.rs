@@ -1,4 +1,4 @@
-//! The life of tokens, through the verbs: what is stored, what workers see, what is audited.
+//! The life of tokens, through the methods of the store: what is stored, what workers see, what is audited.
 
 use std::time::Duration;
 
@@ -336,9 +336,9 @@ async fn slices_of_tokens_pass_over_what_is_gone() {
         }
     }
     there.sort();
-    let owner = match bench.by("alice").who {
-        Who::User(id) => id,
-        Who::Operator => unreachable!(),
+    let owner = match bench.by("alice").kind {
+        ActorKind::User(id) => id,
+        ActorKind::Operator => unreachable!(),
     };
     for skip in 0..10 {
         for top in 0..10 {

@@ -1,5 +1,5 @@
-//! The administration vectors, through the verbs. What the listener answers itself (not signed in, banned
-//! account, token without `permgate`) is recognised by its name.
+//! The administration vectors, through the methods of the store. What the listener answers itself (not signed
+//! in, banned account, token without `permgate`) is recognised by its name.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ async fn run(bench: &Bench, fixture: &Value, vector: &Value) -> (String, u16) {
                 max_lifetime: None,
                 reserved_logins: &[],
             };
-            let Who::User(actor) = &by.who else { panic!("a user asks") };
+            let ActorKind::User(actor) = &by.kind else { panic!("a user asks") };
             let acting = Acting::user(&world, actor, None).unwrap();
             let whom = accounts.user_by_login(params["user"].as_str().unwrap()).unwrap();
             answer(acting.require_sight(whom.ix).map_err(ChangeError::from), 200)

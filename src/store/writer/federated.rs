@@ -18,37 +18,37 @@ use crate::{
     store::{
         ChangeError,
         audit::NewAuditEvent,
-        change::{Actor, ProvidedSession, Who},
+        change::{Actor, ActorKind, FederatedSession},
         model::{IdentityRecord, SessionRecord, SignedInBy},
         op::Op,
-        sessions::Keyed as _,
+        sessions::KeyedByDigest as _,
     },
 };
 
 /// Ids for the records that may have to be created.
-pub(crate) struct Ids {
+pub(crate) struct NewIds {
     pub user: String,
     /// One for each group.
     pub groups: Vec<String>,
 }
 
 /// Maximum length of a subject (OpenID Connect Core, section 2). An issuer is a URL.
-const LONGEST_SUBJECT: usize = 255;
-const LONGEST_ISSUER: usize = 1024;
+const MAX_SUBJECT: usize = 255;
+const MAX_ISSUER: usize = 1024;
 
 impl Transaction {
     /// Creates the account if there is none, follows the provider's groups and opens the session, in one
     /// change.
-    pub(crate) fn begin_provided_session(
+    pub(crate) fn begin_federated_session(
         &mut self,
-        new: &ProvidedSession,
-        ids: &Ids,
+        new: &FederatedSession,
+        ids: &NewIds,
     ) -> Result<SessionRecord, ChangeError> {
         let key = IdentityRecord::digest(&new.issuer, &new.subject);
         let user = match self.identity(&key) {
             Some(identity) => {
                 let user = self.state.accounts.user_by_id(&identity.user);
-                admitted(user.map(|user| &user.record))?
+                require_sign_in_allowed(user.map(|user| &user.record))?
             }
             None => self.provision(new, &ids.user)?,
         };
@@ -68,11 +68,11 @@ impl Transaction {
                 );
                 self.apply(Op::PutGroup(group));
             }
-            self.follow(new, group, (ix, &user), *member);
+            self.sync_membership(new, group, (ix, &user), *member);
         }
-        let ProvidedSession { digest, client, replaces, .. } = *new;
+        let FederatedSession { digest, client, replaces, .. } = *new;
         let request_id = Some(new.request_id.clone());
-        let actor = Actor { who: Who::User(user.id.clone()), parent: None, session: None, request_id };
+        let actor = Actor { kind: ActorKind::User(user.id.clone()), parent: None, session: None, request_id };
         Ok(self.open_session(
             &actor,
             ix,
@@ -92,8 +92,8 @@ impl Transaction {
         let acting = self.acting(actor)?;
         // As for setting the password: whoever controls the identity can be that user.
         let user = users::invite(&self.world(), &acting, login)?.record.clone();
-        let issuer = names::text("provider's issuer", issuer, 1, LONGEST_ISSUER)?;
-        let subject = names::text("subject", subject, 1, LONGEST_SUBJECT)?;
+        let issuer = names::text("provider's issuer", issuer, 1, MAX_ISSUER)?;
+        let subject = names::text("subject", subject, 1, MAX_SUBJECT)?;
         let key = IdentityRecord::digest(&issuer, &subject);
         if let Some(before) = self.identity(&key) {
             if before.user == user.id {
@@ -107,7 +107,7 @@ impl Transaction {
             }
         }
         let change = json!({"issuer": issuer, "subject": subject});
-        self.note(actor, "user.link", format!("user:{}", user.login), Some(change));
+        self.audit_as(actor, "user.link", format!("user:{}", user.login), Some(change));
         let record = IdentityRecord { issuer, subject, user: user.id };
         self.apply(Op::PutIdentity(record.clone()));
         Ok(record)
@@ -119,25 +119,25 @@ impl Transaction {
         let user = users::end_sessions(&self.world(), &acting, login)?;
         let (ix, user) = (user.ix, user.record.clone());
         let stored = self.shared.sessions.identities_of(&user.id);
-        let identities = self.merged::<IdentityRecord>(stored, |record| record.user == user.id);
+        let identities = self.merge_staged::<IdentityRecord>(stored, |record| record.user == user.id);
         for identity in &identities {
             self.apply(Op::DropIdentity(identity.key()));
         }
         if !identities.is_empty() {
             self.sign_out(ix, &user.id);
             let change = json!({"identities": identities.len()});
-            self.note(actor, "user.unlink", format!("user:{}", user.login), Some(change));
+            self.audit_as(actor, "user.unlink", format!("user:{}", user.login), Some(change));
         }
         Ok(identities.len())
     }
 
     fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
-        self.found(key, |sessions| sessions.identity(key))
+        self.staged_or(key, |sessions| sessions.identity(key))
     }
 
     /// The account for a first sign-in: a new one, or the one that has the login already, if the operator
     /// trusts the provider with logins.
-    fn provision(&mut self, new: &ProvidedSession, id: &str) -> Result<UserRecord, ChangeError> {
+    fn provision(&mut self, new: &FederatedSession, id: &str) -> Result<UserRecord, ChangeError> {
         let login = names::login(&new.login)?;
         let taken = self.state.accounts.user_by_login(&login).map(|user| user.record.clone());
         let user = match taken {
@@ -149,7 +149,7 @@ impl Transaction {
                 return Err(AdminError::new(AdminErrorCode::NameTaken, message).into());
             }
             Some(user) => {
-                let user = admitted(Some(&user))?;
+                let user = require_sign_in_allowed(Some(&user))?;
                 self.audit_federated(new, "user.link", format!("user:{login}"), json!({"id": user.id}));
                 user
             }
@@ -172,9 +172,9 @@ impl Transaction {
     }
 
     /// Adds the user to a group or removes them from it, as the provider says.
-    fn follow(
+    fn sync_membership(
         &mut self,
-        new: &ProvidedSession,
+        new: &FederatedSession,
         group: &str,
         (ix, user): (UserIx, &UserRecord),
         member: bool,
@@ -197,7 +197,7 @@ impl Transaction {
     /// Audits a change that a provider caused.
     fn audit_federated(
         &mut self,
-        new: &ProvidedSession,
+        new: &FederatedSession,
         event: &'static str,
         target: String,
         mut change: serde_json::Value,
@@ -210,7 +210,7 @@ impl Transaction {
 }
 
 /// A user who may sign in. The provider has identified the user, so the error may say what is wrong.
-fn admitted(user: Option<&UserRecord>) -> Result<UserRecord, AdminError> {
+fn require_sign_in_allowed(user: Option<&UserRecord>) -> Result<UserRecord, AdminError> {
     match user {
         Some(user) if may_sign_in(user) => Ok(user.clone()),
         Some(user) if user.deleted_at.is_none() => {

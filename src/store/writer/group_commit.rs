@@ -15,10 +15,10 @@ use tokio::sync::mpsc::{self, error::SendError};
 use super::Command;
 
 /// Maximum time to wait for more commands, however slow the disk is.
-const LONGEST: Duration = Duration::from_millis(5);
+const MAX_WAIT: Duration = Duration::from_millis(5);
 
 /// Commands of each kind that may wait for the writer; beyond that, senders wait.
-const LENGTH: usize = 1024;
+const CAPACITY: usize = 1024;
 
 /// The sending end of the queue.
 #[derive(Clone)]
@@ -28,15 +28,15 @@ pub(crate) struct Queue {
 }
 
 /// The receiving end of the queue.
-pub(crate) struct Waiting {
+pub(crate) struct QueueReceiver {
     removals: mpsc::Receiver<Command>,
     others: mpsc::Receiver<Command>,
 }
 
 impl Queue {
-    pub(crate) fn new() -> (Self, Waiting) {
-        let ((removals, first), (others, second)) = (mpsc::channel(LENGTH), mpsc::channel(LENGTH));
-        (Self { removals, others }, Waiting { removals: first, others: second })
+    pub(crate) fn new() -> (Self, QueueReceiver) {
+        let ((removals, first), (others, second)) = (mpsc::channel(CAPACITY), mpsc::channel(CAPACITY));
+        (Self { removals, others }, QueueReceiver { removals: first, others: second })
     }
 
     /// Waits for a place in the queue. Fails if the writer has ended.
@@ -62,23 +62,23 @@ impl Queue {
 
 /// The queue as the writer reads it, on one thread.
 pub(super) struct GroupCommit {
-    queue: Waiting,
+    queue: QueueReceiver,
     waker: Waker,
     /// Number of callers that the last batch answered.
-    together: usize,
+    last_batch: usize,
     /// How long the current batch may wait for as many.
-    patience: Duration,
+    max_wait: Duration,
     until: Instant,
 }
 
-/// `together` after a batch with one caller: no other caller is about to send again, so none is waited for.
+/// `last_batch` after a batch with one caller: no other caller is about to send again, so none is waited for.
 const ALONE: usize = 1;
 
 impl GroupCommit {
     /// Must be called by the thread that reads the queue.
-    pub(super) fn new(queue: Waiting) -> Self {
+    pub(super) fn new(queue: QueueReceiver) -> Self {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        Self { queue, waker, together: ALONE, patience: Duration::ZERO, until: Instant::now() }
+        Self { queue, waker, last_batch: ALONE, max_wait: Duration::ZERO, until: Instant::now() }
     }
 
     /// Waits for the first command of a batch. `None`: all senders are gone.
@@ -89,7 +89,7 @@ impl GroupCommit {
                 Poll::Pending => thread::park(),
             }
         };
-        self.until = Instant::now() + self.patience;
+        self.until = Instant::now() + self.max_wait;
         first
     }
 
@@ -99,7 +99,7 @@ impl GroupCommit {
             if let Poll::Ready(came) = self.poll(has) {
                 return came;
             }
-            if has >= self.together {
+            if has >= self.last_batch {
                 return None;
             }
             let left = self.until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
@@ -109,7 +109,7 @@ impl GroupCommit {
 
     /// Alternates between the kinds, so that a flood of removals does not stop everything else.
     fn poll(&mut self, has: usize) -> Poll<Option<Command>> {
-        let Waiting { removals, others } = &mut self.queue;
+        let QueueReceiver { removals, others } = &mut self.queue;
         let (ahead, behind) = if has.is_multiple_of(2) { (removals, others) } else { (others, removals) };
         let cx = &mut Context::from_waker(&self.waker);
         match ahead.poll_recv(cx) {
@@ -119,23 +119,23 @@ impl GroupCommit {
     }
 
     /// Takes a removal that waits.
-    pub(super) fn removal(&mut self) -> Option<Command> {
+    pub(super) fn try_removal(&mut self) -> Option<Command> {
         self.queue.removals.try_recv().ok()
     }
 
     /// A batch of `count` was answered, after a commit that took this long. Waiting for its callers for
     /// more than half a commit would cost more than it saves.
-    pub(super) fn answered(&mut self, count: usize, took: Duration) {
-        self.together = count.max(ALONE);
-        self.patience = (took / 2).min(LONGEST);
+    pub(super) fn batch_done(&mut self, count: usize, took: Duration) {
+        self.last_batch = count.max(ALONE);
+        self.max_wait = (took / 2).min(MAX_WAIT);
     }
 
     /// Accepts no more commands; returns those that wait.
     pub(super) fn close(mut self) -> impl Iterator<Item = Command> {
-        let Waiting { removals, others } = &mut self.queue;
+        let QueueReceiver { removals, others } = &mut self.queue;
         removals.close();
         others.close();
-        std::iter::from_fn(move || self.removal().or_else(|| self.queue.others.try_recv().ok()))
+        std::iter::from_fn(move || self.try_removal().or_else(|| self.queue.others.try_recv().ok()))
     }
 }
 
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn what_waits_goes_together_and_nobody_else_is_waited_for() {
         let (queue, mut group_commit) = bench();
-        group_commit.patience = Duration::from_secs(60);
+        group_commit.max_wait = Duration::from_secs(60);
         (0..3).for_each(|_| send(&queue));
         assert!(group_commit.first().is_some());
         assert!(group_commit.next(1).is_some());
@@ -197,8 +197,8 @@ mod tests {
     #[test]
     fn those_who_were_answered_together_are_waited_for() {
         let (queue, mut group_commit) = bench();
-        group_commit.answered(2, Duration::ZERO);
-        group_commit.patience = Duration::from_secs(60);
+        group_commit.batch_done(2, Duration::ZERO);
+        group_commit.max_wait = Duration::from_secs(60);
         send(&queue);
         assert!(group_commit.first().is_some());
         std::thread::scope(|scope| {
@@ -211,8 +211,8 @@ mod tests {
     #[test]
     fn who_does_not_come_again_is_not_waited_for_long() {
         let (queue, mut group_commit) = bench();
-        group_commit.answered(2, Duration::from_secs(60));
-        assert_eq!(group_commit.patience, LONGEST);
+        group_commit.batch_done(2, Duration::from_secs(60));
+        assert_eq!(group_commit.max_wait, MAX_WAIT);
         send(&queue);
         assert!(group_commit.first().is_some());
         assert!(group_commit.next(1).is_none());

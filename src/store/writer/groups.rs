@@ -33,7 +33,7 @@ impl Transaction {
             groups::create(&world, &acting, record)?
         };
         let change = json!({"id": record.id, "parent": parent_name});
-        self.note(actor, "group.create", target(&record.name), Some(change));
+        self.audit_as(actor, "group.create", target(&record.name), Some(change));
         self.apply(Op::PutGroup(record.clone()));
         Ok(record)
     }
@@ -68,7 +68,7 @@ impl Transaction {
             "name": audit::changed(&before.name, &after.name),
             "parent": audit::changed(&before.parent, &after.parent),
         });
-        self.note(actor, "group.edit", target(&before.name), Some(change));
+        self.audit_as(actor, "group.edit", target(&before.name), Some(change));
         self.affected = Some(Affected::All);
         self.apply(Op::PutGroup(after.clone()));
         Ok(after)
@@ -84,7 +84,7 @@ impl Transaction {
             (group.record.clone(), group.roles.clone(), members.collect::<Vec<String>>())
         };
         let change = json!({"id": record.id, "members": members.len()});
-        self.note(actor, "group.delete", target(&record.name), Some(change));
+        self.audit_as(actor, "group.delete", target(&record.name), Some(change));
         for user in members {
             self.put_member(record.id.clone(), user, false);
         }
@@ -118,7 +118,7 @@ impl Transaction {
             return Ok(record);
         }
         let event = if member { "group.member.add" } else { "group.member.remove" };
-        self.note(actor, event, target(&record.name), Some(json!({"user": user.login})));
+        self.audit_as(actor, event, target(&record.name), Some(json!({"user": user.login})));
         self.put_member(record.id.clone(), user.id, member);
         Ok(record)
     }

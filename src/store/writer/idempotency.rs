@@ -9,24 +9,31 @@ use crate::store::{
 };
 
 /// Seconds for which an answer is remembered.
-pub(super) const KEPT: i64 = 24 * 3600;
+pub(super) const RETENTION: i64 = 24 * 3600;
 
 impl Transaction {
     /// The token that the first request with this key created.
-    pub(super) fn repeated(&self, once: Option<&Idempotency>) -> Result<Option<TokenRecord>, ChangeError> {
-        let Some(once) = once else { return Ok(None) };
-        let first = self.rows().idempotency(&once.key)?;
-        match first.filter(|first| first.at.plus_seconds(KEPT) > self.now) {
-            Some(first) if first.request != once.request => Err(ChangeError::KeyReused),
+    pub(super) fn repeated(
+        &self,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<TokenRecord>, ChangeError> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        let first = self.rows().idempotency(&idempotency.key)?;
+        match first.filter(|first| first.at.plus_seconds(RETENTION) > self.now) {
+            Some(first) if first.request != idempotency.request => Err(ChangeError::IdempotencyKeyReused),
             Some(first) => Ok(self.token(first.token)?),
             None => Ok(None),
         }
     }
 
-    pub(super) fn remember(&mut self, once: Option<&Idempotency>, made: &TokenRecord) {
-        let Some(once) = once else { return };
-        let record =
-            IdempotencyRecord { key: once.key.clone(), request: once.request, token: made.id, at: self.now };
+    pub(super) fn remember(&mut self, idempotency: Option<&Idempotency>, made: &TokenRecord) {
+        let Some(idempotency) = idempotency else { return };
+        let record = IdempotencyRecord {
+            key: idempotency.key.clone(),
+            request: idempotency.request,
+            token: made.id,
+            at: self.now,
+        };
         self.apply(Op::PutIdempotency(record));
     }
 }

@@ -50,7 +50,7 @@ impl Transaction {
         }
         let taken = answers.iter().filter(|answer| answer.is_ok()).count();
         let change = json!({"tokens": taken, "refused": answers.len() - taken});
-        self.note(actor, "token.import", "tokens".into(), Some(change));
+        self.audit_as(actor, "token.import", "tokens".into(), Some(change));
         Ok(answers)
     }
 
@@ -70,7 +70,7 @@ impl Transaction {
         }
         let folded = fold(&name);
         if let Some(owner) = &known
-            && self.named(owner, &folded)?.is_some()
+            && self.token_named(owner, &folded)?.is_some()
         {
             return Err(name_taken(&name).into());
         }
@@ -126,7 +126,7 @@ impl Transaction {
         let record = UserRecord::new(id, login.clone(), name, UserKind::Service, self.now);
         let record = users::create(&self.world(), acting, record)?;
         let id = record.id.clone();
-        self.note(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
+        self.audit_as(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
         self.apply(Op::PutUser(record));
         Ok(id)
     }

@@ -13,7 +13,7 @@ use crate::{
     store::{
         ChangeError,
         audit::{NewAuditEvent, scope_json, time_json},
-        change::{Actor, Exchanged},
+        change::{Actor, ExchangedToken},
         model::TokenRecord,
     },
 };
@@ -39,7 +39,7 @@ impl Transaction {
     /// once. It takes no name, so it does not count among the tokens that users create.
     pub(crate) fn exchange_token(
         &mut self,
-        new: &Exchanged,
+        new: &ExchangedToken,
         text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
         let refuse = |code, message: &str| Err(AdminError::new(code, message).into());

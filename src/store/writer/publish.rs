@@ -20,26 +20,26 @@ use crate::{
 };
 
 /// How far the log was followed.
-pub(crate) struct Followed {
+pub(crate) struct FollowResult {
     pub head: Head,
     /// The fences of what was taken away. Once they are complete, it is in force here.
-    pub tickets: Vec<Completion>,
+    pub completions: Vec<Completion>,
 }
 
 impl Writer {
     /// Applies what other nodes have appended to the log, like this node's own operations. Returns the head
     /// and the fences that were raised. `to`: a position known to be in the log; `None`: up to its end.
-    pub(super) fn follow(&mut self, to: Option<u64>) -> Result<Followed, String> {
+    pub(super) fn follow(&mut self, to: Option<u64>) -> Result<FollowResult, String> {
         let engine = self.shared.engine.clone();
         let mut reader = BatchReader::new(engine.head());
-        let mut tickets = Vec::new();
+        let mut completions = Vec::new();
         loop {
             if to.is_some_and(|to| to <= engine.head().position) {
-                return Ok(Followed { head: engine.head(), tickets });
+                return Ok(FollowResult { head: engine.head(), completions });
             }
-            let batches = engine.behind(&mut reader).map_err(|error| error.to_string())?;
+            let batches = engine.next_batches(&mut reader).map_err(|error| error.to_string())?;
             if batches.is_empty() {
-                return Ok(Followed { head: engine.head(), tickets });
+                return Ok(FollowResult { head: engine.head(), completions });
             }
             for (ops, head) in batches {
                 let members = member_changes(&ops);
@@ -55,14 +55,14 @@ impl Writer {
                 };
                 if let Err(reason) = applied {
                     // This node no longer knows what is in force.
-                    self.lost(&reason);
+                    self.close_after(&reason);
                     return Err(reason);
                 }
                 let affected = std::mem::take(&mut self.tx.batch.effects.affected);
                 self.publish();
                 let raised = affected.into_iter().map(|affected| self.fence.raise(affected));
                 match &self.shared.node {
-                    None => tickets.extend(raised),
+                    None => completions.extend(raised),
                     Some(node) => drop(node.applied(head, &members, raised.collect(), 0)),
                 }
             }
@@ -73,24 +73,24 @@ impl Writer {
     pub(super) fn publish_all(&mut self, batch: Vec<Task>) -> Vec<(Task, Published)> {
         let (members, committed) = (member_changes(&self.tx.batch.ops), !self.tx.batch.ops.is_empty());
         self.publish();
-        let mut tickets: Vec<_> = batch.iter().map(|task| self.raise(task)).collect();
-        let mut everywhere = Vec::new().into_iter();
+        let mut completions: Vec<_> = batch.iter().map(|task| self.raise(task)).collect();
+        let mut on_all_nodes = Vec::new().into_iter();
         if let Some(node) = &self.shared.node {
             let count = batch.iter().filter(|task| task.is_fenced()).count();
             let receivers = if committed {
-                let tickets = tickets.iter_mut().filter_map(Option::take).collect();
-                node.applied(self.shared.engine.head(), &members, tickets, count)
+                let completions = completions.iter_mut().filter_map(Option::take).collect();
+                node.applied(self.shared.engine.head(), &members, completions, count)
             } else {
                 // Nothing is new, but the state that these changes found may not be in force everywhere
                 // yet.
                 node.wait(count)
             };
-            everywhere = receivers.into_iter();
+            on_all_nodes = receivers.into_iter();
         }
         let mut published = Vec::with_capacity(batch.len());
-        for (task, ticket) in batch.into_iter().zip(tickets) {
-            let everywhere = if task.is_fenced() { everywhere.next() } else { None };
-            published.push((task, Published { ticket, everywhere, not_durable: None }));
+        for (task, completion) in batch.into_iter().zip(completions) {
+            let on_all_nodes = if task.is_fenced() { on_all_nodes.next() } else { None };
+            published.push((task, Published { completion, on_all_nodes, not_durable: None }));
         }
         published
     }
@@ -102,12 +102,12 @@ impl Writer {
     /// The only way in which a batch reaches the workers and the admin listener, whichever node planned it:
     /// the index first, then the snapshot.
     pub(super) fn publish(&mut self) {
-        let Batch { staged, effects, shown, .. } = std::mem::take(&mut self.tx.batch);
+        let Batch { staged, effects, republished, .. } = std::mem::take(&mut self.tx.batch);
         let (state, ids) = (&self.tx.state, &mut self.tx.ids);
         let published = &self.shared.state;
         let index = published.index();
         for token in
-            shown.iter().filter_map(|record| Some((record.digest, state.compile(record.head(), ids)?)))
+            republished.iter().filter_map(|record| Some((record.digest, state.compile(record.head(), ids)?)))
         {
             index.put(token.0, token.1);
         }
@@ -120,10 +120,10 @@ impl Writer {
         }
         index.set_imported(index.imported().saturating_add_signed(staged.imported()));
         self.shared.sessions.apply(&staged);
-        if effects.users.is_empty() && !effects.everybody {
+        if effects.users.is_empty() && !effects.all_users {
             return;
         }
-        let directory = if effects.everybody {
+        let directory = if effects.all_users {
             compile(&state.accounts, &state.rules)
         } else {
             let now = published.snapshot();

@@ -9,7 +9,7 @@ use crate::{authz::time::Timestamp, settings::Rate, store::model::UserId};
 pub(crate) struct WriteRates(HashMap<UserId, i128>);
 
 /// Above this number, accounts that have their whole burst are dropped.
-const MANY: usize = 4096;
+const MAX_TRACKED: usize = 4096;
 
 impl WriteRates {
     /// Counts a change; `Err` is how long to wait.
@@ -18,7 +18,7 @@ impl WriteRates {
         let now = i128::from(now.as_millis()) * 1_000_000;
         let interval = nanos(rate.window / rate.count.get()).max(1);
         let burst = interval * i128::from(rate.burst.get());
-        if self.0.len() >= MANY {
+        if self.0.len() >= MAX_TRACKED {
             self.0.retain(|_, whole| *whole > now);
         }
         if !self.0.contains_key(account) {

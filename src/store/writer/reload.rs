@@ -24,12 +24,12 @@ impl Transaction {
         let (services, public, settings) = (new.services.clone(), new.public.clone(), new.rules.clone());
         let rules = Rules::compile(services, public, settings, &mut self.ids).map_err(ChangeError::Rules)?;
         let change = json!({"services": rules.services().len()});
-        self.note(actor, "config.reload", "config".into(), Some(change));
+        self.audit_as(actor, "config.reload", "config".into(), Some(change));
         self.state.rules = Arc::new(rules);
         self.state.proxy = new.proxy.clone();
         self.state.policy = new.policy.clone();
-        self.batch.effects.everybody = true;
-        self.changed.everybody = true;
+        self.batch.effects.all_users = true;
+        self.power_changes.all_users = true;
         self.affected = Some(Affected::All);
         Ok(())
     }

@@ -33,7 +33,7 @@ impl Transaction {
             "path": row.path,
         });
         let target = row.token.map_or_else(|| format!("live:{}", row.id), |token| format!("token:{token}"));
-        self.note(actor, "live.cut", target, Some(change));
+        self.audit_as(actor, "live.cut", target, Some(change));
     }
 
     /// Adds refusals to the audit chain. The caller has counted and bounded them.

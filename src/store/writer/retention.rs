@@ -13,10 +13,10 @@ use crate::{
 };
 
 /// Seconds for which rows of revoked and replaced tokens are kept, so that their reuse is recognised.
-const ENDED_KEPT: i64 = 90 * 24 * 3600;
+const ENDED_RETENTION: i64 = 90 * 24 * 3600;
 /// Seconds for which expired rows are kept, so that a clock that was wrong for a while deletes nothing for
 /// good.
-const EXPIRED_KEPT: i64 = 24 * 3600;
+const EXPIRED_RETENTION: i64 = 24 * 3600;
 const PERIOD: i64 = 10;
 /// Rows of a round: few enough that a revocation behind it hardly waits.
 const PAGE: usize = 1000;
@@ -34,7 +34,7 @@ impl Retention {
 }
 
 impl Writer {
-    pub(super) fn keep_up(&mut self) {
+    pub(super) fn apply_retention(&mut self) {
         // Only one node of a cluster does it.
         let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
         if self.tx.now < self.retention.next || self.shared.close_reason().is_some() || others {
@@ -56,19 +56,19 @@ impl Writer {
 
     fn sweep(&mut self) -> Result<(), ReadError> {
         let (now, shared) = (self.tx.now, self.shared.clone());
-        let forgotten = now.plus_seconds(-idempotency::KEPT);
+        let forgotten = now.plus_seconds(-idempotency::RETENTION);
         for key in shared.engine.idempotency_before(forgotten, PAGE)? {
             self.tx.apply(Op::DropIdempotency { key: key.into() });
         }
-        let expired = now.plus_seconds(-EXPIRED_KEPT);
-        let (sessions, invitations) = shared.sessions.ended(expired);
+        let expired = now.plus_seconds(-EXPIRED_RETENTION);
+        let (sessions, invitations) = shared.sessions.expired(expired);
         sessions.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropSession(digest)));
         invitations.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropInvitation(digest)));
 
         let page = shared.engine.tokens(self.retention.after, PAGE)?;
         self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
-        let ended = now.plus_seconds(-ENDED_KEPT);
-        for record in page.into_iter().filter(|record| is_over(record, ended, expired)) {
+        let ended = now.plus_seconds(-ENDED_RETENTION);
+        for record in page.into_iter().filter(|record| is_past_retention(record, ended, expired)) {
             self.tx.free_name(&record, fold(&record.name))?;
             self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
         }
@@ -90,7 +90,7 @@ impl Writer {
 }
 
 /// Whether a token was ended before `ended`, or expired before `expired`.
-fn is_over(record: &TokenRecord, ended: Timestamp, expired: Timestamp) -> bool {
+fn is_past_retention(record: &TokenRecord, ended: Timestamp, expired: Timestamp) -> bool {
     match (&record.revoked, record.rotation) {
         (Some(revoked), _) => revoked.at < ended,
         (None, Some(rotation)) => rotation.grace_until < ended,

@@ -33,7 +33,7 @@ impl Transaction {
             revision: 1,
         };
         let role = roles::create(&self.world(), &acting, role)?;
-        self.note(actor, "role.create", target(key), Some(json!({"permissions": words(&role)})));
+        self.audit_as(actor, "role.create", target(key), Some(json!({"permissions": words(&role)})));
         self.apply(Op::PutRole(role.clone()));
         Ok(role)
     }
@@ -73,7 +73,7 @@ impl Transaction {
             "name": audit::changed(&before.name, &after.name),
             "permissions": audit::changed(&words(&before), &words(&after)),
         });
-        self.note(actor, "role.edit", target(key), Some(change));
+        self.audit_as(actor, "role.edit", target(key), Some(change));
         self.apply(Op::PutRole(after.clone()));
         Ok(after)
     }
@@ -87,7 +87,7 @@ impl Transaction {
             let grants = world.accounts.grants().filter(|grant| grant.role == key);
             (role, grants.collect::<Vec<GrantRecord>>())
         };
-        self.note(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
+        self.audit_as(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
         grants.into_iter().for_each(|grant| self.apply(Op::DropGrant(grant)));
         self.apply(Op::DropRole { key: key.to_owned() });
         self.affected = Some(Affected::All);
@@ -129,7 +129,7 @@ impl Transaction {
             return Ok(grant);
         }
         let event = if granted { "grant.add" } else { "grant.remove" };
-        self.note(actor, event, target, Some(json!({"role": role})));
+        self.audit_as(actor, event, target, Some(json!({"role": role})));
         self.apply(if granted { Op::PutGrant(grant.clone()) } else { Op::DropGrant(grant.clone()) });
         Ok(grant)
     }

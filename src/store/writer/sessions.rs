@@ -16,10 +16,10 @@ use crate::{
     fence::Affected,
     store::{
         ChangeError,
-        change::{Actor, NewSession, Who},
+        change::{Actor, ActorKind, NewSession},
         model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
         op::Op,
-        sessions::{Keyed, Sessions, changes},
+        sessions::{KeyedByDigest, Sessions, changes},
         state::Effects,
     },
 };
@@ -28,7 +28,7 @@ use crate::{
 const MAX_SESSIONS: usize = 20;
 
 /// Seconds for which an invitation is valid.
-const INVITED: i64 = 24 * 3600;
+const INVITATION_LIFETIME: i64 = 24 * 3600;
 
 /// The parameters of a new session.
 #[derive(Clone, Copy)]
@@ -49,7 +49,7 @@ impl Transaction {
             return Ok(None);
         }
         let NewSession { digest, client, replaces, .. } = *new;
-        let (actor, by) = (own(&user), SignedInBy::Password);
+        let (actor, by) = (self_actor(&user), SignedInBy::Password);
         Ok(Some(self.open_session(&actor, ix, &user, SessionParameters { digest, client, replaces, by })))
     }
 
@@ -82,7 +82,7 @@ impl Transaction {
             SignedInBy::Provider => "provider",
         };
         let change = json!({"client": record.client.to_string(), "by": by});
-        self.note(actor, "session.begin", target(user), Some(change));
+        self.audit_as(actor, "session.begin", target(user), Some(change));
         self.apply(Op::PutSession(record.clone()));
         record
     }
@@ -95,7 +95,7 @@ impl Transaction {
         let (ix, target) = (user.ix, target(&user.record));
         self.affects(Affected::User(ix));
         self.apply(Op::DropSession(session.digest));
-        self.note(actor, "session.end", target, Some(json!({"by": "sign-in"})));
+        self.audit_as(actor, "session.end", target, Some(json!({"by": "sign-in"})));
     }
 
     /// Records a session's last use. Not audited: it only says when the user was last there.
@@ -113,7 +113,7 @@ impl Transaction {
         let (ix, user) = (user.ix, user.record.clone());
         self.affected = Some(Affected::User(ix));
         self.apply(Op::DropSession(*digest));
-        self.note(actor, "session.end", target(&user), None);
+        self.audit_as(actor, "session.end", target(&user), None);
     }
 
     /// Ends all sessions of a user; returns how many there were.
@@ -124,7 +124,7 @@ impl Transaction {
         let ended = self.sign_out(ix, &user.id);
         if ended > 0 {
             let change = json!({"sessions": ended});
-            self.note(actor, "session.end", target(&user), Some(change));
+            self.audit_as(actor, "session.end", target(&user), Some(change));
         }
         Ok(ended)
     }
@@ -139,10 +139,10 @@ impl Transaction {
         let acting = self.acting(actor)?;
         let user = users::invite(&self.world(), &acting, login)?.record.clone();
         self.drop_invitations_of(&user.id);
-        let expires_at = self.now.plus_seconds(INVITED);
+        let expires_at = self.now.plus_seconds(INVITATION_LIFETIME);
         let author = Transaction::author(actor);
         let record = InvitationRecord { digest, user: user.id.clone(), author, expires_at };
-        self.note(actor, "user.invite", target(&user), None);
+        self.audit_as(actor, "user.invite", target(&user), None);
         self.apply(Op::PutInvitation(record.clone()));
         Ok((user, record))
     }
@@ -156,7 +156,7 @@ impl Transaction {
                 "the invitation is invalid or has expired: ask an administrator for a new one",
             )
         };
-        let invitation = self.found(digest, |sessions| sessions.invitation(digest));
+        let invitation = self.staged_or(digest, |sessions| sessions.invitation(digest));
         let invitation = invitation.filter(|record| self.now < record.expires_at);
         let invitation = invitation.ok_or_else(gone)?;
         let user = self.state.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
@@ -165,7 +165,7 @@ impl Transaction {
             return Err(gone().into());
         }
         let change = json!({"password": "set", "by": "invitation"});
-        self.note(&own(&user), "user.password", target(&user), Some(change));
+        self.audit_as(&self_actor(&user), "user.password", target(&user), Some(change));
         Ok(self.replace_password(ix, user, Some(phc)))
     }
 
@@ -184,8 +184,8 @@ impl Transaction {
     /// After a change of power, drops every invitation that its author could no longer create, since the
     /// author has less power or the invited user more. It stays gone, whatever comes later.
     pub(super) fn drop_orphaned_invitations(&mut self) {
-        let Effects { users, everybody, .. } = std::mem::take(&mut self.changed);
-        if users.is_empty() && !everybody {
+        let Effects { users, all_users, .. } = std::mem::take(&mut self.power_changes);
+        if users.is_empty() && !all_users {
             return;
         }
         let users: Vec<&str> = users
@@ -194,11 +194,11 @@ impl Transaction {
             .map(|user| user.record.id.as_str())
             .collect();
         let concerned = |record: &InvitationRecord| {
-            let is = |id: &str| everybody || users.contains(&id);
+            let is = |id: &str| all_users || users.contains(&id);
             record.author.as_deref().is_some_and(|author| is(author) || is(&record.user))
         };
         let stored = self.shared.sessions.invitations(concerned);
-        let mut orphaned = self.merged::<InvitationRecord>(stored, concerned);
+        let mut orphaned = self.merge_staged::<InvitationRecord>(stored, concerned);
         orphaned.retain(|invitation| !self.may_invite(invitation));
         for invitation in orphaned {
             self.apply(Op::DropInvitation(invitation.digest));
@@ -233,22 +233,22 @@ impl Transaction {
     pub(super) fn drop_invitations_of(&mut self, user: &str) {
         let theirs = |record: &InvitationRecord| record.user == user;
         let stored = self.shared.sessions.invitations(theirs);
-        for record in self.merged(stored, theirs) {
+        for record in self.merge_staged(stored, theirs) {
             self.apply(Op::DropInvitation(record.digest));
         }
     }
 
     pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
-        let session = self.found(digest, |sessions| sessions.session(digest));
-        session.filter(|session| session.holds(self.now))
+        let session = self.staged_or(digest, |sessions| sessions.session(digest));
+        session.filter(|session| session.is_valid(self.now))
     }
 
     fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
-        self.merged(self.shared.sessions.of(user), |session| session.user == user)
+        self.merge_staged(self.shared.sessions.of_user(user), |session| session.user == user)
     }
 
     /// A record as the batch leaves it, or else as it is in memory.
-    pub(super) fn found<R: Keyed>(
+    pub(super) fn staged_or<R: KeyedByDigest>(
         &self,
         digest: &Digest,
         stored: impl FnOnce(&Sessions) -> Option<R>,
@@ -260,7 +260,11 @@ impl Transaction {
     }
 
     /// The records in memory that the batch does not change, and those of the batch that fit.
-    pub(super) fn merged<R: Keyed>(&self, mut stored: Vec<R>, fits: impl Fn(&R) -> bool) -> Vec<R> {
+    pub(super) fn merge_staged<R: KeyedByDigest>(
+        &self,
+        mut stored: Vec<R>,
+        fits: impl Fn(&R) -> bool,
+    ) -> Vec<R> {
         stored.retain(|record| self.batch.staged.change(R::TABLE, record.key().as_bytes()).is_none());
         stored.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
         stored
@@ -273,8 +277,8 @@ pub(super) fn may_sign_in(user: &UserRecord) -> bool {
 }
 
 /// The actor of what users do for themselves once they have authenticated.
-fn own(user: &UserRecord) -> Actor {
-    Actor { who: Who::User(user.id.clone()), parent: None, session: None, request_id: None }
+fn self_actor(user: &UserRecord) -> Actor {
+    Actor { kind: ActorKind::User(user.id.clone()), parent: None, session: None, request_id: None }
 }
 
 fn target(user: &UserRecord) -> String {

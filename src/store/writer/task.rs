@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskKind {
     /// Counted by [`WriteRates`](super::WriteRates).
-    Usual,
+    Counted,
     /// Not counted.
     Exempt,
     /// Not counted, and removes nothing: no other node is waited for.
@@ -37,9 +37,9 @@ pub(crate) struct Task {
 /// A change that is published; its fence may be incomplete.
 pub(crate) struct Published {
     /// Its fence on this node.
-    pub ticket: Option<Completion>,
+    pub completion: Option<Completion>,
     /// Its fence on every node, this one included.
-    pub everywhere: Option<oneshot::Receiver<Completed>>,
+    pub on_all_nodes: Option<oneshot::Receiver<Completed>>,
     /// Why a restart may lose it.
     pub not_durable: Option<String>,
 }
@@ -54,15 +54,15 @@ impl Task {
     }
 
     /// The same change without a caller. This one is not planned again.
-    pub(super) fn again(&mut self) -> Self {
+    pub(super) fn detach(&mut self) -> Self {
         let plan = mem::replace(&mut self.plan, Box::new(|_| Ok(())));
         Self { affected: self.affected, ..Self::new(self.kind, plan, oneshot::channel().0) }
     }
 
     pub(crate) fn plan(&mut self, tx: &mut Transaction) {
         tx.affected = None;
-        tx.changed = Effects::default();
-        tx.counted = self.kind == TaskKind::Usual;
+        tx.power_changes = Effects::default();
+        tx.counted = self.kind == TaskKind::Counted;
         self.planned = (self.plan)(tx);
         if self.is_planned() {
             tx.drop_orphaned_invitations();

@@ -37,10 +37,10 @@ impl Transaction {
         &mut self,
         actor: &Actor,
         new: &NewToken,
-        once: Option<&Idempotency>,
+        idempotency: Option<&Idempotency>,
         text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        if let Some(first) = self.repeated(once)? {
+        if let Some(first) = self.repeated(idempotency)? {
             return Ok((first, false));
         }
         let acting = self.acting(actor)?;
@@ -66,14 +66,14 @@ impl Transaction {
             }
         };
         let name = fold(&record.name);
-        if self.named(&record.owner, &name)?.is_some() {
+        if self.token_named(&record.owner, &name)?.is_some() {
             return Err(name_taken(&record.name).into());
         }
-        self.require_place(&record.owner)?;
-        self.require_few_ended(&record.owner)?;
+        self.require_token_quota(&record.owner)?;
+        self.require_ended_quota(&record.owner)?;
         self.take_name(&record.owner, name, record.id);
-        self.remember(once, &record);
-        self.note(actor, "token.create", target(&record), Some(self.described(&record)));
+        self.remember(idempotency, &record);
+        self.audit_as(actor, "token.create", target(&record), Some(self.audit_fields(&record)));
         self.put_token(record.clone());
         Ok((record, true))
     }
@@ -85,7 +85,7 @@ impl Transaction {
         if_revision: Option<u64>,
         edit: &TokenEdit,
     ) -> Result<TokenRecord, ChangeError> {
-        let before = self.known_token(id)?;
+        let before = self.find_token(id)?;
         let acting = self.acting(actor)?;
         let after = {
             let world = self.world();
@@ -101,7 +101,7 @@ impl Transaction {
                 reach.allow_ips.clone_from(networks);
             }
             let reach = tokens::edit(&world, &acting, owner, &reach_of(&before), reach)?;
-            require_lasting(&before, self.now)?;
+            require_not_ended(&before, self.now)?;
             (after.scope, after.expires_at, after.allow_ips) =
                 (reach.scope, reach.expires_at, reach.allow_ips);
             if let Some(name) = &edit.name {
@@ -117,21 +117,21 @@ impl Transaction {
         }
         let (old_name, new_name) = (fold(&before.name), fold(&after.name));
         let renamed = old_name != new_name;
-        if renamed && is_live(&before, self.now) && self.named(&before.owner, &new_name)?.is_some() {
+        if renamed && is_live(&before, self.now) && self.token_named(&before.owner, &new_name)?.is_some() {
             return Err(name_taken(&after.name).into());
         }
         if reach_of(&after) != reach_of(&before) {
             self.affected = Some(Affected::Token(before.digest));
         }
         if after == before {
-            self.batch.shown.push(before.clone());
+            self.batch.republished.push(before.clone());
             return Ok(before);
         }
         if renamed && self.free_name(&before, old_name)? {
             self.take_name(&before.owner, new_name, id);
         }
         let after = TokenRecord { revision: before.revision + 1, ..after };
-        self.note(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
+        self.audit_as(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
         self.put_token(after.clone());
         Ok(after)
     }
@@ -141,14 +141,14 @@ impl Transaction {
         actor: &Actor,
         id: TokenId,
         grace: Option<Duration>,
-        once: Option<&Idempotency>,
+        idempotency: Option<&Idempotency>,
         text: NewSecret,
         by_itself: bool,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        if let Some(first) = self.repeated(once)? {
+        if let Some(first) = self.repeated(idempotency)? {
             return Ok((first, false));
         }
-        let mut before = self.known_token(id)?;
+        let mut before = self.find_token(id)?;
         Transaction::refuse_exchanged(&before)?;
         let acting = self.acting(actor)?;
         let grace = {
@@ -165,9 +165,9 @@ impl Transaction {
         };
         // Without a grace, the new token takes the old one's place.
         if !grace.is_zero() {
-            self.require_place(&before.owner)?;
+            self.require_token_quota(&before.owner)?;
         }
-        self.require_few_ended(&before.owner)?;
+        self.require_ended_quota(&before.owner)?;
         let by_itself = by_itself || self.is_of_family(actor, before.family)?;
         let author = if by_itself { Some(by_rotation(id)) } else { Transaction::author(actor) };
         let after = TokenRecord {
@@ -184,9 +184,9 @@ impl Transaction {
         before.rotation = Some(Rotation { to: after.id, grace_until });
         before.revision += 1;
         self.take_name(&after.owner, fold(&after.name), after.id);
-        self.remember(once, &after);
+        self.remember(idempotency, &after);
         let change = json!({"to": after.id.as_str(), "grace_until": time_json(grace_until)});
-        self.note(actor, "token.rotate", target(&before), Some(change));
+        self.audit_as(actor, "token.rotate", target(&before), Some(change));
         self.affected = Some(Affected::Token(before.digest));
         // The new token first: a client that sees the old one replaced can use the new one.
         self.put_token(after.clone());
@@ -200,7 +200,7 @@ impl Transaction {
         id: TokenId,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
-        let record = self.known_token(id)?;
+        let record = self.find_token(id)?;
         let acting = self.acting(actor)?;
         tokens::revoke(&acting, self.owner_of(&record)?)?;
         self.end_token(actor, record, reason)
@@ -239,7 +239,7 @@ impl Transaction {
         let durable = self.shared.close_reason().is_none();
         let over = |token: &TokenRecord| token.revoked.is_some() && durable;
         let was_over = over(&record);
-        let ended = self.end_one(actor, record, reason)?;
+        let ended = self.revoke_record(actor, record, reason)?;
         let mut affected = Affected::Token(ended.digest);
         let mut last = ended.clone();
         while !was_over
@@ -248,28 +248,28 @@ impl Transaction {
             && next.author == Some(by_rotation(last.id))
             && !over(&next)
         {
-            last = self.end_one(actor, next, reason)?;
+            last = self.revoke_record(actor, next, reason)?;
             affected = Affected::User(self.owner_of(&last)?.ix);
         }
         self.affects(affected);
         Ok(ended)
     }
 
-    fn end_one(
+    fn revoke_record(
         &mut self,
         actor: &Actor,
         mut record: TokenRecord,
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
         if record.revoked.is_some() {
-            self.batch.shown.push(record.clone());
+            self.batch.republished.push(record.clone());
             return Ok(record);
         }
         self.free_name(&record, fold(&record.name))?;
         record.revoked = Some(Revocation { at: self.now, by: Transaction::author(actor), reason });
         record.revision += 1;
         let change = json!({"reason": audit::reason_word(reason)});
-        self.note(actor, "token.revoke", target(&record), Some(change));
+        self.audit_as(actor, "token.revoke", target(&record), Some(change));
         self.put_token(record.clone());
         Ok(record)
     }
@@ -282,7 +282,7 @@ impl Transaction {
     }
 
     /// Fails if the owner may not have another live token.
-    fn require_place(&mut self, owner: &str) -> Result<(), ChangeError> {
+    fn require_token_quota(&mut self, owner: &str) -> Result<(), ChangeError> {
         let most = self.state.policy.max_tokens;
         if !self.has_live_tokens(owner, most)? {
             return Ok(());
@@ -294,7 +294,7 @@ impl Transaction {
 
     /// Fails if the owner has too many ended tokens. Their rows are kept for long, so this stops an owner
     /// that keeps creating and ending tokens. It is never checked where tokens only end.
-    fn require_few_ended(&self, owner: &str) -> Result<(), AdminError> {
+    fn require_ended_quota(&self, owner: &str) -> Result<(), AdminError> {
         let most = self.state.policy.max_ended_tokens;
         if self.rows().counts(owner).ended < most {
             return Ok(());
@@ -305,7 +305,7 @@ impl Transaction {
         Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message))
     }
 
-    fn known_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {
+    fn find_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {
         let unknown =
             || AdminError::new(AdminErrorCode::NotFound, format!("there is no token {:?}", id.as_str()));
         Ok(self.token(id)?.ok_or_else(unknown)?)
@@ -316,7 +316,7 @@ impl Transaction {
         owner.ok_or_else(|| AdminError::new(AdminErrorCode::NotFound, "the token's owner is unknown"))
     }
 
-    fn described(&self, record: &TokenRecord) -> Value {
+    fn audit_fields(&self, record: &TokenRecord) -> Value {
         let owner = self.state.accounts.user_by_id(&record.owner);
         json!({
             "owner": owner.map_or(record.owner.as_str(), |owner| owner.record.login.as_str()),
@@ -342,7 +342,7 @@ fn reach_of(record: &TokenRecord) -> Reach {
 }
 
 /// Fails if the token was revoked, or was replaced and its grace is over.
-fn require_lasting(record: &TokenRecord, now: Timestamp) -> Result<(), AdminError> {
+fn require_not_ended(record: &TokenRecord, now: Timestamp) -> Result<(), AdminError> {
     let replaced = record.rotation.is_some_and(|rotation| rotation.grace_until <= now);
     if record.revoked.is_some() || replaced { Err(revoked()) } else { Ok(()) }
 }

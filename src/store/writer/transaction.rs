@@ -20,9 +20,9 @@ use crate::{
     store::{
         ChangeError, ReadError,
         audit::NewAuditEvent,
-        change::{Actor, Who},
+        change::{Actor, ActorKind},
         model::TokenRecord,
-        op::{Op, Whom},
+        op::{AffectedSubject, Op},
         replica::{StageError, Staged, StagedView, Table},
         state::{Effects, State},
     },
@@ -38,7 +38,7 @@ pub(crate) struct Transaction {
     /// From whom the current command takes something.
     pub affected: Option<Affected>,
     /// Whose power the current command changes.
-    pub changed: Effects,
+    pub power_changes: Effects,
     /// Whether the current command counts for its account's rate.
     pub counted: bool,
     pub rates: WriteRates,
@@ -56,7 +56,7 @@ pub(crate) struct Batch {
     pub effects: Effects,
     /// Tokens to put into the index although no row changes: after a failed commit, the rows may have a
     /// change that the index lacks.
-    pub shown: Vec<TokenRecord>,
+    pub republished: Vec<TokenRecord>,
 }
 
 impl Transaction {
@@ -66,7 +66,7 @@ impl Transaction {
         match self.shared.engine.stage(&mut self.batch.staged, &op) {
             Ok(()) => {
                 let effects = self.state.apply(&op);
-                self.changed.add(effects.clone());
+                self.power_changes.add(effects.clone());
                 self.batch.effects.add(effects);
                 self.batch.ops.push(op);
             }
@@ -76,7 +76,7 @@ impl Transaction {
 
     /// What is stored, overlaid with the batch.
     pub(crate) fn rows(&self) -> StagedView<'_> {
-        self.shared.engine.over(&self.batch.staged)
+        self.shared.engine.with_staged(&self.batch.staged)
     }
 
     pub(crate) fn world(&self) -> World<'_> {
@@ -91,13 +91,13 @@ impl Transaction {
 
     /// The token that authenticated the actor, if any. It must still be valid, as must a session.
     fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
-        if let Who::User(account) = &actor.who
+        if let ActorKind::User(account) = &actor.kind
             && self.counted
         {
             let taken = self.rates.take(account, self.state.policy.write_rate, self.now);
             // In whole seconds, as Retry-After is.
             let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-            taken.map_err(|wait| ChangeError::TooFast(seconds(wait)))?;
+            taken.map_err(|wait| ChangeError::RateLimited(seconds(wait)))?;
         }
         if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
             return Err(AdminError::new(super::PERMISSION_DENIED, "the caller's session has ended").into());
@@ -123,28 +123,28 @@ impl Transaction {
     /// The acting account. The session or the token that authenticated it must still be valid.
     pub(crate) fn acting(&mut self, actor: &Actor) -> Result<Acting<'static>, ChangeError> {
         let parent = self.parent(actor)?.map(Cow::Owned);
-        Ok(match &actor.who {
-            Who::Operator => Acting::operator(&self.state.rules),
-            Who::User(id) => Acting { parent, ..Acting::user(&self.world(), id, None)? },
+        Ok(match &actor.kind {
+            ActorKind::Operator => Acting::operator(&self.state.rules),
+            ActorKind::User(id) => Acting { parent, ..Acting::user(&self.world(), id, None)? },
         })
     }
 
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        Ok(self.rows().token(id)?.map(|record| self.corrected(record)))
+        Ok(self.rows().token(id)?.map(|record| self.apply_unsaved(record)))
     }
 
     pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
-        Ok(self.rows().token_by_digest(digest)?.map(|record| self.corrected(record)))
+        Ok(self.rows().token_by_digest(digest)?.map(|record| self.apply_unsaved(record)))
     }
 
     /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
         let tokens = self.rows().tokens_of(owner)?;
-        Ok(tokens.into_iter().map(|record| self.corrected(record)).collect())
+        Ok(tokens.into_iter().map(|record| self.apply_unsaved(record)).collect())
     }
 
     /// Corrects a stored record by a removal that could not be made durable.
-    fn corrected(&self, record: TokenRecord) -> TokenRecord {
+    fn apply_unsaved(&self, record: TokenRecord) -> TokenRecord {
         if self.as_logged || self.batch.staged.change(Table::Tokens, record.digest.as_bytes()).is_some() {
             return record;
         }
@@ -153,8 +153,8 @@ impl Transaction {
     }
 
     /// The live token that has the name; an expired one does not count.
-    pub(crate) fn named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        let Some(id) = self.rows().named(owner, name)? else { return Ok(None) };
+    pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
+        let Some(id) = self.rows().token_named(owner, name)? else { return Ok(None) };
         Ok(self.token(id)?.filter(|record| is_live(record, self.now)).map(|_| id))
     }
 
@@ -183,7 +183,7 @@ impl Transaction {
     /// Frees the name of a token that ends, unless another token has taken it. Returns whether it was
     /// freed.
     pub(crate) fn free_name(&mut self, record: &TokenRecord, name: String) -> Result<bool, ReadError> {
-        let held = self.rows().named(&record.owner, &name)? == Some(record.id);
+        let held = self.rows().token_named(&record.owner, &name)? == Some(record.id);
         if held {
             self.apply(Op::FreeName { owner: record.owner.clone(), name });
         }
@@ -196,7 +196,7 @@ impl Transaction {
     }
 
     /// Audits an event by an actor, about a target.
-    pub(crate) fn note(
+    pub(crate) fn audit_as(
         &mut self,
         actor: &Actor,
         event: &'static str,
@@ -211,9 +211,9 @@ impl Transaction {
     }
 
     fn actor_name(&self, actor: &Actor) -> String {
-        match &actor.who {
-            Who::Operator => "operator".into(),
-            Who::User(id) => match self.state.accounts.user_by_id(id) {
+        match &actor.kind {
+            ActorKind::Operator => "operator".into(),
+            ActorKind::User(id) => match self.state.accounts.user_by_id(id) {
                 Some(user) => user.record.login.clone(),
                 None => id.clone(),
             },
@@ -229,22 +229,22 @@ impl Transaction {
     }
 
     /// An affected subject in the form that is stored.
-    pub(crate) fn whom(&self, affected: Affected) -> Whom {
+    pub(crate) fn affected_subject(&self, affected: Affected) -> AffectedSubject {
         match affected {
-            Affected::All => Whom::Everybody,
-            Affected::Token(digest) => Whom::Token(digest),
+            Affected::All => AffectedSubject::All,
+            Affected::Token(digest) => AffectedSubject::Token(digest),
             Affected::User(ix) => match self.state.accounts.user(ix) {
-                Some(user) => Whom::User(user.record.id.clone()),
-                None => Whom::Everybody,
+                Some(user) => AffectedSubject::User(user.record.id.clone()),
+                None => AffectedSubject::All,
             },
         }
     }
 
     /// The user that is recorded as author or revoker; `None` for the operator.
     pub(crate) fn author(actor: &Actor) -> Option<String> {
-        match &actor.who {
-            Who::Operator => None,
-            Who::User(id) => Some(id.clone()),
+        match &actor.kind {
+            ActorKind::Operator => None,
+            ActorKind::User(id) => Some(id.clone()),
         }
     }
 }

@@ -13,46 +13,46 @@ use super::{Batch, CommitError, State, Task, Writer};
 use crate::store::{ChangeError, audit::NewAuditEvent, model::AuditEvent};
 
 /// Maximum removals to keep. Beyond that, the node accepts no changes until it is restarted.
-const MOST: usize = 10_000;
+const MAX_UNWRITTEN: usize = 10_000;
 
 /// Pause between tries.
-const AGAIN: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(crate) struct Unwritten {
     /// The state as the log has it, without the removals.
     pub logged: State,
     tasks: Vec<Task>,
     /// The audit events of each removal.
-    told: Vec<Vec<AuditEvent>>,
-    tried: Instant,
+    audit_events: Vec<Vec<AuditEvent>>,
+    last_try: Instant,
 }
 
 impl Writer {
-    /// Keeps a removal that is in force here. `told`: its audit events; `logged`: the state of the log
-    /// without it. Fails if there are too many.
+    /// Keeps a removal that is in force here, with its audit events. `logged`: the state of the log without it.
+    /// Fails if there are too many.
     pub(super) fn keep_unwritten(
         &mut self,
         task: Task,
-        told: Vec<AuditEvent>,
+        audit_events: Vec<AuditEvent>,
         logged: State,
     ) -> Result<(), TooMany> {
         let unwritten = self.unwritten.get_or_insert_with(|| {
-            let tried = Instant::now();
-            Unwritten { logged, tasks: Vec::new(), told: Vec::new(), tried }
+            let last_try = Instant::now();
+            Unwritten { logged, tasks: Vec::new(), audit_events: Vec::new(), last_try }
         });
-        if unwritten.tasks.len() == MOST {
+        if unwritten.tasks.len() == MAX_UNWRITTEN {
             return Err(TooMany);
         }
         unwritten.tasks.push(task);
-        unwritten.told.push(told);
+        unwritten.audit_events.push(audit_events);
         self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     /// Audits that a removal was in force here, but no longer fits what other nodes have changed, and has
     /// ended.
-    fn note_reverted(&mut self, error: &ChangeError, told: &[AuditEvent]) {
-        for AuditEvent { event, actor, target, request_id, .. } in told {
+    fn note_reverted(&mut self, error: &ChangeError, audit_events: &[AuditEvent]) {
+        for AuditEvent { event, actor, target, request_id, .. } in audit_events {
             tracing::warn!(event, actor, target, %error, "a removal was in force on this node, but other nodes' changes contradict it: it is undone");
             let change = json!({"event": event, "by": actor, "reason": error.to_string()});
             let reverted = NewAuditEvent::new("removal.revert", "system", target.clone(), Some(change));
@@ -62,14 +62,16 @@ impl Writer {
 
     /// Tries to write what is kept. Until that has succeeded, no other change is written.
     pub(super) fn write_unwritten(&mut self) {
-        let due = |unwritten: &mut Unwritten| unwritten.tried.elapsed() >= AGAIN;
-        let Some(Unwritten { logged, mut tasks, told, .. }) = self.unwritten.take_if(due) else { return };
+        let due = |unwritten: &mut Unwritten| unwritten.last_try.elapsed() >= RETRY_INTERVAL;
+        let Some(Unwritten { logged, mut tasks, audit_events, .. }) = self.unwritten.take_if(due) else {
+            return;
+        };
         let in_force = mem::replace(&mut self.tx.state, logged.clone());
         self.tx.as_logged = true;
-        for (task, told) in tasks.iter_mut().zip(&told) {
+        for (task, audit_events) in tasks.iter_mut().zip(&audit_events) {
             self.plan(task);
             if let Some(error) = task.refusal() {
-                self.note_reverted(error, told);
+                self.note_reverted(error, audit_events);
             }
         }
         self.tx.as_logged = false;
@@ -85,23 +87,23 @@ impl Writer {
                 let unsaved = self.shared.unsaved(mem::take);
                 let logged = unsaved.into_keys().filter_map(|id| self.tx.rows().token(id).ok().flatten());
                 let logged: Vec<_> = logged.collect();
-                self.tx.batch.shown.extend(logged);
-                self.tx.batch.effects.everybody = true;
+                self.tx.batch.republished.extend(logged);
+                self.tx.batch.effects.all_users = true;
                 // No caller waits for these answers any more.
                 drop(self.publish_all(tasks));
             }
             Err(error) => {
                 self.tx.batch = Batch::default();
                 self.tx.state = in_force;
-                self.unwritten = Some(Unwritten { logged, tasks, told, tried: Instant::now() });
+                self.unwritten = Some(Unwritten { logged, tasks, audit_events, last_try: Instant::now() });
                 match error {
-                    CommitError::Failed(reason) => self.lost(&reason),
+                    CommitError::Failed(reason) => self.close_after(&reason),
                     // The entries of other nodes are applied to both states; the next try starts from
                     // there.
-                    CommitError::Moved(to) => drop(self.follow(to)),
+                    CommitError::Conflict(to) => drop(self.follow(to)),
                     CommitError::Refused(reason)
                     | CommitError::Unavailable(reason)
-                    | CommitError::Unclear(reason) => {
+                    | CommitError::UnknownOutcome(reason) => {
                         tracing::debug!(
                             reason,
                             "removals that are in force on this node cannot be written yet"

@@ -37,9 +37,9 @@ impl Transaction {
             UserKind::Service => "service",
         };
         let change = json!({"id": record.id, "name": record.name, "kind": kind});
-        self.note(actor, "user.create", target(&record.login), Some(change));
+        self.audit_as(actor, "user.create", target(&record.login), Some(change));
         if record.password.is_some() {
-            self.note(actor, "user.password", target(&record.login), Some(json!({"password": "set"})));
+            self.audit_as(actor, "user.password", target(&record.login), Some(json!({"password": "set"})));
         }
         self.apply(Op::PutUser(record.clone()));
         Ok(record)
@@ -79,7 +79,7 @@ impl Transaction {
             "name": audit::changed(&before.name, &after.name),
             "email": audit::changed(&before.email, &after.email),
         });
-        self.note(actor, "user.edit", target(&before.login), Some(change));
+        self.audit_as(actor, "user.edit", target(&before.login), Some(change));
         self.apply(Op::PutUser(after.clone()));
         Ok(after)
     }
@@ -106,7 +106,7 @@ impl Transaction {
         }
         let event = if reason.is_some() { "user.ban" } else { "user.unban" };
         let change = reason.as_ref().map(|reason| json!({"reason": reason}));
-        self.note(actor, event, target(&before.login), change);
+        self.audit_as(actor, event, target(&before.login), change);
         let after = UserRecord { banned: reason, revision: before.revision + 1, ..before };
         self.apply(Op::PutUser(after.clone()));
         Ok(after)
@@ -124,7 +124,7 @@ impl Transaction {
         let mut revoked = 0;
         for mut token in tokens {
             if token.revoked.is_some() {
-                self.batch.shown.push(token);
+                self.batch.republished.push(token);
                 continue;
             }
             let (at, by) = (self.now, Transaction::author(actor));
@@ -145,7 +145,7 @@ impl Transaction {
             self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
         let change = json!({"id": before.id, "revoked_tokens": revoked});
-        self.note(actor, "user.delete", target(&before.login), Some(change));
+        self.audit_as(actor, "user.delete", target(&before.login), Some(change));
         let after = UserRecord {
             password: None,
             deleted_at: Some(self.now),
@@ -180,7 +180,7 @@ impl Transaction {
         }
         let (ix, before) = (user.ix, user.record.clone());
         let change = json!({"password": if phc.is_some() { "set" } else { "removed" }});
-        self.note(actor, "user.password", target(&before.login), Some(change));
+        self.audit_as(actor, "user.password", target(&before.login), Some(change));
         Ok(self.replace_password(ix, before, phc))
     }
 }

@@ -13,7 +13,7 @@ use aws_lc_rs::{
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 use permgate::{
-    admin::{ProvidedGroup, Provider as Settings, SignIn},
+    admin::{GroupMapping, Provider as Settings, SignIn},
     authz::rules::Secret,
 };
 use serde_json::{Value, json};
@@ -131,7 +131,7 @@ impl Provider {
     }
 
     pub fn settings(&self) -> Settings {
-        let group = |claim: &str, group: &str| ProvidedGroup { claim: claim.into(), group: group.into() };
+        let group = |claim: &str, group: &str| GroupMapping { claim: claim.into(), group: group.into() };
         Settings {
             issuer: self.world.lock().unwrap().issuer.clone(),
             client_id: CLIENT.into(),

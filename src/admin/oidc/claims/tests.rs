@@ -1,12 +1,12 @@
 use serde_json::json;
 
 use super::*;
-use crate::admin::sign_in::ProvidedGroup;
+use crate::admin::sign_in::GroupMapping;
 
 const NOW: i64 = 1_800_000_000;
 
 fn provider() -> Provider {
-    let group = |claim: &str, group: &str| ProvidedGroup { claim: claim.into(), group: group.into() };
+    let group = |claim: &str, group: &str| GroupMapping { claim: claim.into(), group: group.into() };
     Provider {
         issuer: "https://id.example".into(),
         client_id: "gate".into(),

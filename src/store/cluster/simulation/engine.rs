@@ -22,8 +22,8 @@ pub(super) enum Request {
 
 #[derive(Clone, Debug)]
 pub(super) enum Response {
-    Made(Written),
-    Moved(Head),
+    Committed(Written),
+    Conflict(Head),
     Winner(Written),
     Head(Head),
     Entries(Vec<Written>, Head),
@@ -76,9 +76,9 @@ impl Engine {
                     Ok(head) => {
                         self.attempts.push(attempt);
                         let written = self.written(head.position);
-                        (Response::Made(written.clone()), Some(WatchEvent::Entry(written)))
+                        (Response::Committed(written.clone()), Some(WatchEvent::Entry(written)))
                     }
-                    Err(AppendError::Moved { head }) => (Response::Moved(head), None),
+                    Err(AppendError::Conflict { head }) => (Response::Conflict(head), None),
                     Err(error) => panic!("{error}"),
                 }
             }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, mem, time::Duration};
 
 use super::{
     super::{
-        Answer, Attempt, AttemptId, BootTime, Completed, Followed, Follower, Fork, Incarnation,
-        MembershipState, Probe, Protocol, Start, Step, Timing,
+        Answer, AttemptId, BootTime, CommitAttempt, Completed, Follower, Fork, Incarnation, MembershipState,
+        Probe, Protocol, SequenceCheck, Start, Step, Timing,
     },
     Fault,
     engine::{Request, Response, WatchEvent, Written},
@@ -55,7 +55,7 @@ enum PendingRequest {
 }
 
 struct Commit {
-    attempt: Attempt,
+    attempt: CommitAttempt,
     ops: Vec<Op>,
     changes: Vec<Change>,
 }
@@ -79,7 +79,7 @@ impl Node {
             members: model.members.clone(),
             position: model.head.position,
         };
-        let mut timing = Timing::of_lease(super::super::LEASE);
+        let mut timing = Timing::from_lease(super::super::LEASE);
         if fault == Fault::FullLease {
             timing.permission = super::super::LEASE;
         }
@@ -150,16 +150,16 @@ impl Node {
     pub fn answered(&mut self, id: RequestId, response: Response, now: BootTime) {
         let Some(asked) = self.requests.remove(&id) else { return };
         match (asked, response) {
-            (PendingRequest::Commit, Response::Made(written)) => {
-                self.commit_answered(Answer::Made, Some(written), now);
+            (PendingRequest::Commit, Response::Committed(written)) => {
+                self.commit_answered(Answer::Committed, Some(written), now);
             }
-            (PendingRequest::Commit, Response::Moved(head)) => {
-                self.commit_answered(Answer::Moved { head }, None, now);
+            (PendingRequest::Commit, Response::Conflict(head)) => {
+                self.commit_answered(Answer::Conflict { head }, None, now);
             }
             (PendingRequest::Winner, Response::Winner(written)) => {
                 self.commit_answered(Answer::Written(written.attempt), Some(written), now);
             }
-            (PendingRequest::Probe(probe), Response::Head(head)) => self.probed(probe, head, now),
+            (PendingRequest::Probe(probe), Response::Head(head)) => self.on_probe_answer(probe, head, now),
             (PendingRequest::Range, Response::Entries(entries, head)) => {
                 for written in entries {
                     self.take(written, now);
@@ -229,7 +229,7 @@ impl Node {
         if ops.is_empty() {
             return;
         }
-        let attempt = Attempt::new(AttemptId(self.random.bytes()), self.model.head);
+        let attempt = CommitAttempt::new(AttemptId(self.random.bytes()), self.model.head);
         self.commit = Some(Commit { attempt, ops, changes });
         self.send_commit();
     }
@@ -248,10 +248,10 @@ impl Node {
     fn commit_answered(&mut self, answer: Answer, written: Option<Written>, now: BootTime) {
         let Some(commit) = &mut self.commit else { return };
         let position = commit.attempt.position();
-        match commit.attempt.answered(answer) {
+        match commit.attempt.on_answer(answer) {
             Step::SendAgain => self.send_commit(),
             Step::ReadWinner => self.send(Request::Winner { position }, PendingRequest::Winner),
-            Step::Made => {
+            Step::Committed => {
                 let commit = self.commit.take().unwrap();
                 let written = written.unwrap();
                 assert_eq!(written.entry.operations, model::encode(&commit.ops));
@@ -268,7 +268,7 @@ impl Node {
                     None => self.range(),
                 }
             }
-            Step::WentBack { head } => self.protocol.forked(Fork { position: head.position }),
+            Step::LogLostEntries { head } => self.protocol.forked(Fork { position: head.position }),
         }
     }
 
@@ -281,17 +281,17 @@ impl Node {
         }
     }
 
-    fn probed(&mut self, mut probe: Probe, head: crate::store::log::Head, now: BootTime) {
+    fn on_probe_answer(&mut self, mut probe: Probe, head: crate::store::log::Head, now: BootTime) {
         if self.fault == Fault::CountsFromTheAnswer {
             probe.sent = now;
         }
-        match self.follower.behind(head, probe.floor) {
+        match self.follower.missing_from(head, probe.floor) {
             Ok(None) => {}
             Ok(Some(_)) if self.commit.is_some() => {}
             Ok(Some(_)) => self.range(),
             Err(fork) => self.protocol.forked(fork),
         }
-        self.protocol.probed(probe, head);
+        self.protocol.on_probe_answer(probe, head);
     }
 
     /// Takes in an entry from the watch or a range, in any order.
@@ -312,13 +312,13 @@ impl Node {
 
     fn follow(&mut self, written: &Written, now: BootTime) {
         match self.follower.follow(&written.entry) {
-            Ok(Followed::Next) => self.apply(written, now),
-            Ok(Followed::Known) => {}
-            Ok(Followed::Gap { .. }) if self.fault == Fault::SkipsGaps => {
+            Ok(SequenceCheck::Next) => self.apply(written, now),
+            Ok(SequenceCheck::Duplicate) => {}
+            Ok(SequenceCheck::Gap { .. }) if self.fault == Fault::SkipsGaps => {
                 self.follower = Follower::new(written.entry.head());
                 self.apply(written, now);
             }
-            Ok(Followed::Gap { .. }) => self.range(),
+            Ok(SequenceCheck::Gap { .. }) => self.range(),
             Err(fork) => self.protocol.forked(fork),
         }
     }

@@ -57,7 +57,7 @@ pub(super) enum Status {
 
 /// The quality of the network.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Weather {
+pub(super) struct NetworkConditions {
     /// Messages per thousand that get lost, in each direction.
     pub loss: u64,
     /// Events of watches per thousand that get lost in addition.
@@ -66,7 +66,7 @@ pub(super) struct Weather {
     pub slow: u64,
 }
 
-pub(super) const CALM: Weather = Weather { loss: 0, watch_loss: 0, slow: 0 };
+pub(super) const CALM: NetworkConditions = NetworkConditions { loss: 0, watch_loss: 0, slow: 0 };
 
 /// A machine, whether its process runs or not.
 pub(super) struct Machine {
@@ -88,7 +88,7 @@ pub(super) struct Machine {
 
 pub(super) struct World {
     pub now: Micros,
-    pub weather: Weather,
+    pub network: NetworkConditions,
     pub statuses: Vec<Status>,
     /// The first violation.
     pub violation: Option<String>,
@@ -124,7 +124,7 @@ impl World {
         let machines = machines.collect();
         let mut world = Self {
             now: 0,
-            weather: CALM,
+            network: CALM,
             statuses: Vec::new(),
             violation: None,
             events: 0,
@@ -179,16 +179,16 @@ impl World {
             let ((at, _), (machine, run, event)) = first.remove_entry();
             self.now = at;
             self.events += 1;
-            self.happen(machine, run, event);
+            self.handle(machine, run, event);
             self.check();
         }
         self.now = end;
     }
 
-    fn happen(&mut self, index: usize, run: u32, event: Event) {
+    fn handle(&mut self, index: usize, run: u32, event: Event) {
         let machine = &mut self.machines[index];
         match event {
-            Event::Chaos(chaos) => return self.befall(index, chaos),
+            Event::Chaos(chaos) => return self.inject(index, chaos),
             Event::Arrives(id, request) => {
                 if machine.cut_off {
                     return;
@@ -235,11 +235,11 @@ impl World {
             }
             Event::Chaos(_) | Event::Arrives(..) => unreachable!("handled above"),
         }
-        self.carry_out(index);
+        self.apply_outputs(index);
     }
 
     /// Does what the node requests.
-    fn carry_out(&mut self, index: usize) {
+    fn apply_outputs(&mut self, index: usize) {
         let machine = &mut self.machines[index];
         let run = machine.run;
         let Some(node) = machine.node.as_mut() else { return };
@@ -279,7 +279,7 @@ impl World {
         }
     }
 
-    fn befall(&mut self, index: usize, chaos: Chaos) {
+    fn inject(&mut self, index: usize, chaos: Chaos) {
         let machine = &mut self.machines[index];
         match chaos {
             Chaos::CutOff => machine.cut_off = true,
@@ -330,10 +330,10 @@ impl World {
 
     fn broadcast(&mut self, event: &WatchEvent) {
         for index in 0..self.machines.len() {
-            if self.random.per_mille(self.weather.watch_loss) {
+            if self.random.per_mille(self.network.watch_loss) {
                 continue;
             }
-            let times = if self.random.per_mille(self.weather.watch_loss) { 2 } else { 1 };
+            let times = if self.random.per_mille(self.network.watch_loss) { 2 } else { 1 };
             for _ in 0..times {
                 self.send(index, self.machines[index].run, Event::Watch(event.clone()));
             }
@@ -342,12 +342,12 @@ impl World {
 
     /// Sends over the link between a node and the engine.
     fn send(&mut self, index: usize, run: u32, event: Event) {
-        if self.machines[index].cut_off || self.random.per_mille(self.weather.loss) {
+        if self.machines[index].cut_off || self.random.per_mille(self.network.loss) {
             return;
         }
         let longest = match self.random.between(0, 1000) {
-            roll if roll < self.weather.slow => 3_000,
-            roll if roll < self.weather.slow * 5 => 60,
+            roll if roll < self.network.slow => 3_000,
+            roll if roll < self.network.slow * 5 => 60,
             _ => 2,
         };
         let delay = self.random.between(100, longest * MILLISECOND);

@@ -106,7 +106,7 @@ fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
     let report = engine.verify(&mut all).unwrap();
     let [(found, what, advice)] = &wrong(&report)[..] else { panic!("{report:?}") };
     assert!(found.ends_with("sled: tokens") && what.contains("names the user nobody"), "{found}: {what}");
-    assert_eq!(*advice, OF_REPLICA);
+    assert_eq!(*advice, REPLICA_ADVICE);
     engine.close();
     assert!(matches!(
         Replica::open(&dir.generation().join(REPLICA), engine.store_id()),

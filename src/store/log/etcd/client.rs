@@ -59,14 +59,14 @@ pub(super) enum CallError {
 
 pub(super) struct Client {
     settings: Settings,
-    pinned: Mutex<Pinned>,
+    endpoint_state: Mutex<EndpointState>,
 }
 
 #[derive(Default)]
-struct Pinned {
+struct EndpointState {
     /// Incremented when the endpoint is given up, so that of several calls that fail together only one
     /// moves on.
-    turn: usize,
+    generation: usize,
     channel: Option<Channel>,
     token: Option<MetadataValue<Ascii>>,
     /// When and why a sign-in was last refused.
@@ -74,19 +74,19 @@ struct Pinned {
 }
 
 /// Pause after a sign-in was refused: it is the most expensive request for etcd.
-const SIGN_IN_AGAIN: Duration = Duration::from_secs(1);
+const SIGN_IN_RETRY: Duration = Duration::from_secs(1);
 
 /// Idle time before a ping, and timeout of its answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 /// Maximum bytes of an answer: several entries of the largest size.
-const LARGEST_ANSWER: usize = 8 << 20;
+const MAX_RESPONSE: usize = 8 << 20;
 
 type Codec<Q, A> = ProstCodec<Q, A>;
 
 impl Client {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, pinned: Mutex::default() }
+        Self { settings, endpoint_state: Mutex::default() }
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -95,20 +95,20 @@ impl Client {
 
     /// Calls once. If the user's token is missing or expired, signs in and calls again.
     pub(super) async fn call<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, CallError> {
-        let (turn, channel, token) = self.connect()?;
+        let (generation, channel, token) = self.connect()?;
         let token = match (&self.settings.etcd.user, token) {
-            (Some(user), None) => Some(self.sign_in(user, turn, &channel).await?),
+            (Some(user), None) => Some(self.sign_in(user, generation, &channel).await?),
             (_, token) => token,
         };
-        match self.ask(turn, channel.clone(), token, message.clone()).await {
-            Err(Failed::SignedOut(reason)) => {
+        match self.ask(generation, channel.clone(), token, message.clone()).await {
+            Err(RequestError::SignedOut(reason)) => {
                 let Some(user) = &self.settings.etcd.user else { return Err(CallError::Refused(reason)) };
                 tracing::info!(user = user.name, reason, "signing in to etcd again");
-                let token = self.sign_in(user, turn, &channel).await?;
-                let again = self.ask(turn, channel, Some(token), message).await;
-                again.map_err(Failed::into_call_error)
+                let token = self.sign_in(user, generation, &channel).await?;
+                let again = self.ask(generation, channel, Some(token), message).await;
+                again.map_err(RequestError::into_call_error)
             }
-            answer => answer.map_err(Failed::into_call_error),
+            answer => answer.map_err(RequestError::into_call_error),
         }
     }
 
@@ -118,7 +118,7 @@ impl Client {
         (key, range_end): (Vec<u8>, Vec<u8>),
         start: i64,
     ) -> Result<Streaming<WatchResponse>, CallError> {
-        let (turn, channel, token) = self.connect()?;
+        let (generation, channel, token) = self.connect()?;
         let create = WatchCreateRequest { key, range_end, start_revision: start, fragment: true };
         // The request stream stays open: its end would end the watch.
         let requests = tokio_stream::once(WatchRequest { create: Some(create) });
@@ -127,7 +127,7 @@ impl Client {
         if let Some(token) = token {
             request.metadata_mut().insert("token", token);
         }
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE);
         let opened = async {
             ready(&mut grpc).await?;
             let codec = Codec::<WatchRequest, WatchResponse>::default();
@@ -135,29 +135,29 @@ impl Client {
         };
         match timeout(self.settings.deadline, opened).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.failed(turn, &status).into_call_error()),
-            Err(_) => Err(self.late(turn)),
+            Ok(Err(status)) => Err(self.map_status(generation, &status).into_call_error()),
+            Err(_) => Err(self.timeout_error(generation)),
         }
     }
 
     /// Gives up the current endpoint, for example when its watch has ended.
-    pub(super) fn move_on(&self) {
-        let turn = self.pinned().turn;
-        self.give_up(turn);
+    pub(super) fn next_endpoint(&self) {
+        let generation = self.endpoint_state().generation;
+        self.give_up(generation);
     }
 
     async fn ask<Q: UnaryRequest>(
         &self,
-        turn: usize,
+        generation: usize,
         channel: Channel,
         token: Option<MetadataValue<Ascii>>,
         message: Q,
-    ) -> Result<Q::Answer, Failed> {
+    ) -> Result<Q::Answer, RequestError> {
         let mut request = Request::new(message);
         if let Some(token) = token {
             request.metadata_mut().insert("token", token);
         }
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+        let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE);
         let answered = async {
             ready(&mut grpc).await?;
             let codec = Codec::<Q, Q::Answer>::default();
@@ -165,19 +165,19 @@ impl Client {
         };
         match timeout(self.settings.deadline, answered).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.failed(turn, &status)),
-            Err(_) => Err(Failed::UnaryRequest(self.late(turn))),
+            Ok(Err(status)) => Err(self.map_status(generation, &status)),
+            Err(_) => Err(RequestError::Call(self.timeout_error(generation))),
         }
     }
 
     async fn sign_in(
         &self,
         user: &User,
-        turn: usize,
+        generation: usize,
         channel: &Channel,
     ) -> Result<MetadataValue<Ascii>, CallError> {
-        if let Some((at, error)) = &self.pinned().refused
-            && at.elapsed() < SIGN_IN_AGAIN
+        if let Some((at, error)) = &self.endpoint_state().refused
+            && at.elapsed() < SIGN_IN_RETRY
         {
             return Err(error.clone());
         }
@@ -185,41 +185,42 @@ impl Client {
         let refused = |reason: String| CallError::Refused(reason);
         let password = fs::read_to_string(path)
             .map_err(|e| refused(format!("the password in {} cannot be read: {e}", path.display())))?;
-        let question = AuthenticateRequest {
+        let request = AuthenticateRequest {
             name: user.name.clone(),
             password: password.trim_end_matches(['\r', '\n']).to_owned(),
         };
-        let answer = self.ask(turn, channel.clone(), None, question).await.map_err(Failed::into_call_error);
-        let mut pinned = self.pinned();
-        pinned.refused = match &answer {
+        let answer =
+            self.ask(generation, channel.clone(), None, request).await.map_err(RequestError::into_call_error);
+        let mut endpoint_state = self.endpoint_state();
+        endpoint_state.refused = match &answer {
             Err(error @ CallError::Refused(_)) => Some((Instant::now(), error.clone())),
             _ => None,
         };
         let token = MetadataValue::try_from(answer?.token);
         let token = token.map_err(|_| refused("its token is not text".to_owned()))?;
-        pinned.token = Some(token.clone());
+        endpoint_state.token = Some(token.clone());
         Ok(token)
     }
 
     /// The current channel, which connects on first use.
     fn connect(&self) -> Result<(usize, Channel, Option<MetadataValue<Ascii>>), CallError> {
-        let mut pinned = self.pinned();
-        let channel = match &pinned.channel {
+        let mut endpoint_state = self.endpoint_state();
+        let channel = match &endpoint_state.channel {
             Some(channel) => channel.clone(),
-            None => match self.open(pinned.turn) {
-                Ok(channel) => pinned.channel.insert(channel).clone(),
+            None => match self.open(endpoint_state.generation) {
+                Ok(channel) => endpoint_state.channel.insert(channel).clone(),
                 Err(reason) => {
-                    pinned.turn += 1;
+                    endpoint_state.generation += 1;
                     return Err(CallError::NoAnswer(reason));
                 }
             },
         };
-        Ok((pinned.turn, channel, pinned.token.clone()))
+        Ok((endpoint_state.generation, channel, endpoint_state.token.clone()))
     }
 
-    fn open(&self, turn: usize) -> Result<Channel, String> {
+    fn open(&self, generation: usize) -> Result<Channel, String> {
         let endpoints = &self.settings.etcd.endpoints;
-        let url = endpoints.get(turn % endpoints.len().max(1)).ok_or("no endpoint is configured")?;
+        let url = endpoints.get(generation % endpoints.len().max(1)).ok_or("no endpoint is configured")?;
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|e| format!("{url}: {e}"))?;
         let endpoint = endpoint
             .connect_timeout(self.settings.deadline)
@@ -240,16 +241,16 @@ impl Client {
     }
 
     /// Maps a status to an error, and gives up the endpoint where the status says that it is at fault.
-    fn failed(&self, turn: usize, status: &Status) -> Failed {
+    fn map_status(&self, generation: usize, status: &Status) -> RequestError {
         let reason = format!("{} ({})", status.message(), describe(status));
         match status.code() {
             Code::OutOfRange if status.message().contains("too large") => {
-                Failed::UnaryRequest(CallError::TooLarge)
+                RequestError::Call(CallError::TooLarge)
             }
-            Code::Unauthenticated => Failed::SignedOut(reason),
+            Code::Unauthenticated => RequestError::SignedOut(reason),
             // etcd also reports an old token as an invalid argument.
             Code::InvalidArgument | Code::PermissionDenied if status.message().contains("token") => {
-                Failed::SignedOut(reason)
+                RequestError::SignedOut(reason)
             }
             Code::InvalidArgument
             | Code::PermissionDenied
@@ -258,42 +259,42 @@ impl Client {
             | Code::NotFound
             | Code::AlreadyExists
             | Code::OutOfRange
-            | Code::Unimplemented => Failed::UnaryRequest(CallError::Refused(reason)),
+            | Code::Unimplemented => RequestError::Call(CallError::Refused(reason)),
             _ => {
-                self.give_up(turn);
-                Failed::UnaryRequest(CallError::NoAnswer(reason))
+                self.give_up(generation);
+                RequestError::Call(CallError::NoAnswer(reason))
             }
         }
     }
 
-    fn late(&self, turn: usize) -> CallError {
-        self.give_up(turn);
+    fn timeout_error(&self, generation: usize) -> CallError {
+        self.give_up(generation);
         CallError::NoAnswer(format!("nothing arrived within {:?}", self.settings.deadline))
     }
 
-    fn give_up(&self, turn: usize) {
-        let mut pinned = self.pinned();
-        if pinned.turn == turn {
-            pinned.turn += 1;
-            pinned.channel = None;
+    fn give_up(&self, generation: usize) {
+        let mut endpoint_state = self.endpoint_state();
+        if endpoint_state.generation == generation {
+            endpoint_state.generation += 1;
+            endpoint_state.channel = None;
         }
     }
 
-    fn pinned(&self) -> MutexGuard<'_, Pinned> {
-        self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
+    fn endpoint_state(&self) -> MutexGuard<'_, EndpointState> {
+        self.endpoint_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-enum Failed {
-    UnaryRequest(CallError),
+enum RequestError {
+    Call(CallError),
     /// The token is missing or expired.
     SignedOut(String),
 }
 
-impl Failed {
+impl RequestError {
     fn into_call_error(self) -> CallError {
         match self {
-            Self::UnaryRequest(error) => error,
+            Self::Call(error) => error,
             Self::SignedOut(reason) => CallError::Refused(reason),
         }
     }

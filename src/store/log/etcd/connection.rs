@@ -96,7 +96,7 @@ impl Connection {
             success: vec![RequestOp::put(key.clone(), record.encode())],
             failure: vec![RequestOp::get(key)],
         };
-        let response = self.block(self.insist(create))?;
+        let response = self.block(self.call_with_retries(create))?;
         if response.succeeded {
             return Ok(());
         }
@@ -112,9 +112,9 @@ impl Connection {
     pub fn reset(&self, store: StoreId, head: Head) -> Result<(), Unreachable> {
         let record = HeadRecord { head, store, first: head.next() };
         self.block(async {
-            self.insist(PutRequest { key: self.keys.head(), value: record.encode() }).await?;
+            self.call_with_retries(PutRequest { key: self.keys.head(), value: record.encode() }).await?;
             let (key, range_end) = (self.keys.log(0), self.keys.log(u64::MAX));
-            self.insist(DeleteRangeRequest { key, range_end }).await.map(drop)
+            self.call_with_retries(DeleteRangeRequest { key, range_end }).await.map(drop)
         })
     }
 
@@ -122,7 +122,7 @@ impl Connection {
     /// commits. The read after it must be at least as new; otherwise a stale member has answered. These are
     /// two requests, since etcd 3.5 refuses them as one transaction when it is full.
     pub async fn probe(&self) -> Result<Head, Unreachable> {
-        let nothing = DeleteRangeRequest { key: self.keys.absent(), range_end: Vec::new() };
+        let nothing = DeleteRangeRequest { key: self.keys.absent_key(), range_end: Vec::new() };
         let deleted = self.client.call(nothing).await.map_err(|e| self.unreachable(&e))?;
         let found = self.client.call(self.get_head()).await.map_err(|e| self.unreachable(&e))?;
         if revision(found.header.as_ref()) < revision(deleted.header.as_ref()) {
@@ -152,11 +152,11 @@ impl Connection {
     /// Removes the acknowledgement of a node that has left. Blocks.
     pub fn forget(&self, node: &str) -> Result<(), Unreachable> {
         let delete = DeleteRangeRequest { key: self.keys.ack(node), range_end: Vec::new() };
-        self.block(self.insist(delete)).map(drop)
+        self.block(self.call_with_retries(delete)).map(drop)
     }
 
     pub(super) async fn head(&self) -> Result<KnownHead, Unreachable> {
-        self.parse_head(self.insist(self.get_head()).await?.kvs.first())
+        self.parse_head(self.call_with_retries(self.get_head()).await?.kvs.first())
     }
 
     /// Reads the head without retries.
@@ -170,7 +170,10 @@ impl Connection {
     }
 
     /// Retries until the patience is over. Only for calls that may be carried out twice.
-    pub(super) async fn insist<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, Unreachable> {
+    pub(super) async fn call_with_retries<Q: UnaryRequest>(
+        &self,
+        message: Q,
+    ) -> Result<Q::Answer, Unreachable> {
         let end = tokio::time::Instant::now() + self.client.settings().patience;
         loop {
             match self.client.call(message.clone()).await {

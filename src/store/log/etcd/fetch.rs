@@ -22,12 +22,12 @@ pub(super) const LARGEST: usize = 16 << 20;
 const PIECE: usize = 512 << 10;
 
 /// Entries to request while their size is unknown: three of the largest fit into an answer.
-const FEWEST: i64 = 3;
-const MOST: i64 = 512;
+const MIN_PAGE: i64 = 3;
+const MAX_PAGE: i64 = 512;
 /// Bytes that an answer should have.
 const PAGE: usize = 2 << 20;
 
-const ATTEMPT: usize = 16;
+const ATTEMPT_LENGTH: usize = 16;
 
 /// An entry ready to be put.
 pub(super) struct Encoded {
@@ -37,7 +37,7 @@ pub(super) struct Encoded {
 }
 
 pub(super) fn encode(store: StoreId, expected: Head, operations: &[u8], attempt: AttemptId) -> Encoded {
-    let mut value = Vec::with_capacity(HEADER + operations.len() + ATTEMPT);
+    let mut value = Vec::with_capacity(HEADER + operations.len() + ATTEMPT_LENGTH);
     let hash = entry::encode(store, expected.next(), expected.hash, operations, &mut value);
     let mut pieces = Vec::new();
     if operations.len() > MAX_OPERATIONS {
@@ -68,7 +68,7 @@ pub(super) struct PageSize(i64);
 
 impl Default for PageSize {
     fn default() -> Self {
-        Self(FEWEST)
+        Self(MIN_PAGE)
     }
 }
 
@@ -76,7 +76,7 @@ impl PageSize {
     fn learn(&mut self, kvs: &[KeyValue]) {
         let bytes: usize = kvs.iter().map(|kv| kv.value.len()).sum();
         let fit = PAGE / (bytes / kvs.len().max(1)).max(1);
-        self.0 = i64::try_from(fit).unwrap_or(MOST).clamp(FEWEST, MOST.min(self.0 * 4));
+        self.0 = i64::try_from(fit).unwrap_or(MAX_PAGE).clamp(MIN_PAGE, MAX_PAGE.min(self.0 * 4));
     }
 }
 
@@ -84,13 +84,13 @@ impl Connection {
     /// A request for the few entries that fit into an answer whatever their size.
     pub(super) fn entries(&self, from: u64) -> RangeRequest {
         let (key, range_end) = (self.keys.log(from), self.keys.log(u64::MAX));
-        RangeRequest { key, range_end, limit: FEWEST, ..RangeRequest::default() }
+        RangeRequest { key, range_end, limit: MIN_PAGE, ..RangeRequest::default() }
     }
 
     /// Reads one page of entries, from position `from` on.
     pub(super) async fn page(&self, from: u64, size: &mut PageSize) -> Result<Page, ReadError> {
         let failure = |reason: String| self.failure("read", reason);
-        let found = self.insist(self.get_head()).await.map_err(|e| failure(e.to_string()))?;
+        let found = self.call_with_retries(self.get_head()).await.map_err(|e| failure(e.to_string()))?;
         let revision = revision(found.header.as_ref());
         let known = self.parse_head(found.kvs.first()).map_err(|e| failure(e.to_string()))?;
         let head = known.record;
@@ -103,10 +103,10 @@ impl Connection {
             let read = RangeRequest { limit: size.0, revision, serializable: true, ..self.entries(from) };
             match self.client.call(read.clone()).await {
                 Ok(found) => break found.kvs,
-                Err(CallError::TooLarge) if size.0 > FEWEST => *size = PageSize::default(),
+                Err(CallError::TooLarge) if size.0 > MIN_PAGE => *size = PageSize::default(),
                 // Another member may not have that revision yet.
                 Err(_) => {
-                    let answer = self.insist(RangeRequest { serializable: false, ..read }).await;
+                    let answer = self.call_with_retries(RangeRequest { serializable: false, ..read }).await;
                     break answer.map_err(|e| failure(e.to_string()))?.kvs;
                 }
             }
@@ -118,17 +118,17 @@ impl Connection {
             let expected = from + entries.len() as u64;
             let follows = entries.last().is_none_or(|before| entry.previous == before.hash);
             if entry.position != expected || !follows {
-                return Err(self.broken(expected, "it does not follow the entry before it"));
+                return Err(self.damaged(expected, "it does not follow the entry before it"));
             }
             entries.push(entry);
         }
         if entries.is_empty() {
-            return Err(self.broken(from, "it is missing"));
+            return Err(self.damaged(from, "it is missing"));
         }
         if let Some(last) = entries.last().filter(|last| last.position == head.head.position)
             && last.hash != head.head.hash
         {
-            return Err(self.broken(last.position, "it is not the one that the head names"));
+            return Err(self.damaged(last.position, "it is not the one that the head names"));
         }
         Ok(Page { entries, head, revision })
     }
@@ -144,9 +144,9 @@ impl Connection {
     }
 
     /// The entry at a position and its attempt; `None` if there is none.
-    pub(super) async fn winner(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
+    pub(super) async fn entry_at(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
         let get = RangeRequest::of(self.keys.log(position));
-        let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
+        let found = self.call_with_retries(get).await.map_err(|e| self.failure("read", e.to_string()))?;
         match found.kvs.first() {
             Some(kv) => Ok(Some(self.decode(kv, store).await?)),
             None => Ok(None),
@@ -158,10 +158,10 @@ impl Connection {
         let Key::Log(position) = self.keys.parse(&kv.key) else {
             return Err(self.failure("read", "a key of the log is malformed").into());
         };
-        let broken = |what: &str| self.broken(position, what);
+        let broken = |what: &str| self.damaged(position, what);
         let (bytes, attempt) = kv
             .value
-            .split_last_chunk::<ATTEMPT>()
+            .split_last_chunk::<ATTEMPT_LENGTH>()
             .filter(|(bytes, _)| bytes.len() >= HEADER)
             .ok_or_else(|| broken("it is too short"))?;
         let attempt = AttemptId(*attempt);
@@ -173,7 +173,8 @@ impl Connection {
             while whole.len() < length {
                 let key = self.keys.part(position, attempt.0, number);
                 let get = RangeRequest::of(key);
-                let found = self.insist(get).await.map_err(|e| self.failure("read", e.to_string()))?;
+                let found =
+                    self.call_with_retries(get).await.map_err(|e| self.failure("read", e.to_string()))?;
                 match found.kvs.first() {
                     Some(piece) if !piece.value.is_empty() => whole.extend_from_slice(&piece.value),
                     _ => return Err(self.piece_missing(position).await),
@@ -200,12 +201,12 @@ impl Connection {
             Ok(KnownHead { record, .. }) if record.first > from => {
                 ReadError::Trimmed { from, first: record.first }
             }
-            Ok(_) => self.broken(from, "one of its pieces is missing"),
+            Ok(_) => self.damaged(from, "one of its pieces is missing"),
             Err(error) => self.failure("read", error.to_string()).into(),
         }
     }
 
-    fn broken(&self, position: u64, what: &str) -> ReadError {
+    fn damaged(&self, position: u64, what: &str) -> ReadError {
         self.failure("use", format!("the entry at position {position} is damaged: {what}")).into()
     }
 }

@@ -37,12 +37,12 @@ impl Keys {
     }
 
     pub(super) fn head(&self) -> Vec<u8> {
-        self.under("head")
+        self.key("head")
     }
 
     /// The keys sort by position.
     pub(super) fn log(&self, position: u64) -> Vec<u8> {
-        [self.under("log/"), position.to_be_bytes().to_vec()].concat()
+        [self.key("log/"), position.to_be_bytes().to_vec()].concat()
     }
 
     /// Pieces sort by the position of their entry, so that one range deletes those that are trimmed,
@@ -53,25 +53,25 @@ impl Keys {
 
     /// The start of the range of pieces for this position and later ones.
     pub(super) fn parts(&self, position: u64) -> Vec<u8> {
-        [self.under("part/"), position.to_be_bytes().to_vec()].concat()
+        [self.key("part/"), position.to_be_bytes().to_vec()].concat()
     }
 
     pub(super) fn ack(&self, node: &str) -> Vec<u8> {
-        self.under(&format!("ack/{node}"))
+        self.key(&format!("ack/{node}"))
     }
 
     pub(super) fn acks(&self) -> (Vec<u8>, Vec<u8>) {
-        (self.under("ack/"), self.under("ack0"))
+        (self.key("ack/"), self.key("ack0"))
     }
 
     /// A key that never exists.
-    pub(super) fn absent(&self) -> Vec<u8> {
-        self.under("probe")
+    pub(super) fn absent_key(&self) -> Vec<u8> {
+        self.key("probe")
     }
 
     /// One range that covers acknowledgements, head and log.
-    pub(super) fn watched(&self) -> (Vec<u8>, Vec<u8>) {
-        (self.under("ack/"), self.under("log0"))
+    pub(super) fn watch_range(&self) -> (Vec<u8>, Vec<u8>) {
+        (self.key("ack/"), self.key("log0"))
     }
 
     pub(super) fn parse<'a>(&self, key: &'a [u8]) -> Key<'a> {
@@ -86,7 +86,7 @@ impl Keys {
         node.map_or(Key::Other, Key::Ack)
     }
 
-    pub(super) fn under(&self, name: &str) -> Vec<u8> {
+    pub(super) fn key(&self, name: &str) -> Vec<u8> {
         [self.prefix.as_bytes(), name.as_bytes()].concat()
     }
 }
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(keys.parse(b"/permgate/log/7"), Key::Other, "not eight bytes");
         assert_eq!(keys.parse(b"/other/log/12345678"), Key::Other);
         assert!(keys.log(255) < keys.log(256));
-        let (start, end) = keys.watched();
+        let (start, end) = keys.watch_range();
         assert!(
             [keys.log(u64::MAX), keys.ack("z"), keys.head()].iter().all(|key| (&start..&end).contains(&key))
         );

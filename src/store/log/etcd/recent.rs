@@ -15,7 +15,7 @@ pub(super) struct Recent {
 }
 
 /// Maximum bytes of operations. Older entries are read from etcd again.
-const MOST: usize = 4 << 20;
+const MAX_BYTES: usize = 4 << 20;
 
 impl Recent {
     /// Adds an entry whose checksum the caller has verified.
@@ -33,7 +33,7 @@ impl Recent {
         }
         self.bytes += entry.operations.len();
         self.entries.push_back(entry);
-        while self.bytes > MOST
+        while self.bytes > MAX_BYTES
             && self.entries.len() > 1
             && let Some(oldest) = self.entries.pop_front()
         {
@@ -101,7 +101,7 @@ mod tests {
     fn what_is_kept_has_a_limit() {
         let mut recent = Recent::default();
         for number in 1..=5 {
-            recent.add(Entry { operations: vec![0; MOST / 2], ..entry(u64::from(number), number) });
+            recent.add(Entry { operations: vec![0; MAX_BYTES / 2], ..entry(u64::from(number), number) });
         }
         assert_eq!(recent.from(4, usize::MAX).len(), 2);
         assert_eq!(recent.from(3, usize::MAX), []);

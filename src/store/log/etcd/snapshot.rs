@@ -78,7 +78,7 @@ impl Connection {
         for number in 0..snapshot.parts {
             let key = self.keys.snapshot_part(snapshot.id, number);
             let get = RangeRequest::of(key);
-            let found = self.block(self.insist(get)).map_err(io::Error::other)?;
+            let found = self.block(self.call_with_retries(get)).map_err(io::Error::other)?;
             let part = found.kvs.first().ok_or_else(|| {
                 io::Error::other("a newer snapshot has replaced the one in etcd: try again")
             })?;
@@ -101,14 +101,14 @@ impl Connection {
             None => vec![(start, end)],
         };
         for (key, range_end) in ranges {
-            self.block(self.insist(DeleteRangeRequest { key, range_end }))?;
+            self.block(self.call_with_retries(DeleteRangeRequest { key, range_end }))?;
         }
         Ok(())
     }
 
     async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), Unreachable> {
         let get = RangeRequest::of(self.keys.current_snapshot());
-        let found = self.insist(get).await?;
+        let found = self.call_with_retries(get).await?;
         match found.kvs.first() {
             None => Ok((None, 0)),
             Some(kv) => match Snapshot::decode(&kv.value) {
@@ -139,7 +139,7 @@ impl SnapshotUpload<'_> {
             success: vec![RequestOp::put(key.clone(), snapshot.encode())],
             failure: vec![RequestOp::get(key)],
         };
-        let answer = connection.block(connection.insist(flip)).map_err(io::Error::other)?;
+        let answer = connection.block(connection.call_with_retries(flip)).map_err(io::Error::other)?;
         // An earlier try published it, and its answer was lost.
         let own = |found: &[u8]| Snapshot::decode(found) == Some(snapshot);
         if answer.succeeded || answer.found().is_some_and(|kv| own(&kv.value)) {
@@ -155,7 +155,9 @@ impl SnapshotUpload<'_> {
         }
         let key = self.connection.keys.snapshot_part(self.id, self.parts);
         let value = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
-        self.connection.block(self.connection.insist(PutRequest { key, value })).map_err(io::Error::other)?;
+        self.connection
+            .block(self.connection.call_with_retries(PutRequest { key, value }))
+            .map_err(io::Error::other)?;
         self.parts += 1;
         Ok(())
     }
@@ -179,14 +181,14 @@ impl Write for SnapshotUpload<'_> {
 
 impl Keys {
     fn current_snapshot(&self) -> Vec<u8> {
-        self.under("snap/current")
+        self.key("snap/current")
     }
 
     fn snapshot_part(&self, id: [u8; 16], number: u32) -> Vec<u8> {
-        [self.under("snap/part/"), id.to_vec(), number.to_be_bytes().to_vec()].concat()
+        [self.key("snap/part/"), id.to_vec(), number.to_be_bytes().to_vec()].concat()
     }
 
     fn snapshot_parts(&self) -> (Vec<u8>, Vec<u8>) {
-        (self.under("snap/part/"), self.under("snap/part0"))
+        (self.key("snap/part/"), self.key("snap/part0"))
     }
 }

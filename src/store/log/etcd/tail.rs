@@ -13,7 +13,7 @@ use super::{
     wire::{KeyValue, WatchResponse},
 };
 use crate::store::{
-    cluster::{Followed, Follower, Fork},
+    cluster::{Follower, Fork, SequenceCheck},
     log::{Entry, Head, ReadError, StoreId},
 };
 
@@ -28,7 +28,7 @@ pub struct Tail {
 
 /// What was received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum TailEvent {
     /// The next entry.
     Entry(Entry),
     /// A node's acknowledgement, as encoded by the node.
@@ -66,17 +66,17 @@ impl Tail {
     /// Waits for what comes next. After an error, the caller may call again, except for a fork and trimmed
     /// entries. If the future is dropped, what it has received may be lost: [`head`](Self::head) says up to
     /// where.
-    pub async fn next(&mut self) -> Result<Vec<Heard>, TailError> {
+    pub async fn next(&mut self) -> Result<Vec<TailEvent>, TailError> {
         loop {
             let heard = match &mut self.watch {
                 None => self.read().await?,
                 Some(watch) => match watch.message().await {
                     Ok(Some(response)) if !response.canceled && response.compact_revision == 0 => {
-                        self.take(response).await?
+                        self.on_response(response).await?
                     }
-                    Ok(Some(response)) => self.ended(&response.cancel_reason).await,
-                    Ok(None) => self.ended("etcd has closed it").await,
-                    Err(status) => self.ended(status.message()).await,
+                    Ok(Some(response)) => self.watch_ended(&response.cancel_reason).await,
+                    Ok(None) => self.watch_ended("etcd has closed it").await,
+                    Err(status) => self.watch_ended(status.message()).await,
                 },
             };
             if !heard.is_empty() {
@@ -86,7 +86,7 @@ impl Tail {
     }
 
     /// Reads a page; opens the watch once the head is reached.
-    async fn read(&mut self) -> Result<Vec<Heard>, TailError> {
+    async fn read(&mut self) -> Result<Vec<TailEvent>, TailError> {
         let page = match self.connection.page(self.head().next(), &mut self.size).await {
             Ok(page) => page,
             Err(ReadError::Ahead { head, .. }) => return Err(Fork { position: head }.into()),
@@ -94,19 +94,20 @@ impl Tail {
         };
         let mut heard = Vec::with_capacity(page.entries.len());
         for entry in page.entries {
-            if self.follower.follow(&entry)? == Followed::Next {
-                heard.push(Heard::Entry(entry));
+            if self.follower.follow(&entry)? == SequenceCheck::Next {
+                heard.push(TailEvent::Entry(entry));
             }
         }
-        let behind = self.follower.behind(page.head.head, self.head())?;
+        let behind = self.follower.missing_from(page.head.head, self.head())?;
         if behind.is_none() {
-            let watched = self.connection.keys.watched();
+            let watched = self.connection.keys.watch_range();
             match self.connection.client.watch(watched, page.revision + 1).await {
                 Ok(watch) => {
                     self.watch = Some(watch);
                     // The acknowledgements written before the watch began.
                     let acks = self.connection.acknowledgements().await.unwrap_or_default();
-                    let acks = acks.into_iter().map(|(node, value)| Heard::Acknowledgement { node, value });
+                    let acks =
+                        acks.into_iter().map(|(node, value)| TailEvent::Acknowledgement { node, value });
                     heard.extend(acks);
                 }
                 Err(error) => {
@@ -118,7 +119,7 @@ impl Tail {
         Ok(heard)
     }
 
-    async fn take(&mut self, response: WatchResponse) -> Result<Vec<Heard>, TailError> {
+    async fn on_response(&mut self, response: WatchResponse) -> Result<Vec<TailEvent>, TailError> {
         let mut heard = Vec::new();
         let put: Vec<KeyValue> = response
             .events
@@ -129,17 +130,17 @@ impl Tail {
         for kv in put {
             match self.connection.keys.parse(&kv.key) {
                 Key::Ack(node) => {
-                    heard.push(Heard::Acknowledgement { node: node.to_owned(), value: kv.value.clone() });
+                    heard.push(TailEvent::Acknowledgement { node: node.to_owned(), value: kv.value.clone() });
                 }
                 Key::Log(position) if position > self.head().position => {
                     let entry = self.connection.decode(&kv, self.store).await?.entry;
                     match self.follower.follow(&entry)? {
-                        Followed::Next => {
+                        SequenceCheck::Next => {
                             self.connection.recent().add(entry.clone());
-                            heard.push(Heard::Entry(entry));
+                            heard.push(TailEvent::Entry(entry));
                         }
-                        Followed::Known => {}
-                        Followed::Gap { from } => {
+                        SequenceCheck::Duplicate => {}
+                        SequenceCheck::Gap { from } => {
                             tracing::warn!(from, position, "the watch has missed entries: reading them");
                             self.watch = None;
                             return Ok(heard);
@@ -159,10 +160,10 @@ impl Tail {
         Ok(heard)
     }
 
-    async fn ended(&mut self, why: &str) -> Vec<Heard> {
+    async fn watch_ended(&mut self, why: &str) -> Vec<TailEvent> {
         tracing::info!(why, "the watch of the log has ended: starting another one");
         self.watch = None;
-        self.connection.client.move_on();
+        self.connection.client.next_endpoint();
         sleep(PAUSE).await;
         Vec::new()
     }

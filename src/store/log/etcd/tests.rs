@@ -64,8 +64,8 @@ fn the_log_in_etcd_conforms() {
         fn sync(&mut self) -> Result<(), Failure> {
             self.0.sync()
         }
-        fn largest(&self) -> usize {
-            self.0.largest()
+        fn max_operations(&self) -> usize {
+            self.0.max_operations()
         }
         fn failure(&self) -> Option<Failure> {
             self.0.failure()
@@ -109,7 +109,7 @@ fn of_two_writers_one_wins_and_the_other_sees_why() {
     let mut two = EtcdLog::open(Connection::start(settings(&etcd)).unwrap()).unwrap();
     let head = one.append(Head::EMPTY, b"one").unwrap();
     let lost = two.append(Head::EMPTY, b"two");
-    assert!(matches!(lost, Err(AppendError::Moved { head: found }) if found == head), "{lost:?}");
+    assert!(matches!(lost, Err(AppendError::Conflict { head: found }) if found == head), "{lost:?}");
     let head = two.append(head, b"two").unwrap();
     // A trim puts the head again, which must not make an append fail.
     one.trim(2).unwrap();
@@ -128,23 +128,23 @@ fn a_lost_answer_is_found_out() {
     let settle = |log: &EtcdLog, id, operations: &[u8]| {
         let expected = log.known().record.head;
         let encoded = fetch::encode(STORE, expected, operations, id);
-        let mut attempt = Attempt::new(id, expected);
+        let mut attempt = CommitAttempt::new(id, expected);
         // The transaction is carried out, but its answer is lost.
         let sent = connection.block(log.send(&attempt, &encoded)).unwrap();
-        assert_eq!(sent, Answer::Made);
-        assert_eq!(attempt.answered(Answer::None), Step::SendAgain);
+        assert_eq!(sent, Answer::Committed);
+        assert_eq!(attempt.on_answer(Answer::None), Step::SendAgain);
         (attempt, encoded, expected)
     };
     let (attempt, encoded, expected) = settle(&log, mine, b"same");
-    let head = connection.block(log.settle(attempt, &encoded)).unwrap();
+    let head = connection.block(log.resend_until_known(attempt, &encoded)).unwrap();
     assert_eq!(head.position, 1);
     assert_eq!(log.head().unwrap(), head);
     // The same operations at the same position, but by another attempt.
     let encoded = fetch::encode(STORE, expected, b"same", other);
-    let mut attempt = Attempt::new(other, expected);
-    attempt.answered(Answer::None);
-    let lost = connection.block(log.settle(attempt, &encoded));
-    assert!(matches!(lost, Err(AppendError::Moved { head: found }) if found == head), "{lost:?}");
+    let mut attempt = CommitAttempt::new(other, expected);
+    attempt.on_answer(Answer::None);
+    let lost = connection.block(log.resend_until_known(attempt, &encoded));
+    assert!(matches!(lost, Err(AppendError::Conflict { head: found }) if found == head), "{lost:?}");
 }
 
 #[test]
@@ -180,12 +180,12 @@ fn the_tail_hears_every_entry_once_and_what_nodes_say() {
     let entries: Vec<u64> = heard
         .iter()
         .filter_map(|heard| match heard {
-            Heard::Entry(entry) => Some(entry.position),
-            Heard::Acknowledgement { .. } => None,
+            TailEvent::Entry(entry) => Some(entry.position),
+            TailEvent::Acknowledgement { .. } => None,
         })
         .collect();
     assert_eq!(entries, (1..=42).collect::<Vec<_>>());
-    let said = Heard::Acknowledgement { node: "gate-1".to_owned(), value: b"40".to_vec() };
+    let said = TailEvent::Acknowledgement { node: "gate-1".to_owned(), value: b"40".to_vec() };
     assert!(heard.contains(&said));
     let read = connection.block(connection.acknowledgements()).unwrap();
     assert_eq!(read, [("gate-1".to_owned(), b"40".to_vec())]);

@@ -1,7 +1,7 @@
 //! Creates a journal file: writes and syncs it under another name, then gives it its own.
 
 use super::{
-    Active,
+    ActiveFile,
     layout::{self, BLOCK, ENTRIES, Header, SLOTS, Slot},
     segment::Segment,
 };
@@ -36,7 +36,7 @@ impl<'a> NewFile<'a> {
     }
 
     /// Creates the file; returns once it would survive a power cut.
-    pub(super) fn create<E: From<CreateError>>(&self, fill: &mut Fill<'_, E>) -> Result<Active, E> {
+    pub(super) fn create<E: From<CreateError>>(&self, fill: &mut Fill<'_, E>) -> Result<ActiveFile, E> {
         let Header { sequence, capacity, .. } = self.header;
         let (name, unfinished) = (layout::file_name(sequence), layout::unfinished_name(sequence));
         let (directory, path) = (self.directory, self.directory.path().join(&name));
@@ -55,7 +55,7 @@ impl<'a> NewFile<'a> {
         file.sync_all().map_err(unsynced("sync"))?;
         directory.rename(&unfinished, &name).map_err(unsynced("rename to"))?;
         directory.sync().map_err(unsynced("sync the directory of"))?;
-        Ok(Active { segment, file, path, capacity, end, slot: 0 })
+        Ok(ActiveFile { segment, file, path, capacity, end, slot: 0 })
     }
 
     fn write<E: From<CreateError>>(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     OpenError, Recovery,
-    layout::{self, BLOCK, ENTRIES, Header, HeaderError, Name, SLOTS, Slot},
+    layout::{self, BLOCK, ENTRIES, FileName, Header, HeaderError, SLOTS, Slot},
     open::Dropped,
     scan::{Scan, ScanError},
     segment::Segment,
@@ -18,13 +18,13 @@ use crate::store::log::{
 /// The opened files of a journal. Later appends and removals do not disturb `verify`.
 pub struct Inventory {
     /// Files that accept no more batches, oldest first.
-    full: Vec<Found>,
-    pub(super) last: Found,
+    full: Vec<JournalFile>,
+    pub(super) last: JournalFile,
     covered: Slot,
     /// The position of the oldest entry.
     pub(super) oldest: u64,
     /// Numbers of files that were removed, but may have been brought back by a crash.
-    pub(super) leftovers: Vec<u64>,
+    pub(super) resurrected: Vec<u64>,
     /// Names of unfinished files.
     pub(super) unfinished: Vec<String>,
     pub(super) recovery: Recovery,
@@ -47,14 +47,14 @@ impl Inventory {
         let (sequences, unfinished) = list(directory)?;
         let mut full = Vec::new();
         for sequence in sequences {
-            full.push(Found::read(directory, sequence, store)?);
+            full.push(JournalFile::read(directory, sequence, store)?);
         }
         let Some(last) = full.pop() else {
             return Err(OpenError::Absent { directory: directory.path().to_owned() });
         };
         let mut recovery = Recovery::default();
-        let covered = last.covered(&mut recovery)?;
-        let leftovers = take_leftovers(&mut full, &last, covered.oldest)?;
+        let covered = last.newest_slot(&mut recovery)?;
+        let resurrected = take_resurrected(&mut full, &last, covered.oldest)?;
         let first = full.first().unwrap_or(&last);
         let oldest = first.header.after.next();
         if oldest > covered.oldest {
@@ -63,7 +63,7 @@ impl Inventory {
                 format!("the journal began at position {began}, and the file before this one is missing");
             return Err(first.damage(0, what).into());
         }
-        Ok(Self { full, last, covered, oldest, leftovers, unfinished, recovery })
+        Ok(Self { full, last, covered, oldest, resurrected, unfinished, recovery })
     }
 
     /// Number of files.
@@ -107,7 +107,7 @@ impl Inventory {
 }
 
 /// A journal file whose header is intact and of this store.
-pub(super) struct Found {
+pub(super) struct JournalFile {
     pub header: Header,
     file: Box<dyn File>,
     pub path: PathBuf,
@@ -118,9 +118,9 @@ pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>),
     let names = directory.list().map_err(|e| Failure::new("list the directory", directory.path(), e))?;
     let (mut sequences, mut unfinished) = (Vec::new(), Vec::new());
     for name in names {
-        match Name::parse(&name) {
-            Some(Name::File(sequence)) => sequences.push(sequence),
-            Some(Name::Unfinished) => unfinished.push(name),
+        match FileName::parse(&name) {
+            Some(FileName::File(sequence)) => sequences.push(sequence),
+            Some(FileName::Unfinished) => unfinished.push(name),
             None => {}
         }
     }
@@ -131,14 +131,18 @@ pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>),
 /// Takes out files that were removed, but that a crash may have brought back: those with nothing from
 /// `oldest` on, and those that a later file replaces, since it begins at the same position. Returns their
 /// numbers.
-fn take_leftovers(files: &mut Vec<Found>, last: &Found, oldest: u64) -> Result<Vec<u64>, LogCorruption> {
-    let mut leftovers = Vec::new();
+fn take_resurrected(
+    files: &mut Vec<JournalFile>,
+    last: &JournalFile,
+    oldest: u64,
+) -> Result<Vec<u64>, LogCorruption> {
+    let mut resurrected = Vec::new();
     let mut next = last.header.after;
     let mut kept = Vec::new();
     for found in files.drain(..).rev() {
         let after = found.header.after;
         if next.next() <= oldest || after == next {
-            leftovers.push(found.header.sequence);
+            resurrected.push(found.header.sequence);
             continue;
         }
         if after.position >= next.position {
@@ -149,10 +153,10 @@ fn take_leftovers(files: &mut Vec<Found>, last: &Found, oldest: u64) -> Result<V
     }
     kept.reverse();
     *files = kept;
-    Ok(leftovers)
+    Ok(resurrected)
 }
 
-impl Found {
+impl JournalFile {
     fn read(directory: &dyn Directory, sequence: u64, store: StoreId) -> Result<Self, OpenError> {
         let name = layout::file_name(sequence);
         let path = directory.path().join(&name);
@@ -188,7 +192,7 @@ impl Found {
         let mut segment = Segment::new(&self.header);
         let mut scan = self.scan()?;
         while scan.head.position < next.after.position {
-            segment.note(scan.offset, scan.head);
+            segment.mark(scan.offset, scan.head);
             visit(scan.next()?);
         }
         if scan.head != next.after {
@@ -226,7 +230,7 @@ impl Found {
             match scan.next() {
                 Ok(entry) => visit(entry),
                 Err(ScanError::Damaged(damage)) if head.is_none() => {
-                    self.judge_tail(&mut scan, covered, damage, recovery)?;
+                    self.verify_tail(&mut scan, covered, damage, recovery)?;
                     return Ok((scan.head, scan.offset));
                 }
                 Err(e) => return Err(e.into()),
@@ -236,7 +240,7 @@ impl Found {
 
     /// What does not verify is the torn end of the journal only if no slot covers it and no later batch
     /// follows.
-    fn judge_tail(
+    fn verify_tail(
         &self,
         scan: &mut Scan<'_>,
         covered: Slot,
@@ -267,7 +271,7 @@ impl Found {
 
     /// The newest slot. At most one slot can be torn, since the other one was durable before it was
     /// written.
-    fn covered(&self, recovery: &mut Recovery) -> Result<Slot, OpenError> {
+    fn newest_slot(&self, recovery: &mut Recovery) -> Result<Slot, OpenError> {
         let mut newest: Option<Slot> = None;
         for offset in SLOTS {
             let Some(block) = read_block(&*self.file, &self.path, offset)? else {
@@ -294,7 +298,7 @@ impl Found {
             let (offset, after) = (scan.offset, scan.head);
             scan.next()?;
             to.write_all_at(scan.batch(), offset).map_err(|e| Failure::new("copy", &self.path, e))?;
-            segment.note(offset, after);
+            segment.mark(offset, after);
         }
         Ok(scan.offset)
     }

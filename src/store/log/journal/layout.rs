@@ -26,12 +26,12 @@ pub(super) fn unfinished_name(sequence: u64) -> String {
 }
 
 /// What a name in the journal's directory stands for.
-pub(super) enum Name {
+pub(super) enum FileName {
     File(u64),
     Unfinished,
 }
 
-impl Name {
+impl FileName {
     pub(super) fn parse(name: &str) -> Option<Self> {
         let whole = name.strip_suffix(UNFINISHED);
         let sequence = whole.unwrap_or(name).strip_prefix(PREFIX)?.parse().ok()?;
@@ -167,10 +167,10 @@ mod tests {
 
     #[test]
     fn names_are_read_strictly() {
-        assert!(matches!(Name::parse(&file_name(12)), Some(Name::File(12))));
-        assert!(matches!(Name::parse(&unfinished_name(12)), Some(Name::Unfinished)));
+        assert!(matches!(FileName::parse(&file_name(12)), Some(FileName::File(12))));
+        assert!(matches!(FileName::parse(&unfinished_name(12)), Some(FileName::Unfinished)));
         for other in ["journal-12", "journal-0000000012.bak", "journal-+000000012", "lost+found", "sled"] {
-            assert!(Name::parse(other).is_none(), "{other}");
+            assert!(FileName::parse(other).is_none(), "{other}");
         }
     }
 }

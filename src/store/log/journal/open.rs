@@ -88,7 +88,7 @@ impl Journal {
     ) -> Result<(Self, Recovery), OpenError> {
         let mut inventory = Inventory::read(&*directory, store)?;
         let Verified { full, head, end } = inventory.verify(None, &mut |_| {})?;
-        let Inventory { last, oldest, leftovers, unfinished, recovery, .. } = inventory;
+        let Inventory { last, oldest, resurrected, unfinished, recovery, .. } = inventory;
 
         let sequence = last.header.sequence + 1;
         let capacity = create::capacity(options.file_size, end - ENTRIES);
@@ -98,7 +98,7 @@ impl Journal {
         let remove = |name: &str| {
             directory.remove(name).map_err(|e| Failure::new("remove", directory.path().join(name), e))
         };
-        for sequence in leftovers.into_iter().chain([last.header.sequence]) {
+        for sequence in resurrected.into_iter().chain([last.header.sequence]) {
             remove(&layout::file_name(sequence))?;
         }
         for name in unfinished.iter().filter(|name| **name != layout::unfinished_name(sequence)) {

@@ -32,7 +32,7 @@ impl Segment {
     }
 
     /// Records where the batch after `after` begins.
-    pub(super) fn note(&mut self, offset: u64, after: Head) {
+    pub(super) fn mark(&mut self, offset: u64, after: Head) {
         if self.marks.last().is_none_or(|last| offset >= last.offset + MARK_EVERY) {
             self.marks.push(Mark { offset, after });
         }

@@ -117,7 +117,7 @@ impl Promise {
             }
             Ok(head) => return Err(format!("acknowledged as {head:?}")),
             Err(AppendError::NotWritten(_)) => return Ok(Some(log)),
-            Err(AppendError::Unclear(_)) => self.unclear = Some((hash, operations)),
+            Err(AppendError::UnknownOutcome(_)) => self.unclear = Some((hash, operations)),
             Err(AppendError::Stopped(_)) => {}
             Err(e) => return Err(format!("append: {e}")),
         }
@@ -193,7 +193,7 @@ fn live(seed: u64, weakness: Weakness, seen: &mut Seen) -> Result<(), String> {
             let operations = operations(random);
             match log.append(promise.head(), &operations) {
                 Ok(head) => promise.acknowledged.push((head.hash, operations)),
-                Err(AppendError::Unclear(_) | AppendError::Stopped(_)) if failing => return Ok(()),
+                Err(AppendError::UnknownOutcome(_) | AppendError::Stopped(_)) if failing => return Ok(()),
                 Err(e) => return Err(format!("REFUSED: {e}")),
             }
         }

@@ -28,7 +28,7 @@ pub struct Member {
     /// Port at which the others reach it.
     advertised: u16,
     /// Port for metrics and health, in plain text even if clients have to use TLS.
-    tells: u16,
+    metrics_port: u16,
     child: Option<Child>,
 }
 
@@ -48,7 +48,7 @@ impl Etcd {
                 client: ports[0],
                 peer: ports[1],
                 advertised: relay(ports[1]),
-                tells: ports[2],
+                metrics_port: ports[2],
                 child: None,
             })
             .collect();
@@ -78,9 +78,9 @@ impl Etcd {
             .enumerate()
             .map(|(number, member)| format!("m{number}=http://127.0.0.1:{}", member.advertised))
             .collect();
-        let Member { client, peer, advertised, tells, .. } = self.members[member];
-        let [peer, advertised, tells] =
-            [peer, advertised, tells].map(|port| format!("http://127.0.0.1:{port}"));
+        let Member { client, peer, advertised, metrics_port, .. } = self.members[member];
+        let [peer, advertised, metrics_port] =
+            [peer, advertised, metrics_port].map(|port| format!("http://127.0.0.1:{port}"));
         let client = self.url(client);
         let log = File::options().create(true).append(true).open(self.log(member)).unwrap();
         let child = Command::new("etcd")
@@ -90,7 +90,7 @@ impl Etcd {
             .arg(path.join(format!("m{member}")))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &advertised])
-            .args(["--initial-cluster", &cluster.join(","), "--listen-metrics-urls", &tells])
+            .args(["--initial-cluster", &cluster.join(","), "--listen-metrics-urls", &metrics_port])
             .args(["--heartbeat-interval", "100", "--election-timeout", "500"])
             .args(&self.extra)
             .stdin(Stdio::null())
@@ -178,13 +178,13 @@ impl Etcd {
     }
 
     pub fn is_leader(&self, member: usize) -> bool {
-        let metrics = get(self.members[member].tells, "/metrics").unwrap_or_default();
+        let metrics = get(self.members[member].metrics_port, "/metrics").unwrap_or_default();
         metrics.lines().any(|line| line == "etcd_server_is_leader 1")
     }
 
     pub fn wait_until_healthy(&self, member: usize) {
         let end = Instant::now() + Duration::from_secs(30);
-        while !get(self.members[member].tells, "/health").is_some_and(|body| body.contains("true")) {
+        while !get(self.members[member].metrics_port, "/health").is_some_and(|body| body.contains("true")) {
             if Instant::now() > end {
                 let log = std::fs::read_to_string(self.log(member)).unwrap();
                 let lines: Vec<_> = log.lines().collect();

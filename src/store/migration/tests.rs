@@ -72,7 +72,7 @@ fn verify(engine: &Engine, name: &str) {
         let state = text("state").unwrap();
         if state == "active" {
             let name = crate::authz::accounts::fold(&token.name);
-            assert_eq!(engine.named(&token.owner, &name).unwrap(), Some(token.id), "{id} has its name");
+            assert_eq!(engine.token_named(&token.owner, &name).unwrap(), Some(token.id), "{id} has its name");
         }
     }
     let logins = |users: Vec<Value>| {
@@ -128,12 +128,14 @@ fn a_migration_that_was_cut_off_is_taken_up_again() {
         assert!(dir.path().join("released/data/db").exists(), "{name}");
         assert!(dir.path().join("released/format").exists(), "{name}");
     };
-    let keep = |path: &Path| keep_manifest(path, &Manifest::read(path).unwrap()).unwrap();
+    let keep = |path: &Path| preserve_manifest(path, &Manifest::read(path).unwrap()).unwrap();
     check("nothing yet", &|_, _, _| {});
-    check("the kept directory is made", &|path, _, _| make_kept(&path.join(KEPT)).unwrap());
+    check("the kept directory is made", &|path, _, _| {
+        create_kept_directory(&path.join(KEPT_DIRECTORY)).unwrap();
+    });
     check("the marker is kept", &|path, _, _| {
-        make_kept(&path.join(KEPT)).unwrap();
-        Manifest::read(path).unwrap().write(&path.join(KEPT)).unwrap();
+        create_kept_directory(&path.join(KEPT_DIRECTORY)).unwrap();
+        Manifest::read(path).unwrap().write(&path.join(KEPT_DIRECTORY)).unwrap();
     });
     check("format says 2", &|path, _, _| keep(path));
     check("a generation is begun", &|path, directory, _| {
@@ -143,7 +145,7 @@ fn a_migration_that_was_cut_off_is_taken_up_again() {
     check("it is the store", &|_, directory, settings| migrate(directory, settings).unwrap());
     check("the data is moved", &|path, directory, settings| {
         migrate(directory, settings).unwrap();
-        fs::rename(path.join(DATA), path.join(KEPT).join(DATA)).unwrap();
+        fs::rename(path.join(DATA), path.join(KEPT_DIRECTORY).join(DATA)).unwrap();
     });
 }
 

@@ -37,10 +37,11 @@ pub(crate) use rows::{decode_any, operations};
 use manifest::{Manifest, ReadManifestError};
 
 /// Names in STORE during a migration, and those that an older permgate may have left.
-pub(super) const OWN: &[&str] = &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
+pub(super) const KNOWN_NAMES: &[&str] =
+    &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
 
 const DATA: &str = "data";
-const KEPT: &str = "released";
+const KEPT_DIRECTORY: &str = "released";
 
 /// Why a store of the released layout was not migrated. It is unchanged.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +59,7 @@ pub enum MigrationError {
 }
 
 /// Whether the path has a store of the released layout, or one that is being migrated.
-pub(super) fn is_at(path: &Path) -> bool {
+pub(super) fn exists(path: &Path) -> bool {
     path.join(manifest::FILE).exists()
 }
 
@@ -66,7 +67,7 @@ pub(super) fn is_at(path: &Path) -> bool {
 pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<(), OpenError> {
     let path = directory.path();
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
-    let manifest = present_manifest(path)?;
+    let manifest = original_manifest(path)?;
     if !manifest.ready {
         // Its creation was interrupted: nothing in it was ever acknowledged.
         remove(&path.join(DATA))?;
@@ -85,23 +86,23 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
         return Err(damaged("its data file is missing or empty").into());
     }
     tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
-    let generations = Generations::new(Box::new(OsDirectory::new(path)), OWN);
+    let generations = Generations::new(Box::new(OsDirectory::new(path)), KNOWN_NAMES);
     let new = generations.begin(Some(store))?;
     let head = copy(&data, &manifest, store, new.directory().path())?;
     Generation::begin(&new, head, settings)?;
-    keep_manifest(path, &manifest)?;
+    preserve_manifest(path, &manifest)?;
     generations.switch(&new)?;
     Ok(())
 }
 
 /// Moves the files of the released layout aside, once a generation is the store.
 pub(super) fn finish(path: &Path) -> Result<(), Failure> {
-    let (data, kept) = (path.join(DATA), path.join(KEPT));
+    let (data, kept) = (path.join(DATA), path.join(KEPT_DIRECTORY));
     let format = path.join(manifest::FILE);
-    if !is_at(path) {
+    if !exists(path) {
         return Ok(());
     }
-    make_kept(&kept)?;
+    create_kept_directory(&kept)?;
     let aside = |from: &Path, to: &str| {
         fs::rename(from, kept.join(to)).map_err(|e| Failure::new("move aside", from, e))
     };
@@ -119,7 +120,7 @@ pub(super) fn finish(path: &Path) -> Result<(), Failure> {
 }
 
 /// The manifest as it was before the migration began.
-fn present_manifest(path: &Path) -> Result<Manifest, MigrationError> {
+fn original_manifest(path: &Path) -> Result<Manifest, MigrationError> {
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
     let read = |directory: &Path| match Manifest::read(directory) {
         Ok(manifest) => Ok(Some(manifest)),
@@ -131,21 +132,22 @@ fn present_manifest(path: &Path) -> Result<Manifest, MigrationError> {
     };
     match read(path)? {
         Some(manifest) => Ok(manifest),
-        None => read(&path.join(KEPT))?.ok_or_else(|| damaged("its `format` file was lost in a migration")),
+        None => read(&path.join(KEPT_DIRECTORY))?
+            .ok_or_else(|| damaged("its `format` file was lost in a migration")),
     }
 }
 
 /// Keeps a copy of the manifest, and makes the first release refuse the store from now on.
-fn keep_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
-    let kept = path.join(KEPT);
-    make_kept(&kept)?;
+fn preserve_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    let kept = path.join(KEPT_DIRECTORY);
+    create_kept_directory(&kept)?;
     manifest.write(&kept).map_err(|e| Failure::new("write", kept.join(manifest::FILE), e))?;
     sync(&kept)?;
     sync(path)?;
     Manifest::write_migrating(path).map_err(|e| Failure::new("write", path.join(manifest::FILE), e))
 }
 
-fn make_kept(kept: &Path) -> Result<(), Failure> {
+fn create_kept_directory(kept: &Path) -> Result<(), Failure> {
     match DirBuilder::new().mode(0o700).create(kept) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(Failure::new("create", kept, e)),
         _ => Ok(()),

@@ -2,7 +2,7 @@
 
 use tokio::sync::oneshot;
 
-use super::{Unfenced, here};
+use super::{Unfenced, local_fence};
 use crate::{
     fence::Cut,
     store::{
@@ -29,8 +29,8 @@ impl Store {
         self.queue.send(Command::Follow(to, reply)).await.map_err(|_| closed())?;
         let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
         let mut cut = Cut(0);
-        for ticket in followed.tickets {
-            cut.0 += self.stands(here(ticket)).await?.cut.0;
+        for completion in followed.completions {
+            cut.0 += self.await_fence(local_fence(completion)).await?.cut.0;
         }
         Ok((followed.head, cut))
     }
@@ -38,15 +38,15 @@ impl Store {
     /// Appends to the log what this node proposes about the members of its cluster.
     #[cfg(feature = "etcd")]
     pub(crate) async fn propose_members(&self) -> Result<(), ChangeError> {
-        self.of_members(Node::proposals).await
+        self.change_members(Node::proposals).await
     }
 
     /// Removes this node from its cluster, so that no change waits for it. It serves no more.
     pub async fn leave(&self) -> Result<(), ChangeError> {
-        self.of_members(|node| vec![node.leave()]).await
+        self.change_members(|node| vec![node.leave()]).await
     }
 
-    async fn of_members(
+    async fn change_members(
         &self,
         changes: impl Fn(&Node) -> Vec<MemberChange> + Send + 'static,
     ) -> Result<(), ChangeError> {

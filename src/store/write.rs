@@ -1,5 +1,5 @@
-//! The verbs: each passes a plan to the writer and waits until it is in force. A plan may be run again, so
-//! random values are drawn here.
+//! The methods of the store that change something: each passes a plan to the writer and waits until it is in
+//! force. A plan may be run again, so random values are generated here.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    Actor, AdminError, ChangeError, Configuration, CreatedToken, Exchanged, GrantTarget, GroupEdit,
-    Idempotency, ImportedToken, NewToken, NewUser, Nodes, Registered, RoleEdit, Store, TokenEdit, Updated,
+    AcceptedImport, Actor, AdminError, ChangeError, Configuration, CreatedToken, ExchangedToken, GrantTarget,
+    GroupEdit, Idempotency, ImportedToken, NewToken, NewUser, Nodes, RoleEdit, Store, TokenEdit, Updated,
     UserEdit,
     cluster::Completed,
     model::{
@@ -18,7 +18,7 @@ use super::{
     },
     writer::{
         Command, NewSecret, PlannedImport, Published, Task,
-        TaskKind::{self, Exempt, OnlyRemoves, Unfenced, Usual},
+        TaskKind::{self, Counted, Exempt, OnlyRemoves, Unfenced},
         Transaction,
     },
 };
@@ -32,20 +32,20 @@ use crate::{
 };
 
 /// Maximum last uses or refusals in one plan, so that a removal behind it hardly waits.
-const PART: usize = 1_000;
+const CHUNK: usize = 1_000;
 
-/// A verb: its arguments, its result, its kind and its plan.
-macro_rules! verbs {
+/// A change: its arguments, its result, its kind and its plan.
+macro_rules! changes {
     ($(
         $(#[$doc:meta])*
-        $verb:ident($($arg:ident: $type:ty),*) $(drawing $drawn:ident = $draw:expr,)? -> $record:ty,
+        $method:ident($($arg:ident: $type:ty),*) $(generating $value:ident = $generate:expr,)? -> $record:ty,
         $kind:expr, |$tx:ident| $plan:expr;
     )*) => {
         impl Store {$(
             $(#[$doc])*
-            pub async fn $verb(&self, $($arg: $type),*) -> Result<Updated<$record>, ChangeError> {
+            pub async fn $method(&self, $($arg: $type),*) -> Result<Updated<$record>, ChangeError> {
                 let kind = $kind;
-                $(let $drawn = $draw;)?
+                $(let $value = $generate;)?
                 let (record, done) = self.change(kind, move |$tx: &mut Transaction| $plan).await?;
                 Ok(Updated { record, cut: done.cut, nodes: done.nodes })
             }
@@ -56,9 +56,9 @@ macro_rules! verbs {
 mod cluster;
 mod sessions;
 
-verbs! {
+changes! {
     edit_token(actor: Actor, id: TokenId, if_revision: Option<u64>, edit: TokenEdit) -> TokenRecord,
-        removing(edit.scope.is_some() || edit.expires_at.is_some() || edit.allow_ips.is_some()),
+        task_kind(edit.scope.is_some() || edit.expires_at.is_some() || edit.allow_ips.is_some()),
         |tx| tx.edit_token(&actor, id, if_revision, &edit);
 
     /// Idempotent: a revoked token stays as it was revoked, and the result is the same.
@@ -71,15 +71,15 @@ verbs! {
         -> Vec<Option<(TokenRecord, bool)>>,
         OnlyRemoves, |tx| tx.revoke_by_value(&actor, &digests, reason);
 
-    create_user(actor: Actor, new: NewUser) drawing id = new_id(), -> UserRecord,
-        Usual, |tx| tx.create_user(&actor, &new, &id);
+    create_user(actor: Actor, new: NewUser) generating id = new_id(), -> UserRecord,
+        Counted, |tx| tx.create_user(&actor, &new, &id);
 
     edit_user(actor: Actor, login: String, if_revision: Option<u64>, edit: UserEdit) -> UserRecord,
-        Usual, |tx| tx.edit_user(&actor, &login, if_revision, &edit);
+        Counted, |tx| tx.edit_user(&actor, &login, if_revision, &edit);
 
     /// `Some(reason)` bans, `None` lifts a ban. Idempotent.
     ban_user(actor: Actor, login: String, reason: Option<String>) -> UserRecord,
-        removing(reason.is_some()), |tx| tx.ban_user(&actor, &login, reason.as_deref());
+        task_kind(reason.is_some()), |tx| tx.ban_user(&actor, &login, reason.as_deref());
 
     /// Leaves a tombstone and revokes every token of the user.
     delete_user(actor: Actor, login: String) -> UserRecord,
@@ -89,27 +89,27 @@ verbs! {
     /// that there was none; `None` if the password is another user's.
     set_password(actor: Actor, login: String, verified: Option<Option<String>>, phc: Option<String>)
         -> UserRecord,
-        Usual, |tx| tx.set_password(&actor, &login, verified.as_ref(), phc.as_deref());
+        Counted, |tx| tx.set_password(&actor, &login, verified.as_ref(), phc.as_deref());
 
     /// Fails if the actor may not set the user's password. Changes nothing: a password is derived only for who may
     /// set it.
-    may_set_password(actor: Actor, login: String) -> (), Usual, |tx| tx.may_set_password(&actor, &login);
+    may_set_password(actor: Actor, login: String) -> (), Counted, |tx| tx.may_set_password(&actor, &login);
 
-    create_group(actor: Actor, name: String, parent: Option<String>) drawing id = new_id(), -> GroupRecord,
-        Usual, |tx| tx.create_group(&actor, &name, parent.as_deref(), &id);
+    create_group(actor: Actor, name: String, parent: Option<String>) generating id = new_id(), -> GroupRecord,
+        Counted, |tx| tx.create_group(&actor, &name, parent.as_deref(), &id);
 
     edit_group(actor: Actor, name: String, if_revision: Option<u64>, edit: GroupEdit) -> GroupRecord,
-        Usual, |tx| tx.edit_group(&actor, &name, if_revision, &edit);
+        Counted, |tx| tx.edit_group(&actor, &name, if_revision, &edit);
 
     delete_group(actor: Actor, name: String) -> GroupRecord,
         OnlyRemoves, |tx| tx.delete_group(&actor, &name);
 
     /// Adds or removes a member. Idempotent.
     set_member(actor: Actor, group: String, login: String, member: bool) -> GroupRecord,
-        removing(!member), |tx| tx.set_member(&actor, &group, &login, member);
+        task_kind(!member), |tx| tx.set_member(&actor, &group, &login, member);
 
     create_role(actor: Actor, key: String, name: String, permissions: Vec<Permission>) -> RoleRecord,
-        Usual, |tx| tx.create_role(&actor, &key, &name, &permissions);
+        Counted, |tx| tx.create_role(&actor, &key, &name, &permissions);
 
     /// Deletes the role and its grants.
     delete_role(actor: Actor, key: String) -> RoleRecord,
@@ -117,7 +117,7 @@ verbs! {
 
     /// Grants a role, by its key, to a user or a group; `granted = false` takes it away. Idempotent.
     set_grant(actor: Actor, role: String, to: GrantTarget, granted: bool) -> GrantRecord,
-        removing(!granted), |tx| tx.set_grant(&actor, &role, &to, granted);
+        task_kind(!granted), |tx| tx.set_grant(&actor, &role, &to, granted);
 }
 
 impl Store {
@@ -134,7 +134,7 @@ impl Store {
         let removes = accounts.role(&key).zip(edit.permissions.as_ref());
         let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
         let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
-        let (record, done) = self.change(removing(removes), plan).await?;
+        let (record, done) = self.change(task_kind(removes), plan).await?;
         Ok(Updated { record, cut: done.cut, nodes: done.nodes })
     }
 
@@ -142,10 +142,10 @@ impl Store {
         &self,
         actor: Actor,
         new: NewToken,
-        once: Option<Idempotency>,
+        idempotency: Option<Idempotency>,
     ) -> Result<CreatedToken, ChangeError> {
-        let (text, drawn) = self.draw()?;
-        self.made(Usual, text, move |tx| tx.create_token(&actor, &new, once.as_ref(), drawn)).await
+        let (text, secret) = self.generate_secret()?;
+        self.issue(Counted, text, move |tx| tx.create_token(&actor, &new, idempotency.as_ref(), secret)).await
     }
 
     pub async fn rotate_token(
@@ -153,26 +153,31 @@ impl Store {
         actor: Actor,
         id: TokenId,
         grace: Option<Duration>,
-        once: Option<Idempotency>,
+        idempotency: Option<Idempotency>,
     ) -> Result<CreatedToken, ChangeError> {
-        let (text, drawn) = self.draw()?;
-        let plan =
-            move |tx: &mut Transaction| tx.rotate_token(&actor, id, grace, once.as_ref(), drawn, false);
-        self.made(Usual, text, plan).await
+        let (text, secret) = self.generate_secret()?;
+        let plan = move |tx: &mut Transaction| {
+            tx.rotate_token(&actor, id, grace, idempotency.as_ref(), secret, false)
+        };
+        self.issue(Counted, text, plan).await
     }
 
     /// Rotates a token by itself; its owner is the actor. Revoking the old token revokes the new one, too.
     pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<CreatedToken, ChangeError> {
-        let (text, drawn) = self.draw()?;
-        self.made(Exempt, text, move |tx| tx.rotate_itself(&actor, id, drawn)).await
+        let (text, secret) = self.generate_secret()?;
+        self.issue(Exempt, text, move |tx| tx.rotate_itself(&actor, id, secret)).await
     }
 
     /// Issues a token for one of another issuer. `id` is derived from that token, so that each is exchanged
     /// once.
-    pub async fn exchange_token(&self, id: TokenId, new: Exchanged) -> Result<CreatedToken, ChangeError> {
-        let text = draw_text_of(Some(id))?.1;
-        let drawn = NewSecret { id, digest: text.digest() };
-        self.made(Exempt, text, move |tx| tx.exchange_token(&new, drawn)).await
+    pub async fn exchange_token(
+        &self,
+        id: TokenId,
+        new: ExchangedToken,
+    ) -> Result<CreatedToken, ChangeError> {
+        let text = generate_text_with(Some(id))?.1;
+        let secret = NewSecret { id, digest: text.digest() };
+        self.issue(Exempt, text, move |tx| tx.exchange_token(&new, secret)).await
     }
 
     /// Imports each token by itself: one refusal does not stop the others. Needs `admin-write`. A token
@@ -182,19 +187,19 @@ impl Store {
         actor: Actor,
         tokens: Vec<ImportedToken>,
         make_owners: bool,
-    ) -> Result<Vec<Result<Registered, AdminError>>, ChangeError> {
+    ) -> Result<Vec<Result<AcceptedImport, AdminError>>, ChangeError> {
         let mut lines = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let (id, owner_id) = (draw_text()?.0, new_id());
+            let (id, owner_id) = (generate_text()?.0, new_id());
             lines.push(PlannedImport { token, id, owner_id });
         }
-        let drawn: Vec<TokenId> = lines.iter().map(|line| line.id).collect();
+        let secret: Vec<TokenId> = lines.iter().map(|line| line.id).collect();
         let (answers, _) =
             self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?;
-        let registered = |(answer, drawn): (Result<TokenId, AdminError>, TokenId)| {
-            answer.map(|id| Registered { id, known: id != drawn })
+        let registered = |(answer, secret): (Result<TokenId, AdminError>, TokenId)| {
+            answer.map(|id| AcceptedImport { id, known: id != secret })
         };
-        Ok(answers.into_iter().zip(drawn).map(registered).collect())
+        Ok(answers.into_iter().zip(secret).map(registered).collect())
     }
 
     /// Reloads the configuration: compiles, publishes, fences. All or nothing.
@@ -230,7 +235,7 @@ impl Store {
 
     /// Records last uses; one that is not newer than the stored one is ignored. Not audited.
     pub async fn record_use(&self, uses: Vec<(Digest, LastUsed)>) -> Result<(), ChangeError> {
-        for part in uses.chunks(PART) {
+        for part in uses.chunks(CHUNK) {
             let part = part.to_vec();
             self.change(Unfenced, move |tx| {
                 tx.record_use(&part);
@@ -243,7 +248,7 @@ impl Store {
 
     /// Records audited refusals, which the caller has counted and bounded.
     pub async fn record_refusals(&self, refusals: Vec<AuditEvent>) -> Result<(), ChangeError> {
-        for part in refusals.chunks(PART) {
+        for part in refusals.chunks(CHUNK) {
             let part = part.to_vec();
             self.change(Unfenced, move |tx| {
                 tx.record_refusals(&part);
@@ -263,7 +268,7 @@ impl Store {
         }
     }
 
-    async fn made(
+    async fn issue(
         &self,
         kind: TaskKind,
         text: TokenText,
@@ -291,13 +296,13 @@ impl Store {
         let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
         let command = Command::Change(Task::new(kind, plan, reply));
         self.queue.send(command).await.map_err(|_| closed())?;
-        let Published { ticket, everywhere, not_durable } = answer.await.map_err(|_| closed())??;
+        let Published { completion, on_all_nodes, not_durable } = answer.await.map_err(|_| closed())??;
         let mut done = InForce { cut: Cut(0), nodes: None };
-        if let Some(ticket) = ticket {
-            done = self.stands(here(ticket)).await?;
+        if let Some(completion) = completion {
+            done = self.await_fence(local_fence(completion)).await?;
         }
-        if let Some(everywhere) = everywhere {
-            done = self.stands(on_every_node(everywhere)).await?;
+        if let Some(on_all_nodes) = on_all_nodes {
+            done = self.await_fence(cluster_fence(on_all_nodes)).await?;
         }
         if let Some(reason) = not_durable {
             return Err(ChangeError::NotDurable { reason, cut: done.cut });
@@ -307,7 +312,7 @@ impl Store {
     }
 
     /// Waits for a fence, and counts it.
-    async fn stands(
+    async fn await_fence(
         &self,
         fence: impl Future<Output = Result<InForce, ChangeError>>,
     ) -> Result<InForce, ChangeError> {
@@ -323,12 +328,12 @@ impl Store {
     }
 
     /// Draws a text whose id is free.
-    fn draw(&self) -> Result<(TokenText, NewSecret), ChangeError> {
+    fn generate_secret(&self) -> Result<(TokenText, NewSecret), ChangeError> {
         loop {
-            let (id, text) = draw_text()?;
+            let (id, text) = generate_text()?;
             if self.token(id)?.is_none() {
-                let drawn = NewSecret { id, digest: text.digest() };
-                return Ok((text, drawn));
+                let secret = NewSecret { id, digest: text.digest() };
+                return Ok((text, secret));
             }
         }
     }
@@ -340,28 +345,28 @@ struct InForce {
     nodes: Option<Nodes>,
 }
 
-async fn here(ticket: Completion) -> Result<InForce, ChangeError> {
-    let cut = ticket.wait().await.map_err(|_| ChangeError::FenceIncomplete)?;
+async fn local_fence(completion: Completion) -> Result<InForce, ChangeError> {
+    let cut = completion.wait().await.map_err(|_| ChangeError::FenceIncomplete)?;
     Ok(InForce { cut, nodes: None })
 }
 
-async fn on_every_node(everywhere: oneshot::Receiver<Completed>) -> Result<InForce, ChangeError> {
+async fn cluster_fence(on_all_nodes: oneshot::Receiver<Completed>) -> Result<InForce, ChangeError> {
     // The sender is dropped only when the process ends.
     let Completed { confirmed, lapsed, cut, .. } =
-        everywhere.await.map_err(|_| ChangeError::FenceIncomplete)?;
+        on_all_nodes.await.map_err(|_| ChangeError::FenceIncomplete)?;
     Ok(InForce { cut: Cut(cut), nodes: Some(Nodes { confirmed: confirmed.len(), lapsed }) })
 }
 
-fn draw_text() -> Result<(TokenId, TokenText), ChangeError> {
-    draw_text_of(None)
+fn generate_text() -> Result<(TokenId, TokenText), ChangeError> {
+    generate_text_with(None)
 }
 
 /// Draws a text with this id, or with a random one.
-fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError> {
+fn generate_text_with(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError> {
     let mut failed = None;
     // If the system's generator fails, the text is discarded. Distinct bytes only end the generation.
     let mut last = 0u8;
-    let drawn = TokenText::generate_with(id, &mut |bytes| {
+    let secret = TokenText::generate_with(id, &mut |bytes| {
         if let Err(error) = getrandom::fill(bytes) {
             failed = Some(error);
             for byte in bytes {
@@ -372,13 +377,13 @@ fn draw_text_of(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError
     });
     match failed {
         Some(error) => Err(ChangeError::Closed(format!("the system has no random bytes: {error}"))),
-        None => Ok(drawn),
+        None => Ok(secret),
     }
 }
 
 /// The kind of a change that only removes power, or of any other one.
-const fn removing(removes: bool) -> TaskKind {
-    if removes { OnlyRemoves } else { Usual }
+const fn task_kind(removes: bool) -> TaskKind {
+    if removes { OnlyRemoves } else { Counted }
 }
 
 fn new_id() -> String {
