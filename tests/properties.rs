@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
     decide::{Credential, Facts, Query, decide},
     forwarding::{
-        FieldPolicy, Hop, Identities, PeerFields, client_address, edit_request, edit_request_trailers,
-        framing_alias,
+        FieldPolicy, Hop, IdentityCache, PeerFields, client_address, edit_request, edit_request_trailers,
+        has_framing_alias,
     },
     path::{Reading, RequestPath},
     rules::{Origin, PublicPath, PublicSpec, Rules, ServiceId, ServiceIds, ServiceKey, Settings},
@@ -305,10 +305,10 @@ proptest! {
         }
         headers.append("connection", HeaderValue::from_str(connection.trim()).unwrap());
         let mut trailers = headers.clone();
-        let _ = (framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
+        let _ = (has_framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
         let peer = PeerFields::new(None, true);
         let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r", destination: None };
-        edit_request(&mut headers, &permit, &Identities::new(&directory), &hop).unwrap();
+        edit_request(&mut headers, &permit, &IdentityCache::new(&directory), &hop).unwrap();
         edit_request_trailers(&mut trailers, &FieldPolicy::default());
         let ours = ["x-permgate-user", "x-permgate-user-id", "x-permgate-token-id", "x-permgate-service", "x-request-id"];
         for name in headers.keys() {

@@ -10,7 +10,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use permgate::authz::{
     decide::{Credential, Facts, Query, decide},
-    forwarding::{Hop, Identities, PeerFields, client_address, edit_request, method_override},
+    forwarding::{Hop, IdentityCache, PeerFields, client_address, edit_request, method_override},
     path::RequestPath,
     rules::{
         BUILT_IN_SERVICE, Origin, PublicPath, PublicSpec, ReadMethod, Rules, ServiceIds, ServiceKey,
@@ -115,7 +115,7 @@ impl World {
                     request_id: b"r1",
                     destination: None,
                 };
-                edit_request(&mut headers, &permit, &Identities::new(&self.directory), &hop).unwrap();
+                edit_request(&mut headers, &permit, &IdentityCache::new(&self.directory), &hop).unwrap();
                 for field in texts(&expect["upstream_headers_absent"]) {
                     assert!(!headers.contains_key(field), "{name}: {field}");
                 }

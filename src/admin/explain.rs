@@ -17,7 +17,7 @@ use super::{
 use crate::authz::{
     carriers::{Carried, Carrier, CarrierKind},
     decide::{Credential, Facts, Query},
-    explain::{self, Explanation, STAND_IN},
+    explain::{self, Explanation, FICTITIOUS_TOKEN_ID},
     host::Authority,
     path::RequestPath,
     rules::{Origin, Rules, ServiceKey},
@@ -170,14 +170,15 @@ fn naming(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) ->
 
 /// Removes the stand-in token from an explanation about a user.
 fn without_token(mut explanation: Explanation) -> Explanation {
-    let named = |text: &mut String| *text = text.replace(&format!("token {STAND_IN}"), "a valid token");
+    let named =
+        |text: &mut String| *text = text.replace(&format!("token {FICTITIOUS_TOKEN_ID}"), "a valid token");
     for step in &mut explanation.steps {
         named(&mut step.looked_at);
         named(&mut step.result);
     }
     if let Ok(Some(forwarded)) = &mut explanation.outcome {
         for (_, value) in &mut forwarded.set {
-            *value = value.replace(STAND_IN, "(the token's id)");
+            *value = value.replace(FICTITIOUS_TOKEN_ID, "(the token's id)");
         }
     }
     explanation

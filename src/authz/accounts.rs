@@ -14,7 +14,7 @@ mod record;
 
 use chunks::Chunks;
 pub use directory::{compile, recompile};
-pub use power::{Power, carried};
+pub use power::{Power, of_membership};
 pub use record::{GrantRecord, Grantee, GroupRecord, RoleRecord, UserId, UserKind, UserRecord};
 
 /// Id and name of the built-in group, which has every user that is not deleted.
@@ -138,7 +138,7 @@ impl Accounts {
     }
 
     /// The group, then its ancestors.
-    pub fn line(&self, ix: GroupIx) -> impl Iterator<Item = &Group> {
+    pub fn with_ancestors(&self, ix: GroupIx) -> impl Iterator<Item = &Group> {
         std::iter::successors(self.group(ix), |group| self.group_by_id(group.record.parent.as_deref()?))
             .take(MAX_DEPTH)
     }
@@ -162,7 +162,7 @@ impl Accounts {
         }
         let mut all = vec![ALL_USERS_IX];
         for own in &user.groups {
-            all.extend(self.line(*own).map(|group| group.ix));
+            all.extend(self.with_ancestors(*own).map(|group| group.ix));
         }
         all.sort_unstable();
         all.dedup();
@@ -332,7 +332,7 @@ pub fn built_in_roles() -> [RoleRecord; 3] {
 }
 
 /// The only grant of a new store: every user may create tokens.
-pub fn first_grant() -> GrantRecord {
+pub fn initial_grant() -> GrantRecord {
     GrantRecord { role: "contributor".into(), to: Grantee::Group(ALL_USERS.into()) }
 }
 

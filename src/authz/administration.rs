@@ -22,7 +22,7 @@ pub use admin_error::{AdminError, AdminErrorCode};
 
 /// The state by which a change is judged.
 #[derive(Clone, Copy)]
-pub struct World<'a> {
+pub struct AdminFacts<'a> {
     pub accounts: &'a Accounts,
     pub rules: &'a Rules,
     pub now: Timestamp,
@@ -34,7 +34,7 @@ pub struct World<'a> {
 
 /// The acting account, with its power.
 #[derive(Clone, Debug)]
-pub struct Acting<'a> {
+pub struct Principal<'a> {
     /// `None` for the operator on the unix socket, and for an actor without power.
     pub user: Option<UserIx>,
     pub power: Power,
@@ -42,7 +42,7 @@ pub struct Acting<'a> {
     pub parent: Option<Cow<'a, Token>>,
 }
 
-impl<'a> Acting<'a> {
+impl<'a> Principal<'a> {
     pub fn operator(rules: &Rules) -> Self {
         Self { user: None, power: Power::operator(rules), parent: None }
     }
@@ -53,11 +53,11 @@ impl<'a> Acting<'a> {
     }
 
     /// Fails if the account was banned or deleted since it was authenticated.
-    pub fn user(world: &World<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, AdminError> {
-        let account = world.accounts.user_by_id(id);
+    pub fn user(facts: &AdminFacts<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, AdminError> {
+        let account = facts.accounts.user_by_id(id);
         match account.filter(|a| a.record.deleted_at.is_none() && a.record.banned.is_none()) {
             Some(account) => {
-                let power = Power::of(world.accounts, world.rules, account);
+                let power = Power::of_user(facts.accounts, facts.rules, account);
                 Ok(Self { user: Some(account.ix), power, parent: parent.map(Cow::Borrowed) })
             }
             None => refuse(AdminErrorCode::PermissionDenied, "the caller's account is disabled"),
@@ -88,7 +88,7 @@ impl<'a> Acting<'a> {
 
     /// Requires the right to see profile and tokens: always the actor's own; for others `admin-read` or
     /// `update-user`.
-    pub fn require_sight(&self, user: UserIx) -> Result<(), AdminError> {
+    pub fn require_can_see(&self, user: UserIx) -> Result<(), AdminError> {
         if self.is(user) || self.has(Permission::AdminRead) {
             Ok(())
         } else {
@@ -98,7 +98,7 @@ impl<'a> Acting<'a> {
 
     /// The subset rule: an actor cannot give power that it lacks, or take over an account that has such
     /// power.
-    pub(super) fn require_cover(&self, power: &Power) -> Result<(), AdminError> {
+    pub(super) fn require_covers(&self, power: &Power) -> Result<(), AdminError> {
         if self.power.covers(power) {
             Ok(())
         } else {
@@ -124,31 +124,35 @@ impl<'a> Acting<'a> {
     }
 
     /// Checks a change that gives this power.
-    pub(super) fn require_gift(&self, power: &Power) -> Result<(), AdminError> {
-        self.require_cover(power)?;
+    pub(super) fn require_can_give(&self, power: &Power) -> Result<(), AdminError> {
+        self.require_covers(power)?;
         if power.is_none() { Ok(()) } else { self.require_unbounded() }
     }
 
     /// Applies the subset rule to an account's whole power, unless it is the actor's own account.
-    pub(super) fn require_cover_of(&self, world: &World<'_>, target: &Account) -> Result<(), AdminError> {
+    pub(super) fn require_covers_account(
+        &self,
+        facts: &AdminFacts<'_>,
+        target: &Account,
+    ) -> Result<(), AdminError> {
         if self.is(target.ix) {
             Ok(())
         } else {
-            self.require_cover(&Power::of(world.accounts, world.rules, target))
+            self.require_covers(&Power::of_user(facts.accounts, facts.rules, target))
         }
     }
 }
 
 /// Fails if no active account would keep `admin-write`, although one has it now.
-pub fn keeps_an_admin(before: &Accounts, after: &Accounts) -> Result<(), AdminError> {
-    if has_an_admin(after) || !has_an_admin(before) {
+pub fn require_remaining_admin(before: &Accounts, after: &Accounts) -> Result<(), AdminError> {
+    if has_admin(after) || !has_admin(before) {
         Ok(())
     } else {
         refuse(AdminErrorCode::LastAdmin, "no enabled user with the permission admin-write would be left")
     }
 }
 
-fn has_an_admin(accounts: &Accounts) -> bool {
+fn has_admin(accounts: &Accounts) -> bool {
     let active = accounts.users().filter(|user| user.record.banned.is_none());
     active.into_iter().any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }

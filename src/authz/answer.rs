@@ -130,14 +130,14 @@ impl Reason {
     }
 
     pub fn status(self) -> StatusCode {
-        Row::of(self).status
+        Row::for_reason(self).status
     }
 
     /// Returns the answer. `service` is the key for `scope="..."` and the description's advice; only the two
     /// reasons that may name it use it. The answers of some reasons, such as `Ok` and `ClientClosed`, are
     /// never sent.
     pub fn answer(self, service: Option<&str>) -> Answer {
-        let row = Row::of(self);
+        let row = Row::for_reason(self);
         let challenge = match row.challenge {
             Challenge::None => None,
             Challenge::Bare => Some(format!("Bearer realm=\"{REALM}\"")),

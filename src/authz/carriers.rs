@@ -8,7 +8,7 @@ use strum::{IntoStaticStr, VariantArray};
 
 use crate::authz::decide::Credential;
 
-pub use read::{Site, password, read, typed};
+pub use read::{TargetOrigin, from_password, password, read};
 pub use strip::{other_protocols, restrict_caching, strip, strip_others};
 
 mod read;

@@ -10,7 +10,7 @@ pub const KNOWN: [&str; 2] = ["__Host-permgate-known", "permgate-known"];
 pub const FLOW: [&str; 2] = ["__Host-permgate-flow", "permgate-flow"];
 
 /// Returns the `Cookie` value without the gateway's own cookies, or `None` if it contains none of them.
-pub fn without_own(value: &[u8]) -> Option<Vec<u8>> {
+pub fn strip_own(value: &[u8]) -> Option<Vec<u8>> {
     if !may_name_own(value) {
         return None;
     }
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn own_cookies_are_taken_out_of_what_a_client_sends() {
         let check = |value: &str, expected: Option<&str>| {
-            let found = without_own(value.as_bytes());
+            let found = strip_own(value.as_bytes());
             assert_eq!(found.as_deref(), expected.map(str::as_bytes), "{value}");
         };
         check("", None);

@@ -18,11 +18,11 @@ use crate::authz::{
 
 pub use credential::Credential;
 pub(in crate::authz) use observer::{Observation, Observer, Silent};
-use second::SecondTarget;
+use second_target::SecondTarget;
 
 mod credential;
 mod observer;
-mod second;
+mod second_target;
 
 /// The inputs that the client controls.
 #[derive(Clone, Debug)]
@@ -99,97 +99,99 @@ pub(in crate::authz) fn decide_observed<'a>(
 ) -> Result<Permit<'a>, Denial<'a>> {
     let mut denial = Denial { reason: Reason::MethodNotSupported, path: None, owner: None, subject: None };
     let supported = !is_never_forwarded(query.method);
-    observer.saw("method", || Observation::method(query, supported));
+    observer.record("method", || Observation::method(query, supported));
     if !supported {
         return Err(denial);
     }
 
-    observer.saw("path", || Observation::path(query));
+    observer.record("path", || Observation::path(query));
     let path = match &query.path {
         Ok(path) => path,
         Err(error) => return Err(denial.for_path(*error)),
     };
     let owner = facts.rules.owner(path, query.host, query.method);
-    observer.saw("owner", || Observation::owner(query, &owner));
+    observer.record("owner", || Observation::owner(query, &owner));
     denial.owner = match owner {
         Ok(owner) => owner,
         Err(Disagreement::InvalidUtf8) => return Err(denial.for_path(PathError::Utf8)),
-        Err(Disagreement::Reading(_)) => return Err(denial.with(Reason::AmbiguousPath)),
+        Err(Disagreement::Reading(_)) => return Err(denial.with_reason(Reason::AmbiguousPath)),
     };
     let owner = denial.owner;
     if let Some(owner) = &denial.owner
         && !facts.rules.is_owner_on(owner, path, query.stated_hosts, query.method)
     {
-        return Err(denial.with(Reason::BadRequest));
+        return Err(denial.with_reason(Reason::BadRequest));
     }
-    let second = SecondTarget::of(query, facts.rules).map_err(|reason| denial.clone().with(reason))?;
+    let second =
+        SecondTarget::resolve(query, facts.rules).map_err(|reason| denial.clone().with_reason(reason))?;
 
-    observer.saw("url", || Observation::url(query.token_in_url));
+    observer.record("url", || Observation::url(query.token_in_url));
     if query.token_in_url {
-        return Err(denial.with(Reason::TokenInUrl));
+        return Err(denial.with_reason(Reason::TokenInUrl));
     }
 
     let public = owner.filter(|owner| is_public(owner, query) && second.is_public(query));
-    observer.saw("credential", || Observation::credential(query, public));
+    observer.record("credential", || Observation::credential(query, public));
     match query.credential {
-        Credential::Ambiguous => return Err(denial.with(Reason::AmbiguousAuthorization)),
-        Credential::Malformed => return Err(denial.with(Reason::MalformedAuthorization)),
-        Credential::AmbiguousCarrier => return Err(denial.with(Reason::AmbiguousCredential)),
-        Credential::MalformedCarrier => return Err(denial.with(Reason::MalformedCredential)),
+        Credential::Ambiguous => return Err(denial.with_reason(Reason::AmbiguousAuthorization)),
+        Credential::Malformed => return Err(denial.with_reason(Reason::MalformedAuthorization)),
+        Credential::AmbiguousCarrier => return Err(denial.with_reason(Reason::AmbiguousCredential)),
+        Credential::MalformedCarrier => return Err(denial.with_reason(Reason::MalformedCredential)),
         Credential::Missing | Credential::UnsupportedScheme => {
             if let Some(owner) = public {
-                method_allowed(query, owner, observer).map_err(|reason| denial.clone().with(reason))?;
-                second.accepts(query, owner).map_err(|refused| denial.of(refused))?;
+                method_allowed(query, owner, observer)
+                    .map_err(|reason| denial.clone().with_reason(reason))?;
+                second.accepts(query, owner).map_err(|refused| denial.for_target(refused))?;
                 return Ok(Permit { owner, subject: None, carrier: None, deadline: None });
             }
             let missing = query.credential == Credential::Missing;
             let reason = if missing { Reason::MissingCredentials } else { Reason::UnsupportedScheme };
-            return Err(denial.with(reason));
+            return Err(denial.with_reason(reason));
         }
         Credential::Bearer { .. } | Credential::Carried { .. } | Credential::Elsewhere { .. } => {}
     }
 
-    let recognised = recognise(&query.credential, facts);
-    if let Ok(subject) = recognised {
+    let found = find_subject(&query.credential, facts);
+    if let Ok(subject) = found {
         denial.subject = Some(subject);
     }
-    let authentic = recognised.and_then(|subject| {
+    let authentic = found.and_then(|subject| {
         check_state(&subject, query.client, facts.now)?;
         Ok(subject)
     });
-    observer.saw("token", || Observation::token(&authentic, denial.subject));
+    observer.record("token", || Observation::token(&authentic, denial.subject));
     let subject = match authentic {
         Ok(subject) => subject,
-        Err(reason) => return Err(denial.with(reason)),
+        Err(reason) => return Err(denial.with_reason(reason)),
     };
     let deadline = deadline(subject.token);
 
-    observer.saw("service", || Observation::service(owner));
-    let Some(owner) = owner else { return Err(denial.with(Reason::NoService)) };
+    observer.record("service", || Observation::service(owner));
+    let Some(owner) = owner else { return Err(denial.with_reason(Reason::NoService)) };
     if let Credential::Elsewhere { .. } = query.credential {
-        return Err(denial.with(Reason::WrongCarrier));
+        return Err(denial.with_reason(Reason::WrongCarrier));
     }
     if let Err(reason) = method_allowed(query, owner, observer) {
-        return Err(denial.with(reason));
+        return Err(denial.with_reason(reason));
     }
 
     let reading = owner.reading && !query.upgrade && !query.method_override;
     let may_read = subject.user.readable.contains(owner.service.id);
-    observer.saw("read service", || Observation::read_service(subject, owner, facts.directory, may_read));
+    observer.record("read service", || Observation::read_service(subject, owner, facts.directory, may_read));
     if may_read {
-        observer.saw("scope", || Observation::scope(subject, owner, reading));
+        observer.record("scope", || Observation::scope(subject, owner, reading));
     }
     let authorized = authorize(&subject, owner.service, reading).map_err(|reason| (reason, Some(owner)));
     let subject = match authorized.and_then(|()| second.authorize(&subject)) {
         Ok(()) => Some(subject),
         // The token is valid but permits nothing here, so the public rule applies as if none had been sent.
         Err((reason, _)) if public.is_some() => {
-            observer.saw("public rule", || Observation::anonymous(reason, owner));
+            observer.record("public rule", || Observation::anonymous(reason, owner));
             None
         }
-        Err(refused) => return Err(denial.of(refused)),
+        Err(refused) => return Err(denial.for_target(refused)),
     };
-    second.accepts(query, owner).map_err(|refused| denial.of(refused))?;
+    second.accepts(query, owner).map_err(|refused| denial.for_target(refused))?;
     Ok(Permit { owner, subject, carrier: query.credential.kind(), deadline })
 }
 
@@ -199,7 +201,7 @@ pub fn authenticate<'a>(
     client: IpAddr,
     facts: Facts<'a>,
 ) -> Result<Subject<'a>, Reason> {
-    let subject = recognise(credential, facts)?;
+    let subject = find_subject(credential, facts)?;
     check_state(&subject, client, facts.now)?;
     Ok(subject)
 }
@@ -218,7 +220,7 @@ pub fn authorize(subject: &Subject<'_>, service: &Service, reading: bool) -> Res
 }
 
 /// Rows 5a to 5c: finds the token and its owner.
-fn recognise<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a>, Reason> {
+fn find_subject<'a>(credential: &Credential, facts: Facts<'a>) -> Result<Subject<'a>, Reason> {
     let (Credential::Bearer { form, digest }
     | Credential::Carried { form, digest, .. }
     | Credential::Elsewhere { form, digest }) = credential
@@ -269,14 +271,14 @@ fn is_public(owner: &Owner<'_>, query: &Query<'_>) -> bool {
 }
 
 /// Whether the service accepts the method. If it restricts methods, it accepts none that an override hides.
-fn takes(service: &Service, query: &Query<'_>) -> bool {
-    service.takes(query.method) && !(query.method_override && service.spec.methods.is_some())
+fn accepts_method(service: &Service, query: &Query<'_>) -> bool {
+    service.accepts_method(query.method) && !(query.method_override && service.spec.methods.is_some())
 }
 
 fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Observer) -> Result<(), Reason> {
-    let allowed = takes(owner.service, query);
+    let allowed = accepts_method(owner.service, query);
     if owner.service.spec.methods.is_some() {
-        observer.saw("service methods", || Observation::service_methods(query, owner, allowed));
+        observer.record("service methods", || Observation::service_methods(query, owner, allowed));
     }
     if allowed { Ok(()) } else { Err(Reason::MethodNotAllowed) }
 }
@@ -311,13 +313,13 @@ impl<'a> Denial<'a> {
     }
 
     /// Whether the response has details beyond those of its reason.
-    pub fn is_particular(&self) -> bool {
+    pub fn has_details(&self) -> bool {
         let may_name =
             matches!(self.reason, Reason::ScopeDenied | Reason::ReadOnlyScope | Reason::MethodNotAllowed);
         may_name && self.owner.is_some() || self.path.is_some()
     }
 
-    fn with(self, reason: Reason) -> Self {
+    fn with_reason(self, reason: Reason) -> Self {
         Self { reason, ..self }
     }
 
@@ -326,7 +328,7 @@ impl<'a> Denial<'a> {
     }
 
     /// This denial for another target, with that target's owner.
-    fn of(self, (reason, owner): (Reason, Option<Owner<'a>>)) -> Self {
+    fn for_target(self, (reason, owner): (Reason, Option<Owner<'a>>)) -> Self {
         Self { reason, owner, ..self }
     }
 }

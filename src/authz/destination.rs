@@ -20,12 +20,12 @@ impl Destination {
     /// Reads the `Destination` of a request; `None` if there is no such field. `host` is the request's own,
     /// with its port, as the client sent it.
     pub fn from_headers(headers: &HeaderMap, host: Option<&[u8]>) -> Option<Self> {
-        let disguised = headers.keys().any(|name| passes_for_destination(name.as_str().as_bytes()));
+        let disguised = headers.keys().any(|name| is_destination_alias(name.as_str().as_bytes()));
         let mut values = headers.get_all(NAME).iter().map(HeaderValue::as_bytes);
         let Some(value) = values.next() else {
             return disguised.then_some(Self { target: None, has_token: false });
         };
-        let target = if disguised || values.next().is_some() { None } else { in_origin_form(value, host) };
+        let target = if disguised || values.next().is_some() { None } else { to_origin_form(value, host) };
         let contains_token =
             |value: &HeaderValue| secret::contains_token(&String::from_utf8_lossy(value.as_bytes()));
         let has_token = headers.get_all(NAME).iter().any(contains_token);
@@ -54,7 +54,7 @@ pub const NAME: HeaderName = HeaderName::from_static(FIELD);
 const FIELD: &str = "destination";
 
 /// Whether this is another spelling of the name, which a server behind the gateway may take for the field.
-fn passes_for_destination(name: &[u8]) -> bool {
+fn is_destination_alias(name: &[u8]) -> bool {
     name.len() > FIELD.len()
         && (name[0] == b'd' || !name[0].is_ascii_alphanumeric())
         && name.iter().filter(|byte| byte.is_ascii_alphanumeric()).eq(FIELD.as_bytes())
@@ -62,7 +62,7 @@ fn passes_for_destination(name: &[u8]) -> bool {
 
 /// Returns the origin form of an absolute path, or of an absolute URI on the request's own host. `None` for a
 /// relative path, another host and `//host/path`.
-fn in_origin_form<'v>(value: &'v [u8], host: Option<&[u8]>) -> Option<&'v str> {
+fn to_origin_form<'v>(value: &'v [u8], host: Option<&[u8]>) -> Option<&'v str> {
     let value = str::from_utf8(value).ok()?.trim_ascii();
     let target = match value.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('/') => {

@@ -7,7 +7,7 @@ use crate::authz::{
     carriers::CarrierKind,
     decide::{Credential, Facts, Observation, Observer, Permit, Query, decide_observed},
     forwarding::{
-        ASSERTION, Claims, FieldPattern, FieldPolicy, Hop, Identities, PassFrom, PeerFields, edit_request,
+        ASSERTION, Claims, FieldPattern, FieldPolicy, Hop, IdentityCache, PassFrom, PeerFields, edit_request,
         patterns,
     },
     path::RequestPath,
@@ -70,7 +70,7 @@ pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
             if let Some(step) = steps.last_mut().filter(|step| step.name == "token") {
                 step.result = refusal(denial.reason, query, facts.token);
             }
-            match own_endpoint(&mut steps, denial.reason, query) {
+            match report_own_endpoint(&mut steps, denial.reason, query) {
                 true => (Reason::Answered, None, Ok(None)),
                 false => (denial.reason, denial.owner, Err(denial.answer())),
             }
@@ -92,7 +92,7 @@ pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
 }
 
 /// The id of the fictitious token of [`explain_user`]; no real token has it.
-pub const STAND_IN: &str = "000000000000";
+pub const FICTITIOUS_TOKEN_ID: &str = "000000000000";
 
 /// Explains what an account may do, as if the user sent a valid token with a sufficient scope. Ignores the
 /// query's credential and the facts' token.
@@ -108,7 +108,7 @@ pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explan
         return explain(query, facts);
     };
     let token = Token {
-        id: TokenId::parse(STAND_IN).expect("twelve base62 characters"),
+        id: TokenId::parse(FICTITIOUS_TOKEN_ID).expect("twelve base62 characters"),
         owner: user,
         scope,
         not_before: None,
@@ -124,7 +124,7 @@ pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explan
 struct Steps(Vec<Step>);
 
 impl Observer for Steps {
-    fn saw(&mut self, name: &'static str, observe: impl FnOnce() -> Observation) {
+    fn record(&mut self, name: &'static str, observe: impl FnOnce() -> Observation) {
         let Observation { looked_at, result, origin } = observe();
         self.0.push(Step { name, looked_at, result, origin });
     }
@@ -167,7 +167,7 @@ pub const ENDPOINTS: [(&str, Option<&str>); 6] = [
 
 /// If the path is one of the gateway's own endpoints, reports that in place of a missing service. Returns
 /// whether the gateway answers there.
-fn own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> bool {
+fn report_own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> bool {
     let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
     let Some(rest) =
         path.strip_prefix(RESERVED_PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -212,10 +212,10 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         request_id: b"the request's id",
         destination: None,
     };
-    edit_request(&mut headers, permit, &Identities::new(directory), &hop)
+    edit_request(&mut headers, permit, &IdentityCache::new(directory), &hop)
         .map_err(|_| Reason::IdentityTooLarge)?;
-    let claims = Claims::of(permit, directory).map_err(|_| Reason::IdentityTooLarge)?;
-    let assertion = claims.map(|claims| (ASSERTION.to_string(), signed(&claims)));
+    let claims = Claims::from_permit(permit, directory).map_err(|_| Reason::IdentityTooLarge)?;
+    let assertion = claims.map(|claims| (ASSERTION.to_string(), format_claims(&claims)));
     let set = headers.iter().map(|(name, value)| {
         let replaced = name == AUTHORIZATION && matches!(spec.authorization, Authorization::Replace(_));
         let value = if replaced { "(redacted)".into() } else { String::from_utf8_lossy(value.as_bytes()) };
@@ -232,7 +232,7 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
 }
 
 /// The contents of an assertion. There is no signature without a request.
-fn signed(claims: &Claims<'_>) -> String {
+fn format_claims(claims: &Claims<'_>) -> String {
     let Claims { service, user_id, login, groups, token } = claims;
     let (groups, token) = (groups.join(", "), token.as_str());
     format!(
@@ -244,13 +244,13 @@ fn signed(claims: &Claims<'_>) -> String {
 fn dropped(policy: &FieldPolicy) -> Vec<String> {
     let passes =
         |name: &str| policy.pass.iter().any(|field| *field.name == *name && field.from == PassFrom::Anybody);
-    let mut names: Vec<&str> = OF_ONE_CONNECTION.into_iter().chain(patterns()).collect();
+    let mut names: Vec<&str> = HOP_BY_HOP.into_iter().chain(patterns()).collect();
     names.extend(policy.drop.iter().map(FieldPattern::as_str));
     names.into_iter().filter(|name| !passes(name)).map(str::to_owned).collect()
 }
 
 /// Fields that are dropped because they concern only the client's connection.
-const OF_ONE_CONNECTION: [&str; 10] = [
+const HOP_BY_HOP: [&str; 10] = [
     "connection",
     "expect",
     "http2-settings",

@@ -18,10 +18,10 @@ use crate::authz::{
 pub use client::{AmbiguousClient, TrustedProxies, client_address};
 pub use dropped::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason, patterns};
 pub use hop::{is_secure, stated_hosts};
-pub use identity::{ASSERTION, Claims, Identities, ReportedIdentity};
-use names::{Side, crosses, may_be_listed};
+pub use identity::{ASSERTION, Claims, IdentityCache, ReportedIdentity};
+use names::{FieldSection, is_dropped_if_listed, is_forwarded};
 pub(in crate::authz) use names::{folds_onto, is_reserved};
-pub use names::{framing_alias, method_override, misleads};
+pub use names::{has_framing_alias, has_spoofing_field, method_override};
 
 mod client;
 mod dropped;
@@ -67,12 +67,12 @@ pub struct IdentityTooLarge;
 pub fn edit_request(
     headers: &mut HeaderMap,
     permit: &Permit<'_>,
-    identities: &Identities<impl Deref<Target = Directory>>,
+    identities: &IdentityCache<impl Deref<Target = Directory>>,
     hop: &Hop<'_>,
 ) -> Result<(), IdentityTooLarge> {
     let service = permit.owner().service;
-    let side = if hop.peer_trusted { Side::TrustedRequest } else { Side::Request };
-    let accepts_trailers = drop_fields(headers, side, &service.spec.fields);
+    let section = if hop.peer_trusted { FieldSection::TrustedRequest } else { FieldSection::Request };
+    let accepts_trailers = drop_fields(headers, section, &service.spec.fields);
     drop_own_cookies(headers);
     let authorization = &service.spec.authorization;
     // The token came in another field, so `Authorization` belongs to the application.
@@ -115,20 +115,20 @@ pub fn edit_request(
 
 /// Drops the request trailers that [`edit_request`] would drop as headers.
 pub fn edit_request_trailers(trailers: &mut HeaderMap, policy: &FieldPolicy) {
-    drop_fields(trailers, Side::RequestTrailers, policy);
+    drop_fields(trailers, FieldSection::RequestTrailers, policy);
 }
 
 /// Drops fields that concern only the upstream's connection, and cookies of the gateway, and sets
 /// `X-Request-Id`.
 pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
-    drop_fields(headers, Side::Response, &FieldPolicy::default());
+    drop_fields(headers, FieldSection::Response, &FieldPolicy::default());
     drop_own_set_cookies(headers);
     set_request_id(headers, request_id);
 }
 
 /// Drops response trailers that frame or route the message or concern one connection (RFC 9110, 6.5.1).
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
-    drop_fields(trailers, Side::ResponseTrailers, &FieldPolicy::default());
+    drop_fields(trailers, FieldSection::ResponseTrailers, &FieldPolicy::default());
 }
 
 /// Sets `X-Request-Id`. An id that is no valid field value is left out.
@@ -204,7 +204,7 @@ pub fn list_elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Ite
 }
 
 /// The value of a field that occurs exactly once; `None` otherwise.
-pub fn only_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+pub fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
 }
@@ -219,9 +219,12 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 
 /// Drops the fields that `Connection` lists and those that must not cross this side, and rewrites `Trailer`.
 /// Returns whether `TE` accepts trailers.
-fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> bool {
-    let mut dropped: Vec<HeaderName> =
-        headers.keys().filter(|name| !crosses(name.as_str().as_bytes(), side, policy)).cloned().collect();
+fn drop_fields(headers: &mut HeaderMap, section: FieldSection, policy: &FieldPolicy) -> bool {
+    let mut dropped: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| !is_forwarded(name.as_str().as_bytes(), section, policy))
+        .cloned()
+        .collect();
     if dropped.is_empty() && !headers.contains_key(header::TRAILER) {
         return false;
     }
@@ -230,18 +233,18 @@ fn drop_fields(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) -> boo
     dropped.extend(
         list_elements(headers, header::CONNECTION)
             .filter_map(|option| HeaderName::from_bytes(option).ok())
-            .filter(|name| may_be_listed(name.as_str().as_bytes(), side, policy)),
+            .filter(|name| is_dropped_if_listed(name.as_str().as_bytes(), section, policy)),
     );
     for name in dropped {
         headers.remove(name);
     }
-    remake_trailer(headers, side, policy);
+    rewrite_trailer_field(headers, section, policy);
     accepts_trailers
 }
 
 /// Drops the admin listener's cookies, which browsers send to every port of its host.
 fn drop_own_cookies(headers: &mut HeaderMap) {
-    edit_values(headers, &header::COOKIE, cookies::without_own);
+    edit_values(headers, &header::COOKIE, cookies::strip_own);
 }
 
 /// Drops a `Set-Cookie` for the admin listener's cookies.
@@ -278,13 +281,13 @@ fn drop_bearer(headers: &mut HeaderMap) {
 }
 
 /// Limits `Trailer` to the names that may cross.
-fn remake_trailer(headers: &mut HeaderMap, side: Side, policy: &FieldPolicy) {
+fn rewrite_trailer_field(headers: &mut HeaderMap, section: FieldSection, policy: &FieldPolicy) {
     if !headers.contains_key(header::TRAILER) {
         return;
     }
     let names = list_elements(headers, header::TRAILER).filter_map(|name| HeaderName::from_bytes(name).ok());
     let names: Vec<_> =
-        names.filter(|name| crosses(name.as_str().as_bytes(), side.trailers(), policy)).collect();
+        names.filter(|name| is_forwarded(name.as_str().as_bytes(), section.trailers(), policy)).collect();
     headers.remove(header::TRAILER);
     if !names.is_empty() {
         let names: Vec<&str> = names.iter().map(HeaderName::as_str).collect();

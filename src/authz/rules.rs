@@ -13,7 +13,7 @@ pub use spec::{
     Allowance, Allowances, Authorization, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Secret,
     ServiceId, ServiceIds, ServiceKey, ServiceSpec, Settings,
 };
-use table::{Letters, Table, fits};
+use table::{CaseMatching, Table, matches_pattern};
 
 mod compile;
 mod credentials;
@@ -130,25 +130,25 @@ impl Rules {
             Some(host) if !self.hosts.is_empty() => self.hosts.get(host.strip_suffix('.').unwrap_or(host)),
             _ => None,
         };
-        let find = |path: &str, letters: Letters| self.find(own, path, letters, method);
-        let owner = find(path.literal(), Letters::Exact);
+        let find = |path: &str, case: CaseMatching| self.find(own, path, case, method);
+        let owner = find(path.literal(), CaseMatching::Exact);
         let allows = |owner: &Owner<'_>| owner.service.allow.contains(Allowance::InvalidUtf8);
         if !path.is_utf8() && !owner.as_ref().is_some_and(allows) {
             return Err(Disagreement::InvalidUtf8);
         }
         let Some(owner) = owner else { return Ok(None) };
-        let agrees = |reading: &str, letters: Letters| {
-            let same = find(reading, letters).is_some_and(|other| owner.is_same(&other));
+        let agrees = |reading: &str, case: CaseMatching| {
+            let same = find(reading, case).is_some_and(|other| owner.is_same(&other));
             if same { Ok(()) } else { Err(Disagreement::Reading(reading.to_owned())) }
         };
         let fold = !owner.service.allow.contains(Allowance::LetterCase);
         if fold && (self.capitals || path.has_capitals()) {
-            agrees(path.literal(), Letters::Folded)?;
+            agrees(path.literal(), CaseMatching::Folded)?;
         }
         for reading in path.readings().iter().filter(|r| !r.needs().intersects(owner.service.allow)) {
-            agrees(reading.text(), Letters::Exact)?;
+            agrees(reading.text(), CaseMatching::Exact)?;
             if fold {
-                agrees(reading.text(), Letters::Folded)?;
+                agrees(reading.text(), CaseMatching::Folded)?;
             }
         }
         // File systems that tell capitals apart have no short names.
@@ -157,7 +157,7 @@ impl Rules {
             for short in readings.chain([path.literal()]).filter(|reading| reading.contains('~')) {
                 let prefixes = own.into_iter().chain([&self.any_host]).flat_map(Table::prefixes);
                 for long in prefixes.filter_map(|prefix| short_names::expand(short, prefix)) {
-                    agrees(&long, Letters::Folded)?;
+                    agrees(&long, CaseMatching::Folded)?;
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Rules {
     }
 
     /// Whether a service lists this host, given in canonical form.
-    pub fn names_host(&self, host: &str) -> bool {
+    pub fn lists_host(&self, host: &str) -> bool {
         self.services.iter().any(|service| service.spec.hosts.iter().any(|one| one == host))
     }
 
@@ -192,12 +192,12 @@ impl Rules {
         &'r self,
         own: Option<&'r Table<Option<Claim>>>,
         path: &str,
-        letters: Letters,
+        case: CaseMatching,
         method: &Method,
     ) -> Option<Owner<'r>> {
         let longest = |claims: &'r Table<Option<Claim>>| {
             let mut claim: Option<&Claim> = None;
-            claims.walk(path, letters, |found, _| claim = found.as_ref().or(claim));
+            claims.walk(path, case, |found, _| claim = found.as_ref().or(claim));
             claim
         };
         let claim = own.and_then(longest).or_else(|| longest(&self.any_host))?;
@@ -205,9 +205,9 @@ impl Rules {
         let service = &self.services[*service as usize];
         Some(Owner {
             service,
-            public: self.public_rule(service, path, letters, method),
+            public: self.public_rule(service, path, case, method),
             prefix,
-            reading: service.reads(method, path, letters),
+            reading: service.is_read(method, path, case),
         })
     }
 
@@ -216,15 +216,15 @@ impl Rules {
         &self,
         service: &Service,
         path: &str,
-        letters: Letters,
+        case: CaseMatching,
         method: &Method,
     ) -> Option<&PublicSpec> {
         let mut best = None;
-        service.public.walk(path, letters, |rules, whole| {
-            let fits = |rule: &&PublicRule| {
-                (whole || !rule.exact) && self.public[rule.number as usize].takes(method)
+        service.public.walk(path, case, |rules, whole| {
+            let applies = |rule: &&PublicRule| {
+                (whole || !rule.exact) && self.public[rule.number as usize].accepts_method(method)
             };
-            best = rules.iter().find(fits).or(best);
+            best = rules.iter().find(applies).or(best);
         });
         best.map(|rule| &self.public[rule.number as usize])
     }
@@ -260,19 +260,20 @@ impl Service {
     }
 
     /// Whether the service accepts the method.
-    pub fn takes(&self, method: &Method) -> bool {
+    pub fn accepts_method(&self, method: &Method) -> bool {
         self.spec.methods.as_ref().is_none_or(|methods| methods.contains(method))
     }
 
-    fn reads(&self, method: &Method, path: &str, letters: Letters) -> bool {
+    fn is_read(&self, method: &Method, path: &str, case: CaseMatching) -> bool {
         self.spec.read_methods.iter().any(|read| {
-            read.method == *method && read.prefix.as_ref().is_none_or(|prefix| fits(prefix, path, letters))
+            read.method == *method
+                && read.prefix.as_ref().is_none_or(|prefix| matches_pattern(prefix, path, case))
         })
     }
 }
 
 impl PublicSpec {
-    fn takes(&self, method: &Method) -> bool {
+    fn accepts_method(&self, method: &Method) -> bool {
         match &self.methods {
             Some(methods) => methods.contains(method),
             None => matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS),

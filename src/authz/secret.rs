@@ -35,7 +35,7 @@ pub enum BearerForm {
 pub struct Bearer<'a> {
     text: &'a [u8],
     /// Whether the text has permgate's form, apart from the checksum.
-    shaped: bool,
+    has_own_shape: bool,
 }
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -46,9 +46,9 @@ const ID: usize = 12;
 const SECRET: usize = 43;
 const CHECKSUM: usize = 6;
 /// The length of the text that the checksum covers.
-const CHECKED: usize = PREFIX.len() + ID + 1 + SECRET;
+const CHECKED_LENGTH: usize = PREFIX.len() + ID + 1 + SECRET;
 /// The length of a token's text in bytes.
-pub const LENGTH: usize = CHECKED + CHECKSUM;
+pub const LENGTH: usize = CHECKED_LENGTH + CHECKSUM;
 /// The longest bearer that is accepted, in bytes.
 const MAX_BEARER: usize = 512;
 
@@ -61,7 +61,7 @@ impl TokenText {
 
     /// Generates a token with the given id, or a random one.
     pub fn generate_with(given: Option<TokenId>, fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
-        let mut random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(draw(fill));
+        let mut random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(random_base62(fill));
         if let Some(TokenId(given)) = given {
             random[..ID].copy_from_slice(&given);
         }
@@ -91,8 +91,8 @@ impl<'a> Bearer<'a> {
     /// Accepts one word of `[A-Za-z0-9._~+/:=-]`, at most 512 characters.
     pub fn parse(text: &'a (impl AsRef<[u8]> + ?Sized)) -> Option<Self> {
         let text = text.as_ref();
-        let bearer = Self { text, shaped: has_shape(text) };
-        let sound = (1..=MAX_BEARER).contains(&text.len()) && (bearer.shaped || is_word(text));
+        let bearer = Self { text, has_own_shape: has_shape(text) };
+        let sound = (1..=MAX_BEARER).contains(&text.len()) && (bearer.has_own_shape || is_bearer_text(text));
         sound.then_some(bearer)
     }
 
@@ -100,10 +100,11 @@ impl<'a> Bearer<'a> {
     /// classifies the rest.
     pub fn classify(self, perm_alias: bool) -> (Bearer<'a>, BearerForm) {
         let alias = || ALIASES.iter().find_map(|alias| self.text.strip_prefix(*alias));
-        let behind = if self.shaped || !perm_alias { None } else { alias().filter(|rest| has_shape(rest)) };
-        let canonical = behind.map_or(self, |text| Bearer { text, shaped: true });
+        let behind =
+            if self.has_own_shape || !perm_alias { None } else { alias().filter(|rest| has_shape(rest)) };
+        let canonical = behind.map_or(self, |text| Bearer { text, has_own_shape: true });
         let form = match canonical {
-            Bearer { shaped: false, .. } => BearerForm::Foreign,
+            Bearer { has_own_shape: false, .. } => BearerForm::Foreign,
             Bearer { text, .. } if has_checksum(text) => BearerForm::Own,
             _ => BearerForm::ChecksumMismatch,
         };
@@ -117,7 +118,7 @@ impl<'a> Bearer<'a> {
 
     /// The id in a text of permgate's form.
     pub fn id(self) -> Option<TokenId> {
-        let behind = self.shaped.then(|| &self.text[PREFIX.len()..])?;
+        let behind = self.has_own_shape.then(|| &self.text[PREFIX.len()..])?;
         behind.first_chunk().copied().map(TokenId)
     }
 }
@@ -137,7 +138,7 @@ fn has_shape(text: &[u8]) -> bool {
 }
 
 /// The bytes that any bearer may consist of.
-const WORD: [bool; 256] = {
+const BEARER_BYTES: [bool; 256] = {
     let (mut table, mut byte) = ([false; 256], 0);
     while byte < 256 {
         let mark = matches!(byte as u8, b'.' | b'_' | b'~' | b'+' | b'/' | b':' | b'=' | b'-');
@@ -147,8 +148,8 @@ const WORD: [bool; 256] = {
     table
 };
 
-fn is_word(text: &[u8]) -> bool {
-    text.iter().fold(true, |all, b| all & WORD[usize::from(*b)])
+fn is_bearer_text(text: &[u8]) -> bool {
+    text.iter().fold(true, |all, b| all & BEARER_BYTES[usize::from(*b)])
 }
 
 fn digest(text: &[u8]) -> Digest {
@@ -161,12 +162,12 @@ fn is_base62(text: &[u8]) -> bool {
 }
 
 fn has_checksum(text: &[u8]) -> bool {
-    let (checked, sent) = text.split_at(CHECKED);
+    let (checked, sent) = text.split_at(CHECKED_LENGTH);
     sent == checksum(checked)
 }
 
 /// Draws uniformly distributed base62 characters.
-fn draw<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
+fn random_base62<const N: usize>(fill: &mut impl FnMut(&mut [u8])) -> [u8; N] {
     let mut drawn = [0; N];
     let mut have = 0;
     while have < N {
@@ -196,7 +197,7 @@ fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
 impl TokenId {
     /// Generates the id of a token whose text was made elsewhere. `fill` must supply uniformly random bytes.
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> Self {
-        Self(draw(fill))
+        Self(random_base62(fill))
     }
 
     pub const fn as_bytes(&self) -> &[u8; ID] {

@@ -60,11 +60,11 @@ pub enum Access {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope(Entries);
 
-/// Up to [`FEW`] entries are stored inline, which saves a look-up its second cache miss.
+/// Up to [`INLINE_ENTRIES`] entries are stored inline, which saves a look-up its second cache miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entries {
-    Few { count: u8, entries: [u16; FEW] },
-    Many(Box<Box<[u16]>>),
+    Inline { count: u8, entries: [u16; INLINE_ENTRIES] },
+    Boxed(Box<Box<[u16]>>),
 }
 
 /// A token in the index: only the fields that `decide` needs.
@@ -135,10 +135,10 @@ pub struct Subject<'a> {
 const READ_BIT: u16 = 1 << 15;
 
 /// The most entries of a scope (docs/domain.md, "Entities").
-const MOST: usize = 50;
+const MAX_ENTRIES: usize = 50;
 
 /// As many entries as fit into the 16 bytes of a boxed slice.
-const FEW: usize = 7;
+const INLINE_ENTRIES: usize = 7;
 
 impl Permission {
     pub const ALL: &'static [Permission] = Permission::VARIANTS;
@@ -203,7 +203,7 @@ impl FromIterator<Permission> for Permissions {
 impl Scope {
     /// `None` if there are no entries, more than 50, or two for one service.
     pub fn new(entries: impl IntoIterator<Item = (ServiceId, Access)>) -> Option<Self> {
-        let mut packed = [0; MOST];
+        let mut packed = [0; MAX_ENTRIES];
         let mut count = 0;
         for (service, access) in entries {
             *packed.get_mut(count)? = service.0 | if access == Access::Read { READ_BIT } else { 0 };
@@ -235,21 +235,21 @@ impl Scope {
 impl Entries {
     fn as_slice(&self) -> &[u16] {
         match self {
-            Entries::Few { count, entries } => entries.get(..usize::from(*count)).unwrap_or_default(),
-            Entries::Many(entries) => entries,
+            Entries::Inline { count, entries } => entries.get(..usize::from(*count)).unwrap_or_default(),
+            Entries::Boxed(entries) => entries,
         }
     }
 }
 
 impl From<&[u16]> for Entries {
     fn from(packed: &[u16]) -> Self {
-        let mut entries = [0; FEW];
+        let mut entries = [0; INLINE_ENTRIES];
         match (entries.get_mut(..packed.len()), u8::try_from(packed.len())) {
             (Some(few), Ok(count)) => {
                 few.copy_from_slice(packed);
-                Entries::Few { count, entries }
+                Entries::Inline { count, entries }
             }
-            _ => Entries::Many(Box::new(packed.into())),
+            _ => Entries::Boxed(Box::new(packed.into())),
         }
     }
 }

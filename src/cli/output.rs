@@ -172,7 +172,7 @@ pub(super) fn cell(value: &Value) -> String {
 
 /// A text fit for a terminal, whatever the other side put into it.
 pub(super) fn plain(text: &str) -> String {
-    text.chars().map(names::shown).collect()
+    text.chars().map(names::printable).collect()
 }
 
 /// An object's fields, without empty ones and ids.

@@ -37,7 +37,7 @@ fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
         let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it";
         return Err((format!("{text:?} is not a field name"), advice.into()));
     };
-    match NEEDED.iter().find(|needed| pattern.fits(needed.as_bytes())) {
+    match NEEDED.iter().find(|needed| pattern.matches(needed.as_bytes())) {
         Some(needed) => {
             Err((format!("{text:?} would drop {needed}, which `drop_fields` cannot drop"), String::new()))
         }
@@ -58,7 +58,7 @@ fn passed(name: &SpannedText<'_>, from: PassFrom, drop: &[FieldPattern]) -> Opti
         name.error(format!("{:?} is never forwarded: permgate sets it", name.value), "leave it out");
         return None;
     }
-    if listed.is_none() && !drop.iter().any(|pattern| pattern.fits(field.as_bytes())) {
+    if listed.is_none() && !drop.iter().any(|pattern| pattern.matches(field.as_bytes())) {
         name.warn(
             format!("`pass_fields` has no effect on {:?}: it is not dropped by a list", name.value),
             "leave it out",

@@ -63,7 +63,7 @@ pub(super) fn blot(line: &str) -> String {
         without_user_info(line)
     };
     let line = redact(&line).into_owned();
-    line.chars().map(|c| if names::misleads(c) { ' ' } else { c }).collect()
+    line.chars().map(|c| if names::is_deceptive(c) { ' ' } else { c }).collect()
 }
 
 /// Replaces what is between `//` and `@` in `http://user:password@host`.

@@ -8,7 +8,7 @@ use http::{
 };
 
 use super::{Connection, Limits, RequestError};
-use crate::authz::{forwarding::framing_alias, host::Authority};
+use crate::authz::{forwarding::has_framing_alias, host::Authority};
 
 /// Checks a head and normalizes it: a target without a host, one Host, one Cookie.
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
@@ -100,7 +100,7 @@ fn check_body(headers: &mut HeaderMap) -> Result<(), RequestError> {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(value));
         }
     }
-    if framing_alias(headers) {
+    if has_framing_alias(headers) {
         return Err(RequestError::BadRequest("a name that upstreams may read as a framing field"));
     }
     Ok(())

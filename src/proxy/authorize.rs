@@ -201,8 +201,8 @@ impl Gateway {
             forwarding::edit_request(headers, permit, &context.state.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
-        if let Some(claims) =
-            Claims::of(permit, &context.state.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
+        if let Some(claims) = Claims::from_permit(permit, &context.state.snapshot.directory)
+            .map_err(|_| Reason::IdentityTooLarge)?
         {
             headers.insert(forwarding::ASSERTION, self.sign_assertion(&claims, context)?);
         }

@@ -8,7 +8,7 @@ use http::{HeaderMap, header};
 use crate::{
     authz::{
         answer::Reason,
-        carriers::{self, Carried, Site},
+        carriers::{self, Carried, TargetOrigin},
         decide::Credential,
         destination::Destination,
         forwarding::{PeerFields, client_address, is_secure, method_override, stated_hosts},
@@ -63,7 +63,7 @@ impl RequestFacts {
         let has_carriers = state.snapshot.rules.carriers().is_some();
         let secure = connection.secure || has_carriers && trusted && is_secure(headers);
         let carried = state.snapshot.rules.carriers().map(|carriers| {
-            let site = Site { host: host.as_ref().map(|host| host.field()), secure };
+            let site = TargetOrigin { host: host.as_ref().map(|host| host.field()), secure };
             carriers::read(headers, credential, carriers, site, (settings.perm_alias, has_imports))
         });
         Ok(Self {

@@ -174,7 +174,7 @@ impl From<Exceeded> for Rejection {
 
 impl From<Denial<'_>> for Rejection {
     fn from(denial: Denial<'_>) -> Self {
-        Self::with_answer(denial.reason, denial.is_particular().then(|| Box::new(denial.answer())))
+        Self::with_answer(denial.reason, denial.has_details().then(|| Box::new(denial.answer())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::authz::forwarding::only_value;
+use crate::authz::forwarding::single_value;
 
 /// Consists of letters, digits, `.`, `_` and `-`, so it needs no escaping in logs and fields.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ impl RequestIds {
 impl RequestId {
     /// Returns the id that a trusted proxy sent, if it is well-formed.
     pub fn from_headers(headers: &HeaderMap) -> Option<RequestId> {
-        let id = only_value(headers, HeaderName::from_static("x-request-id"))?;
+        let id = single_value(headers, HeaderName::from_static("x-request-id"))?;
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         let valid = (1..=128).contains(&id.len()) && id.iter().all(allowed);
         str::from_utf8(id).ok().filter(|_| valid).map(|id| RequestId(id.into()))

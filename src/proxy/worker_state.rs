@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 
 use crate::{
     authz::{
-        forwarding::Identities,
+        forwarding::IdentityCache,
         rules::ServiceId,
         subject::{Directory, UserIx},
     },
@@ -20,7 +20,7 @@ use crate::{
 pub struct WorkerState {
     version: u64,
     pub snapshot: Arc<Snapshot>,
-    pub identities: Identities<Arc<Directory>>,
+    pub identities: IdentityCache<Arc<Directory>>,
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
     services: Vec<Option<Rc<Upstream>>>,
@@ -58,7 +58,7 @@ impl WorkerState {
             services.resize(services.len().max(at + 1), None);
             services[at] = upstreams.get(&service.spec.upstream).cloned();
         }
-        let identities = Identities::new(Arc::clone(&snapshot.directory));
+        let identities = IdentityCache::new(Arc::clone(&snapshot.directory));
         let limits = counts.of(&snapshot.proxy.limits, &snapshot.rules);
         Rc::new(Self { version, snapshot, identities, upstreams, services, limits })
     }

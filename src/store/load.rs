@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     authz::{
-        accounts::{Accounts, compile, first_grant},
+        accounts::{Accounts, compile, initial_grant},
         rules::{RuleError, Rules, ServiceId, ServiceIds},
         subject::{Scope, UserIx},
         time::Timestamp,
@@ -168,7 +168,7 @@ fn load(
 /// Begins a new store: the grant that every user has, and the first event of the chain.
 pub(super) fn initialize(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
     let first = NewAuditEvent::new("store.create", "system", "store", None);
-    let ops = [Op::PutGrant(first_grant()), Op::AppendAudit(audit.append(first.at(now)))];
+    let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first.at(now)))];
     engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))
 }
 

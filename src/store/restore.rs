@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use crate::{
     authz::{
         accounts::{Grantee, fold},
-        administration::tokens::Reach,
+        administration::tokens::TokenBounds,
         secret::{Digest, TokenId},
         subject::Access,
         time::Timestamp,
@@ -211,7 +211,7 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     let mut tombstones = Tombstones { position: engine.head().position, ..Tombstones::default() };
     let mut known: HashSet<Rc<ScopeAndNetworks>> = HashSet::new();
     read_tokens(engine, &mut |row| {
-        let reach = reach_of(&row);
+        let reach = bounds_of(&row);
         let reach = known.get(&reach).cloned().unwrap_or_else(|| Rc::new(reach));
         known.insert(reach.clone());
         let (revoked, rotation, expires_at) = (row.revoked_at.is_some(), row.rotation, row.expires_at);
@@ -226,7 +226,7 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     Ok(tombstones)
 }
 
-fn reach_of(row: &TokenHead<'_>) -> ScopeAndNetworks {
+fn bounds_of(row: &TokenHead<'_>) -> ScopeAndNetworks {
     let scope = row.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
     (scope.collect(), row.allow_ips.clone())
 }
@@ -294,7 +294,7 @@ fn merge_tokens(
             None => is_newer && row.revoked_at.is_none(),
         };
         let other =
-            last.is_some_and(|last| last.expires_at != row.expires_at || *last.reach != reach_of(&row));
+            last.is_some_and(|last| last.expires_at != row.expires_at || *last.reach != bounds_of(&row));
         if ended || other {
             changed.push((row.id, last));
         }
@@ -304,9 +304,9 @@ fn merge_tokens(
         let mut token = before.clone();
         if let Some(last) = last {
             let (scope, allow_ips) = (*last.reach).clone();
-            let by = Reach { scope, expires_at: last.expires_at, allow_ips };
-            let Reach { scope, expires_at, allow_ips } =
-                Reach { scope: token.scope, expires_at: token.expires_at, allow_ips: token.allow_ips }
+            let by = TokenBounds { scope, expires_at: last.expires_at, allow_ips };
+            let TokenBounds { scope, expires_at, allow_ips } =
+                TokenBounds { scope: token.scope, expires_at: token.expires_at, allow_ips: token.allow_ips }
                     .narrowed(&by);
             (token.scope, token.expires_at, token.allow_ips) = (scope, expires_at, allow_ips);
         }

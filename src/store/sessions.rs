@@ -43,7 +43,7 @@ impl KeyedByDigest for InvitationRecord {
 }
 
 impl KeyedByDigest for IdentityRecord {
-    const TABLE: Table = Table::Identities;
+    const TABLE: Table = Table::IdentityCache;
     fn key(&self) -> Digest {
         Self::digest(&self.issuer, &self.subject)
     }

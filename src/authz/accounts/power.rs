@@ -21,7 +21,7 @@ pub struct Power {
 
 impl Power {
     /// The power of a user through all groups; none once deleted. A ban does not reduce it.
-    pub fn of(accounts: &Accounts, rules: &Rules, user: &Account) -> Self {
+    pub fn of_user(accounts: &Accounts, rules: &Rules, user: &Account) -> Self {
         let groups = accounts.groups_of(user);
         let permissions = permissions(accounts, user, &groups);
         if user.record.deleted_at.is_some() {
@@ -72,18 +72,18 @@ impl Power {
     }
 }
 
-/// The power that membership in a group gives: the roles of the group and its ancestors (`line`), the
+/// The power that membership in a group gives: the roles of the group and its ancestors (`ancestry`), the
 /// services whose readers name one of them, and the names that upstreams are told. `names` are further group
 /// names, which may be unknown to the accounts: the configuration may already list them.
-pub fn carried<'a>(
+pub fn of_membership<'a>(
     accounts: &Accounts,
     rules: &Rules,
-    line: impl Iterator<Item = &'a Group>,
+    ancestry: impl Iterator<Item = &'a Group>,
     names: &[&str],
 ) -> Power {
     let mut permissions = Permissions::NONE;
     let mut folded: BTreeSet<String> = names.iter().map(|name| fold(name)).collect();
-    for group in line {
+    for group in ancestry {
         permissions = permissions.union(of_roles(accounts, &group.roles));
         folded.insert(fold(&group.record.name));
     }

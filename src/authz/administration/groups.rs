@@ -1,102 +1,121 @@
 //! Checks for creating, changing and filling groups. The subset rule applies to a group that carries power.
 
-use super::{Acting, AdminError, AdminErrorCode, World, keeps_an_admin, names, not_found, refuse, users};
+use super::{
+    AdminError, AdminErrorCode, AdminFacts, Principal, names, not_found, refuse, require_remaining_admin,
+    users,
+};
 use crate::authz::{
-    accounts::{ALL_USERS, Account, Group, GroupRecord, MAX_DEPTH, carried},
+    accounts::{ALL_USERS, Account, Group, GroupRecord, MAX_DEPTH, of_membership},
     subject::Permission,
 };
 
-pub fn find<'a>(world: &World<'a>, name: &str) -> Result<&'a Group, AdminError> {
-    world.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
+pub fn find<'a>(facts: &AdminFacts<'a>, name: &str) -> Result<&'a Group, AdminError> {
+    facts.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
 }
 
 /// Checks a new group; `record.parent` is an id. Its members get what its ancestors carry, and what the
 /// configuration already gives to its name.
 pub fn create(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     record: GroupRecord,
 ) -> Result<GroupRecord, AdminError> {
-    acting.require(Permission::CreateGroup)?;
-    let record = checked(world, record)?;
-    let parent = record.parent.as_deref().and_then(|id| world.accounts.group_by_id(id));
-    let line: Vec<&Group> = parent.into_iter().flat_map(|parent| world.accounts.line(parent.ix)).collect();
+    principal.require(Permission::CreateGroup)?;
+    let record = validate(facts, record)?;
+    let parent = record.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id));
+    let line: Vec<&Group> =
+        parent.into_iter().flat_map(|parent| facts.accounts.with_ancestors(parent.ix)).collect();
     require_depth(line.len() + 1)?;
-    acting.require_gift(&carried(world.accounts, world.rules, line.into_iter(), &[&record.name]))?;
+    principal.require_can_give(&of_membership(
+        facts.accounts,
+        facts.rules,
+        line.into_iter(),
+        &[&record.name],
+    ))?;
     Ok(record)
 }
 
 /// Checks the change of a group to `after`. The actor needs the power that the group had and gets.
 pub fn edit(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     before: &Group,
     after: GroupRecord,
 ) -> Result<GroupRecord, AdminError> {
-    acting.require(Permission::UpdateGroup)?;
+    principal.require(Permission::UpdateGroup)?;
     require_editable(before)?;
-    let after = checked(world, after)?;
-    let mut next = world.accounts.clone();
-    if let Some(parent) = after.parent.as_deref().and_then(|id| world.accounts.group_by_id(id)) {
-        if world.accounts.line(parent.ix).any(|group| group.ix == before.ix) {
+    let after = validate(facts, after)?;
+    let mut next = facts.accounts.clone();
+    if let Some(parent) = after.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id)) {
+        if facts.accounts.with_ancestors(parent.ix).any(|group| group.ix == before.ix) {
             return refuse(AdminErrorCode::InvalidValue, "a group cannot be below itself");
         }
-        require_depth(world.accounts.line(parent.ix).count() + height(world, &before.record.id))?;
+        require_depth(facts.accounts.with_ancestors(parent.ix).count() + height(facts, &before.record.id))?;
     }
-    let had = carried(world.accounts, world.rules, world.accounts.line(before.ix), &[]);
+    let had = of_membership(facts.accounts, facts.rules, facts.accounts.with_ancestors(before.ix), &[]);
     next.put_group(after.clone());
-    let has = carried(&next, world.rules, next.line(before.ix), &[]);
-    acting.require_cover(&had.union(&has))?;
+    let has = of_membership(&next, facts.rules, next.with_ancestors(before.ix), &[]);
+    principal.require_covers(&had.union(&has))?;
     if !had.covers(&has) {
-        acting.require_unbounded()?;
+        principal.require_unbounded()?;
     }
-    keeps_an_admin(world.accounts, &next)?;
+    require_remaining_admin(facts.accounts, &next)?;
     Ok(after)
 }
 
-pub fn delete<'a>(world: &World<'a>, acting: &Acting<'_>, name: &str) -> Result<&'a Group, AdminError> {
-    acting.require(Permission::DeleteGroup)?;
-    let group = find(world, name)?;
+pub fn delete<'a>(
+    facts: &AdminFacts<'a>,
+    principal: &Principal<'_>,
+    name: &str,
+) -> Result<&'a Group, AdminError> {
+    principal.require(Permission::DeleteGroup)?;
+    let group = find(facts, name)?;
     require_editable(group)?;
-    if let Some(child) = world.accounts.children(&group.record.id).next() {
+    if let Some(child) = facts.accounts.children(&group.record.id).next() {
         let message =
             format!("the group {:?} is below it: move or delete that group first", child.record.name);
         return refuse(AdminErrorCode::InvalidValue, message);
     }
-    acting.require_cover(&carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]))?;
-    let mut next = world.accounts.clone();
+    principal.require_covers(&of_membership(
+        facts.accounts,
+        facts.rules,
+        facts.accounts.with_ancestors(group.ix),
+        &[],
+    ))?;
+    let mut next = facts.accounts.clone();
     next.drop_group(&group.record.id);
-    keeps_an_admin(world.accounts, &next)?;
+    require_remaining_admin(facts.accounts, &next)?;
     Ok(group)
 }
 
 /// Checks that a member may be added or removed.
 pub fn set_member<'a>(
-    world: &World<'a>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'a>,
+    principal: &Principal<'_>,
     group: &str,
     login: &str,
     member: bool,
 ) -> Result<(&'a Group, &'a Account), AdminError> {
-    acting.require(Permission::UpdateGroup)?;
-    let group = find(world, group)?;
+    principal.require(Permission::UpdateGroup)?;
+    let group = find(facts, group)?;
     require_editable(group)?;
-    let user = users::find(world, login)?;
-    let carried = carried(world.accounts, world.rules, world.accounts.line(group.ix), &[]);
+    let user = users::find(facts, login)?;
+    let of_membership =
+        of_membership(facts.accounts, facts.rules, facts.accounts.with_ancestors(group.ix), &[]);
     if member {
-        acting.require_gift(&carried)?;
+        principal.require_can_give(&of_membership)?;
     } else {
-        acting.require_cover(&carried)?;
-        let mut next = world.accounts.clone();
+        principal.require_covers(&of_membership)?;
+        let mut next = facts.accounts.clone();
         next.set_member(&group.record.id, &user.record.id, false);
-        keeps_an_admin(world.accounts, &next)?;
+        require_remaining_admin(facts.accounts, &next)?;
     }
     Ok((group, user))
 }
 
-fn checked(world: &World<'_>, mut record: GroupRecord) -> Result<GroupRecord, AdminError> {
+fn validate(facts: &AdminFacts<'_>, mut record: GroupRecord) -> Result<GroupRecord, AdminError> {
     record.name = names::group(&record.name)?;
-    match world.accounts.group_by_name(&record.name) {
+    match facts.accounts.group_by_name(&record.name) {
         Some(other) if other.record.id != record.id => {
             refuse(AdminErrorCode::NameTaken, format!("the group name {:?} is taken", record.name))
         }
@@ -125,7 +144,7 @@ fn require_depth(depth: usize) -> Result<(), AdminError> {
 }
 
 /// Levels of the tree below and with the group.
-fn height(world: &World<'_>, id: &str) -> usize {
-    let below = world.accounts.children(id).map(|child| height(world, &child.record.id));
+fn height(facts: &AdminFacts<'_>, id: &str) -> usize {
+    let below = facts.accounts.children(id).map(|child| height(facts, &child.record.id));
     1 + below.max().unwrap_or(0)
 }

@@ -13,7 +13,7 @@ const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 
 /// The most bytes for each character of the limit, before a text is composed and trimmed. Longer texts are
 /// refused unread, since names are judged on the thread that makes every change.
-const MOST_BYTES: usize = 64;
+const MAX_BYTES: usize = 64;
 
 /// Returns the text in NFC and trimmed. It must have `min` to `max` characters and no control, bidi or
 /// invisible ones. Joiners are allowed where they change how letters are drawn, and in emoji sequences;
@@ -22,13 +22,13 @@ const MOST_BYTES: usize = 64;
 /// [`fold`]: crate::authz::accounts::fold
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, AdminError> {
     let too_long = || invalid(format!("a {what} can have at most {max} characters"));
-    if text.len() > MOST_BYTES * max {
+    if text.len() > MAX_BYTES * max {
         return too_long();
     }
     let clean = if text.is_ascii() { text.to_owned() } else { text.nfc().collect() };
     let clean = clean.trim();
     let length = clean.chars().count();
-    if clean.chars().any(misleads) || !joiners::fit(clean) {
+    if clean.chars().any(is_deceptive) || !joiners::are_valid(clean) {
         return invalid(format!("a {what} must not have control, bidi or invisible characters"));
     }
     match (length < min, length > max) {
@@ -89,13 +89,13 @@ pub fn role_key(key: &str) -> Result<String, AdminError> {
 }
 
 /// The character as a terminal may show it.
-pub fn shown(c: char) -> char {
-    if misleads(c) { char::REPLACEMENT_CHARACTER } else { c }
+pub fn printable(c: char) -> char {
+    if is_deceptive(c) { char::REPLACEMENT_CHARACTER } else { c }
 }
 
 /// Whether a character steers a terminal, or is invisible but changes how a text reads: controls, bidi
 /// controls, separators, zero-width characters. Excludes the joiners, which `joiners` checks.
-pub fn misleads(c: char) -> bool {
+pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
         '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::authz::{
-    accounts::{GrantRecord, Grantee, GroupRecord, RoleRecord, UserKind, UserRecord, first_grant},
+    accounts::{GrantRecord, Grantee, GroupRecord, RoleRecord, UserKind, UserRecord, initial_grant},
     fixture,
     rules::{ServiceIds, ServiceKey},
     secret::TokenId,
@@ -86,7 +86,7 @@ impl Town {
         accounts.put_role(role("group-manager", &[P::CreateGroup, P::UpdateGroup, P::DeleteGroup]));
         accounts.put_role(role("role-manager", &[P::ManageRole, P::ReadUser]));
         accounts.put_role(role("viewer", &[P::AdminRead]));
-        accounts.set_grant(&first_grant(), true);
+        accounts.set_grant(&initial_grant(), true);
         for (role, to) in [
             ("system-admin", "carol"),
             ("user-manager", "grace"),
@@ -125,8 +125,8 @@ impl Town {
         Self { accounts, rules, ids, reserved_logins: vec!["root".into()] }
     }
 
-    fn world(&self) -> World<'_> {
-        World {
+    fn facts(&self) -> AdminFacts<'_> {
+        AdminFacts {
             accounts: &self.accounts,
             rules: &self.rules,
             now: NOW,
@@ -135,16 +135,16 @@ impl Town {
         }
     }
 
-    fn acting(&self, login: &str) -> Acting<'static> {
+    fn principal(&self, login: &str) -> Principal<'static> {
         match login {
-            "operator" => Acting::operator(&self.rules),
-            login => Acting::user(&self.world(), &format!("id-{login}"), None).unwrap(),
+            "operator" => Principal::operator(&self.rules),
+            login => Principal::user(&self.facts(), &format!("id-{login}"), None).unwrap(),
         }
     }
 
     fn readable(&self, login: &str) -> Vec<&str> {
         let account = self.accounts.user_by_login(login).unwrap();
-        let power = Power::of(&self.accounts, &self.rules, account);
+        let power = Power::of_user(&self.accounts, &self.rules, account);
         let services = self.rules.services().iter().filter(|s| power.readable.contains(s.id));
         services.map(|service| service.spec.key.as_str()).collect()
     }
@@ -165,8 +165,12 @@ impl Town {
     }
 }
 
-fn reach(scope: &[(&str, Access)], expires_at: Option<Timestamp>, networks: &[&str]) -> super::tokens::Reach {
-    super::tokens::Reach {
+fn bounds(
+    scope: &[(&str, Access)],
+    expires_at: Option<Timestamp>,
+    networks: &[&str],
+) -> super::tokens::TokenBounds {
+    super::tokens::TokenBounds {
         scope: scope.iter().map(|(key, access)| ((*key).to_owned(), *access)).collect(),
         expires_at,
         allow_ips: networks.iter().map(|net| net.parse().unwrap()).collect(),
@@ -195,7 +199,7 @@ fn who_sees_whom() {
     let town = Town::new();
     let check = |by: &str, whom: &str, expected: &str| {
         let whom = town.accounts.user_by_login(whom).unwrap().ix;
-        assert_eq!(code(town.acting(by).require_sight(whom)), expected, "{by}");
+        assert_eq!(code(town.principal(by).require_can_see(whom)), expected, "{by}");
     };
     check("alice", "alice", "ok");
     check("alice", "bob", "permission_denied");
@@ -207,7 +211,7 @@ fn who_sees_whom() {
 #[test]
 fn who_is_disabled_does_nothing() {
     let mut town = Town::new();
-    let acts = |town: &Town, id: &str| code(Acting::user(&town.world(), id, None));
+    let acts = |town: &Town, id: &str| code(Principal::user(&town.facts(), id, None));
     assert_eq!(acts(&town, "id-dave"), "permission_denied");
     assert_eq!(acts(&town, "id-nobody"), "permission_denied");
     assert_eq!(acts(&town, "id-bob"), "ok");

@@ -1,10 +1,10 @@
-//! Checks for creating, changing, replacing and revoking tokens, and limits of their reach.
+//! Checks for creating, changing, replacing and revoking tokens, and limits of scopes and networks.
 
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{Acting, AdminError, AdminErrorCode, World, names, refuse, users};
+use super::{AdminError, AdminErrorCode, AdminFacts, Principal, names, refuse, users};
 use crate::authz::{
     accounts::{Account, Power},
     rules::ServiceId,
@@ -19,16 +19,16 @@ pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_SCOPE: usize = 50;
 const MAX_NETWORKS: usize = 64;
 
-/// A token's reach, which tokens derived from it must not exceed.
+/// The bounds of a token, which tokens derived from it must not exceed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach {
+pub struct TokenBounds {
     /// Service keys, sorted.
     pub scope: Vec<(String, Access)>,
     pub expires_at: Option<Timestamp>,
     pub allow_ips: Vec<IpNet>,
 }
 
-impl Reach {
+impl TokenBounds {
     /// Takes from `by` what is narrower or shorter, and nothing that is wider.
     #[must_use]
     pub fn narrowed(mut self, by: &Self) -> Self {
@@ -44,9 +44,13 @@ impl Reach {
 }
 
 /// Finds the owner of a new token, and checks that the actor may create tokens for it.
-pub fn owner<'a>(world: &World<'a>, acting: &Acting<'_>, login: &str) -> Result<&'a Account, AdminError> {
-    let owner = users::find_for(world, acting, login, Permission::UpdateUser)?;
-    acting.require_update(owner.ix)?;
+pub fn owner<'a>(
+    facts: &AdminFacts<'a>,
+    principal: &Principal<'_>,
+    login: &str,
+) -> Result<&'a Account, AdminError> {
+    let owner = users::find_for(facts, principal, login, Permission::UpdateUser)?;
+    principal.require_update(owner.ix)?;
     if owner.record.banned.is_some() {
         return refuse(AdminErrorCode::UserBanned, format!("the user {login:?} is banned"));
     }
@@ -61,61 +65,65 @@ pub fn note(text: &str) -> Result<String, AdminError> {
     names::text("note", text, 0, 500)
 }
 
-/// Checks a new token's reach: owner and actor can read every service, subset rule, the parent token's
+/// Checks the bounds of a new token: owner and actor can read every service, subset rule, the parent token's
 /// limits, expiry in the future.
 pub fn create(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     owner: &Account,
-    reach: Reach,
+    bounds: TokenBounds,
     not_before: Option<Timestamp>,
-) -> Result<Reach, AdminError> {
-    let reach = checked(reach)?;
-    let owned = Power::of(world.accounts, world.rules, owner);
-    for (key, _) in &reach.scope {
-        let service = world.rules.service_by_key(key).map(|service| service.id);
+) -> Result<TokenBounds, AdminError> {
+    let bounds = validate(bounds)?;
+    let owned = Power::of_user(facts.accounts, facts.rules, owner);
+    for (key, _) in &bounds.scope {
+        let service = facts.rules.service_by_key(key).map(|service| service.id);
         let readable = |by: &Power| service.is_some_and(|id| by.readable.contains(id));
-        if !readable(&owned) || !readable(&acting.power) {
+        if !readable(&owned) || !readable(&principal.power) {
             return not_readable(key);
         }
     }
-    if !acting.is(owner.ix) {
-        acting.require_cover(&owned)?;
+    if !principal.is(owner.ix) {
+        principal.require_covers(&owned)?;
     }
-    require_lifetime(world, reach.expires_at, "give it an expiry within that time")?;
-    if not_before.zip(reach.expires_at).is_some_and(|(start, end)| start >= end) {
+    require_lifetime(facts, bounds.expires_at, "give it an expiry within that time")?;
+    if not_before.zip(bounds.expires_at).is_some_and(|(start, end)| start >= end) {
         return refuse(AdminErrorCode::InvalidValue, "the token would expire before it becomes valid");
     }
-    require_within_parent(world, acting, &reach)?;
-    Ok(reach)
+    require_within_parent(facts, principal, &bounds)?;
+    Ok(bounds)
 }
 
-/// Checks that a token may be replaced by one with the same reach. Returns the grace period of the old token.
+/// Checks that a token may be replaced by one with the same bounds. Returns the old token's grace.
 pub fn rotate(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     owner: &Account,
-    reach: &Reach,
+    bounds: &TokenBounds,
     grace: Option<Duration>,
 ) -> Result<Duration, AdminError> {
-    require_change(world, acting, owner)?;
+    require_change(facts, principal, owner)?;
     if owner.record.banned.is_some() {
         return refuse(AdminErrorCode::UserBanned, format!("the user {:?} is banned", owner.record.login));
     }
     // The actor gets a token that can also use what its owner becomes able to read later.
-    if !acting.is(owner.ix) && !acting.has(Permission::ReadService) {
-        for (key, _) in &reach.scope {
-            let service = world.rules.service_by_key(key);
-            if !service.is_some_and(|service| acting.power.readable.contains(service.id)) {
+    if !principal.is(owner.ix) && !principal.has(Permission::ReadService) {
+        for (key, _) in &bounds.scope {
+            let service = facts.rules.service_by_key(key);
+            if !service.is_some_and(|service| principal.power.readable.contains(service.id)) {
                 return not_readable(key);
             }
         }
     }
-    if reach.expires_at.is_some_and(|end| end <= world.now) {
+    if bounds.expires_at.is_some_and(|end| end <= facts.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the token has expired: create a new one");
     }
-    require_lifetime(world, reach.expires_at, "a rotation keeps the expiry, so shorten the old token first")?;
-    require_within_parent(world, acting, reach)?;
+    require_lifetime(
+        facts,
+        bounds.expires_at,
+        "a rotation keeps the expiry, so shorten the old token first",
+    )?;
+    require_within_parent(facts, principal, bounds)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
     if grace > MAX_GRACE {
         return refuse(
@@ -126,20 +134,20 @@ pub fn rotate(
     Ok(grace)
 }
 
-/// Checks a token's reduced reach; fails if it is wider in any respect.
+/// Checks the reduced bounds of a token; fails if they are wider in any respect.
 pub fn edit(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     owner: &Account,
-    before: &Reach,
-    after: Reach,
-) -> Result<Reach, AdminError> {
-    require_change(world, acting, owner)?;
+    before: &TokenBounds,
+    after: TokenBounds,
+) -> Result<TokenBounds, AdminError> {
+    require_change(facts, principal, owner)?;
     if after == *before {
         return Ok(after);
     }
-    let after = checked(after)?;
-    let ends = |reach: &Reach| reach.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX));
+    let after = validate(after)?;
+    let ends = |bounds: &TokenBounds| bounds.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX));
     let wider = after.scope.iter().any(|entry| !allows(&before.scope, entry))
         || ends(&after) > ends(before)
         || !networks_within(&after.allow_ips, &before.allow_ips);
@@ -149,7 +157,7 @@ pub fn edit(
             "a token can only be narrowed or shortened: create a new one",
         );
     }
-    if after.expires_at != before.expires_at && ends(&after) <= world.now {
+    if after.expires_at != before.expires_at && ends(&after) <= facts.now {
         return refuse(
             AdminErrorCode::ExpiryInPast,
             "the new expiry is in the past: revoke the token instead",
@@ -161,59 +169,63 @@ pub fn edit(
 /// Checks the scope of a token that is registered by its digest. Every service must exist; whether the owner
 /// may read it is checked at each request.
 pub fn import(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     scope: &[(String, Access)],
     expires_at: Option<Timestamp>,
 ) -> Result<Vec<(String, Access)>, AdminError> {
-    acting.require(Permission::AdminWrite)?;
-    let reach = checked(Reach { scope: scope.to_vec(), expires_at, allow_ips: Vec::new() })?;
-    if let Some((key, _)) = reach.scope.iter().find(|(key, _)| world.rules.service_by_key(key).is_none()) {
+    principal.require(Permission::AdminWrite)?;
+    let bounds = validate(TokenBounds { scope: scope.to_vec(), expires_at, allow_ips: Vec::new() })?;
+    if let Some((key, _)) = bounds.scope.iter().find(|(key, _)| facts.rules.service_by_key(key).is_none()) {
         return not_readable(key);
     }
-    if expires_at.is_some_and(|end| end <= world.now) {
+    if expires_at.is_some_and(|end| end <= facts.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the token has already expired");
     }
-    require_within_parent(world, acting, &reach)?;
-    Ok(reach.scope)
+    require_within_parent(facts, principal, &bounds)?;
+    Ok(bounds.scope)
 }
 
 /// Owners can always revoke their tokens, since that only removes power.
-pub fn revoke(acting: &Acting<'_>, owner: &Account) -> Result<(), AdminError> {
-    if acting.is(owner.ix) { Ok(()) } else { acting.require(Permission::UpdateUser) }
+pub fn revoke(principal: &Principal<'_>, owner: &Account) -> Result<(), AdminError> {
+    if principal.is(owner.ix) { Ok(()) } else { principal.require(Permission::UpdateUser) }
 }
 
-fn require_change(world: &World<'_>, acting: &Acting<'_>, owner: &Account) -> Result<(), AdminError> {
-    acting.require_update(owner.ix)?;
-    acting.require_cover_of(world, owner)
+fn require_change(
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
+    owner: &Account,
+) -> Result<(), AdminError> {
+    principal.require_update(owner.ix)?;
+    principal.require_covers_account(facts, owner)
 }
 
 /// Sorts the scope, and checks that each service occurs once.
-fn checked(mut reach: Reach) -> Result<Reach, AdminError> {
-    if reach.scope.len() > MAX_SCOPE {
+fn validate(mut bounds: TokenBounds) -> Result<TokenBounds, AdminError> {
+    if bounds.scope.len() > MAX_SCOPE {
         return refuse(
             AdminErrorCode::InvalidValue,
             format!("a scope can have at most {MAX_SCOPE} services"),
         );
     }
-    reach.scope.sort();
-    if reach.scope.is_empty() {
+    bounds.scope.sort();
+    if bounds.scope.is_empty() {
         return refuse(AdminErrorCode::EmptyScope, "the scope names no service");
     }
-    if let Some(twice) = reach.scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+    if let Some(twice) = bounds.scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         return refuse(AdminErrorCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
     }
-    if reach.allow_ips.len() > MAX_NETWORKS {
+    if bounds.allow_ips.len() > MAX_NETWORKS {
         return refuse(
             AdminErrorCode::InvalidValue,
             format!("a token can have at most {MAX_NETWORKS} networks"),
         );
     }
-    Ok(reach)
+    Ok(bounds)
 }
 
 /// Formats seconds as on the command line.
-fn span(seconds: i64) -> String {
+fn format_duration(seconds: i64) -> String {
     let units = [(86_400, 'd'), (3_600, 'h'), (60, 'm')];
     match units.into_iter().find(|(unit, _)| seconds >= *unit && seconds % unit == 0) {
         Some((unit, letter)) => format!("{}{letter}", seconds / unit),
@@ -223,39 +235,43 @@ fn span(seconds: i64) -> String {
 
 /// `advice` is what to do about a lifetime that is too long.
 fn require_lifetime(
-    world: &World<'_>,
+    facts: &AdminFacts<'_>,
     expires_at: Option<Timestamp>,
     advice: &str,
 ) -> Result<(), AdminError> {
-    if expires_at.is_some_and(|end| end <= world.now) {
+    if expires_at.is_some_and(|end| end <= facts.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the expiry is in the past");
     }
-    let Some(longest) = world.max_lifetime else { return Ok(()) };
+    let Some(longest) = facts.max_lifetime else { return Ok(()) };
     let longest = i64::try_from(longest.as_secs()).unwrap_or(i64::MAX);
-    if expires_at.is_none_or(|end| end > world.now.plus_seconds(longest)) {
+    if expires_at.is_none_or(|end| end > facts.now.plus_seconds(longest)) {
         return refuse(
             AdminErrorCode::LifetimeTooLong,
-            format!("a token can live at most {} here: {advice}", span(longest)),
+            format!("a token can live at most {} here: {advice}", format_duration(longest)),
         );
     }
     Ok(())
 }
 
 /// A token that is created through a token must not be wider, longer-lived or usable from more addresses.
-fn require_within_parent(world: &World<'_>, acting: &Acting<'_>, reach: &Reach) -> Result<(), AdminError> {
-    let Some(parent) = acting.parent.as_deref() else { return Ok(()) };
-    let known = |key: &str| world.rules.service_by_key(key).map(|service| service.id);
+fn require_within_parent(
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
+    bounds: &TokenBounds,
+) -> Result<(), AdminError> {
+    let Some(parent) = principal.parent.as_deref() else { return Ok(()) };
+    let known = |key: &str| facts.rules.service_by_key(key).map(|service| service.id);
     let entries: Option<Vec<(ServiceId, Access)>> =
-        reach.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();
+        bounds.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();
     let narrower = entries.and_then(Scope::new).is_some_and(|scope| scope.is_within(&parent.scope));
     let grace = match parent.end {
         TokenEnd::None => None,
         TokenEnd::Rotated { grace_until } => Some(grace_until),
-        TokenEnd::Revoked => Some(world.now),
+        TokenEnd::Revoked => Some(facts.now),
     };
     let end = parent.expires_at.into_iter().chain(grace).min();
-    let shorter = end.is_none_or(|end| reach.expires_at.is_some_and(|own| own <= end));
-    if narrower && shorter && networks_within(&reach.allow_ips, &parent.allow_ips) {
+    let shorter = end.is_none_or(|end| bounds.expires_at.is_some_and(|own| own <= end));
+    if narrower && shorter && networks_within(&bounds.allow_ips, &parent.allow_ips) {
         return Ok(());
     }
     let message =

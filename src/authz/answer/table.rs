@@ -24,7 +24,7 @@ pub enum Challenge {
 }
 
 impl Row {
-    pub fn of(reason: Reason) -> Row {
+    pub fn for_reason(reason: Reason) -> Row {
         use Challenge::{Bare, Error, None, Scope};
         use StatusCode as S;
         let row = |status, error, challenge, text, advice| Row { status, error, challenge, text, advice };

@@ -6,14 +6,14 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::{Carried, Carrier, CarrierKind, Carriers};
 use crate::authz::{
     decide::Credential,
-    forwarding::{folds_onto, is_reserved, list_elements, only_value},
+    forwarding::{folds_onto, is_reserved, list_elements, single_value},
     host::Authority,
     secret::Bearer,
 };
 
 /// Where a request was sent, for comparison with a browser's `Origin`.
 #[derive(Clone, Copy, Debug)]
-pub struct Site<'a> {
+pub struct TargetOrigin<'a> {
     /// `Host` as the client sent it.
     pub host: Option<&'a [u8]>,
     /// Whether the connection has TLS.
@@ -38,7 +38,7 @@ pub fn read(
     headers: &HeaderMap,
     authorization: Credential,
     carriers: &Carriers,
-    site: Site<'_>,
+    site: TargetOrigin<'_>,
     (perm_alias, imports): (bool, bool),
 ) -> Vec<Carried> {
     let reader = Reader { perm_alias, imports };
@@ -46,7 +46,7 @@ pub fn read(
     if authorization == Credential::UnsupportedScheme
         && let Some(value) = headers.get(header::AUTHORIZATION)
     {
-        found.extend(reader.authorization(value.as_bytes(), carriers, || counts(headers, site)));
+        found.extend(reader.authorization(value.as_bytes(), carriers, || is_same_site(headers, site)));
     }
     for name in &carriers.headers {
         found.extend(reader.header(headers, name));
@@ -59,7 +59,7 @@ pub fn read(
 
 /// The password of a request's only Basic credential (RFC 7617), as it was sent.
 pub fn password(headers: &HeaderMap) -> Option<String> {
-    let encoded = behind_basic(only_value(headers, header::AUTHORIZATION)?)?;
+    let encoded = strip_basic_scheme(single_value(headers, header::AUTHORIZATION)?)?;
     let mut decoded = [0; MAX_BASIC + 2];
     let length = STANDARD.decode_slice(encoded.trim_ascii(), &mut decoded).ok()?;
     let (_, password) = str::from_utf8(&decoded[..length]).ok()?.split_once(':')?;
@@ -67,7 +67,7 @@ pub fn password(headers: &HeaderMap) -> Option<String> {
 }
 
 /// The credential in a text that a person typed as a password.
-pub fn typed(text: Option<&str>, perm_alias: bool, imports: bool) -> Credential {
+pub fn from_password(text: Option<&str>, perm_alias: bool, imports: bool) -> Credential {
     let Some(text) = text else { return Credential::Missing };
     match (Reader { perm_alias, imports }).token(CarrierKind::Basic, text.as_bytes()) {
         Credential::MalformedCarrier => Credential::foreign(CarrierKind::Basic),
@@ -117,13 +117,13 @@ impl Reader {
         self,
         value: &[u8],
         carriers: &Carriers,
-        counts: impl FnOnce() -> bool,
+        is_same_site: impl FnOnce() -> bool,
     ) -> Option<Carried> {
         if carriers.basic
-            && let Some(encoded) = behind_basic(value)
+            && let Some(encoded) = strip_basic_scheme(value)
         {
             let credential = self.basic(encoded.trim_ascii());
-            return counts().then_some(Carried { carrier: Carrier::Basic, credential });
+            return is_same_site().then_some(Carried { carrier: Carrier::Basic, credential });
         }
         let is_raw = carriers.raw && Bearer::parse(value).is_some();
         is_raw.then(|| Carried { carrier: Carrier::Raw, credential: self.token(CarrierKind::Raw, value) })
@@ -147,7 +147,7 @@ impl Reader {
 
     fn header(self, headers: &HeaderMap, name: &HeaderName) -> Option<Carried> {
         let is_disguised = headers.keys().any(|other| other != name && folds_onto(other, name.as_str()));
-        let credential = match only_value(headers, name.clone()) {
+        let credential = match single_value(headers, name.clone()) {
             Some(value) if !is_disguised => self.token(CarrierKind::Header, value),
             None if !is_disguised && !headers.contains_key(name) => return None,
             _ => Credential::AmbiguousCarrier,
@@ -184,7 +184,7 @@ pub fn token_entry(entry: &[u8]) -> Option<&[u8]> {
     start.eq_ignore_ascii_case(PROTOCOL).then_some(text)
 }
 
-fn behind_basic(value: &[u8]) -> Option<&[u8]> {
+fn strip_basic_scheme(value: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"basic";
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     let is_whole = rest.first().is_none_or(|byte| *byte == b' ');
@@ -193,17 +193,17 @@ fn behind_basic(value: &[u8]) -> Option<&[u8]> {
 
 /// Whether a Basic credential counts. Browsers store and resend it, so pages of other sites must not be able
 /// to use it (Fetch Metadata; RFC 6454).
-fn counts(headers: &HeaderMap, site: Site<'_>) -> bool {
+fn is_same_site(headers: &HeaderMap, site: TargetOrigin<'_>) -> bool {
     const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
     let fetched = headers.get_all(SEC_FETCH_SITE).iter().map(HeaderValue::as_bytes);
     let origins = headers.get_all(header::ORIGIN).iter().map(HeaderValue::as_bytes);
     fetched.into_iter().all(|site| matches!(site, b"none" | b"same-origin"))
-        && origins.into_iter().all(|origin| is_own(origin, site))
+        && origins.into_iter().all(|origin| is_same_origin(origin, site))
 }
 
 /// Whether an `Origin` is that of the request's target. On a connection without TLS both schemes match, since
 /// a proxy in front may have terminated TLS.
-fn is_own(origin: &[u8], site: Site<'_>) -> bool {
+fn is_same_origin(origin: &[u8], site: TargetOrigin<'_>) -> bool {
     let (default, authority) = match (origin.strip_prefix(b"https://"), origin.strip_prefix(b"http://")) {
         (Some(authority), _) => (443, authority),
         (_, Some(authority)) if !site.secure => (80, authority),

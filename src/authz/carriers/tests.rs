@@ -36,7 +36,7 @@ fn basic(text: &str) -> String {
 fn chosen(accepted: &[&str], fields: &[(&str, &str)], secure: bool) -> (Credential, Option<String>) {
     let headers = headers(fields);
     let authorization = Credential::from_headers(&headers, true, false);
-    let site = Site { host: Some(b"gate.example:8443"), secure };
+    let site = TargetOrigin { host: Some(b"gate.example:8443"), secure };
     let others = read(&headers, authorization, &carriers(ALL), site, (true, false));
     let (credential, at) = carriers(accepted).choose(authorization, &others);
     (credential, at.map(|at| others[at].carrier.to_string()))
@@ -263,7 +263,7 @@ fn a_token_in_the_carrier_of_another_service_does_not_reach_this_one() {
     let check = |row: &str, accepted: &[&str], fields: &[(&str, &str)], left: &[(&str, &str)]| {
         let mut sent = headers(fields);
         let credential = Credential::from_headers(&sent, true, true);
-        let site = Site { host: None, secure: true };
+        let site = TargetOrigin { host: None, secure: true };
         let carried = read(&sent, credential, &carriers(ALL), site, (true, true));
         strip_others(&mut sent, &carried, &carriers(accepted), |one| *one == digest || *one == known);
         assert_eq!(sent, headers(left), "{row}");

@@ -57,7 +57,7 @@ impl Credential {
         let usual = field.strip_prefix(b"Bearer ").filter(|word| word.first() != Some(&b' '));
         let word = match usual {
             Some(word) => Some(word),
-            None => match behind_scheme(field) {
+            None => match strip_bearer_scheme(field) {
                 Some(rest) => {
                     let spaces = rest.iter().take_while(|b| **b == b' ').count();
                     Some(&rest[spaces..]).filter(|_| spaces > 0)
@@ -115,7 +115,7 @@ impl Credential {
 }
 
 /// Returns what follows `Bearer` in any letter case; `None` for another scheme.
-fn behind_scheme(field: &[u8]) -> Option<&[u8]> {
+fn strip_bearer_scheme(field: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let (scheme, rest) = field.split_at_checked(SCHEME.len())?;
     let whole = !rest.first().is_some_and(|b| is_token_char(*b));

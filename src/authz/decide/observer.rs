@@ -14,7 +14,7 @@ use crate::authz::{
 
 /// Receives the steps of a decision.
 pub(in crate::authz) trait Observer {
-    fn saw(&mut self, step: &'static str, observe: impl FnOnce() -> Observation);
+    fn record(&mut self, step: &'static str, observe: impl FnOnce() -> Observation);
 }
 
 /// Ignores every step without computing its observation.
@@ -29,7 +29,7 @@ pub(in crate::authz) struct Observation {
 
 impl Observer for Silent {
     #[inline(always)]
-    fn saw(&mut self, _: &'static str, _: impl FnOnce() -> Observation) {}
+    fn record(&mut self, _: &'static str, _: impl FnOnce() -> Observation) {}
 }
 
 impl Observation {
@@ -37,7 +37,7 @@ impl Observation {
         Self { looked_at: looked_at.into(), result: result.into(), origin: None }
     }
 
-    fn by(self, origin: &Origin) -> Self {
+    fn with_origin(self, origin: &Origin) -> Self {
         Self { origin: Some(origin.clone()), ..self }
     }
 
@@ -69,7 +69,7 @@ impl Observation {
                 let key = &owner.service.spec.key;
                 let observation =
                     Self::new(looked_at, format!("\"{}\" belongs to the service \"{key}\"", owner.prefix));
-                observation.by(&owner.service.spec.origin)
+                observation.with_origin(&owner.service.spec.origin)
             }
             Ok(None) => Self::new(looked_at, "belongs to no service"),
             Err(Disagreement::InvalidUtf8) => {
@@ -117,14 +117,14 @@ impl Observation {
         };
         match public.and_then(|owner| owner.public) {
             Some(rule) => {
-                Self::new(looked_at, format!("{result}; a public rule needs none")).by(&rule.origin)
+                Self::new(looked_at, format!("{result}; a public rule needs none")).with_origin(&rule.origin)
             }
             None => Self::new(looked_at, result),
         }
     }
 
-    pub fn token(authentic: &Result<Subject<'_>, Reason>, recognised: Option<Subject<'_>>) -> Self {
-        let looked_at = recognised.map_or_else(
+    pub fn token(authentic: &Result<Subject<'_>, Reason>, found: Option<Subject<'_>>) -> Self {
+        let looked_at = found.map_or_else(
             || "the token".to_owned(),
             |subject| format!("token {} of {}", subject.token.id, subject.user.login),
         );
@@ -137,7 +137,7 @@ impl Observation {
     pub fn service(owner: Option<Owner<'_>>) -> Self {
         match owner {
             Some(owner) => Self::new("the owner of the path", owner.service.spec.key.as_str())
-                .by(&owner.service.spec.origin),
+                .with_origin(&owner.service.spec.origin),
             None => Self::new("the owner of the path", "there is none"),
         }
     }
@@ -151,7 +151,7 @@ impl Observation {
             (false, true) => "a method override may hide another one",
             (false, false) => "is not allowed by the service",
         };
-        Self::new(looked_at, result).by(&owner.service.spec.origin)
+        Self::new(looked_at, result).with_origin(&owner.service.spec.origin)
     }
 
     pub fn read_service(
@@ -172,7 +172,7 @@ impl Observation {
             (true, None) => "may read the service".to_owned(),
             (false, _) => "is in no group with access and lacks the Read Service permission".to_owned(),
         };
-        Self::new(looked_at, result).by(&spec.origin)
+        Self::new(looked_at, result).with_origin(&spec.origin)
     }
 
     pub fn scope(subject: Subject<'_>, owner: Owner<'_>, reading: bool) -> Self {
@@ -184,13 +184,14 @@ impl Observation {
             Some(Access::Read) => "grants only read access, and the request may change something",
             None => "does not list the service",
         };
-        Self::new(format!("the token's scope for \"{key}\", {use_}"), result).by(&owner.service.spec.origin)
+        Self::new(format!("the token's scope for \"{key}\", {use_}"), result)
+            .with_origin(&owner.service.spec.origin)
     }
 
     pub fn anonymous(reason: Reason, owner: Owner<'_>) -> Self {
         let observation = Self::new(reason.code(), "forwarded without an identity: the token is not needed");
         match owner.public {
-            Some(rule) => observation.by(&rule.origin),
+            Some(rule) => observation.with_origin(&rule.origin),
             None => observation,
         }
     }

@@ -53,7 +53,7 @@ pub enum PassFrom {
 }
 
 /// The first matching entry applies.
-const LIST: &[(&str, DropReason)] = &[
+const DROPPED: &[(&str, DropReason)] = &[
     // Set by the gateway.
     ("x-permgate*", DropReason::Ours),
     ("x-request-id", DropReason::Ours),
@@ -154,7 +154,7 @@ const LIST: &[(&str, DropReason)] = &[
 /// The list, grouped by the letter that best separates its names.
 static BY_LETTER: LazyLock<[Vec<(FieldPattern, DropReason)>; LETTERS]> = LazyLock::new(|| {
     let mut lists = [const { Vec::new() }; LETTERS];
-    for (pattern, kind) in LIST {
+    for (pattern, kind) in DROPPED {
         lists[letter(pattern.as_bytes())].push((FieldPattern((*pattern).into()), *kind));
     }
     lists
@@ -175,12 +175,12 @@ fn letter(name: &[u8]) -> usize {
 /// Looks a lower-case name up in the list, in any spelling that folds onto an entry.
 pub fn drop_reason(name: &[u8]) -> Option<DropReason> {
     let list = &BY_LETTER[letter(name)];
-    list.iter().find(|(pattern, _)| pattern.fits(name)).map(|(_, kind)| *kind)
+    list.iter().find(|(pattern, _)| pattern.matches(name)).map(|(_, kind)| *kind)
 }
 
 /// The patterns of the list, to be shown.
 pub fn patterns() -> impl Iterator<Item = &'static str> {
-    LIST.iter().map(|(pattern, _)| *pattern)
+    DROPPED.iter().map(|(pattern, _)| *pattern)
 }
 
 impl FieldPattern {
@@ -199,7 +199,7 @@ impl FieldPattern {
     }
 
     /// Whether a lower-case name, folded, matches the pattern.
-    pub fn fits(&self, name: &[u8]) -> bool {
+    pub fn matches(&self, name: &[u8]) -> bool {
         match self.0.strip_suffix('*') {
             Some(start) => super::names::starts_folded(name, start),
             None => super::names::folds_to(name, &self.0),
@@ -212,11 +212,11 @@ impl FieldPolicy {
     pub fn drops(&self, name: &[u8], peer_trusted: bool) -> bool {
         let kind = drop_reason(name);
         let listed = match kind {
-            None => self.drop.iter().any(|pattern| pattern.fits(name)),
+            None => self.drop.iter().any(|pattern| pattern.matches(name)),
             Some(DropReason::Ours) => return true,
             Some(DropReason::Identity | DropReason::Reroute) => true,
             Some(DropReason::Hop) => {
-                !peer_trusted || has_alias_byte(name) || self.drop.iter().any(|pattern| pattern.fits(name))
+                !peer_trusted || has_alias_byte(name) || self.drop.iter().any(|pattern| pattern.matches(name))
             }
         };
         listed && !self.passes(name, peer_trusted)
@@ -224,7 +224,7 @@ impl FieldPolicy {
 
     /// Whether a field is on the list or the configuration adds it. The name is in lower case.
     pub fn lists(&self, name: &[u8]) -> bool {
-        drop_reason(name).is_some() || self.drop.iter().any(|pattern| pattern.fits(name))
+        drop_reason(name).is_some() || self.drop.iter().any(|pattern| pattern.matches(name))
     }
 
     fn passes(&self, name: &[u8], peer_trusted: bool) -> bool {
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn the_list_is_in_the_form_that_it_is_compared_in() {
-        for (pattern, _) in LIST {
+        for (pattern, _) in DROPPED {
             assert_eq!(FieldPattern::parse(pattern).unwrap().as_str(), *pattern);
         }
     }

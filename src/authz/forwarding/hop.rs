@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use super::{
     FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PORT, FORWARDED_PROTO, Hop,
     client::{element_for, elements, listed_addresses, parameter, parameters},
-    is_host, only_value, valid_host,
+    is_host, single_value, valid_host,
 };
 use crate::authz::host::Authority;
 
@@ -16,14 +16,14 @@ use crate::authz::host::Authority;
 pub fn add(headers: &mut HeaderMap, hop: &Hop<'_>) {
     let host = valid_host(hop.host);
     let (said, said_otherwise) =
-        (headers.contains_key(FORWARDED), OTHERWISE.iter().any(|name| headers.contains_key(name)));
+        (headers.contains_key(FORWARDED), X_FORWARDED.iter().any(|name| headers.contains_key(name)));
     if said && !said_otherwise {
         translate_elements(headers);
     }
     let addresses = listed_addresses(headers);
-    keep_one(headers, FORWARDED_PROTO, Some(&hop.peer.proto), is_scheme);
-    keep_one(headers, FORWARDED_HOST, host.as_ref(), is_host);
-    keep_one(headers, FORWARDED_PORT, None, |port| {
+    keep_single(headers, FORWARDED_PROTO, Some(&hop.peer.proto), is_scheme);
+    keep_single(headers, FORWARDED_HOST, host.as_ref(), is_host);
+    keep_single(headers, FORWARDED_PORT, None, |port| {
         matches!(port.len(), 1..=5) && port.iter().all(u8::is_ascii_digit)
     });
     let ours = hop.peer.element(host.as_ref());
@@ -59,7 +59,7 @@ const MAX_ELEMENTS: usize = 32;
 /// `X-Forwarded-Host` is ignored, since it does not reach an upstream.
 pub fn stated_hosts(headers: &HeaderMap) -> Result<Vec<String>, MalformedForwarded> {
     let canonical = |host: &[u8]| Authority::parse(host).map(|authority| authority.host.into_owned());
-    let mut hosts: Vec<_> = only_value(headers, FORWARDED_HOST).and_then(canonical).into_iter().collect();
+    let mut hosts: Vec<_> = single_value(headers, FORWARDED_HOST).and_then(canonical).into_iter().collect();
     let elements = elements(headers);
     if elements.len() > MAX_ELEMENTS {
         return Err(MalformedForwarded);
@@ -81,7 +81,8 @@ pub fn is_secure(headers: &HeaderMap) -> bool {
     let is_tls = |scheme: &[u8]| scheme.eq_ignore_ascii_case(b"https") || scheme.eq_ignore_ascii_case(b"wss");
     let elements = elements(headers);
     let element = elements.first().and_then(|element| parameter(element, b"proto"));
-    only_value(headers, FORWARDED_PROTO).is_some_and(is_tls) || element.is_some_and(|scheme| is_tls(&scheme))
+    single_value(headers, FORWARDED_PROTO).is_some_and(is_tls)
+        || element.is_some_and(|scheme| is_tls(&scheme))
 }
 
 /// The text of a node in `Forwarded` (RFC 7239, 6); `unknown` without an address.
@@ -94,7 +95,7 @@ pub fn node(address: Option<IpAddr>) -> String {
 }
 
 /// The fields that repeat parts of `Forwarded`.
-const OTHERWISE: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
+const X_FORWARDED: [HeaderName; 3] = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST];
 
 /// Adds `X-Forwarded-*` from the elements of `Forwarded`. Scheme and host are those of the first element,
 /// which the client requested.
@@ -141,13 +142,13 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &HeaderValue) {
 }
 
 /// Keeps a single valid value; otherwise replaces it by the gateway's, or removes it.
-fn keep_one(
+fn keep_single(
     headers: &mut HeaderMap,
     name: HeaderName,
     ours: Option<&HeaderValue>,
     is_valid: fn(&[u8]) -> bool,
 ) {
-    if only_value(headers, name.clone()).is_some_and(is_valid) {
+    if single_value(headers, name.clone()).is_some_and(is_valid) {
         return;
     }
     match ours {

@@ -26,22 +26,22 @@ pub struct Claims<'a> {
 
 /// One worker's cache of identity fields, for one directory and the rules that it was compiled with. It is
 /// direct-mapped: an identity replaces the one in its slot.
-pub struct Identities<D> {
+pub struct IdentityCache<D> {
     directory: D,
-    places: RefCell<Vec<Option<Identity>>>,
+    slots: RefCell<Vec<Option<Identity>>>,
 }
 
 /// The values are not shared with other workers, which would contend for their reference counts.
 #[derive(Clone)]
 struct Identity {
-    of: (UserIx, ServiceId),
+    key: (UserIx, ServiceId),
     fields: IdentityFields,
 }
 
 type IdentityFields = Rc<[(HeaderName, HeaderValue)]>;
 
 /// The number of slots; a power of two.
-const PLACES: usize = 1024;
+const SLOTS: usize = 1024;
 
 const USER: HeaderName = HeaderName::from_static("x-permgate-user");
 const USER_ID: HeaderName = HeaderName::from_static("x-permgate-user-id");
@@ -60,7 +60,10 @@ const GROUP_NAME: &percent_encoding::AsciiSet =
 impl<'a> Claims<'a> {
     /// `None` if the service wants no assertion, or the request is anonymous: an assertion always names a
     /// user.
-    pub fn of(permit: &Permit<'a>, directory: &'a Directory) -> Result<Option<Self>, IdentityTooLarge> {
+    pub fn from_permit(
+        permit: &Permit<'a>,
+        directory: &'a Directory,
+    ) -> Result<Option<Self>, IdentityTooLarge> {
         let service = permit.owner().service;
         let Some(subject) = permit.subject().filter(|_| service.spec.identity.has_assertion()) else {
             return Ok(None);
@@ -104,9 +107,9 @@ impl ReportedIdentity<'_> {
     }
 }
 
-impl<D: Deref<Target = Directory>> Identities<D> {
+impl<D: Deref<Target = Directory>> IdentityCache<D> {
     pub fn new(directory: D) -> Self {
-        Self { directory, places: RefCell::default() }
+        Self { directory, slots: RefCell::default() }
     }
 
     pub(super) fn set(&self, headers: &mut HeaderMap, permit: &Permit<'_>) -> Result<(), IdentityTooLarge> {
@@ -125,18 +128,18 @@ impl<D: Deref<Target = Directory>> Identities<D> {
     }
 
     fn identity(&self, user: &User, service: &Service) -> Result<IdentityFields, IdentityTooLarge> {
-        let of = (user.ix, service.id);
+        let key = (user.ix, service.id);
         // Indices are consecutive, so neighbours get distinct slots.
-        let at = (user.ix.0 as usize ^ usize::from(service.id.0) << 4) % PLACES;
-        let places = &mut *self.places.borrow_mut();
-        if places.is_empty() {
-            places.resize(PLACES, None);
+        let at = (user.ix.0 as usize ^ usize::from(service.id.0) << 4) % SLOTS;
+        let slots = &mut *self.slots.borrow_mut();
+        if slots.is_empty() {
+            slots.resize(SLOTS, None);
         }
-        match &places[at] {
-            Some(known) if known.of == of => Ok(Rc::clone(&known.fields)),
+        match &slots[at] {
+            Some(known) if known.key == key => Ok(Rc::clone(&known.fields)),
             _ => {
                 let fields = fields(user, service, &self.directory)?;
-                places[at] = Some(Identity { of, fields: Rc::clone(&fields) });
+                slots[at] = Some(Identity { key, fields: Rc::clone(&fields) });
                 Ok(fields)
             }
         }

@@ -9,7 +9,7 @@ use crate::authz::destination;
 
 /// The direction and kind of fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum FieldSection {
     Request,
     /// From a trusted proxy: its fields about the client are kept.
     TrustedRequest,
@@ -19,26 +19,26 @@ pub enum Side {
 }
 
 /// Whether a field crosses the gateway. `Authorization`, `Destination` and cookies are left to the caller.
-pub fn crosses(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
-    if concerns_one_connection(name) || side.is_trailers() && is_never_a_trailer(name) {
+pub fn is_forwarded(name: &[u8], section: FieldSection, policy: &FieldPolicy) -> bool {
+    if is_hop_by_hop(name) || section.is_trailers() && is_never_a_trailer(name) {
         return false;
     }
-    match side {
-        Side::Request | Side::TrustedRequest => {
+    match section {
+        FieldSection::Request | FieldSection::TrustedRequest => {
             name != b"expect"
                 && name != destination::NAME.as_str().as_bytes()
-                && !policy.drops(name, side == Side::TrustedRequest)
+                && !policy.drops(name, section == FieldSection::TrustedRequest)
         }
         // `pass` does not apply to trailers.
-        Side::RequestTrailers => !policy.lists(name),
+        FieldSection::RequestTrailers => !policy.lists(name),
         // The gateway sets its own id. Alt-Svc (RFC 7838) would lead clients past the gateway, with their tokens.
-        Side::Response => !matches!(name, b"x-request-id" | b"alt-svc"),
-        Side::ResponseTrailers => !folds_to(name, "x-request-id") && name != b"alt-svc",
+        FieldSection::Response => !matches!(name, b"x-request-id" | b"alt-svc"),
+        FieldSection::ResponseTrailers => !folds_to(name, "x-request-id") && name != b"alt-svc",
     }
 }
 
 /// Whether this is a hop-by-hop field (RFC 9110, 7.6.1), or folds onto one or onto `Content-Length`.
-fn concerns_one_connection(name: &[u8]) -> bool {
+fn is_hop_by_hop(name: &[u8]) -> bool {
     match name.first() {
         Some(b'c') => name == b"connection" || name != b"content-length" && folds_to(name, "content-length"),
         Some(b'h') => folds_to(name, "http2-settings"),
@@ -52,15 +52,15 @@ fn concerns_one_connection(name: &[u8]) -> bool {
 
 /// Whether a field is dropped if `Connection` lists it. Fields that frame or route the message are not, nor what a
 /// trusted proxy tells about its client: some proxies forward the `Connection` of their clients.
-pub fn may_be_listed(name: &[u8], side: Side, policy: &FieldPolicy) -> bool {
-    let is_request = matches!(side, Side::Request | Side::TrustedRequest);
+pub fn is_dropped_if_listed(name: &[u8], section: FieldSection, policy: &FieldPolicy) -> bool {
+    let is_request = matches!(section, FieldSection::Request | FieldSection::TrustedRequest);
     let tells_of_client = is_request && policy.lists(name);
     !tells_of_client && !matches!(name, b"close" | b"keep-alive" | b"upgrade" | b"host" | b"content-length")
 }
 
 /// Whether a field's name folds onto a framing field without being it. Answered with 400, since a server
 /// behind the gateway may take it for the framing field.
-pub fn framing_alias(headers: &HeaderMap) -> bool {
+pub fn has_framing_alias(headers: &HeaderMap) -> bool {
     // No other name folds onto Host, Connection or Authorization: they have no `-`.
     const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
     names(headers).any(|name| has_alias_byte(name) && FRAMING.iter().any(|framing| folds_to(name, framing)))
@@ -74,16 +74,16 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 
 /// Whether a request has a field that forwarding would drop, but a forward-auth proxy sends on, and that
 /// gives the upstream another identity or target. `own` are the fields that the proxy sets itself.
-pub fn misleads(headers: &HeaderMap, own: &[&str]) -> bool {
+pub fn has_spoofing_field(headers: &HeaderMap, own: &[&str]) -> bool {
     names(headers).any(|name| {
-        let misleads = match dropped::drop_reason(name) {
+        let is_spoofing = match dropped::drop_reason(name) {
             None => false,
             // The gateway sets its own.
             Some(DropReason::Ours) => name != b"x-request-id",
             Some(DropReason::Identity | DropReason::Reroute) => true,
             Some(DropReason::Hop) => has_alias_byte(name) || name == b"x-forwarded-prefix",
         };
-        misleads && !own.iter().any(|own| own.as_bytes() == name)
+        is_spoofing && !own.iter().any(|own| own.as_bytes() == name)
     })
 }
 
@@ -135,7 +135,7 @@ pub fn folds_onto(name: &HeaderName, field: &str) -> bool {
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     dropped::drop_reason(name).is_some()
-        || !crosses(name, Side::Request, &FieldPolicy::default())
+        || !is_forwarded(name, FieldSection::Request, &FieldPolicy::default())
         || is_never_a_trailer(name)
         || matches!(name, b"content-length" | b"trailer" | b"via")
 }
@@ -149,16 +149,18 @@ pub(super) fn starts_folded(name: &[u8], start: &str) -> bool {
     name.len() >= start.len() && name.iter().map(fold).zip(start.bytes()).all(|(sent, ours)| sent == ours)
 }
 
-impl Side {
+impl FieldSection {
     pub fn is_trailers(self) -> bool {
-        matches!(self, Side::RequestTrailers | Side::ResponseTrailers)
+        matches!(self, FieldSection::RequestTrailers | FieldSection::ResponseTrailers)
     }
 
     /// The side on which the trailers of this message cross.
-    pub fn trailers(self) -> Side {
+    pub fn trailers(self) -> FieldSection {
         match self {
-            Side::Request | Side::TrustedRequest | Side::RequestTrailers => Side::RequestTrailers,
-            Side::Response | Side::ResponseTrailers => Side::ResponseTrailers,
+            FieldSection::Request | FieldSection::TrustedRequest | FieldSection::RequestTrailers => {
+                FieldSection::RequestTrailers
+            }
+            FieldSection::Response | FieldSection::ResponseTrailers => FieldSection::ResponseTrailers,
         }
     }
 }

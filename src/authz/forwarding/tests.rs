@@ -55,7 +55,7 @@ fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<Hea
         destination: None,
     };
     let mut headers = map(fields);
-    edit_request(&mut headers, &permit, &Identities::new(&fixture.directory), &hop)?;
+    edit_request(&mut headers, &permit, &IdentityCache::new(&fixture.directory), &hop)?;
     Ok(headers)
 }
 
@@ -261,7 +261,7 @@ fn an_assertion_is_for_who_asks_for_one() {
         let token = fixture.token();
         let facts = Facts { token: Some(&token), ..fixture.facts() };
         let permit = decide(&query(), facts).unwrap();
-        let claims = Claims::of(&permit, &fixture.directory).unwrap();
+        let claims = Claims::from_permit(&permit, &fixture.directory).unwrap();
         assert_eq!(claims.is_some(), asserted, "{identity:?}");
         if let Some(claims) = claims {
             assert_eq!(claims.service, "youtrack");
@@ -343,7 +343,7 @@ fn an_answer_loses_what_concerns_one_connection() {
 
 #[test]
 fn names_that_pass_for_others_are_seen() {
-    let alias = |name: &str| framing_alias(&map(&[(name, "1")]));
+    let alias = |name: &str| has_framing_alias(&map(&[(name, "1")]));
     for name in ["transfer_encoding", "transfer.encoding", "content_length", "content.length"] {
         assert!(alias(name), "{name}");
     }

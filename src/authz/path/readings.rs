@@ -58,7 +58,7 @@ pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
         if from.text.contains('\0') {
             return Err(PathError::Control);
         }
-        for next in steps(&from) {
+        for next in transformations(&from) {
             let known = |r: &Reading| {
                 r.text == next.text && r.needs.is_subset_of(next.needs) && r.keeps_dots <= next.keeps_dots
             };
@@ -130,7 +130,7 @@ fn check_escapes(literal: &str) -> Result<bool, PathError> {
 }
 
 /// Returns every reading that a single transformation produces.
-fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
+fn transformations(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
     let text = from.text.as_str();
     let step = |next: Option<String>, needs: Option<Allowance>| {
         let needs = needs.map_or(from.needs, |allowance| from.needs.with(allowance));
@@ -143,9 +143,9 @@ fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
         .map(|next| Reading { decoded: from.decoded + 1, ..next })
         .collect();
     let others = [
-        step(separate(text), Some(Allowance::EncodedSlashes)),
+        step(decode_separators(text), Some(Allowance::EncodedSlashes)),
         step(text.contains('\\').then(|| text.replace('\\', "/")), None),
-        step(merge(text), Some(Allowance::EmptySegments)),
+        step(merge_separators(text), Some(Allowance::EmptySegments)),
         step(drop_authority(text), Some(Allowance::EmptySegments)),
         step(cut_parameters(text), Some(Allowance::PathParameters)),
         step(text.find(['?', '#']).map(|at| text[..at].to_owned()), None),
@@ -157,8 +157,8 @@ fn steps(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
     decoded.into_iter().chain(others.into_iter().flatten())
 }
 
-/// Decodes every escape once, except separators, which [`separate`] decodes. If the result is not UTF-8,
-/// returns three readings: its invalid bytes as replacement characters, as Latin-1, and left out.
+/// Decodes every escape once, except separators, which [`decode_separators`] decodes. If the result is not
+/// UTF-8, returns three readings: its invalid bytes as replacement characters, as Latin-1, and left out.
 fn decode(text: &str) -> Vec<String> {
     if !text.contains('%') {
         return Vec::new();
@@ -190,8 +190,8 @@ fn decode(text: &str) -> Vec<String> {
         Ok(text) => vec![text],
         Err(error) => {
             let bytes = error.as_bytes();
-            let unknown = generous_utf8(bytes, |_| Some(char::REPLACEMENT_CHARACTER));
-            vec![unknown, generous_utf8(bytes, |byte| Some(byte.into())), generous_utf8(bytes, |_| None)]
+            let unknown = lenient_utf8(bytes, |_| Some(char::REPLACEMENT_CHARACTER));
+            vec![unknown, lenient_utf8(bytes, |byte| Some(byte.into())), lenient_utf8(bytes, |_| None)]
         }
     }
 }
@@ -204,7 +204,7 @@ fn hex(bytes: &[u8], from: usize, digits: usize) -> Option<u32> {
 /// Decodes UTF-8 leniently: an overlong form yields its character, and a byte that belongs to no character
 /// yields what `invalid` returns. Overlong forms occur only in a path that is decoded twice: the check of the
 /// literal path refuses them.
-fn generous_utf8(bytes: &[u8], invalid: impl Fn(u8) -> Option<char>) -> String {
+fn lenient_utf8(bytes: &[u8], invalid: impl Fn(u8) -> Option<char>) -> String {
     let mut text = String::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
@@ -232,7 +232,7 @@ fn generous_utf8(bytes: &[u8], invalid: impl Fn(u8) -> Option<char>) -> String {
 }
 
 /// Replaces `%2F` and `%5C` by a slash.
-fn separate(text: &str) -> Option<String> {
+fn decode_separators(text: &str) -> Option<String> {
     let mut separated = String::new();
     let mut copied = 0;
     for (at, _) in text.match_indices('%') {
@@ -246,7 +246,7 @@ fn separate(text: &str) -> Option<String> {
     (copied != 0).then(|| separated + &text[copied..])
 }
 
-fn merge(text: &str) -> Option<String> {
+fn merge_separators(text: &str) -> Option<String> {
     text.contains("//").then(|| {
         let mut merged = String::with_capacity(text.len());
         for char in text.chars() {
@@ -265,26 +265,26 @@ fn drop_authority(text: &str) -> Option<String> {
 }
 
 fn cut_parameters(text: &str) -> Option<String> {
-    text.contains(';').then(|| by_segment(text, |segment| segment.split(';').next().unwrap_or_default()))
+    text.contains(';').then(|| map_segments(text, |segment| segment.split(';').next().unwrap_or_default()))
 }
 
 fn cut_tails(text: &str) -> Option<String> {
     let has_blank = text.contains("/ ");
     (has_blank || has_tail(text))
-        .then(|| by_segment(text, |segment| segment.trim_end_matches(is_tail).trim_start_matches(' ')))
+        .then(|| map_segments(text, |segment| segment.trim_end_matches(is_tail).trim_start_matches(' ')))
 }
 
 /// On NTFS, `name::$DATA` is the file `name`, and `name:$i30:$INDEX_ALLOCATION` is the directory `name`.
 fn cut_streams(text: &str) -> Option<String> {
     has_stream(text).then(|| {
-        by_segment(text, |segment| match segment.split_once(':') {
+        map_segments(text, |segment| match segment.split_once(':') {
             Some((name, _)) if has_stream(segment) => name,
             _ => segment,
         })
     })
 }
 
-fn by_segment(text: &str, cut: impl Fn(&str) -> &str) -> String {
+fn map_segments(text: &str, cut: impl Fn(&str) -> &str) -> String {
     let mut cut_text = String::with_capacity(text.len());
     for (number, segment) in text.split('/').enumerate() {
         if number > 0 {

@@ -8,7 +8,7 @@ use super::{
     Allowance, Allowances, Authorization, BUILT_IN_SERVICE, Claim, HostCredentials, Identity, Origin,
     PublicPath, PublicRule, PublicSpec, RESERVED_PREFIX, ReadMethod, RuleError, Rules, Service, ServiceId,
     ServiceIds, ServiceKey, ServiceSpec, Settings,
-    table::{Letters, Table, covers},
+    table::{CaseMatching, Table, covers},
 };
 use crate::authz::{carriers::Carriers, forwarding::FieldPattern, path::RequestPath};
 
@@ -54,7 +54,7 @@ fn check_services(specs: &[ServiceSpec], errors: &mut Vec<RuleError>) {
         for prefix in &spec.paths {
             if let Err(why) = check_prefix(prefix) {
                 error(format!("the path \"{prefix}\" of the service \"{key}\" {why}"));
-            } else if covers(RESERVED_PREFIX, prefix, Letters::Folded) {
+            } else if covers(RESERVED_PREFIX, prefix, CaseMatching::Folded) {
                 error(format!("the path \"{prefix}\" of the service \"{key}\" is reserved for permgate"));
             }
         }
@@ -132,7 +132,8 @@ fn check_public(specs: &[ServiceSpec], public: &[PublicSpec], errors: &mut Vec<R
         };
         let is_prefix = matches!(rule.path, PublicPath::Prefix(_));
         let reaches = |prefix: &String| {
-            covers(prefix, path, Letters::Exact) || is_prefix && covers(path, prefix, Letters::Exact)
+            covers(prefix, path, CaseMatching::Exact)
+                || is_prefix && covers(path, prefix, CaseMatching::Exact)
         };
         if !service.paths.iter().any(reaches) {
             error(format!(
@@ -194,7 +195,7 @@ fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -
     });
     let written: HashSet<&str> = prefixes.chain(public.iter().map(|rule| rule.path.text())).collect();
     let capitals = written.iter().any(|path| path.bytes().any(|b| b.is_ascii_uppercase()));
-    let host_credentials = HostCredentials::of(&services).map(Box::new);
+    let host_credentials = HostCredentials::from_services(&services).map(Box::new);
     Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals, host_credentials }
 }
 

@@ -39,7 +39,7 @@ pub struct HostCarriers {
 
 impl HostCredentials {
     /// `None` if every service has the default.
-    pub(super) fn of(services: &[Service]) -> Option<Self> {
+    pub(super) fn from_services(services: &[Service]) -> Option<Self> {
         // The last service is the built-in one, which owns no path.
         let is_default =
             |service: &Service| service.spec.credentials == Carriers::BEARER && !service.spec.registry;

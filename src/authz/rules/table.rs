@@ -15,7 +15,7 @@ pub struct Table<V> {
 
 /// How segments are compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Letters {
+pub enum CaseMatching {
     Exact,
     /// ASCII letters ignoring case.
     Folded,
@@ -54,13 +54,13 @@ impl<V> Table<V> {
 
     /// Visits the values of all prefixes of a path, which starts with `/`, the shortest first. The flag is
     /// set if the whole path matched.
-    pub fn walk<'t>(&'t self, path: &str, letters: Letters, mut visit: impl FnMut(&'t V, bool)) {
+    pub fn walk<'t>(&'t self, path: &str, case: CaseMatching, mut visit: impl FnMut(&'t V, bool)) {
         if self.exact.is_empty() {
             return;
         }
-        let (values, path) = match letters {
-            Letters::Exact => (&self.exact, Cow::Borrowed(path)),
-            Letters::Folded => (&self.folded, Cow::Owned(path.to_ascii_lowercase())),
+        let (values, path) = match case {
+            CaseMatching::Exact => (&self.exact, Cow::Borrowed(path)),
+            CaseMatching::Folded => (&self.folded, Cow::Owned(path.to_ascii_lowercase())),
         };
         let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
         // The first end is that of the empty prefix.
@@ -72,30 +72,30 @@ impl<V> Table<V> {
     }
 }
 
-impl Letters {
+impl CaseMatching {
     fn same(self, stored: &[u8], sent: &[u8]) -> bool {
         match self {
-            Letters::Exact => stored == sent,
-            Letters::Folded => stored.eq_ignore_ascii_case(sent),
+            CaseMatching::Exact => stored == sent,
+            CaseMatching::Folded => stored.eq_ignore_ascii_case(sent),
         }
     }
 }
 
 /// Whether a prefix covers a path by whole segments.
-pub fn covers(prefix: &str, path: &str, letters: Letters) -> bool {
+pub fn covers(prefix: &str, path: &str, case: CaseMatching) -> bool {
     if prefix == "/" {
         return path.starts_with('/');
     }
     let (prefix, path) = (prefix.as_bytes(), path.as_bytes());
     let Some((head, rest)) = path.split_at_checked(prefix.len()) else { return false };
-    letters.same(prefix, head) && (rest.is_empty() || rest.starts_with(b"/"))
+    case.same(prefix, head) && (rest.is_empty() || rest.starts_with(b"/"))
 }
 
 /// Whether a pattern of `read_methods` matches a path: a prefix of whole segments in which `*` matches any
 /// one, or after a leading `*/` the last segments. Reads each byte of the path once.
-pub fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
+pub fn matches_pattern(pattern: &str, path: &str, case: CaseMatching) -> bool {
     let same = |(wanted, sent): (&str, &str)| {
-        if wanted == "*" { !sent.is_empty() } else { letters.same(wanted.as_bytes(), sent.as_bytes()) }
+        if wanted == "*" { !sent.is_empty() } else { case.same(wanted.as_bytes(), sent.as_bytes()) }
     };
     match pattern.strip_prefix("*/") {
         Some(last) => {
@@ -108,7 +108,7 @@ pub fn fits(pattern: &str, path: &str, letters: Letters) -> bool {
             let mut sent = path.split('/');
             pattern.split('/').all(|wanted| sent.next().is_some_and(|sent| same((wanted, sent))))
         }
-        None => covers(pattern, path, letters),
+        None => covers(pattern, path, case),
     }
 }
 
@@ -122,22 +122,22 @@ mod tests {
         for prefix in ["/", "/api", "/api/reports", "/API", "/a/b/c/d"] {
             table.change_prefix(prefix, |value| *value = Some(prefix));
         }
-        let check = |path: &str, letters: Letters, expected: &str| {
+        let check = |path: &str, case: CaseMatching, expected: &str| {
             let mut found = None;
-            table.walk(path, letters, |value, _| found = value.or(found));
+            table.walk(path, case, |value, _| found = value.or(found));
             assert_eq!(found, Some(expected), "{path}");
         };
-        check("/", Letters::Exact, "/");
-        check("/api", Letters::Exact, "/api");
-        check("/api/", Letters::Exact, "/api");
-        check("/apix", Letters::Exact, "/");
-        check("/API/x", Letters::Exact, "/API");
-        check("/Api", Letters::Exact, "/");
-        check("/api/reports/1", Letters::Exact, "/api/reports");
-        check("/api/reportsx", Letters::Exact, "/api");
-        check("/a/b/c", Letters::Exact, "/");
-        check("/a/b/c/d/e", Letters::Exact, "/a/b/c/d");
-        check("/A/b/C/D/e", Letters::Folded, "/a/b/c/d");
+        check("/", CaseMatching::Exact, "/");
+        check("/api", CaseMatching::Exact, "/api");
+        check("/api/", CaseMatching::Exact, "/api");
+        check("/apix", CaseMatching::Exact, "/");
+        check("/API/x", CaseMatching::Exact, "/API");
+        check("/Api", CaseMatching::Exact, "/");
+        check("/api/reports/1", CaseMatching::Exact, "/api/reports");
+        check("/api/reportsx", CaseMatching::Exact, "/api");
+        check("/a/b/c", CaseMatching::Exact, "/");
+        check("/a/b/c/d/e", CaseMatching::Exact, "/a/b/c/d");
+        check("/A/b/C/D/e", CaseMatching::Folded, "/a/b/c/d");
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
         }
         for number in 1..5000 {
             let mut found = 0;
-            table.walk(&format!("/service-{number}/api/x"), Letters::Exact, |value, _| {
+            table.walk(&format!("/service-{number}/api/x"), CaseMatching::Exact, |value, _| {
                 found = found.max(*value);
             });
             assert_eq!(found, number);
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_pattern_fits_whole_segments() {
         let check = |pattern: &str, path: &str, expected: bool| {
-            assert_eq!(fits(pattern, path, Letters::Exact), expected, "{pattern} {path}");
+            assert_eq!(matches_pattern(pattern, path, CaseMatching::Exact), expected, "{pattern} {path}");
         };
         check("/api", "/api/x", true);
         check("*/git-upload-pack", "/a/b.git/git-upload-pack", true);
@@ -182,14 +182,14 @@ mod tests {
         check("/*", "/", false);
         check("/a*b", "/axb", false);
         check("/a*b", "/a*b/c", true);
-        assert!(fits("*/query", "/x/QUERY", Letters::Folded));
-        assert!(fits("/a/*/b", "/A/x/B/c", Letters::Folded));
+        assert!(matches_pattern("*/query", "/x/QUERY", CaseMatching::Folded));
+        assert!(matches_pattern("/a/*/b", "/A/x/B/c", CaseMatching::Folded));
     }
 
     #[test]
     fn a_prefix_covers_whole_segments() {
         let check = |prefix: &str, path: &str, covered: bool| {
-            assert_eq!(covers(prefix, path, Letters::Exact), covered, "{prefix} {path}");
+            assert_eq!(covers(prefix, path, CaseMatching::Exact), covered, "{prefix} {path}");
         };
         check("/", "/x", true);
         check("/api", "/api", true);
@@ -197,6 +197,6 @@ mod tests {
         check("/api", "/apix", false);
         check("/api", "/ap", false);
         check("/api", "/ap\u{e9}", false);
-        assert!(covers("/api", "/API/x", Letters::Folded));
+        assert!(covers("/api", "/API/x", CaseMatching::Folded));
     }
 }

@@ -10,7 +10,7 @@ pub fn find_tokens(bytes: &[u8]) -> impl Iterator<Item = (usize, Bearer<'_>)> {
     std::iter::from_fn(move || {
         let at = from + find(&bytes[from..], has_checksum)?;
         from = at + LENGTH;
-        Some((at, Bearer { text: &bytes[at..from], shaped: true }))
+        Some((at, Bearer { text: &bytes[at..from], has_own_shape: true }))
     })
 }
 

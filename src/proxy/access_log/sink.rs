@@ -78,7 +78,7 @@ fn format_for_terminal(lines: &[u8]) -> String {
             rendered = format!("{rendered}  {}", word("reason"));
         }
         rendered = format!("{rendered}  {:.0} ms", record["duration_ms"].as_f64().unwrap_or_default());
-        text.extend(rendered.chars().map(names::shown));
+        text.extend(rendered.chars().map(names::printable));
         text.push('\n');
     }
     text

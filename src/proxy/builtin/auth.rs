@@ -58,7 +58,7 @@ impl Gateway {
         let mut facts = RequestFacts::read(self, state, connection, request.headers(), host)?;
         facts.upgrade = upgrade;
         // The Host of the proxy's request is a second statement of the host, unless no rule names it.
-        let stated = proxy_host.filter(|host| state.snapshot.rules.names_host(host.as_str()));
+        let stated = proxy_host.filter(|host| state.snapshot.rules.lists_host(host.as_str()));
         facts.stated_hosts.extend(stated.map(|host| host.as_str().to_owned()));
         let mut judged = Request::new(());
         *judged.method_mut() = method;

@@ -187,7 +187,7 @@ fn id_of(claims: &Claims) -> Option<TokenId> {
 /// The `sub` claim, truncated and without control characters.
 fn subject(claims: &Claims) -> String {
     let subject = claims.get("sub").and_then(Value::as_str).unwrap_or("(no sub)");
-    subject.chars().filter(|char| !names::misleads(*char)).take(MAX_SUBJECT).collect()
+    subject.chars().filter(|char| !names::is_deceptive(*char)).take(MAX_SUBJECT).collect()
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ impl FrontProxy {
     /// Reads the original request. A missing, repeated or contradictory statement is `OriginalUnclear`.
     pub fn forwarded_request<B>(self, request: &Request<B>) -> Result<ForwardedRequest, Reason> {
         let headers = request.headers();
-        if forwarding::misleads(headers, self.overwritten_fields()) {
+        if forwarding::has_spoofing_field(headers, self.overwritten_fields()) {
             return Err(Reason::OriginalUnclear);
         }
         let mut proxy_host = None;

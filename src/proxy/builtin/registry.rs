@@ -52,7 +52,7 @@ impl Gateway {
         };
         let settings = &rules.settings;
         let imports = self.parts.state.index().imported() > 0;
-        let credential = carriers::typed(text.as_deref(), settings.perm_alias, imports);
+        let credential = carriers::from_password(text.as_deref(), settings.perm_alias, imports);
         let ends = self.authenticate_as(credential, context, |subject| subject.token.expires_at)?;
         let Some(text) = text else { return Err(Reason::MissingCredentials.into()) };
         let now = context.at;

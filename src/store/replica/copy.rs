@@ -178,7 +178,7 @@ fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         Table::Members => (tag::PUT_MEMBER, key),
         Table::Roles => (tag::PUT_ROLE, &[][..]),
         Table::Grants => (tag::PUT_GRANT, &[][..]),
-        Table::Identities => (tag::PUT_IDENTITY, &[][..]),
+        Table::IdentityCache => (tag::PUT_IDENTITY, &[][..]),
         Table::Sessions => (tag::PUT_SESSION, &[][..]),
         Table::Invitations => (tag::PUT_INVITATION, &[][..]),
         Table::Idempotency => (tag::PUT_IDEMPOTENCY, &[][..]),

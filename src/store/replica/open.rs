@@ -132,7 +132,7 @@ impl Trees {
             Table::Members,
             Table::Roles,
             Table::Grants,
-            Table::Identities,
+            Table::IdentityCache,
             Table::Sessions,
             Table::Invitations,
         ];

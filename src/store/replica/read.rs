@@ -112,7 +112,7 @@ impl Replica {
     }
 
     pub(crate) fn identities(&self) -> Result<Vec<IdentityRecord>, ReadError> {
-        self.rows(Table::Identities)
+        self.rows(Table::IdentityCache)
     }
 
     /// Events with a `seq` below `before`, newest first.

@@ -187,9 +187,9 @@ impl Stage<'_> {
             Op::DropInvitation(digest) => self.set(Table::Invitations, key(digest), None),
             Op::PutIdentity(identity) => {
                 let digest = IdentityRecord::digest(&identity.issuer, &identity.subject);
-                self.put(Table::Identities, key(&digest), identity)
+                self.put(Table::IdentityCache, key(&digest), identity)
             }
-            Op::DropIdentity(digest) => self.set(Table::Identities, key(digest), None),
+            Op::DropIdentity(digest) => self.set(Table::IdentityCache, key(digest), None),
             Op::Node(change) => self.change_members(change),
             Op::Affects(_) => Ok(()),
         }

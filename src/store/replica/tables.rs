@@ -44,7 +44,7 @@ tables! {
     Members "members",
     Roles "roles",
     Grants "grants",
-    Identities "identities",
+    IdentityCache "identities",
     Sessions "sessions",
     Invitations "invitations",
     Idempotency "idempotency",

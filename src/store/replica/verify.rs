@@ -284,7 +284,7 @@ fn check(
                 Grantee::Group(id) => rows.group(id, what),
             }
         }
-        Table::Identities => {
+        Table::IdentityCache => {
             let identity: IdentityRecord = rows.decode(row)?;
             rows.require_key(key, IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes())?;
             rows.user(&identity.user, || format!("an identity at {}", identity.issuer))

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::*;
 use crate::authz::{
     accounts::fold,
-    administration::{Acting, World},
+    administration::{AdminFacts, Principal},
     secret::Bearer,
     subject::Permission,
 };
@@ -68,7 +68,7 @@ async fn run(bench: &Bench, fixture: &Value, vector: &Value) -> (String, u16) {
         }
         "list_tokens" => {
             let (accounts, snapshot) = (bench.store.accounts(), bench.state.snapshot());
-            let world = World {
+            let facts = AdminFacts {
                 accounts: &accounts,
                 rules: &snapshot.rules,
                 now: bench.now(),
@@ -76,9 +76,9 @@ async fn run(bench: &Bench, fixture: &Value, vector: &Value) -> (String, u16) {
                 reserved_logins: &[],
             };
             let ActorKind::User(actor) = &by.kind else { panic!("a user asks") };
-            let acting = Acting::user(&world, actor, None).unwrap();
+            let principal = Principal::user(&facts, actor, None).unwrap();
             let whom = accounts.user_by_login(params["user"].as_str().unwrap()).unwrap();
-            answer(acting.require_sight(whom.ix).map_err(ChangeError::from), 200)
+            answer(principal.require_can_see(whom.ix).map_err(ChangeError::from), 200)
         }
         action => panic!("no such action: {action}"),
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     authz::{
         accounts::{GroupRecord, UserKind, UserRecord},
-        administration::{Acting, AdminError, AdminErrorCode, groups, names, users},
+        administration::{AdminError, AdminErrorCode, Principal, groups, names, users},
         secret::Digest,
         subject::UserIx,
     },
@@ -58,8 +58,8 @@ impl Transaction {
         for ((group, member), id) in new.groups.iter().zip(&ids.groups) {
             if *member && self.state.accounts.group_by_name(group).is_none() {
                 let record = GroupRecord { id: id.clone(), name: group.clone(), parent: None, revision: 1 };
-                let operator = Acting::operator(&self.state.rules);
-                let group = groups::create(&self.world(), &operator, record)?;
+                let operator = Principal::operator(&self.state.rules);
+                let group = groups::create(&self.admin_facts(), &operator, record)?;
                 self.audit_federated(
                     new,
                     "group.create",
@@ -89,9 +89,9 @@ impl Transaction {
         issuer: &str,
         subject: &str,
     ) -> Result<IdentityRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         // As for setting the password: whoever controls the identity can be that user.
-        let user = users::invite(&self.world(), &acting, login)?.record.clone();
+        let user = users::invite(&self.admin_facts(), &principal, login)?.record.clone();
         let issuer = names::text("provider's issuer", issuer, 1, MAX_ISSUER)?;
         let subject = names::text("subject", subject, 1, MAX_SUBJECT)?;
         let key = IdentityRecord::digest(&issuer, &subject);
@@ -115,8 +115,8 @@ impl Transaction {
 
     /// Unlinks all of the user's identities and signs the user out; returns how many identities there were.
     pub(crate) fn unlink_identities(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
-        let acting = self.acting(actor)?;
-        let user = users::end_sessions(&self.world(), &acting, login)?;
+        let principal = self.principal(actor)?;
+        let user = users::end_sessions(&self.admin_facts(), &principal, login)?;
         let (ix, user) = (user.ix, user.record.clone());
         let stored = self.shared.sessions.identities_of(&user.id);
         let identities = self.merge_staged::<IdentityRecord>(stored, |record| record.user == user.id);
@@ -159,7 +159,7 @@ impl Transaction {
                     email: new.email.as_deref().and_then(|email| names::email(email).ok()),
                     ..UserRecord::new(id.to_owned(), login, name, UserKind::Human, self.now)
                 };
-                let record = users::provision(&self.world(), record)?;
+                let record = users::provision(&self.admin_facts(), record)?;
                 let change = json!({"id": record.id, "name": record.name, "kind": "human"});
                 self.audit_federated(new, "user.create", format!("user:{}", record.login), change);
                 self.apply(Op::PutUser(record.clone()));

@@ -6,7 +6,7 @@ use super::Transaction;
 use crate::{
     authz::{
         accounts::{GrantRecord, Grantee, GroupRecord},
-        administration::{World, groups},
+        administration::{AdminFacts, groups},
     },
     fence::Affected,
     store::{
@@ -24,13 +24,13 @@ impl Transaction {
         parent_name: Option<&str>,
         id: &str,
     ) -> Result<GroupRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let record = {
-            let world = self.world();
-            acting.require(crate::authz::subject::Permission::CreateGroup)?;
-            let parent = parent_id(&world, parent_name)?;
+            let admin_facts = self.admin_facts();
+            principal.require(crate::authz::subject::Permission::CreateGroup)?;
+            let parent = parent_id(&admin_facts, parent_name)?;
             let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
-            groups::create(&world, &acting, record)?
+            groups::create(&admin_facts, &principal, record)?
         };
         let change = json!({"id": record.id, "parent": parent_name});
         self.audit_as(actor, "group.create", target(&record.name), Some(change));
@@ -45,17 +45,17 @@ impl Transaction {
         if_revision: Option<u64>,
         edit: &GroupEdit,
     ) -> Result<GroupRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (before, after) = {
-            let world = self.world();
-            acting.require(crate::authz::subject::Permission::UpdateGroup)?;
-            let group = groups::find(&world, name)?;
+            let admin_facts = self.admin_facts();
+            principal.require(crate::authz::subject::Permission::UpdateGroup)?;
+            let group = groups::find(&admin_facts, name)?;
             let mut after = group.record.clone();
             after.name = edit.name.clone().unwrap_or(after.name);
             if let Some(parent) = &edit.parent {
-                after.parent = parent_id(&world, parent.as_deref())?;
+                after.parent = parent_id(&admin_facts, parent.as_deref())?;
             }
-            (group.record.clone(), groups::edit(&world, &acting, group, after)?)
+            (group.record.clone(), groups::edit(&admin_facts, &principal, group, after)?)
         };
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
@@ -76,11 +76,11 @@ impl Transaction {
 
     /// Deletes a group, its memberships and its grants.
     pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (record, roles, members) = {
-            let world = self.world();
-            let group = groups::delete(&world, &acting, name)?;
-            let members = world.accounts.members(group.ix).map(|user| user.record.id.clone());
+            let admin_facts = self.admin_facts();
+            let group = groups::delete(&admin_facts, &principal, name)?;
+            let members = admin_facts.accounts.members(group.ix).map(|user| user.record.id.clone());
             (group.record.clone(), group.roles.clone(), members.collect::<Vec<String>>())
         };
         let change = json!({"id": record.id, "members": members.len()});
@@ -104,10 +104,10 @@ impl Transaction {
         login: &str,
         member: bool,
     ) -> Result<GroupRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (record, user, ix, was) = {
-            let world = self.world();
-            let (group, user) = groups::set_member(&world, &acting, group, login, member)?;
+            let admin_facts = self.admin_facts();
+            let (group, user) = groups::set_member(&admin_facts, &principal, group, login, member)?;
             let was = user.groups.binary_search(&group.ix).is_ok();
             (group.record.clone(), user.record.clone(), user.ix, was)
         };
@@ -128,8 +128,8 @@ impl Transaction {
     }
 }
 
-fn parent_id(world: &World<'_>, name: Option<&str>) -> Result<Option<String>, AdminError> {
-    name.map(|name| groups::find(world, name).map(|group| group.record.id.clone())).transpose()
+fn parent_id(admin_facts: &AdminFacts<'_>, name: Option<&str>) -> Result<Option<String>, AdminError> {
+    name.map(|name| groups::find(admin_facts, name).map(|group| group.record.id.clone())).transpose()
 }
 
 fn target(name: &str) -> String {

@@ -6,7 +6,7 @@ use super::{Transaction, tokens::name_taken};
 use crate::{
     authz::{
         accounts::{UserKind, UserRecord, fold},
-        administration::{Acting, AdminError, AdminErrorCode, tokens, users},
+        administration::{AdminError, AdminErrorCode, Principal, tokens, users},
         secret::TokenId,
         subject::Permission,
     },
@@ -38,11 +38,11 @@ impl Transaction {
         lines: &[PlannedImport],
         make_owners: bool,
     ) -> Result<Vec<Result<TokenId, AdminError>>, ChangeError> {
-        let acting = self.acting(actor)?;
-        acting.require(Permission::AdminWrite)?;
+        let principal = self.principal(actor)?;
+        principal.require(Permission::AdminWrite)?;
         let mut answers = Vec::with_capacity(lines.len());
         for line in lines {
-            match self.import(actor, &acting, line, make_owners) {
+            match self.import(actor, &principal, line, make_owners) {
                 Ok(id) => answers.push(Ok(id)),
                 Err(ChangeError::Refused(refusal)) => answers.push(Err(refusal)),
                 Err(error) => return Err(error),
@@ -57,13 +57,13 @@ impl Transaction {
     fn import(
         &mut self,
         actor: &Actor,
-        acting: &Acting<'_>,
+        principal: &Principal<'_>,
         line: &PlannedImport,
         make_owners: bool,
     ) -> Result<TokenId, ChangeError> {
         let token = &line.token;
         let name = tokens::name(&token.name)?;
-        let scope = tokens::import(&self.world(), acting, &token.scope, token.expires_at)?;
+        let scope = tokens::import(&self.admin_facts(), principal, &token.scope, token.expires_at)?;
         let known = self.state.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
         if let Some(id) = self.registered(line, known.as_deref(), &name)? {
             return Ok(id);
@@ -76,7 +76,7 @@ impl Transaction {
         }
         let owner = match known {
             Some(id) => id,
-            None if make_owners => self.make_owner(actor, acting, line)?,
+            None if make_owners => self.make_owner(actor, principal, line)?,
             None => {
                 let message = format!("there is no user {:?}", token.owner);
                 return Err(AdminError::new(AdminErrorCode::NotFound, message).into());
@@ -118,13 +118,13 @@ impl Transaction {
     fn make_owner(
         &mut self,
         actor: &Actor,
-        acting: &Acting<'_>,
+        principal: &Principal<'_>,
         line: &PlannedImport,
     ) -> Result<String, ChangeError> {
         let login = &line.token.owner;
         let (id, name) = (line.owner_id.clone(), login.clone());
         let record = UserRecord::new(id, login.clone(), name, UserKind::Service, self.now);
-        let record = users::create(&self.world(), acting, record)?;
+        let record = users::create(&self.admin_facts(), principal, record)?;
         let id = record.id.clone();
         self.audit_as(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
         self.apply(Op::PutUser(record));

@@ -20,7 +20,7 @@ impl Transaction {
         actor: &Actor,
         new: &Configuration,
     ) -> Result<(), ChangeError> {
-        self.acting(actor)?.require(Permission::AdminWrite)?;
+        self.principal(actor)?.require(Permission::AdminWrite)?;
         let (services, public, settings) = (new.services.clone(), new.public.clone(), new.rules.clone());
         let rules = Rules::compile(services, public, settings, &mut self.ids).map_err(ChangeError::Rules)?;
         let change = json!({"services": rules.services().len()});

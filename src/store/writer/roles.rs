@@ -25,14 +25,14 @@ impl Transaction {
         name: &str,
         permissions: &[Permission],
     ) -> Result<RoleRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let role = RoleRecord {
             key: key.to_owned(),
             name: name.to_owned(),
             permissions: permissions.to_vec(),
             revision: 1,
         };
-        let role = roles::create(&self.world(), &acting, role)?;
+        let role = roles::create(&self.admin_facts(), &principal, role)?;
         self.audit_as(actor, "role.create", target(key), Some(json!({"permissions": words(&role)})));
         self.apply(Op::PutRole(role.clone()));
         Ok(role)
@@ -47,15 +47,15 @@ impl Transaction {
         edit: &RoleEdit,
         removing: bool,
     ) -> Result<RoleRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (before, after) = {
-            let world = self.world();
-            acting.require(Permission::ManageRole)?;
-            let before = roles::find(&world, key)?;
+            let admin_facts = self.admin_facts();
+            principal.require(Permission::ManageRole)?;
+            let before = roles::find(&admin_facts, key)?;
             let mut after = before.clone();
             after.name = edit.name.clone().unwrap_or(after.name);
             after.permissions = edit.permissions.clone().unwrap_or(after.permissions);
-            (before.clone(), roles::edit(&world, &acting, before, after)?)
+            (before.clone(), roles::edit(&admin_facts, &principal, before, after)?)
         };
         let gives = !roles::only_removes(&before.permissions, &after.permissions);
         if if_revision.is_some_and(|revision| revision != before.revision) || removing && gives {
@@ -80,11 +80,11 @@ impl Transaction {
 
     /// Deletes a role and its grants.
     pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (role, grants) = {
-            let world = self.world();
-            let role = roles::delete(&world, &acting, key)?.clone();
-            let grants = world.accounts.grants().filter(|grant| grant.role == key);
+            let admin_facts = self.admin_facts();
+            let role = roles::delete(&admin_facts, &principal, key)?.clone();
+            let grants = admin_facts.accounts.grants().filter(|grant| grant.role == key);
             (role, grants.collect::<Vec<GrantRecord>>())
         };
         self.audit_as(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
@@ -101,25 +101,25 @@ impl Transaction {
         to: &GrantTarget,
         granted: bool,
     ) -> Result<GrantRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (grant, user, target, was) = {
-            let world = self.world();
-            acting.require(Permission::ManageRole)?;
+            let admin_facts = self.admin_facts();
+            principal.require(Permission::ManageRole)?;
             let (to, user, target, has) = match to {
                 GrantTarget::User(login) => {
-                    let user = users::find(&world, login)?;
+                    let user = users::find(&admin_facts, login)?;
                     let target = format!("user:{}", user.record.login);
                     (Grantee::User(user.record.id.clone()), Some(user.ix), target, &user.roles)
                 }
                 GrantTarget::Group(name) => {
-                    let group = groups::find(&world, name)?;
+                    let group = groups::find(&admin_facts, name)?;
                     let target = format!("group:{}", group.record.name);
                     (Grantee::Group(group.record.id.clone()), None, target, &group.roles)
                 }
             };
             let was = has.iter().any(|key| key == role);
             let grant = GrantRecord { role: role.to_owned(), to };
-            roles::grant(&world, &acting, &grant, granted)?;
+            roles::grant(&admin_facts, &principal, &grant, granted)?;
             (grant, user, target, was)
         };
         if !granted {

@@ -8,7 +8,7 @@ use super::{PERMISSION_DENIED, Transaction};
 use crate::{
     authz::{
         accounts::UserKind,
-        administration::{Acting, AdminError, users},
+        administration::{AdminError, Principal, users},
         secret::Digest,
         subject::UserIx,
         time::Timestamp,
@@ -118,8 +118,8 @@ impl Transaction {
 
     /// Ends all sessions of a user; returns how many there were.
     pub(crate) fn end_sessions(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
-        let acting = self.acting(actor)?;
-        let user = users::end_sessions(&self.world(), &acting, login)?;
+        let principal = self.principal(actor)?;
+        let user = users::end_sessions(&self.admin_facts(), &principal, login)?;
         let (ix, user) = (user.ix, user.record.clone());
         let ended = self.sign_out(ix, &user.id);
         if ended > 0 {
@@ -136,8 +136,8 @@ impl Transaction {
         login: &str,
         digest: Digest,
     ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
-        let acting = self.acting(actor)?;
-        let user = users::invite(&self.world(), &acting, login)?.record.clone();
+        let principal = self.principal(actor)?;
+        let user = users::invite(&self.admin_facts(), &principal, login)?.record.clone();
         self.drop_invitations_of(&user.id);
         let expires_at = self.now.plus_seconds(INVITATION_LIFETIME);
         let author = Transaction::author(actor);
@@ -171,14 +171,16 @@ impl Transaction {
 
     /// Whether the author of an invitation could create it now.
     fn may_invite(&self, invitation: &InvitationRecord) -> bool {
-        let world = self.world();
-        let acting = match &invitation.author {
-            None => Ok(Acting::operator(&self.state.rules)),
-            Some(author) => Acting::user(&world, author, None),
+        let admin_facts = self.admin_facts();
+        let principal = match &invitation.author {
+            None => Ok(Principal::operator(&self.state.rules)),
+            Some(author) => Principal::user(&admin_facts, author, None),
         };
         let user = self.state.accounts.user_by_id(&invitation.user);
         let login = user.map(|user| user.record.login.as_str());
-        acting.is_ok_and(|acting| login.is_some_and(|login| users::invite(&world, &acting, login).is_ok()))
+        principal.is_ok_and(|principal| {
+            login.is_some_and(|login| users::invite(&admin_facts, &principal, login).is_ok())
+        })
     }
 
     /// After a change of power, drops every invitation that its author could no longer create, since the

@@ -10,7 +10,7 @@ use crate::{
         accounts::{Account, fold},
         administration::{
             AdminError, AdminErrorCode,
-            tokens::{self, Reach},
+            tokens::{self, TokenBounds},
         },
         secret::{Digest, TokenId},
         time::Timestamp,
@@ -43,26 +43,26 @@ impl Transaction {
         if let Some(first) = self.repeated(idempotency)? {
             return Ok((first, false));
         }
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let record = {
-            let world = self.world();
-            let owner = tokens::owner(&world, &acting, &new.owner)?;
+            let admin_facts = self.admin_facts();
+            let owner = tokens::owner(&admin_facts, &principal, &new.owner)?;
             let name = tokens::name(&new.name)?;
             let note = tokens::note(&new.note)?;
-            let reach = Reach {
+            let bounds = TokenBounds {
                 scope: new.scope.clone(),
                 expires_at: new.expires_at,
                 allow_ips: new.allow_ips.clone(),
             };
-            let reach = tokens::create(&world, &acting, owner, reach, new.not_before)?;
+            let bounds = tokens::create(&admin_facts, &principal, owner, bounds, new.not_before)?;
             let owner = owner.record.id.clone();
             TokenRecord {
                 author: Transaction::author(actor),
                 note,
-                allow_ips: reach.allow_ips,
+                allow_ips: bounds.allow_ips,
                 not_before: new.not_before,
-                expires_at: reach.expires_at,
-                ..TokenRecord::new(text.id, text.digest, owner, name, reach.scope, self.now)
+                expires_at: bounds.expires_at,
+                ..TokenRecord::new(text.id, text.digest, owner, name, bounds.scope, self.now)
             }
         };
         let name = fold(&record.name);
@@ -86,24 +86,24 @@ impl Transaction {
         edit: &TokenEdit,
     ) -> Result<TokenRecord, ChangeError> {
         let before = self.find_token(id)?;
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let after = {
-            let world = self.world();
+            let admin_facts = self.admin_facts();
             let owner = self.owner_of(&before)?;
             let mut after = before.clone();
-            let mut reach = reach_of(&before);
+            let mut bounds = bounds_of(&before);
             if let Some(scope) = &edit.scope {
-                reach.scope.clone_from(scope);
-                reach.scope.sort();
+                bounds.scope.clone_from(scope);
+                bounds.scope.sort();
             }
-            reach.expires_at = edit.expires_at.or(reach.expires_at);
+            bounds.expires_at = edit.expires_at.or(bounds.expires_at);
             if let Some(networks) = &edit.allow_ips {
-                reach.allow_ips.clone_from(networks);
+                bounds.allow_ips.clone_from(networks);
             }
-            let reach = tokens::edit(&world, &acting, owner, &reach_of(&before), reach)?;
+            let bounds = tokens::edit(&admin_facts, &principal, owner, &bounds_of(&before), bounds)?;
             require_not_ended(&before, self.now)?;
             (after.scope, after.expires_at, after.allow_ips) =
-                (reach.scope, reach.expires_at, reach.allow_ips);
+                (bounds.scope, bounds.expires_at, bounds.allow_ips);
             if let Some(name) = &edit.name {
                 after.name = tokens::name(name)?;
             }
@@ -120,7 +120,7 @@ impl Transaction {
         if renamed && is_live(&before, self.now) && self.token_named(&before.owner, &new_name)?.is_some() {
             return Err(name_taken(&after.name).into());
         }
-        if reach_of(&after) != reach_of(&before) {
+        if bounds_of(&after) != bounds_of(&before) {
             self.affected = Some(Affected::Token(before.digest));
         }
         if after == before {
@@ -150,10 +150,11 @@ impl Transaction {
         }
         let mut before = self.find_token(id)?;
         Transaction::refuse_exchanged(&before)?;
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let grace = {
-            let world = self.world();
-            let grace = tokens::rotate(&world, &acting, self.owner_of(&before)?, &reach_of(&before), grace);
+            let admin_facts = self.admin_facts();
+            let grace =
+                tokens::rotate(&admin_facts, &principal, self.owner_of(&before)?, &bounds_of(&before), grace);
             if let Some(rotation) = before.rotation {
                 let message = format!("the token was already replaced by {}", rotation.to);
                 return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());
@@ -201,8 +202,8 @@ impl Transaction {
         reason: RevokeReason,
     ) -> Result<TokenRecord, ChangeError> {
         let record = self.find_token(id)?;
-        let acting = self.acting(actor)?;
-        tokens::revoke(&acting, self.owner_of(&record)?)?;
+        let principal = self.principal(actor)?;
+        tokens::revoke(&principal, self.owner_of(&record)?)?;
         self.end_token(actor, record, reason)
     }
 
@@ -214,7 +215,7 @@ impl Transaction {
         digests: &[Digest],
         reason: RevokeReason,
     ) -> Result<Vec<Option<(TokenRecord, bool)>>, ChangeError> {
-        self.acting(actor)?;
+        self.principal(actor)?;
         let mut revoked = Vec::with_capacity(digests.len());
         for digest in digests {
             let Some(record) = self.token_by_digest(digest)? else {
@@ -337,8 +338,12 @@ pub(super) fn name_taken(name: &str) -> AdminError {
     AdminError::new(AdminErrorCode::NameTaken, format!("the user already has a live token named {name:?}"))
 }
 
-fn reach_of(record: &TokenRecord) -> Reach {
-    Reach { scope: record.scope.clone(), expires_at: record.expires_at, allow_ips: record.allow_ips.clone() }
+fn bounds_of(record: &TokenRecord) -> TokenBounds {
+    TokenBounds {
+        scope: record.scope.clone(),
+        expires_at: record.expires_at,
+        allow_ips: record.allow_ips.clone(),
+    }
 }
 
 /// Fails if the token was revoked, or was replaced and its grace is over.

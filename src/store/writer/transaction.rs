@@ -10,7 +10,7 @@ use std::{
 use super::{Shared, WriteRates};
 use crate::{
     authz::{
-        administration::{Acting, AdminError, World},
+        administration::{AdminError, AdminFacts, Principal},
         rules::{BUILT_IN_SERVICE, ServiceIds},
         secret::{Digest, TokenId},
         subject::{Access, Token, TokenEnd},
@@ -79,8 +79,8 @@ impl Transaction {
         self.shared.engine.with_staged(&self.batch.staged)
     }
 
-    pub(crate) fn world(&self) -> World<'_> {
-        World {
+    pub(crate) fn admin_facts(&self) -> AdminFacts<'_> {
+        AdminFacts {
             accounts: &self.state.accounts,
             rules: &self.state.rules,
             now: self.now,
@@ -121,11 +121,11 @@ impl Transaction {
     }
 
     /// The acting account. The session or the token that authenticated it must still be valid.
-    pub(crate) fn acting(&mut self, actor: &Actor) -> Result<Acting<'static>, ChangeError> {
+    pub(crate) fn principal(&mut self, actor: &Actor) -> Result<Principal<'static>, ChangeError> {
         let parent = self.parent(actor)?.map(Cow::Owned);
         Ok(match &actor.kind {
-            ActorKind::Operator => Acting::operator(&self.state.rules),
-            ActorKind::User(id) => Acting { parent, ..Acting::user(&self.world(), id, None)? },
+            ActorKind::Operator => Principal::operator(&self.state.rules),
+            ActorKind::User(id) => Principal { parent, ..Principal::user(&self.admin_facts(), id, None)? },
         })
     }
 

@@ -24,14 +24,14 @@ impl Transaction {
         new: &NewUser,
         id: &str,
     ) -> Result<UserRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (email, password) = (new.email.clone(), new.password.clone());
         let record = UserRecord {
             email,
             password,
             ..UserRecord::new(id.to_owned(), new.login.clone(), new.name.clone(), new.kind, self.now)
         };
-        let record = users::create(&self.world(), &acting, record)?;
+        let record = users::create(&self.admin_facts(), &principal, record)?;
         let kind = match record.kind {
             UserKind::Human => "human",
             UserKind::Service => "service",
@@ -52,15 +52,15 @@ impl Transaction {
         if_revision: Option<u64>,
         edit: &UserEdit,
     ) -> Result<UserRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let (ix, before, after) = {
-            let world = self.world();
-            let before = users::find_to_edit(&world, &acting, login)?;
+            let admin_facts = self.admin_facts();
+            let before = users::find_to_edit(&admin_facts, &principal, login)?;
             let mut after = before.record.clone();
             after.login = edit.login.clone().unwrap_or(after.login);
             after.name = edit.name.clone().unwrap_or(after.name);
             after.email = edit.email.clone().unwrap_or(after.email);
-            let after = users::edit(&world, &acting, before, after)?;
+            let after = users::edit(&admin_facts, &principal, before, after)?;
             (before.ix, before.record.clone(), after)
         };
         if if_revision.is_some_and(|revision| revision != before.revision) {
@@ -91,8 +91,8 @@ impl Transaction {
         login: &str,
         reason: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
-        let acting = self.acting(actor)?;
-        let (user, reason) = users::ban(&self.world(), &acting, login, reason)?;
+        let principal = self.principal(actor)?;
+        let (user, reason) = users::ban(&self.admin_facts(), &principal, login, reason)?;
         let (ix, before) = (user.ix, user.record.clone());
         if reason.is_some() {
             self.affected = Some(Affected::User(ix));
@@ -113,9 +113,9 @@ impl Transaction {
     }
 
     pub(crate) fn delete_user(&mut self, actor: &Actor, login: &str) -> Result<UserRecord, ChangeError> {
-        let acting = self.acting(actor)?;
+        let principal = self.principal(actor)?;
         let Account { ix, record: before, groups, roles } =
-            users::delete(&self.world(), &acting, login)?.clone();
+            users::delete(&self.admin_facts(), &principal, login)?.clone();
         let tokens = self.tokens_of(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
@@ -158,8 +158,8 @@ impl Transaction {
 
     /// Fails if the actor may not set the user's password.
     pub(crate) fn may_set_password(&mut self, actor: &Actor, login: &str) -> Result<(), ChangeError> {
-        let acting = self.acting(actor)?;
-        users::set_password(&self.world(), &acting, login, true)?;
+        let principal = self.principal(actor)?;
+        users::set_password(&self.admin_facts(), &principal, login, true)?;
         Ok(())
     }
 
@@ -172,9 +172,9 @@ impl Transaction {
         verified: Option<&Option<String>>,
         phc: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
-        let acting = self.acting(actor)?;
-        let user = users::set_password(&self.world(), &acting, login, phc.is_some())?;
-        if verified != acting.is(user.ix).then_some(&user.record.password) {
+        let principal = self.principal(actor)?;
+        let user = users::set_password(&self.admin_facts(), &principal, login, phc.is_some())?;
+        if verified != principal.is(user.ix).then_some(&user.record.password) {
             let message = "the password was changed since the current one was checked";
             return Err(AdminError::new(AdminErrorCode::WrongPassword, message).into());
         }

@@ -172,7 +172,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
 /// The services that members of the group may read through it: by its name, an ancestor's name, or a role.
 /// Leaves out those that the reader may not know.
 fn read_through(accounts: &Accounts, rules: &Rules, group: &Group, reader: &Reader) -> Vec<String> {
-    let power = carried(accounts, rules, accounts.line(group.ix), &[]);
+    let power = carried(accounts, rules, accounts.with_ancestors(group.ix), &[]);
     let readable = |service: &&Service| power.readable.contains(service.id) && reader.knows(service);
     let services = rules.services().iter().filter(readable);
     services.map(|service| service.spec.key.as_str().to_owned()).collect()
@@ -180,6 +180,6 @@ fn read_through(accounts: &Accounts, rules: &Rules, group: &Group, reader: &Read
 
 /// The group through which a user with these memberships belongs to `to`.
 fn way(accounts: &Accounts, groups: &[GroupIx], to: GroupIx) -> Option<String> {
-    let leads = |from: &&GroupIx| accounts.line(**from).any(|ancestor| ancestor.ix == to);
+    let leads = |from: &&GroupIx| accounts.with_ancestors(**from).any(|ancestor| ancestor.ix == to);
     groups.iter().find(leads).and_then(|ix| Some(accounts.group(*ix)?.record.name.clone()))
 }

@@ -10,7 +10,7 @@ const NON_JOINER: char = '\u{200c}';
 const VIRAMA: u8 = 9;
 
 /// Whether every joiner of an NFC text has a meaning at its position.
-pub(super) fn fit(text: &str) -> bool {
+pub(super) fn are_valid(text: &str) -> bool {
     text.char_indices().filter(|(_, c)| is_joiner(*c)).all(|(at, joiner)| {
         let (before, after) = (&text[..at], &text[at + joiner.len_utf8()..]);
         if before.chars().next_back().is_some_and(|c| canonical_combining_class(c) == VIRAMA) {
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn joiners_stand_where_they_have_a_meaning() {
-        let check = |name: &str, text: &str, expected: bool| assert_eq!(fit(text), expected, "{name}");
+        let check = |name: &str, text: &str, expected: bool| assert_eq!(are_valid(text), expected, "{name}");
         check("none", "build", true);
         check("Persian", "\u{645}\u{6cc}\u{200c}\u{62e}\u{648}\u{627}\u{647}\u{645}", true);
         check("Persian, after a mark", "\u{645}\u{64e}\u{200c}\u{62e}", true);

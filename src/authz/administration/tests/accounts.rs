@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn users_are_managed() {
     let town = Town::new();
-    let world = town.world();
+    let facts = town.facts();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, login: &str| {
-        users::create(&world, &town.acting(by), UserRecord { id: "new".into(), ..user(login) }).map(drop)
+        users::create(&facts, &town.principal(by), UserRecord { id: "new".into(), ..user(login) }).map(drop)
     };
     check("create", create("grace", "new"), "ok");
     check("create without", create("alice", "new"), "permission_denied");
@@ -18,11 +18,11 @@ fn users_are_managed() {
     check("create, reserved", create("grace", "me"), "invalid_name");
 
     let edit = |by: &str, whom: &str, change: fn(&mut UserRecord)| {
-        let acting = town.acting(by);
-        let before = users::find_to_edit(&world, &acting, whom)?;
+        let principal = town.principal(by);
+        let before = users::find_to_edit(&facts, &principal, whom)?;
         let mut after = before.record.clone();
         change(&mut after);
-        users::edit(&world, &acting, before, after).map(drop)
+        users::edit(&facts, &principal, before, after).map(drop)
     };
     check("own name", edit("alice", "alice", |u| u.name = "A.".into()), "ok");
     check("own login", edit("alice", "alice", |u| u.login = "a".into()), "permission_denied");
@@ -38,7 +38,7 @@ fn users_are_managed() {
     check("a reserved login, made", create("grace", "ROOT"), "permission_denied");
     check("a reserved login, made by who may", create("operator", "root"), "ok");
     let provided =
-        |login: &str| users::provision(&world, UserRecord { id: "new".into(), ..user(login) }).map(drop);
+        |login: &str| users::provision(&facts, UserRecord { id: "new".into(), ..user(login) }).map(drop);
     check("a provider's new login", provided("new"), "ok");
     check("a provider's reserved login", provided("root"), "permission_denied");
     check("a provider's login that is taken", provided("alice"), "name_taken");
@@ -49,7 +49,7 @@ fn users_are_managed() {
     check("a login that is taken", edit("carol", "bob", |u| u.login = "alice".into()), "name_taken");
 
     let ban = |by: &str, whom: &str, reason: Option<&str>| {
-        users::ban(&world, &town.acting(by), whom, reason).map(drop)
+        users::ban(&facts, &town.principal(by), whom, reason).map(drop)
     };
     check("ban", ban("grace", "bob", Some("x")), "ok");
     check("ban without", ban("alice", "bob", Some("x")), "permission_denied");
@@ -60,14 +60,15 @@ fn users_are_managed() {
     check("unban", ban("grace", "dave", None), "ok");
     check("ban nobody", ban("grace", "nobody", Some("x")), "not_found");
 
-    let delete = |by: &str, whom: &str| users::delete(&world, &town.acting(by), whom).map(drop);
+    let delete = |by: &str, whom: &str| users::delete(&facts, &town.principal(by), whom).map(drop);
     check("delete", delete("carol", "bob"), "ok");
     check("delete without", delete("grace", "bob"), "permission_denied");
     check("delete oneself", delete("carol", "carol"), "permission_denied");
     check("delete oneself, in other letters", delete("carol", "CAROL"), "permission_denied");
     check("delete the last administrator", delete("operator", "carol"), "last_admin");
 
-    let password = |by: &str, whom: &str| users::set_password(&world, &town.acting(by), whom, true).map(drop);
+    let password =
+        |by: &str, whom: &str| users::set_password(&facts, &town.principal(by), whom, true).map(drop);
     check("own password", password("alice", "alice"), "ok");
     check("another's password", password("alice", "bob"), "permission_denied");
     check("a password of more power", password("grace", "carol"), "would_escalate");
@@ -78,12 +79,12 @@ fn users_are_managed() {
 #[test]
 fn groups_that_carry_power_need_it() {
     let town = Town::new();
-    let world = town.world();
+    let facts = town.facts();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, name: &str, parent: Option<&str>| {
-        groups::create(&world, &town.acting(by), GroupRecord { id: "new".into(), ..group(name, parent) })
+        groups::create(&facts, &town.principal(by), GroupRecord { id: "new".into(), ..group(name, parent) })
             .map(drop)
     };
     check("a plain group", create("mia", "knitters", None), "ok");
@@ -97,10 +98,10 @@ fn groups_that_carry_power_need_it() {
     check("below nothing", create("mia", "climbers", Some("hikers")), "ok");
 
     let edit = |by: &str, name: &str, change: fn(&mut GroupRecord)| {
-        let before = groups::find(&world, name)?;
+        let before = groups::find(&facts, name)?;
         let mut after = before.record.clone();
         change(&mut after);
-        groups::edit(&world, &town.acting(by), before, after).map(drop)
+        groups::edit(&facts, &town.principal(by), before, after).map(drop)
     };
     check("rename a plain one", edit("mia", "hikers", |g| g.name = "walkers".into()), "ok");
     check("rename into power", edit("mia", "hikers", |g| g.name = "ghosts".into()), "would_escalate");
@@ -120,7 +121,7 @@ fn groups_that_carry_power_need_it() {
     check("built in", edit("carol", "all-users", |g| g.name = "everybody".into()), "invalid_value");
 
     let member = |by: &str, name: &str, put_in: bool| {
-        groups::set_member(&world, &town.acting(by), name, "grace", put_in).map(drop)
+        groups::set_member(&facts, &town.principal(by), name, "grace", put_in).map(drop)
     };
     check("into a plain one", member("mia", "hikers", true), "ok");
     check("without", member("alice", "hikers", true), "permission_denied");
@@ -131,7 +132,7 @@ fn groups_that_carry_power_need_it() {
     check("by an administrator", member("carol", "auditors", true), "ok");
     check("into everybody", member("carol", "all-users", true), "invalid_value");
 
-    let delete = |by: &str, name: &str| groups::delete(&world, &town.acting(by), name).map(drop);
+    let delete = |by: &str, name: &str| groups::delete(&facts, &town.principal(by), name).map(drop);
     check("delete a plain one", delete("mia", "hikers"), "ok");
     check("delete without", delete("alice", "hikers"), "permission_denied");
     check("delete power", delete("mia", "l2"), "would_escalate");
@@ -145,25 +146,25 @@ fn groups_are_nested_eight_deep_at_most() {
     let names: Vec<String> = (1..=8).map(|level| format!("level-{level}")).collect();
     for (at, name) in names.iter().enumerate() {
         let parent = at.checked_sub(1).map(|above| names[above].as_str());
-        let made = groups::create(&town.world(), &town.acting("carol"), group(name, parent)).unwrap();
+        let made = groups::create(&town.facts(), &town.principal("carol"), group(name, parent)).unwrap();
         town.accounts.put_group(made);
     }
-    let (world, carol) = (town.world(), town.acting("carol"));
-    assert_eq!(code(groups::create(&world, &carol, group("level-9", Some("level-8")))), "invalid_value");
-    let top = groups::find(&world, "level-1").unwrap();
+    let (facts, carol) = (town.facts(), town.principal("carol"));
+    assert_eq!(code(groups::create(&facts, &carol, group("level-9", Some("level-8")))), "invalid_value");
+    let top = groups::find(&facts, "level-1").unwrap();
     let below = GroupRecord { parent: Some("g-hikers".into()), ..top.record.clone() };
-    assert_eq!(code(groups::edit(&world, &carol, top, below)), "invalid_value", "a tree moved down");
+    assert_eq!(code(groups::edit(&facts, &carol, top, below)), "invalid_value", "a tree moved down");
 }
 
 #[test]
 fn roles_hold_only_what_one_has() {
     let town = Town::new();
-    let world = town.world();
+    let facts = town.facts();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, key: &str, permissions: &[Permission]| {
-        roles::create(&world, &town.acting(by), role(key, permissions)).map(drop)
+        roles::create(&facts, &town.principal(by), role(key, permissions)).map(drop)
     };
     check("create", create("rita", "x", &[Permission::ReadUser]), "ok");
     check("create without", create("grace", "x", &[]), "permission_denied");
@@ -173,7 +174,7 @@ fn roles_hold_only_what_one_has() {
 
     let grant = |by: &str, key: &str, granted: bool| {
         let grant = GrantRecord { role: key.into(), to: Grantee::User("id-carol".into()) };
-        roles::grant(&world, &town.acting(by), &grant, granted).map(drop)
+        roles::grant(&facts, &town.principal(by), &grant, granted).map(drop)
     };
     check("grant", grant("rita", "contributor", true), "ok");
     check("grant without", grant("grace", "contributor", true), "permission_denied");
@@ -184,8 +185,8 @@ fn roles_hold_only_what_one_has() {
     check("unknown", grant("carol", "no-such", true), "not_found");
 
     let edit = |by: &str, key: &str, permissions: &[Permission]| {
-        let before = roles::find(&world, key)?;
-        roles::edit(&world, &town.acting(by), before, role(key, permissions)).map(drop)
+        let before = roles::find(&facts, key)?;
+        roles::edit(&facts, &town.principal(by), before, role(key, permissions)).map(drop)
     };
     check("edit", edit("carol", "auditor", &[Permission::ReadUser]), "ok");
     check("edit without", edit("grace", "auditor", &[]), "permission_denied");
@@ -193,7 +194,7 @@ fn roles_hold_only_what_one_has() {
     check("edit a built-in one", edit("carol", "contributor", &[]), "invalid_value");
     check("edit nothing", edit("carol", "no-such", &[]), "not_found");
 
-    let delete = |by: &str, key: &str| roles::delete(&world, &town.acting(by), key).map(drop);
+    let delete = |by: &str, key: &str| roles::delete(&facts, &town.principal(by), key).map(drop);
     check("delete", delete("carol", "auditor"), "ok");
     check("delete more", delete("rita", "auditor"), "would_escalate");
     check("delete a built-in one", delete("carol", "contributor"), "invalid_value");

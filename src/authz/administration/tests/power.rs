@@ -3,36 +3,51 @@
 
 use super::*;
 
-type ChangeFn = fn(&World<'_>, &Acting<'_>) -> Result<(), AdminError>;
+type ChangeFn = fn(&AdminFacts<'_>, &Principal<'_>) -> Result<(), AdminError>;
 
 fn record(login: &str) -> UserRecord {
     UserRecord { id: "new".into(), ..user(login) }
 }
 
 fn edited(
-    world: &World<'_>,
-    acting: &Acting<'_>,
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
     name: &str,
     change: fn(&mut GroupRecord),
 ) -> Result<(), AdminError> {
-    let before = groups::find(world, name)?;
+    let before = groups::find(facts, name)?;
     let mut after = before.record.clone();
     change(&mut after);
-    groups::edit(world, acting, before, after).map(drop)
+    groups::edit(facts, principal, before, after).map(drop)
 }
 
-fn made(world: &World<'_>, acting: &Acting<'_>, name: &str, parent: Option<&str>) -> Result<(), AdminError> {
-    groups::create(world, acting, GroupRecord { id: "new".into(), ..group(name, parent) }).map(drop)
+fn made(
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
+    name: &str,
+    parent: Option<&str>,
+) -> Result<(), AdminError> {
+    groups::create(facts, principal, GroupRecord { id: "new".into(), ..group(name, parent) }).map(drop)
 }
 
-fn changed(world: &World<'_>, acting: &Acting<'_>, key: &str, to: &[Permission]) -> Result<(), AdminError> {
-    let before = roles::find(world, key)?;
-    roles::edit(world, acting, before, role(key, to)).map(drop)
+fn changed(
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
+    key: &str,
+    to: &[Permission],
+) -> Result<(), AdminError> {
+    let before = roles::find(facts, key)?;
+    roles::edit(facts, principal, before, role(key, to)).map(drop)
 }
 
-fn granted(world: &World<'_>, acting: &Acting<'_>, role: &str, granted: bool) -> Result<(), AdminError> {
+fn granted(
+    facts: &AdminFacts<'_>,
+    principal: &Principal<'_>,
+    role: &str,
+    granted: bool,
+) -> Result<(), AdminError> {
     let to = Grantee::User("id-erin".into());
-    roles::grant(world, acting, &GrantRecord { role: role.into(), to }, granted)
+    roles::grant(facts, principal, &GrantRecord { role: role.into(), to }, granted)
 }
 
 const GIVING: [(&str, ChangeFn); 19] = [
@@ -115,19 +130,19 @@ fn power_is_given_by_a_session_or_by_an_unbounded_token() {
             Token { end: TokenEnd::Rotated { grace_until: NOW.plus_seconds(60) }, ..unbounded.clone() },
         ),
     ];
-    let world = town.world();
-    let by = |token| Acting::user(&world, "id-carol", token).unwrap();
+    let facts = town.facts();
+    let by = |token| Principal::user(&facts, "id-carol", token).unwrap();
     for (name, change) in GIVING {
-        assert_eq!(code(change(&world, &by(None))), "ok", "{name}, by a session");
-        assert_eq!(code(change(&world, &by(Some(&unbounded)))), "ok", "{name}, by an unbounded token");
+        assert_eq!(code(change(&facts, &by(None))), "ok", "{name}, by a session");
+        assert_eq!(code(change(&facts, &by(Some(&unbounded)))), "ok", "{name}, by an unbounded token");
         for (kind, token) in &bounded {
             let expected = "exceeds_parent_token";
-            assert_eq!(code(change(&world, &by(Some(token)))), expected, "{name}, by a token {kind}");
+            assert_eq!(code(change(&facts, &by(Some(token)))), expected, "{name}, by a token {kind}");
         }
     }
     for (name, change) in HARMLESS {
         for (kind, token) in &bounded {
-            assert_eq!(code(change(&world, &by(Some(token)))), "ok", "{name}, by a token {kind}");
+            assert_eq!(code(change(&facts, &by(Some(token)))), "ok", "{name}, by a token {kind}");
         }
     }
 }
@@ -140,11 +155,11 @@ fn what_upstreams_are_told_of_is_power() {
         town.accounts.set_grant(&grant("group-manager"), true);
         town.accounts.set_grant(&grant("user-manager"), true);
     }
-    let world = town.world();
+    let facts = town.facts();
     let check = |name: &str, change: ChangeFn, expected: &str| {
-        assert_eq!(code(change(&world, &town.acting("mia"))), "would_escalate", "{name}, by who is none");
-        assert_eq!(code(change(&world, &town.acting("otto"))), expected, "{name}, by one of them");
-        assert_eq!(code(change(&world, &town.acting("carol"))), "ok", "{name}, by an administrator");
+        assert_eq!(code(change(&facts, &town.principal("mia"))), "would_escalate", "{name}, by who is none");
+        assert_eq!(code(change(&facts, &town.principal("otto"))), expected, "{name}, by one of them");
+        assert_eq!(code(change(&facts, &town.principal("carol"))), "ok", "{name}, by an administrator");
     };
     check("join", |w, a| groups::set_member(w, a, "postmasters", "zoe", true).map(drop), "ok");
     check("leave", |w, a| groups::set_member(w, a, "postmasters", "otto", false).map(drop), "ok");
@@ -155,13 +170,13 @@ fn what_upstreams_are_told_of_is_power() {
     check("move below", |w, a| edited(w, a, "hikers", |g| g.parent = Some("g-postmasters".into())), "ok");
     check("delete", |w, a| groups::delete(w, a, "postmasters").map(drop), "ok");
     // Taking over an account in it, which for otto is his own.
-    let code_of = |by: &str, change: ChangeFn| code(change(&world, &town.acting(by)));
+    let code_of = |by: &str, change: ChangeFn| code(change(&facts, &town.principal(by)));
     let ways: [(&str, ChangeFn); 3] = [
         ("password", |w, a| users::set_password(w, a, "otto", true).map(drop)),
         ("invitation", |w, a| users::invite(w, a, "otto").map(drop)),
         ("token", |w, a| {
             let owner = super::super::tokens::owner(w, a, "otto")?;
-            super::super::tokens::create(w, a, owner, reach(&[("mail", FULL)], None, &[]), None).map(drop)
+            super::super::tokens::create(w, a, owner, bounds(&[("mail", FULL)], None, &[]), None).map(drop)
         }),
     ];
     for (name, change) in ways {
@@ -175,7 +190,7 @@ fn readers_are_told_of_unless_a_service_is_told_nothing() {
     let town = Town::new();
     let of = |login: &str| {
         let account = town.accounts.user_by_login(login).unwrap();
-        Power::of(&town.accounts, &town.rules, account).identity_groups.into_iter().collect::<Vec<_>>()
+        Power::of_user(&town.accounts, &town.rules, account).identity_groups.into_iter().collect::<Vec<_>>()
     };
     assert_eq!(of("otto"), ["all-users", "postmasters"]);
     assert_eq!(of("alice"), ["all-users", "developers"]);
@@ -189,8 +204,8 @@ fn names_that_differ_by_a_joiner_alone_are_one() {
     for (first, second) in [(plain, joined), (joined, plain)] {
         let mut town = Town::new();
         town.accounts.put_group(GroupRecord { id: "g".into(), ..group(first, None) });
-        let world = town.world();
-        assert_eq!(code(made(&world, &town.acting("carol"), second, None)), "name_taken");
-        assert_eq!(groups::find(&world, second).unwrap().record.name, first);
+        let facts = town.facts();
+        assert_eq!(code(made(&facts, &town.principal("carol"), second, None)), "name_taken");
+        assert_eq!(groups::find(&facts, second).unwrap().record.name, first);
     }
 }

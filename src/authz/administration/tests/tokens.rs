@@ -1,4 +1,4 @@
-//! Tokens: creation, changes, rotation, and their reach.
+//! Tokens: creation, changes, rotation, and their bounds.
 
 use super::*;
 use crate::authz::administration::tokens;
@@ -7,9 +7,9 @@ use crate::authz::administration::tokens;
 fn making_tokens() {
     let town = Town::new();
     let check = |by: &str, owner: &str, scope: &[(&str, Access)], expected: &str| {
-        let (world, acting) = (town.world(), town.acting(by));
-        let made = tokens::owner(&world, &acting, owner)
-            .and_then(|owner| tokens::create(&world, &acting, owner, reach(scope, None, &[]), None));
+        let (facts, principal) = (town.facts(), town.principal(by));
+        let made = tokens::owner(&facts, &principal, owner)
+            .and_then(|owner| tokens::create(&facts, &principal, owner, bounds(scope, None, &[]), None));
         assert_eq!(code(made), expected, "{by} for {owner}: {scope:?}");
     };
     check("alice", "alice", &[("youtrack", FULL), ("hub", Access::Read)], "ok");
@@ -35,12 +35,12 @@ fn making_tokens() {
 #[test]
 fn without_update_self_nobody_makes_tokens() {
     let mut town = Town::new();
-    town.accounts.set_grant(&first_grant(), false);
-    let (world, acting) = (town.world(), town.acting("alice"));
-    assert_eq!(code(tokens::owner(&world, &acting, "alice")), "permission_denied");
-    assert_eq!(code(users::set_password(&world, &acting, "alice", true)), "permission_denied");
-    let alice = users::find(&world, "alice").unwrap();
-    assert_eq!(code(tokens::revoke(&acting, alice)), "ok", "revoking one's own needs nothing");
+    town.accounts.set_grant(&initial_grant(), false);
+    let (facts, principal) = (town.facts(), town.principal("alice"));
+    assert_eq!(code(tokens::owner(&facts, &principal, "alice")), "permission_denied");
+    assert_eq!(code(users::set_password(&facts, &principal, "alice", true)), "permission_denied");
+    let alice = users::find(&facts, "alice").unwrap();
+    assert_eq!(code(tokens::revoke(&principal, alice)), "ok", "revoking one's own needs nothing");
 }
 
 #[test]
@@ -52,76 +52,88 @@ fn a_token_made_through_a_token_stays_within_it() {
         Some(end),
         &["10.0.0.0/8"],
     );
-    let check = |name: &str, parent: &Token, child: tokens::Reach, expected: &str| {
-        let world = town.world();
-        let acting = Acting::user(&world, "id-alice", Some(parent)).unwrap();
-        let alice = users::find(&world, "alice").unwrap();
-        assert_eq!(code(tokens::create(&world, &acting, alice, child.clone(), None)), expected, "{name}");
-        assert_eq!(code(tokens::rotate(&world, &acting, alice, &child, None)), expected, "{name}, rotated");
+    let check = |name: &str, parent: &Token, child: tokens::TokenBounds, expected: &str| {
+        let facts = town.facts();
+        let principal = Principal::user(&facts, "id-alice", Some(parent)).unwrap();
+        let alice = users::find(&facts, "alice").unwrap();
+        assert_eq!(code(tokens::create(&facts, &principal, alice, child.clone(), None)), expected, "{name}");
+        assert_eq!(
+            code(tokens::rotate(&facts, &principal, alice, &child, None)),
+            expected,
+            "{name}, rotated"
+        );
     };
     let inside = ["10.1.0.0/16"];
-    check("within", &parent, reach(&[("youtrack", FULL)], Some(end), &inside), "ok");
-    check("wider", &parent, reach(&[("hub", FULL)], Some(end), &inside), "exceeds_parent_token");
-    check("more access", &parent, reach(&[("wiki", FULL)], Some(end), &inside), "exceeds_parent_token");
+    check("within", &parent, bounds(&[("youtrack", FULL)], Some(end), &inside), "ok");
+    check("wider", &parent, bounds(&[("hub", FULL)], Some(end), &inside), "exceeds_parent_token");
+    check("more access", &parent, bounds(&[("wiki", FULL)], Some(end), &inside), "exceeds_parent_token");
     check(
         "longer",
         &parent,
-        reach(&[("youtrack", FULL)], Some(end.plus_seconds(1)), &inside),
+        bounds(&[("youtrack", FULL)], Some(end.plus_seconds(1)), &inside),
         "exceeds_parent_token",
     );
-    check("endless", &parent, reach(&[("youtrack", FULL)], None, &inside), "exceeds_parent_token");
-    check("from anywhere", &parent, reach(&[("youtrack", FULL)], Some(end), &[]), "exceeds_parent_token");
+    check("endless", &parent, bounds(&[("youtrack", FULL)], None, &inside), "exceeds_parent_token");
+    check("from anywhere", &parent, bounds(&[("youtrack", FULL)], Some(end), &[]), "exceeds_parent_token");
     check(
         "from elsewhere",
         &parent,
-        reach(&[("youtrack", FULL)], Some(end), &["10.0.0.0/7"]),
+        bounds(&[("youtrack", FULL)], Some(end), &["10.0.0.0/7"]),
         "exceeds_parent_token",
     );
     parent.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(10) };
     check(
         "beyond its grace",
         &parent,
-        reach(&[("youtrack", FULL)], Some(end), &inside),
+        bounds(&[("youtrack", FULL)], Some(end), &inside),
         "exceeds_parent_token",
     );
     let soon = Some(NOW.plus_seconds(10));
-    check("within its grace", &parent, reach(&[("youtrack", FULL)], soon, &inside), "ok");
+    check("within its grace", &parent, bounds(&[("youtrack", FULL)], soon, &inside), "ok");
 }
 
 #[test]
 fn changing_and_replacing_tokens() {
     let town = Town::new();
     let end = NOW.plus_seconds(1000);
-    let before = reach(&[("hub", Access::Read), ("youtrack", FULL)], Some(end), &["10.0.0.0/8"]);
-    let check = |name: &str, by: &str, after: tokens::Reach, expected: &str| {
-        let world = town.world();
-        let alice = users::find(&world, "alice").unwrap();
-        assert_eq!(code(tokens::edit(&world, &town.acting(by), alice, &before, after)), expected, "{name}");
+    let before = bounds(&[("hub", Access::Read), ("youtrack", FULL)], Some(end), &["10.0.0.0/8"]);
+    let check = |name: &str, by: &str, after: tokens::TokenBounds, expected: &str| {
+        let facts = town.facts();
+        let alice = users::find(&facts, "alice").unwrap();
+        assert_eq!(
+            code(tokens::edit(&facts, &town.principal(by), alice, &before, after)),
+            expected,
+            "{name}"
+        );
     };
     let net = ["10.0.0.0/8"];
     check("nothing", "alice", before.clone(), "ok");
-    check("narrower", "alice", reach(&[("youtrack", Access::Read)], Some(end), &net), "ok");
+    check("narrower", "alice", bounds(&[("youtrack", Access::Read)], Some(end), &net), "ok");
     check("another's", "bob", before.clone(), "permission_denied");
     check("a manager with less", "grace", before.clone(), "would_escalate");
-    check("an administrator", "carol", reach(&[("youtrack", FULL)], Some(end), &net), "ok");
+    check("an administrator", "carol", bounds(&[("youtrack", FULL)], Some(end), &net), "ok");
     check(
         "a service more",
         "alice",
-        reach(&[("hub", Access::Read), ("wiki", FULL), ("youtrack", FULL)], Some(end), &net),
+        bounds(&[("hub", Access::Read), ("wiki", FULL), ("youtrack", FULL)], Some(end), &net),
         "cannot_widen",
     );
-    check("more access", "alice", reach(&[("hub", FULL)], Some(end), &net), "cannot_widen");
-    check("empty", "alice", reach(&[], Some(end), &net), "empty_scope");
-    check("longer", "alice", reach(&[("youtrack", FULL)], Some(end.plus_seconds(1)), &net), "cannot_widen");
-    check("shorter", "alice", reach(&[("youtrack", FULL)], Some(NOW.plus_seconds(1)), &net), "ok");
-    check("ended", "alice", reach(&[("youtrack", FULL)], Some(NOW), &net), "expiry_in_past");
-    check("from anywhere", "alice", reach(&[("youtrack", FULL)], Some(end), &[]), "cannot_widen");
-    check("from fewer", "alice", reach(&[("youtrack", FULL)], Some(end), &["10.9.0.0/16"]), "ok");
+    check("more access", "alice", bounds(&[("hub", FULL)], Some(end), &net), "cannot_widen");
+    check("empty", "alice", bounds(&[], Some(end), &net), "empty_scope");
+    check("longer", "alice", bounds(&[("youtrack", FULL)], Some(end.plus_seconds(1)), &net), "cannot_widen");
+    check("shorter", "alice", bounds(&[("youtrack", FULL)], Some(NOW.plus_seconds(1)), &net), "ok");
+    check("ended", "alice", bounds(&[("youtrack", FULL)], Some(NOW), &net), "expiry_in_past");
+    check("from anywhere", "alice", bounds(&[("youtrack", FULL)], Some(end), &[]), "cannot_widen");
+    check("from fewer", "alice", bounds(&[("youtrack", FULL)], Some(end), &["10.9.0.0/16"]), "ok");
 
     let check = |name: &str, by: &str, grace: u64, expected: &str| {
-        let (world, grace) = (town.world(), Some(Duration::from_secs(grace)));
-        let alice = users::find(&world, "alice").unwrap();
-        assert_eq!(code(tokens::rotate(&world, &town.acting(by), alice, &before, grace)), expected, "{name}");
+        let (facts, grace) = (town.facts(), Some(Duration::from_secs(grace)));
+        let alice = users::find(&facts, "alice").unwrap();
+        assert_eq!(
+            code(tokens::rotate(&facts, &town.principal(by), alice, &before, grace)),
+            expected,
+            "{name}"
+        );
     };
     check("own", "alice", 0, "ok");
     check("a week", "alice", 7 * 86400, "ok");
@@ -135,13 +147,13 @@ fn changing_and_replacing_tokens() {
 fn the_longest_lifetime_is_told_as_it_is_written() {
     let town = Town::new();
     let check = |seconds: u64, expected: &str| {
-        let world = World { max_lifetime: Some(Duration::from_secs(seconds)), ..town.world() };
-        let alice = users::find(&world, "alice").unwrap();
-        let endless = reach(&[("youtrack", FULL)], None, &[]);
+        let facts = AdminFacts { max_lifetime: Some(Duration::from_secs(seconds)), ..town.facts() };
+        let alice = users::find(&facts, "alice").unwrap();
+        let endless = bounds(&[("youtrack", FULL)], None, &[]);
         let told = format!("a token can live at most {expected} here: ");
-        let refused = tokens::rotate(&world, &town.acting("alice"), alice, &endless, None).unwrap_err();
+        let refused = tokens::rotate(&facts, &town.principal("alice"), alice, &endless, None).unwrap_err();
         assert!(refused.message.starts_with(&told) && refused.message.contains("shorten"), "{refused}");
-        let refused = tokens::create(&world, &town.acting("alice"), alice, endless, None).unwrap_err();
+        let refused = tokens::create(&facts, &town.principal("alice"), alice, endless, None).unwrap_err();
         assert!(refused.message.starts_with(&told), "{refused}");
     };
     check(30 * 86_400, "30d");
@@ -155,14 +167,14 @@ fn lifetimes() {
     let town = Town::new();
     let day = 86400;
     let check = |name: &str, max_lifetime: Option<u64>, expires: Option<i64>, expected: &str| {
-        let world = World { max_lifetime: max_lifetime.map(Duration::from_secs), ..town.world() };
+        let facts = AdminFacts { max_lifetime: max_lifetime.map(Duration::from_secs), ..town.facts() };
         let expires = expires.map(|seconds| NOW.plus_seconds(seconds));
-        let alice = users::find(&world, "alice").unwrap();
+        let alice = users::find(&facts, "alice").unwrap();
         let made = tokens::create(
-            &world,
-            &town.acting("alice"),
+            &facts,
+            &town.principal("alice"),
             alice,
-            reach(&[("wiki", FULL)], expires, &[]),
+            bounds(&[("wiki", FULL)], expires, &[]),
             None,
         );
         assert_eq!(code(made), expected, "{name}");
@@ -180,10 +192,10 @@ fn an_import_through_a_token_stays_within_it_too() {
     let end = NOW.plus_seconds(1000);
     let parent = town.token(&[("permgate", FULL), ("youtrack", FULL)], Some(end), &[]);
     let check = |name: &str, parent: Option<&Token>, service: &str, expires_at, expected: &str| {
-        let world = town.world();
-        let acting = Acting::user(&world, "id-carol", parent).unwrap();
+        let facts = town.facts();
+        let principal = Principal::user(&facts, "id-carol", parent).unwrap();
         let scope = [(service.to_owned(), FULL)];
-        assert_eq!(code(tokens::import(&world, &acting, &scope, expires_at)), expected, "{name}");
+        assert_eq!(code(tokens::import(&facts, &principal, &scope, expires_at)), expected, "{name}");
     };
     check("without a token", None, "hub", None, "ok");
     check("within", Some(&parent), "youtrack", Some(end), "ok");

@@ -171,7 +171,7 @@ fn a_row_that_does_not_fit_is_found() {
     check(
         "an identity is gone",
         "",
-        Table::Identities,
+        Table::IdentityCache,
         IdentityRecord::digest("https://id.example", "1").as_bytes(),
         None,
     );

@@ -23,7 +23,7 @@ type TargetDenial<'r> = (Reason, Option<Owner<'r>>);
 impl<'r> SecondTarget<'r> {
     /// Finds the owner, on which all readings and all hosts named by a trusted proxy must agree, as for the
     /// path.
-    pub fn of(query: &Query<'_>, rules: &'r Rules) -> Result<Self, Reason> {
+    pub fn resolve(query: &Query<'_>, rules: &'r Rules) -> Result<Self, Reason> {
         let Some(destination) = query.destination else { return Ok(Self::Absent) };
         let Some(Ok(path)) = destination.path() else { return Err(Reason::BadDestination) };
         match rules.owner(&path, query.host, query.method) {
@@ -65,6 +65,10 @@ impl<'r> SecondTarget<'r> {
         if owner.service.spec.upstream != first.service.spec.upstream {
             return Err((Reason::BadDestination, Some(first)));
         }
-        if super::takes(owner.service, query) { Ok(()) } else { Err((Reason::MethodNotAllowed, Some(owner))) }
+        if super::accepts_method(owner.service, query) {
+            Ok(())
+        } else {
+            Err((Reason::MethodNotAllowed, Some(owner)))
+        }
     }
 }
