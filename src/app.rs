@@ -128,7 +128,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for line in &config.environment {
         tracing::info!("{line}");
     }
-    for warning in config.exposed.iter().chain(&config.warnings) {
+    for warning in config.exposed_secrets.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
     // Before the first thread, because this removes the environment variables that name the sockets.
@@ -231,7 +231,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         .map_err(StartError::Listener)?;
     let reloader = Arc::new(Reloader {
         file: config.file.clone(),
-        text: Mutex::new(config.shown()),
+        text: Mutex::new(config.annotated_text()),
         drain_time: Mutex::new(config.server.drain),
         present: tokio::sync::Mutex::new(config),
         store: store.clone(),

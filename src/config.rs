@@ -37,8 +37,8 @@ mod fields;
 pub mod key;
 pub mod keys;
 mod limits;
+mod locate;
 mod oidc;
-mod place;
 mod problem;
 mod public;
 mod punycode;
@@ -57,7 +57,7 @@ pub mod units;
 mod upstream;
 
 pub use address::{Listen, Scheme};
-use document::Outside;
+use document::References;
 pub use problem::{Errors, Problem, chain, reason};
 
 /// A valid configuration.
@@ -86,7 +86,7 @@ pub struct Config {
     pub metrics: metrics::Settings,
     /// Secrets that other users of the machine can read or change: `check` refuses them, `run` warns about
     /// them.
-    pub exposed: Vec<Problem>,
+    pub exposed_secrets: Vec<Problem>,
     /// Valid, but perhaps unintended.
     pub warnings: Vec<Problem>,
 }
@@ -146,7 +146,7 @@ pub struct Log {
 }
 
 /// The longest file in bytes. A longer one was named by mistake.
-const LONGEST: u64 = 16 << 20;
+const MAX_LENGTH: u64 = 16 << 20;
 
 impl Config {
     /// Reads and checks a file. Fails with all of its errors.
@@ -160,13 +160,13 @@ impl Config {
                 }
                 _ => "",
             };
-            Errors::of_file(&shown, format!("cannot be read: {}", reason(&error)), advice)
+            Errors::in_file(&shown, format!("cannot be read: {}", reason(&error)), advice)
         })?;
         parse(&text, path)
     }
 
     /// The text, followed by the environment's settings as comments.
-    pub fn shown(&self) -> String {
+    pub fn annotated_text(&self) -> String {
         let mut text = self.text.clone();
         for line in &self.environment {
             text += &format!("# {line}\n");
@@ -238,23 +238,23 @@ impl Config {
 /// Checks a text as the content of `path`, without reading `path`; relative paths are relative to its
 /// directory. Never panics.
 pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
-    resolve::parse(text, path, Outside::Read)
+    resolve::parse(text, path, References::Read)
 }
 
 /// Like [`parse`], but looks at no files and environment variables that the text names, so that the caller
 /// does not learn which ones exist. Their contents may still make the configuration invalid.
 pub fn check_text(text: &str, path: &Path) -> Result<(), Errors> {
-    resolve::parse(text, path, Outside::Ignored).map(drop)
+    resolve::parse(text, path, References::Ignored).map(drop)
 }
 
 /// The text of a configuration with possible secrets removed, fit to be shown.
 pub fn redacted(text: &str) -> String {
-    text.lines().map(|line| problem::blot(line) + "\n").collect()
+    text.lines().map(|line| problem::mask_secrets(line) + "\n").collect()
 }
 
 fn read(path: &Path) -> io::Result<String> {
-    if fs::metadata(path)?.len() > LONGEST {
-        return Err(io::Error::other(format!("it is longer than {LONGEST} bytes")));
+    if fs::metadata(path)?.len() > MAX_LENGTH {
+        return Err(io::Error::other(format!("it is longer than {MAX_LENGTH} bytes")));
     }
     fs::read_to_string(path)
 }

@@ -62,7 +62,7 @@ fn reference() -> String {
 fn section(text: &mut String, key: &Key, prefix: &str) {
     let Some(keys) = children(key) else { return };
     let (heading, path) = match key.kind {
-        ValueKind::Named(_) => {
+        ValueKind::NamedTables(_) => {
             (format!("`[{prefix}{}.NAME]`", key.name), format!("{prefix}{}.NAME.", key.name))
         }
         ValueKind::Tables(_) => (format!("`[[{prefix}{}]]`", key.name), format!("{prefix}{}.", key.name)),
@@ -71,7 +71,7 @@ fn section(text: &mut String, key: &Key, prefix: &str) {
         }
         _ => (format!("`[{prefix}{}]`", key.name), format!("{prefix}{}.", key.name)),
     };
-    table(text, &heading, key.about, &path, &keys.iter().collect::<Vec<_>>());
+    table(text, &heading, key.description, &path, &keys.iter().collect::<Vec<_>>());
     for key in keys {
         section(text, key, &path);
     }
@@ -84,7 +84,9 @@ fn table(text: &mut String, heading: &str, about: &str, prefix: &str, keys: &[&K
     }
     let rows: Vec<String> = keys
         .iter()
-        .filter(|key| !matches!(key.kind, ValueKind::Table(_) | ValueKind::Named(_) | ValueKind::Tables(_)))
+        .filter(|key| {
+            !matches!(key.kind, ValueKind::Table(_) | ValueKind::NamedTables(_) | ValueKind::Tables(_))
+        })
         .map(|key| row(prefix, key))
         .collect();
     if !rows.is_empty() {
@@ -112,11 +114,11 @@ fn row(prefix: &str, key: &Key) -> String {
         ValueKind::Texts => "list of texts".to_owned(),
         ValueKind::TextsOrTables(_) => "list of texts or tables".to_owned(),
         ValueKind::TableOrTables(_) => "table, or list of tables".to_owned(),
-        ValueKind::Table(_) | ValueKind::Tables(_) | ValueKind::Named(_) => {
+        ValueKind::Table(_) | ValueKind::Tables(_) | ValueKind::NamedTables(_) => {
             unreachable!("has a section instead of a row")
         }
     };
-    format!("| `{prefix}{}` | {default} | {form} | {} |\n", key.name, key.about)
+    format!("| `{prefix}{}` | {default} | {form} | {} |\n", key.name, key.description)
 }
 
 /// A list as written in `gateway.toml`, with a space after each comma.
@@ -127,7 +129,7 @@ fn spaced(default: &str) -> String {
 fn children(key: &Key) -> Option<&'static [Key]> {
     match key.kind {
         ValueKind::Table(keys)
-        | ValueKind::Named(keys)
+        | ValueKind::NamedTables(keys)
         | ValueKind::Tables(keys)
         | ValueKind::TableOrTables(keys)
         | ValueKind::TextsOrTables(keys) => Some(keys),

@@ -47,11 +47,11 @@ async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
 async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
     // Whether a file exists, and what is wrong with it, is only for callers who could replace it all.
-    let outside = caller.may(Permission::AdminWrite);
+    let references = caller.may(Permission::AdminWrite);
     let configuration = context.configuration.clone();
-    let checked = FILES.run(move || configuration.check(&body.text, outside)).await?;
+    let checked = FILES.run(move || configuration.check(&body.text, references)).await?;
     let errors = checked.err().unwrap_or_default();
-    Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors, "files_read": outside})))
+    Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors, "files_read": references})))
 }
 
 async fn reload(context: Context, caller: Caller, _: NoBody) -> Result<Response, Problem> {

@@ -102,9 +102,9 @@ pub trait Configuration: Send + Sync {
         Ok(self.text())
     }
 
-    /// The start-up validation of another text; changes nothing. Without `outside` it ignores the files and
-    /// environment variables that the text names. May take long, so it must not run on the control thread.
-    fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>>;
+    /// The start-up validation of another text; changes nothing. Without `references` it ignores the files
+    /// and environment variables that the text names. May take long, so it must not run on the control thread.
+    fn check(&self, text: &str, references: bool) -> Result<(), Vec<ConfigurationError>>;
 
     /// Reads the file again and replaces everything or nothing. Also counts the reload, because a signal
     /// triggers one too.

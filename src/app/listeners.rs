@@ -38,7 +38,7 @@ pub(super) fn inherited_sockets(config: &Config, signals: Signals) -> Result<Inh
 pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<BoundListener>, StartError> {
     let mut all = Vec::new();
     for listen in &server.listen {
-        let secure = listen.takes_tls(!server.tls.pairs.is_empty());
+        let secure = listen.uses_tls(!server.tls.pairs.is_empty());
         let Address::Inherited(name) = &listen.address else {
             all.push(BoundListener { bound: bind_with_mode(&listen.address, server.unix_mode)?, secure });
             continue;
@@ -55,7 +55,7 @@ pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<Bo
 pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<BoundListener>, StartError> {
     let mut all = Vec::new();
     for listen in &admin.listen {
-        let secure = listen.takes_tls(!admin.tls.pairs.is_empty());
+        let secure = listen.uses_tls(!admin.tls.pairs.is_empty());
         let Address::Inherited(name) = &listen.address else {
             all.push(BoundListener { bound: bind(&listen.address)?, secure });
             continue;

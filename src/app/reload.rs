@@ -112,7 +112,7 @@ impl Reloader {
         self.apply(&next);
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
-        for warning in next.exposed.iter().chain(&next.warnings) {
+        for warning in next.exposed_secrets.iter().chain(&next.warnings) {
             tracing::warn!("{warning}");
         }
         super::warn_about_unknown_readers(&next, &self.store);
@@ -129,7 +129,7 @@ impl Reloader {
         let _ = self.limits.send(next.server.limits.clone());
         *self.drain_time.lock() = next.server.drain;
         super::log_level::set(&next.log.level);
-        *self.text.lock() = next.shown();
+        *self.text.lock() = next.annotated_text();
         *present = next;
         // The configuration is in force. The tokens of the old rules must have ended, too.
         ended.map_err(ReloadError::Change)?;
@@ -256,7 +256,7 @@ impl Reloader {
 
 /// Returns the error for a setting that takes a restart, at its place in the file.
 fn refused_at(key: &str, next: &Config, message: String) -> ReloadError {
-    let problem = next.problem_of(key, message, "restart permgate");
+    let problem = next.problem_at_key(key, message, "restart permgate");
     ReloadError::Invalid(configuration_errors(&Errors(vec![problem])))
 }
 
@@ -280,14 +280,14 @@ impl Configuration for Shared {
     }
 
     fn file(&self) -> Result<String, String> {
-        Config::load(&self.0.file).map(|config| config.shown()).map_err(|errors| errors.to_string())
+        Config::load(&self.0.file).map(|config| config.annotated_text()).map_err(|errors| errors.to_string())
     }
 
-    fn check(&self, text: &str, outside: bool) -> Result<(), Vec<ConfigurationError>> {
-        let checked = match outside {
-            true => config::parse(text, &self.0.file).and_then(|config| match config.exposed {
-                exposed if exposed.is_empty() => Ok(()),
-                exposed => Err(Errors(exposed)),
+    fn check(&self, text: &str, references: bool) -> Result<(), Vec<ConfigurationError>> {
+        let checked = match references {
+            true => config::parse(text, &self.0.file).and_then(|config| match config.exposed_secrets {
+                exposed_secrets if exposed_secrets.is_empty() => Ok(()),
+                exposed_secrets => Err(Errors(exposed_secrets)),
             }),
             false => config::check_text(text, &self.0.file),
         };
@@ -353,7 +353,7 @@ mod tests {
         let limits = watch::channel(config.server.limits.clone()).0;
         let reloader = Reloader {
             file,
-            text: Mutex::new(config.shown()),
+            text: Mutex::new(config.annotated_text()),
             present: AsyncMutex::new(config),
             store: store.clone(),
             state,

@@ -30,9 +30,15 @@ impl Check {
                     config.warnings.extend(unknown);
                     config.warnings.extend(unreloadable(&listener, &config));
                 }
-                config.exposed.extend(config.access_log_error());
+                config.exposed_secrets.extend(config.access_log_error());
                 let budgets = config.budget_limits(Machine::read());
-                (config.exposed, config.warnings, config.services.len(), Some(budgets), config.environment)
+                (
+                    config.exposed_secrets,
+                    config.warnings,
+                    config.services.len(),
+                    Some(budgets),
+                    config.environment,
+                )
             }
             Err(errors) => (errors.0, Vec::new(), 0, None, Vec::new()),
         };

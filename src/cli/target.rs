@@ -35,7 +35,7 @@ impl Target {
         })?;
         // The command line speaks plain HTTP only.
         let certificates = !config.admin.tls.pairs.is_empty();
-        let plain = config.admin.listen.iter().filter(|listen| !listen.takes_tls(certificates));
+        let plain = config.admin.listen.iter().filter(|listen| !listen.uses_tls(certificates));
         let mut targets: Vec<Self> = plain.filter_map(|listen| Self::of_listener(&listen.address)).collect();
         targets.sort_by_key(|target| !matches!(target, Self::Unix(_)));
         if targets.is_empty() {

@@ -38,6 +38,6 @@ impl Config {
             _ => "",
         };
         let message = format!("cannot open the access log{file}: {}", reason(error));
-        self.problem_of("log.access", message, advice)
+        self.problem_at_key("log.access", message, advice)
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, net::IpAddr, path::Path};
 
 use ipnet::IpNet;
 
-use super::{punycode, section::Wrong};
+use super::{punycode, section::ValueError};
 use crate::{
     authz::{host::canonical, network},
     net::Address,
@@ -28,7 +28,7 @@ pub enum Scheme {
 
 impl Listen {
     /// Whether this address has TLS, given whether its listener has certificates.
-    pub fn takes_tls(&self, certificates: bool) -> bool {
+    pub fn uses_tls(&self, certificates: bool) -> bool {
         match (self.scheme, &self.address) {
             (Some(Scheme::Http), _) | (None, Address::Unix(_)) => false,
             (Some(Scheme::Https), _) => true,
@@ -38,7 +38,7 @@ impl Listen {
 }
 
 /// Parses a listen address. A relative path is relative to `directory`.
-pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
+pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, ValueError> {
     let (scheme, bare) = match text.split_once("://") {
         Some(("http", bare)) => (Some(Scheme::Http), bare),
         Some(("https", bare)) => (Some(Scheme::Https), bare),
@@ -65,7 +65,7 @@ pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, Wrong> {
 }
 
 /// Parses an octal file mode, as chmod takes it.
-pub(super) fn mode(text: &str) -> Result<u32, Wrong> {
+pub(super) fn mode(text: &str) -> Result<u32, ValueError> {
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     match u32::from_str_radix(text, 8) {
         Ok(mode) if octal && mode <= 0o777 => Ok(mode),
@@ -110,7 +110,7 @@ fn suggestion(scheme: &str, text: &str) -> String {
 }
 
 /// Parses a network, or an address as a network of one.
-pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
+pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
     network::parse(text).map(|net| net.trunc()).ok_or_else(|| {
         (
             format!("{text:?} is not a network"),
@@ -121,7 +121,7 @@ pub(super) fn network(text: &str) -> Result<IpNet, Wrong> {
 
 /// Parses an upstream's URL. It has only scheme, host and port, so that the judged path is the forwarded
 /// path.
-pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, Wrong> {
+pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, ValueError> {
     UpstreamUrl::parse(text).and_then(|url| url.relative_to(directory)).map_err(|error| {
         let advice = match error {
             UrlError::Extra if text.contains('@') => {
@@ -138,7 +138,7 @@ pub(super) fn upstream_url(text: &str, directory: &Path) -> Result<UpstreamUrl, 
 }
 
 /// Parses a host name without port, and returns its canonical form.
-pub(super) fn host(text: &str) -> Result<String, Wrong> {
+pub(super) fn host(text: &str) -> Result<String, ValueError> {
     const FORM: &str = "write only the name, such as \"youtrack.example.com\"";
     if let Some(sent) = (!text.is_ascii()).then(|| punycode::host(text)).flatten() {
         let message = format!("{text:?} has non-ASCII letters, which clients send in another form");

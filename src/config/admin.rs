@@ -7,12 +7,12 @@ use http::{HeaderName, header};
 use super::{
     Admin, Server,
     address::{self, Listen, host, is_local},
-    document::Outside,
+    document::References,
     limits::rate,
     oidc,
     resolve::{listen, proxies, trusted_proxies},
     secret,
-    section::{Section, SpannedText, Wrong},
+    section::{Section, SpannedText, ValueError},
     tls,
 };
 use crate::{
@@ -27,12 +27,12 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     let listen = listen(section);
     let tls = tls::resolve(section);
     let allowed = section.flag("allow_remote");
-    let certificates = section.is_written("tls");
+    let certificates = section.is_set("tls");
     for (listen, at) in listen.iter().filter(|(listen, _)| !is_local(&listen.address)) {
         let address = &listen.address;
         let message = format!("other machines could reach the admin listener at {address}");
         if allowed {
-            if !listen.takes_tls(certificates) {
+            if !listen.uses_tls(certificates) {
                 let advice = "it does not use TLS: set `admin.tls`, or terminate TLS in front of it";
                 section.document.warn(at, message, advice);
             }
@@ -45,9 +45,9 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     let url = section.parsed("url", self::url);
     // The listener also answers to the host of its own URL.
     hosts.extend(url.as_ref().map(|(_, host)| host.clone()));
-    let address = reached(certificates, listen.iter().map(|(listen, _)| listen));
+    let address = reachable_url(certificates, listen.iter().map(|(listen, _)| listen));
     let gateway = root.table("server").parsed("url", self::url).map(|(url, _)| url);
-    let gateway = gateway.or_else(|| reached(!server.tls.pairs.is_empty(), &server.listen));
+    let gateway = gateway.or_else(|| reachable_url(!server.tls.pairs.is_empty(), &server.listen));
     let header = user_header(section);
     let url = url.map(|(url, _)| url);
     let metrics = metrics(section);
@@ -101,10 +101,10 @@ fn metrics(section: &Section<'_>) -> MetricsAccess {
 }
 
 /// The URL of the first listen address that has one. A port that the kernel chooses is not known yet.
-fn reached<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>) -> Option<String> {
+fn reachable_url<'a>(certificates: bool, listen: impl IntoIterator<Item = &'a Listen>) -> Option<String> {
     listen.into_iter().find_map(|listen| match &listen.address {
         Address::Tcp(address) if address.port() != 0 && !address.ip().is_unspecified() => {
-            let scheme = if listen.takes_tls(certificates) { "https" } else { "http" };
+            let scheme = if listen.uses_tls(certificates) { "https" } else { "http" };
             Some(format!("{scheme}://{address}"))
         }
         _ => None,
@@ -129,21 +129,21 @@ fn user_header(section: &Section<'_>) -> Option<UserHeader> {
         text.error(message, advice);
         return None;
     }
-    let key = section.text("user_header_key").map(|text| text.sound(form_key(&text)));
+    let key = section.text("user_header_key").map(|text| text.ok_or_report(form_key(&text)));
     Some(UserHeader { name, from, key: key.flatten() })
 }
 
-fn form_key(text: &SpannedText<'_>) -> Result<FormKey, Wrong> {
-    const SHORTEST: usize = 32;
+fn form_key(text: &SpannedText<'_>) -> Result<FormKey, ValueError> {
+    const MIN_LENGTH: usize = 32;
     let Secret(secret) = secret::referenced(text)?;
-    if secret.len() < SHORTEST && text.document.outside == Outside::Read {
+    if secret.len() < MIN_LENGTH && text.document.references == References::Read {
         let advice = "create one with `openssl rand -hex 32`";
-        return Err((format!("the secret is shorter than {SHORTEST} characters"), advice.to_owned()));
+        return Err((format!("the secret is shorter than {MIN_LENGTH} characters"), advice.to_owned()));
     }
     Ok(FormKey::of_secret(secret.as_bytes()))
 }
 
-fn field(text: &str) -> Result<HeaderName, Wrong> {
+fn field(text: &str) -> Result<HeaderName, ValueError> {
     const TAKEN: [HeaderName; 6] = [
         header::AUTHORIZATION,
         header::COOKIE,
@@ -158,7 +158,7 @@ fn field(text: &str) -> Result<HeaderName, Wrong> {
 }
 
 /// The URL without final slashes, and its host.
-fn url(text: &str) -> Result<(String, String), Wrong> {
+fn url(text: &str) -> Result<(String, String), ValueError> {
     let wrong = || {
         (
             format!("{text:?} is not an http:// or https:// URL"),

@@ -3,9 +3,9 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{
-    document::Outside,
+    document::References,
     secret,
-    section::{Section, SpannedText, Wrong},
+    section::{Section, SpannedText, ValueError},
 };
 use crate::{
     assertion::{KeySource, Settings, read_pem},
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Limits how long a copied assertion is useful.
-const LONGEST_LIFETIME: Duration = Duration::from_secs(30);
+const MAX_LIFETIME: Duration = Duration::from_secs(30);
 /// The name of the file in the store's directory.
 const KEYS_FILE: &str = "assertion-keys.json";
 
@@ -21,7 +21,7 @@ const KEYS_FILE: &str = "assertion-keys.json";
 pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Path) -> Option<Settings> {
     let section = &root.table("assertion");
     let wanted = services.iter().any(|service| service.identity.has_assertion());
-    if root.is_written("assertion") && !wanted {
+    if root.is_set("assertion") && !wanted {
         let advice = "write `identity = \"jwt\"` or \"both\" into a service that verifies them";
         root.warn("assertion", "no service uses assertions", advice);
     }
@@ -30,28 +30,28 @@ pub(super) fn assertion(root: &Section<'_>, services: &[ServiceSpec], store: &Pa
         issuer.error("`assertion.issuer` must be one line of text", "");
     }
     let lifetime = section.duration("lifetime")?;
-    if lifetime > LONGEST_LIFETIME {
+    if lifetime > MAX_LIFETIME {
         section.error("lifetime", "`assertion.lifetime` must be at most 30s", "");
     }
     let source = match section.text("keys") {
         Some(keys) => {
-            let source = keys.sound(given(&keys))?;
-            let made = ["algorithm", "rotate", "publish_ahead"];
-            for key in made.into_iter().filter(|key| section.is_written(key)) {
+            let source = keys.ok_or_report(configured_key(&keys))?;
+            let generated_only = ["algorithm", "rotate", "publish_ahead"];
+            for key in generated_only.into_iter().filter(|key| section.is_set(key)) {
                 let message = format!("`assertion.{key}` has no effect with `keys`");
                 section.error(key, message, "leave it out: the first key of the file signs");
             }
             source
         }
-        None => made(section, store)?,
+        None => generated_keys(section, store)?,
     };
     wanted.then(|| Settings { issuer: issuer.value.into(), lifetime, source })
 }
 
-fn made(section: &Section<'_>, store: &Path) -> Option<KeySource> {
+fn generated_keys(section: &Section<'_>, store: &Path) -> Option<KeySource> {
     let (rotate, publish_ahead) = (section.duration("rotate")?, section.duration("publish_ahead")?);
     if publish_ahead > rotate / 2 {
-        let at = if section.is_written("publish_ahead") { "publish_ahead" } else { "rotate" };
+        let at = if section.is_set("publish_ahead") { "publish_ahead" } else { "rotate" };
         section.error(at, "`assertion.publish_ahead` is more than half of `assertion.rotate`", "");
     }
     Some(KeySource::Generated {
@@ -62,13 +62,13 @@ fn made(section: &Section<'_>, store: &Path) -> Option<KeySource> {
     })
 }
 
-fn given(reference: &SpannedText<'_>) -> Result<KeySource, Wrong> {
+fn configured_key(reference: &SpannedText<'_>) -> Result<KeySource, ValueError> {
     let Some(path) = reference.value.strip_prefix("file:") else {
         let advice = "write \"file:PATH\"; if a secret was written here, replace it";
         return Err(("keys must not be written into this file".into(), advice.into()));
     };
     let path = reference.document.directory.join(path);
-    if reference.document.outside == Outside::Ignored {
+    if reference.document.references == References::Ignored {
         return Ok(KeySource::Configured(Arc::default()));
     }
     reference.document.require_private(&reference.at, &path);

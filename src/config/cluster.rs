@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::section::{Section, SpannedText, Wrong};
+use super::section::{Section, SpannedText, ValueError};
 use crate::{
     admin::UserHeader,
     assertion::KeySource,
@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// A dead gateway delays revocations for the length of its lease.
-const LONGEST_LEASE: Duration = Duration::from_secs(60);
+const MAX_LEASE: Duration = Duration::from_secs(60);
 /// Names appear in keys of etcd, in responses and in metrics.
-const LONGEST_NAME: usize = 63;
+const MAX_NAME: usize = 63;
 
 /// `None` for a single gateway, or if something essential is missing.
 pub(super) fn cluster(
@@ -22,7 +22,7 @@ pub(super) fn cluster(
     assertion: Option<&crate::assertion::Settings>,
     user_header: Option<&UserHeader>,
 ) -> Option<Settings> {
-    let section = store.table_if_any("cluster")?;
+    let section = store.optional_table("cluster")?;
     if cfg!(not(feature = "etcd")) {
         let advice = "use a package of permgate, or build it with `--features etcd`";
         store.error("cluster", "this permgate was built without the feature `etcd`", advice);
@@ -36,14 +36,14 @@ pub(super) fn cluster(
         store.error("cluster", "each gateway would sign CSRF tokens with its own key", advice);
     }
     let lease = section.duration("lease")?;
-    if lease > LONGEST_LEASE {
+    if lease > MAX_LEASE {
         section.error("lease", "`store.cluster.lease` must be at most 60s", "");
     }
     let (node, prefix) = (section.parsed("node", node), section.parsed("prefix", prefix));
     let (endpoints, tls) = (endpoints(&section), encryption(&section));
-    let user = section.table_if_any("user").and_then(|user| {
+    let user = section.optional_table("user").and_then(|user| {
         let password = user.text("password")?;
-        let password_file = password.sound(password_file(&password))?;
+        let password_file = password.ok_or_report(password_file(&password))?;
         password.document.require_private(&password.at, &password_file);
         Some(User { name: user.text("name")?.value, password_file })
     });
@@ -52,14 +52,17 @@ pub(super) fn cluster(
 
 fn endpoints(section: &Section<'_>) -> Vec<String> {
     let endpoints = section.texts("endpoints");
-    if endpoints.is_empty() && section.is_written("endpoints") {
+    if endpoints.is_empty() && section.is_set("endpoints") {
         section.error("endpoints", "`store.cluster.endpoints` is empty", "name every member of etcd");
     }
-    let encrypted = section.is_written("tls");
-    endpoints.iter().filter_map(|endpoint| endpoint.sound(self::endpoint(endpoint, encrypted))).collect()
+    let encrypted = section.is_set("tls");
+    endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.ok_or_report(self::endpoint(endpoint, encrypted)))
+        .collect()
 }
 
-fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Wrong> {
+fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, ValueError> {
     let text = endpoint.value.trim_end_matches('/').to_owned();
     let uri = text.parse::<Uri>().ok();
     let scheme = uri.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
@@ -85,9 +88,9 @@ fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Wrong
 }
 
 fn encryption(section: &Section<'_>) -> Option<Tls> {
-    let tls = section.table_if_any("tls")?;
+    let tls = section.optional_table("tls")?;
     let ca = tls.file("ca");
-    let identity = match (tls.is_written("cert"), tls.is_written("key")) {
+    let identity = match (tls.is_set("cert"), tls.is_set("key")) {
         (false, false) => None,
         (true, true) => tls.file("cert").zip(tls.private_file("key")),
         (cert, _) => {
@@ -99,7 +102,7 @@ fn encryption(section: &Section<'_>) -> Option<Tls> {
     Some(Tls { ca: ca?, identity })
 }
 
-fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, Wrong> {
+fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, ValueError> {
     let path = password.value.strip_prefix("file:").ok_or_else(|| {
         let advice = "write \"file:PATH\"; if a secret was written here, replace it";
         ("a password must not be written into this file".to_owned(), advice.to_owned())
@@ -107,9 +110,9 @@ fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, Wrong
     Ok(password.document.directory.join(path))
 }
 
-fn node(text: &str) -> Result<String, Wrong> {
+fn node(text: &str) -> Result<String, ValueError> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    if (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(plain) {
+    if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(plain) {
         return Ok(text.to_owned());
     }
     Err((
@@ -118,7 +121,7 @@ fn node(text: &str) -> Result<String, Wrong> {
     ))
 }
 
-fn prefix(text: &str) -> Result<String, Wrong> {
+fn prefix(text: &str) -> Result<String, ValueError> {
     if text.len() > 1 && text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(text.to_owned());
     }

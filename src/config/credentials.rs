@@ -1,16 +1,16 @@
 //! `service.NAME.credentials`: where a request may carry a token.
 
 use super::{
-    section::{Section, Wrong},
+    section::{Section, ValueError},
     suggest::advice,
 };
 use crate::authz::carriers::{Carrier, Carriers};
 
 /// A service with more fields is really several services. Each field is looked up in every request.
-const MOST_HEADERS: usize = 8;
+const MAX_HEADERS: usize = 8;
 
 pub(super) fn credentials(section: &Section<'_>) -> Carriers {
-    if section.texts("credentials").is_empty() && section.is_written("credentials") {
+    if section.texts("credentials").is_empty() && section.is_set("credentials") {
         section.error(
             "credentials",
             "`credentials` is empty: no token would be accepted",
@@ -24,14 +24,14 @@ pub(super) fn credentials(section: &Section<'_>) -> Carriers {
         }
         carriers.insert(carrier);
     }
-    if carriers.headers.len() > MOST_HEADERS {
-        let message = format!("`credentials` lists more than {MOST_HEADERS} fields");
+    if carriers.headers.len() > MAX_HEADERS {
+        let message = format!("`credentials` lists more than {MAX_HEADERS} fields");
         section.error("credentials", message, "list fewer");
     }
     carriers
 }
 
-fn carrier(text: &str) -> Result<Carrier, Wrong> {
+fn carrier(text: &str) -> Result<Carrier, ValueError> {
     if let Some(carrier) = Carrier::parse(text) {
         return Ok(carrier);
     }

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     environment::{Overrides, VariableLocation},
-    problem::{Problem, blot},
+    problem::{Problem, mask_secrets},
 };
 use crate::{
     authz::{rules::Origin, secret::redact},
@@ -21,44 +21,49 @@ pub(super) struct Document<'t> {
     name: Arc<str>,
     text: &'t str,
     overrides: &'t Overrides,
-    pub(super) outside: Outside,
+    pub(super) references: References,
     /// The directory to which paths are relative.
     pub(super) directory: &'t Path,
     system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
     errors: RefCell<Vec<Problem>>,
-    exposed: RefCell<Vec<Problem>>,
+    exposed_secrets: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
 }
 
 /// Whether the files and environment variables that a text names are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outside {
+pub(super) enum References {
     Read,
     /// The author of the text must not learn which ones exist.
     Ignored,
 }
 
 /// The problems found, each list in the order of the file.
-pub(super) struct Found {
+pub(super) struct Diagnostics {
     pub(super) errors: Vec<Problem>,
-    pub(super) exposed: Vec<Problem>,
+    pub(super) exposed_secrets: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
 }
 
 /// The longest excerpt of a line, in characters.
-const SHOWN: usize = 200;
+const MAX_EXCERPT: usize = 200;
 
 impl<'t> Document<'t> {
-    pub(super) fn new(path: &'t Path, text: &'t str, overrides: &'t Overrides, outside: Outside) -> Self {
+    pub(super) fn new(
+        path: &'t Path,
+        text: &'t str,
+        overrides: &'t Overrides,
+        references: References,
+    ) -> Self {
         Self {
             name: path.display().to_string().into(),
             text,
             overrides,
-            outside,
+            references,
             directory: path.parent().unwrap_or(Path::new("")),
             system_roots: OnceCell::new(),
             errors: RefCell::default(),
-            exposed: RefCell::default(),
+            exposed_secrets: RefCell::default(),
             warnings: RefCell::default(),
         }
     }
@@ -89,7 +94,7 @@ impl<'t> Document<'t> {
     /// Reports a file with a secret if users other than its owner and group can read or change it.
     pub(super) fn require_private(&self, span: &Range<usize>, path: &Path) {
         let mode = path.metadata().map_or(0, |metadata| metadata.permissions().mode() & 0o7777);
-        if self.outside == Outside::Read && mode & 0o006 != 0 {
+        if self.references == References::Read && mode & 0o006 != 0 {
             let message = format!(
                 "every user of this machine can read or change {}, which holds a secret (mode {mode:04o})",
                 path.display()
@@ -97,7 +102,7 @@ impl<'t> Document<'t> {
             let advice =
                 "run `chmod 600` on it, or 640 with a dedicated group, and replace the secret".to_owned();
             let problem = self.locate(span, &message, advice);
-            self.exposed.borrow_mut().push(problem);
+            self.exposed_secrets.borrow_mut().push(problem);
         }
     }
 
@@ -114,7 +119,7 @@ impl<'t> Document<'t> {
     }
 
     /// Drops later errors on the lines of the `first` errors, since those of the earlier stage cause them.
-    pub(super) fn drop_echoes(&self, first: usize) {
+    pub(super) fn drop_consequences(&self, first: usize) {
         let mut errors = self.errors.borrow_mut();
         let lines: Vec<u32> = errors.iter().take(first).map(|p| p.line).collect();
         let mut index = 0;
@@ -124,14 +129,18 @@ impl<'t> Document<'t> {
         });
     }
 
-    pub(super) fn into_found(self) -> Found {
+    pub(super) fn into_diagnostics(self) -> Diagnostics {
         let sorted = |cell: RefCell<Vec<Problem>>| {
             let mut problems = cell.into_inner();
             problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
             problems.dedup();
             problems
         };
-        Found { errors: sorted(self.errors), exposed: sorted(self.exposed), warnings: sorted(self.warnings) }
+        Diagnostics {
+            errors: sorted(self.errors),
+            exposed_secrets: sorted(self.exposed_secrets),
+            warnings: sorted(self.warnings),
+        }
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
@@ -153,7 +162,7 @@ impl<'t> Document<'t> {
             file: file.clone(),
             line,
             column,
-            excerpt: blot(written).chars().take(SHOWN).collect(),
+            excerpt: mask_secrets(written).chars().take(MAX_EXCERPT).collect(),
             width: u32::try_from(width).unwrap_or(u32::MAX),
             message: redact(message).into_owned(),
             advice,

@@ -12,7 +12,7 @@ use super::{
     document::Document,
     key::{Key, ValueKind},
     keys::ROOT,
-    problem::blot,
+    problem::mask_secrets,
 };
 
 const PREFIX: &str = "PERMGATE__";
@@ -80,8 +80,8 @@ impl Overrides {
     }
 
     /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed.
-    pub(super) fn described(&self) -> Vec<String> {
-        self.0.iter().map(|one| format!("{} sets {}", one.variable, blot(&one.line))).collect()
+    pub(super) fn descriptions(&self) -> Vec<String> {
+        self.0.iter().map(|one| format!("{} sets {}", one.variable, mask_secrets(&one.line))).collect()
     }
 }
 
@@ -136,7 +136,7 @@ fn kind(path: &[String]) -> Option<ValueKind> {
         let kind = keys.iter().find(|key| key.name == part)?.kind;
         let below = match kind {
             ValueKind::Table(below) | ValueKind::TableOrTables(below) => below,
-            ValueKind::Named(below) => {
+            ValueKind::NamedTables(below) => {
                 parts.next();
                 below
             }

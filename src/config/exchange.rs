@@ -3,7 +3,7 @@
 use http::Uri;
 
 use super::{
-    section::{Section, SpannedText, Wrong},
+    section::{Section, SpannedText, ValueError},
     suggest::advice,
     tls,
 };
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Names appear in the audit log and in lists.
-const LONGEST_NAME: usize = 63;
+const MAX_NAME: usize = 63;
 
 /// Reads a rule. Problems are reported; `None` if they leave no rule.
 pub(super) fn rule(
@@ -24,7 +24,7 @@ pub(super) fn rule(
 ) -> Option<ExchangeRule> {
     let text = &name.value;
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    if text.is_empty() || text.len() > LONGEST_NAME || !text.bytes().all(plain) {
+    if text.is_empty() || text.len() > MAX_NAME || !text.bytes().all(plain) {
         let advice = "write 1 to 63 lower-case letters, digits and `-`";
         name.error(format!("{text:?} cannot be the name of an exchange"), advice);
     }
@@ -34,7 +34,7 @@ pub(super) fn rule(
         .iter()
         .filter_map(|claim| Some((claim.text("name")?, claim.text("value")?.value)))
         .collect();
-    if claims.is_empty() && section.is_written("claims") {
+    if claims.is_empty() && section.is_set("claims") {
         let advice = "name what only your jobs have, such as `claims = [{ name = \"repository\", value = \"acme/app\" }]`";
         section.error("claims", "every job of this issuer could exchange its token", advice);
     }
@@ -68,7 +68,7 @@ pub(super) fn rule(
     })
 }
 
-fn issuer(text: &str) -> Result<String, Wrong> {
+fn issuer(text: &str) -> Result<String, ValueError> {
     let uri = text.parse::<Uri>().ok();
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_loopback_host(host);
@@ -104,7 +104,7 @@ fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access
             scope.push((key.to_owned(), access));
         }
     }
-    if section.texts("scope").is_empty() && section.is_written("scope") {
+    if section.texts("scope").is_empty() && section.is_set("scope") {
         section.error(
             "scope",
             "the scope is empty: the issued tokens could read no service",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::section::{Section, SpannedText, Wrong};
+use super::section::{Section, SpannedText, ValueError};
 use crate::authz::forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason};
 
 /// What every service drops in addition to the built-in list.
@@ -12,12 +12,12 @@ pub(super) fn dropped(server: &Section<'_>) -> Arc<[FieldPattern]> {
 
 pub(super) fn policy(service: &Section<'_>, drop: &Arc<[FieldPattern]>) -> FieldPolicy {
     let tables = service.tables("pass_fields");
-    let pass = tables.iter().filter_map(|table| passed(&table.text("name")?, table.word("from")?, drop));
+    let pass = tables.iter().filter_map(|table| pass_field(&table.text("name")?, table.word("from")?, drop));
     FieldPolicy { pass: pass.collect(), drop: Arc::clone(drop) }
 }
 
 /// Fields that cannot be dropped: without them the forwarded request would differ from the judged one.
-const NEEDED: [&str; 11] = [
+const UNDROPPABLE: [&str; 11] = [
     "host",
     "content-length",
     "content-type",
@@ -31,13 +31,13 @@ const NEEDED: [&str; 11] = [
     "cookie",
 ];
 
-fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
+fn pattern(text: &str) -> Result<FieldPattern, ValueError> {
     let lower = text.to_ascii_lowercase();
     let Some(pattern) = FieldPattern::parse(&lower) else {
         let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it";
         return Err((format!("{text:?} is not a field name"), advice.into()));
     };
-    match NEEDED.iter().find(|needed| pattern.matches(needed.as_bytes())) {
+    match UNDROPPABLE.iter().find(|needed| pattern.matches(needed.as_bytes())) {
         Some(needed) => {
             Err((format!("{text:?} would drop {needed}, which `drop_fields` cannot drop"), String::new()))
         }
@@ -45,7 +45,7 @@ fn pattern(text: &str) -> Result<FieldPattern, Wrong> {
     }
 }
 
-fn passed(name: &SpannedText<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
+fn pass_field(name: &SpannedText<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
     let field = name.value.to_ascii_lowercase();
     if FieldPattern::parse(&field).is_none_or(|pattern| pattern.as_str() != field) || field.ends_with('*') {
         let message = format!("{:?} is not the name of one field", name.value);

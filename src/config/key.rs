@@ -9,7 +9,7 @@ pub struct Key {
     pub default: Option<&'static str>,
     pub required: bool,
     /// One sentence for the schema and the documentation.
-    pub about: &'static str,
+    pub description: &'static str,
 }
 
 /// The kind of value that a key has.
@@ -35,44 +35,48 @@ pub enum ValueKind {
     /// `[[key]]`.
     Tables(&'static [Key]),
     /// `[key.NAME]`.
-    Named(&'static [Key]),
+    NamedTables(&'static [Key]),
 }
 
-pub(super) const fn key(name: &'static str, kind: ValueKind, about: &'static str) -> Key {
-    Key { name, kind, default: None, required: false, about }
+pub(super) const fn key(name: &'static str, kind: ValueKind, description: &'static str) -> Key {
+    Key { name, kind, default: None, required: false, description }
 }
 
-pub(super) const fn text(name: &'static str, about: &'static str) -> Key {
-    key(name, ValueKind::Text, about)
+pub(super) const fn text(name: &'static str, description: &'static str) -> Key {
+    key(name, ValueKind::Text, description)
 }
 
-pub(super) const fn texts(name: &'static str, about: &'static str) -> Key {
-    key(name, ValueKind::Texts, about)
+pub(super) const fn texts(name: &'static str, description: &'static str) -> Key {
+    key(name, ValueKind::Texts, description)
 }
 
-pub(super) const fn word(name: &'static str, words: &'static [&'static str], about: &'static str) -> Key {
-    key(name, ValueKind::Word(words), about)
+pub(super) const fn word(
+    name: &'static str,
+    words: &'static [&'static str],
+    description: &'static str,
+) -> Key {
+    key(name, ValueKind::Word(words), description)
 }
 
-pub(super) const fn flag(name: &'static str, about: &'static str) -> Key {
-    key(name, ValueKind::Flag, about)
+pub(super) const fn flag(name: &'static str, description: &'static str) -> Key {
+    key(name, ValueKind::Flag, description)
 }
 
-pub(super) const fn count(name: &'static str, from: u64, to: u64, about: &'static str) -> Key {
-    key(name, ValueKind::Count(from, to), about)
+pub(super) const fn count(name: &'static str, from: u64, to: u64, description: &'static str) -> Key {
+    key(name, ValueKind::Count(from, to), description)
 }
 
-pub(super) const fn size(name: &'static str, about: &'static str) -> Key {
-    key(name, ValueKind::Size, about)
+pub(super) const fn size(name: &'static str, description: &'static str) -> Key {
+    key(name, ValueKind::Size, description)
 }
 
 /// Of at least so many milliseconds.
-pub(super) const fn duration(name: &'static str, least: u64, about: &'static str) -> Key {
-    key(name, ValueKind::Duration(least), about)
+pub(super) const fn duration(name: &'static str, least: u64, description: &'static str) -> Key {
+    key(name, ValueKind::Duration(least), description)
 }
 
-pub(super) const fn table(name: &'static str, keys: &'static [Key], about: &'static str) -> Key {
-    key(name, ValueKind::Table(keys), about)
+pub(super) const fn table(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
+    key(name, ValueKind::Table(keys), description)
 }
 
 impl Key {
@@ -80,7 +84,7 @@ impl Key {
         Self { required: true, ..self }
     }
 
-    pub(super) const fn or(self, default: &'static str) -> Self {
+    pub(super) const fn with_default(self, default: &'static str) -> Self {
         Self { default: Some(default), ..self }
     }
 }

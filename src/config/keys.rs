@@ -36,17 +36,17 @@ pub const ROOT: &[Key] = &[
     table("metrics", METRICS, "What `/metrics` reports."),
     key(
         "upstream",
-        ValueKind::Named(UPSTREAM),
+        ValueKind::NamedTables(UPSTREAM),
         "A server, or several equal ones, that requests are forwarded to. NAME is yours to choose.",
     ),
     key(
         "service",
-        ValueKind::Named(SERVICE),
+        ValueKind::NamedTables(SERVICE),
         "A part of an upstream that a token's scope may name. NAME is the scope word.",
     ),
     key(
         "exchange",
-        ValueKind::Named(EXCHANGE),
+        ValueKind::NamedTables(EXCHANGE),
         "A rule that exchanges a CI system's OpenID Connect token for a short-lived token, at `POST /.permgate/token`.",
     ),
     key("public", ValueKind::Tables(PUBLIC), "Paths that need no token. Everything else needs one."),
@@ -56,28 +56,28 @@ pub const ROOT: &[Key] = &[
 const SERVER: &[Key] = &[
     // Loopback: an unconfigured gateway serves only its own machine.
     texts("listen", "Addresses: `\"IP:PORT\"`, `\"unix:PATH\"` or `\"systemd:NAME\"`; `\"http://IP:PORT\"` never uses TLS, `\"https://IP:PORT\"` requires it. Not reloadable.")
-    .or(r#"["127.0.0.1:8080"]"#),
+    .with_default(r#"["127.0.0.1:8080"]"#),
     text("url", "The URL at which clients reach the services, for the `curl` lines on the page. Not reloadable."),
     key("tls", ValueKind::TableOrTables(TLS), "Certificates, chosen by server name; the first one if none matches."),
     text("tls_client_ca", "PEM file: the authorities that sign clients' certificates."),
     // Operators who name authorities usually want certificates to be required.
     word("tls_client_certificate", &["required", "optional"], "Whether a client must show a certificate.")
-        .or(r#""required""#),
+        .with_default(r#""required""#),
     // The owner only. If the proxy in front is another user, its group must be let in.
-    text("unix_mode", "The file mode of the unix sockets in `listen`. Not reloadable.").or(r#""0600""#),
+    text("unix_mode", "The file mode of the unix sockets in `listen`. Not reloadable.").with_default(r#""0600""#),
     // No peer may report another client's address unless it is listed.
     texts("trusted_proxies", "Networks whose `Forwarded` and `X-Forwarded-*` fields are trusted; `\"unix\"`: peers on unix sockets.")
-    .or("[]"),
+    .with_default("[]"),
     // Otherwise clients could send the header themselves.
     word("proxy_protocol", &["off", "required"], "`\"required\"`: connections from trusted proxies must begin with a PROXY header, v1 or v2. Not reloadable.")
-    .or(r#""off""#),
+    .with_default(r#""off""#),
     // The built-in list covers well-known products. Only the operator knows what else an upstream trusts.
     texts("drop_fields", "Request fields that are not forwarded, in addition to the built-in list: `\"X-Tenant\"`, `\"X-Tenant-*\"`.")
-    .or("[]"),
+    .with_default("[]"),
     count("workers", 1, 1024, "Worker threads; one per core unless set. Not reloadable."),
     size("max_body", "Largest request body, 413 beyond; unlimited unless set."),
     // Enough for most requests, and less than the stop timeouts of `deploy/` (45 s).
-    duration("drain", 0, "How long requests in flight may continue after SIGTERM.").or(r#""30s""#),
+    duration("drain", 0, "How long requests in flight may continue after SIGTERM.").with_default(r#""30s""#),
     table("limits", LIMITS, "Sizes and counts."),
     table("budgets", BUDGETS, "Limits for all clients together; derived from `ulimit -n` and memory unless set, see `permgate check`."),
     table("timeouts", TIMEOUTS, "Timeouts for clients."),
@@ -90,15 +90,15 @@ const TLS: &[Key] = &[
 
 const LIMITS: &[Key] = &[
     // Room for a field of 16 KiB and a dozen usual ones.
-    size("head", "Request line and header fields together; 431 beyond.").or(r#""32k""#),
+    size("head", "Request line and header fields together; 431 beyond.").with_default(r#""32k""#),
     // Four times the largest cookie; a credential is much shorter.
-    size("field", "One header field, name and value; 431 beyond.").or(r#""16k""#),
+    size("field", "One header field, name and value; 431 beyond.").with_default(r#""16k""#),
     // Browsers send about 20, chains of proxies add 10.
-    count("fields", 1, 1000, "Number of header fields; 431 beyond.").or("200"),
+    count("fields", 1, 1000, "Number of header fields; 431 beyond.").with_default("200"),
     // Most upstreams refuse longer targets anyway.
-    size("target", "The request target; 414 beyond.").or(r#""16k""#),
+    size("target", "The request target; 414 beyond.").with_default(r#""16k""#),
     // When all are busy, about 300 MB of memory; two descriptors each.
-    count("connections", 1, 10_000_000, "Connections of all workers together.").or("10000"),
+    count("connections", 1, 10_000_000, "Connections of all workers together.").with_default("10000"),
     count(
         "connections_per_address",
         1,
@@ -110,26 +110,26 @@ const LIMITS: &[Key] = &[
 const TIMEOUTS: &[Key] = &[
     // Clients send the head at once; ten seconds allow for lossy links, not for slow attackers.
     duration("head", 1, "From the first byte of a request until its head is complete.")
-        .or(r#""10s""#),
+        .with_default(r#""10s""#),
     // Two round trips, with the same allowance as the head.
-    duration("tls_handshake", 1, "The TLS handshake.").or(r#""10s""#),
-    duration("idle", 1, "Between two requests. Longer than load balancers in front keep idle connections (AWS ALB: 60 s), so that the balancer closes first.").or(r#""75s""#),
+    duration("tls_handshake", 1, "The TLS handshake.").with_default(r#""10s""#),
+    duration("idle", 1, "Between two requests. Longer than load balancers in front keep idle connections (AWS ALB: 60 s), so that the balancer closes first.").with_default(r#""75s""#),
     // Ends requests whose body is needed but does not arrive.
     duration("body", 1, "Between two pieces of a request body, until the response begins.")
-        .or(r#""30s""#),
+        .with_default(r#""30s""#),
     // Ends responses that the client does not read.
-    duration("write", 1, "How long a client may read nothing of a response; a client that reads slowly is not cut.").or(r#""60s""#),
+    duration("write", 1, "How long a client may read nothing of a response; a client that reads slowly is not cut.").with_default(r#""60s""#),
     // Finds a dead client sooner than an idle one is closed.
     duration("ping", 1, "An HTTP/2 client that is silent this long with requests in flight is pinged; its connection is closed after twice this time.")
-    .or(r#""20s""#),
+    .with_default(r#""20s""#),
 ];
 
 const STORE: &[Key] = &[
     // Next to the configuration file.
-    text("path", "The store's directory. Not reloadable.").or(r#""permgate-data""#),
+    text("path", "The store's directory. Not reloadable.").with_default(r#""permgate-data""#),
     // sled needs free space to open a store; a full disk gets this much back.
     size("ballast", "Size of a file that is deleted when the disk is full, so that the store can still open. Not reloadable.")
-        .or(r#""16m""#),
+        .with_default(r#""16m""#),
     duration(
         "audit_retention",
         86_400_000,
@@ -144,17 +144,18 @@ const STORE: &[Key] = &[
 
 const TOKENS: &[Key] = &[
     // Clients that hard-code Hub's prefix keep working.
-    flag("perm_alias", "Accept `perm:` or `perm-` in front of a token, as in JetBrains Hub.").or("true"),
+    flag("perm_alias", "Accept `perm:` or `perm-` in front of a token, as in JetBrains Hub.")
+        .with_default("true"),
     duration("max_lifetime", 1000, "The longest lifetime of a new token; unlimited unless set."),
     // Useful to pipelines, but also to a thief of the token.
-    flag("self_rotation", "A token may replace itself by `POST /.permgate/rotate`.").or("false"),
+    flag("self_rotation", "A token may replace itself by `POST /.permgate/rotate`.").with_default("false"),
     duration(
         "announce_end",
         1000,
         "For this long before a token expires, and during its grace period, responses carry `Deprecation` and `Sunset`; never unless set.",
     ),
     // No pipeline needs more; stops a runaway script.
-    count("max_per_user", 1, 1_000_000, "Live tokens per user.").or("500"),
+    count("max_per_user", 1, 1_000_000, "Live tokens per user.").with_default("500"),
 ];
 
 const EXCHANGE: &[Key] = &[
@@ -169,7 +170,7 @@ const EXCHANGE: &[Key] = &[
     text("account", "Login of the service account that owns the issued tokens.").required(),
     texts("scope", "Scope of an issued token: `\"tracker\"`, `\"hub:read\"`.").required(),
     // Longer than most jobs run.
-    duration("lifetime", 1000, "Lifetime of an issued token; at most 1h.").or(r#""15m""#),
+    duration("lifetime", 1000, "Lifetime of an issued token; at most 1h.").with_default(r#""15m""#),
     // A busy project has a few hundred jobs an hour.
     count(
         "max_tokens",
@@ -177,7 +178,7 @@ const EXCHANGE: &[Key] = &[
         100_000,
         "Issued tokens alive at one time; they do not count towards `tokens.max_per_user`.",
     )
-    .or("500"),
+    .with_default("500"),
     text("ca", "PEM file: certificate authorities for the issuer's URL; the system's unless set."),
 ];
 
@@ -189,25 +190,25 @@ const CLAIM: &[Key] = &[
 const ASSERTION: &[Key] = &[
     // The `iss` that upstreams expect. The same for all gateways of a team, unless upstreams distinguish
     // them.
-    text("issuer", "The claim `iss`.").or(r#""permgate""#),
+    text("issuer", "The claim `iss`.").with_default(r#""permgate""#),
     // Allows for a queue in front of the upstream and slightly different clocks, not for more.
-    duration("lifetime", 1000, "How long an assertion is valid; at most 30s.").or(r#""30s""#),
+    duration("lifetime", 1000, "How long an assertion is valid; at most 30s.").with_default(r#""30s""#),
     // Small and fast, with no parameters to choose wrongly.
     word(
         "algorithm",
         Algorithm::VARIANTS,
         "The algorithm of the keys that permgate creates (`EdDSA`: Ed25519); configure the same one in verifiers.",
     )
-    .or(r#""EdDSA""#),
+    .with_default(r#""EdDSA""#),
     // Limits how long a key that leaked unnoticed can be used.
-    duration("rotate", 4000, "How long a key is used to sign.").or(r#""30d""#),
+    duration("rotate", 4000, "How long a key is used to sign.").with_default(r#""30d""#),
     // Verifiers fetch the keys every few minutes; an hour allows for an outage on their side.
     duration(
         "publish_ahead",
         2000,
         "How long a key is in `/.permgate/jwks.json` before it signs; at most half of `rotate`.",
     )
-    .or(r#""1h""#),
+    .with_default(r#""1h""#),
     key(
         "keys",
         ValueKind::Secret,
@@ -233,13 +234,13 @@ const LOG: &[Key] = &[
         "access",
         "Where the access log, one JSON line per request, is written: `\"stdout\"`, `\"off\"` or a file.",
     )
-    .or(r#""stdout""#),
+    .with_default(r#""stdout""#),
     word(
         "level",
         &["error", "warn", "info", "debug", "trace"],
         "The lowest severity of the messages that are written to stderr.",
     )
-    .or(r#""info""#),
+    .with_default(r#""info""#),
 ];
 
 const METRICS: &[Key] = &[
@@ -248,5 +249,5 @@ const METRICS: &[Key] = &[
         "old_names",
         "Also report metrics under their old names. The next release removes the old names and this key.",
     )
-    .or("true"),
+    .with_default("true"),
 ];

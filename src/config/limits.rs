@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{
-    section::{Section, SpannedText, Wrong},
+    section::{Section, SpannedText, ValueError},
     units,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The longest time in which a burst is refilled. Counts are in memory, so a longer one would be meaningless.
-const LONGEST: Duration = Duration::from_secs(366 * 86_400);
+const MAX_DURATION: Duration = Duration::from_secs(366 * 86_400);
 
 pub(super) fn limits(
     root: &Section<'_>,
@@ -36,9 +36,9 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
     let (burst, concurrent) = (number("burst"), number("concurrent"));
     let written = section.text("rate");
     if written.is_none() {
-        if section.is_written("burst") {
+        if section.is_set("burst") {
             section.error("burst", "`burst` has no effect without `rate`", "");
-        } else if concurrent.is_none() && !section.is_written("rate") && !section.is_written("concurrent") {
+        } else if concurrent.is_none() && !section.is_set("rate") && !section.is_set("concurrent") {
             let advice = "write `rate = \"100/s\"` or `concurrent = 10`";
             section.document.error(&section.at, "this limit has neither `rate` nor `concurrent`", advice);
         }
@@ -48,7 +48,7 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
         Some(text) => Some(text.parse(|text| rate(text, burst))?),
     };
     for key in ["queue", "queue_timeout"] {
-        if concurrent.is_none() && section.is_written(key) {
+        if concurrent.is_none() && section.is_set(key) {
             section.error(key, format!("`{key}` has no effect without `concurrent`"), "");
         }
     }
@@ -59,7 +59,7 @@ fn limit(section: &Section<'_>) -> Option<Limit> {
     (rate.is_some() || concurrent.is_some()).then_some(Limit { per, rate, concurrent, queue })
 }
 
-pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong> {
+pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, ValueError> {
     let (count, window) = text.split_once('/').unwrap_or((text, ""));
     let count = count.trim().replace('_', "").parse::<NonZeroU32>().ok().filter(|n| n.get() <= 10_000_000);
     let window = window.trim();
@@ -70,7 +70,7 @@ pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, Wrong>
         return Err((format!("{text:?} is not a rate"), advice.into()));
     };
     let burst = burst.unwrap_or(count);
-    if window.checked_mul(burst.get()).is_none_or(|all| all / count.get() > LONGEST) {
+    if window.checked_mul(burst.get()).is_none_or(|all| all / count.get() > MAX_DURATION) {
         return Err(("such a large burst takes longer than a year to refill".into(), String::new()));
     }
     Ok(Rate { count, window, burst })

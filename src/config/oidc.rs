@@ -4,7 +4,7 @@ use http::Uri;
 
 use super::{
     secret,
-    section::{ListItem, Section, Wrong},
+    section::{ListItem, Section, ValueError},
     tls,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
 
 /// `url` is that of the admin page. `None` if something essential is missing, which has been reported.
 pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provider> {
-    let section = &admin.table_if_any("oidc")?;
+    let section = &admin.optional_table("oidc")?;
     match url {
         None => {
             let advice =
@@ -32,7 +32,8 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     let issuer = section.parsed("issuer", issuer);
     let plain = issuer.as_ref().is_some_and(|issuer| issuer.starts_with("http://"));
     let client_id = line(section, "client_id");
-    let client_secret = section.text("client_secret").map(|text| text.sound(secret::referenced(&text)));
+    let client_secret =
+        section.text("client_secret").map(|text| text.ok_or_report(secret::referenced(&text)));
     let trust = if plain { Some(None) } else { trust(section).map(Some) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
@@ -56,7 +57,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     })
 }
 
-fn issuer(text: &str) -> Result<String, Wrong> {
+fn issuer(text: &str) -> Result<String, ValueError> {
     let wrong = |message: &str, advice: &str| Err((format!("{text:?} {message}"), advice.to_owned()));
     let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
     let Some(uri) = uri.filter(|uri| matches!(uri.scheme_str(), Some("https" | "http"))) else {
@@ -81,7 +82,7 @@ fn is_safe(url: &str) -> bool {
     url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_loopback_host))
 }
 
-fn scope(text: &str) -> Result<String, Wrong> {
+fn scope(text: &str) -> Result<String, ValueError> {
     // RFC 6749, 3.3.
     let fits = |b: u8| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\');
     if !text.is_empty() && text.bytes().all(fits) {

@@ -28,7 +28,7 @@ pub struct Errors(pub Vec<Problem>);
 
 impl Errors {
     /// An error of the whole file, such as that it cannot be read.
-    pub(super) fn of_file(file: &str, message: String, advice: &str) -> Self {
+    pub(super) fn in_file(file: &str, message: String, advice: &str) -> Self {
         Self(vec![Problem {
             file: file.into(),
             line: 0,
@@ -42,17 +42,17 @@ impl Errors {
 }
 
 /// Parts of keys whose values may be secrets, including misspelled keys.
-const SECRETIVE: [&str; 8] =
+const SECRET_KEY_PARTS: [&str; 8] =
     ["auth", "token", "secret", "passw", "credential", "bearer", "cookie", "api_key"];
 
 /// Returns a line fit to be shown: without the value of a secretive key (unless it is a reference), user
 /// information and tokens. A line without `=` has no key to judge by and loses only the latter two.
-pub(super) fn blot(line: &str) -> String {
+pub(super) fn mask_secrets(line: &str) -> String {
     let line = line.trim_end();
     let cut = line.find('=').unwrap_or(line.len());
     let (key, value) = line.split_at(cut);
     let folded = key.to_ascii_lowercase();
-    let line = if SECRETIVE.iter().any(|word| folded.contains(word)) {
+    let line = if SECRET_KEY_PARTS.iter().any(|word| folded.contains(word)) {
         let points_elsewhere = value.trim_start_matches(['=', ' ', '\t', '"', '\'']);
         if value.is_empty() || points_elsewhere.starts_with("file:") || points_elsewhere.starts_with("env:") {
             line.to_owned()

@@ -20,8 +20,8 @@ impl Config {
                     format!("create it with `permgate group create {name:?}`")
                 });
                 let key = format!("service.{}.readers", service.key);
-                problems.push(match self.variable_of(&key) {
-                    Some(_) => self.problem_of(&key, message, &advice),
+                problems.push(match self.variable_setting(&key) {
+                    Some(_) => self.problem_at_key(&key, message, &advice),
                     None => self.problem_at(service.origin.line, name, message, advice),
                 });
             }

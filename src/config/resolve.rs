@@ -17,7 +17,7 @@ use super::{
     Admin, Budgets, Config, Errors, Log, Server,
     address::{self, Listen, Scheme, is_local, network},
     admin, assertion, cluster,
-    document::{Document, Found, Outside},
+    document::{Diagnostics, Document, References},
     environment::Overrides,
     exchange, fields, keys,
     public::warn_of_risks,
@@ -37,23 +37,23 @@ use crate::{
     store,
 };
 
-pub(super) fn parse(text: &str, path: &Path, outside: Outside) -> Result<Config, Errors> {
-    let variables = match outside {
-        Outside::Read => Some(std::env::vars_os()),
-        Outside::Ignored => None,
+pub(super) fn parse(text: &str, path: &Path, references: References) -> Result<Config, Errors> {
+    let variables = match references {
+        References::Read => Some(std::env::vars_os()),
+        References::Ignored => None,
     };
-    parse_with(text, path, outside, variables.into_iter().flatten())
+    parse_with(text, path, references, variables.into_iter().flatten())
 }
 
 /// Like [`parse`], with these environment variables.
 pub(super) fn parse_with(
     text: &str,
     path: &Path,
-    outside: Outside,
+    references: References,
     variables: impl Iterator<Item = (OsString, OsString)>,
 ) -> Result<Config, Errors> {
     let overrides = Overrides::read(variables, text.len());
-    let document = Document::new(path, text, &overrides, outside);
+    let document = Document::new(path, text, &overrides, references);
     let (mut table, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
         let at = error.span().unwrap_or(0..0);
@@ -62,15 +62,15 @@ pub(super) fn parse_with(
     let broken = syntax.len();
     overrides.merge(table.get_mut(), &document);
     shape::check(&document, keys::ROOT, table.get_ref(), &(0..0), "");
-    document.drop_echoes(broken);
+    document.drop_consequences(broken);
 
     let root = Section::root(&document, keys::ROOT, &table);
     let config = if broken == 0 { resolve(&root, path) } else { None };
-    let Found { errors, exposed, warnings } = document.into_found();
+    let Diagnostics { errors, exposed_secrets, warnings } = document.into_diagnostics();
     match config {
         Some(config) if errors.is_empty() => {
-            let environment = overrides.described();
-            Ok(Config { text: text.to_owned(), environment, exposed, warnings, ..config })
+            let environment = overrides.descriptions();
+            Ok(Config { text: text.to_owned(), environment, exposed_secrets, warnings, ..config })
         }
         _ => Err(Errors(errors)),
     }
@@ -82,17 +82,17 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let trusted_proxies = trusted_proxies(&server_section);
     let server = server(root, &trusted_proxies);
     let admin = admin::admin(root, &server);
-    distinct(root, &server, &admin);
+    check_distinct_addresses(root, &server, &admin);
     let tokens = root.table("tokens");
     let rules = RuleSettings { perm_alias: tokens.flag("perm_alias"), trusted_proxies };
 
-    let written = root.named("upstream");
+    let written = root.named_tables("upstream");
     let upstream_names = names(&written);
     let upstreams: Vec<Option<UpstreamSettings>> =
         written.iter().map(|(name, section)| upstream::upstream(name, section)).collect();
     for ((_, section), upstream) in written.iter().zip(&upstreams) {
         let listen = [&server.listen, &admin.listen];
-        let own = |url: &&UpstreamUrl| listen.iter().any(|listen| upstream::leads_to(url, listen));
+        let own = |url: &&UpstreamUrl| listen.iter().any(|listen| upstream::is_own_address(url, listen));
         if let Some(one) = upstream.iter().flat_map(|one| &one.urls).map(|one| &one.url).find(own) {
             let message = format!("{one} is an address that this gateway listens on: requests would loop");
             section.error("urls", message, "name the server behind permgate");
@@ -100,7 +100,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     }
 
     let dropped = fields::dropped(&server_section);
-    let written_services = root.named("service");
+    let written_services = root.named_tables("service");
     let service_names = names(&written_services);
     let services: Vec<_> = written_services
         .iter()
@@ -132,7 +132,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     }
 
     let exchange: Vec<_> = root
-        .named("exchange")
+        .named_tables("exchange")
         .iter()
         .map(|(name, section)| exchange::rule(name, section, &sound_services))
         .collect();
@@ -161,7 +161,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
             upstreams: upstreams.into_iter().flatten().map(|u| (u.name.clone(), Arc::new(u))).collect(),
             max_body: server_section.size("max_body"),
             forward_auth: forward_auth(root, &rules.trusted_proxies),
-            bad_tokens: root.table_if_any("limiter").and_then(|section| limiter(&section)),
+            bad_tokens: root.optional_table("limiter").and_then(|section| bad_token_limit(&section)),
             limits: super::limits::limits(root, &written_services, &sound_services),
             self_rotation: tokens.flag("self_rotation"),
             announce_end: tokens.duration("announce_end"),
@@ -173,7 +173,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         rules,
         log: log(&root.table("log"))?,
         metrics: metrics(&root.table("metrics")),
-        exposed: Vec::new(),
+        exposed_secrets: Vec::new(),
         warnings: Vec::new(),
     })
 }
@@ -186,8 +186,8 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
     let section = &root.table("server");
     let listen = listen(section);
     let tls = tls::resolve(section);
-    let certificates = section.is_written("tls");
-    let plain = |listen: &Listen| !is_local(&listen.address) && !listen.takes_tls(certificates);
+    let certificates = section.is_set("tls");
+    let plain = |listen: &Listen| !is_local(&listen.address) && !listen.uses_tls(certificates);
     for (Listen { address, .. }, at) in listen.iter().filter(|(listen, _)| plain(listen)) {
         let message = format!("{address} accepts tokens in plain text from other machines");
         let advice = if certificates { "write \"https://IP:PORT\"" } else { "set `server.tls`" };
@@ -217,7 +217,7 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
 
 /// The proxy's report of the original request is trusted, so at least one proxy must be.
 fn forward_auth(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<FrontProxy> {
-    let section = root.table_if_any("forward_auth")?;
+    let section = root.optional_table("forward_auth")?;
     if trusted_proxies.is_empty() {
         let message = "`forward_auth` needs `server.trusted_proxies`";
         let advice = "name the addresses of the proxy, such as [\"127.0.0.1\"]";
@@ -269,10 +269,10 @@ fn limits(server: &Section<'_>) -> net::Limits {
     };
     let defaults = net::Limits::default();
     let resolved = net::Limits {
-        head: bytes("head", LARGEST_HEAD),
-        field: bytes("field", LARGEST_HEAD),
+        head: bytes("head", MAX_HEAD),
+        field: bytes("field", MAX_HEAD),
         fields: limits.count("fields").unwrap_or(defaults.fields),
-        target: bytes("target", LARGEST_HEAD),
+        target: bytes("target", MAX_HEAD),
         connections: limits.count("connections").unwrap_or(defaults.connections),
         trusted_proxies: TrustedProxies::default(),
         connections_per_address: limits.count("connections_per_address"),
@@ -283,9 +283,8 @@ fn limits(server: &Section<'_>) -> net::Limits {
         write_timeout: timeouts.duration("write").unwrap_or(defaults.write_timeout),
         ping: timeouts.duration("ping").unwrap_or(defaults.ping),
     };
-    if resolved.head < SMALLEST_HEAD {
-        let message =
-            format!("`head` must be at least {SMALLEST_HEAD} bytes: a credential alone may take 512");
+    if resolved.head < MIN_HEAD {
+        let message = format!("`head` must be at least {MIN_HEAD} bytes: a credential alone may take 512");
         limits.error("head", message, "");
     }
     for (name, part) in [("field", resolved.field), ("target", resolved.target)] {
@@ -297,9 +296,9 @@ fn limits(server: &Section<'_>) -> net::Limits {
 }
 
 /// Every connection may buffer this much. hyper's buffer sizes have 32 bits.
-const LARGEST_HEAD: u64 = 1 << 20;
+const MAX_HEAD: u64 = 1 << 20;
 /// hyper's minimum buffer size.
-const SMALLEST_HEAD: usize = 8 << 10;
+const MIN_HEAD: usize = 8 << 10;
 
 /// The listen addresses, with their spans.
 pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
@@ -309,20 +308,20 @@ pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
     }
     let read = |text: &str| address::listen(text, section.document.directory);
     let listen: Vec<_> = texts.iter().filter_map(|text| Some((text.parse(read)?, text.at.clone()))).collect();
-    let certificates = section.is_written("tls");
+    let certificates = section.is_set("tls");
     let secure = listen.iter().filter(|(listen, _)| listen.scheme == Some(Scheme::Https));
     for (Listen { address, .. }, at) in secure.filter(|_| !certificates) {
         let message = format!("https://{address} has no certificate");
         section.document.error(at, message, "set `tls` in the same table");
     }
-    if certificates && !listen.is_empty() && !listen.iter().any(|(listen, _)| listen.takes_tls(true)) {
+    if certificates && !listen.is_empty() && !listen.iter().any(|(listen, _)| listen.uses_tls(true)) {
         section.warn("tls", "`tls` has no effect: no address of `listen` uses TLS", "");
     }
     listen
 }
 
 /// Reports an address that occurs twice on the two listeners.
-fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
+fn check_distinct_addresses(root: &Section<'_>, server: &Server, admin: &Admin) {
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
     if let MetricsAccess::Apart(address) = &admin.metrics {
@@ -334,7 +333,7 @@ fn distinct(root: &Section<'_>, server: &Server, admin: &Admin) {
             if !free && !seen.insert(address) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");
                 // The default is not the operator's mistake, so the error points to what is written.
-                let at = if section.is_written("listen") { section } else { &written[0].1 };
+                let at = if section.is_set("listen") { section } else { &written[0].1 };
                 at.error("listen", message, "give each listener its own address");
             }
         }
@@ -382,7 +381,7 @@ fn metrics(section: &Section<'_>) -> metrics::Settings {
     metrics::Settings { old_names }
 }
 
-fn limiter(section: &Section<'_>) -> Option<BadTokenLimit> {
+fn bad_token_limit(section: &Section<'_>) -> Option<BadTokenLimit> {
     Some(BadTokenLimit {
         count: section.count("bad_tokens").and_then(NonZeroU32::new)?,
         window: section.duration("per")?,

@@ -30,7 +30,7 @@ fn object(keys: &[Key]) -> Value {
 
 fn property(key: &Key) -> Value {
     let mut property = form(key.kind);
-    property["description"] = json!(key.about);
+    property["description"] = json!(key.description);
     if let Some(default) = key.default.and_then(|text| DeValue::parse(text).ok()) {
         property["default"] = to_json(default.get_ref());
     }
@@ -60,7 +60,7 @@ fn form(kind: ValueKind) -> Value {
             json!({ "anyOf": [object(keys), { "type": "array", "items": object(keys) }] })
         }
         ValueKind::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
-        ValueKind::Named(keys) => json!({ "type": "object", "additionalProperties": object(keys) }),
+        ValueKind::NamedTables(keys) => json!({ "type": "object", "additionalProperties": object(keys) }),
     }
 }
 

@@ -5,16 +5,16 @@ use std::{env, fs::File, io::Read, path::Path};
 use http::HeaderValue;
 
 use super::{
-    document::Outside,
-    section::{SpannedText, Wrong},
+    document::References,
+    section::{SpannedText, ValueError},
 };
 use crate::authz::rules::Secret;
 
 /// The longest secret in bytes. A longer file was named by mistake.
-const LONGEST: u64 = 16 << 10;
+const MAX_LENGTH: u64 = 16 << 10;
 
 /// Like [`read`], for keys that allow nothing but a reference.
-pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
+pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, ValueError> {
     if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
         let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret was written here, replace it";
         return Err(("a credential must not be written into this file".to_owned(), advice.to_owned()));
@@ -24,13 +24,13 @@ pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, Wrong> {
 
 /// Reads the value of a whole `Authorization` field, without its final newline. The text itself never appears
 /// in a message, since it may be a misplaced secret.
-pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
+pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
     let ignored = || Ok(Secret(HeaderValue::from_static("ignored")));
     let SpannedText { document, value: reference, at } = reference;
     let wrong = |message: String, advice: &str| Err((message, advice.to_owned()));
     let (place, bytes) = if let Some(path) = reference.strip_prefix("file:") {
         let path = document.directory.join(path);
-        if document.outside == Outside::Ignored {
+        if document.references == References::Ignored {
             return ignored();
         }
         document.require_private(at, &path);
@@ -45,7 +45,7 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, Wrong> {
             }
         }
     } else if let Some(name) = reference.strip_prefix("env:") {
-        if document.outside == Outside::Ignored {
+        if document.references == References::Ignored {
             return ignored();
         }
         let place = format!("the environment variable {name:?}");
@@ -87,6 +87,10 @@ pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > LONGEST { Err(format!("it is longer than {LONGEST} bytes")) } else { Ok(bytes) }
+    file.take(MAX_LENGTH + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_LENGTH {
+        Err(format!("it is longer than {MAX_LENGTH} bytes"))
+    } else {
+        Ok(bytes)
+    }
 }

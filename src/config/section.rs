@@ -9,13 +9,13 @@ use toml::{
 };
 
 use super::{
-    document::{Document, Outside},
+    document::{Document, References},
     key::{Key, ValueKind},
     units,
 };
 
 /// An error message, and what to write instead.
-pub(super) type Wrong = (String, String);
+pub(super) type ValueError = (String, String);
 
 #[derive(Clone)]
 pub(super) struct Section<'a> {
@@ -49,16 +49,16 @@ impl<'a> SpannedText<'a> {
     }
 
     /// `None` if `parse` fails, which is reported.
-    pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
-        self.sound(parse(&self.value))
+    pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, ValueError>) -> Option<T> {
+        self.ok_or_report(parse(&self.value))
     }
 
     /// `None` if `result` is an error, which is reported at this text.
-    pub(super) fn sound<T>(&self, result: Result<T, Wrong>) -> Option<T> {
+    pub(super) fn ok_or_report<T>(&self, result: Result<T, ValueError>) -> Option<T> {
         result.map_err(|(message, advice)| self.error(message, advice)).ok()
     }
 
-    fn of(value: &Spanned<DeValue<'_>>, document: &'a Document<'a>) -> Option<Self> {
+    fn from_value(value: &Spanned<DeValue<'_>>, document: &'a Document<'a>) -> Option<Self> {
         Some(Self { document, value: value.get_ref().as_str()?.to_owned(), at: value.span() })
     }
 }
@@ -89,30 +89,36 @@ impl<'a> Section<'a> {
         else {
             unreachable!("`{name}` is a table in the table of keys");
         };
-        let value = self.written(name);
+        let value = self.entry(name);
         let table = value.and_then(|value| value.get_ref().as_table());
-        self.below(keys, table, value.map_or(0..0, Spanned::span))
+        self.subsection(keys, table, value.map_or(0..0, Spanned::span))
     }
 
-    fn below(&self, keys: &'static [Key], table: Option<&'a DeTable<'a>>, at: Range<usize>) -> Section<'a> {
+    fn subsection(
+        &self,
+        keys: &'static [Key],
+        table: Option<&'a DeTable<'a>>,
+        at: Range<usize>,
+    ) -> Section<'a> {
         Section { document: self.document, keys, table, at }
     }
 
     /// A sub-table that enables a feature by its presence.
-    pub(super) fn table_if_any(&self, name: &str) -> Option<Section<'a>> {
-        self.is_written(name).then(|| self.table(name))
+    pub(super) fn optional_table(&self, name: &str) -> Option<Section<'a>> {
+        self.is_set(name).then(|| self.table(name))
     }
 
-    pub(super) fn is_written(&self, name: &str) -> bool {
-        self.written(name).is_some()
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.entry(name).is_some()
     }
 
     /// The tables of `[[name]]`, `name = {...}` or `name = [{...}]`.
     pub(super) fn tables(&self, name: &str) -> Vec<Section<'a>> {
         let one = self.table(name);
-        let section =
-            |value: &'a Spanned<DeValue<'a>>| self.below(one.keys, value.get_ref().as_table(), value.span());
-        match self.written(name).map(|value| (value, value.get_ref())) {
+        let section = |value: &'a Spanned<DeValue<'a>>| {
+            self.subsection(one.keys, value.get_ref().as_table(), value.span())
+        };
+        match self.entry(name).map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Array(items))) => items.iter().map(section).collect(),
             Some((value, DeValue::Table(_))) => vec![section(value)],
             _ => Vec::new(),
@@ -120,17 +126,17 @@ impl<'a> Section<'a> {
     }
 
     /// The tables of `[name.NAME]`, in the order of the file.
-    pub(super) fn named(&self, name: &str) -> Vec<(SpannedText<'a>, Section<'a>)> {
-        let ValueKind::Named(keys) = self.key(name).kind else {
+    pub(super) fn named_tables(&self, name: &str) -> Vec<(SpannedText<'a>, Section<'a>)> {
+        let ValueKind::NamedTables(keys) = self.key(name).kind else {
             unreachable!("`{name}` is a table of named tables in the table of keys");
         };
-        let Some(tables) = self.written(name).and_then(|value| value.get_ref().as_table()) else {
+        let Some(tables) = self.entry(name).and_then(|value| value.get_ref().as_table()) else {
             return Vec::new();
         };
         let mut named: Vec<_> = tables
             .iter()
             .map(|(name, value)| {
-                let section = self.below(keys, value.get_ref().as_table(), value.span());
+                let section = self.subsection(keys, value.get_ref().as_table(), value.span());
                 let value = name.get_ref().clone().into_owned();
                 (SpannedText { document: self.document, value, at: name.span() }, section)
             })
@@ -140,11 +146,15 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn text(&self, name: &str) -> Option<SpannedText<'a>> {
-        self.value(name, |value| SpannedText::of(value, self.document))
+        self.value(name, |value| SpannedText::from_value(value, self.document))
     }
 
     /// A parsed text. `None` if it is absent, or if `parse` fails, which is reported.
-    pub(super) fn parsed<T>(&self, name: &str, parse: impl FnOnce(&str) -> Result<T, Wrong>) -> Option<T> {
+    pub(super) fn parsed<T>(
+        &self,
+        name: &str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
         self.text(name)?.parse(parse)
     }
 
@@ -164,7 +174,7 @@ impl<'a> Section<'a> {
     pub(super) fn file(&self, name: &str) -> Option<PathBuf> {
         self.parsed(name, |text| {
             let path = self.document.directory.join(text);
-            if self.document.outside == Outside::Ignored {
+            if self.document.references == References::Ignored {
                 return Ok(path);
             }
             match path.metadata() {
@@ -180,25 +190,25 @@ impl<'a> Section<'a> {
         let ValueKind::TextsOrTables(keys) = self.key(name).kind else {
             unreachable!("`{name}` is a list of texts and tables in the table of keys");
         };
-        let items = self.written(name).and_then(|value| value.get_ref().as_array());
+        let items = self.entry(name).and_then(|value| value.get_ref().as_array());
         let entry = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
-            Some(table) => Some(ListItem::Table(self.below(keys, Some(table), item.span()))),
-            None => SpannedText::of(item, self.document).map(ListItem::Text),
+            Some(table) => Some(ListItem::Table(self.subsection(keys, Some(table), item.span()))),
+            None => SpannedText::from_value(item, self.document).map(ListItem::Text),
         };
         items.map(|items| items.iter().filter_map(entry).collect()).unwrap_or_default()
     }
 
     pub(super) fn texts(&self, name: &str) -> Vec<SpannedText<'a>> {
-        self.texts_if_any(name).unwrap_or_default()
+        self.optional_texts(name).unwrap_or_default()
     }
 
-    pub(super) fn texts_if_any(&self, name: &str) -> Option<Vec<SpannedText<'a>>> {
-        let text = |item: &Spanned<DeValue<'_>>| SpannedText::of(item, self.document);
+    pub(super) fn optional_texts(&self, name: &str) -> Option<Vec<SpannedText<'a>>> {
+        let text = |item: &Spanned<DeValue<'_>>| SpannedText::from_value(item, self.document);
         self.value(name, |value| Some(value.get_ref().as_array()?.iter().filter_map(text).collect()))
     }
 
     /// The parsed texts of a list. Failures of `parse` are reported.
-    pub(super) fn all_parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, Wrong>) -> Vec<T> {
+    pub(super) fn all_parsed<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, ValueError>) -> Vec<T> {
         self.texts(name).iter().filter_map(|text| text.parse(&parse)).collect()
     }
 
@@ -224,17 +234,17 @@ impl<'a> Section<'a> {
 
     /// The span of a value, or of the header if the value is absent.
     pub(super) fn at(&self, name: &str) -> Range<usize> {
-        self.written(name).map_or_else(|| self.at.clone(), Spanned::span)
+        self.entry(name).map_or_else(|| self.at.clone(), Spanned::span)
     }
 
     fn value<T>(&self, name: &str, read: impl Fn(&Spanned<DeValue<'_>>) -> Option<T>) -> Option<T> {
-        self.written(name).and_then(&read).or_else(|| {
+        self.entry(name).and_then(&read).or_else(|| {
             let default = self.key(name).default?;
             read(&DeValue::parse(default).expect("a default is TOML: a test reads them all"))
         })
     }
 
-    fn written(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    fn entry(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.table?.get(name)
     }
 

@@ -7,7 +7,7 @@ use http::Method;
 use super::{
     address::host,
     credentials, fields, secret,
-    section::{Section, SpannedText, Wrong},
+    section::{Section, SpannedText, ValueError},
     suggest::{advice, closest, did_you_mean},
 };
 use crate::authz::{
@@ -20,9 +20,9 @@ use crate::authz::{
 };
 
 /// docs/domain.md, "Entities". More prefixes should be several services.
-const MOST_PATHS: usize = 32;
+const MAX_PATHS: usize = 32;
 /// The group of all users, and the only group name that can be checked without the store.
-const EVERYBODY: &str = "all-users";
+const ALL_USERS: &str = "all-users";
 
 /// Reads a service. Problems are reported; `None` if they leave no service.
 pub(super) fn service(
@@ -35,7 +35,7 @@ pub(super) fn service(
     let key = name.parse(service_key);
     let upstream = section.text("upstream");
     if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(&u.value.as_str())) {
-        unknown_name("upstream", upstream, upstreams);
+        report_unknown_name("upstream", upstream, upstreams);
     }
     let readers = group_names(&section.texts("readers"));
     if readers.is_empty() {
@@ -46,7 +46,7 @@ pub(super) fn service(
     let read_methods = section.all_parsed("read_methods", read_method);
     let methods = methods(section);
     let hosts = section.all_parsed("hosts", host);
-    let identity_groups = section.texts_if_any("identity_groups").map(|texts| group_names(&texts));
+    let identity_groups = section.optional_texts("identity_groups").map(|texts| group_names(&texts));
     let allow = section.texts("allow").iter().filter_map(|word| word.value.parse().ok()).collect();
     let fields = fields::policy(section, dropped);
     let authorization = authorization(section);
@@ -80,7 +80,7 @@ pub(super) fn service(
 pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicSpec> {
     let service = section.text("service")?;
     if !services.contains(&service.value.as_str()) {
-        unknown_name("service", &service, services);
+        report_unknown_name("service", &service, services);
         return None;
     }
     let path = match (section.text("path"), section.text("prefix")) {
@@ -90,7 +90,7 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
             prefix.error("a public rule has `path` or `prefix`, not both", "write two rules");
             None
         }
-        (None, None) if section.is_written("path") || section.is_written("prefix") => None,
+        (None, None) if section.is_set("path") || section.is_set("prefix") => None,
         (None, None) => {
             let advice = "add `path = \"/...\"` for one path, `prefix = \"/...\"` for all below it";
             section.document.error(&section.at, "this public rule opens nothing", advice);
@@ -106,14 +106,14 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
 }
 
 /// Reports a reference to a table that does not exist.
-fn unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
+fn report_unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
     let advice = advice(&name.value, known.iter().copied(), || {
         format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", "))
     });
     name.error(format!("there is no {what} {:?}", name.value), advice);
 }
 
-fn service_key(name: &str) -> Result<ServiceKey, Wrong> {
+fn service_key(name: &str) -> Result<ServiceKey, ValueError> {
     if name == BUILT_IN_SERVICE {
         let message = format!("the service {BUILT_IN_SERVICE:?} is built in: it is the admin listener");
         return Err((message, "choose another name".into()));
@@ -125,16 +125,16 @@ fn service_key(name: &str) -> Result<ServiceKey, Wrong> {
 }
 
 fn paths(section: &Section<'_>) -> Vec<String> {
-    if let Some(count) = section.texts_if_any("paths").map(|texts| texts.len())
-        && !(1..=MOST_PATHS).contains(&count)
+    if let Some(count) = section.optional_texts("paths").map(|texts| texts.len())
+        && !(1..=MAX_PATHS).contains(&count)
     {
-        section.error("paths", format!("`paths` has {count} prefixes, not 1 to {MOST_PATHS}"), "");
+        section.error("paths", format!("`paths` has {count} prefixes, not 1 to {MAX_PATHS}"), "");
     }
     section.all_parsed("paths", |path| prefix_or_path(path, true))
 }
 
 /// Checks that a request can have this path. A rule for another would never match.
-fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
+fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, ValueError> {
     let refuse = |message: String, advice: String| Err((message, advice));
     if !path.starts_with('/') {
         let advice = format!("write {:?}", format!("/{path}"));
@@ -161,14 +161,14 @@ fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, Wrong> {
 
 /// `None` for the default.
 fn methods(section: &Section<'_>) -> Option<Vec<Method>> {
-    if section.texts_if_any("methods")?.is_empty() {
+    if section.optional_texts("methods")?.is_empty() {
         let advice = "leave `methods` out for the default, or name some";
         section.error("methods", "`methods` is empty: every request would be refused", advice);
     }
     Some(section.all_parsed("methods", method))
 }
 
-fn method(text: &str) -> Result<Method, Wrong> {
+fn method(text: &str) -> Result<Method, ValueError> {
     match Method::from_str(text) {
         Ok(Method::TRACE | Method::CONNECT) => {
             Err((format!("{text} is never forwarded"), "leave it out".into()))
@@ -182,7 +182,7 @@ fn method(text: &str) -> Result<Method, Wrong> {
     }
 }
 
-fn read_method(text: &str) -> Result<ReadMethod, Wrong> {
+fn read_method(text: &str) -> Result<ReadMethod, ValueError> {
     let Some((word, prefix)) = text.split_once(' ') else {
         return Ok(ReadMethod { method: method(text)?, prefix: None });
     };
@@ -205,7 +205,7 @@ fn authorization(section: &Section<'_>) -> Option<Authorization> {
             text.warn(message, "the upstream and its operators can then use the token");
             Some(Authorization::Keep)
         }
-        _ => text.sound(secret::read(&text)).map(Authorization::Replace),
+        _ => text.ok_or_report(secret::read(&text)).map(Authorization::Replace),
     }
 }
 
@@ -213,9 +213,9 @@ fn authorization(section: &Section<'_>) -> Option<Authorization> {
 fn group_names(texts: &[SpannedText<'_>]) -> Vec<String> {
     for text in texts {
         let name = &text.value;
-        if name != EVERYBODY && closest(name, [EVERYBODY]).is_some() {
-            let message = format!("the group {name:?} looks like the built-in {EVERYBODY:?}");
-            text.warn(message, did_you_mean(EVERYBODY));
+        if name != ALL_USERS && closest(name, [ALL_USERS]).is_some() {
+            let message = format!("the group {name:?} looks like the built-in {ALL_USERS:?}");
+            text.warn(message, did_you_mean(ALL_USERS));
         }
     }
     texts.iter().map(|text| line(text, 200)).collect()

@@ -26,17 +26,22 @@ pub(super) fn check(
     for (name, value) in table {
         match keys.iter().find(|key| key.name == name.get_ref()) {
             Some(key) => check_value(document, key, value, &join(path, key.name)),
-            None => unknown(document, keys, name, path),
+            None => report_unknown_key(document, keys, name, path),
         }
     }
     for key in keys.iter().filter(|key| key.required && table.get(key.name).is_none()) {
-        let advice = format!("add `{} = {}`", key.name, form_of(key.kind).1);
+        let advice = format!("add `{} = {}`", key.name, describe_kind(key.kind).1);
         let whole = if path.is_empty() { "the file".to_owned() } else { format!("[{path}]") };
         document.error(at, format!("{whole} lacks `{}`", key.name), advice);
     }
 }
 
-fn unknown(document: &Document<'_>, keys: &'static [Key], name: &Spanned<Cow<'_, str>>, path: &str) {
+fn report_unknown_key(
+    document: &Document<'_>,
+    keys: &'static [Key],
+    name: &Spanned<Cow<'_, str>>,
+    path: &str,
+) {
     let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
     let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
     let advice =
@@ -47,7 +52,7 @@ fn unknown(document: &Document<'_>, keys: &'static [Key], name: &Spanned<Cow<'_,
 fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) {
     let at = value.span();
     let wrong_type = || {
-        let (wanted, example) = form_of(key.kind);
+        let (wanted, example) = describe_kind(key.kind);
         let message = format!("`{path}` must be {wanted}, this is {}", article(value.get_ref().type_str()));
         document.error(&at, message, format!("write `{} = {example}`", key.name));
     };
@@ -132,7 +137,7 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 }
             }
         }
-        (ValueKind::Named(keys), DeValue::Table(tables)) => {
+        (ValueKind::NamedTables(keys), DeValue::Table(tables)) => {
             for (name, value) in tables {
                 let path = join(path, name.get_ref());
                 match value.get_ref() {
@@ -157,7 +162,7 @@ fn check_word(document: &Document<'_>, words: &[&str], text: &str, at: &Range<us
 }
 
 /// The name of a kind, and an example.
-fn form_of(kind: ValueKind) -> (&'static str, &'static str) {
+fn describe_kind(kind: ValueKind) -> (&'static str, &'static str) {
     match kind {
         ValueKind::Text | ValueKind::Secret | ValueKind::Word(_) => ("text in quotes", "\"...\""),
         ValueKind::Flag => ("true or false", "true"),
@@ -169,7 +174,7 @@ fn form_of(kind: ValueKind) -> (&'static str, &'static str) {
         ValueKind::Table(_) => ("a table", "{ ... }"),
         ValueKind::TableOrTables(_) => ("a table or a list of tables", "{ ... }"),
         ValueKind::Tables(_) => ("a list of tables", "[{ ... }]"),
-        ValueKind::Named(_) => ("a table of named tables", "{ name = { ... } }"),
+        ValueKind::NamedTables(_) => ("a table of named tables", "{ name = { ... } }"),
     }
 }
 

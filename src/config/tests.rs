@@ -21,7 +21,7 @@ mod cluster;
 mod environment;
 mod mistakes;
 mod oidc;
-mod outside;
+mod references;
 mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");
@@ -67,7 +67,7 @@ fn every_key() -> Vec<(String, &'static Key)> {
             if let ValueKind::Table(keys)
             | ValueKind::TableOrTables(keys)
             | ValueKind::Tables(keys)
-            | ValueKind::Named(keys) = key.kind
+            | ValueKind::NamedTables(keys) = key.kind
             {
                 walk(keys, &path, found);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{document::Outside, problem::chain, section::Section};
+use super::{document::References, problem::chain, section::Section};
 use crate::{
     net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
     settings::{TlsParts, Trust, UpstreamTls},
@@ -16,40 +16,40 @@ pub(super) fn resolve(section: &Section<'_>) -> Settings {
         .filter_map(|tls| {
             let pair = CertifiedKeyFiles { cert: tls.file("cert")?, key: tls.private_file("key")? };
             let alone = Settings { pairs: vec![pair.clone()], clients: None };
-            loadable(&alone, tls, "cert").then_some(pair)
+            is_loadable(&alone, tls, "cert").then_some(pair)
         })
         .collect();
-    let clients = section.is_written("tls_client_ca").then(|| {
+    let clients = section.is_set("tls_client_ca").then(|| {
         let authorities = section.file("tls_client_ca")?;
         let required = section.text("tls_client_certificate").is_none_or(|text| text.value == "required");
         Some(ClientAuth { authorities, required })
     });
     let settings = Settings { pairs, clients: clients.flatten() };
-    if section.is_written("tls_client_ca") && !section.is_written("tls") {
+    if section.is_set("tls_client_ca") && !section.is_set("tls") {
         let message = "`tls_client_ca` has no effect without `tls`";
         section.error("tls_client_ca", message, "set `tls`");
     } else if settings.clients.is_some() && !settings.pairs.is_empty() {
-        loadable(&settings, section, "tls_client_ca");
+        is_loadable(&settings, section, "tls_client_ca");
     }
-    if section.is_written("tls_client_certificate") && !section.is_written("tls_client_ca") {
+    if section.is_set("tls_client_certificate") && !section.is_set("tls_client_ca") {
         let message = "`tls_client_certificate` has no effect without `tls_client_ca`";
         section.error("tls_client_certificate", message, "set `tls_client_ca`");
     }
     settings
 }
 
-fn loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
-    section.document.outside == Outside::Ignored
+fn is_loadable(settings: &Settings, section: &Section<'_>, name: &str) -> bool {
+    section.document.references == References::Ignored
         || Certificates::load(settings).map_err(|error| section.error(name, chain(&error), "")).is_ok()
 }
 
 /// The authorities in `ca`, or else those of the system. An error in the latter is reported at `at`, with the
 /// advice to set `key`. `None` if neither can be used.
 pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str)) -> Option<Trust> {
-    if section.is_written("ca") {
+    if section.is_set("ca") {
         return section.file("ca").map(Trust::File);
     }
-    if section.document.outside == Outside::Ignored {
+    if section.document.references == References::Ignored {
         return None;
     }
     match section.document.system_roots() {
@@ -65,7 +65,7 @@ pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str
 /// The TLS settings for connections to an issuer of tokens.
 pub(super) fn issuer(section: &Section<'_>) -> Option<UpstreamTls> {
     let trust = authorities(section, (&section.at, "ca"))?;
-    if section.document.outside == Outside::Ignored {
+    if section.document.references == References::Ignored {
         return None;
     }
     let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });

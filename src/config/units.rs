@@ -8,7 +8,7 @@ pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, w, such as 
 pub const SIZE_FORM: &str = "a number of bytes, optionally with k, m or g (powers of 1024), such as \"256m\"";
 
 /// The longest duration, which keeps every later sum in range.
-const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
 /// `None` if it is malformed or longer than a century.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -22,7 +22,7 @@ pub fn duration(text: &str) -> Option<Duration> {
         "w" => 7 * 86_400_000,
         _ => return None,
     };
-    Some(Duration::from_millis(number.checked_mul(millis)?)).filter(|d| *d <= LONGEST)
+    Some(Duration::from_millis(number.checked_mul(millis)?)).filter(|d| *d <= MAX_DURATION)
 }
 
 /// `None` if it is malformed or at least 2^63 bytes.

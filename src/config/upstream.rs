@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::{
     address::{Listen, upstream_url},
-    document::Outside,
+    document::References,
     problem::chain,
     section::{ListItem, Section, SpannedText},
     tls,
@@ -44,7 +44,7 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
         idle_timeout: timeouts.duration("pool_idle")?,
         balance: section.word("balance").unwrap_or_default(),
         ejection: Ejection { failures: eject.count("failures")?, back_off: eject.duration("for")? },
-        health: section.table_if_any("health").and_then(|section| health(&section)),
+        health: section.optional_table("health").and_then(|section| health(&section)),
         retries: section.count("retries")?,
         resolve: section.duration("resolve")?,
         max_connections: section.count("max_connections").and_then(NonZeroUsize::new),
@@ -56,7 +56,7 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
 
 fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
     let entries = section.entries("urls");
-    if section.is_written("urls") {
+    if section.is_set("urls") {
         if entries.is_empty() {
             let advice = "name at least one, such as \"http://127.0.0.1:8090\"";
             section.error("urls", "`urls` is empty", advice);
@@ -108,20 +108,20 @@ fn health(section: &Section<'_>) -> Option<Health> {
 fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     let written = section.table("tls");
     if !urls.iter().any(|one| one.url.scheme() == Scheme::Https) {
-        if section.is_written("tls") && !urls.is_empty() {
+        if section.is_set("tls") && !urls.is_empty() {
             let message = "`tls` has no effect: no url is https://";
             section.error("tls", message, "write https:// in the url, or leave `tls` out");
         }
         return None;
     }
     for (one, other) in [("cert", "key"), ("key", "cert")] {
-        if written.is_written(one) && !written.is_written(other) {
+        if written.is_set(one) && !written.is_set(other) {
             let message = format!("`tls.{one}` needs `tls.{other}`");
             written.error(one, message, format!("set `tls.{other}`"));
             return None;
         }
     }
-    let pair = match written.is_written("cert") {
+    let pair = match written.is_set("cert") {
         true => Some(CertifiedKeyFiles { cert: written.file("cert")?, key: written.private_file("key")? }),
         false => None,
     };
@@ -134,11 +134,11 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
             })
         })?),
     };
-    if section.document.outside == Outside::Ignored {
+    if section.document.references == References::Ignored {
         return None;
     }
     let trust = tls::authorities(&written, (&section.at("urls"), "tls.ca"))?;
-    let at = if written.is_written("cert") { "cert" } else { "ca" };
+    let at = if written.is_set("cert") { "cert" } else { "ca" };
     let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
         .map_err(|error| written.error(at, chain(&error), ""))
         .ok()?;
@@ -151,7 +151,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
 }
 
 /// Whether requests to this URL arrive at one of these addresses.
-pub(super) fn leads_to(url: &UpstreamUrl, listen: &[Listen]) -> bool {
+pub(super) fn is_own_address(url: &UpstreamUrl, listen: &[Listen]) -> bool {
     listen.iter().any(|listen| match (&listen.address, url.host()) {
         (Address::Tcp(own), host) if own.port() == url.port() => match host {
             Host::Address(ip) => {

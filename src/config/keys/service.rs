@@ -22,20 +22,20 @@ pub(super) const SERVICE: &[Key] = &[
     texts("methods", "Allowed methods, 405 for others; all but TRACE and CONNECT unless set."),
     // The safe methods of RFC 9110 except TRACE.
     texts("read_methods", "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).")
-        .or(r#"["GET", "HEAD", "OPTIONS"]"#),
+        .with_default(r#"["GET", "HEAD", "OPTIONS"]"#),
     key(
         "authorization",
         ValueKind::Secret,
         "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or replace it by a value from `\"file:PATH\"` or `\"env:NAME\"`.",
     )
-    .or(r#""strip""#),
+    .with_default(r#""strip""#),
     // Browsers never send it on their own, and caches treat the response as private.
     texts("credentials", "Where clients may send a token: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in `Authorization`), `\"header:NAME\"`, `\"websocket\"`.")
-    .or(r#"["bearer"]"#),
+    .with_default(r#"["bearer"]"#),
     flag("registry", "A container registry: clients sign in at `/.permgate/registry`, and errors below `/v2/` have the form that OCI specifies.")
-        .or("false"),
+        .with_default("false"),
     word("identity", Identity::VARIANTS, "How the user's identity is sent upstream; `jwt` is a signed assertion.")
-        .or(r#""headers""#),
+        .with_default(r#""headers""#),
     texts("identity_groups", "Groups whose membership is sent to the upstream; the readers unless set."),
     key(
         "pass_fields",
@@ -71,9 +71,10 @@ pub(super) const LIMIT: &[Key] = &[
     ),
     count("concurrent", 1, 10_000_000, "Requests at one time, streams included."),
     // A package manager opens a few dozen connections at once, and gives up after a few refusals.
-    count("queue", 0, 10_000, "How many requests beyond `concurrent` may wait; 429 beyond.").or("100"),
+    count("queue", 0, 10_000, "How many requests beyond `concurrent` may wait; 429 beyond.")
+        .with_default("100"),
     // Shorter than the timeouts of clients.
-    duration("queue_timeout", 1, "How long they may wait; 429 beyond.").or(r#""5s""#),
+    duration("queue_timeout", 1, "How long they may wait; 429 beyond.").with_default(r#""5s""#),
 ];
 
 pub(super) const PUBLIC: &[Key] = &[

@@ -1,11 +1,11 @@
 use std::{ffi::OsString, path::Path};
 
 use super::SMALL;
-use crate::config::{Config, Errors, document::Outside, resolve};
+use crate::config::{Config, Errors, document::References, resolve};
 
 fn read(text: &str, variables: &[(&str, &str)]) -> Result<Config, Errors> {
     let variables = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    resolve::parse_with(text, Path::new("gateway.toml"), Outside::Read, variables)
+    resolve::parse_with(text, Path::new("gateway.toml"), References::Read, variables)
 }
 
 fn errors(variables: &[(&str, &str)]) -> String {
@@ -40,7 +40,7 @@ fn a_variable_sets_a_key() {
     assert_eq!(config.proxy.upstreams["up"].urls[0].url.to_string(), "127.0.0.1:9");
     assert_eq!(config.environment.len(), 7);
     assert_eq!(config.environment[2], "PERMGATE__SERVER__DRAIN sets server.drain = \"7s\"");
-    assert!(config.shown().ends_with(
+    assert!(config.annotated_text().ends_with(
         r#"# PERMGATE__UPSTREAM__UP__URLS sets upstream.up.urls = ["http://127.0.0.1:9"]
 "#
     ));
@@ -91,6 +91,6 @@ fn an_error_names_the_variable() {
 
 #[test]
 fn who_may_not_learn_of_the_machine_learns_nothing_of_its_environment() {
-    let none = resolve::parse(SMALL, Path::new("gateway.toml"), Outside::Ignored).unwrap();
+    let none = resolve::parse(SMALL, Path::new("gateway.toml"), References::Ignored).unwrap();
     assert_eq!(none.environment, Vec::<String>::new());
 }

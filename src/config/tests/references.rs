@@ -43,22 +43,23 @@ fn directory() -> tempfile::TempDir {
 fn secrets_that_others_can_read_are_found_one_by_one() {
     let directory = directory();
     let file = directory.path().join("gateway.toml");
-    let exposed = || parse(EVERY_SECRET, &file).unwrap_or_else(|errors| panic!("{errors}")).exposed;
-    assert_eq!(exposed(), []);
+    let exposed_secrets =
+        || parse(EVERY_SECRET, &file).unwrap_or_else(|errors| panic!("{errors}")).exposed_secrets;
+    assert_eq!(exposed_secrets(), []);
     for (name, line) in [("one.key", 3), ("two.key", 6), ("keys.pem", 8), ("cred", 14)] {
         let path = directory.path().join(name);
         let set = |mode: u32| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         for mode in [0o604, 0o602, 0o666, 0o444] {
             set(mode);
             let found: Vec<_> =
-                exposed().into_iter().map(|problem| (problem.line, problem.message)).collect();
+                exposed_secrets().into_iter().map(|problem| (problem.line, problem.message)).collect();
             let [(at, message)] = &found[..] else { panic!("{name}, {mode:o}: {found:?}") };
             assert_eq!(*at, line, "{name}");
             assert!(message.contains(name) && message.contains(&format!("{mode:04o}")), "{message}");
         }
         for mode in [0o600, 0o640, 0o440, 0o400] {
             set(mode);
-            assert_eq!(exposed(), [], "{name}, {mode:o}");
+            assert_eq!(exposed_secrets(), [], "{name}, {mode:o}");
         }
     }
 }
