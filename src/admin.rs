@@ -26,6 +26,7 @@
 mod audit;
 mod authenticate;
 mod backup;
+mod body;
 mod caller;
 mod client;
 mod cluster;
@@ -33,7 +34,6 @@ mod configuration;
 mod context;
 mod error;
 mod explain;
-mod gather;
 mod groups;
 mod guard;
 mod health;

@@ -10,7 +10,7 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pagination::{self, Cursor, Paging, Params},
+    pagination::{self, Cursor, PageRequest, Params},
     verify::VERIFICATIONS,
     wire::{Page, Time, ok},
 };
@@ -43,7 +43,7 @@ pub struct AuditView {
 
 async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
     caller.require(Permission::ReadAudit)?;
-    let Paging { cursor, limit } = Paging::of(cursor)?;
+    let PageRequest { cursor, limit } = PageRequest::from_cursor(cursor)?;
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
         return Err(pagination::bad_cursor());
     }

@@ -7,7 +7,7 @@ use http::{Method, header, request::Parts};
 use super::{
     Context,
     caller::{Caller, Identity},
-    client::Origin,
+    client::ClientOrigin,
     error::Problem,
     session::{Csrf, cookie},
     sign_in::TrustedHeader,
@@ -30,7 +30,7 @@ use crate::{
 
 /// The credentials and origin of a request, kept while it is in flight so that it can be verified again.
 #[derive(Clone, Debug)]
-pub(super) struct Claim {
+pub(super) struct RequestCredentials {
     proof: Proof,
     /// The token's text may carry the alias prefix, which is accepted only while `perm_alias` is on.
     by_alias: bool,
@@ -51,10 +51,10 @@ enum Proof {
     /// A login that a trusted proxy sent in its user header.
     TrustedHeader(String),
     /// The proxy sent the user header twice, or with a value that is not text.
-    VouchedUnclear,
+    AmbiguousTrustedHeader,
 }
 
-/// A verified claim, and when it expires by time alone.
+/// Verified credentials, and when they expire by time alone.
 pub(super) struct Authenticated {
     pub identity: Identity,
     pub deadline: Option<Timestamp>,
@@ -76,12 +76,12 @@ pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
     if contains_token(target) { Err(Reason::TokenInUrl) } else { Ok(()) }
 }
 
-impl Claim {
+impl RequestCredentials {
     /// Removes the header in which a proxy names the user.
-    pub fn of(
+    pub fn from_request(
         parts: &mut Parts,
         connection: &Connection,
-        origin: Origin,
+        origin: ClientOrigin,
         context: &Context,
         secure: bool,
     ) -> Self {
@@ -91,12 +91,12 @@ impl Claim {
             Peer::Inet(address) => Some(address.ip()),
             Peer::Unix { .. } | Peer::Unnamed(_) => None,
         };
-        let vouched = context.sign_in.take_vouched(&mut parts.headers, peer);
+        let vouched = context.sign_in.take_user_header(&mut parts.headers, peer);
         let cookie = || cookie::read(&parts.headers, secure);
         let proof = match (Credential::from_headers(&parts.headers, perm_alias, imports), vouched) {
-            (Credential::Missing, TrustedHeader::For(login)) => Proof::TrustedHeader(login),
-            (Credential::Missing, TrustedHeader::Unclear) => Proof::VouchedUnclear,
-            (Credential::Missing, TrustedHeader::Nobody) => match cookie() {
+            (Credential::Missing, TrustedHeader::Login(login)) => Proof::TrustedHeader(login),
+            (Credential::Missing, TrustedHeader::Ambiguous) => Proof::AmbiguousTrustedHeader,
+            (Credential::Missing, TrustedHeader::Absent) => match cookie() {
                 Some(secret) => Proof::Cookie { digest: secret.digest(), csrf: secret.csrf() },
                 None => Proof::Bearer(Credential::Missing),
             },
@@ -116,7 +116,7 @@ impl Claim {
     /// Rows 4 to 9 by the current state. An eligible peer is the operator unless it sends a credential:
     /// a bad credential is never upgraded. On a node that may not serve, only the operator is accepted.
     pub fn verify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
-        let authenticated = self.recognise(context, peer)?;
+        let authenticated = self.identify(context, peer)?;
         match authenticated.identity {
             Identity::Bearer { .. } | Identity::Browser { .. } if !context.state.permission().is_valid() => {
                 Err(Unauthenticated { reason: Reason::StoreUnavailable, token: None })
@@ -125,7 +125,7 @@ impl Claim {
         }
     }
 
-    fn recognise(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
+    fn identify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
         let ended = || Unauthenticated { reason: Reason::MissingCredentials, token: None };
         let browser = |user: Option<&Arc<User>>, session, csrf, deadline| {
             let user = user.filter(|user| !user.banned && !user.deleted).ok_or_else(ended)?.clone();
@@ -135,7 +135,7 @@ impl Claim {
             Proof::Bearer(_) if self.by_alias && !context.state.snapshot().rules.settings.perm_alias => {
                 Err(Unauthenticated { reason: Reason::UnknownToken, token: None })
             }
-            Proof::Bearer(credential) => self.judge_bearer(credential, context, peer),
+            Proof::Bearer(credential) => self.verify_bearer(credential, context, peer),
             Proof::Cookie { digest, csrf } => {
                 let snapshot = context.state.snapshot();
                 let session = context.store.session(digest).ok_or_else(ended)?;
@@ -150,7 +150,7 @@ impl Claim {
                 let csrf = context.csrf_of(user.map_or("", |user| &user.id));
                 browser(user, None, csrf, None)
             }
-            Proof::VouchedUnclear => Err(ended()),
+            Proof::AmbiguousTrustedHeader => Err(ended()),
         }
     }
 
@@ -167,14 +167,14 @@ impl Claim {
             Proof::Cookie { .. } => {
                 Problem::unauthorized("unauthorized", "The session has ended: sign in again")
             }
-            Proof::TrustedHeader(_) | Proof::VouchedUnclear => {
+            Proof::TrustedHeader(_) | Proof::AmbiguousTrustedHeader => {
                 let text = "The user that the proxy names has no account here";
                 Problem::unauthorized("unauthorized", text)
             }
         }
     }
 
-    fn judge_bearer(
+    fn verify_bearer(
         &self,
         credential: &Credential,
         context: &Context,
@@ -227,7 +227,7 @@ impl Claim {
 
 impl Caller {
     /// Records the use of the token, as the proxy does, or of the session.
-    pub(super) fn note_use(&self, context: &Context) {
+    pub(super) fn record_use(&self, context: &Context) {
         if let Identity::Bearer { digest, .. } = &self.identity {
             let service = BUILT_IN_SERVICE.to_owned();
             context.uses.note(digest, LastUsed { at: Time::now(), from: self.client, service });

@@ -40,7 +40,7 @@ static COPYING: Offload = Offload::new::<2, 4>();
 const PART: usize = 64 << 10;
 
 /// Parts that may wait for the client before the copying thread blocks.
-const AHEAD: usize = 4;
+const BUFFERED_PARTS: usize = 4;
 
 pub(super) type Part = Result<Bytes, io::Error>;
 
@@ -66,7 +66,7 @@ async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
                 (header::CONTENT_TYPE, "application/octet-stream"),
                 (header::CONTENT_DISPOSITION, "attachment; filename=\"permgate.backup\""),
             ];
-            Ok((fields, Body::new(Stream { first: Some(first), parts })).into_response())
+            Ok((fields, Body::new(BackupBody { first: Some(first), parts })).into_response())
         }
         Some(Err(_)) => Err(Reason::StoreUnavailable.answer(None).into()),
         None => match copying.await {
@@ -85,7 +85,7 @@ pub(super) struct Parts {
 impl Parts {
     /// The writer, and the receiver of its parts.
     pub(super) fn new() -> (Self, mpsc::Receiver<Part>) {
-        let (sender, parts) = mpsc::channel(AHEAD);
+        let (sender, parts) = mpsc::channel(BUFFERED_PARTS);
         (Self { sender, gathered: Vec::with_capacity(PART) }, parts)
     }
 }
@@ -108,12 +108,12 @@ impl Write for Parts {
     }
 }
 
-pub(super) struct Stream {
+pub(super) struct BackupBody {
     pub first: Option<Bytes>,
     pub parts: mpsc::Receiver<Part>,
 }
 
-impl http_body::Body for Stream {
+impl http_body::Body for BackupBody {
     type Data = Bytes;
     type Error = io::Error;
 

@@ -29,7 +29,7 @@ pub struct Caller {
     pub client: IpAddr,
     pub request_id: Arc<str>,
     /// Shared with the request's entry in the live registry.
-    pub stake: Arc<Revalidation>,
+    pub revalidation: Arc<Revalidation>,
 }
 
 /// Facts about every request, authenticated or not.
@@ -75,7 +75,7 @@ impl Caller {
     /// The actor of a change. From here on the request is exempt from the fence, so that a caller who revokes
     /// the token of this very request still gets an answer.
     pub fn actor(&self) -> Actor {
-        self.stake.changing.store(true, Ordering::Release);
+        self.revalidation.changing.store(true, Ordering::Release);
         let kind = self.user().map_or(ActorKind::Operator, |user| ActorKind::User(user.id.to_string()));
         let parent = match &self.identity {
             Identity::Bearer { token, .. } => Some(*token),
@@ -112,7 +112,7 @@ impl Caller {
             let words: Vec<&str> = permissions.iter().map(|permission| permission.word()).collect();
             return Err(Problem::denied(format!("This needs the permission {}", words.join(" or "))));
         };
-        self.stake.needed.fetch_or(1 << *held as u8, Ordering::AcqRel);
+        self.revalidation.needed.fetch_or(1 << *held as u8, Ordering::AcqRel);
         Ok(())
     }
 
@@ -145,7 +145,7 @@ impl Caller {
     }
 
     /// Returns the account if it is the caller's own, or if the caller holds one of the permissions.
-    pub fn sees<'a>(
+    pub fn visible<'a>(
         &self,
         account: Option<&'a Account>,
         permissions: &[Permission],
@@ -179,8 +179,8 @@ impl<S: Sync> FromRequestParts<S> for RequestMeta {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let visit = parts.extensions.get::<Self>().cloned();
-        visit.ok_or_else(|| Problem::invalid("The request has no connection metadata"))
+        let meta = parts.extensions.get::<Self>().cloned();
+        meta.ok_or_else(|| Problem::invalid("The request has no connection metadata"))
     }
 }
 

@@ -24,21 +24,25 @@ pub enum MetricsAccess {
     /// Everybody who reaches the listener.
     Listener,
     /// Everybody who reaches a separate listener at this address; nobody on the others.
-    Apart(crate::net::Address),
+    SeparateListener(crate::net::Address),
 }
 
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
+pub(super) struct ClientOrigin {
     /// The client's address as trusted proxies report it.
     pub address: IpAddr,
     /// A proxy forwarded the request, so the peer is not the client.
     pub forwarded: bool,
 }
 
-impl Origin {
+impl ClientOrigin {
     /// Fails if trusted proxies contradict each other about the client.
-    pub fn of(headers: &HeaderMap, connection: &Connection, context: &Context) -> Result<Self, Reason> {
+    pub fn from_request(
+        headers: &HeaderMap,
+        connection: &Connection,
+        context: &Context,
+    ) -> Result<Self, Reason> {
         let trusted = connection.peer.is_trusted(&context.trusted_proxies);
         let address = client_address(headers, connection.address(), trusted, &context.trusted_proxies);
         let address = address.map_err(|_| Reason::BadRequest)?;
@@ -51,11 +55,11 @@ impl Origin {
         match context.metrics_access {
             MetricsAccess::Local => {
                 let from_here = is_tcp(connection) && connection.address().is_loopback();
-                over_unix || from_here && !self.forwarded && names_this_machine(headers)
+                over_unix || from_here && !self.forwarded && has_loopback_host(headers)
             }
             MetricsAccess::Socket => over_unix,
             MetricsAccess::Listener => true,
-            MetricsAccess::Apart(_) => false,
+            MetricsAccess::SeparateListener(_) => false,
         }
     }
 }
@@ -72,9 +76,9 @@ fn is_forwarded(headers: &HeaderMap) -> bool {
 }
 
 /// Whether Host is a loopback name or address. Requests for the page's public name are not local.
-fn names_this_machine(headers: &HeaderMap) -> bool {
+fn has_loopback_host(headers: &HeaderMap) -> bool {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let (name, address) = super::guard::name_of(host);
+    let (name, address) = super::guard::split_port(host);
     address.is_some_and(|address| address.to_canonical().is_loopback())
         || name.eq_ignore_ascii_case("localhost")
 }

@@ -45,7 +45,7 @@ struct Inner {
     failures: Failures,
     form_key: FormKey,
     history: Arc<History>,
-    relying: Option<super::oidc::RelyingParty>,
+    relying_party: Option<super::oidc::RelyingParty>,
 }
 
 pub struct Parts {
@@ -145,13 +145,14 @@ impl Context {
     pub fn new(parts: Parts) -> Self {
         let shared = parts.sign_in.header.as_ref().and_then(|header| header.key.clone());
         let drawn = || FormKey::draw().expect("the system has random numbers, or nothing here is safe");
-        let relying = parts.sign_in.provider.clone();
+        let relying_party = parts.sign_in.provider.clone();
         Self(Arc::new(Inner {
             attempts: Attempts::default(),
             failures: Failures::default(),
             form_key: shared.unwrap_or_else(drawn),
             history: Arc::default(),
-            relying: relying.map(|provider| super::oidc::RelyingParty::new(provider, parts.sign_in.base())),
+            relying_party: relying_party
+                .map(|provider| super::oidc::RelyingParty::new(provider, parts.sign_in.base())),
             parts,
         }))
     }
@@ -161,12 +162,17 @@ impl Context {
     }
 
     /// Notes a failed sign-in; `None`: no account has the login.
-    pub(super) fn note_failure(&self, user: Option<UserId>, way: LoginMethod, visit: &RequestMeta) {
-        self.0.failures.note(user, way, visit.client, &visit.request_id, Time::now());
+    pub(super) fn record_sign_in_failure(
+        &self,
+        user: Option<UserId>,
+        method: LoginMethod,
+        meta: &RequestMeta,
+    ) {
+        self.0.failures.note(user, method, meta.client, &meta.request_id, Time::now());
     }
 
     /// The audit events of failed sign-ins that are due.
-    pub(super) fn failures_due(&self) -> Vec<AuditEvent> {
+    pub(super) fn due_failure_events(&self) -> Vec<AuditEvent> {
         let accounts = self.store.accounts();
         let login = |id: &str| accounts.user_by_id(id).map(|account| account.record.login.clone());
         self.0.failures.due(Time::now(), login)
@@ -177,8 +183,8 @@ impl Context {
     }
 
     /// The OpenID Connect provider, if one is configured.
-    pub(super) fn relying(&self) -> Option<&super::oidc::RelyingParty> {
-        self.0.relying.as_ref()
+    pub(super) fn relying_party(&self) -> Option<&super::oidc::RelyingParty> {
+        self.0.relying_party.as_ref()
     }
 
     /// The CSRF token of a user whom a proxy names.

@@ -4,7 +4,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Map, Value, json};
 
-use super::session::NoAttempt;
+use super::session::AttemptRefused;
 use crate::{
     authz::answer::{Answer, Reason},
     fence::FenceIncomplete,
@@ -175,9 +175,9 @@ impl From<Answer> for Problem {
     }
 }
 
-impl From<NoAttempt> for Problem {
-    fn from(refused: NoAttempt) -> Self {
-        let NoAttempt::TooMany(wait) = refused else { return Self::busy() };
+impl From<AttemptRefused> for Problem {
+    fn from(refused: AttemptRefused) -> Self {
+        let AttemptRefused::TooMany(wait) = refused else { return Self::busy() };
         let text = "Too many wrong passwords: wait before the next one";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_attempts", text)
             .retry_after(u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).max(1))

@@ -56,12 +56,12 @@ async fn explain(
     caller: Caller,
     Json(body): Json<ExplainRequest>,
 ) -> Result<Response, Problem> {
-    Ok(ok(&view(&explained(context, caller, body).await?)))
+    Ok(ok(&view(&explain_visible(context, caller, body).await?)))
 }
 
 /// The decision, without what the caller may not see. A path may have many readings, so it is made beside the
 /// control thread.
-pub(super) async fn explained(
+pub(super) async fn explain_visible(
     context: Context,
     caller: Caller,
     body: ExplainRequest,
@@ -70,7 +70,7 @@ pub(super) async fn explained(
 }
 
 fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> Result<Explanation, Problem> {
-    let method = Some(body.method.as_bytes()).filter(|method| method.len() <= LONGEST_METHOD);
+    let method = Some(body.method.as_bytes()).filter(|method| method.len() <= MAX_METHOD);
     let method = method.and_then(|method| Method::from_bytes(method).ok());
     let method = method.ok_or_else(|| Problem::invalid("The method is not an HTTP method"))?;
     let target = Target::parse(&body.url)?;
@@ -104,13 +104,13 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> Result<E
             }
             let form = if record.imported { BearerForm::Foreign } else { BearerForm::Own };
             let carrier = carrier(&snapshot.rules, &query, body.carrier.as_deref())?;
-            let credential = sent_in(carrier.clone(), form, record.digest, &snapshot.rules, &query);
+            let credential = credential_in(carrier.clone(), form, record.digest, &snapshot.rules, &query);
             let query = Query { credential, ..query };
             let explanation = context
                 .state
                 .index()
                 .with(&record.digest, |token| explain::explain(&query, Facts { token, ..facts }));
-            naming(&carrier, &query, explanation)
+            with_header_name(&carrier, &query, explanation)
         }
         (None, Some(login)) => {
             let user = user(context, caller, login)?;
@@ -138,7 +138,7 @@ fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> Result<Carr
 }
 
 /// The credential that results if the token is in this carrier alone.
-fn sent_in(
+fn credential_in(
     carrier: Carrier,
     form: BearerForm,
     digest: Digest,
@@ -159,7 +159,7 @@ fn sent_in(
 }
 
 /// Adds the header's name to the explanation: the decision has the carrier's kind only.
-fn naming(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) -> Explanation {
+fn with_header_name(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) -> Explanation {
     if let (Carrier::Header(name), Some(CarrierKind::Header)) = (carrier, query.credential.kind()) {
         for step in explanation.steps.iter_mut().filter(|step| step.name == "credential") {
             step.looked_at = format!("the field {name}");
@@ -168,7 +168,7 @@ fn naming(carrier: &Carrier, query: &Query<'_>, mut explanation: Explanation) ->
     explanation
 }
 
-/// Removes the stand-in token from an explanation about a user.
+/// Removes the fictitious token from an explanation about a user.
 fn without_token(mut explanation: Explanation) -> Explanation {
     let named =
         |text: &mut String| *text = text.replace(&format!("token {FICTITIOUS_TOKEN_ID}"), "a valid token");
@@ -213,12 +213,12 @@ fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> E
 
 fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Problem> {
     let accounts = context.store.accounts();
-    Ok(caller.sees(accounts.user_by_login(&caller.login(login)?), &[Permission::AdminRead])?.ix)
+    Ok(caller.visible(accounts.user_by_login(&caller.login(login)?), &[Permission::AdminRead])?.ix)
 }
 
 /// The longest URL and method in bytes: the default limits of a request.
-const LONGEST: usize = 16 << 10;
-const LONGEST_METHOD: usize = 32;
+const MAX_URL: usize = 16 << 10;
+const MAX_METHOD: usize = 32;
 
 /// A URL, split into a request's Host and path.
 struct Target<'a> {
@@ -229,8 +229,8 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     /// Leaves the path as written: a parser that normalized it would explain another request.
     fn parse(url: &'a str) -> Result<Self, Problem> {
-        if url.len() > LONGEST {
-            return Err(Problem::invalid(format!("The URL has more than {LONGEST} bytes")));
+        if url.len() > MAX_URL {
+            return Err(Problem::invalid(format!("The URL has more than {MAX_URL} bytes")));
         }
         let (host, rest) = match url.split_once("://") {
             _ if url.starts_with('/') => (None, url),
@@ -319,7 +319,7 @@ mod tests {
         check("http:///a", None);
         check("http://a..b/a", None);
         check("http://user@example.com/a", None);
-        check(&format!("/{}", "a".repeat(LONGEST)), None);
+        check(&format!("/{}", "a".repeat(MAX_URL)), None);
         check("ftp://example.com/a", None);
         check("example.com/a", None);
         check("", None);

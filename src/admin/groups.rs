@@ -17,8 +17,8 @@ use super::{
     error::Problem,
     no_body::NoBody,
     offload::READS,
-    pagination::{Cursor, Paging, Params},
-    wire::{Json, created, deleted, emptied, if_match, ok, revised, updated, with_reach},
+    pagination::{Cursor, PageRequest, Params},
+    wire::{Json, created, deleted, double_option, if_match, ok, revised, updated, with_effect},
 };
 use crate::{
     authz::{
@@ -35,7 +35,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/groups/{name}/members/{login}", put(join).delete(remove_member))
 }
 
-pub(super) const SEES_GROUPS: [Permission; 1] = [Permission::ReadGroup];
+pub(super) const READ_GROUPS: [Permission; 1] = [Permission::ReadGroup];
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Group)]
@@ -67,16 +67,16 @@ pub(in crate::admin) struct Create {
 #[schema(as = GroupEdit)]
 pub(in crate::admin) struct Edit {
     name: Option<String>,
-    #[serde(default, deserialize_with = "emptied")]
+    #[serde(default, deserialize_with = "double_option")]
     parent: Option<Option<String>>,
 }
 
 async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
-    caller.require_any(&SEES_GROUPS)?;
-    let paging = Paging::of(cursor)?;
+    caller.require_any(&READ_GROUPS)?;
+    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
-        let page = paging.cut(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
+        let page = paging.page(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
         ok(&page.map(|group| GroupView::new(&accounts, &group.record)))
     };
     READS.run(read).await
@@ -88,7 +88,7 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
 }
 
 async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
-    caller.require_any(&SEES_GROUPS)?;
+    caller.require_any(&READ_GROUPS)?;
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
     let mut view = GroupView::new(&accounts, &group.record);
@@ -143,7 +143,7 @@ async fn set_member(
     let login = caller.login(login)?;
     let changed = context.store.set_member(caller.actor(), name, login.clone(), member).await?;
     let group = &changed.record.name;
-    Ok(ok(&with_reach(json!({"group": group, "user": login, "member": member}), &changed)))
+    Ok(ok(&with_effect(json!({"group": group, "user": login, "member": member}), &changed)))
 }
 
 fn answer(context: &Context, changed: &Updated<GroupRecord>) -> Response {

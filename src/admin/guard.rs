@@ -20,7 +20,7 @@ const FIELDS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-pub(super) fn protect(headers: &mut HeaderMap) {
+pub(super) fn set_security_headers(headers: &mut HeaderMap) {
     for (name, value) in FIELDS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
@@ -30,7 +30,7 @@ pub(super) fn protect(headers: &mut HeaderMap) {
 /// rebinding the browser sends the attacker's name.
 pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let (name, address) = name_of(host);
+    let (name, address) = split_port(host);
     let ours =
         || name.eq_ignore_ascii_case("localhost") || hosts.iter().any(|h| h.eq_ignore_ascii_case(name));
     if address.is_some() || ours() {
@@ -63,7 +63,7 @@ pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), P
 }
 
 /// Whether the path works without authentication: everything but the API. Pages decide what they show.
-pub(super) fn is_open(path: &str) -> bool {
+pub(super) fn is_public(path: &str) -> bool {
     let is_api = ["/v1", "/oauth2", "/hub", "/metrics"]
         .iter()
         .any(|prefix| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
@@ -87,12 +87,12 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), 
     }
     let mut fields = parts.headers.get_all("x-csrf-token").iter();
     let repeated = match (fields.next(), fields.next()) {
-        (Some(sent), None) => csrf.is(sent.as_bytes()),
+        (Some(sent), None) => csrf.matches(sent.as_bytes()),
         (Some(_), Some(_)) => false,
         (None, _) => {
             is_form(&parts.headers, FORM) && {
                 let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
-                sent.next().is_some_and(|(_, sent)| csrf.is(sent.as_bytes())) && sent.next().is_none()
+                sent.next().is_some_and(|(_, sent)| csrf.matches(sent.as_bytes())) && sent.next().is_none()
             }
         }
     };
@@ -118,7 +118,7 @@ fn is_reading(method: &Method) -> bool {
 }
 
 /// The host without its port, and the address if it is one.
-pub(super) fn name_of(host: &str) -> (&str, Option<IpAddr>) {
+pub(super) fn split_port(host: &str) -> (&str, Option<IpAddr>) {
     let after_bracket = host.rfind(']').map_or(0, |at| at + 1);
     let name = host[after_bracket..].rfind(':').map_or(host, |colon| &host[..after_bracket + colon]);
     (name, name.trim_start_matches('[').trim_end_matches(']').parse().ok())

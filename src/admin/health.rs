@@ -12,7 +12,7 @@ use super::{
     Context,
     error::Problem,
     offload::Offload,
-    wire::{answer, ok},
+    wire::{json_response, ok},
 };
 use crate::metrics::Format;
 
@@ -33,7 +33,9 @@ async fn ready(context: Context) -> Response {
             let store = if context.store.writable().is_ok() { "writable" } else { "read-only" };
             ok(&json!({"status": "ready", "store": store}))
         }
-        Err(why) => answer(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "reason": why})),
+        Err(why) => {
+            json_response(StatusCode::SERVICE_UNAVAILABLE, &json!({"status": "not ready", "reason": why}))
+        }
     }
 }
 

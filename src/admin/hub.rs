@@ -15,9 +15,9 @@ use super::{
     error::Problem,
     offload::READS,
     pagination::Params,
-    tokens::{SEES_TOKENS, parse},
-    users::SEES_USERS,
-    wire::{Json, Time, forget, ok, secret_answer, with_reach},
+    tokens::{READ_OTHERS_TOKENS, parse},
+    users::READ_OTHERS,
+    wire::{Json, Time, ok, secret_json_response, with_effect, zeroize_json},
 };
 use crate::{
     authz::{
@@ -124,7 +124,7 @@ async fn user(
     Params(query): Params<Query>,
 ) -> Result<Response, Problem> {
     let accounts = context.store.accounts();
-    let record = &caller.sees(find(&accounts, &caller, &user), &SEES_USERS)?.record;
+    let record = &caller.visible(find(&accounts, &caller, &user), &READ_OTHERS)?.record;
     let view = json!({
         "id": record.id,
         "login": record.login,
@@ -164,7 +164,7 @@ async fn create(
     let fields = query.fields()?;
     let accounts = context.store.accounts();
     let known = find(&accounts, &caller, &user);
-    body.agrees(known)?;
+    body.require_same_owner(known)?;
     let new = NewToken {
         owner: known.map_or(user, |account| account.record.login.clone()),
         name: body.name.unwrap_or_default(),
@@ -181,8 +181,8 @@ async fn create(
     // No other answer contains the text.
     view["token"] = made.text.map(|text| text.expose().to_owned()).into();
     let mut picked = fields.pick(view);
-    let response = secret_answer(StatusCode::OK, &picked);
-    forget(picked["token"].take());
+    let response = secret_json_response(StatusCode::OK, &picked);
+    zeroize_json(picked["token"].take());
     Ok(response)
 }
 
@@ -194,7 +194,7 @@ async fn show(
 ) -> Result<Response, Problem> {
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
-    let record = known_token(&context, owner, &id)?;
+    let record = find_token(&context, owner, &id)?;
     Ok(ok(&query.fields()?.pick(view(&context, owner, &record))))
 }
 
@@ -209,8 +209,8 @@ async fn edit(
     let fields = query.fields()?;
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
-    body.agrees(Some(owner))?;
-    let record = known_token(&context, owner, &id)?;
+    body.require_same_owner(Some(owner))?;
+    let record = find_token(&context, owner, &id)?;
     let scope = body.scope.map(scope).transpose()?;
     let edit = TokenEdit { name: body.name, scope, ..TokenEdit::default() };
     let changed = context.store.edit_token(caller.actor(), record.id, None, edit).await?;
@@ -224,10 +224,10 @@ async fn revoke(
 ) -> Result<Response, Problem> {
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
-    let record = known_token(&context, owner, &id)?;
+    let record = find_token(&context, owner, &id)?;
     let reason = if caller.is(&record.owner) { RevokeReason::User } else { RevokeReason::Admin };
     let changed = context.store.revoke_token(caller.actor(), record.id, reason).await?;
-    Ok(ok(&with_reach(json!({"revoked": true}), &changed)))
+    Ok(ok(&with_effect(json!({"revoked": true}), &changed)))
 }
 
 impl Query {
@@ -268,7 +268,7 @@ impl Query {
 
 impl Body {
     /// Fails if the body names another owner than the path.
-    fn agrees(&self, owner: Option<&Account>) -> Result<(), Problem> {
+    fn require_same_owner(&self, owner: Option<&Account>) -> Result<(), Problem> {
         let (Some(user), Some(owner)) = (&self.user, owner) else { return Ok(()) };
         let same = user.id.as_ref().is_none_or(|id| *id == owner.record.id)
             && user.login.as_ref().is_none_or(|login| login.eq_ignore_ascii_case(&owner.record.login));
@@ -288,16 +288,16 @@ fn find<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Option<&'a A
 
 /// A user whose tokens the caller may see.
 fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Result<&'a Account, Problem> {
-    caller.sees(find(accounts, caller, user), &SEES_TOKENS)
+    caller.visible(find(accounts, caller, user), &READ_OTHERS_TOKENS)
 }
 
 /// For Hub, a revoked token does not exist.
-fn known_token(context: &Context, owner: &Account, id: &str) -> Result<TokenRecord, Problem> {
-    let record = context.store.token(parse(id)?)?.filter(is_there);
+fn find_token(context: &Context, owner: &Account, id: &str) -> Result<TokenRecord, Problem> {
+    let record = context.store.token(parse(id)?)?.filter(is_listed);
     record.filter(|record| record.owner == owner.record.id).ok_or_else(|| Problem::not_found("token"))
 }
 
-fn is_there(record: &TokenRecord) -> bool {
+fn is_listed(record: &TokenRecord) -> bool {
     !matches!(record.state(false, Time::now()), TokenState::Revoked | TokenState::Rotated)
 }
 

@@ -10,7 +10,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
-    users::SEES_USERS,
+    users::READ_OTHERS,
     wire::{Json, Page, ok},
 };
 use crate::store::model::IdentityRecord;
@@ -40,7 +40,7 @@ pub(in crate::admin) struct Link {
 async fn list(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
-    let id = &caller.sees(accounts.user_by_login(&login), &SEES_USERS)?.record.id;
+    let id = &caller.visible(accounts.user_by_login(&login), &READ_OTHERS)?.record.id;
     let items: Vec<_> = context.store.identities_of(id).into_iter().map(IdentityView::from).collect();
     Ok(ok(&Page { items, next: None }))
 }

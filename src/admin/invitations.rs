@@ -14,7 +14,7 @@ use super::{
     no_body::NoBody,
     passwords,
     session::secret::Secret,
-    wire::{Json, Time, ok, secret_answer},
+    wire::{Json, Time, ok, secret_json_response},
 };
 use crate::{authz::secret::Digest, store::model::InvitationRecord};
 
@@ -70,7 +70,7 @@ async fn invite(
         invitation: Zeroizing::new(secret.expose().to_owned()),
         expires_at: Time(invitation.expires_at),
     };
-    Ok(secret_answer(StatusCode::CREATED, &view))
+    Ok(secret_json_response(StatusCode::CREATED, &view))
 }
 
 /// Needs no authentication: the text is the credential. It is looked up before the password is derived, so

@@ -6,7 +6,7 @@ use http::{Method, Uri};
 
 use super::{
     Context,
-    authenticate::Claim,
+    authenticate::RequestCredentials,
     caller::{Caller, Identity},
 };
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
 
 pub(super) struct LiveRequest {
     pub context: Context,
-    pub claim: Claim,
+    pub credentials: RequestCredentials,
     pub caller: Caller,
     pub deadline: Option<Timestamp>,
     pub connection: Rc<Connection>,
@@ -40,17 +40,19 @@ impl fence::Revocable for LiveRequest {
     }
 
     fn reauthorize(&self) -> Result<(), Reason> {
-        if self.caller.stake.is_changing() {
+        if self.caller.revalidation.is_changing() {
             return Ok(());
         }
         if self.connection.is_withdrawn() {
             return Err(Reason::Misdirected);
         }
-        let recognised =
-            self.claim.verify(&self.context, &self.connection.peer).map_err(|refused| refused.reason)?;
-        match recognised.identity {
+        let authenticated = self
+            .credentials
+            .verify(&self.context, &self.connection.peer)
+            .map_err(|refused| refused.reason)?;
+        match authenticated.identity {
             Identity::Bearer { user, .. } | Identity::Browser { user, .. }
-                if !self.caller.stake.is_covered(user.permissions) =>
+                if !self.caller.revalidation.is_covered(user.permissions) =>
             {
                 Err(Reason::ReadServiceDenied)
             }

@@ -11,15 +11,15 @@ pub(super) static READS: Offload = Offload::new::<1, 32>();
 
 /// Runs a few jobs at a time and lets a few more wait.
 pub(super) struct Offload {
-    turns: LazyLock<Arc<Semaphore>>,
-    places: LazyLock<Arc<Semaphore>>,
+    running: LazyLock<Arc<Semaphore>>,
+    queued: LazyLock<Arc<Semaphore>>,
 }
 
 impl Offload {
     pub(super) const fn new<const TURNS: usize, const PLACES: usize>() -> Self {
         Self {
-            turns: LazyLock::new(|| Arc::new(Semaphore::new(TURNS))),
-            places: LazyLock::new(|| Arc::new(Semaphore::new(PLACES))),
+            running: LazyLock::new(|| Arc::new(Semaphore::new(TURNS))),
+            queued: LazyLock::new(|| Arc::new(Semaphore::new(PLACES))),
         }
     }
 
@@ -29,16 +29,16 @@ impl Offload {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        ended(self.start(work).await?).await
+        join(self.spawn(work).await?).await
     }
 
     /// As [`Offload::run`], but returns as soon as the job has started.
-    pub(super) async fn start<T: Send + 'static>(
+    pub(super) async fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<T>, Problem> {
-        let place = self.places.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
+        let place = self.queued.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+        let turn = self.running.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
         Ok(tokio::task::spawn_blocking(move || {
             let worked = work();
             drop((turn, place));
@@ -48,7 +48,7 @@ impl Offload {
 }
 
 /// Waits for a started job; 500 if it panicked.
-pub(super) async fn ended<T>(work: JoinHandle<T>) -> Result<T, Problem> {
+pub(super) async fn join<T>(work: JoinHandle<T>) -> Result<T, Problem> {
     work.await.map_err(|error| {
         tracing::error!(%error, "work beside the control thread ended by a panic");
         Problem::internal("The request could not be answered")

@@ -70,7 +70,7 @@ impl RelyingParty {
     }
 
     /// Redeems the code and returns the user. The caller has already checked the state.
-    pub(super) async fn person(
+    pub(super) async fn user_info(
         &self,
         flow: &AuthorizationRequest,
         returned: AuthorizationResponse,
@@ -79,7 +79,7 @@ impl RelyingParty {
         // RFC 9207: a code from another provider must not be redeemed at this one.
         match returned.issuer {
             Some(issuer) if issuer != self.provider.issuer => return Err(ProviderError::OtherIssuer),
-            None if metadata.names_itself => return Err(ProviderError::OtherIssuer),
+            None if metadata.sends_issuer => return Err(ProviderError::OtherIssuer),
             _ => {}
         }
         if let Some(error) = returned.error {
@@ -104,12 +104,12 @@ impl RelyingParty {
             }
             _ => None,
         };
-        UserInfo::of(subject, &claims, more.as_ref(), &self.provider)
+        UserInfo::from_claims(subject, &claims, more.as_ref(), &self.provider)
     }
 
     async fn metadata(&self) -> Result<Metadata, ProviderError> {
         let published = self.issuer.published(self.client.tls()).await.map_err(ProviderError::Unreachable)?;
-        Metadata::read(&published.metadata, &self.issuer)
+        Metadata::parse(&published.metadata, &self.issuer)
     }
 }
 
@@ -140,6 +140,10 @@ fn plain(text: &str) -> String {
 }
 
 /// The sign-in that this browser began, if the state matches it.
-pub(super) fn begun(headers: &HeaderMap, secure: bool, state: &str) -> Option<AuthorizationRequest> {
+pub(super) fn pending_request(
+    headers: &HeaderMap,
+    secure: bool,
+    state: &str,
+) -> Option<AuthorizationRequest> {
     AuthorizationRequest::read(headers, secure).filter(|flow| flow.is_state(state))
 }

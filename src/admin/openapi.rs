@@ -56,7 +56,7 @@ pub fn document() -> OpenApi {
             components = components.schema(name, schema);
         }
         let path = operation.path;
-        paths = paths.path(path, PathItem::new(operation.is(), operation.build()));
+        paths = paths.path(path, PathItem::new(operation.http_method(), operation.build()));
     }
     let none: [&str; 0] = [];
     let info = InfoBuilder::new()

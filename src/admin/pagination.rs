@@ -19,7 +19,7 @@ pub struct Cursor {
 
 /// Where a page begins and how long it is.
 #[derive(Debug)]
-pub struct Paging {
+pub struct PageRequest {
     pub cursor: Option<String>,
     pub limit: usize,
 }
@@ -31,7 +31,7 @@ pub fn bad_cursor() -> Problem {
     Problem::invalid("The cursor is invalid: use the `next` of a page")
 }
 
-impl Paging {
+impl PageRequest {
     pub fn new(cursor: Option<String>, limit: Option<usize>) -> Result<Self, Problem> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
@@ -40,12 +40,12 @@ impl Paging {
         Ok(Self { cursor, limit })
     }
 
-    pub fn of(cursor: Cursor) -> Result<Self, Problem> {
+    pub fn from_cursor(cursor: Cursor) -> Result<Self, Problem> {
         Self::new(cursor.cursor, cursor.limit)
     }
 
     /// A page of rows in memory, in the order of `key`; the cursor is the key of the last row.
-    pub fn cut<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
+    pub fn page<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
         rows.sort_by_cached_key(&key);
         let after = self.cursor.as_ref().map_or(0, |cursor| rows.partition_point(|row| key(row) <= *cursor));
         let mut items = rows.split_off(after);
@@ -83,8 +83,8 @@ mod tests {
             let mut pages = Vec::new();
             let mut cursor = None;
             loop {
-                let paging = Paging::new(cursor, Some(limit)).unwrap();
-                let page = paging.cut(rows.to_vec(), |row| (*row).to_owned());
+                let paging = PageRequest::new(cursor, Some(limit)).unwrap();
+                let page = paging.page(rows.to_vec(), |row| (*row).to_owned());
                 pages.push(page.items);
                 cursor = page.next;
                 if cursor.is_none() {
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn limits_are_bounded() {
         fn check(limit: usize, accepted: bool) {
-            assert_eq!(Paging::new(None, Some(limit)).is_ok(), accepted, "{limit}");
+            assert_eq!(PageRequest::new(None, Some(limit)).is_ok(), accepted, "{limit}");
         }
         check(0, false);
         check(1, true);

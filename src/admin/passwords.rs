@@ -19,8 +19,8 @@ use super::{
     Context,
     caller::{Caller, Identity},
     error::Problem,
-    offload::{Offload, ended},
-    session::{Attempt, SignInAttempt},
+    offload::{Offload, join},
+    session::{ActiveAttempt, SignInAttempt},
     wire::{Json, ok},
 };
 
@@ -32,13 +32,13 @@ pub(super) fn routes() -> Router<Context> {
 const LENGTH: std::ops::RangeInclusive<usize> = 12..=1024;
 
 /// The most bytes before normalization: decomposed text may be longer than composed text.
-const LONGEST_SENT: usize = 4 * *LENGTH.end();
+const MAX_SENT: usize = 4 * *LENGTH.end();
 
 /// A derivation takes 19 MiB and keeps a core busy, so only one runs at a time.
-static DERIVING: Offload = Offload::new::<1, 32>();
+static DERIVATIONS: Offload = Offload::new::<1, 32>();
 
 /// Compared if an account has no password, so that the answer takes as long.
-static NOBODY: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));
+static DUMMY_HASH: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));
 
 /// `null` removes the password.
 #[derive(Deserialize, ToSchema)]
@@ -92,12 +92,12 @@ async fn set(
 
 /// Returns the PHC string. NFC (RFC 8265, 4.2.2) makes composed and decomposed letters the same.
 pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Problem> {
-    let password = composed(&password);
+    let password = normalize(&password);
     if !LENGTH.contains(&password.len()) {
         let text = format!("A password has {} to {} bytes", LENGTH.start(), LENGTH.end());
         return Err(Problem::value(text));
     }
-    DERIVING.run(move || hash(password.as_bytes())).await?.ok_or_else(failed)
+    DERIVATIONS.run(move || hash(password.as_bytes())).await?.ok_or_else(failed)
 }
 
 /// Returns the PHC string if the password matches it. Takes as long without one. Older hashes are of the
@@ -105,29 +105,29 @@ pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Proble
 pub(super) async fn verify(
     password: Zeroizing<String>,
     phc: Option<String>,
-    attempt: &mut Attempt<'_>,
+    attempt: &mut ActiveAttempt<'_>,
 ) -> Result<Option<String>, Problem> {
-    if password.len() > LONGEST_SENT {
+    if password.len() > MAX_SENT {
         attempt.compare();
         return Ok(None);
     }
     let work = move || {
-        let nobody = NOBODY.as_deref()?;
+        let nobody = DUMMY_HASH.as_deref()?;
         let compared = PasswordHash::new(phc.as_deref().unwrap_or(nobody)).ok()?;
         let fits = |text: &str| {
             *LENGTH.end() >= text.len()
                 && Argon2::default().verify_password(text.as_bytes(), &compared).is_ok()
         };
-        let fits = fits(&composed(&password)) || !is_nfc(&password) && fits(&password);
+        let fits = fits(&normalize(&password)) || !is_nfc(&password) && fits(&password);
         Some(phc.filter(|_| fits))
     };
-    let verifying = DERIVING.start(work).await?;
+    let verifying = DERIVATIONS.spawn(work).await?;
     attempt.compare();
-    ended(verifying).await?.ok_or_else(failed)
+    join(verifying).await?.ok_or_else(failed)
 }
 
 /// The text in NFC. The buffer does not grow, which would leave a smaller copy behind.
-fn composed(password: &str) -> Zeroizing<String> {
+fn normalize(password: &str) -> Zeroizing<String> {
     let mut composed = Zeroizing::new(String::with_capacity(3 * password.len()));
     composed.extend(password.nfc());
     composed
@@ -176,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn who_goes_away_before_a_turn_has_not_tried() {
         let (go, held) = std::sync::mpsc::channel::<()>();
-        let turn = DERIVING.start(move || held.recv().is_err()).await.unwrap();
+        let turn = DERIVATIONS.spawn(move || held.recv().is_err()).await.unwrap();
         let attempts = Attempts::default();
         let ann = SignInAttempt::Password { login: "ann", known: false };
         for _ in 0..1000 {
@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn nobody_is_verified_by_as_much_work_as_somebody() {
         let phc = derive("correct horse battery staple".to_owned().into()).await.unwrap();
-        let nobody = NOBODY.clone().unwrap();
+        let nobody = DUMMY_HASH.clone().unwrap();
         let work = |phc: &str| {
             let hash = PasswordHash::new(phc).unwrap();
             let output = hash.hash.unwrap().len();

@@ -12,7 +12,7 @@ use super::{
     caller::Caller,
     error::Problem,
     guard,
-    wire::{Json, Time, ok, with_reach},
+    wire::{Json, Time, ok, with_effect},
 };
 use crate::{
     authz::{
@@ -37,7 +37,7 @@ pub(super) fn routes() -> Router<Context> {
 const MAX_TEXTS: usize = 1_000;
 const MAX_TOKENS: usize = 10_000;
 /// Tokens revoked in one change, so that other revocations do not wait for a long one.
-const AT_ONCE: usize = 100;
+const BATCH: usize = 100;
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -85,7 +85,7 @@ async fn revoke_one(
     let digests = digest(&context, &body.token).into_iter().collect();
     let changed = context.store.revoke_by_value(caller.actor(), digests, own_reason(&caller)).await?;
     let token = changed.record.first().and_then(Option::as_ref).map(|(record, _)| record.id.to_string());
-    Ok(ok(&with_reach(json!({"revoked": token.is_some(), "id": token}), &changed)))
+    Ok(ok(&with_effect(json!({"revoked": token.is_some(), "id": token}), &changed)))
 }
 
 /// Revokes every token in the texts, whoever owns it.
@@ -107,7 +107,7 @@ async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> R
         return Err(Problem::value(format!("A report has at most {MAX_TOKENS} tokens")));
     }
     let (mut records, mut cut, mut failed) = (Vec::new(), 0, None);
-    for some in found.chunks(AT_ONCE) {
+    for some in found.chunks(BATCH) {
         let digests = some.iter().map(|(_, digest)| *digest).collect();
         match context.store.revoke_by_value(caller.actor(), digests, RevokeReason::Leaked).await {
             Ok(changed) => {
@@ -145,7 +145,7 @@ async fn revoke_oauth(
     Ok(ok(&json!({})))
 }
 
-/// RFC 7662. A token that is not in force is `{"active": false}`, without a reason.
+/// RFC 7662. A token that is not in force is `{"introspection": false}`, without a reason.
 async fn introspect(
     context: Context,
     caller: Caller,
@@ -158,12 +158,12 @@ async fn introspect(
         Some(digest) => context.store.token_by_digest(&digest)?,
         None => None,
     };
-    let introspection = record.and_then(|record| active(&context, &record));
+    let introspection = record.and_then(|record| introspection(&context, &record));
     Ok(ok(&introspection.unwrap_or_else(|| json!({"active": false}))))
 }
 
 /// The introspection of a token in force, with the part of its scope that the owner may read now.
-fn active(context: &Context, record: &TokenRecord) -> Option<Value> {
+fn introspection(context: &Context, record: &TokenRecord) -> Option<Value> {
     let snapshot = context.state.snapshot();
     let accounts = context.store.accounts();
     let owner = accounts.user_by_id(&record.owner).filter(|owner| owner.record.deleted_at.is_none())?;

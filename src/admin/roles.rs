@@ -16,8 +16,8 @@ use super::{
     caller::Caller,
     error::Problem,
     offload::READS,
-    pagination::{Cursor, Paging, Params},
-    wire::{Json, created, deleted, if_match, ok, revised, updated, with_reach},
+    pagination::{Cursor, PageRequest, Params},
+    wire::{Json, created, deleted, if_match, ok, revised, updated, with_effect},
 };
 use crate::{
     authz::{
@@ -38,7 +38,7 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// A caller with one of these permissions sees roles.
-pub(super) const SEES_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
+pub(super) const READ_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Role)]
@@ -80,17 +80,17 @@ pub(in crate::admin) struct Edit {
 }
 
 async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
-    caller.require_any(&SEES_ROLES)?;
-    let paging = Paging::of(cursor)?;
+    caller.require_any(&READ_ROLES)?;
+    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
-        ok(&paging.cut(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone()).map(RoleView::new))
+        ok(&paging.page(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone()).map(RoleView::new))
     };
     READS.run(read).await
 }
 
 async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> Result<Response, Problem> {
-    caller.require_any(&SEES_ROLES)?;
+    caller.require_any(&READ_ROLES)?;
     let accounts = context.store.accounts();
     let role = accounts.role(&key).ok_or_else(|| Problem::not_found("role"))?;
     Ok(revised(StatusCode::OK, role.revision, &RoleView::new(role)))
@@ -137,12 +137,12 @@ async fn list_grants(
     caller: Caller,
     Params(cursor): Params<Cursor>,
 ) -> Result<Response, Problem> {
-    caller.require_any(&SEES_ROLES)?;
-    let paging = Paging::of(cursor)?;
+    caller.require_any(&READ_ROLES)?;
+    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
         let grants = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
-        ok(&paging.cut(grants, GrantView::order))
+        ok(&paging.page(grants, GrantView::order))
     };
     READS.run(read).await
 }
@@ -177,7 +177,7 @@ async fn set(
     };
     let changed = context.store.set_grant(caller.actor(), role, to, granted).await?;
     let view = GrantView::new(&context.store.accounts(), changed.record.clone());
-    let mut body = with_reach(json!(view), &changed);
+    let mut body = with_effect(json!(view), &changed);
     body["granted"] = granted.into();
     Ok(ok(&body))
 }

@@ -21,15 +21,15 @@ use tower_service::Service as _;
 
 use super::{
     Context,
-    authenticate::{Claim, check_target},
+    authenticate::{RequestCredentials, check_target},
+    body::{self, BufferedBody, read_body},
     caller::{Caller, Identity, RequestMeta, Revalidation},
-    client::Origin,
+    client::ClientOrigin,
     context::RefusedRequest,
     error::Problem,
-    gather::{self, Gathered, gather},
     guard,
     live_request::LiveRequest,
-    session::TELL,
+    session::FAILURES_INTERVAL,
     turns::Turns,
     wire::Time,
 };
@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// Larger bodies, in bytes, take noticeable time to parse.
-const LARGE: usize = 16 << 10;
+const LARGE_BODY: usize = 16 << 10;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -65,10 +65,10 @@ pub struct AnswerBody {
 }
 
 /// The caller and the request's entry in the live registry; `None` for an anonymous request.
-type Admitted = Option<(Caller, Registration<LiveRequest>)>;
+type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
 
 /// The result of a request before it becomes an answer.
-struct Answered {
+struct RequestResult {
     response: Result<Response<RouterBody>, Problem>,
     reason: Reason,
     live: Option<Registration<LiveRequest>>,
@@ -76,9 +76,9 @@ struct Answered {
 
 /// A running handler. One that has begun a change runs to its end even if its client disconnects:
 /// otherwise the rest of the change (a reload's second half, the audit event of a cut) would be lost.
-struct Handling {
+struct RunningHandler {
     task: JoinHandle<Response<RouterBody>>,
-    stake: Option<Arc<Revalidation>>,
+    revalidation: Option<Arc<Revalidation>>,
 }
 
 impl Server {
@@ -88,7 +88,7 @@ impl Server {
         tokio::task::spawn_local(registry.clone().run());
         let metrics = context.metrics.worker();
         tokio::task::spawn_local(keep_history(context.history().clone(), context.metrics.clone()));
-        tokio::task::spawn_local(tell_failures(context.clone()));
+        tokio::task::spawn_local(record_failures(context.clone()));
         let router = super::router(context.clone());
         Rc::new(Self {
             router,
@@ -116,11 +116,13 @@ impl Server {
         connection: &Rc<Connection>,
         request_id: &Arc<str>,
         began: Instant,
-    ) -> Answered {
+    ) -> RequestResult {
         let secure = connection.secure || self.context.sign_in.is_https();
-        let origin = match Origin::of(&parts.headers, connection, &self.context) {
+        let origin = match ClientOrigin::from_request(&parts.headers, connection, &self.context) {
             Ok(origin) => origin,
-            Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live: None },
+            Err(reason) => {
+                return RequestResult { response: Err(reason.answer(None).into()), reason, live: None };
+            }
         };
         parts.extensions.insert(RequestMeta {
             client: origin.address,
@@ -129,27 +131,29 @@ impl Server {
         });
         let entered = match self.admit(&mut parts, origin, secure, connection, request_id, began) {
             Ok(entered) => entered,
-            Err((reason, problem)) => return Answered { response: Err(problem), reason, live: None },
+            Err((reason, problem)) => return RequestResult { response: Err(problem), reason, live: None },
         };
         let (caller, live) = entered.map_or((None, None), |(caller, live)| (Some(caller), Some(live)));
-        let bounds = if caller.is_some() { gather::OF_USER } else { gather::OF_STRANGER };
+        let limits = if caller.is_some() { body::AUTHENTICATED } else { body::ANONYMOUS };
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
         let budget = (!is_operator).then(|| (&self.context.bodies, connection.bodies()));
-        let Gathered { bytes: body, reservation: _reservation } =
-            match gather(&parts.headers, body, bounds, budget).await {
-                Ok(gathered) => gathered,
-                Err(reason) => return Answered { response: Err(reason.answer(None).into()), reason, live },
+        let BufferedBody { bytes: body, reservation: _reservation } =
+            match read_body(&parts.headers, body, limits, budget).await {
+                Ok(buffered) => buffered,
+                Err(reason) => {
+                    return RequestResult { response: Err(reason.answer(None).into()), reason, live };
+                }
             };
         // Large bodies are read one at a time: many of them would delay revocations on this thread.
-        let is_large = body.len() > LARGE && !is_operator;
+        let is_large = body.len() > LARGE_BODY && !is_operator;
         let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
             && let Err(problem) = guard::check_csrf(csrf, &parts, &body)
         {
-            return Answered { response: Err(problem), reason: Reason::BadRequest, live };
+            return RequestResult { response: Err(problem), reason: Reason::BadRequest, live };
         }
         let _turn = self.turns.take(caller.as_ref(), &parts).await;
-        let stake = caller.as_ref().map(|caller| caller.stake.clone());
+        let revalidation = caller.as_ref().map(|caller| caller.revalidation.clone());
         parts.extensions.extend(caller.map(with_caller).unwrap_or_default());
         let request = Request::from_parts(parts, RouterBody::from(body));
         let mut router = self.router.clone();
@@ -164,24 +168,24 @@ impl Server {
             .await;
             response
         });
-        let mut handling = Handling { task, stake };
+        let mut handling = RunningHandler { task, revalidation };
         let response = (&mut handling.task).await.map_err(|error| {
             tracing::error!(%error, "a request failed without a response");
             Problem::internal("The request could not be answered")
         });
-        Answered { response, reason: Reason::Ok, live }
+        RequestResult { response, reason: Reason::Ok, live }
     }
 
     /// Authenticates and registers without a suspension point, so that no change slips in between.
     fn admit(
         &self,
         parts: &mut Parts,
-        origin: Origin,
+        origin: ClientOrigin,
         secure: bool,
         connection: &Rc<Connection>,
         request_id: &Arc<str>,
         began: Instant,
-    ) -> Result<Admitted, (Reason, Problem)> {
+    ) -> Result<AdmittedCaller, (Reason, Problem)> {
         let context = &self.context;
         let client = origin.address;
         let refuse = |reason: Reason, token| {
@@ -203,31 +207,32 @@ impl Server {
             return Ok(None);
         }
         guard::check_origin(&parts.method, &parts.headers).map_err(|p| (Reason::BadRequest, p))?;
-        let claim = Claim::of(parts, connection, origin, context, secure);
+        let credentials = RequestCredentials::from_request(parts, connection, origin, context, secure);
         if guard::is_sign_in(&parts.method, &path) {
             // The previous credential is about to end, which must not cut this answer.
             return Ok(None);
         }
-        let recognised = match claim.verify(context, &connection.peer) {
-            Ok(recognised) => recognised,
-            Err(_) if claim.is_ambient() && guard::is_open(&path) => return Ok(None),
+        let authenticated = match credentials.verify(context, &connection.peer) {
+            Ok(authenticated) => authenticated,
+            Err(_) if credentials.is_ambient() && guard::is_public(&path) => return Ok(None),
             Err(refused) => {
                 let (reason, _) = refuse(refused.reason, refused.token);
-                return Err((reason, claim.refused(reason)));
+                return Err((reason, credentials.refused(reason)));
             }
         };
-        let stake = Arc::<Revalidation>::default();
-        let caller = Caller { identity: recognised.identity, client, request_id: request_id.clone(), stake };
+        let revalidation = Arc::<Revalidation>::default();
+        let caller =
+            Caller { identity: authenticated.identity, client, request_id: request_id.clone(), revalidation };
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
         connection.set_user();
-        caller.note_use(context);
+        caller.record_use(context);
         let entry = LiveRequest {
             context: context.clone(),
-            claim,
+            credentials,
             caller: caller.clone(),
-            deadline: recognised.deadline,
+            deadline: authenticated.deadline,
             connection: connection.clone(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
@@ -274,9 +279,9 @@ impl Service for Server {
     }
 }
 
-impl Drop for Handling {
+impl Drop for RunningHandler {
     fn drop(&mut self) {
-        if !self.stake.as_ref().is_some_and(|stake| stake.is_changing()) {
+        if !self.revalidation.as_ref().is_some_and(|revalidation| revalidation.is_changing()) {
             self.task.abort();
         }
     }
@@ -294,12 +299,12 @@ async fn keep_history(history: Arc<History>, metrics: Arc<Metrics>) {
 }
 
 /// Runs for as long as the thread lives.
-async fn tell_failures(context: Context) {
-    let mut tick = tokio::time::interval(TELL);
+async fn record_failures(context: Context) {
+    let mut tick = tokio::time::interval(FAILURES_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let events = context.failures_due();
+        let events = context.due_failure_events();
         if !events.is_empty()
             && let Err(error) = context.store.record_refusals(events).await
         {
@@ -351,7 +356,7 @@ fn router_problem(response: &Response<RouterBody>) -> Option<Problem> {
 }
 
 fn set_headers(headers: &mut HeaderMap, request_id: &str) {
-    guard::protect(headers);
+    guard::set_security_headers(headers);
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }

@@ -9,7 +9,7 @@ use super::{
     caller::Caller,
     error::Problem,
     pagination::Params,
-    tokens::SEES_TOKENS,
+    tokens::READ_OTHERS_TOKENS,
     wire::{Page, ok},
 };
 use crate::authz::{
@@ -58,7 +58,7 @@ async fn list(context: Context, caller: Caller, Params(filter): Params<Filter>) 
         Some(login) => {
             let user = snapshot.directory.user_by_login(login);
             if !user.is_some_and(|user| caller.is(&user.id)) {
-                caller.require_any(&SEES_TOKENS)?;
+                caller.require_any(&READ_OTHERS_TOKENS)?;
             }
             Some(user.ok_or_else(|| Problem::not_found("user"))?.clone())
         }

@@ -19,7 +19,7 @@ use super::{
     caller::{Caller, Identity, RequestMeta},
     error::Problem,
     passwords,
-    wire::{Json, Page, Time, answer, ok},
+    wire::{Json, Page, Time, json_response, ok},
 };
 use crate::{
     authz::subject::User,
@@ -34,8 +34,8 @@ pub(super) mod cookie;
 mod failures;
 pub(super) mod secret;
 
-pub(super) use attempts::{Attempt, Attempts, NoAttempt, SignInAttempt};
-pub(super) use failures::{Failures, LoginMethod, TELL};
+pub(super) use attempts::{ActiveAttempt, AttemptRefused, Attempts, SignInAttempt};
+pub(super) use failures::{FAILURES_INTERVAL, Failures, LoginMethod};
 pub use secret::{Csrf, FormKey};
 
 pub(super) fn routes() -> Router<Context> {
@@ -85,7 +85,7 @@ pub struct SessionRow {
 /// Answers a wrong login like a wrong password, and after one derivation in either case.
 async fn sign_in(
     context: Context,
-    visit: RequestMeta,
+    meta: RequestMeta,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
 ) -> Result<Response, Problem> {
@@ -96,13 +96,13 @@ async fn sign_in(
     let proof = account.and_then(|account| context.browser_of(&account.record));
     let attempt = SignInAttempt::Password {
         login: &login,
-        known: proof.as_ref().is_some_and(|proof| cookie::is_known(&headers, visit.secure, proof)),
+        known: proof.as_ref().is_some_and(|proof| cookie::is_known(&headers, meta.secure, proof)),
     };
-    let mut attempt = match context.attempts().begin(attempt, visit.client, Instant::now()) {
+    let mut attempt = match context.attempts().begin(attempt, meta.client, Instant::now()) {
         Ok(attempt) => attempt,
         Err(refused) => {
-            if matches!(refused, NoAttempt::TooMany(_)) {
-                context.note_failure(known, LoginMethod::Password, &visit);
+            if matches!(refused, AttemptRefused::TooMany(_)) {
+                context.record_sign_in_failure(known, LoginMethod::Password, &meta);
             }
             return Err(refused.into());
         }
@@ -117,8 +117,8 @@ async fn sign_in(
     let secret = secret::Secret::draw()?;
     let begun = match (verified, user) {
         (Some(verified), Some(user)) => {
-            let replaces = cookie::read(&headers, visit.secure).map(|old| old.digest());
-            let new = NewSession { user, verified, digest: secret.digest(), client: visit.client, replaces };
+            let replaces = cookie::read(&headers, meta.secure).map(|old| old.digest());
+            let new = NewSession { user, verified, digest: secret.digest(), client: meta.client, replaces };
             context.store.begin_session(new).await?.record
         }
         _ => None,
@@ -126,15 +126,15 @@ async fn sign_in(
     let directory = context.state.snapshot().directory.clone();
     let user = begun.as_ref().and_then(|_| directory.user_by_login(&login));
     let (Some(record), Some(user)) = (begun, user) else {
-        let request_id = &*visit.request_id;
-        tracing::info!(client = %visit.client, request_id, "sign-in failed");
-        context.note_failure(known, LoginMethod::Password, &visit);
+        let request_id = &*meta.request_id;
+        tracing::info!(client = %meta.client, request_id, "sign-in failed");
+        context.record_sign_in_failure(known, LoginMethod::Password, &meta);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
     let view = SessionView::new(&context, user, &secret.csrf(), Some(&record));
-    let mut response = answer(StatusCode::CREATED, &view);
-    let known = proof.and_then(|proof| cookie::make_known(&proof, visit.secure));
-    for cookie in [cookie::set(&secret, visit.secure), known].into_iter().flatten() {
+    let mut response = json_response(StatusCode::CREATED, &view);
+    let known = proof.and_then(|proof| cookie::make_known(&proof, meta.secure));
+    for cookie in [cookie::set(&secret, meta.secure), known].into_iter().flatten() {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     Ok(response)
@@ -162,22 +162,22 @@ async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
     Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
 }
 
-async fn sign_out(context: Context, visit: RequestMeta, caller: Caller) -> Result<Response, Problem> {
+async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> Result<Response, Problem> {
     let Some(digest) = caller.session() else {
         return Err(Problem::not_found("session: this request used another credential"));
     };
     let cut = context.store.end_session(caller.actor(), digest).await?;
-    Ok(signed_out(&visit, &json!({"signed_out": true, "cut": cut.0})))
+    Ok(signed_out(&meta, &json!({"signed_out": true, "cut": cut.0})))
 }
 
 async fn sign_out_everywhere(
     context: Context,
-    visit: RequestMeta,
+    meta: RequestMeta,
     caller: Caller,
 ) -> Result<Response, Problem> {
     let login = caller.login("me")?;
     let ended = context.store.end_sessions(caller.actor(), login).await?;
-    Ok(signed_out(&visit, &json!({"sessions": ended.record, "cut": ended.cut.0})))
+    Ok(signed_out(&meta, &json!({"sessions": ended.record, "cut": ended.cut.0})))
 }
 
 async fn sign_somebody_out(
@@ -190,9 +190,9 @@ async fn sign_somebody_out(
     Ok(ok(&json!({"sessions": ended.record, "cut": ended.cut.0})))
 }
 
-fn signed_out(visit: &RequestMeta, body: &serde_json::Value) -> Response {
+fn signed_out(meta: &RequestMeta, body: &serde_json::Value) -> Response {
     let mut response = ok(body);
-    if let Some(cookie) = cookie::clear(visit.secure) {
+    if let Some(cookie) = cookie::clear(meta.secure) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response

@@ -40,11 +40,11 @@ pub struct UserHeader {
 /// The header's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum TrustedHeader {
-    Nobody,
+    Absent,
     /// A login.
-    For(String),
+    Login(String),
     /// Sent twice, or not text.
-    Unclear,
+    Ambiguous,
 }
 
 impl SignIn {
@@ -57,22 +57,22 @@ impl SignIn {
     }
 
     /// Removes the header, whoever sent it.
-    pub(super) fn take_vouched(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) -> TrustedHeader {
-        let Some(header) = &self.header else { return TrustedHeader::Nobody };
+    pub(super) fn take_user_header(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) -> TrustedHeader {
+        let Some(header) = &self.header else { return TrustedHeader::Absent };
         let values: Vec<_> = headers.get_all(&header.name).iter().cloned().collect();
         headers.remove(&header.name);
         let peer = peer.map(|peer| peer.to_canonical());
         if !peer.is_some_and(|peer| header.from.iter().any(|net| net.contains(&peer))) {
-            return TrustedHeader::Nobody;
+            return TrustedHeader::Absent;
         }
         match values.as_slice() {
-            [] => TrustedHeader::Nobody,
+            [] => TrustedHeader::Absent,
             [one] => match one.to_str().map(str::trim) {
-                Ok("") => TrustedHeader::Nobody,
-                Ok(login) => TrustedHeader::For(login.to_owned()),
-                Err(_) => TrustedHeader::Unclear,
+                Ok("") => TrustedHeader::Absent,
+                Ok(login) => TrustedHeader::Login(login.to_owned()),
+                Err(_) => TrustedHeader::Ambiguous,
             },
-            _ => TrustedHeader::Unclear,
+            _ => TrustedHeader::Ambiguous,
         }
     }
 }
@@ -97,19 +97,19 @@ mod tests {
             let mut headers: HeaderMap =
                 values.iter().map(|value| (name.clone(), HeaderValue::from_static(value))).collect();
             let peer = peer.map(|peer| peer.parse().unwrap());
-            assert_eq!(sign_in.take_vouched(&mut headers, peer), expected, "{case}");
+            assert_eq!(sign_in.take_user_header(&mut headers, peer), expected, "{case}");
             assert!(headers.is_empty(), "{case}: the field goes no further");
         };
-        let ann = || TrustedHeader::For("ann".to_owned());
+        let ann = || TrustedHeader::Login("ann".to_owned());
         check("listed", &["ann"], Some("10.0.0.1"), ann());
         check("listed, as IPv6 sees it", &["ann"], Some("::ffff:10.0.0.1"), ann());
-        check("not listed", &["ann"], Some("192.0.2.1"), TrustedHeader::Nobody);
-        check("a unix socket", &["ann"], None, TrustedHeader::Nobody);
-        check("silent", &[], Some("10.0.0.1"), TrustedHeader::Nobody);
-        check("empty", &[" "], Some("10.0.0.1"), TrustedHeader::Nobody);
-        check("twice", &["ann", "bob"], Some("10.0.0.1"), TrustedHeader::Unclear);
+        check("not listed", &["ann"], Some("192.0.2.1"), TrustedHeader::Absent);
+        check("a unix socket", &["ann"], None, TrustedHeader::Absent);
+        check("silent", &[], Some("10.0.0.1"), TrustedHeader::Absent);
+        check("empty", &[" "], Some("10.0.0.1"), TrustedHeader::Absent);
+        check("twice", &["ann", "bob"], Some("10.0.0.1"), TrustedHeader::Ambiguous);
         let off = SignIn::default();
         let mut headers: HeaderMap = [(name.clone(), HeaderValue::from_static("ann"))].into_iter().collect();
-        assert_eq!(off.take_vouched(&mut headers, Some([10, 0, 0, 1].into())), TrustedHeader::Nobody);
+        assert_eq!(off.take_user_header(&mut headers, Some([10, 0, 0, 1].into())), TrustedHeader::Absent);
     }
 }

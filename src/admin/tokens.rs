@@ -29,8 +29,8 @@ use super::{
     caller::Caller,
     error::Problem,
     wire::{
-        BodyDigest, HumanDuration, Json, Time, emptied, forget, if_match, located, revised, secret_answer,
-        tagged, updated,
+        BodyDigest, HumanDuration, Json, Time, double_option, if_match, located, revised,
+        secret_json_response, tagged, updated, zeroize_json,
     },
 };
 use crate::{
@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// A caller with one of these permissions sees other users' tokens.
-pub(super) const SEES_TOKENS: [Permission; 2] = [Permission::AdminRead, Permission::UpdateUser];
+pub(super) const READ_OTHERS_TOKENS: [Permission; 2] = [Permission::AdminRead, Permission::UpdateUser];
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -77,7 +77,7 @@ pub(in crate::admin) struct Edit {
     name: Option<String>,
     note: Option<String>,
     scope: Option<Vec<ScopeEntry>>,
-    #[serde(default, deserialize_with = "emptied")]
+    #[serde(default, deserialize_with = "double_option")]
     expires_at: Option<Option<Time>>,
     expires_in: Option<HumanDuration>,
     allow_ips: Option<Vec<String>>,
@@ -109,11 +109,11 @@ async fn create(
     };
     let once = idempotency(&caller, &headers, body.hash)?;
     let made = context.store.create_token(caller.actor(), new, once).await?;
-    Ok(made_answer(&context, made))
+    Ok(created_response(&context, made))
 }
 
 async fn show(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
-    let record = visible(&context, &caller, &id)?;
+    let record = find_visible(&context, &caller, &id)?;
     let revision = record.revision;
     Ok(revised(StatusCode::OK, revision, &TokenView::new(&context, record)))
 }
@@ -166,11 +166,11 @@ async fn rotate(
     let once = idempotency(&caller, &headers, body.hash)?;
     let grace = body.value.grace.map(|span| span.0);
     let made = context.store.rotate_token(caller.actor(), id, grace, once).await?;
-    Ok(made_answer(&context, made))
+    Ok(created_response(&context, made))
 }
 
 /// The answer to a creation or rotation, the only one that contains a token's text.
-fn made_answer(context: &Context, made: CreatedToken) -> Response {
+fn created_response(context: &Context, made: CreatedToken) -> Response {
     let CreatedToken { record, text, cut } = made;
     let (id, revision) = (record.id, record.revision);
     let mut body: Value = json!(TokenView::new(context, record));
@@ -178,8 +178,8 @@ fn made_answer(context: &Context, made: CreatedToken) -> Response {
     let response = match &text {
         Some(text) => {
             body["token"] = text.expose().into();
-            let response = secret_answer(StatusCode::CREATED, &body);
-            forget(body["token"].take());
+            let response = secret_json_response(StatusCode::CREATED, &body);
+            zeroize_json(body["token"].take());
             tagged(response, revision)
         }
         // A replay: the first answer had the text, and nothing was created now.
@@ -193,10 +193,10 @@ fn made_answer(context: &Context, made: CreatedToken) -> Response {
 }
 
 /// The token's record; fails if the caller may not see it.
-pub(super) fn visible(context: &Context, caller: &Caller, id: &str) -> Result<TokenRecord, Problem> {
+pub(super) fn find_visible(context: &Context, caller: &Caller, id: &str) -> Result<TokenRecord, Problem> {
     let record = context.store.token(parse(id)?)?.ok_or_else(|| Problem::not_found("token"))?;
     if !caller.is(&record.owner) {
-        caller.require_any(&SEES_TOKENS)?;
+        caller.require_any(&READ_OTHERS_TOKENS)?;
     }
     Ok(record)
 }

@@ -10,7 +10,7 @@ use super::caller::Caller;
 
 /// Reads of one account that are answered at the same time; more wait. Far below the places of
 /// [`READS`](super::offload::READS).
-const AT_ONCE: usize = 4;
+const BATCH: usize = 4;
 /// Above this number, accounts without a request are forgotten.
 const MANY: usize = 1024;
 
@@ -37,6 +37,6 @@ impl Turns {
         if all.len() >= MANY {
             all.retain(|_, turns| Arc::strong_count(turns) > 1);
         }
-        all.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone()
+        all.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(BATCH))).clone()
     }
 }

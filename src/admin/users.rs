@@ -17,9 +17,9 @@ use super::{
     error::Problem,
     no_body::NoBody,
     offload::READS,
-    pagination::{Cursor, Paging, Params},
+    pagination::{Cursor, PageRequest, Params},
     passwords,
-    wire::{Json, Optional, Time, created, deleted, emptied, if_match, ok, revised, updated},
+    wire::{Json, Optional, Time, created, deleted, double_option, if_match, ok, revised, updated},
 };
 use crate::{
     authz::{
@@ -41,7 +41,7 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// A caller with one of these permissions sees other users' profiles.
-pub(super) const SEES_USERS: [Permission; 3] =
+pub(super) const READ_OTHERS: [Permission; 3] =
     [Permission::AdminRead, Permission::UpdateUser, Permission::ReadUser];
 
 /// A user's record, without the password.
@@ -93,7 +93,7 @@ pub(in crate::admin) struct Create {
 pub(in crate::admin) struct Edit {
     login: Option<String>,
     name: Option<String>,
-    #[serde(default, deserialize_with = "emptied")]
+    #[serde(default, deserialize_with = "double_option")]
     email: Option<Option<String>>,
 }
 
@@ -105,12 +105,12 @@ pub(in crate::admin) struct Ban {
 }
 
 async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
-    caller.require_any(&SEES_USERS)?;
-    let paging = Paging::of(cursor)?;
+    caller.require_any(&READ_OTHERS)?;
+    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
         let users = accounts.present_users().collect();
-        let page = paging.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
+        let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase());
         ok(&page.map(|user| UserView::new(&accounts, &user.record)))
     };
     READS.run(read).await
@@ -142,7 +142,7 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
 async fn show(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
-    let record = &caller.sees(accounts.user_by_login(&login), &SEES_USERS)?.record;
+    let record = &caller.visible(accounts.user_by_login(&login), &READ_OTHERS)?.record;
     Ok(revised(StatusCode::OK, record.revision, &UserView::new(&accounts, record)))
 }
 

@@ -26,7 +26,7 @@ use crate::{
 pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 4>();
 
 /// The time between two lines of progress.
-const EVERY: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(super) fn routes() -> Router<Context> {
     Router::new().route("/v1/store/verify", get(verify))
@@ -37,10 +37,10 @@ async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
     let (mut out, mut parts) = backup::Parts::new();
     let store = context.store.clone();
     VERIFICATIONS
-        .start(move || {
+        .spawn(move || {
             let mut last_report: Option<Instant> = None;
             let report = store.verify(&mut |progress| {
-                if last_report.is_some_and(|at| at.elapsed() < EVERY) {
+                if last_report.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
                     return ControlFlow::Continue(());
                 }
                 last_report = Some(Instant::now());
@@ -61,7 +61,7 @@ async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
         .await?;
     match parts.recv().await {
         Some(Ok(first)) => {
-            let body = backup::Stream { first: Some(first), parts };
+            let body = backup::BackupBody { first: Some(first), parts };
             Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
         }
         Some(Err(_)) | None => Err(Reason::StoreUnavailable.answer(None).into()),

@@ -22,7 +22,7 @@ use http::{Uri, request::Parts};
 use percent_encoding::utf8_percent_encode;
 use serde::de::DeserializeOwned;
 
-use self::shell::{Failed, Reader, Shell, problems_as_pages, render};
+use self::shell::{PageError, Reader, Shell, problems_as_pages, render};
 use super::{Context, error::Problem, pagination, wire::UNRESERVED};
 
 pub(super) use self::shell::not_found;

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Room for a token's record with the longest scope, networks and note, in bytes.
-const LONGEST_SECRET_ANSWER: usize = 16 << 10;
+const MAX_SECRET_RESPONSE: usize = 16 << 10;
 /// Characters left as they are in path segments and query values: unreserved (RFC 3986 section 2.3) and `@`.
 pub const UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
@@ -65,7 +65,7 @@ impl<T> Page<T> {
 }
 
 /// Adds how many requests were cut and, in a cluster, which nodes confirmed the change or lost their permit.
-pub(super) fn with_reach<T>(mut body: Value, changed: &Updated<T>) -> Value {
+pub(super) fn with_effect<T>(mut body: Value, changed: &Updated<T>) -> Value {
     body["cut"] = changed.cut.0.into();
     if let Some(nodes) = &changed.nodes {
         body["nodes"] = json!({"confirmed": nodes.confirmed, "lapsed": nodes.lapsed});
@@ -74,7 +74,7 @@ pub(super) fn with_reach<T>(mut body: Value, changed: &Updated<T>) -> Value {
 }
 
 /// A JSON answer. It ends with a newline, because people read it in terminals.
-pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
+pub fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(mut bytes) => {
             bytes.push(b'\n');
@@ -84,10 +84,10 @@ pub fn answer(status: StatusCode, body: &impl Serialize) -> Response {
     }
 }
 
-/// As [`answer`], for a body with a secret: our copy is overwritten once it has been sent.
-pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
+/// As [`json_response`], for a body with a secret: our copy is overwritten once it has been sent.
+pub fn secret_json_response(status: StatusCode, body: &impl Serialize) -> Response {
     // A growing buffer would leave smaller copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST_SECRET_ANSWER));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET_RESPONSE));
     match serde_json::to_writer(&mut *bytes, body) {
         Ok(()) => {
             bytes.push(b'\n');
@@ -98,7 +98,7 @@ pub fn secret_answer(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// Overwrites a secret that had to be put into a JSON value.
-pub fn forget(value: serde_json::Value) {
+pub fn zeroize_json(value: serde_json::Value) {
     if let serde_json::Value::String(mut text) = value {
         text.zeroize();
     }
@@ -110,12 +110,12 @@ fn unwritable(error: &serde_json::Error) -> Response {
 }
 
 pub fn ok(body: &impl Serialize) -> Response {
-    answer(StatusCode::OK, body)
+    json_response(StatusCode::OK, body)
 }
 
 /// An answer with the record's revision as its `ETag`.
 pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
-    tagged(answer(status, body), revision)
+    tagged(json_response(status, body), revision)
 }
 
 /// Adds the record's revision as `ETag`.
@@ -128,12 +128,12 @@ pub fn tagged(mut response: Response, revision: u64) -> Response {
 
 /// The changed record, with what the change has cut.
 pub(super) fn updated<T>(view: &impl Serialize, revision: u64, changed: &Updated<T>) -> Response {
-    revised(StatusCode::OK, revision, &with_reach(json!(view), changed))
+    revised(StatusCode::OK, revision, &with_effect(json!(view), changed))
 }
 
 /// The answer to the deletion of a record.
 pub(super) fn deleted<T>(changed: &Updated<T>) -> Response {
-    ok(&with_reach(json!({"deleted": true}), changed))
+    ok(&with_effect(json!({"deleted": true}), changed))
 }
 
 /// Turns the answer into a 201 with the record's `Location`.
@@ -315,7 +315,7 @@ impl Serialize for HumanDuration {
 }
 
 /// Deserializes a field that may be absent, set, or cleared with `null`.
-pub fn emptied<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+pub fn double_option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Option<T>>, D::Error> {
     Option::<T>::deserialize(deserializer).map(Some)

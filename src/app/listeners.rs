@@ -71,7 +71,7 @@ pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<Boun
 
 /// Binds the listener that serves only metrics, if there is one.
 pub(super) fn metrics(admin: &Admin) -> Result<Option<BoundListener>, StartError> {
-    let MetricsAccess::Apart(address) = &admin.metrics else { return Ok(None) };
+    let MetricsAccess::SeparateListener(address) = &admin.metrics else { return Ok(None) };
     Ok(Some(BoundListener { bound: bind(address)?, secure: false }))
 }
 

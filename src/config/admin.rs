@@ -89,7 +89,7 @@ fn metrics(section: &Section<'_>) -> MetricsAccess {
     }
     match address::listen(&text.value, section.document.directory) {
         Ok(Listen { address: address @ (Address::Tcp(_) | Address::Unix(_)), scheme: None }) => {
-            MetricsAccess::Apart(address)
+            MetricsAccess::SeparateListener(address)
         }
         Ok(_) | Err(_) => {
             let message = format!("{:?} is not a choice for who may read /metrics", text.value);
@@ -140,7 +140,7 @@ fn form_key(text: &SpannedText<'_>) -> Result<FormKey, ValueError> {
         let advice = "create one with `openssl rand -hex 32`";
         return Err((format!("the secret is shorter than {MIN_LENGTH} characters"), advice.to_owned()));
     }
-    Ok(FormKey::of_secret(secret.as_bytes()))
+    Ok(FormKey::from_secret(secret.as_bytes()))
 }
 
 fn field(text: &str) -> Result<HeaderName, ValueError> {

@@ -324,7 +324,7 @@ pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
 fn check_distinct_addresses(root: &Section<'_>, server: &Server, admin: &Admin) {
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
-    if let MetricsAccess::Apart(address) = &admin.metrics {
+    if let MetricsAccess::SeparateListener(address) = &admin.metrics {
         seen.insert(address);
     }
     for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {

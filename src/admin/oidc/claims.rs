@@ -69,7 +69,7 @@ pub(super) fn has_every_claim(claims: &Claims, provider: &Provider) -> bool {
 
 impl UserInfo {
     /// Builds the user; signed claims take precedence over those of `userinfo`.
-    pub(super) fn of(
+    pub(super) fn from_claims(
         subject: String,
         claims: &Claims,
         more: Option<&Claims>,

@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// How long a sign-in at the provider may take, in seconds.
-const PATIENCE: i64 = 600;
+const MAX_AGE: i64 = 600;
 /// A longer return path is dropped.
-const LONGEST_NEXT: usize = 1024;
+const MAX_NEXT: usize = 1024;
 
 const STATE: &str = "permgate 2026-11 oidc state";
 const NONCE: &str = "permgate 2026-11 oidc nonce";
@@ -30,7 +30,7 @@ pub(in crate::admin) struct AuthorizationRequest {
 
 impl AuthorizationRequest {
     pub(in crate::admin) fn begin(next: Option<String>) -> Result<Self, Problem> {
-        Ok(Self { secret: Secret::draw()?, next: next.filter(|next| next.len() <= LONGEST_NEXT) })
+        Ok(Self { secret: Secret::draw()?, next: next.filter(|next| next.len() <= MAX_NEXT) })
     }
 
     pub(super) fn read(headers: &HeaderMap, secure: bool) -> Option<Self> {
@@ -43,7 +43,7 @@ impl AuthorizationRequest {
     pub(in crate::admin) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
         let next = BASE64_URL_SAFE_NO_PAD.encode(self.next.as_deref().unwrap_or_default().as_bytes());
         let value = format!("{}.{next}", self.secret.expose());
-        cookie::written(cookies::FLOW, &value, PATIENCE, "Lax", secure)
+        cookie::written(cookies::FLOW, &value, MAX_AGE, "Lax", secure)
     }
 
     pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {

@@ -12,7 +12,7 @@ pub(super) struct Metadata {
     pub token_endpoint: String,
     pub userinfo_endpoint: Option<String>,
     /// RFC 9207: its authorization responses carry `iss`.
-    pub names_itself: bool,
+    pub sends_issuer: bool,
     /// It accepts the client's secret in the form only, not as `Authorization: Basic`.
     pub secret_in_form: bool,
 }
@@ -49,7 +49,7 @@ impl From<TokenError> for ProviderError {
 }
 
 #[derive(Deserialize)]
-struct Written {
+struct RawMetadata {
     authorization_endpoint: String,
     token_endpoint: String,
     userinfo_endpoint: Option<String>,
@@ -61,9 +61,9 @@ struct Written {
 
 impl Metadata {
     /// Validates what the issuer published.
-    pub(super) fn read(value: &Value, issuer: &Issuer) -> Result<Self, ProviderError> {
+    pub(super) fn parse(value: &Value, issuer: &Issuer) -> Result<Self, ProviderError> {
         let wrong = |what: String| ProviderError::Metadata(what);
-        let written = Written::deserialize(value).map_err(|error| wrong(error.to_string()))?;
+        let written = RawMetadata::deserialize(value).map_err(|error| wrong(error.to_string()))?;
         if written
             .code_challenge_methods_supported
             .is_some_and(|methods| !methods.iter().any(|m| m == "S256"))
@@ -83,7 +83,7 @@ impl Metadata {
             authorization_endpoint: written.authorization_endpoint,
             token_endpoint: written.token_endpoint,
             userinfo_endpoint: written.userinfo_endpoint,
-            names_itself: written.authorization_response_iss_parameter_supported,
+            sends_issuer: written.authorization_response_iss_parameter_supported,
         })
     }
 }
@@ -106,7 +106,7 @@ mod tests {
         let check = |name: &str, field: &str, value: Value, fits: bool| {
             let mut metadata = sound();
             metadata[field] = value;
-            assert_eq!(Metadata::read(&metadata, &issuer).is_ok(), fits, "{name}");
+            assert_eq!(Metadata::parse(&metadata, &issuer).is_ok(), fits, "{name}");
         };
         check("sound", "more", json!(1), true);
         check("a token endpoint in plain text", "token_endpoint", json!("http://id.example/token"), false);
@@ -118,7 +118,7 @@ mod tests {
         let methods = |methods: Value| {
             let mut metadata = sound();
             metadata["token_endpoint_auth_methods_supported"] = methods;
-            Metadata::read(&metadata, &issuer).unwrap().secret_in_form
+            Metadata::parse(&metadata, &issuer).unwrap().secret_in_form
         };
         assert!(!methods(json!(null)) && !methods(json!(["client_secret_post", "client_secret_basic"])));
         assert!(methods(json!(["client_secret_post"])));

@@ -58,37 +58,37 @@ fn of_tokens() -> Vec<Operation> {
             "/v1/users/{login}/tokens",
             "Create a token; the answer holds its text in `token`, once. `me` names the caller",
         )
-        .takes::<tokens::Create>(new)
-        .makes::<tokens::TokenView>()
+        .body::<tokens::Create>(new)
+        .creates::<tokens::TokenView>()
         .idempotent()
-        .refuses(&[409, 429]),
-        filtered(get("/v1/users/{login}/tokens", "A user's tokens")).lists::<tokens::TokenView>(),
+        .errors(&[409, 429]),
+        filtered(get("/v1/users/{login}/tokens", "A user's tokens")).returns_page::<tokens::TokenView>(),
         filtered(get("/v1/tokens", "All tokens, or only the caller's without the permission to see others"))
             .query("user", "Of this login", Type::String)
-            .lists::<tokens::TokenView>()
-            .refuses(&[404]),
-        get("/v1/tokens/{id}", "A token").answers::<tokens::TokenView>(),
+            .returns_page::<tokens::TokenView>()
+            .errors(&[404]),
+        get("/v1/tokens/{id}", "A token").returns::<tokens::TokenView>(),
         patch("/v1/tokens/{id}", "Rename a token, reduce its scope or let it expire earlier")
-            .takes::<tokens::Edit>(json!({"note": "moved to the new runner"}))
-            .answers::<tokens::TokenView>()
+            .body::<tokens::Edit>(json!({"note": "moved to the new runner"}))
+            .returns::<tokens::TokenView>()
             .conditional()
-            .refuses(&[409]),
+            .errors(&[409]),
         delete("/v1/tokens/{id}", "Revoke a token and cut its requests in flight; idempotent")
-            .tells(&[("revoked", Type::Boolean), CUT]),
+            .returns_fields(&[("revoked", Type::Boolean), CUT]),
         post(
             "/v1/tokens/{id}/rotate",
             "Rotate: create a replacement; the old token works until its grace period ends",
         )
-        .may_take::<tokens::Rotate>(json!({"grace": "1h"}))
-        .makes::<tokens::TokenView>()
+        .optional_body::<tokens::Rotate>(json!({"grace": "1h"}))
+        .creates::<tokens::TokenView>()
         .idempotent()
-        .refuses(&[409, 429]),
+        .errors(&[409, 429]),
         post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
-            .takes::<tokens::ImportRequest>(json!({"tokens": [{
+            .body::<tokens::ImportRequest>(json!({"tokens": [{
                 "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", "owner": "ann",
                 "name": "old pipeline", "scope": [{"service": "youtrack"}],
             }]}))
-            .answers::<tokens::Imported>(),
+            .returns::<tokens::Imported>(),
     ]
 }
 
@@ -97,64 +97,64 @@ fn of_values() -> Vec<Operation> {
     let active = ObjectBuilder::new().property("active", boolean).required("active");
     vec![
         post("/v1/tokens/revoke-by-value", "Revoke a token by its text")
-            .takes::<revoke_by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
-            .tells(&[("revoked", Type::Boolean), CUT]),
+            .body::<revoke_by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
+            .returns_fields(&[("revoked", Type::Boolean), CUT]),
         post("/v1/leaks", "Revoke every token found in these texts as leaked")
-            .takes::<revoke_by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
-            .answers::<revoke_by_value::Leaks>(),
-        post("/oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").takes_token_form().gives(
+            .body::<revoke_by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
+            .returns::<revoke_by_value::Leaks>(),
+        post("/oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").token_form_body().response(
             200,
             "application/json",
             active,
-        ).like(json!({
+        ).with_example(json!({
             "active": true, "scope": "youtrack", "username": "ann", "sub": "019b76da-a800-7000-8000-000000000001",
             "client_id": "A1iceYt00001", "jti": "A1iceYt00001", "token_type": "Bearer", "iat": 1_767_225_600,
         })),
         post("/oauth2/revoke", "Token revocation (RFC 7009)")
-            .takes_token_form()
-            .shows(json!({})),
+            .token_form_body()
+            .returns_example(json!({})),
     ]
 }
 
 fn people() -> Vec<Operation> {
     vec![
-        get("/v1/users", "Users").paged().lists::<users::UserView>(),
+        get("/v1/users", "Users").paged().returns_page::<users::UserView>(),
         post("/v1/users", "Create a user")
-            .takes::<users::Create>(json!({"login": "ann", "name": "Ann"}))
-            .makes::<users::UserView>()
-            .refuses(&[409]),
-        get("/v1/users/{login}", "A user").answers::<users::UserView>(),
+            .body::<users::Create>(json!({"login": "ann", "name": "Ann"}))
+            .creates::<users::UserView>()
+            .errors(&[409]),
+        get("/v1/users/{login}", "A user").returns::<users::UserView>(),
         patch("/v1/users/{login}", "Change a user")
-            .takes::<users::Edit>(json!({"name": "Ann B."}))
-            .answers::<users::UserView>()
+            .body::<users::Edit>(json!({"name": "Ann B."}))
+            .returns::<users::UserView>()
             .conditional()
-            .refuses(&[409]),
+            .errors(&[409]),
         delete("/v1/users/{login}", "Delete a user and revoke their tokens")
-            .tells(&[("deleted", Type::Boolean), CUT])
-            .refuses(&[409]),
+            .returns_fields(&[("deleted", Type::Boolean), CUT])
+            .errors(&[409]),
         post("/v1/users/{login}/ban", "Ban a user: their tokens and sessions stop working, requests in flight are cut")
-            .may_take::<users::Ban>(json!({"reason": "left"}))
-            .answers::<users::UserView>()
-            .refuses(&[409]),
-        post("/v1/users/{login}/unban", "Lift a ban").answers::<users::UserView>().refuses(&[409]),
+            .optional_body::<users::Ban>(json!({"reason": "left"}))
+            .returns::<users::UserView>()
+            .errors(&[409]),
+        post("/v1/users/{login}/unban", "Lift a ban").returns::<users::UserView>().errors(&[409]),
         put("/v1/users/{login}/password", "Set or remove a password; your own needs `current`")
-            .takes::<passwords::Password>(json!({"password": "correct horse battery", "current": "..."}))
-            .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
-            .refuses(&[429]),
+            .body::<passwords::Password>(json!({"password": "correct horse battery", "current": "..."}))
+            .returns_fields(&[("user", Type::String), ("password", Type::Boolean), CUT])
+            .errors(&[429]),
         post("/v1/users/{login}/invitation", "Create an invitation link, shown once, that sets a user's password")
-            .makes::<invitations::InvitationView>()
-            .refuses(&[409, 422]),
+            .creates::<invitations::InvitationView>()
+            .errors(&[409, 422]),
         get("/v1/users/{login}/identities", "The OpenID Connect subjects linked to a user")
-            .lists::<identities::IdentityView>(),
+            .returns_page::<identities::IdentityView>(),
         post("/v1/users/{login}/identities", "Link a provider's subject to a user")
-            .takes::<identities::Link>(json!({"subject": "f3a1c9", "issuer": "https://id.example.com"}))
-            .answers::<identities::IdentityView>()
-            .refuses(&[409]),
+            .body::<identities::Link>(json!({"subject": "f3a1c9", "issuer": "https://id.example.com"}))
+            .returns::<identities::IdentityView>()
+            .errors(&[409]),
         delete("/v1/users/{login}/identities", "Unlink a user from all providers and end their sessions")
-            .tells(&[("identities", Type::Integer), CUT]),
+            .returns_fields(&[("identities", Type::Integer), CUT]),
         delete("/v1/users/{login}/sessions", "End all sessions of a user")
-            .tells(&[("sessions", Type::Integer), CUT]),
-        get("/v1/whoami", "The caller, and what the caller may do").gives(
+            .returns_fields(&[("sessions", Type::Integer), CUT]),
+        get("/v1/whoami", "The caller, and what the caller may do").response(
             200,
             "application/json",
             ObjectBuilder::new()
@@ -162,7 +162,7 @@ fn people() -> Vec<Operation> {
                 .required("operator")
                 .required("permissions"),
         )
-        .like(json!({
+        .with_example(json!({
             "operator": false, "user": "ann", "user_id": "019b76da-a800-7000-8000-000000000001",
             "permissions": ["update-self"], "services": ["permgate", "youtrack"], "access": "full", "token": null,
         })),
@@ -172,26 +172,26 @@ fn people() -> Vec<Operation> {
 fn of_groups() -> Vec<Operation> {
     let membership = [("group", Type::String), ("user", Type::String), ("member", Type::Boolean), CUT];
     vec![
-        get("/v1/groups", "Groups").paged().lists::<groups::GroupView>(),
+        get("/v1/groups", "Groups").paged().returns_page::<groups::GroupView>(),
         post("/v1/groups", "Create a group")
-            .takes::<groups::Create>(json!({"name": "developers"}))
-            .makes::<groups::GroupView>()
-            .refuses(&[404, 409]),
-        get("/v1/groups/{name}", "A group").answers::<groups::GroupView>(),
+            .body::<groups::Create>(json!({"name": "developers"}))
+            .creates::<groups::GroupView>()
+            .errors(&[404, 409]),
+        get("/v1/groups/{name}", "A group").returns::<groups::GroupView>(),
         patch("/v1/groups/{name}", "Rename a group or move it below another")
-            .takes::<groups::Edit>(json!({"parent": "staff"}))
-            .answers::<groups::GroupView>()
+            .body::<groups::Edit>(json!({"parent": "staff"}))
+            .returns::<groups::GroupView>()
             .conditional()
-            .refuses(&[409]),
+            .errors(&[409]),
         delete("/v1/groups/{name}", "Delete a group")
-            .tells(&[("deleted", Type::Boolean), CUT])
-            .refuses(&[409, 422]),
+            .returns_fields(&[("deleted", Type::Boolean), CUT])
+            .errors(&[409, 422]),
         put("/v1/groups/{name}/members/{login}", "Add a user to a group")
-            .tells(&membership)
-            .refuses(&[409, 422]),
+            .returns_fields(&membership)
+            .errors(&[409, 422]),
         delete("/v1/groups/{name}/members/{login}", "Remove a user from a group")
-            .tells(&membership)
-            .refuses(&[409, 422]),
+            .returns_fields(&membership)
+            .errors(&[409, 422]),
     ]
 }
 
@@ -199,54 +199,56 @@ fn of_roles() -> Vec<Operation> {
     let grant = || json!({"role": "observer", "user": "ann"});
     let granted = [("role", Type::String), ("granted", Type::Boolean), CUT];
     vec![
-        get("/v1/roles", "Roles").paged().lists::<roles::RoleView>(),
+        get("/v1/roles", "Roles").paged().returns_page::<roles::RoleView>(),
         post("/v1/roles", "Create a role")
-            .takes::<roles::Create>(
+            .body::<roles::Create>(
                 json!({"key": "auditor", "name": "Auditor", "permissions": ["read-audit"]}),
             )
-            .makes::<roles::RoleView>()
-            .refuses(&[409]),
-        get("/v1/roles/{key}", "A role").answers::<roles::RoleView>(),
+            .creates::<roles::RoleView>()
+            .errors(&[409]),
+        get("/v1/roles/{key}", "A role").returns::<roles::RoleView>(),
         patch("/v1/roles/{key}", "Rename a role or change its permissions")
-            .takes::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
-            .answers::<roles::RoleView>()
+            .body::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
+            .returns::<roles::RoleView>()
             .conditional()
-            .refuses(&[409, 422]),
+            .errors(&[409, 422]),
         delete("/v1/roles/{key}", "Delete a role and its grants")
-            .tells(&[("deleted", Type::Boolean), CUT])
-            .refuses(&[409, 422]),
-        get("/v1/grants", "Who holds which role").paged().lists::<roles::GrantView>(),
+            .returns_fields(&[("deleted", Type::Boolean), CUT])
+            .errors(&[409, 422]),
+        get("/v1/grants", "Who holds which role").paged().returns_page::<roles::GrantView>(),
         post("/v1/grants", "Grant a role to a user or a group")
-            .takes::<roles::GrantView>(grant())
-            .tells(&granted)
-            .refuses(&[404, 409]),
+            .body::<roles::GrantView>(grant())
+            .returns_fields(&granted)
+            .errors(&[404, 409]),
         delete("/v1/grants", "Withdraw a role from a user or a group")
-            .takes::<roles::GrantView>(grant())
-            .tells(&granted)
-            .refuses(&[404, 409]),
+            .body::<roles::GrantView>(grant())
+            .returns_fields(&granted)
+            .errors(&[404, 409]),
     ]
 }
 
 fn sign_in() -> Vec<Operation> {
     vec![
         post("/v1/session", "Sign in: sets a cookie and returns the `csrf` token for changes")
-            .takes::<session::SignIn>(json!({"login": "ann", "password": "correct horse battery"}))
-            .makes::<session::SessionView>()
-            .refuses(&[429])
+            .body::<session::SignIn>(json!({"login": "ann", "password": "correct horse battery"}))
+            .creates::<session::SessionView>()
+            .errors(&[429])
             .open(),
-        get("/v1/session", "Who is signed in").answers::<session::SessionView>().refuses(&[404]),
-        delete("/v1/session", "Sign out").tells(&[("signed_out", Type::Boolean), CUT]).refuses(&[404]),
-        get("/v1/sessions", "Your own sessions").lists::<session::SessionRow>().refuses(&[404]),
+        get("/v1/session", "Who is signed in").returns::<session::SessionView>().errors(&[404]),
+        delete("/v1/session", "Sign out")
+            .returns_fields(&[("signed_out", Type::Boolean), CUT])
+            .errors(&[404]),
+        get("/v1/sessions", "Your own sessions").returns_page::<session::SessionRow>().errors(&[404]),
         delete("/v1/sessions", "Sign out everywhere")
-            .tells(&[("sessions", Type::Integer), CUT])
-            .refuses(&[404]),
+            .returns_fields(&[("sessions", Type::Integer), CUT])
+            .errors(&[404]),
         post("/v1/invitation", "Set a password with an invitation")
-            .takes::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
-            .tells(&[("user", Type::String), ("password", Type::Boolean), CUT])
+            .body::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
+            .returns_fields(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .open(),
         post("/v1/invitation/check", "Whom an invitation is for, before it is used")
-            .takes::<invitations::Check>(json!({"invitation": "..."}))
-            .tells(&[("user", Type::String), ("name", Type::String), ("expires_at", Type::String)])
+            .body::<invitations::Check>(json!({"invitation": "..."}))
+            .returns_fields(&[("user", Type::String), ("name", Type::String), ("expires_at", Type::String)])
             .open(),
     ]
 }
@@ -257,12 +259,12 @@ fn operation() -> Vec<Operation> {
         get("/v1/services", "The services that a scope may name")
             .query("readable_by", "A login, or `me`", Type::String)
             .query("detailed", "With readers, which needs `admin-read`", Type::Boolean)
-            .lists::<services::ServiceView>()
-            .refuses(&[404]),
-        get("/v1/overview", "The last hour in figures").answers::<overview::Overview>(),
+            .returns_page::<services::ServiceView>()
+            .errors(&[404]),
+        get("/v1/overview", "The last hour in figures").returns::<overview::Overview>(),
         post("/v1/explain", "How a request would be decided, step by step")
-            .takes::<explain::ExplainRequest>(json!({"method": "GET", "url": "/api/issues", "user": "ann"}))
-            .shows(json!({
+            .body::<explain::ExplainRequest>(json!({"method": "GET", "url": "/api/issues", "user": "ann"}))
+            .returns_example(json!({
                 "outcome": "denied", "reason": "read_service_denied", "service": "youtrack",
                 "origin": {"file": "gateway.toml", "line": 42},
                 "steps": [{
@@ -275,28 +277,28 @@ fn operation() -> Vec<Operation> {
                     "www_authenticate": "Bearer realm=\"permgate\", error=\"insufficient_scope\"", "allow": null,
                 },
             }))
-            .refuses(&[404]),
-        get("/v1/audit", "The audit log, newest first").paged().lists::<audit::AuditView>(),
-        get("/v1/audit/verify", "Verify the chain of the audit log").tells(&[("valid", Type::Boolean)]),
-        get("/v1/live", "Requests in flight").lists::<live::LiveView>(),
-        delete("/v1/live/{id}", "Cut a request in flight").tells(&[CUT]),
-        get("/v1/cluster", "The cluster as this node sees it").answers::<cluster::ClusterView>().refuses(&[404]),
-        get("/v1/config", "The configuration in force, without secrets").tells(&[("text", Type::String)]),
+            .errors(&[404]),
+        get("/v1/audit", "The audit log, newest first").paged().returns_page::<audit::AuditView>(),
+        get("/v1/audit/verify", "Verify the chain of the audit log").returns_fields(&[("valid", Type::Boolean)]),
+        get("/v1/live", "Requests in flight").returns_page::<live::LiveView>(),
+        delete("/v1/live/{id}", "Cut a request in flight").returns_fields(&[CUT]),
+        get("/v1/cluster", "The cluster as this node sees it").returns::<cluster::ClusterView>().errors(&[404]),
+        get("/v1/config", "The configuration in force, without secrets").returns_fields(&[("text", Type::String)]),
         post("/v1/config/check", "Validate a configuration without changing anything")
-            .takes::<configuration::Check>(json!({"text": "version = 1"}))
-            .tells(&[("valid", Type::Boolean), ("errors", Type::Array)]),
+            .body::<configuration::Check>(json!({"text": "version = 1"}))
+            .returns_fields(&[("valid", Type::Boolean), ("errors", Type::Array)]),
         post("/v1/reload", "Reload the configuration file, all or nothing")
-            .tells(&[("reloaded", Type::Boolean), CUT])
-            .refuses(&[422]),
-        get("/v1/backup", "A backup of the store as a stream").gives(200, "application/octet-stream", binary()),
+            .returns_fields(&[("reloaded", Type::Boolean), CUT])
+            .errors(&[422]),
+        get("/v1/backup", "A backup of the store as a stream").response(200, "application/octet-stream", binary()),
         get("/v1/store/verify", "Read and verify the whole store; reports progress, then the result, line by line")
-            .gives(200, "application/x-ndjson", binary())
-            .like(json!("{\"part\":\"tokens\",\"done\":256,\"of\":1000}\n{\"sound\":true,\"damage\":[]}\n")),
-        get("/healthz", "Liveness: the process answers").tells(&[("status", Type::String)]).open(),
-        get("/readyz", "Readiness: the gateway takes requests").tells(&[("status", Type::String)]).open(),
-        get("/metrics", "Metrics in the Prometheus text format").gives(200, "text/plain; version=0.0.4", binary()),
+            .response(200, "application/x-ndjson", binary())
+            .with_example(json!("{\"part\":\"tokens\",\"done\":256,\"of\":1000}\n{\"sound\":true,\"damage\":[]}\n")),
+        get("/healthz", "Liveness: the process answers").returns_fields(&[("status", Type::String)]).open(),
+        get("/readyz", "Readiness: the gateway takes requests").returns_fields(&[("status", Type::String)]).open(),
+        get("/metrics", "Metrics in the Prometheus text format").response(200, "text/plain; version=0.0.4", binary()),
         get("/openapi.json", "This document")
-            .shows(json!({"openapi": "3.1.0"}))
+            .returns_example(json!({"openapi": "3.1.0"}))
             .open(),
     ]
 }
@@ -323,30 +325,30 @@ fn of_hub() -> Vec<Operation> {
     const ALL: &str = "/hub/api/rest/users/{user}/permanenttokens";
     const ONE: &str = "/hub/api/rest/users/{user}/permanenttokens/{id}";
     vec![
-        paged(get("/hub/api/rest/services", "Services in Hub's form")).gives(
+        paged(get("/hub/api/rest/services", "Services in Hub's form")).response(
             200,
             JSON,
             page("services"),
         )
-        .like(json!({
+        .with_example(json!({
             "skip": 0, "top": 100, "total": 1,
             "services": [{"id": "youtrack", "key": "youtrack", "name": "YouTrack"}],
         })),
-        fields(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).shows(
+        fields(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).returns_example(
             json!({"id": "019b76da-a800-7000-8000-000000000001", "login": "ann", "name": "Ann", "banned": false}),
         ),
-        paged(get(ALL, "A user's tokens")).gives(200, JSON, page("permanenttokens")).like(
+        paged(get(ALL, "A user's tokens")).response(200, JSON, page("permanenttokens")).with_example(
             json!({"skip": 0, "top": 100, "total": 1, "permanenttokens": [examples::hub_token()]}),
         ),
         fields(post(ALL, "Create a token; the answer holds its text in `token`, once"))
-            .takes::<hub::Body>(new())
-            .shows(made)
-            .refuses(&[409, 429]),
-        fields(get(ONE, "A token")).shows(examples::hub_token()),
+            .body::<hub::Body>(new())
+            .returns_example(made)
+            .errors(&[409, 429]),
+        fields(get(ONE, "A token")).returns_example(examples::hub_token()),
         fields(post(ONE, "Rename or narrow a token"))
-            .takes::<hub::Body>(new())
-            .shows(examples::hub_token())
-            .refuses(&[409]),
-        delete(ONE, "Revoke a token").tells(&[("revoked", Type::Boolean), CUT]),
+            .body::<hub::Body>(new())
+            .returns_example(examples::hub_token())
+            .errors(&[409]),
+        delete(ONE, "Revoke a token").returns_fields(&[("revoked", Type::Boolean), CUT]),
     ]
 }

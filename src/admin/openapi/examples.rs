@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::schema::Type;
 
 /// `None`: the schema needs no example.
-pub(super) fn of(schema: &str) -> Option<Value> {
+pub(super) fn example(schema: &str) -> Option<Value> {
     Some(match schema {
         "Token" => token(),
         "User" => json!({
@@ -73,8 +73,8 @@ pub(super) fn of(schema: &str) -> Option<Value> {
 }
 
 /// The example of an answer that creates a record; a token's also has its text.
-pub(super) fn made(schema: &str) -> Option<Value> {
-    let mut example = of(schema)?;
+pub(super) fn created_example(schema: &str) -> Option<Value> {
+    let mut example = example(schema)?;
     if schema == "Token" {
         example["token"] = TEXT.into();
         example["cut"] = 0.into();

@@ -26,7 +26,7 @@ pub(super) struct Operation {
     body_required: bool,
     answer: Option<(u16, &'static str, Content)>,
     example: Option<Value>,
-    refusals: Vec<u16>,
+    error_statuses: Vec<u16>,
     query: Vec<(&'static str, &'static str, Schema)>,
     headers: Vec<(&'static str, &'static str)>,
     open: bool,
@@ -37,7 +37,7 @@ pub(super) struct Operation {
 const JSON: &str = "application/json";
 
 /// Every status of a refusal, with the codes that come with it.
-const REFUSALS: [(u16, &str); 12] = [
+const ERROR_STATUSES: [(u16, &str); 12] = [
     (400, "`invalid_request`: the target, a parameter or the body cannot be read"),
     (401, "`unauthorized`, `invalid_token`, `sign_in_failed`: not signed in, or no longer"),
     (
@@ -66,13 +66,13 @@ const REFUSALS: [(u16, &str); 12] = [
 
 impl Operation {
     pub(super) fn new(method: Method, path: &'static str, summary: &'static str) -> Self {
-        let mut refusals = vec![400, 401, 403, 421, 503];
+        let mut error_statuses = vec![400, 401, 403, 421, 503];
         if path.contains('{') {
-            refusals.push(404);
+            error_statuses.push(404);
         }
         // Removals are not rate limited.
         if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
-            refusals.push(429);
+            error_statuses.push(429);
         }
         Self {
             method,
@@ -83,7 +83,7 @@ impl Operation {
             body_required: true,
             answer: None,
             example: None,
-            refusals,
+            error_statuses,
             query: Vec::new(),
             headers: Vec::new(),
             open: false,
@@ -92,18 +92,18 @@ impl Operation {
     }
 
     /// Requires a JSON body of this type, with an example.
-    pub(super) fn takes<T: ToSchema>(mut self, example: Value) -> Self {
-        let schema = self.refer::<T>();
+    pub(super) fn body<T: ToSchema>(mut self, example: Value) -> Self {
+        let schema = self.schema_ref::<T>();
         self.body = Some(ContentBuilder::new().schema(Some(schema)).example(Some(example)).build());
-        self.refuses(&[413, 415, 422])
+        self.errors(&[413, 415, 422])
     }
 
-    pub(super) fn may_take<T: ToSchema>(self, example: Value) -> Self {
-        Self { body_required: false, ..self.takes::<T>(example) }
+    pub(super) fn optional_body<T: ToSchema>(self, example: Value) -> Self {
+        Self { body_required: false, ..self.body::<T>(example) }
     }
 
     /// Takes the form of OAuth's introspection and revocation.
-    pub(super) fn takes_token_form(mut self) -> Self {
+    pub(super) fn token_form_body(mut self) -> Self {
         let text = || ObjectBuilder::new().schema_type(Type::String);
         let form = ObjectBuilder::new()
             .property("token", text())
@@ -112,20 +112,20 @@ impl Operation {
         let example = json!({"token": examples::TEXT});
         self.body = Some(ContentBuilder::new().schema(Some(form)).example(Some(example)).build());
         self.body_form = "application/x-www-form-urlencoded";
-        self.refuses(&[413, 415])
+        self.errors(&[413, 415])
     }
 
-    pub(super) fn answers<T: ToSchema>(self) -> Self {
-        Self { example: examples::of(&T::name()), ..self }.with_answer::<T>(200)
+    pub(super) fn returns<T: ToSchema>(self) -> Self {
+        Self { example: examples::example(&T::name()), ..self }.json_response::<T>(200)
     }
 
-    pub(super) fn makes<T: ToSchema>(self) -> Self {
-        Self { example: examples::made(&T::name()), ..self }.with_answer::<T>(201)
+    pub(super) fn creates<T: ToSchema>(self) -> Self {
+        Self { example: examples::created_example(&T::name()), ..self }.json_response::<T>(201)
     }
 
     /// Answers with a page of a list.
-    pub(super) fn lists<T: ToSchema>(mut self) -> Self {
-        let item = self.refer::<T>();
+    pub(super) fn returns_page<T: ToSchema>(mut self) -> Self {
+        let item = self.schema_ref::<T>();
         let cursor = ObjectBuilder::new()
             .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::String, Type::Null]));
         let page = ObjectBuilder::new()
@@ -134,36 +134,41 @@ impl Operation {
             .required("items")
             .required("next");
         self.answer = Some((200, JSON, ContentBuilder::new().schema(Some(page)).build()));
-        self.example = examples::of(&T::name()).map(|item| json!({"items": [item], "next": null}));
+        self.example = examples::example(&T::name()).map(|item| json!({"items": [item], "next": null}));
         self
     }
 
     /// An example of the answer, where its schema has none.
-    pub(super) fn like(self, example: Value) -> Self {
+    pub(super) fn with_example(self, example: Value) -> Self {
         Self { example: Some(example), ..self }
     }
 
     /// Answers with an object that its example describes.
-    pub(super) fn shows(self, example: Value) -> Self {
-        self.gives(200, JSON, ObjectBuilder::new().schema_type(Type::Object)).like(example)
+    pub(super) fn returns_example(self, example: Value) -> Self {
+        self.response(200, JSON, ObjectBuilder::new().schema_type(Type::Object)).with_example(example)
     }
 
     /// Answers with another media type, or with a schema that has no name.
-    pub(super) fn gives(mut self, status: u16, form: &'static str, schema: impl Into<RefOr<Schema>>) -> Self {
+    pub(super) fn response(
+        mut self,
+        status: u16,
+        form: &'static str,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
         self.answer = Some((status, form, ContentBuilder::new().schema(Some(schema)).build()));
         self
     }
 
     /// Answers with an object of these fields, all of them required.
-    pub(super) fn tells(self, fields: &[(&str, Type)]) -> Self {
+    pub(super) fn returns_fields(self, fields: &[(&str, Type)]) -> Self {
         let object = fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
             object.property(*name, ObjectBuilder::new().schema_type(kind.clone())).required(*name)
         });
-        self.gives(200, JSON, object).like(examples::fields(fields))
+        self.response(200, JSON, object).with_example(examples::fields(fields))
     }
 
-    pub(super) fn refuses(mut self, statuses: &[u16]) -> Self {
-        self.refusals.extend(statuses);
+    pub(super) fn errors(mut self, statuses: &[u16]) -> Self {
+        self.error_statuses.extend(statuses);
         self
     }
 
@@ -182,7 +187,7 @@ impl Operation {
     /// Takes the revision that the caller has read.
     pub(super) fn conditional(mut self) -> Self {
         self.headers.push(("If-Match", "The record's `ETag` as it was read: 412 if it has changed since"));
-        self.refuses(&[412])
+        self.errors(&[412])
     }
 
     /// Makes a record once, however often the request is repeated.
@@ -199,7 +204,7 @@ impl Operation {
         self
     }
 
-    pub(super) fn is(&self) -> HttpMethod {
+    pub(super) fn http_method(&self) -> HttpMethod {
         match self.method {
             Method::POST => HttpMethod::Post,
             Method::PUT => HttpMethod::Put,
@@ -247,7 +252,9 @@ impl Operation {
             let answer = ResponseBuilder::new().description("As asked").content(form, content);
             operation = operation.response(status.to_string(), answer);
         }
-        for (status, about) in REFUSALS.iter().filter(|(status, _)| self.refusals.contains(status)) {
+        for (status, about) in
+            ERROR_STATUSES.iter().filter(|(status, _)| self.error_statuses.contains(status))
+        {
             let example = examples::problem(*status, about);
             let problem = || {
                 let schema = Ref::from_schema_name("Problem");
@@ -265,12 +272,12 @@ impl Operation {
         operation.build()
     }
 
-    fn with_answer<T: ToSchema>(mut self, status: u16) -> Self {
-        let schema = self.refer::<T>();
-        self.gives(status, JSON, schema)
+    fn json_response<T: ToSchema>(mut self, status: u16) -> Self {
+        let schema = self.schema_ref::<T>();
+        self.response(status, JSON, schema)
     }
 
-    fn refer<T: ToSchema>(&mut self) -> RefOr<Schema> {
+    fn schema_ref<T: ToSchema>(&mut self) -> RefOr<Schema> {
         self.schemas.push((T::name().into_owned(), <T as PartialSchema>::schema()));
         T::schemas(&mut self.schemas);
         Ref::from_schema_name(T::name()).into()

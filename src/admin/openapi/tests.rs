@@ -78,15 +78,15 @@ fn every_reference_leads_somewhere() {
 #[test]
 fn fields_of_requests_are_told() {
     let document = serde_json::to_value(document()).unwrap();
-    let takes = |method: &str, path: &str, field: &str| {
+    let body = |method: &str, path: &str, field: &str| {
         let parameters = document["paths"][path][method]["parameters"].as_array().into_iter().flatten();
         parameters.into_iter().any(|p| p["in"] == "header" && p["name"] == field)
     };
     for path in ["/v1/tokens/{id}", "/v1/users/{login}", "/v1/groups/{name}", "/v1/roles/{key}"] {
-        assert!(takes("patch", path, "If-Match"), "{path}");
+        assert!(body("patch", path, "If-Match"), "{path}");
     }
     for path in ["/v1/users/{login}/tokens", "/v1/tokens/{id}/rotate"] {
-        assert!(takes("post", path, "Idempotency-Key"), "{path}");
+        assert!(body("post", path, "Idempotency-Key"), "{path}");
         assert!(document["paths"][path]["post"]["responses"]["200"]["content"].is_object(), "{path}");
     }
 }
@@ -98,12 +98,12 @@ fn examples(document: &serde_json::Value) -> Vec<(String, serde_json::Value, Opt
         for (method, operation) in item.as_object().unwrap() {
             let body = operation["requestBody"]["content"].as_object().into_iter().flatten();
             let body = body.map(|(_, content)| ("body".to_owned(), content));
-            let answers = operation["responses"].as_object().unwrap().iter();
-            let answers = answers.flat_map(|(status, answer)| {
+            let returns = operation["responses"].as_object().unwrap().iter();
+            let returns = returns.flat_map(|(status, answer)| {
                 let json = answer["content"].as_object().unwrap().iter();
                 json.filter(|(form, _)| form.ends_with("json")).map(|(_, content)| (status.clone(), content))
             });
-            for (what, content) in body.chain(answers) {
+            for (what, content) in body.chain(returns) {
                 let at = format!("{method} {path} {what}");
                 found.push((at, content["schema"].clone(), content.get("example").cloned()));
             }

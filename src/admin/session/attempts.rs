@@ -23,7 +23,7 @@ const CODES: u32 = 10;
 /// Attempts from one address that wait for a comparison: few, so that other addresses get a turn.
 const WAITING: u32 = 4;
 /// The maximum number of counters; beyond it the older half is forgotten.
-const KEPT: usize = 30_000;
+const MAX_COUNTERS: usize = 30_000;
 
 #[derive(Default)]
 pub(in crate::admin) struct Attempts(Mutex<Counts>);
@@ -48,7 +48,7 @@ pub(in crate::admin) enum SignInAttempt<'a> {
 
 /// An attempt counts as a failure from its start, unless it ends before a comparison or succeeds.
 #[must_use]
-pub(in crate::admin) struct Attempt<'a> {
+pub(in crate::admin) struct ActiveAttempt<'a> {
     attempts: &'a Attempts,
     keys: Vec<(Key, u32)>,
     /// The address in whose queue the attempt waits.
@@ -74,7 +74,7 @@ struct Count {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::admin) enum NoAttempt {
+pub(in crate::admin) enum AttemptRefused {
     /// Too many failures; how long to wait.
     TooMany(Duration),
     /// Too many attempts from this address are waiting.
@@ -88,7 +88,7 @@ impl Attempts {
         attempt: SignInAttempt<'_>,
         client: IpAddr,
         now: Instant,
-    ) -> Result<Attempt<'_>, NoAttempt> {
+    ) -> Result<ActiveAttempt<'_>, AttemptRefused> {
         let Counts { failures, waiting } = &mut *self.lock();
         let client = network::of_client(client);
         let keys = keys(attempt, client);
@@ -97,18 +97,18 @@ impl Attempts {
             (count.failures >= *most).then(|| count.since + WINDOW - now)
         });
         if let Some(wait) = late.max() {
-            return Err(NoAttempt::TooMany(wait));
+            return Err(AttemptRefused::TooMany(wait));
         }
         let stranger = matches!(attempt, SignInAttempt::Password { known: false, .. });
         let waits = stranger.then_some(client);
         if stranger {
             let waiting = waiting.entry(client).or_default();
             if *waiting >= WAITING {
-                return Err(NoAttempt::Busy);
+                return Err(AttemptRefused::Busy);
             }
             *waiting += 1;
         }
-        if failures.len() + keys.len() > KEPT {
+        if failures.len() + keys.len() > MAX_COUNTERS {
             make_room(failures, now);
         }
         for (key, _) in &keys {
@@ -118,7 +118,7 @@ impl Attempts {
             }
             count.failures += 1;
         }
-        Ok(Attempt { attempts: self, keys, waits, compared: false })
+        Ok(ActiveAttempt { attempts: self, keys, waits, compared: false })
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
@@ -126,11 +126,11 @@ impl Attempts {
     }
 }
 
-impl Attempt<'_> {
+impl ActiveAttempt<'_> {
     /// Marks the comparison as begun: from here on the attempt counts, even if the client disconnects.
     pub(in crate::admin) fn compare(&mut self) {
         self.compared = true;
-        self.wait_no_more();
+        self.leave_queue();
     }
 
     /// Ends a successful attempt and clears the failures of its login from this address.
@@ -144,7 +144,7 @@ impl Attempt<'_> {
         }
     }
 
-    fn wait_no_more(&mut self) {
+    fn leave_queue(&mut self) {
         let Some(client) = self.waits.take() else { return };
         let waiting = &mut self.attempts.lock().waiting;
         if let Some(count) = waiting.get_mut(&client) {
@@ -156,9 +156,9 @@ impl Attempt<'_> {
     }
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for ActiveAttempt<'_> {
     fn drop(&mut self) {
-        self.wait_no_more();
+        self.leave_queue();
         if self.compared {
             return;
         }
@@ -184,7 +184,7 @@ fn keys(attempt: SignInAttempt<'_>, client: IpAddr) -> Vec<(Key, u32)> {
 
 fn make_room(counts: &mut HashMap<Key, Count>, now: Instant) {
     counts.retain(|_, count| now < count.since + WINDOW);
-    if counts.len() > KEPT / 2 {
+    if counts.len() > MAX_COUNTERS / 2 {
         let mut ages: Vec<Instant> = counts.values().map(|count| count.since).collect();
         let middle = ages.len() / 2;
         let (_, newer, _) = ages.select_nth_unstable(middle);
@@ -279,7 +279,7 @@ mod tests {
         let (attempts, now, client) = (Attempts::default(), Instant::now(), IpAddr::from([10, 0, 0, 1]));
         let begin = |login, client| attempts.begin(login, client, now);
         let mut waiting: Vec<_> = (0..WAITING).map(|_| begin(unknown("ann"), client).ok().unwrap()).collect();
-        assert_eq!(begin(unknown("bob"), client).err(), Some(NoAttempt::Busy));
+        assert_eq!(begin(unknown("bob"), client).err(), Some(AttemptRefused::Busy));
         assert!(begin(unknown("bob"), [10, 0, 0, 2].into()).is_ok(), "from elsewhere");
         assert!(begin(SignInAttempt::Password { login: "bob", known: true }, client).is_ok());
         waiting[0].compare();
@@ -289,11 +289,11 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded() {
         let (attempts, now) = (Attempts::default(), Instant::now());
-        for number in 0..u32::try_from(KEPT).unwrap() {
+        for number in 0..u32::try_from(MAX_COUNTERS).unwrap() {
             let client = IpAddr::from(number.to_be_bytes());
             let at = now + Duration::from_millis(u64::from(number));
             assert!(attempts.fail(unknown(&number.to_string()), client, at));
         }
-        assert!(attempts.0.lock().unwrap().failures.len() <= KEPT);
+        assert!(attempts.0.lock().unwrap().failures.len() <= MAX_COUNTERS);
     }
 }

@@ -32,7 +32,7 @@ pub(in crate::admin) fn sent<'a>(
 
 /// Whether the account that `proof` belongs to has signed in with this browser before.
 pub(in crate::admin) fn is_known(headers: &HeaderMap, secure: bool, proof: &Csrf) -> bool {
-    sent(headers, cookies::KNOWN, secure).is_some_and(|sent| proof.is(sent.as_bytes()))
+    sent(headers, cookies::KNOWN, secure).is_some_and(|sent| proof.matches(sent.as_bytes()))
 }
 
 pub(in crate::admin) fn make_known(proof: &Csrf, secure: bool) -> Option<HeaderValue> {

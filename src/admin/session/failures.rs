@@ -15,11 +15,11 @@ use crate::{
 
 /// How often [`Failures::due`] is called. Nothing is written earlier: an answer's timing must not depend on
 /// whether there is something to write.
-pub(in crate::admin) const TELL: std::time::Duration = std::time::Duration::from_secs(1);
+pub(in crate::admin) const FAILURES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 
 const HOUR_SECONDS: i64 = 3600;
 /// The maximum number of accounts counted separately; further ones count as no account.
-const KEYS: usize = 10_000;
+const MAX_KEYS: usize = 10_000;
 
 #[derive(Default)]
 pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Window>>);
@@ -52,15 +52,19 @@ impl Failures {
     pub(in crate::admin) fn note(
         &self,
         user: Option<UserId>,
-        way: LoginMethod,
+        method: LoginMethod,
         client: IpAddr,
         request_id: &str,
         at: Timestamp,
     ) {
         let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = Sample { at, client, request_id: request_id.to_owned() };
-        let full = hours.len() >= KEYS;
-        let key = if full && !hours.contains_key(&(user.clone(), way)) { (None, way) } else { (user, way) };
+        let full = hours.len() >= MAX_KEYS;
+        let key = if full && !hours.contains_key(&(user.clone(), method)) {
+            (None, method)
+        } else {
+            (user, method)
+        };
         // The first failure of an hour is due at once.
         let hour = hours.entry(key).or_insert(Window { ends: at, suppressed: 0, last: last.clone() });
         hour.suppressed += 1;
@@ -75,7 +79,7 @@ impl Failures {
     ) -> Vec<AuditEvent> {
         let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut events = Vec::new();
-        hours.retain(|(user, way), hour| {
+        hours.retain(|(user, method), hour| {
             if hour.ends > now {
                 return true;
             }
@@ -85,7 +89,7 @@ impl Failures {
                     Some(id) => format!("user:{}", login(id).unwrap_or_else(|| id.clone())),
                     None => "nobody".to_owned(),
                 };
-                events.push(event(&hour.last, *way, target, count));
+                events.push(event(&hour.last, *method, target, count));
             }
             hour.ends = now.plus_seconds(HOUR_SECONDS);
             count > 0
@@ -95,8 +99,8 @@ impl Failures {
 }
 
 /// The store sets the sequence number and the hashes.
-fn event(last: &Sample, way: LoginMethod, target: String, count: u64) -> AuditEvent {
-    let reason = match way {
+fn event(last: &Sample, method: LoginMethod, target: String, count: u64) -> AuditEvent {
+    let reason = match method {
         LoginMethod::Password => "password",
         LoginMethod::Provider => "provider",
     };
@@ -147,11 +151,15 @@ mod tests {
         check("nothing more", 3600, &[]);
         check("the hour ends", 3601, &[("nobody", "{\"count\":4}"), ("user:ann", "{\"count\":1}")]);
         check("told once", 7201, &[]);
-        for number in 0..KEYS + 7 {
+        for number in 0..MAX_KEYS + 7 {
             fail(Some(&format!("user {number}")), 7300);
         }
         let events = failures.due(at(7300), |_| None);
         let nobody = events.iter().find(|event| event.target == "nobody").unwrap();
-        assert_eq!((events.len(), nobody.change.as_deref()), (KEYS + 1, Some("{\"count\":7}")), "bounded");
+        assert_eq!(
+            (events.len(), nobody.change.as_deref()),
+            (MAX_KEYS + 1, Some("{\"count\":7}")),
+            "bounded"
+        );
     }
 }

@@ -59,10 +59,10 @@ impl FormKey {
     pub(in crate::admin) fn draw() -> Result<Self, getrandom::Error> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes)?;
-        Ok(Self::of_secret(&bytes))
+        Ok(Self::from_secret(&bytes))
     }
 
-    pub fn of_secret(secret: &[u8]) -> Self {
+    pub fn from_secret(secret: &[u8]) -> Self {
         Self(blake3::derive_key(HEADER, secret))
     }
 
@@ -83,7 +83,7 @@ impl Csrf {
     }
 
     /// Compares in constant time.
-    pub fn is(&self, sent: &[u8]) -> bool {
+    pub fn matches(&self, sent: &[u8]) -> bool {
         blake3::Hash::from_hex(sent).is_ok_and(|sent| sent == self.0)
     }
 }
@@ -117,8 +117,8 @@ mod tests {
         let again = Secret::parse(one.expose()).unwrap();
         assert_eq!((again.digest(), again.csrf().text()), (one.digest(), one.csrf().text()));
         assert_ne!(one.digest().to_hex(), one.csrf().text());
-        assert!(one.csrf().is(one.csrf().text().as_bytes()));
-        assert!(!one.csrf().is(other.csrf().text().as_bytes()) && !one.csrf().is(b""));
+        assert!(one.csrf().matches(one.csrf().text().as_bytes()));
+        assert!(!one.csrf().matches(other.csrf().text().as_bytes()) && !one.csrf().matches(b""));
         let shown = format!("{one:?}{:?}", one.csrf());
         assert!(!shown.contains(one.expose()) && !shown.contains(&one.csrf().text()));
     }

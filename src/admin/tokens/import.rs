@@ -70,7 +70,7 @@ pub(in crate::admin) struct Imported {
 }
 
 /// Tokens in one change, so that other changes, such as a ban, do not wait for a long one.
-const AT_ONCE: usize = 100;
+const BATCH: usize = 100;
 
 /// Imports each token by itself: a bad one does not stop the others.
 pub(super) async fn import(
@@ -88,7 +88,7 @@ pub(super) async fn import(
     }
     let (mut tokens, mut answers) = (tokens.into_iter(), Vec::new());
     while tokens.len() > 0 {
-        let some = tokens.by_ref().take(AT_ONCE).collect();
+        let some = tokens.by_ref().take(BATCH).collect();
         answers.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?);
     }
     let mut answers = answers.into_iter();

@@ -9,10 +9,10 @@ use super::{
         caller::Caller,
         error::Problem,
         offload::READS,
-        pagination::{self, Paging},
+        pagination::{self, PageRequest},
         wire::{HumanDuration, Page, Time, ok},
     },
-    SEES_TOKENS, TokenView,
+    READ_OTHERS_TOKENS, TokenView,
 };
 use crate::{
     authz::secret::TokenId,
@@ -53,7 +53,7 @@ pub(super) async fn all(
 ) -> Result<Response, Problem> {
     let owner = filters.user.take().map(|login| caller.login(&login)).transpose()?;
     let own = || caller.user().map(|user| user.login.to_string());
-    let owner = if caller.may_any(&SEES_TOKENS) { owner } else { owner.or_else(own) };
+    let owner = if caller.may_any(&READ_OTHERS_TOKENS) { owner } else { owner.or_else(own) };
     READS.run(move || Ok(ok(&page(&context, &caller, owner, filters)?))).await?
 }
 
@@ -67,9 +67,9 @@ pub(in crate::admin) fn page(
     let accounts = context.store.accounts();
     match &owner {
         Some(login) => {
-            caller.sees(accounts.user_by_login(login), &SEES_TOKENS)?;
+            caller.visible(accounts.user_by_login(login), &READ_OTHERS_TOKENS)?;
         }
-        None => caller.require_any(&SEES_TOKENS)?,
+        None => caller.require_any(&READ_OTHERS_TOKENS)?,
     }
     let now = Time::now();
     let filter = TokenFilter {
@@ -80,7 +80,7 @@ pub(in crate::admin) fn page(
         state: filters.state.as_deref().map(state).transpose()?,
     };
     let unused_since = filter.unused_since;
-    let Paging { cursor, limit } = Paging::new(filters.cursor, filters.limit)?;
+    let PageRequest { cursor, limit } = PageRequest::new(filters.cursor, filters.limit)?;
     if cursor.as_deref().is_some_and(|cursor| TokenId::parse(cursor).is_none()) {
         return Err(pagination::bad_cursor());
     }

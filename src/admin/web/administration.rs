@@ -13,7 +13,7 @@ mod users;
 
 use axum::{Router, routing::get};
 
-use super::{Failed, FormQuery, Reader, Shell, address, link, render};
+use super::{FormQuery, PageError, Reader, Shell, address, link, render};
 use crate::{
     admin::Context,
     authz::{
@@ -50,7 +50,7 @@ struct Permissions {
 }
 
 impl Permissions {
-    fn of(reader: &Reader) -> Self {
+    fn from_reader(reader: &Reader) -> Self {
         let may = |permission| reader.caller.may(permission);
         Self {
             user: may(Permission::UpdateUser),

@@ -34,13 +34,13 @@ pub static SCRIPT: LazyLock<Asset> = LazyLock::new(|| {
 pub static ICON: LazyLock<Asset> =
     LazyLock::new(|| Asset::new("icon.svg", include_str!("../../../web/icon.svg"), "image/svg+xml"));
 
-const FOR_GOOD: &str = "public, max-age=31536000, immutable";
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 
 impl Asset {
     fn new(name: &str, content: &str, form: &'static str) -> Self {
-        let mut content = packed(content);
+        let mut content = minify(content);
         if form.starts_with("text/css") {
-            content = tightened(&content);
+            content = minify_css(&content);
         }
         let hash = blake3::hash(content.as_bytes()).to_hex();
         let (stem, ending) = name.split_once('.').expect("an asset's name has an ending");
@@ -53,20 +53,20 @@ pub async fn send(Path(name): Path<String>) -> Response {
         .into_iter()
         .find(|asset| asset.path.strip_prefix("/assets/") == Some(&*name));
     let Some(asset) = found else { return Problem::not_found("asset").into_response() };
-    let fields = [(header::CONTENT_TYPE, asset.form), (header::CACHE_CONTROL, FOR_GOOD)];
+    let fields = [(header::CONTENT_TYPE, asset.form), (header::CACHE_CONTROL, IMMUTABLE)];
     (fields, asset.content.as_str()).into_response()
 }
 
 /// Removes indentation and comment lines, a sixth of the size. Our files have no literals of several lines,
 /// which this would change.
-fn packed(content: &str) -> String {
+fn minify(content: &str) -> String {
     let lines = content.lines().map(str::trim_start);
     let code = lines.filter(|line| !line.is_empty() && !line.starts_with("//") && !line.starts_with("/*"));
     code.fold(String::with_capacity(content.len()), |text, line| text + line + "\n")
 }
 
 /// Removes insignificant spaces from CSS. None of our literals contains one of the patterns.
-fn tightened(style: &str) -> String {
+fn minify_css(style: &str) -> String {
     let tight = |text: String, mark: &str| text.replace(mark, mark.trim());
     [": ", "; ", ", ", " { ", " }"].into_iter().fold(style.to_owned(), tight)
 }
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn style_is_tightened() {
         assert_eq!(
-            tightened("a, b :hover { c: d; e: f(1, 2) }\n@media (g: h) { i { j: k; } }"),
+            minify_css("a, b :hover { c: d; e: f(1, 2) }\n@media (g: h) { i { j: k; } }"),
             "a,b :hover{c:d;e:f(1,2)}\n@media (g:h){i{j:k;}}"
         );
     }
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn comments_and_indentation_are_left_out() {
         assert_eq!(
-            packed("/** What. */\na {\n  b: c;\n}\n\n// No.\n  // No.\nx // y\n"),
+            minify("/** What. */\na {\n  b: c;\n}\n\n// No.\n  // No.\nx // y\n"),
             "a {\nb: c;\n}\nx // y\n"
         );
     }

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Failed, Reader, Shell, render};
+use super::{PageError, Reader, Shell, render};
 use crate::admin::{Context, error::Problem};
 
 #[derive(Template)]
@@ -12,7 +12,7 @@ struct DesignPage {
     shell: Shell,
 }
 
-pub(super) async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
+pub(super) async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
     if !context.sign_in.demo {
         return Err(Problem::not_found("page").into());
     }

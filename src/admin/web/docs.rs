@@ -62,7 +62,7 @@ const RESOURCES: [(&str, &str, &str); 12] = [
     ("/", "Health and metrics", "health"),
 ];
 /// Error statuses of almost every operation, which the page describes once.
-const USUAL: [&str; 4] = ["400", "401", "403", "503"];
+const COMMON_STATUSES: [&str; 4] = ["400", "401", "403", "503"];
 
 static REFERENCE: LazyLock<String> = LazyLock::new(|| {
     let document = serde_json::to_value(document()).unwrap_or_default();
@@ -117,7 +117,7 @@ impl ApiOperation {
             let content = content.as_object()?.values().next()?;
             let schema = &content["schema"];
             Some(if content["example"].is_null() {
-                referred(schema, document)
+                resolve_ref(schema, document)
             } else {
                 content["example"].clone()
             })
@@ -128,7 +128,7 @@ impl ApiOperation {
         let mut own = Vec::new();
         for (status, answer) in answers.iter().filter(|(status, _)| status.starts_with(['4', '5'])) {
             errors.insert((status.clone(), text(&answer["description"])));
-            if !USUAL.contains(&status.as_str()) {
+            if !COMMON_STATUSES.contains(&status.as_str()) {
                 own.push(status.clone());
             }
         }
@@ -172,7 +172,7 @@ fn curl(method: &str, path: &str, body: Option<&Value>, is_form: bool) -> String
     line
 }
 
-fn referred(schema: &Value, document: &Value) -> Value {
+fn resolve_ref(schema: &Value, document: &Value) -> Value {
     let target = schema["$ref"].as_str().and_then(|reference| document.pointer(reference.strip_prefix('#')?));
     target.unwrap_or(schema).clone()
 }

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{Redirect, Response};
 use serde::Deserialize;
 
-use super::{Failed, Shell, render};
+use super::{PageError, Shell, render};
 use crate::admin::{Context, caller::Caller, pagination::Params};
 
 /// Where the browser goes after signing in without a page to return to.
@@ -44,8 +44,8 @@ pub(super) async fn sign_in(
     context: Context,
     caller: Option<Caller>,
     Params(next): Params<NextQuery>,
-) -> Result<Response, Failed> {
-    let next = next.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
+) -> Result<Response, PageError> {
+    let next = next.next.filter(|path| is_local_path(path)).unwrap_or_else(|| HOME.to_owned());
     if caller.is_some_and(|caller| caller.user().is_some()) {
         return Ok(axum::response::IntoResponse::into_response(Redirect::to(&next)));
     }
@@ -66,7 +66,7 @@ pub(super) async fn invitation() -> Response {
 
 /// Whether this is a path of this host. Browsers read `//host`, `/\host` and a tab in between as another
 /// host.
-pub(super) fn is_ours(path: &str) -> bool {
+pub(super) fn is_local_path(path: &str) -> bool {
     let mut bytes = path.bytes();
     bytes.next() == Some(b'/')
         && !matches!(bytes.next(), Some(b'/' | b'\\'))
@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn one_goes_back_to_this_host_only() {
-        let check = |path: &str, ours: bool| assert_eq!(is_ours(path), ours, "{path:?}");
+        let check = |path: &str, ours: bool| assert_eq!(is_local_path(path), ours, "{path:?}");
         check("/", true);
         check("/profile", true);
         check("/tokens?user=ann", true);

@@ -4,12 +4,12 @@ use askama::Template;
 use axum::response::Response;
 
 use super::{
-    Failed, FormQuery, Reader, Shell, link, render,
+    FormQuery, PageError, Reader, Shell, link, render,
     time::DisplayTime,
     token_list::{self, Filter, Listing},
 };
 use crate::{
-    admin::{Context, error::Problem, groups::SEES_GROUPS, services::ServiceView, wire::Time},
+    admin::{Context, error::Problem, groups::READ_GROUPS, services::ServiceView, wire::Time},
     authz::{
         accounts::{Account, Accounts, fold},
         rules::Service,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// From this many services on, the dialog has a search field.
-const SEARCHED_FROM: usize = 8;
+const SEARCH_THRESHOLD: usize = 8;
 
 #[derive(Template)]
 #[template(path = "profile.html")]
@@ -30,8 +30,8 @@ struct GeneralPage {
     /// Group names, with links if the reader may follow them.
     groups: Vec<(String, Option<String>)>,
     permissions: Vec<&'static str>,
-    services: Vec<Readable>,
-    sessions: Vec<Browser>,
+    services: Vec<ReadableService>,
+    sessions: Vec<BrowserSession>,
     /// Whether the account has a password to change.
     password: bool,
     revision: u64,
@@ -39,13 +39,13 @@ struct GeneralPage {
 }
 
 /// A service that the user may read, and why.
-struct Readable {
+struct ReadableService {
     view: ServiceView,
     because: String,
 }
 
 /// A browser with a session.
-struct Browser {
+struct BrowserSession {
     client: String,
     since: DisplayTime,
     seen: DisplayTime,
@@ -70,11 +70,11 @@ struct AuthenticationPage {
     gateway: String,
 }
 
-pub(super) async fn general(context: Context, reader: Reader) -> Result<Response, Failed> {
+pub(super) async fn general(context: Context, reader: Reader) -> Result<Response, PageError> {
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
-    let sees_groups = reader.caller.may_any(&SEES_GROUPS);
+    let sees_groups = reader.caller.may_any(&READ_GROUPS);
     let groups = accounts.groups_of(account).into_iter().filter_map(|ix| {
         let name = accounts.group(ix)?.record.name.clone();
         let link = sees_groups.then(|| link("/groups", &name));
@@ -85,7 +85,7 @@ pub(super) async fn general(context: Context, reader: Reader) -> Result<Response
     let now = Time::now();
     let mut sessions = context.store.sessions_of(&record.id);
     sessions.sort_by_key(|session| std::cmp::Reverse(session.last_seen_at));
-    let sessions = sessions.into_iter().map(|session| Browser {
+    let sessions = sessions.into_iter().map(|session| BrowserSession {
         client: session.client.to_string(),
         since: DisplayTime::at(Time(session.created_at), now),
         seen: DisplayTime::at(Time(session.last_seen_at), now),
@@ -98,7 +98,7 @@ pub(super) async fn general(context: Context, reader: Reader) -> Result<Response
         email: record.email.clone(),
         groups: groups.collect(),
         permissions: reader.user.permissions.iter().map(Permission::word).collect(),
-        services: readable.map(|service| Readable::new(&accounts, account, service)).collect(),
+        services: readable.map(|service| ReadableService::new(&accounts, account, service)).collect(),
         sessions: sessions.collect(),
         password: record.password.is_some(),
         revision: record.revision,
@@ -111,7 +111,7 @@ pub(super) async fn authentication(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<Filter>,
-) -> Result<Response, Failed> {
+) -> Result<Response, PageError> {
     let user = &reader.user;
     let owner = Some(user.login.to_string());
     let asked = Filter { user: None, ..asked };
@@ -130,7 +130,7 @@ pub(super) async fn authentication(
         list,
         owned: false,
         may_revoke: true,
-        searched: services.len() >= SEARCHED_FROM,
+        searched: services.len() >= SEARCH_THRESHOLD,
         may_create: of_use && user.permissions.contains(Permission::UpdateSelf),
         of_use,
         services,
@@ -139,7 +139,7 @@ pub(super) async fn authentication(
     Ok(render(&page))
 }
 
-impl Readable {
+impl ReadableService {
     fn new(accounts: &Accounts, account: &Account, service: &Service) -> Self {
         let in_groups = accounts.groups_of(account);
         let names = in_groups.iter().filter_map(|ix| Some(&accounts.group(*ix)?.record.name));

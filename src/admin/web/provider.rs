@@ -10,8 +10,8 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
-    Failed, Shell,
-    login_page::{HOME, NextQuery, is_ours},
+    PageError, Shell,
+    login_page::{HOME, NextQuery, is_local_path},
     render,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/sign-in/oidc", get(begin_sign_in)).route(oidc::CALLBACK, get(come_back))
+    Router::new().route("/sign-in/oidc", get(begin_sign_in)).route(oidc::CALLBACK, get(callback))
 }
 
 /// A page between the provider's and the requested one: the browser sends the new cookie, which is
@@ -41,81 +41,81 @@ struct SignedInPage {
 
 async fn begin_sign_in(
     context: Context,
-    visit: RequestMeta,
+    meta: RequestMeta,
     Params(next): Params<NextQuery>,
-) -> Result<Response, Failed> {
-    let relying = relying(&context)?;
-    let flow = AuthorizationRequest::begin(next.next.filter(|path| is_ours(path)))?;
-    let there = relying.authorization(&flow).await.map_err(|error| failed(&visit, &error))?;
+) -> Result<Response, PageError> {
+    let relying_party = relying_party(&context)?;
+    let flow = AuthorizationRequest::begin(next.next.filter(|path| is_local_path(path)))?;
+    let there = relying_party.authorization(&flow).await.map_err(|error| failed(&meta, &error))?;
     let mut response = Redirect::to(&there).into_response();
-    set(&mut response, flow.cookie(visit.secure));
+    set(&mut response, flow.cookie(meta.secure));
     Ok(response)
 }
 
-async fn come_back(
+async fn callback(
     context: Context,
-    visit: RequestMeta,
+    meta: RequestMeta,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-) -> Result<Response, Failed> {
-    let relying = relying(&context)?;
+) -> Result<Response, PageError> {
+    let relying_party = relying_party(&context)?;
     let returned = AuthorizationResponse::parse(query.as_deref().unwrap_or_default());
-    let flow = returned.as_ref().and_then(|(state, _)| oidc::begun(&headers, visit.secure, state));
+    let flow = returned.as_ref().and_then(|(state, _)| oidc::pending_request(&headers, meta.secure, state));
     let (Some((_, returned)), Some(flow)) = (returned, flow) else {
         let text = "This sign-in was begun in another browser or too long ago: sign in again";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
     };
     let (attempt, now) = (SignInAttempt::Provider, std::time::Instant::now());
-    let mut attempt = context.attempts().begin(attempt, visit.client, now).map_err(Problem::from)?;
+    let mut attempt = context.attempts().begin(attempt, meta.client, now).map_err(Problem::from)?;
     attempt.compare();
-    let person = relying.person(&flow, returned).await;
+    let user_info = relying_party.user_info(&flow, returned).await;
     // Failures of the provider itself are not guesses of a client.
-    if matches!(person, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
+    if matches!(user_info, Ok(_) | Err(ProviderError::Unreachable(_) | ProviderError::Busy)) {
         attempt.succeed();
     }
-    let person = person.map_err(|error| {
-        context.note_failure(None, LoginMethod::Provider, &visit);
-        failed(&visit, &error)
+    let user_info = user_info.map_err(|error| {
+        context.record_sign_in_failure(None, LoginMethod::Provider, &meta);
+        failed(&meta, &error)
     })?;
     let secret = Secret::draw()?;
-    begin(&context, relying, &visit, &headers, person, &secret).await?;
-    let next = flow.next.filter(|path| is_ours(path)).unwrap_or_else(|| HOME.to_owned());
+    begin(&context, relying_party, &meta, &headers, user_info, &secret).await?;
+    let next = flow.next.filter(|path| is_local_path(path)).unwrap_or_else(|| HOME.to_owned());
     let mut response = render(&SignedInPage { shell: Shell::new("Signed in", "", None), next });
-    set(&mut response, cookie::set(&secret, visit.secure));
-    set(&mut response, AuthorizationRequest::clear(visit.secure));
+    set(&mut response, cookie::set(&secret, meta.secure));
+    set(&mut response, AuthorizationRequest::clear(meta.secure));
     Ok(response)
 }
 
 async fn begin(
     context: &Context,
-    relying: &RelyingParty,
-    visit: &RequestMeta,
+    relying_party: &RelyingParty,
+    meta: &RequestMeta,
     headers: &HeaderMap,
-    person: UserInfo,
+    user_info: UserInfo,
     secret: &Secret,
 ) -> Result<(), Problem> {
-    let UserInfo { subject, login, name, email, groups } = person;
+    let UserInfo { subject, login, name, email, groups } = user_info;
     let new = FederatedSession {
-        issuer: relying.provider().issuer.clone(),
+        issuer: relying_party.provider().issuer.clone(),
         subject,
         login,
         name,
         email,
-        adopt: relying.provider().link_logins,
+        adopt: relying_party.provider().link_logins,
         groups,
         digest: secret.digest(),
-        client: visit.client,
-        replaces: cookie::read(headers, visit.secure).map(|old| old.digest()),
-        request_id: visit.request_id.to_string(),
+        client: meta.client,
+        replaces: cookie::read(headers, meta.secure).map(|old| old.digest()),
+        request_id: meta.request_id.to_string(),
     };
     // An administrator who links the account needs the subject.
     let subject = new.subject.clone();
     match context.store.begin_federated_session(new).await {
         Ok(_) => Ok(()),
         Err(ChangeError::Refused(refusal)) => {
-            let request_id = &*visit.request_id;
-            tracing::warn!(client = %visit.client, request_id, subject, "sign-in through the provider was refused: {refusal}");
-            context.note_failure(None, LoginMethod::Provider, visit);
+            let request_id = &*meta.request_id;
+            tracing::warn!(client = %meta.client, request_id, subject, "sign-in through the provider was refused: {refusal}");
+            context.record_sign_in_failure(None, LoginMethod::Provider, meta);
             let mut text = refusal.message.clone();
             if let Some(first) = text.get_mut(..1) {
                 first.make_ascii_uppercase();
@@ -126,14 +126,14 @@ async fn begin(
     }
 }
 
-fn relying(context: &Context) -> Result<&RelyingParty, Problem> {
-    context.relying().ok_or_else(|| Problem::not_found("resource"))
+fn relying_party(context: &Context) -> Result<&RelyingParty, Problem> {
+    context.relying_party().ok_or_else(|| Problem::not_found("resource"))
 }
 
 /// The log gets the cause; the browser is told what to do.
-fn failed(visit: &RequestMeta, error: &ProviderError) -> Problem {
-    let request_id = &*visit.request_id;
-    tracing::warn!(client = %visit.client, request_id, "sign-in through the provider failed: {error}");
+fn failed(meta: &RequestMeta, error: &ProviderError) -> Problem {
+    let request_id = &*meta.request_id;
+    tracing::warn!(client = %meta.client, request_id, "sign-in through the provider failed: {error}");
     let (status, code, text) = match error {
         ProviderError::Unreachable(_) | ProviderError::Metadata(_) => (
             StatusCode::BAD_GATEWAY,

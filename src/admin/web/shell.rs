@@ -13,11 +13,11 @@ use crate::{
     admin::{
         caller::{Caller, Identity},
         error::{Problem, asks_for_problem},
-        groups::SEES_GROUPS,
-        roles::SEES_ROLES,
+        groups::READ_GROUPS,
+        roles::READ_ROLES,
         session::Csrf,
-        tokens::SEES_TOKENS,
-        users::SEES_USERS,
+        tokens::READ_OTHERS_TOKENS,
+        users::READ_OTHERS,
     },
     authz::{
         rules::Service,
@@ -30,14 +30,14 @@ pub struct Shell {
     pub title: &'static str,
     /// The current page's entry in the navigation.
     pub at: &'static str,
-    pub reader: Option<Signed>,
+    pub reader: Option<SignedInUser>,
     pub style: &'static str,
     pub script: &'static str,
     pub icon: &'static str,
 }
 
 /// The signed-in user, as the layout shows them.
-pub struct Signed {
+pub struct SignedInUser {
     pub login: String,
     pub initials: String,
     pub csrf: String,
@@ -60,7 +60,7 @@ pub struct Reader {
 }
 
 /// A page that could not be shown.
-pub enum Failed {
+pub enum PageError {
     Problem(Problem),
     /// Redirects to the sign-in page, and from there back to this path.
     SignIn(String),
@@ -69,10 +69,10 @@ pub enum Failed {
 /// The administration pages, each with the permissions of which its readers need one.
 const SECTIONS: [(&str, &str, &str, &[Permission]); 10] = [
     ("/overview", "Overview", "gauge", &[Permission::AdminRead]),
-    ("/tokens", "All tokens", "keys", &SEES_TOKENS),
-    ("/users", "Users", "user", &SEES_USERS),
-    ("/groups", "Groups", "group", &SEES_GROUPS),
-    ("/roles", "Roles", "shield", &SEES_ROLES),
+    ("/tokens", "All tokens", "keys", &READ_OTHERS_TOKENS),
+    ("/users", "Users", "user", &READ_OTHERS),
+    ("/groups", "Groups", "group", &READ_GROUPS),
+    ("/roles", "Roles", "shield", &READ_ROLES),
     ("/services", "Services", "box", &[Permission::AdminRead]),
     ("/live", "Live requests", "pulse", &[Permission::AdminRead]),
     ("/audit", "Audit log", "list", &[Permission::ReadAudit]),
@@ -97,7 +97,7 @@ impl Shell {
         Self {
             title,
             at,
-            reader: caller.and_then(Signed::of),
+            reader: caller.and_then(SignedInUser::from_caller),
             style: &STYLE.path,
             script: &SCRIPT.path,
             icon: &ICON.path,
@@ -105,8 +105,8 @@ impl Shell {
     }
 }
 
-impl Signed {
-    fn of(caller: &Caller) -> Option<Self> {
+impl SignedInUser {
+    fn from_caller(caller: &Caller) -> Option<Self> {
         let login = caller.user()?.login.to_string();
         let sections = SECTIONS.into_iter().filter(|(_, _, _, needed)| caller.may_any(needed));
         Some(Self {
@@ -141,12 +141,12 @@ impl Reader {
 }
 
 impl<S: Sync> FromRequestParts<S> for Reader {
-    type Rejection = Failed;
+    type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failed> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
         let back = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
-            return Err(Failed::SignIn(back.to_owned()));
+            return Err(PageError::SignIn(back.to_owned()));
         };
         let Some(user) = caller.user().cloned() else {
             let text = "The operator has no page. Use `permgate` or the API instead";
@@ -213,19 +213,19 @@ fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
     response
 }
 
-impl From<Problem> for Failed {
+impl From<Problem> for PageError {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
     }
 }
 
-impl From<crate::store::ReadError> for Failed {
+impl From<crate::store::ReadError> for PageError {
     fn from(error: crate::store::ReadError) -> Self {
         Self::Problem(error.into())
     }
 }
 
-impl IntoResponse for Failed {
+impl IntoResponse for PageError {
     fn into_response(self) -> Response {
         match self {
             Self::Problem(problem) => problem.into_response(),

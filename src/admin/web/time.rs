@@ -52,7 +52,7 @@ fn relative(ahead: i64) -> String {
 }
 
 /// `4 s`, `12 min`, `3 h 5 min`: how long something has been in progress.
-pub fn span(millis: u64) -> String {
+pub fn format_span(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -106,7 +106,9 @@ mod tests {
         );
         assert_eq!(
             ["4 s", "2 min", "1 h 1 min", "2 d 0 h"],
-            [span(4_200), span(150_000), span(3_660_000), span(172_900_000)].each_ref().map(String::as_str)
+            [format_span(4_200), format_span(150_000), format_span(3_660_000), format_span(172_900_000)]
+                .each_ref()
+                .map(String::as_str)
         );
     }
 }

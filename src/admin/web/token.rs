@@ -4,13 +4,13 @@
 use askama::Template;
 use axum::{extract::Path, response::Response};
 
-use super::{Failed, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
+use super::{PageError, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
 use crate::{
     admin::{
         Context,
         offload::READS,
-        tokens::{AccessWord, TokenView, visible},
-        users::SEES_USERS,
+        tokens::{AccessWord, TokenView, find_visible},
+        users::READ_OTHERS,
         wire::Time,
     },
     authz::{subject::Permission, time::Timestamp},
@@ -65,8 +65,8 @@ pub(super) async fn show(
     context: Context,
     reader: Reader,
     Path(id): Path<String>,
-) -> Result<Response, Failed> {
-    let record = visible(&context, &reader.caller, &id)?;
+) -> Result<Response, PageError> {
+    let record = find_visible(&context, &reader.caller, &id)?;
     let own = reader.caller.is(&record.owner);
     let needed = if own { Permission::UpdateSelf } else { Permission::UpdateUser };
     let (now, accounts) = (Time::now(), context.store.accounts());
@@ -104,7 +104,7 @@ pub(super) async fn show(
         shell: reader.shell("Token", if own { "/profile/authentication" } else { "/tokens" }),
         may_edit: reader.caller.may(needed),
         may_explain: reader.caller.may(Permission::AdminRead),
-        may_see_user: reader.caller.may_any(&SEES_USERS),
+        may_see_user: reader.caller.may_any(&READ_OTHERS),
         path: spec.and_then(|spec| spec.paths.first().cloned()).unwrap_or_default(),
         host: spec.and_then(|spec| spec.hosts.first().cloned()).unwrap_or_default(),
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),

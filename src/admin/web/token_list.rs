@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Failed, address, time::DisplayTime, token::TokenRow};
+use super::{PageError, address, time::DisplayTime, token::TokenRow};
 use crate::{
     admin::{
         Context,
@@ -83,7 +83,7 @@ pub struct LoadedTokens {
 /// Rows per page.
 const ROWS: usize = 50;
 /// A list reads at most this many records in each of `STEPS` steps; with more it is incomplete.
-const READ: usize = 5_000;
+const STEP_SIZE: usize = 5_000;
 const STEPS: usize = 4;
 /// Tokens that expire within this many days are listed under "Expiring".
 pub const EXPIRING: u32 = 14;
@@ -112,14 +112,14 @@ impl Filter {
         Ok(TokenFilter {
             owner,
             service: self.service.clone(),
-            unused_since: span(self.unused_for.as_deref())?.map(|span| span.before(now)),
-            expiring_before: span(self.expiring_in.as_deref())?.map(|span| span.after(now)),
+            unused_since: parse_duration(self.unused_for.as_deref())?.map(|span| span.before(now)),
+            expiring_before: parse_duration(self.expiring_in.as_deref())?.map(|span| span.after(now)),
             state: None,
         })
     }
 
     /// Whether anything but the tab narrows the list.
-    pub fn narrowed(&self) -> bool {
+    pub fn is_filtered(&self) -> bool {
         let all = [&self.q, &self.user, &self.service, &self.unused_for, &self.expiring_in, &self.state];
         all.into_iter().any(Option::is_some)
     }
@@ -129,7 +129,7 @@ impl LoadedTokens {
     pub fn read(context: &Context, filter: &TokenFilter) -> Result<Self, ReadError> {
         let (mut all, mut cursor) = (Vec::new(), None);
         for _ in 0..STEPS {
-            let page = context.store.tokens(filter, cursor.as_deref(), READ)?;
+            let page = context.store.tokens(filter, cursor.as_deref(), STEP_SIZE)?;
             all.extend(page.items);
             cursor = page.next;
             if cursor.is_none() {
@@ -150,7 +150,7 @@ pub async fn read(
     owner: Option<String>,
     asked: Filter,
     base: &'static str,
-) -> Result<Listing, Failed> {
+) -> Result<Listing, PageError> {
     let live = context.fence.list().await;
     let context = context.clone();
     Ok(READS.run(move || listing(&context, owner, asked, base, &live)).await??)
@@ -166,12 +166,15 @@ fn listing(
     let now = Time::now();
     let accounts = context.store.accounts();
     if let Some(state) = asked.state.as_deref() {
-        known(state, &["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"])?;
+        require_known(
+            state,
+            &["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"],
+        )?;
     }
     let tab = asked.tab.as_deref().unwrap_or("active");
-    known(tab, &["active", "expiring", "inactive", "all"])?;
+    require_known(tab, &["active", "expiring", "inactive", "all"])?;
     let sort = asked.sort.as_deref().unwrap_or("-created");
-    known(sort.trim_start_matches('-'), &SORTS)?;
+    require_known(sort.trim_start_matches('-'), &SORTS)?;
 
     let unused_since = asked.filter(None, now)?.unused_since;
     let LoadedTokens { all: records, incomplete } = LoadedTokens::read(context, &asked.filter(owner, now)?)?;
@@ -185,7 +188,7 @@ fn listing(
         .filter(|entry| asked.q.as_deref().is_none_or(|words| entry.matches(words)))
         .collect();
     let all = entries.len();
-    let count = |tab: &str| entries.iter().filter(|entry| entry.stands_under(tab, now)).count();
+    let count = |tab: &str| entries.iter().filter(|entry| entry.is_in_tab(tab, now)).count();
     // A state selected by name is searched in all tabs.
     let tab = if asked.state.is_some() { "all" } else { tab };
     let tabs = [("active", "Active", false), ("expiring", "Expiring", true), ("inactive", "Inactive", false)];
@@ -194,7 +197,7 @@ fn listing(
         let link = asked.link(base, "tab", (key != "active").then_some(key));
         Tab { label, link, count, current: key == tab, warn: warn && count > 0 }
     });
-    entries.retain(|entry| entry.stands_under(tab, now));
+    entries.retain(|entry| entry.is_in_tab(tab, now));
     let total = entries.len();
     sort_by(&mut entries, sort);
     let pages = total.div_ceil(ROWS).max(1);
@@ -251,7 +254,7 @@ impl ListedToken {
         }
     }
 
-    fn stands_under(&self, tab: &str, now: Timestamp) -> bool {
+    fn is_in_tab(&self, tab: &str, now: Timestamp) -> bool {
         let alive = is_alive(self.state);
         let limit = now.plus_seconds(i64::from(EXPIRING) * 86_400);
         match tab {
@@ -295,12 +298,12 @@ fn sort_by(entries: &mut [ListedToken], sort: &str) {
     });
 }
 
-fn span(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
+fn parse_duration(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
     let bad = || Problem::invalid("A duration has a unit, such as 90d or 12h");
     text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 
-fn known(word: &str, words: &[&str]) -> Result<(), Problem> {
+fn require_known(word: &str, words: &[&str]) -> Result<(), Problem> {
     if words.contains(&word) {
         return Ok(());
     }

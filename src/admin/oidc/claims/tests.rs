@@ -76,7 +76,7 @@ fn groups_are_those_that_the_provider_decides_about() {
         if !groups.is_null() {
             given["groups"] = groups;
         }
-        let person = UserInfo::of("1".into(), &claims(given), None, &provider()).ok();
+        let person = UserInfo::from_claims("1".into(), &claims(given), None, &provider()).ok();
         let expected = expected
             .map(|(developers, ops)| vec![("developers".to_owned(), developers), ("ops".to_owned(), ops)]);
         assert_eq!(person.map(|person| person.groups), expected, "{name}");
@@ -101,11 +101,11 @@ fn what_is_signed_comes_first() {
             && !has_every_claim(&more, &Provider { login_claim: "x".into(), ..provider() })
     );
     assert!(has_every_claim(&token, &Provider { groups: Vec::new(), ..provider() }));
-    let person = UserInfo::of("1".into(), &token, Some(&more), &provider()).unwrap();
+    let person = UserInfo::from_claims("1".into(), &token, Some(&more), &provider()).unwrap();
     assert_eq!((person.login.as_str(), person.name.as_str()), ("ann", "Ann"));
     assert_eq!(person.email.as_deref(), Some("ann@example.org"));
     assert_eq!(person.groups[1], ("ops".to_owned(), true));
-    let nameless = UserInfo::of("1".into(), &claims(json!({"sub": "1"})), None, &provider());
+    let nameless = UserInfo::from_claims("1".into(), &claims(json!({"sub": "1"})), None, &provider());
     assert!(matches!(nameless, Err(ProviderError::NoLogin(_))));
 }
 
@@ -114,7 +114,11 @@ fn an_address_is_a_login_once_it_is_verified() {
     let provider = Provider { login_claim: "email".into(), ..provider() };
     let check = |name: &str, verified: Value, fits: bool| {
         let given = json!({"email": "ann@example.org", "email_verified": verified});
-        assert_eq!(UserInfo::of("1".into(), &claims(given), None, &provider).is_ok(), fits, "{name}");
+        assert_eq!(
+            UserInfo::from_claims("1".into(), &claims(given), None, &provider).is_ok(),
+            fits,
+            "{name}"
+        );
     };
     check("verified", json!(true), true);
     check("not", json!(false), false);

@@ -8,7 +8,7 @@ use http::header;
 use serde::Deserialize;
 
 use self::sentence::{Part, sentence};
-use super::{Failed, FormQuery, Reader, Shell, address, render};
+use super::{FormQuery, PageError, Reader, Shell, address, render};
 use crate::{
     admin::{
         AuditView, Context, error::Problem, offload::READS, pagination::bad_cursor, web::time::DisplayTime,
@@ -64,8 +64,8 @@ pub struct AuditQuery {
 
 const ROWS: usize = 50;
 /// The most events that a page scans before it is cut short, and that a file holds.
-const LOOKED_AT: usize = 20_000;
-const STEP: usize = 500;
+const MAX_SCANNED: usize = 20_000;
+const SCAN_PAGE: usize = 500;
 
 const KINDS: [(&str, &str); 10] = [
     ("token.", "Tokens"),
@@ -100,7 +100,7 @@ pub async fn list(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<AuditQuery>,
-) -> Result<Response, Failed> {
+) -> Result<Response, PageError> {
     reader.caller.require(Permission::ReadAudit)?;
     let Found { events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
     let explains = reader.caller.may(Permission::AdminRead);
@@ -135,14 +135,14 @@ pub async fn export(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<AuditQuery>,
-) -> Result<Response, Failed> {
+) -> Result<Response, PageError> {
     reader.caller.require(Permission::ReadAudit)?;
     let (form, name) = match asked.format.as_deref() {
         Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl"),
         Some("csv") | None => ("text/csv; charset=utf-8", "audit.csv"),
         Some(_) => return Err(Problem::invalid("format is csv or jsonl").into()),
     };
-    let Found { events, .. } = find(&context, &asked, LOOKED_AT).await?;
+    let Found { events, .. } = find(&context, &asked, MAX_SCANNED).await?;
     let views = events.into_iter().map(AuditView::new);
     let text = if name.ends_with("csv") { file::csv(views) } else { file::jsonl(views) };
     let disposition = format!("attachment; filename=\"{name}\"");
@@ -151,7 +151,7 @@ pub async fn export(
 }
 
 /// The names of tokens that events have as target, by target.
-async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap<String, String>, Failed> {
+async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap<String, String>, PageError> {
     let targets = events.iter().map(|event| &event.target).filter(|target| target.starts_with("token:"));
     let targets: HashSet<String> = targets.cloned().collect();
     let context = context.clone();
@@ -163,7 +163,7 @@ async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap
 }
 
 /// Reads off the control thread, because a filter that few events match scans many.
-async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> Result<Found, Failed> {
+async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> Result<Found, PageError> {
     let filter = Filter {
         actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
         target: asked.target.as_ref().map(|text| text.to_lowercase()),
@@ -184,17 +184,17 @@ impl Filter {
         let mut events = Vec::new();
         let mut looked_at = 0;
         loop {
-            let page = context.store.audit(cursor.as_deref(), STEP)?;
+            let page = context.store.audit(cursor.as_deref(), SCAN_PAGE)?;
             for event in page.items {
                 if self.from.is_some_and(|from| event.at < from) {
                     return Ok(Found { events, next: None });
                 }
                 let seq = event.seq;
                 looked_at += 1;
-                if self.fits(&event) {
+                if self.matches(&event) {
                     events.push(event);
                 }
-                if events.len() == limit || looked_at == LOOKED_AT {
+                if events.len() == limit || looked_at == MAX_SCANNED {
                     let next = (seq > 1).then(|| seq.to_string());
                     return Ok(Found { events, next });
                 }
@@ -206,7 +206,7 @@ impl Filter {
         }
     }
 
-    fn fits(&self, event: &AuditEvent) -> bool {
+    fn matches(&self, event: &AuditEvent) -> bool {
         let has = |text: &str, words: &Option<String>| {
             words.as_deref().is_none_or(|words| text.to_lowercase().contains(words))
         };

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Failed, Reader, Shell, render};
+use super::{PageError, Reader, Shell, render};
 use crate::{
     admin::{Context, configuration::FILES},
     authz::subject::Permission,
@@ -27,7 +27,7 @@ enum Pending {
     Changed(Vec<diff::DiffLine>),
 }
 
-pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
+pub async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
     let text = context.configuration.text();
     let (configuration, present) = (context.configuration.clone(), text.clone());

@@ -5,9 +5,9 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Failed, FormQuery, Named, Permissions, Reader, Shell, render};
+use super::{FormQuery, Named, PageError, Permissions, Reader, Shell, render};
 use crate::{
-    admin::{Context, ExplainRequest, error::Problem, explain::explained, web::words},
+    admin::{Context, ExplainRequest, error::Problem, explain::explain_visible, web::words},
     authz::{
         answer::Reason,
         explain::{Explanation, Step},
@@ -91,13 +91,13 @@ struct Remedy {
 
 const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
 /// The most logins offered in a list; others are typed.
-const OFFERED: usize = 500;
+const MAX_OFFERED: usize = 500;
 
 pub async fn show(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<Question>,
-) -> Result<Response, Failed> {
+) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
     let asked = asked.expand_log_line();
     let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());
@@ -113,7 +113,7 @@ pub async fn show(
         verdict,
         wrong,
         logged,
-        logins: users.take(OFFERED).map(|user| user.record.login.clone()).collect(),
+        logins: users.take(MAX_OFFERED).map(|user| user.record.login.clone()).collect(),
         methods: METHODS,
     };
     Ok(render(&page))
@@ -135,7 +135,7 @@ async fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Opt
         carrier: None,
     };
     let (user, token_id) = (request.user.clone(), request.token_id.clone());
-    let explanation = explained(context.clone(), reader.caller.clone(), request).await?;
+    let explanation = explain_visible(context.clone(), reader.caller.clone(), request).await?;
     let service = explanation.service.as_ref().map(ToString::to_string);
     let owner = match (&user, &token_id) {
         (Some(login), _) => Some(login.clone()),
@@ -163,7 +163,7 @@ fn remedies(
     let user = owner.map(|login| Named::new("/users", login));
     let own = owner.is_some_and(|login| *login == *reader.user.login);
     let service = verdict.service.as_ref().map(ServiceKey::as_str);
-    let may = Permissions::of(reader);
+    let may = Permissions::from_reader(reader);
     let line = |label: &str| {
         let line = verdict.origin.as_ref().map_or(1, |origin| origin.line);
         page(label.to_owned(), format!("/configuration#L{line}"))

@@ -3,11 +3,11 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Failed, Named, Reader, Shell, render};
+use super::{Named, PageError, Reader, Shell, render};
 use crate::{
     admin::{
         Context, LiveView, ServiceView,
-        users::SEES_USERS,
+        users::READ_OTHERS,
         web::{time, words},
     },
     authz::subject::Permission,
@@ -53,7 +53,7 @@ struct LiveRow {
     view: LiveView,
 }
 
-pub async fn services(context: Context, reader: Reader) -> Result<Response, Failed> {
+pub async fn services(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
     let snapshot = context.state.snapshot();
     let upstreams = context.metrics.upstreams();
@@ -63,7 +63,7 @@ pub async fn services(context: Context, reader: Reader) -> Result<Response, Fail
         ServiceRow {
             groups: named("/groups", view.readers.as_deref()),
             readers: named("/users", view.effective_readers.as_deref()),
-            health: Health::of(upstreams.iter().find(|reading| reading.name == upstream)),
+            health: Health::from_reading(upstreams.iter().find(|reading| reading.name == upstream)),
             upstream,
             line: service.spec.origin.line,
             view,
@@ -77,7 +77,7 @@ fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
     names.unwrap_or_default().iter().map(|name| Named::new(section, name)).collect()
 }
 
-pub async fn live(context: Context, reader: Reader) -> Result<Response, Failed> {
+pub async fn live(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
     // Without the request for this page.
@@ -86,7 +86,7 @@ pub async fn live(context: Context, reader: Reader) -> Result<Response, Failed> 
     let directory = context.state.snapshot().directory.clone();
     let row = |view: LiveView| LiveRow {
         user: view.user.as_ref().map(|login| Named::new("/users", login)),
-        age: time::span(view.age_ms),
+        age: time::format_span(view.age_ms),
         received: time::bytes(view.bytes_in),
         sent: time::bytes(view.bytes_out),
         view,
@@ -95,13 +95,13 @@ pub async fn live(context: Context, reader: Reader) -> Result<Response, Failed> 
         shell: reader.shell("Live requests", "/live"),
         rows: rows.into_iter().map(|live| row(LiveView::new(&directory, live))).collect(),
         may_cut: reader.caller.may(Permission::AdminWrite),
-        may_see_user: reader.caller.may_any(&SEES_USERS),
+        may_see_user: reader.caller.may_any(&READ_OTHERS),
     };
     Ok(render(&page))
 }
 
 impl Health {
-    pub fn of(reading: Option<&UpstreamReading>) -> Self {
+    pub fn from_reading(reading: Option<&UpstreamReading>) -> Self {
         let Some(reading) = reading else {
             return Self { tone: "", text: "no upstream".to_owned() };
         };

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{extract::Path, response::Response};
 
-use super::{Failed, Named, Permissions, Reader, Shell, joinable, render};
+use super::{Named, PageError, Permissions, Reader, Shell, joinable, render};
 use crate::{
-    admin::{Context, GroupView, RoleView, error::Problem, groups::SEES_GROUPS, web::words},
+    admin::{Context, GroupView, RoleView, error::Problem, groups::READ_GROUPS, web::words},
     authz::{
         accounts::{Accounts, Group, carried, fold},
         rules::{Rules, Service},
@@ -63,10 +63,10 @@ struct GroupPage {
 }
 
 /// The most logins offered in a list; others are typed.
-const OFFERED: usize = 500;
+const MAX_OFFERED: usize = 500;
 
-pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> {
-    reader.caller.require_any(&SEES_GROUPS)?;
+pub async fn list(context: Context, reader: Reader) -> Result<Response, PageError> {
+    reader.caller.require_any(&READ_GROUPS)?;
     let accounts = context.store.accounts();
     let rules = context.rules();
     let mut effective: HashMap<GroupIx, usize> = HashMap::new();
@@ -114,8 +114,8 @@ fn sort(groups: &mut [&Group]) {
     groups.sort_by_cached_key(|group| fold(&group.record.name));
 }
 
-pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> Result<Response, Failed> {
-    reader.caller.require_any(&SEES_GROUPS)?;
+pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> Result<Response, PageError> {
+    reader.caller.require_any(&READ_GROUPS)?;
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
     let view = GroupView::new(&accounts, &group.record);
@@ -132,12 +132,12 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
             continue;
         }
         addable.push(login.to_owned());
-        if let Some(child) = way(&accounts, &user.groups, group.ix) {
+        if let Some(child) = member_through(&accounts, &user.groups, group.ix) {
             inherited.push((Named::new("/users", login), child));
         }
     }
     addable.sort_unstable();
-    addable.truncate(OFFERED);
+    addable.truncate(MAX_OFFERED);
     inherited.sort_by(|a, b| a.0.name.cmp(&b.0.name));
     let rules = context.rules();
     let effective = match view.built_in {
@@ -164,7 +164,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
             .filter(|role| !view.roles.contains(&role.key))
             .collect(),
         group: view,
-        may: Permissions::of(&reader),
+        may: Permissions::from_reader(&reader),
     };
     Ok(render(&page))
 }
@@ -179,7 +179,7 @@ fn read_through(accounts: &Accounts, rules: &Rules, group: &Group, reader: &Read
 }
 
 /// The group through which a user with these memberships belongs to `to`.
-fn way(accounts: &Accounts, groups: &[GroupIx], to: GroupIx) -> Option<String> {
+fn member_through(accounts: &Accounts, groups: &[GroupIx], to: GroupIx) -> Option<String> {
     let leads = |from: &&GroupIx| accounts.with_ancestors(**from).any(|ancestor| ancestor.ix == to);
     groups.iter().find(leads).and_then(|ix| Some(accounts.group(*ix)?.record.name.clone()))
 }

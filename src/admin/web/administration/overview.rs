@@ -7,7 +7,7 @@ use self::{
     attention::{Alert, Attention},
     chart::{Chart, spark},
 };
-use super::{Failed, Reader, Shell, gateway::Health, render};
+use super::{PageError, Reader, Shell, gateway::Health, render};
 use crate::{
     admin::{Context, Overview, Series, overview, web::words},
     authz::subject::Permission,
@@ -60,7 +60,7 @@ struct RefusalCount {
     share: u64,
 }
 
-pub async fn show(context: Context, reader: Reader) -> Result<Response, Failed> {
+pub async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
     let overview = overview::read(&context, &reader.caller).await;
     let upstreams = context.metrics.upstreams();
@@ -121,7 +121,10 @@ fn services(context: &Context, overview: &Overview, upstreams: &[UpstreamReading
     let mut rows: Vec<ServiceRow> = Vec::new();
     for service in rules.services() {
         let upstream = upstreams.iter().find(|reading| *reading.name == *service.spec.upstream);
-        rows.push(row(service.spec.key.as_str(), upstream.map(|reading| Health::of(Some(reading)))));
+        rows.push(row(
+            service.spec.key.as_str(),
+            upstream.map(|reading| Health::from_reading(Some(reading))),
+        ));
     }
     let gone = overview.services.keys().filter(|key| rules.service_by_key(key).is_none());
     rows.extend(gone.map(|key| row(key, None)));

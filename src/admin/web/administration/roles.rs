@@ -3,9 +3,9 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Failed, Named, Reader, Shell, render};
+use super::{Named, PageError, Reader, Shell, render};
 use crate::{
-    admin::{Context, GrantView, RoleView, roles::SEES_ROLES, web::words},
+    admin::{Context, GrantView, RoleView, roles::READ_ROLES, web::words},
     authz::subject::Permission,
 };
 
@@ -26,7 +26,7 @@ struct RoleRow {
 
 impl RoleRow {
     /// How many holders a change affects, such as `2 users and 1 group`.
-    fn held(&self) -> String {
+    fn holders(&self) -> String {
         match (self.users.len(), self.groups.len()) {
             (0, 0) => "nobody".to_owned(),
             (users, 0) => words::count(users, "user"),
@@ -38,8 +38,8 @@ impl RoleRow {
     }
 }
 
-pub async fn list(context: Context, reader: Reader) -> Result<Response, Failed> {
-    reader.caller.require_any(&SEES_ROLES)?;
+pub async fn list(context: Context, reader: Reader) -> Result<Response, PageError> {
+    reader.caller.require_any(&READ_ROLES)?;
     let accounts = context.store.accounts();
     let grants: Vec<GrantView> = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
     let row = |view: RoleView| {

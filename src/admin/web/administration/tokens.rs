@@ -3,12 +3,12 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Failed, FormQuery, Reader, Shell, render};
+use super::{FormQuery, PageError, Reader, Shell, render};
 use crate::{
     admin::{
         Context,
         error::Problem,
-        tokens::SEES_TOKENS,
+        tokens::READ_OTHERS_TOKENS,
         web::token_list::{self, Filter, Listing},
     },
     authz::subject::Permission,
@@ -28,8 +28,8 @@ pub async fn list(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<Filter>,
-) -> Result<Response, Failed> {
-    reader.caller.require_any(&SEES_TOKENS)?;
+) -> Result<Response, PageError> {
+    reader.caller.require_any(&READ_OTHERS_TOKENS)?;
     let owner = asked.user.clone();
     if owner.as_deref().is_some_and(|login| context.store.accounts().user_by_login(login).is_none()) {
         return Err(Problem::not_found("user").into());

@@ -6,14 +6,14 @@ use askama::Template;
 use axum::{extract::Path, response::Response};
 use serde::Deserialize;
 
-use super::{Failed, FormQuery, Named, Permissions, Reader, Shell, address, joinable, link, render};
+use super::{FormQuery, Named, PageError, Permissions, Reader, Shell, address, joinable, link, render};
 use crate::{
     admin::{
         Context, IdentityView, KindWord, RoleView, UserView,
         error::Problem,
         offload::READS,
-        pagination::Paging,
-        users::SEES_USERS,
+        pagination::PageRequest,
+        users::READ_OTHERS,
         web::{time::DisplayTime, token_list::LoadedTokens, words},
         wire::Time,
     },
@@ -67,7 +67,7 @@ struct UserPage {
     /// How many tokens work, and how many there are.
     tokens: (usize, usize),
     /// What depends on the account now, in words.
-    stake: String,
+    impact: String,
     sessions: usize,
     /// The user's identities at providers.
     identities: Vec<IdentityView>,
@@ -80,8 +80,8 @@ pub async fn list(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<Filter>,
-) -> Result<Response, Failed> {
-    reader.caller.require_any(&SEES_USERS)?;
+) -> Result<Response, PageError> {
+    reader.caller.require_any(&READ_OTHERS)?;
     let accounts = context.store.accounts();
     let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
     let fits = |user: &&Account| {
@@ -95,8 +95,8 @@ pub async fn list(
     };
     let users: Vec<&Account> = accounts.users().filter(fits).collect();
     let total = users.len();
-    let paging = Paging::new(asked.cursor.clone(), asked.limit)?;
-    let page = paging.cut(users, |user: &&Account| user.record.login.to_ascii_lowercase());
+    let paging = PageRequest::new(asked.cursor.clone(), asked.limit)?;
+    let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase());
     let now = Time::now();
     let users = page.items.into_iter().map(|user| UserRow::new(&accounts, user, now)).collect();
     let next =
@@ -106,8 +106,12 @@ pub async fn list(
     Ok(render(&page))
 }
 
-pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -> Result<Response, Failed> {
-    reader.caller.require_any(&SEES_USERS)?;
+pub async fn show(
+    context: Context,
+    reader: Reader,
+    Path(login): Path<String>,
+) -> Result<Response, PageError> {
+    reader.caller.require_any(&READ_OTHERS)?;
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(&login).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
@@ -137,18 +141,18 @@ pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -
         joinable,
         grantable: accounts.roles().map(RoleView::new).filter(|role| !held(role)).collect(),
         tokens,
-        stake: stake(tokens.0, live, sessions),
+        impact: impact(tokens.0, live, sessions),
         sessions,
         identities: context.store.identities_of(&record.id).into_iter().map(Into::into).collect(),
         provider: context.sign_in.provider.as_ref().map(|provider| provider.title.clone()),
         user,
-        may: Permissions::of(&reader),
+        may: Permissions::from_reader(&reader),
     };
     Ok(render(&page))
 }
 
 /// How many of the user's tokens work, or would without a ban, and how many there are.
-async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), Failed> {
+async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), PageError> {
     let (context, login) = (context.clone(), login.to_owned());
     let records = READS.run(move || LoadedTokens::of_owner(&context, &login)).await??.all;
     let now = Time::now();
@@ -159,7 +163,7 @@ async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usiz
 }
 
 /// `8 working tokens, 3 requests in flight, 1 browser signed in`.
-fn stake(tokens: usize, live: usize, sessions: usize) -> String {
+fn impact(tokens: usize, live: usize, sessions: usize) -> String {
     let parts = [
         words::count(tokens, "working token"),
         format!("{} in flight", words::count(live, "request")),

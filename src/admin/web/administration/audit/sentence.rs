@@ -18,11 +18,11 @@ pub struct Part {
 pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
     let change = view.change.as_ref().unwrap_or(&Value::Null);
     let field = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
-    let actor = thing(&actor_as_target(&view.actor), None);
+    let actor = subject_part(&actor_as_target(&view.actor), None);
     let name = Some(field("name")).filter(|name| !name.is_empty());
-    let target = || thing(&view.target, name.as_deref().or(known));
+    let target = || subject_part(&view.target, name.as_deref().or(known));
     let role = || Part { text: field("role"), link: Some(format!("/roles#role-{}", field("role"))) };
-    let user = || thing(&format!("user:{}", field("user")), None);
+    let user = || subject_part(&format!("user:{}", field("user")), None);
     let own = view.target == format!("user:{}", view.actor);
     let mut parts = match view.event.as_str() {
         "token.create" if field("owner") == view.actor => vec![actor, text(" created token "), target()],
@@ -32,7 +32,7 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
                 text(" created token "),
                 target(),
                 text(" for "),
-                thing(&format!("user:{}", field("owner")), None),
+                subject_part(&format!("user:{}", field("owner")), None),
             ]
         }
         "token.edit" => vec![actor, text(" changed token "), target()],
@@ -40,7 +40,7 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
         "token.revoke" => vec![actor, text(" revoked token "), target()],
         "token.import" => vec![actor, text(" imported tokens")],
         "token.exchange" => {
-            let owner = thing(&format!("user:{}", field("owner")), None);
+            let owner = subject_part(&format!("user:{}", field("owner")), None);
             vec![actor, text(" issued token "), target(), text(" for "), owner]
         }
         "user.create" => vec![actor, text(" created user "), target()],
@@ -82,7 +82,7 @@ pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
         }
         "store.create" => vec![text("The store was created")],
         "store.restore" => vec![actor, text(" restored a backup of the store")],
-        "config.reload" => vec![actor, text(" reloaded the "), thing("config", None)],
+        "config.reload" => vec![actor, text(" reloaded the "), subject_part("config", None)],
         "removal.revert" => {
             let (event, by, reason) = (field("event"), field("by"), field("reason"));
             let what = format!(": {event} by {by} was undone: {reason}");
@@ -134,7 +134,7 @@ fn actor_as_target(actor: &str) -> String {
 }
 
 /// `token:<id>`, `user:<login>` and the like, as a name with a link to its page.
-fn thing(written: &str, name: Option<&str>) -> Part {
+fn subject_part(written: &str, name: Option<&str>) -> Part {
     let named = |id: &str| name.unwrap_or(id).to_owned();
     let (text, link) = match written.split_once(':') {
         Some(("token", id)) => (named(id), Some(format!("/tokens/{id}"))),
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn names_lead_to_their_pages() {
         let check = |written: &str, link: Option<&str>| {
-            assert_eq!(thing(written, None).link.as_deref(), link, "{written}");
+            assert_eq!(subject_part(written, None).link.as_deref(), link, "{written}");
         };
         check("user:ann", Some("/users/ann"));
         check("group:all staff", Some("/groups/all%20staff"));

@@ -11,9 +11,9 @@ pub struct DiffLine {
 }
 
 /// Lines of context around a change.
-const AROUND: usize = 2;
+const CONTEXT: usize = 2;
 /// If more lines than this differ, all of them are shown as replaced.
-const COMPARED: usize = 2_000;
+const MAX_COMPARED: usize = 2_000;
 
 /// The diff from the first text to the second.
 pub fn lines(before: &str, after: &str) -> Vec<DiffLine> {
@@ -24,15 +24,15 @@ pub fn lines(before: &str, after: &str) -> Vec<DiffLine> {
     let (old, new) = (&before[start..before.len() - end], &after[start..after.len() - end]);
     let line = |tone, index: usize, text: &str| DiffLine { tone, number: index + 1, text: text.to_owned() };
     let mut found: Vec<DiffLine> =
-        (start.saturating_sub(AROUND)..start).map(|at| line("", at, after[at])).collect();
-    if old.len() > COMPARED || new.len() > COMPARED {
+        (start.saturating_sub(CONTEXT)..start).map(|at| line("", at, after[at])).collect();
+    if old.len() > MAX_COMPARED || new.len() > MAX_COMPARED {
         found.extend(old.iter().enumerate().map(|(at, text)| line("minus", start + at, text)));
         found.extend(new.iter().enumerate().map(|(at, text)| line("plus", start + at, text)));
     } else {
         found.extend(changes(old, new, start));
     }
     let from = after.len() - end;
-    found.extend((from..after.len().min(from + AROUND)).map(|at| line("", at, after[at])));
+    found.extend((from..after.len().min(from + CONTEXT)).map(|at| line("", at, after[at])));
     found
 }
 

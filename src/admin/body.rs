@@ -13,36 +13,36 @@ use crate::{
 
 /// The limits of one body.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+pub(super) struct BodyLimits {
     pub bytes: usize,
     /// Until the last byte.
     pub time: Duration,
 }
 
 /// Authenticated callers: the largest import.
-pub(super) const OF_USER: Bounds = Bounds { bytes: 1 << 20, time: Duration::from_secs(60) };
+pub(super) const AUTHENTICATED: BodyLimits = BodyLimits { bytes: 1 << 20, time: Duration::from_secs(60) };
 /// Before authentication: a login, a password and a name.
-pub(super) const OF_STRANGER: Bounds = Bounds { bytes: 16 << 10, time: Duration::from_secs(10) };
+pub(super) const ANONYMOUS: BodyLimits = BodyLimits { bytes: 16 << 10, time: Duration::from_secs(10) };
 
 /// A body with its memory reservation, which lasts until the request is over.
-pub(super) struct Gathered {
+pub(super) struct BufferedBody {
     pub bytes: Bytes,
     pub reservation: Option<Reservation>,
 }
 
 /// Reads the whole body before the handler runs, so that a change never waits for the client. `budget`
 /// is the memory budget of all requests with this connection's share of it; the operator needs none.
-pub(super) async fn gather(
+pub(super) async fn read_body(
     headers: &HeaderMap,
     body: RequestBody,
-    bounds: Bounds,
+    limits: BodyLimits,
     budget: Option<(&Arc<Budget>, &Holder)>,
-) -> Result<Gathered, Reason> {
+) -> Result<BufferedBody, Reason> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > bounds.bytes as u64) {
+    if announced.is_some_and(|length: u64| length > limits.bytes as u64) {
         return Err(Reason::BodyTooLarge);
     }
-    let collecting = tokio::time::timeout(bounds.time, collect(body, bounds.bytes, budget)).await;
+    let collecting = tokio::time::timeout(limits.time, collect(body, limits.bytes, budget)).await;
     collecting.unwrap_or(Err(Reason::RequestTimeout))
 }
 
@@ -50,7 +50,7 @@ async fn collect(
     body: RequestBody,
     most: usize,
     budget: Option<(&Arc<Budget>, &Holder)>,
-) -> Result<Gathered, Reason> {
+) -> Result<BufferedBody, Reason> {
     let (mut body, mut bytes) = (pin!(body), BytesMut::new());
     let mut reservation = None;
     while let Some(frame) = body.frame().await {
@@ -74,5 +74,5 @@ async fn collect(
         }
         bytes.extend_from_slice(&data);
     }
-    Ok(Gathered { bytes: bytes.freeze(), reservation })
+    Ok(BufferedBody { bytes: bytes.freeze(), reservation })
 }
