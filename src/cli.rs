@@ -210,7 +210,7 @@ const MACHINE_CONFIG: &str = "/etc/permgate/gateway.toml";
 
 impl Global {
     /// Falls back to the machine's configuration if none was named and the working directory has none.
-    fn found(mut self) -> Self {
+    fn with_machine_config(mut self) -> Self {
         if self.config.is_none() && !self.config().exists() && Path::new(MACHINE_CONFIG).exists() {
             self.config = Some(MACHINE_CONFIG.into());
         }
@@ -221,7 +221,7 @@ impl Global {
 fn dispatch(cli: Cli) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     // Init writes a new file here, even if the machine has one.
-    let global = if matches!(command, Command::Init(_)) { global } else { global.found() };
+    let global = if matches!(command, Command::Init(_)) { global } else { global.with_machine_config() };
     match command {
         Command::Init(init) => init.run(&global),
         Command::Run => run::run(&global),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Global,
     client::{Client, escape},
-    failure::{Failure, say},
+    failure::{Failure, print_stderr},
     output::{Columns, Format, ListView, cell},
 };
 
@@ -105,7 +105,7 @@ fn print_after(
     if !events.is_empty() || last.is_none() && most > 0 {
         let mut shown = events.clone();
         if global.output == Format::Table {
-            shown.iter_mut().for_each(show_edit);
+            shown.iter_mut().for_each(format_edit);
         }
         global.output.list(shown, VIEW)?;
     }
@@ -113,7 +113,7 @@ fn print_after(
 }
 
 /// Shows an edit's pair of old and new values as `old -> new` instead of as a list.
-fn show_edit(event: &mut Value) {
+fn format_edit(event: &mut Value) {
     if !event["event"].as_str().is_some_and(|name| name.ends_with(".edit")) {
         return;
     }
@@ -138,7 +138,7 @@ fn verify(client: &Client) -> Result<(), Failure> {
         Some(hash) => format!("; the last is {}, {hash}", verified["last"]["seq"]),
         None => String::new(),
     };
-    say(&format!("{} events, unchanged and without a gap{last}", verified["events"]));
+    print_stderr(&format!("{} events, unchanged and without a gap{last}", verified["events"]));
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::Client,
-    failure::{Failure, painted, say},
+    failure::{Failure, colored, print_stderr},
     output::{Format, counted, pretty, print},
 };
 use crate::{
@@ -62,13 +62,13 @@ impl Check {
             }
             Format::Table | Format::Id => {
                 for line in &environment {
-                    say(line);
+                    print_stderr(line);
                 }
                 for error in &errors {
-                    say(&format!("{} {error}\n", painted("error:", "1;31", &std::io::stderr())));
+                    print_stderr(&format!("{} {error}\n", colored("error:", "1;31", &std::io::stderr())));
                 }
                 for warning in &warnings {
-                    say(&format!("{} {warning}\n", painted("warning:", "1;33", &std::io::stderr())));
+                    print_stderr(&format!("{} {warning}\n", colored("warning:", "1;33", &std::io::stderr())));
                 }
             }
         }
@@ -85,9 +85,9 @@ impl Check {
         } else {
             format!(", {}", counted(warnings.len() as u64, "warning"))
         };
-        say(&format!("{} is valid: {services}{warnings}", global.config().display()));
+        print_stderr(&format!("{} is valid: {services}{warnings}", global.config().display()));
         if let (Format::Table, Some(budgets)) = (global.output, &budgets) {
-            say(&budget_lines(budgets));
+            print_stderr(&budget_lines(budgets));
         }
         Ok(())
     }

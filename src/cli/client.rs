@@ -35,9 +35,9 @@ pub(super) struct Listener {
     authorization: Option<HeaderValue>,
     runtime: Runtime,
     /// The target that accepted the first connection.
-    reached: OnceCell<Target>,
+    accepted: OnceCell<Target>,
     /// A unix socket, which would need no token, that this user may not connect to.
-    closed: OnceCell<Target>,
+    forbidden: OnceCell<Target>,
 }
 
 /// An answer's status and body.
@@ -47,10 +47,10 @@ pub(super) struct Answer {
 }
 
 /// A fence takes 5 s at most; a queue of imports before it may take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
-const CONNECT: Duration = Duration::from_secs(3);
+const TIMEOUT: Duration = Duration::from_secs(60);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pages are far smaller; the limit protects against a listener that is not permgate.
-const LARGEST_ANSWER: usize = 64 << 20;
+const MAX_RESPONSE: usize = 64 << 20;
 
 impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
@@ -88,14 +88,14 @@ impl Client {
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (reached, closed) = (OnceCell::new(), OnceCell::new());
-        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, reached, closed })))
+        let (accepted, forbidden) = (OnceCell::new(), OnceCell::new());
+        Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, accepted, forbidden })))
     }
 
     /// The listener that was reached, if any.
     pub(super) fn target(&self) -> Option<&Target> {
         match self {
-            Self::Listener(listener) => listener.reached.get(),
+            Self::Listener(listener) => listener.accepted.get(),
             Self::Offline(_) => None,
         }
     }
@@ -151,13 +151,13 @@ impl Client {
         if answer.status.is_success() {
             return Ok(answer.body);
         }
-        let failure = refusal(&answer);
-        let closed = match self {
-            Self::Listener(listener) => listener.closed.get(),
+        let failure = response_failure(&answer);
+        let forbidden = match self {
+            Self::Listener(listener) => listener.forbidden.get(),
             Self::Offline(_) => None,
         };
-        Err(match closed.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
-            Some(socket) => failure.adding(&format!(
+        Err(match forbidden.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
+            Some(socket) => failure.with_line(&format!(
                 "or run this as root or as the gateway's own user, who need none: {socket} is closed to this user"
             )),
             None => failure,
@@ -178,11 +178,10 @@ impl Listener {
             let (connection, target) = self.connect().await?;
             let exchange = async {
                 let response = self.ask(connection, &target, method, path, body).await?;
-                gather(response, &target).await
+                read_response(response, &target).await
             };
-            let late =
-                |_| Failure::failed(format!("{target} did not answer within {} s", PATIENCE.as_secs()));
-            tokio::time::timeout(PATIENCE, exchange).await.map_err(late)?
+            let late = |_| Failure::failed(format!("{target} did not answer within {} s", TIMEOUT.as_secs()));
+            tokio::time::timeout(TIMEOUT, exchange).await.map_err(late)?
         })
     }
 
@@ -197,11 +196,11 @@ impl Listener {
             let (connection, target) = self.connect().await?;
             let response = self.ask(connection, &target, &Method::GET, path, None).await?;
             if !response.status().is_success() {
-                return Err(refusal(&gather(response, &target).await?));
+                return Err(response_failure(&read_response(response, &target).await?));
             }
             let (mut body, mut written) = (response.into_body(), 0);
             while let Some(frame) = body.frame().await {
-                if let Ok(data) = frame.map_err(|error| broken_off(&target, &error))?.into_data() {
+                if let Ok(data) = frame.map_err(|error| ended_early(&target, &error))?.into_data() {
                     out.write_all(&data)?;
                     written += u64::try_from(data.len()).unwrap_or(u64::MAX);
                     on_progress(written);
@@ -221,18 +220,20 @@ impl Listener {
                     Target::Tcp(authority) => Box::new(TcpStream::connect(authority).await?),
                 })
             };
-            match tokio::time::timeout(CONNECT, connecting).await {
+            match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
                 Ok(Ok(connection)) => {
-                    let _ = self.reached.set(target.clone());
+                    let _ = self.accepted.set(target.clone());
                     return Ok((connection, target.clone()));
                 }
                 Ok(Err(error)) => {
                     if error.kind() == std::io::ErrorKind::PermissionDenied {
-                        let _ = self.closed.set(target.clone());
+                        let _ = self.forbidden.set(target.clone());
                     }
                     tried.push(format!("{target}: {}", reason(&error)));
                 }
-                Err(_) => tried.push(format!("{target}: no connection within {} s", CONNECT.as_secs())),
+                Err(_) => {
+                    tried.push(format!("{target}: no connection within {} s", CONNECT_TIMEOUT.as_secs()));
+                }
             }
         }
         let message = format!("cannot reach the admin listener\n  {}", tried.join("\n  "));
@@ -278,13 +279,13 @@ impl Listener {
 }
 
 /// The whole answer.
-async fn gather(response: Response<Incoming>, target: &Target) -> Result<Answer, Failure> {
+async fn read_response(response: Response<Incoming>, target: &Target) -> Result<Answer, Failure> {
     let status = response.status();
-    let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await;
-    Ok(Answer::new(status, &body.map_err(|error| broken_off(target, &error))?.to_bytes()))
+    let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
+    Ok(Answer::new(status, &body.map_err(|error| ended_early(target, &error))?.to_bytes()))
 }
 
-fn broken_off(target: &Target, error: &dyn std::fmt::Display) -> Failure {
+fn ended_early(target: &Target, error: &dyn std::fmt::Display) -> Failure {
     Failure::failed(format!("{target}: the response ended early: {error}"))
 }
 
@@ -299,7 +300,7 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// The failure for a refusal, with advice; the exit code follows from the status.
-pub(super) fn refusal(answer: &Answer) -> Failure {
+pub(super) fn response_failure(answer: &Answer) -> Failure {
     let Answer { status, body } = answer;
     let code = body["error"].as_str().unwrap_or(status.canonical_reason().unwrap_or("refused"));
     let mut message = match body["error_description"].as_str() {
@@ -335,7 +336,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// A body with those of the fields that have a value.
-pub(super) fn present(mut body: Value) -> Value {
+pub(super) fn without_nulls(mut body: Value) -> Value {
     if let Value::Object(fields) = &mut body {
         fields.retain(|_, value| !value.is_null());
     }

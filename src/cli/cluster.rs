@@ -63,7 +63,7 @@ fn status(global: &Global) -> Result<(), Failure> {
 mod engine {
     use super::{super::target, Failure, Global};
     use crate::{
-        cli::failure::{chain, say},
+        cli::failure::{chain, print_stderr},
         config::Config,
         store::cluster::{self, JoinError, Settings},
     };
@@ -85,8 +85,11 @@ mod engine {
         let (config, cluster) = settings(global)?;
         let (store, position) =
             cluster::init(&config.store, &cluster, config.configuration()).map_err(|error| failed(&error))?;
-        say(&format!("etcd has store {store} up to position {position}, under {}", cluster.etcd.prefix));
-        say(&format!(
+        print_stderr(&format!(
+            "etcd has store {store} up to position {position}, under {}",
+            cluster.etcd.prefix
+        ));
+        print_stderr(&format!(
             "{} is now this node's copy; start the other nodes with empty directories",
             config.store.path.display()
         ));
@@ -96,7 +99,7 @@ mod engine {
     pub(super) fn adopt(global: &Global) -> Result<(), Failure> {
         let (config, cluster) = settings(global)?;
         let position = cluster::adopt(&config.store, &cluster).map_err(|error| failed(&error))?;
-        say(&format!(
+        print_stderr(&format!(
             "etcd has the state of this node's copy, position {position}: start the gateways again"
         ));
         Ok(())
@@ -105,7 +108,7 @@ mod engine {
     pub(super) fn leave(global: &Global) -> Result<(), Failure> {
         let (config, cluster) = settings(global)?;
         cluster::leave(&config.store, &cluster).map_err(|error| failed(&error))?;
-        say(&format!("{} has left the cluster", cluster.node));
+        print_stderr(&format!("{} has left the cluster", cluster.node));
         Ok(())
     }
 }

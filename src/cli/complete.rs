@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Cli, client::Client};
 
 /// The maximum number of candidates.
-const MOST: usize = 1000;
+const MAX_CANDIDATES: usize = 1000;
 
 pub(super) fn logins() -> ArgValueCandidates {
     ArgValueCandidates::new(|| candidates("/v1/users?limit=1000", "login", "name"))
@@ -55,6 +55,6 @@ fn records(path: &str) -> Option<Vec<Value>> {
         }
     }
     words.push("health".to_owned());
-    let global = Cli::try_parse_from(words).ok()?.global.found();
-    Client::new(&global).ok()?.list(path, Some(MOST)).ok()
+    let global = Cli::try_parse_from(words).ok()?.global.with_machine_config();
+    Client::new(&global).ok()?.list(path, Some(MAX_CANDIDATES)).ok()
 }

@@ -65,8 +65,8 @@ const REQUESTS: [DemoRequest; 5] = [
 const STREAM: &str = "/api/stream";
 
 /// The preferred ports of the gateway and of its page.
-const USUAL_PORT: u16 = 8080;
-const USUAL_PAGE_PORT: u16 = 8081;
+const DEFAULT_PORT: u16 = 8080;
+const DEFAULT_PAGE_PORT: u16 = 8081;
 
 pub(super) fn run(scripted: bool) -> Result<(), Failure> {
     let sound = if scripted { script() } else { serve().map(|()| true) };
@@ -75,7 +75,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 
 /// Prints the commands to try and serves until SIGINT or SIGTERM.
 fn serve() -> Result<(), Failure> {
-    let demo = Demo::start(usual(USUAL_PORT), usual(USUAL_PAGE_PORT), Signals::Handled)?;
+    let demo = Demo::start(port_or_any(DEFAULT_PORT), port_or_any(DEFAULT_PAGE_PORT), Signals::Handled)?;
     println!("{}", demo.introduction());
     println!("The page, already signed in:");
     for (login, what) in [("alice", "her tokens"), ("root", "administration")] {
@@ -191,36 +191,36 @@ impl Demo {
     /// Opens a stream, revokes its token, and checks how the stream ends.
     fn cut_a_stream(&self) -> Result<bool, Failure> {
         let Client::Listener(stream) = self.client(true)? else { return Ok(false) };
-        let mut events = Revoking { demo: self, cut: None, later: 0 };
+        let mut events = RevokingReader { demo: self, cut: None, after_revocation: 0 };
         let end = stream.download(STREAM, &mut events, &mut |_| {});
         let result = match &end {
             Ok(_) => "ended as if it were complete",
             Err(failure) => failure.message(),
         };
         let cut = events.cut.unwrap_or_default();
-        let sound = cut == 1 && end.is_err() && events.later <= ON_THEIR_WAY;
+        let sound = cut == 1 && end.is_err() && events.after_revocation <= MAX_IN_TRANSIT;
         let outcome = format!("200, then revoked: {cut} cut, the client sees: {result}");
         Ok(print_result("a stream while it is revoked", STREAM, sound, &outcome))
     }
 }
 
 /// Reads a stream and revokes its token at the first event.
-struct Revoking<'d> {
+struct RevokingReader<'d> {
     demo: &'d Demo,
     /// How many requests the revocation cut.
     cut: Option<u64>,
     /// Events received after the revocation.
-    later: u32,
+    after_revocation: u32,
 }
 
 /// Events that may have been in transit when the token was revoked.
-const ON_THEIR_WAY: u32 = 20;
+const MAX_IN_TRANSIT: u32 = 20;
 
-impl io::Write for Revoking<'_> {
+impl io::Write for RevokingReader<'_> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         if self.cut.is_some() {
-            self.later += 1;
-            return if self.later > ON_THEIR_WAY {
+            self.after_revocation += 1;
+            return if self.after_revocation > MAX_IN_TRANSIT {
                 Err(io::Error::other("it goes on"))
             } else {
                 Ok(event.len())
@@ -304,9 +304,9 @@ fn set_up(operator: &Client, password: &str) -> Result<(String, String), Failure
 }
 
 /// This port if it is free, else any free port.
-fn usual(port: u16) -> SocketAddr {
-    let usual = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    TcpListener::bind(usual).map_or_else(|_| any_port(), |_| usual)
+fn port_or_any(port: u16) -> SocketAddr {
+    let preferred = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(preferred).map_or_else(|_| any_port(), |_| preferred)
 }
 
 fn any_port() -> SocketAddr {

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, present},
+    client::{Client, without_nulls},
     complete,
     failure::Failure,
-    hint::{self, Named},
+    hint::{self, NamedRecord},
     output::{plain, print},
 };
 
@@ -44,12 +44,12 @@ impl Explain {
         // Methods are case-sensitive, but a method called `get` does not exist.
         let lower = self.method.bytes().all(|byte| byte.is_ascii_lowercase());
         let method = if lower { self.method.to_ascii_uppercase() } else { self.method.clone() };
-        let body = present(json!({
+        let body = without_nulls(json!({
             "method": method, "url": self.url, "token_id": token, "user": self.user, "carrier": self.carrier,
             "client": self.client,
         }));
         let answer = listener.post("/v1/explain", &body).map_err(|failure| {
-            hint::missing(&listener, failure, self.user.as_deref().map(Named::User).as_slice())
+            hint::name_missing(&listener, failure, self.user.as_deref().map(NamedRecord::User).as_slice())
         })?;
         let reason = || print(answer["reason"].as_str().unwrap_or_default());
         global.output.document(&answer, || show(&answer), reason)?;
@@ -62,7 +62,7 @@ impl Explain {
 fn show(answer: &Value) -> Result<(), Failure> {
     let steps = answer["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
     let width = |field: &str| steps.iter().map(|step| text(&step[field]).chars().count()).max().unwrap_or(0);
-    let (names, looked_at) = (width("step"), width("looked_at").min(LOOKED_AT_MOST));
+    let (names, looked_at) = (width("step"), width("looked_at").min(MAX_OBJECT_WIDTH));
     for (number, step) in steps.iter().enumerate() {
         let place = place(&step["origin"]).map_or(String::new(), |place| format!("  ({place})"));
         let (name, object) = (text(&step["step"]), text(&step["looked_at"]));
@@ -95,13 +95,13 @@ fn show(answer: &Value) -> Result<(), Failure> {
             print(&format!("  + {}: {}", text(&field["name"]), text(&field["value"])))?;
         }
         let dropped: Vec<String> = sent["dropped"].as_array().into_iter().flatten().map(text).collect();
-        wrapped(&dropped).iter().try_for_each(|line| print(line))?;
+        wrap(&dropped).iter().try_for_each(|line| print(line))?;
     }
     Ok(())
 }
 
 /// The names as a list, in lines of at most 100 columns.
-fn wrapped(names: &[String]) -> Vec<String> {
+fn wrap(names: &[String]) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for (index, name) in names.iter().enumerate() {
         let name = if index + 1 < names.len() { format!("{name},") } else { name.clone() };
@@ -116,7 +116,7 @@ fn wrapped(names: &[String]) -> Vec<String> {
 const WIDTH: usize = 100;
 
 /// The widest column of objects, so that a long path does not push the results off the screen.
-const LOOKED_AT_MOST: usize = 40;
+const MAX_OBJECT_WIDTH: usize = 40;
 
 fn place(origin: &Value) -> Option<String> {
     Some(format!("{}:{}", origin["file"].as_str()?, origin["line"]))
@@ -133,12 +133,12 @@ mod tests {
     #[test]
     fn names_are_wrapped() {
         let names: Vec<String> = (0..9).map(|n| format!("x-a-field-of-some-length-{n}*")).collect();
-        let lines = wrapped(&names);
+        let lines = wrap(&names);
         assert_eq!(lines.len(), 3, "{lines:?}");
         assert!(lines[0].starts_with("  - x-a-field-of-some-length-0*, x-a-"), "{lines:?}");
         assert!(lines[1].starts_with("    x-a-") && lines[2].ends_with("-8*"), "{lines:?}");
         assert!(lines.iter().all(|line| line.len() <= WIDTH), "{lines:?}");
-        assert_eq!(wrapped(&[]), [""; 0]);
-        assert_eq!(wrapped(&["te".to_owned()]), ["  - te"]);
+        assert_eq!(wrap(&[]), [""; 0]);
+        assert_eq!(wrap(&["te".to_owned()]), ["  - te"]);
     }
 }

@@ -64,7 +64,7 @@ impl Failure {
     }
 
     /// The same failure with another message.
-    pub(super) fn reworded(self, message: String) -> Self {
+    pub(super) fn with_message(self, message: String) -> Self {
         Self { message, ..self }
     }
 
@@ -73,9 +73,9 @@ impl Failure {
     }
 
     /// The same failure with another line below its message.
-    pub(super) fn adding(self, line: &str) -> Self {
+    pub(super) fn with_line(self, line: &str) -> Self {
         let message = format!("{}\n  {line}", self.message);
-        self.reworded(message)
+        self.with_message(message)
     }
 
     pub(super) fn error(&self) -> &str {
@@ -90,8 +90,8 @@ impl Failure {
         if self.message.is_empty() {
             return;
         }
-        let label = painted("error:", "1;31", &std::io::stderr());
-        say(&format!("{label} {}", self.message));
+        let label = colored("error:", "1;31", &std::io::stderr());
+        print_stderr(&format!("{label} {}", self.message));
     }
 }
 
@@ -124,16 +124,16 @@ pub(super) fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Fail
 }
 
 /// Prints a line to stderr; ignores errors, because a closed stderr has no reader.
-pub(crate) fn say(line: &str) {
+pub(crate) fn print_stderr(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The text in the colour of this SGR code, if `stream` shows colours.
-pub(crate) fn painted(text: &str, code: &str, stream: &impl IsTerminal) -> String {
-    if colours(stream) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+pub(crate) fn colored(text: &str, code: &str, stream: &impl IsTerminal) -> String {
+    if use_color(stream) { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// Whether to use colours: on terminals, unless the user has opted out (no-color.org).
-pub(crate) fn colours(stream: &impl IsTerminal) -> bool {
+pub(crate) fn use_color(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -8,7 +8,7 @@ use super::{
     client::{Client, escape},
     complete,
     failure::Failure,
-    hint::{self, Named},
+    hint::{self, NamedRecord},
     output::{Columns, ListView, done},
 };
 
@@ -18,24 +18,24 @@ pub(super) enum Grant {
     #[command(visible_alias = "ls")]
     List,
     /// Give a role to a user or a group
-    Add(Given),
+    Add(GrantArgs),
     /// Take a role from a user or a group
     #[command(visible_alias = "rm")]
-    Remove(Given),
+    Remove(GrantArgs),
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Given {
+pub(super) struct GrantArgs {
     /// Key of the role, as `permgate role list` shows it
     #[arg(add = complete::roles())]
     role: String,
     #[command(flatten)]
-    to: To,
+    to: Recipient,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-struct To {
+struct Recipient {
     /// The user
     #[arg(long, value_name = "LOGIN", add = complete::logins())]
     user: Option<String>,
@@ -59,12 +59,12 @@ impl Grant {
     }
 }
 
-impl Given {
+impl GrantArgs {
     fn set(&self, client: &Client, granted: bool) -> Result<(), Failure> {
         let role = &self.role;
         let (kind, name, holder) = match (&self.to.user, &self.to.group) {
-            (Some(login), _) => ("user", login, Named::User(login)),
-            (None, Some(group)) => ("group", group, Named::Group(group)),
+            (Some(login), _) => ("user", login, NamedRecord::User(login)),
+            (None, Some(group)) => ("group", group, NamedRecord::Group(group)),
             (None, None) => return Err(Failure::usage("give --user or --group")),
         };
         let answer = if granted {
@@ -72,8 +72,8 @@ impl Given {
         } else {
             client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))
         };
-        let answer =
-            answer.map_err(|failure| hint::missing(client, failure, &[Named::Role(role), holder]))?;
+        let answer = answer
+            .map_err(|failure| hint::name_missing(client, failure, &[NamedRecord::Role(role), holder]))?;
         done(&answer, &format!("{name} {} holds {role}", if granted { "now" } else { "no longer" }))
     }
 }

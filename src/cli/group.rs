@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, present},
+    client::{Client, escape, without_nulls},
     complete,
     confirm::confirm,
     failure::{self, Failure},
-    hint::{self, Named},
+    hint::{self, NamedRecord},
     output::{Columns, ListView, counted, done},
 };
 use crate::authz::accounts::fold;
@@ -28,11 +28,11 @@ pub(super) enum Group {
     #[command(visible_alias = "ls")]
     List,
     /// Show one group
-    Show(Which),
+    Show(GroupSelector),
     /// Rename or move a group
     Edit {
         #[command(flatten)]
-        group: Which,
+        group: GroupSelector,
         /// New name
         #[arg(long, value_name = "NAME")]
         rename: Option<String>,
@@ -44,7 +44,7 @@ pub(super) enum Group {
     #[command(visible_alias = "rm")]
     Delete {
         #[command(flatten)]
-        group: Which,
+        group: GroupSelector,
         /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
@@ -57,7 +57,7 @@ pub(super) enum Group {
 
 /// One group.
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(super) struct GroupSelector {
     /// Name of the group
     #[arg(add = complete::groups())]
     name: String,
@@ -66,7 +66,7 @@ pub(super) struct Which {
 #[derive(Debug, Args)]
 pub(super) struct Members {
     #[command(flatten)]
-    group: Which,
+    group: GroupSelector,
     /// Logins of the users
     #[arg(required = true, value_name = "LOGIN", add = complete::logins())]
     logins: Vec<String>,
@@ -81,38 +81,40 @@ const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COL
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let hinted = |failure: Failure, group: &str| hint::missing(&client, failure, &[Named::Group(group)]);
+        let hinted = |failure: Failure, group: &str| {
+            hint::name_missing(&client, failure, &[NamedRecord::Group(group)])
+        };
         match self {
             Self::Create { name, parent } => {
-                let body = present(json!({"name": name, "parent": parent}));
+                let body = without_nulls(json!({"name": name, "parent": parent}));
                 let record = client
                     .post("/v1/groups", &body)
                     .map_err(|failure| hinted(failure, parent.as_deref().unwrap_or_default()))?;
                 global.output.changed(&record, COLUMNS, &format!("created {name}"))
             }
             Self::List => global.output.list(client.list("/v1/groups?limit=1000", None)?, VIEW),
-            Self::Show(Which { name }) => {
+            Self::Show(GroupSelector { name }) => {
                 let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
                 global.output.record(&record, COLUMNS)
             }
             Self::Edit { rename: None, parent: None, .. } => {
                 Err(Failure::usage("nothing to change: give --rename or --parent"))
             }
-            Self::Edit { group: Which { name }, rename, parent } => {
-                let mut body = present(json!({"name": rename, "parent": parent}));
+            Self::Edit { group: GroupSelector { name }, rename, parent } => {
+                let mut body = without_nulls(json!({"name": rename, "parent": parent}));
                 let parent = parent.as_deref();
                 if parent == Some("") {
                     body["parent"] = Value::Null;
                 }
                 let record = client.patch(&path(&name), &body).map_err(|failure| {
-                    let named = [Named::Group(&name), Named::Group(parent.unwrap_or_default())];
-                    hint::missing(&client, failure, &named)
+                    let named = [NamedRecord::Group(&name), NamedRecord::Group(parent.unwrap_or_default())];
+                    hint::name_missing(&client, failure, &named)
                 })?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
                 global.output.changed(&record, COLUMNS, &format!("changed {name}{renamed}"))
             }
-            Self::Delete { group: Which { name }, yes } => {
-                let read = read_by(&client, &name);
+            Self::Delete { group: GroupSelector { name }, yes } => {
+                let read = readers_hint(&client, &name);
                 if !yes {
                     let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
                     let members = counted(record["members"].as_array().map_or(0, Vec::len) as u64, "member");
@@ -134,7 +136,7 @@ impl Members {
             let path = format!("{}/members/{}", path(name), escape(login));
             let answer = if member { client.put(&path) } else { client.delete(&path) };
             let answer = answer.map_err(|failure| {
-                hint::missing(client, failure, &[Named::Group(name), Named::User(login)])
+                hint::name_missing(client, failure, &[NamedRecord::Group(name), NamedRecord::User(login)])
             })?;
             let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
             done(&answer, &format!("{change} {login} {to} {name}"))
@@ -144,7 +146,7 @@ impl Members {
 
 /// A hint for the deletion of a group: the services whose configuration names it as a reader. Empty if the
 /// caller may not see that.
-fn read_by(client: &Client, group: &str) -> String {
+fn readers_hint(client: &Client, group: &str) -> String {
     let services = client.list("/v1/services?detailed=true", None).unwrap_or_default();
     let reads = |service: &&Value| {
         let readers = service["readers"].as_array().into_iter().flatten().filter_map(Value::as_str);

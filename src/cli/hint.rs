@@ -13,7 +13,7 @@ use crate::{authz::accounts::fold, config::suggest};
 
 /// A name on the command line, with the kind of record that it should refer to.
 #[derive(Clone, Copy)]
-pub(super) enum Named<'a> {
+pub(super) enum NamedRecord<'a> {
     User(&'a str),
     Group(&'a str),
     Role(&'a str),
@@ -23,26 +23,26 @@ pub(super) enum Named<'a> {
 const SEARCHED: usize = 5000;
 
 /// A longer word that refers to nothing may be a secret.
-const LONGEST_SHOWN: usize = 40;
+const MAX_SHOWN: usize = 40;
 
-impl Named<'_> {
+impl NamedRecord<'_> {
     fn parts(&self) -> (&'static str, &str, &'static str, &'static str) {
         match self {
-            Named::User(name) => ("user", name, "/v1/users?limit=1000", "login"),
-            Named::Group(name) => ("group", name, "/v1/groups?limit=1000", "name"),
-            Named::Role(name) => ("role", name, "/v1/roles?limit=1000", "key"),
+            NamedRecord::User(name) => ("user", name, "/v1/users?limit=1000", "login"),
+            NamedRecord::Group(name) => ("group", name, "/v1/groups?limit=1000", "name"),
+            NamedRecord::Role(name) => ("role", name, "/v1/roles?limit=1000", "key"),
         }
     }
 }
 
 /// Names the record that does not exist, if the listener said only that one does not.
-pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) -> Failure {
+pub(super) fn name_missing(client: &Client, failure: Failure, names: &[NamedRecord<'_>]) -> Failure {
     if failure.error() != "not_found" {
         return failure;
     }
     for named in names {
         let (noun, name, path, field) = named.parts();
-        if matches!(named, Named::User("me")) {
+        if matches!(named, NamedRecord::User("me")) {
             continue;
         }
         // A caller who may not list them learns no more than before.
@@ -52,7 +52,7 @@ pub(super) fn missing(client: &Client, failure: Failure, names: &[Named<'_>]) ->
             continue;
         }
         let advice = advice(noun, name, known);
-        return failure.reworded(format!("there is no {noun} {name:?}: {advice}"));
+        return failure.with_message(format!("there is no {noun} {name:?}: {advice}"));
     }
     failure
 }
@@ -87,7 +87,7 @@ pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &
     for entry in scope.as_array().into_iter().flatten() {
         let key = entry["service"].as_str().unwrap_or_default();
         let Some(service) = services.iter().find(|service| service["key"] == key) else {
-            return failure.reworded(no_service(key, &services));
+            return failure.with_message(no_service(key, &services));
         };
         let Some(user) = &user else { continue };
         let reads = |login: &Value| login.as_str().is_some_and(|login| login.eq_ignore_ascii_case(user));
@@ -103,7 +103,7 @@ pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &
             }
             None => "it has no readers: only holders of read-service may".to_owned(),
         };
-        return failure.reworded(format!("{user} may not read {key}: {advice}"));
+        return failure.with_message(format!("{user} may not read {key}: {advice}"));
     }
     failure
 }
@@ -153,7 +153,7 @@ pub(super) fn shown(written: &str) -> Cow<'_, str> {
     match written.strip_prefix("pgt_").and_then(|rest| rest.split_once('_')) {
         Some((id, _)) => Cow::Owned(format!("pgt_{id}_...")),
         // As long as a secret, and longer than most names.
-        None if written.len() > LONGEST_SHOWN && !written.contains(' ') => {
+        None if written.len() > MAX_SHOWN && !written.contains(' ') => {
             Cow::Owned(format!("{}...", written.chars().take(8).collect::<String>()))
         }
         None => Cow::Borrowed(written),
@@ -224,7 +224,7 @@ fn ambiguous(written: &str, tokens: &[Candidate]) -> Failure {
 
 fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
     let listed = client.list(&format!("/v1/users/{}/tokens?limit=1000", escape(login)), None);
-    listed.map_err(|failure| missing(client, failure, &[Named::User(login)]))
+    listed.map_err(|failure| name_missing(client, failure, &[NamedRecord::User(login)]))
 }
 
 /// Compares names as the store does.

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Answer, Client, escape, refusal},
-    failure::{Failure, chain, say, unreadable},
+    client::{Answer, Client, escape, response_failure},
+    failure::{Failure, chain, print_stderr, unreadable},
     output::{Format, counted},
     owner::StoreOwner,
     target,
@@ -36,9 +36,9 @@ use crate::{
 const CHUNK_LINES: usize = 1000;
 const CHUNK_BYTES: usize = 512 << 10;
 /// A record has at most 16 KiB; a longer line cannot be one.
-const LONGEST_LINE: usize = 64 << 10;
+const MAX_LINE: usize = 64 << 10;
 /// The most bad lines that are reported one by one.
-const MOST_REPORTED: u64 = 100;
+const MAX_REPORTED: u64 = 100;
 
 /// An import in progress.
 struct Importer<'g> {
@@ -61,7 +61,7 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
     let mut importer = Importer {
         client: Client::new(global)?,
         make_owners: import.make_owners,
-        progress: bar(length),
+        progress: progress_bar(length),
         chunk: Vec::new(),
         bytes: 0,
         report: Report { lines: import.skip, ..Report::default() },
@@ -73,15 +73,15 @@ pub(super) fn run(global: &Global, import: &Import) -> Result<(), Failure> {
     match outcome {
         Ok(()) => summarize(global, &report),
         Err(failure) => {
-            say(&counts(&report));
-            say(&format!("continue with `--skip {}`", report.lines));
+            print_stderr(&counts(&report));
+            print_stderr(&format!("continue with `--skip {}`", report.lines));
             Err(failure)
         }
     }
 }
 
 fn summarize(global: &Global, report: &Report) -> Result<(), Failure> {
-    say(&counts(report));
+    print_stderr(&counts(report));
     let Report { lines, tokens, users, groups, members, skipped, bad, .. } = report;
     let record = json!({
         "tokens": tokens, "users": users, "groups": groups, "members": members,
@@ -122,7 +122,7 @@ fn open(path: &Path) -> Result<(Box<dyn Read>, u64), Failure> {
 fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
     let config = target::load(global.config())?;
     let (input, length) = open(&import.file)?;
-    let progress = bar(length);
+    let progress = progress_bar(length);
     let services: HashSet<&str> = config.services.iter().map(|service| service.key.as_str()).collect();
     let options = Options {
         make_owners: import.make_owners,
@@ -134,13 +134,13 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
         ImportEvent::Progress(report) => progress.set_position(report.bytes),
         ImportEvent::BadLine { number, why } => {
             reported += 1;
-            if reported <= MOST_REPORTED || global.output != Format::Table {
-                progress.suspend(|| say(&format!("line {number}: {why}")));
+            if reported <= MAX_REPORTED || global.output != Format::Table {
+                progress.suspend(|| print_stderr(&format!("line {number}: {why}")));
             }
         }
     };
     let input = BufReader::with_capacity(1 << 20, input);
-    let _owner = StoreOwner::of(&config.store.path);
+    let _owner = StoreOwner::detect(&config.store.path);
     let report = store_import::offline(&config.store, &options, input, &mut on_event);
     progress.finish_and_clear();
     let report = report.map_err(|error| Failure::failed(chain(&error)))?;
@@ -174,8 +174,8 @@ impl Importer<'_> {
     /// Adds a line to the chunk, or returns what is wrong with it. Users and groups are created at once,
     /// after the tokens before them.
     fn take(&mut self, number: u64, line: &[u8]) -> Result<Result<(), String>, Failure> {
-        if line.len() > LONGEST_LINE {
-            return Ok(Err(format!("longer than {LONGEST_LINE} bytes")));
+        if line.len() > MAX_LINE {
+            return Ok(Err(format!("longer than {MAX_LINE} bytes")));
         }
         let (path, body, group) = match ImportRecord::parse(line) {
             Err(error) => return Ok(Err(error.to_string())),
@@ -238,7 +238,7 @@ impl Importer<'_> {
         let ours = matches!(answer.status.as_u16(), 400 | 404 | 409 | 422);
         match answer.body["error_description"].as_str() {
             Some(why) if ours => Ok(Err(why.to_owned())),
-            _ => Err(refusal(answer)),
+            _ => Err(response_failure(answer)),
         }
     }
 
@@ -279,14 +279,14 @@ impl Importer<'_> {
     fn refused(&mut self, number: u64, why: &str) {
         self.report.bad += 1;
         let message = match self.report.bad {
-            ..=MOST_REPORTED => format!("line {number}: {why}"),
-            bad if bad == MOST_REPORTED + 1 => "more lines were refused; -o id reports all".to_owned(),
+            ..=MAX_REPORTED => format!("line {number}: {why}"),
+            bad if bad == MAX_REPORTED + 1 => "more lines were refused; -o id reports all".to_owned(),
             _ => String::new(),
         };
         let all = self.global.output != Format::Table;
         let message = if all { format!("line {number}: {why}") } else { message };
         if !message.is_empty() {
-            self.progress.suspend(|| say(&message));
+            self.progress.suspend(|| print_stderr(&message));
         }
     }
 }
@@ -297,16 +297,16 @@ fn token_body(token: ImportedToken) -> Result<Value, String> {
 }
 
 /// A progress bar on a terminal only; logs get the messages alone.
-fn bar(length: u64) -> ProgressBar {
+fn progress_bar(length: u64) -> ProgressBar {
     if length == 0 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let bar = ProgressBar::new(length);
+    let progress_bar = ProgressBar::new(length);
     if let Ok(style) =
         ProgressStyle::with_template("{bar:40} {percent:>3}% {bytes}/{total_bytes}, {eta} left")
     {
-        bar.set_style(style);
+        progress_bar.set_style(style);
     }
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    progress_bar.enable_steady_tick(Duration::from_millis(200));
+    progress_bar
 }

@@ -15,7 +15,7 @@ use super::{
     Global,
     client::{Client, escape},
     confirm::ask,
-    failure::{Failure, reason, say},
+    failure::{Failure, print_stderr, reason},
     hint::quoted,
     output::print,
 };
@@ -48,7 +48,7 @@ pub(super) struct Init {
 }
 
 /// The first administrator's login, link to choose a password with, and token to try.
-struct First {
+struct FirstAccount {
     login: String,
     link: String,
     token: String,
@@ -107,7 +107,7 @@ impl Init {
             })?,
             None => proposed,
         };
-        let offset = PORTS.into_iter().find(|port| free(*port) && free(port + 1)).unwrap_or(PORTS[0]);
+        let offset = PORTS.into_iter().find(|port| is_free(*port) && is_free(port + 1)).unwrap_or(PORTS[0]);
         let listen = self.listen.unwrap_or_else(|| format!("127.0.0.1:{offset}"));
         let page = self.page.unwrap_or_else(|| format!("127.0.0.1:{}", offset + 1));
         let text = configuration(&upstream, &paths, &self.service, &listen, &page);
@@ -127,11 +127,11 @@ impl Init {
             })?;
         out.write_all(text.as_bytes())?;
         out.sync_all()?;
-        say(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
-        let first = First::create(global, login, &self.service).inspect_err(|_| {
+        print_stderr(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
+        let first = FirstAccount::create(global, login, &self.service).inspect_err(|_| {
             // Otherwise the next try would be refused.
             if fs::remove_file(file).is_ok() {
-                say(&format!("removed {} again", file.display()));
+                print_stderr(&format!("removed {} again", file.display()));
             }
         })?;
         let path = if paths[0] == "/" { "/" } else { &paths[0] };
@@ -141,7 +141,7 @@ impl Init {
     }
 }
 
-impl First {
+impl FirstAccount {
     /// Creates them in the store itself, because no gateway runs yet.
     fn create(global: &Global, login: String, service: &str) -> Result<Self, Failure> {
         let client = Client::new(&Global { offline: true, admin: None, ..global.clone() })?;
@@ -185,7 +185,7 @@ fn ask_until<T>(
         let answer = if written.is_empty() { default.to_owned() } else { written };
         match check(&answer) {
             Ok(_) => return Ok(answer),
-            Err(why) => say(&why),
+            Err(why) => print_stderr(&why),
         }
     }
 }
@@ -207,7 +207,7 @@ fn by_options(errors: &Errors) -> Failure {
     Failure::usage(lines.collect::<Vec<_>>().join("\n"))
 }
 
-fn free(port: u16) -> bool {
+fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 

@@ -17,7 +17,7 @@ use super::{
     Global,
     client::Answer,
     failure::{Failure, chain},
-    owner::{StoreOwner, explained},
+    owner::{StoreOwner, with_owner_advice},
     target,
 };
 use crate::{
@@ -77,11 +77,11 @@ impl Offline {
 
 impl Opened {
     fn new(config: &Config) -> Result<Self, Failure> {
-        let owner = StoreOwner::of(&config.store.path);
+        let owner = StoreOwner::detect(&config.store.path);
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let configuration = config.configuration();
         let (store, state) = Store::open(&config.store, configuration, fence.clone())
-            .map_err(|error| explained(Failure::failed(chain(&error)), &config.store.path))?;
+            .map_err(|error| with_owner_advice(Failure::failed(chain(&error)), &config.store.path))?;
         // The operator is the user of this process, who can read the store's files.
         let uid = rustix::process::geteuid().as_raw();
         let context = Context::new(Parts {
@@ -89,8 +89,8 @@ impl Opened {
             store: store.clone(),
             state,
             fence,
-            uses: Arc::new(Nothing),
-            configuration: Arc::new(Nothing),
+            uses: Arc::new(NoGateway),
+            configuration: Arc::new(NoGateway),
             ready: Arc::new(AtomicBool::new(false)),
             hosts: Vec::new(),
             sign_in: config.admin.sign_in.clone(),
@@ -133,9 +133,9 @@ impl Drop for Opened {
 }
 
 /// Stands for the workers, which do not run here, and for the configuration, which cannot be reloaded.
-struct Nothing;
+struct NoGateway;
 
-impl admin::UsageTracker for Nothing {
+impl admin::UsageTracker for NoGateway {
     fn last(&self, _: &Digest) -> Option<LastUsed> {
         None
     }
@@ -145,7 +145,7 @@ impl admin::UsageTracker for Nothing {
     fn refused(&self, _: admin::RefusedRequest<'_>) {}
 }
 
-impl admin::Configuration for Nothing {
+impl admin::Configuration for NoGateway {
     fn text(&self) -> String {
         String::new()
     }

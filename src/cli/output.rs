@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
-use super::failure::{Failure, painted, say};
+use super::failure::{Failure, colored, print_stderr};
 use crate::authz::administration::names;
 
 /// How data is printed.
@@ -46,7 +46,7 @@ impl Format {
         }
         match self {
             Self::Table if records.is_empty() => {
-                say(&format!("no {nouns}"));
+                print_stderr(&format!("no {nouns}"));
                 Ok(())
             }
             Self::Table => table(&records, columns),
@@ -62,7 +62,7 @@ impl Format {
             Self::Table => done(record, sentence),
             other => {
                 other.record(record, columns)?;
-                tell_cut(record);
+                report_cut(record);
                 Ok(())
             }
         }
@@ -92,16 +92,16 @@ impl Format {
 
 /// Says what a command has done, and how many requests in flight that has cut.
 pub(super) fn done(answer: &Value, sentence: &str) -> Result<(), Failure> {
-    say(sentence);
-    tell_cut(answer);
+    print_stderr(sentence);
+    report_cut(answer);
     Ok(())
 }
 
 /// Reports how many requests in flight a change has cut.
-pub(super) fn tell_cut(answer: &Value) {
+pub(super) fn report_cut(answer: &Value) {
     match answer["cut"].as_u64() {
         None | Some(0) => {}
-        Some(cut) => say(&format!("cut {} in flight", counted(cut, "request"))),
+        Some(cut) => print_stderr(&format!("cut {} in flight", counted(cut, "request"))),
     }
 }
 
@@ -125,7 +125,7 @@ fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {
     }
     let text = table.trim_fmt();
     let (header, rows) = text.split_once('\n').unwrap_or((&text, ""));
-    print(&painted(header, "1", &io::stdout()))?;
+    print(&colored(header, "1", &io::stdout()))?;
     print(rows)
 }
 

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::geteuid;
 
 use super::{
-    failure::{Failure, say},
+    failure::{Failure, print_stderr},
     hint::quoted,
 };
 
@@ -23,7 +23,7 @@ pub(super) struct StoreOwner {
 }
 
 impl StoreOwner {
-    pub(super) fn of(store: &Path) -> Self {
+    pub(super) fn detect(store: &Path) -> Self {
         let file = fs::metadata(store.join("CURRENT")).or_else(|_| fs::metadata(store));
         let other = file.ok().map(|file| file.uid()).filter(|uid| geteuid().is_root() && *uid != 0);
         Self { store: store.to_owned(), other: other.map(name) }
@@ -33,31 +33,33 @@ impl StoreOwner {
 impl Drop for StoreOwner {
     fn drop(&mut self) {
         if let Some(user) = &self.other
-            && has_other(&self.store, |uid| uid == 0)
+            && has_files_of_others(&self.store, |uid| uid == 0)
         {
             let store = self.store.display().to_string();
-            say(&format!("warning: the gateway of {user} cannot open what root has created in {store}"));
-            say(&format!("  give it back: chown -R {user} {}", quoted(&store)));
+            print_stderr(&format!(
+                "warning: the gateway of {user} cannot open what root has created in {store}"
+            ));
+            print_stderr(&format!("  give it back: chown -R {user} {}", quoted(&store)));
         }
     }
 }
 
 /// Adds to the failure to open a store what to do if files in it belong to another user.
-pub(super) fn explained(failure: Failure, store: &Path) -> Failure {
+pub(super) fn with_owner_advice(failure: Failure, store: &Path) -> Failure {
     let own = geteuid();
-    if own.is_root() || !has_other(store, |uid| uid != own.as_raw()) {
+    if own.is_root() || !has_files_of_others(store, |uid| uid != own.as_raw()) {
         return failure;
     }
     let (user, store) = (name(own.as_raw()), store.display().to_string());
-    failure.adding(&format!("files of it are not {user}'s: as root, chown -R {user} {}", quoted(&store)))
+    failure.with_line(&format!("files of it are not {user}'s: as root, chown -R {user} {}", quoted(&store)))
 }
 
 /// Whether a file or directory below `directory` belongs to such a user. Does not follow links.
-fn has_other(directory: &Path, is_other: impl Fn(u32) -> bool + Copy) -> bool {
+fn has_files_of_others(directory: &Path, is_other: impl Fn(u32) -> bool + Copy) -> bool {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.into_iter().any(|entry| {
         let Ok(metadata) = entry.metadata() else { return false };
-        is_other(metadata.uid()) || metadata.is_dir() && has_other(&entry.path(), is_other)
+        is_other(metadata.uid()) || metadata.is_dir() && has_files_of_others(&entry.path(), is_other)
     })
 }
 
@@ -88,7 +90,7 @@ mod tests {
         fs::create_dir_all(directory.path().join("gen-1/sled")).unwrap();
         fs::write(directory.path().join("gen-1/sled/db"), "").unwrap();
         let own = geteuid().as_raw();
-        assert!(has_other(directory.path(), |uid| uid == own));
-        assert!(!has_other(directory.path(), |uid| uid != own));
+        assert!(has_files_of_others(directory.path(), |uid| uid == own));
+        assert!(!has_files_of_others(directory.path(), |uid| uid != own));
     }
 }

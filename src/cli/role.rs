@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::{
     Global,
-    client::{Client, escape, present},
+    client::{Client, escape, without_nulls},
     complete,
     confirm::confirm,
     failure::Failure,
-    hint::{self, Named},
+    hint::{self, NamedRecord},
     output::{Columns, ListView, done},
 };
 use crate::authz::subject::Permission;
@@ -31,11 +31,11 @@ pub(super) enum Role {
     #[command(visible_alias = "ls")]
     List,
     /// Show one role
-    Show(Which),
+    Show(RoleSelector),
     /// Rename a role or replace its permissions; a removed permission ends at once for all who hold the role
     Edit {
         #[command(flatten)]
-        role: Which,
+        role: RoleSelector,
         /// New name for people
         #[arg(long)]
         name: Option<String>,
@@ -47,7 +47,7 @@ pub(super) enum Role {
     #[command(visible_alias = "rm")]
     Delete {
         #[command(flatten)]
-        role: Which,
+        role: RoleSelector,
         /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
@@ -56,7 +56,7 @@ pub(super) enum Role {
 
 /// One role.
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(super) struct RoleSelector {
     /// Key of the role, as `permgate role list` shows it
     #[arg(add = complete::roles())]
     key: String,
@@ -70,7 +70,8 @@ const VIEW: ListView = ListView { nouns: "roles", sort: &["key"], columns: COLUM
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let hinted = |failure: Failure, key: &str| hint::missing(&client, failure, &[Named::Role(key)]);
+        let hinted =
+            |failure: Failure, key: &str| hint::name_missing(&client, failure, &[NamedRecord::Role(key)]);
         match self {
             Self::Create { key, name, permission } => {
                 let name = name.as_ref().unwrap_or(&key);
@@ -79,20 +80,20 @@ impl Role {
                 global.output.changed(&record, COLUMNS, &format!("created {key}"))
             }
             Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
-            Self::Show(Which { key }) => {
+            Self::Show(RoleSelector { key }) => {
                 let record = client.get(&path(&key)).map_err(|failure| hinted(failure, &key))?;
                 global.output.record(&record, COLUMNS)
             }
             Self::Edit { name: None, permission, .. } if permission.is_empty() => {
                 Err(Failure::usage("nothing to change: give --name or --permission"))
             }
-            Self::Edit { role: Which { key }, name, permission } => {
+            Self::Edit { role: RoleSelector { key }, name, permission } => {
                 let permissions = Some(permission).filter(|permissions| !permissions.is_empty());
-                let body = present(json!({"name": name, "permissions": permissions}));
+                let body = without_nulls(json!({"name": name, "permissions": permissions}));
                 let record = client.patch(&path(&key), &body).map_err(|failure| hinted(failure, &key))?;
                 global.output.changed(&record, COLUMNS, &format!("changed {key}"))
             }
-            Self::Delete { role: Which { key }, yes } => {
+            Self::Delete { role: RoleSelector { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
                 let answer = client.delete(&path(&key)).map_err(|failure| hinted(failure, &key))?;
                 done(&answer, &format!("deleted {key}"))

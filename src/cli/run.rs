@@ -8,7 +8,7 @@ use tracing_subscriber::{EnvFilter, reload::Handle};
 
 use super::{
     Global,
-    failure::{Failure, chain, colours, painted, say},
+    failure::{Failure, chain, colored, print_stderr, use_color},
     hint::quoted,
     owner,
 };
@@ -23,11 +23,11 @@ const LOG_VARIABLE: &str = "PERMGATE_LOG";
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let config = Config::load(global.config()).map_err(|errors| Failure::usage(errors.to_string()))?;
     log_to_stderr(&config.log.level);
-    keep_memory_private();
+    disable_core_dumps();
     let store = config.store.path.clone();
     let running = app::start(config, Signals::Handled).map_err(|error| match error {
         StartError::Config(errors) => Failure::usage(errors.to_string()),
-        error @ StartError::Store(_) => owner::explained(Failure::failed(chain(&error)), &store),
+        error @ StartError::Store(_) => owner::with_owner_advice(Failure::failed(chain(&error)), &store),
         other => Failure::failed(chain(&other)),
     })?;
     if std::io::stderr().is_terminal() {
@@ -38,7 +38,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     match running.wait() {
         Outcome::Drained => {
             if std::io::stderr().is_terminal() {
-                say("stopped");
+                print_stderr("stopped");
             } else {
                 tracing::info!("stopped");
             }
@@ -52,14 +52,14 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
 fn greet(global: &Global, running: &Running) {
     let list =
         |places: &[app::LocalAddr]| places.iter().map(app::LocalAddr::url).collect::<Vec<_>>().join("  ");
-    say(&format!("{}; press Ctrl-C to stop", painted("ready", "1;32", &std::io::stderr())));
-    say(&format!("  services   {}", list(running.proxy())));
-    say(&format!("  admin      {}", list(running.admin())));
+    print_stderr(&format!("{}; press Ctrl-C to stop", colored("ready", "1;32", &std::io::stderr())));
+    print_stderr(&format!("  services   {}", list(running.proxy())));
+    print_stderr(&format!("  admin      {}", list(running.admin())));
     if !running.has_administrator() {
         let file = quoted(&global.config().display().to_string());
         let file = if file == "gateway.toml" { String::new() } else { format!("-c {file} ") };
-        say("There is no administrator yet. Create one in another terminal:");
-        say(&format!("  permgate {file}user create NAME --administrator"));
+        print_stderr("There is no administrator yet. Create one in another terminal:");
+        print_stderr(&format!("  permgate {file}user create NAME --administrator"));
     }
 }
 
@@ -78,7 +78,7 @@ fn log(running: &Running) {
 }
 
 /// Disables core dumps and inspection by other processes of the user: memory holds tokens and keys.
-fn keep_memory_private() {
+fn disable_core_dumps() {
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps stay possible: they would hold tokens and keys");
     }
@@ -89,7 +89,7 @@ fn log_to_stderr(level: &str) {
     let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
-        let lines = lines.with_ansi(colours(&std::io::stderr())).with_target(false).without_time();
+        let lines = lines.with_ansi(use_color(&std::io::stderr())).with_target(false).without_time();
         let lines = lines.with_filter_reloading();
         change_on_reload(lines.reload_handle());
         lines.init();
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn core_dumps_are_off() {
-        keep_memory_private();
+        disable_core_dumps();
         assert_eq!(dumpable_behavior().ok(), Some(DumpableBehavior::NotDumpable));
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    failure::{Failure, reason, say},
+    failure::{Failure, print_stderr, reason},
     output::{Columns, Format, ListView, counted, plain, print},
 };
 use crate::authz::secret::{LENGTH, find_tokens};
@@ -142,7 +142,11 @@ impl Progress {
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         self.unread += 1;
-        say(&format!("cannot read {}: {}", path.display().to_string().escape_debug(), reason(error)));
+        print_stderr(&format!(
+            "cannot read {}: {}",
+            path.display().to_string().escape_debug(),
+            reason(error)
+        ));
     }
 }
 

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::Client,
-    failure::{Failure, painted},
+    failure::{Failure, colored},
     output::{Format, counted, print},
 };
 use crate::admin;
 
 /// How many reasons of refusals are shown.
-const SHOWN: usize = 10;
+const MAX_SHOWN: usize = 10;
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let client = Client::new(global)?;
@@ -49,9 +49,9 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
 fn table(status: &Value) -> Result<(), Failure> {
     let ready = status["ready"] == true;
     let word = if ready {
-        painted("ready", "32", &std::io::stdout())
+        colored("ready", "32", &std::io::stdout())
     } else {
-        painted("not ready", "31", &std::io::stdout())
+        colored("not ready", "31", &std::io::stdout())
     };
     let reason = status["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
     print(&format!("{word}{reason}"))?;
@@ -59,14 +59,14 @@ fn table(status: &Value) -> Result<(), Failure> {
         return Ok(());
     }
     if status["writable"] == false {
-        print(&painted("the store accepts no changes until a restart", "31", &std::io::stdout()))?;
+        print(&colored("the store accepts no changes until a restart", "31", &std::io::stdout()))?;
     }
     print(&format!("users             {}\ntokens            {}", status["users"], status["tokens"]))?;
     print(&format!("in flight         {}", status["live"]))?;
     for (upstream, urls) in status["down"].as_object().into_iter().flatten() {
         let urls: Vec<&str> = urls.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let line = format!("down              {} of the upstream {upstream}", urls.join(", "));
-        print(&painted(&line, "31", &std::io::stdout()))?;
+        print(&colored(&line, "31", &std::io::stdout()))?;
     }
     let number = |field: &str| status[field].as_u64().unwrap_or_default();
     let failed = match number("failed") {
@@ -85,11 +85,11 @@ fn table(status: &Value) -> Result<(), Failure> {
         .filter_map(|(reason, count)| Some((reason, count.as_u64()?)))
         .collect();
     refusals.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    for (reason, count) in refusals.iter().take(SHOWN) {
+    for (reason, count) in refusals.iter().take(MAX_SHOWN) {
         print(&format!("  {count:>14}  {reason}: {}", admin::reason_in_words(reason)))?;
     }
-    if refusals.len() > SHOWN {
-        let more = refusals[SHOWN..].iter().map(|(_, count)| count).sum::<u64>();
+    if refusals.len() > MAX_SHOWN {
+        let more = refusals[MAX_SHOWN..].iter().map(|(_, count)| count).sum::<u64>();
         print(&format!("  {more:>14}  for other reasons, which -o json shows"))?;
     }
     Ok(())

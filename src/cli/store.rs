@@ -17,7 +17,7 @@ use indicatif::ProgressBar;
 use super::{
     Global,
     client::Client,
-    failure::{Failure, chain, reason, say, unreadable},
+    failure::{Failure, chain, print_stderr, reason, unreadable},
     output::counted,
     owner::StoreOwner,
     target,
@@ -86,7 +86,7 @@ fn backup(global: &Global, file: &Path) -> Result<(), Failure> {
     })?;
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(unwritable)?;
-    say(&format!("{written} bytes in {}", file.display()));
+    print_stderr(&format!("{written} bytes in {}", file.display()));
     Ok(())
 }
 
@@ -116,20 +116,22 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     let input = BufReader::new(File::open(file).map_err(|error| unreadable(file, &error))?);
     let progress = spinner();
     let options = restore::Options { accept_lost_revocations, now: SystemTime::now().into() };
-    let _owner = StoreOwner::of(&config.store.path);
+    let _owner = StoreOwner::detect(&config.store.path);
     let outcome = restore::offline(&config.store, &options, input, &mut |at| progress.set_position(at.rows));
     progress.finish_and_clear();
     let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;
-    say(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
+    print_stderr(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
     let (tokens, users) = (counted(restored.revoked, "token"), counted(restored.users, "user"));
     let (passwords, narrowed) = (counted(restored.passwords, "password"), restored.narrowed);
-    say(&format!(
+    print_stderr(&format!(
         "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}, {}",
         counted(narrowed, "narrowed or shortened token"),
     ));
-    say("group members, grants and roles are those of the backup: take away again what was taken away since");
+    print_stderr(
+        "group members, grants and roles are those of the backup: take away again what was taken away since",
+    );
     if let Some(replaced) = restored.replaced {
-        say(&format!("the previous store was moved to {}", replaced.display()));
+        print_stderr(&format!("the previous store was moved to {}", replaced.display()));
     }
     Ok(())
 }

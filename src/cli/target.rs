@@ -31,7 +31,7 @@ impl Target {
             return Self::parse(address).map(|target| vec![target]);
         }
         let config = load(global.config()).map_err(|failure| {
-            failure.adding("a gateway that runs is reached without the file, too: --admin unix:PATH")
+            failure.with_line("a gateway that runs is reached without the file, too: --admin unix:PATH")
         })?;
         // The command line speaks plain HTTP only.
         let certificates = !config.admin.tls.pairs.is_empty();

@@ -14,7 +14,7 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
 }
 
 /// An RFC 3339 time, or a date, which means its first moment in UTC.
-pub(super) fn moment(text: &str) -> Result<String, String> {
+pub(super) fn timestamp(text: &str) -> Result<String, String> {
     if text.parse::<jiff::Timestamp>().is_ok() {
         return Ok(text.to_owned());
     }
@@ -43,7 +43,7 @@ mod tests {
     #[test]
     fn a_date_is_its_first_moment() {
         let check = |text: &str, expected: Option<&str>| {
-            assert_eq!(moment(text).ok().as_deref(), expected, "{text:?}");
+            assert_eq!(timestamp(text).ok().as_deref(), expected, "{text:?}");
         };
         check("2027-01-31", Some("2027-01-31T00:00:00Z"));
         check("2027-01-31T12:00:00Z", Some("2027-01-31T12:00:00Z"));

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, present},
+    client::{Client, escape, without_nulls},
     complete,
-    failure::{self, Failure, say},
-    hint::{self, Named},
+    failure::{self, Failure, print_stderr},
+    hint::{self, NamedRecord},
     import,
-    output::{Columns, Format, ListView, done, print, tell_cut},
+    output::{Columns, Format, ListView, done, print, report_cut},
     time,
     token_file::TokenFile,
 };
@@ -25,13 +25,13 @@ pub(super) enum Token {
     #[command(visible_alias = "ls")]
     List(List),
     /// Show one token
-    Show(Which),
+    Show(TokenSelector),
     /// Reduce the scope of a token, rename it, or let it expire earlier
     Edit(Edit),
     /// Replace a token by a new one and print its text, which is shown only once
     Rotate {
         #[command(flatten)]
-        which: Which,
+        which: TokenSelector,
         /// How long the old token stays valid: 0s to 7d; 1h if not given. The expiry does not change
         #[arg(long, value_name = "DURATION", value_parser = time::duration)]
         grace: Option<String>,
@@ -54,7 +54,7 @@ pub(super) enum Token {
 
 /// One token.
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(super) struct TokenSelector {
     /// Id or name of the token
     #[arg(value_name = "TOKEN", add = complete::tokens())]
     token: String,
@@ -78,10 +78,10 @@ pub(super) struct Create {
     #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = time::duration)]
     expires_in: Option<String>,
     /// When the token expires: 2027-01-31 or 2027-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::moment)]
+    #[arg(long, value_name = "TIME", value_parser = time::timestamp)]
     expires_at: Option<String>,
     /// When the token becomes valid: 2027-01-31 or 2027-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::moment)]
+    #[arg(long, value_name = "TIME", value_parser = time::timestamp)]
     not_before: Option<String>,
     /// An address or network from which the token may be used; may be repeated. Default: anywhere
     #[arg(long, value_name = "NETWORK")]
@@ -119,7 +119,7 @@ pub(super) struct List {
 #[derive(Debug, Args)]
 pub(super) struct Edit {
     #[command(flatten)]
-    which: Which,
+    which: TokenSelector,
     /// New name
     #[arg(long)]
     name: Option<String>,
@@ -133,7 +133,7 @@ pub(super) struct Edit {
     #[arg(long, value_name = "DURATION", conflicts_with = "expires_at", value_parser = time::duration)]
     expires_in: Option<String>,
     /// Earlier expiry: 2027-01-31 or 2027-01-31T12:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = time::moment)]
+    #[arg(long, value_name = "TIME", value_parser = time::timestamp)]
     expires_at: Option<String>,
     /// The whole new list of networks, no wider than the old one; may be repeated
     #[arg(long, value_name = "NETWORK")]
@@ -179,7 +179,7 @@ impl Token {
             }
             Self::Rotate { which, grace } => {
                 let client = Client::new(global)?;
-                let body = present(json!({"grace": grace}));
+                let body = without_nulls(json!({"grace": grace}));
                 let created = client.post(&format!("{}/rotate", which.path(&client)?), &body)?;
                 show_created(global, &created, None)
             }
@@ -204,7 +204,7 @@ impl Token {
 pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
     let mut answer = Client::new(global)?.get("/v1/whoami")?;
     if global.output == Format::Table && answer["operator"] == true {
-        say("you are the operator: the admin socket needs no token and belongs to no account");
+        print_stderr("you are the operator: the admin socket needs no token and belongs to no account");
     }
     if let (Format::Table, Some(token)) = (global.output, answer["token"].as_object().cloned()) {
         let word = |field: &str| token[field].as_str().unwrap_or_default();
@@ -216,7 +216,7 @@ pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
     global.output.record(&answer, &[("USER", "user")])
 }
 
-impl Which {
+impl TokenSelector {
     fn path(&self, client: &Client) -> Result<String, Failure> {
         hint::token_id(client, &self.token, self.user.as_deref()).map(|id| path(&id))
     }
@@ -225,7 +225,7 @@ impl Which {
 impl Create {
     fn run(self, global: &Global) -> Result<(), Failure> {
         let scope = scope(&self.scope)?;
-        let body = present(json!({
+        let body = without_nulls(json!({
             "name": self.name, "scope": scope, "expires_in": self.expires_in, "expires_at": self.expires_at,
             "not_before": self.not_before, "allow_ips": named(&self.allow_ip), "note": self.note,
         }));
@@ -238,7 +238,7 @@ impl Create {
                 return Failure::usage(message);
             }
             let failure = hint::unreadable(&client, failure, &self.user, &scope);
-            hint::missing(&client, failure, &[Named::User(&self.user)])
+            hint::name_missing(&client, failure, &[NamedRecord::User(&self.user)])
         })?;
         let mut saved = None;
         if let (Some(file), Some(text)) = (file, created["token"].as_str()) {
@@ -248,7 +248,9 @@ impl Create {
                     saved = self.save.as_deref();
                 }
                 // The text is shown only once, so it must not be lost.
-                Err(error) => say(&format!("the file cannot be written, so here is the text: {error}")),
+                Err(error) => {
+                    print_stderr(&format!("the file cannot be written, so here is the text: {error}"));
+                }
             }
         }
         show_created(global, &created, saved)
@@ -273,8 +275,8 @@ impl List {
         let client = Client::new(global)?;
         let limit = self.limit.map(|limit| limit as usize);
         let records = client.list(&format!("/v1/tokens?{}", query.join("&")), limit).map_err(|failure| {
-            let user = user.as_deref().map(Named::User);
-            hint::missing(&client, failure, user.as_slice())
+            let user = user.as_deref().map(NamedRecord::User);
+            hint::name_missing(&client, failure, user.as_slice())
         })?;
         if let Some(service) = service.filter(|_| records.is_empty()) {
             hint::known_service(&client, &service)?;
@@ -285,7 +287,7 @@ impl List {
 
 impl Edit {
     fn run(self, global: &Global) -> Result<(), Failure> {
-        let body = present(json!({
+        let body = without_nulls(json!({
             "name": self.name, "note": self.note, "scope": named(&self.scope).map(scope).transpose()?,
             "expires_in": self.expires_in, "expires_at": self.expires_at, "allow_ips": named(&self.allow_ip),
         }));
@@ -296,23 +298,23 @@ impl Edit {
         }
         let client = Client::new(global)?;
         let answer = client.patch(&self.which.path(&client)?, &body)?;
-        global.output.changed(&answer, COLUMNS, &format!("changed {}", called(&answer)))
+        global.output.changed(&answer, COLUMNS, &format!("changed {}", display_name(&answer)))
     }
 }
 
 /// Prints the text on stdout unless it was saved: alone for people and scripts, in the record for JSON. It
 /// is shown only once, so every format includes it.
 fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Result<(), Failure> {
-    tell_cut(created);
+    report_cut(created);
     let until = created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default();
-    let sentence = format!("created {}{until}", called(created));
+    let sentence = format!("created {}{until}", display_name(created));
     match (global.output, created["token"].as_str(), saved) {
         (Format::Table | Format::Id, Some(text), _) => {
-            say(&format!("{sentence}; its text is shown only once:"));
+            print_stderr(&format!("{sentence}; its text is shown only once:"));
             print(text)
         }
         (Format::Table, None, Some(file)) => {
-            say(&format!("{sentence}; its text is in {}", file.display()));
+            print_stderr(&format!("{sentence}; its text is in {}", file.display()));
             Ok(())
         }
         (format, ..) => format.record(created, COLUMNS),
@@ -320,7 +322,7 @@ fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Resul
 }
 
 /// A record's token in a sentence.
-fn called(record: &Value) -> String {
+fn display_name(record: &Value) -> String {
     let text = |field: &str| record[field].as_str().unwrap_or_default();
     format!("token {} ({})", text("id"), text("name").escape_debug())
 }

@@ -16,15 +16,15 @@ use super::{
 };
 
 /// The maximum size of the file, in bytes.
-const LONGEST: u64 = 4096;
+const MAX_LENGTH: u64 = 4096;
 
 /// Precedes the address on the second line.
-const FOR: &str = "for ";
+const TARGET_PREFIX: &str = "for ";
 
 /// The token, and the listener on the second line.
 pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), Failure> {
     let read = || match fs::metadata(path)?.len() {
-        0..=LONGEST => fs::read_to_string(path).map(Zeroizing::new),
+        0..=MAX_LENGTH => fs::read_to_string(path).map(Zeroizing::new),
         _ => Err(io::Error::other("it is too long to be a token")),
     };
     let text = read().map_err(|error| unreadable(path, &error))?;
@@ -34,10 +34,12 @@ pub(super) fn read(path: &Path) -> Result<(Zeroizing<String>, Option<Target>), F
     };
     let target = match (lines.next(), lines.next()) {
         (None, _) => None,
-        (Some(line), None) if line.starts_with(FOR) => Some(Target::parse(&line[FOR.len()..])?),
+        (Some(line), None) if line.starts_with(TARGET_PREFIX) => {
+            Some(Target::parse(&line[TARGET_PREFIX.len()..])?)
+        }
         _ => {
             let message = format!("{} must have only a token on its first line", path.display());
-            return Err(Failure::usage(format!("{message}, and `{FOR}ADDRESS` in its second one")));
+            return Err(Failure::usage(format!("{message}, and `{TARGET_PREFIX}ADDRESS` in its second one")));
         }
     };
     Ok((Zeroizing::new(token.to_owned()), target))
@@ -68,7 +70,7 @@ impl TokenFile {
                 Target::Unix(path) => Target::Unix(path::absolute(path)?),
                 target @ Target::Tcp(_) => target.clone(),
             };
-            text.push_str(&format!("{FOR}{target}\n"));
+            text.push_str(&format!("{TARGET_PREFIX}{target}\n"));
         }
         self.file.write_all(text.as_bytes())?;
         self.file.sync_all()?;

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, present},
+    client::{Client, escape, without_nulls},
     complete,
     confirm::confirm,
-    failure::{Failure, say},
-    hint::{self, Named},
+    failure::{Failure, print_stderr},
+    hint::{self, NamedRecord},
     output::{Columns, Format, ListView, counted, done, print},
     target::ADMIN_VARIABLE,
 };
@@ -21,11 +21,11 @@ pub(super) enum User {
     #[command(visible_alias = "add")]
     Create(Create),
     /// Print a link with which the person sets a first or new password
-    Invite(Which),
+    Invite(UserSelector),
     /// Let an identity at the OpenID Connect provider sign in as this account
     Link {
         #[command(flatten)]
-        user: Which,
+        user: UserSelector,
         /// The provider's claim `sub`; the gateway's log shows it
         subject: String,
         /// Issuer URL of the provider; the configured one if not given
@@ -33,18 +33,18 @@ pub(super) enum User {
         issuer: Option<String>,
     },
     /// Remove all identities at providers from an account, and end its sessions
-    Unlink(Which),
+    Unlink(UserSelector),
     /// End every browser session of an account
-    SignOut(Which),
+    SignOut(UserSelector),
     /// List accounts
     #[command(visible_alias = "ls")]
     List,
     /// Show one account
-    Show(Which),
+    Show(UserSelector),
     /// Change an account
     Edit {
         #[command(flatten)]
-        user: Which,
+        user: UserSelector,
         /// New login
         #[arg(long, value_name = "LOGIN")]
         rename: Option<String>,
@@ -58,18 +58,18 @@ pub(super) enum User {
     /// Disable an account: its tokens stop working, and their requests in flight are cut
     Ban {
         #[command(flatten)]
-        user: Which,
+        user: UserSelector,
         /// Reason, shown to administrators
         #[arg(long)]
         reason: String,
     },
     /// Enable a disabled account
-    Unban(Which),
+    Unban(UserSelector),
     /// Delete an account and revoke its tokens, for good
     #[command(visible_alias = "rm")]
     Delete {
         #[command(flatten)]
-        user: Which,
+        user: UserSelector,
         /// Do not ask for confirmation
         #[arg(short, long)]
         yes: bool,
@@ -100,7 +100,7 @@ pub(super) struct Create {
 
 /// One account.
 #[derive(Debug, Args)]
-pub(super) struct Which {
+pub(super) struct UserSelector {
     /// Login of the account
     #[arg(add = complete::logins())]
     login: String,
@@ -142,37 +142,38 @@ impl User {
             Self::Ban { user, .. } | Self::Delete { user, .. } => Some(user),
         };
         let named = named.map(|user| user.login.clone());
-        self.ask(&global, &client)
-            .map_err(|failure| hint::missing(&client, failure, named.as_deref().map(Named::User).as_slice()))
+        self.ask(&global, &client).map_err(|failure| {
+            hint::name_missing(&client, failure, named.as_deref().map(NamedRecord::User).as_slice())
+        })
     }
 
     fn ask(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let output = global.output;
         match self {
             Self::Create(create) => create.run(global, client),
-            Self::Invite(Which { login }) => invitation(global, client, &login),
-            Self::Link { user: Which { login }, subject, issuer } => {
-                let body = present(json!({"subject": subject, "issuer": issuer}));
+            Self::Invite(UserSelector { login }) => invitation(global, client, &login),
+            Self::Link { user: UserSelector { login }, subject, issuer } => {
+                let body = without_nulls(json!({"subject": subject, "issuer": issuer}));
                 let linked = client.post(&format!("{}/identities", path(&login)), &body)?;
                 output.record(&linked, IDENTITY)
             }
-            Self::Unlink(Which { login }) => {
+            Self::Unlink(UserSelector { login }) => {
                 let answer = client.delete(&format!("{}/identities", path(&login)))?;
                 let identities = counted(answer["identities"].as_u64().unwrap_or_default(), "identity");
                 done(&answer, &format!("unlinked {identities} from {login}"))
             }
-            Self::SignOut(Which { login }) => {
+            Self::SignOut(UserSelector { login }) => {
                 let answer = client.delete(&format!("{}/sessions", path(&login)))?;
                 let sessions = counted(answer["sessions"].as_u64().unwrap_or_default(), "session");
                 done(&answer, &format!("ended {sessions} of {login}"))
             }
             Self::List => output.list(client.list("/v1/users?limit=1000", None)?, VIEW),
-            Self::Show(Which { login }) => output.record(&client.get(&path(&login))?, COLUMNS),
+            Self::Show(UserSelector { login }) => output.record(&client.get(&path(&login))?, COLUMNS),
             Self::Edit { rename: None, name: None, email: None, .. } => {
                 Err(Failure::usage("nothing to change: give --rename, --name or --email"))
             }
-            Self::Edit { user: Which { login }, rename, name, email } => {
-                let mut body = present(json!({"login": rename, "name": name, "email": email}));
+            Self::Edit { user: UserSelector { login }, rename, name, email } => {
+                let mut body = without_nulls(json!({"login": rename, "name": name, "email": email}));
                 if email.as_deref() == Some("") {
                     body["email"] = Value::Null;
                 }
@@ -180,16 +181,16 @@ impl User {
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
                 output.changed(&record, COLUMNS, &format!("changed {login}{renamed}"))
             }
-            Self::Ban { user: Which { login }, reason } => {
+            Self::Ban { user: UserSelector { login }, reason } => {
                 let record = client.post(&format!("{}/ban", path(&login)), &json!({"reason": reason}))?;
                 let sentence = format!("banned {login}: none of its tokens works any more");
                 output.changed(&record, COLUMNS, &sentence)
             }
-            Self::Unban(Which { login }) => {
+            Self::Unban(UserSelector { login }) => {
                 let record = client.post(&format!("{}/unban", path(&login)), &json!({}))?;
                 output.changed(&record, COLUMNS, &format!("unbanned {login}"))
             }
-            Self::Delete { user: Which { login }, yes } => {
+            Self::Delete { user: UserSelector { login }, yes } => {
                 if !yes {
                     let tokens = client.list(&format!("{}/tokens?limit=1000", path(&login)), None)?;
                     let live = tokens.iter().filter(|token| hint::is_live(token)).count();
@@ -211,18 +212,18 @@ impl Create {
             return Err(Failure::usage("a service account has only tokens: it cannot be invited"));
         }
         let name = name.as_ref().unwrap_or(&login);
-        let body = present(json!({"name": name, "login": login, "kind": kind, "email": email}));
+        let body = without_nulls(json!({"name": name, "login": login, "kind": kind, "email": email}));
         let record = client.post("/v1/users", &body)?;
         let login = record["login"].as_str().unwrap_or_default();
         if administrator {
             client
                 .post("/v1/grants", &json!({"role": "system-admin", "user": login}))
-                .map_err(|failure| failure.adding(&format!("{login} was created, without the role")))?;
+                .map_err(|failure| failure.with_line(&format!("{login} was created, without the role")))?;
         }
         if administrator || invite {
-            say(&format!("created {}{login}", if administrator { "administrator " } else { "" }));
+            print_stderr(&format!("created {}{login}", if administrator { "administrator " } else { "" }));
             return invitation(global, client, login)
-                .map_err(|failure| failure.adding(&format!("{login} was created, without a link")));
+                .map_err(|failure| failure.with_line(&format!("{login} was created, without a link")));
         }
         global.output.changed(&record, COLUMNS, &format!("created {login}"))
     }
@@ -262,9 +263,11 @@ fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
 /// Prints the link to stdout, so that it can be piped into a mail.
 fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
     let mut created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
-    say("The link sets the password. It is shown only once, can be used once, and is valid for a day.");
+    print_stderr(
+        "The link sets the password. It is shown only once, can be used once, and is valid for a day.",
+    );
     if !created["link"].as_str().is_some_and(|link| link.starts_with("http")) {
-        say(
+        print_stderr(
             "The page has no address that a browser can open: add one to admin.listen, such as \"127.0.0.1:8081\", or set admin.url.",
         );
     }

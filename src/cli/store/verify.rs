@@ -12,7 +12,7 @@ use super::{
     super::{
         Global,
         client::Client,
-        failure::{Failure, chain, say},
+        failure::{Failure, chain, print_stderr},
         output::{Columns, ListView, counted},
         target,
     },
@@ -56,13 +56,13 @@ struct Lines<'a> {
 }
 
 /// A report of [`verify::Report::LISTED`] lines is far shorter; protects against other listeners.
-const LONGEST: usize = 1 << 20;
+const MAX_LINE: usize = 1 << 20;
 
 impl Write for Lines<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(part);
-            if self.line.len() > LONGEST {
+            if self.line.len() > MAX_LINE {
                 return Err(io::Error::other(
                     "the admin listener answers with something else: is this a permgate?",
                 ));
@@ -98,7 +98,7 @@ fn print(global: &Global, report: &Value) -> Result<(), Failure> {
     let list = || global.output.list(damage.clone(), VIEW);
     global.output.document(report, || if damage.is_empty() { Ok(()) } else { list() }, list)?;
     for note in report["notes"].as_array().into_iter().flatten() {
-        say(&format!("note: {}", note.as_str().unwrap_or_default()));
+        print_stderr(&format!("note: {}", note.as_str().unwrap_or_default()));
     }
     let rows: u64 =
         report["rows"].as_object().into_iter().flatten().filter_map(|(_, rows)| rows.as_u64()).sum();
@@ -119,6 +119,6 @@ fn print(global: &Global, report: &Value) -> Result<(), Failure> {
         Some(hash) => format!("; the newest audit event is {}, {hash}", report["audit"]["seq"]),
         None => String::new(),
     };
-    say(&format!("the store is sound: {read}{audit}"));
+    print_stderr(&format!("the store is sound: {read}{audit}"));
     Ok(())
 }
