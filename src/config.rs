@@ -38,6 +38,7 @@ pub mod key;
 pub mod keys;
 mod limits;
 mod locate;
+mod mask;
 mod oidc;
 mod problem;
 mod public;
@@ -245,11 +246,6 @@ pub fn parse(text: &str, path: &Path) -> Result<Config, Errors> {
 /// does not learn which ones exist. Their contents may still make the configuration invalid.
 pub fn check_text(text: &str, path: &Path) -> Result<(), Errors> {
     resolve::parse(text, path, References::Ignored).map(drop)
-}
-
-/// The text of a configuration with possible secrets removed, fit to be shown.
-pub fn redacted(text: &str) -> String {
-    text.lines().map(|line| problem::mask_secrets(line) + "\n").collect()
 }
 
 fn read(path: &Path) -> io::Result<String> {

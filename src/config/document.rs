@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     environment::{Overrides, VariableLocation},
-    problem::{Problem, mask_secrets},
+    mask::{continued_secrets, mask_secrets},
+    problem::Problem,
 };
 use crate::{
     authz::{rules::Origin, secret::redact},
@@ -25,6 +26,7 @@ pub(super) struct Document<'t> {
     /// The directory to which paths are relative.
     pub(super) directory: &'t Path,
     system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
+    continued_secrets: OnceCell<Vec<bool>>,
     errors: RefCell<Vec<Problem>>,
     exposed_secrets: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
@@ -62,6 +64,7 @@ impl<'t> Document<'t> {
             references,
             directory: path.parent().unwrap_or(Path::new("")),
             system_roots: OnceCell::new(),
+            continued_secrets: OnceCell::new(),
             errors: RefCell::default(),
             exposed_secrets: RefCell::default(),
             warnings: RefCell::default(),
@@ -144,17 +147,18 @@ impl<'t> Document<'t> {
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
-        let (file, (line, column), written, meant) = match self.overrides.location(span.start) {
+        let (file, (line, column), excerpt, meant) = match self.overrides.location(span.start) {
             Some(VariableLocation { variable, line, offset }) => {
                 let (before, meant) = line.split_at(line.floor_char_boundary(offset));
                 let meant = &meant[..meant.floor_char_boundary(span.len())];
                 let column = u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX);
-                (variable, (1, column), line, meant)
+                (variable, (1, column), mask_secrets(line), meant)
             }
             None => {
                 let written = self.text[self.line_start(span.start)..].lines().next().unwrap_or_default();
                 let meant = self.text.get(span.clone()).unwrap_or_default();
-                (&self.name, self.position(span.start), written, meant)
+                let (line, column) = self.position(span.start);
+                (&self.name, (line, column), self.masked_line(line, written), meant)
             }
         };
         let width = meant.lines().next().unwrap_or_default().chars().count().max(1);
@@ -162,10 +166,20 @@ impl<'t> Document<'t> {
             file: file.clone(),
             line,
             column,
-            excerpt: mask_secrets(written).chars().take(MAX_EXCERPT).collect(),
+            excerpt: excerpt.chars().take(MAX_EXCERPT).collect(),
             width: u32::try_from(width).unwrap_or(u32::MAX),
             message: redact(message).into_owned(),
             advice,
+        }
+    }
+
+    /// A line of the file, fit to be shown.
+    fn masked_line(&self, number: u32, written: &str) -> String {
+        let continued = self.continued_secrets.get_or_init(|| continued_secrets(self.text));
+        let index = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+        match continued.get(index) {
+            Some(true) => "...".to_owned(),
+            Some(false) | None => mask_secrets(written),
         }
     }
 

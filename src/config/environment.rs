@@ -12,7 +12,7 @@ use super::{
     document::Document,
     key::{Key, ValueKind},
     keys::ROOT,
-    problem::mask_secrets,
+    mask::mask_secrets,
 };
 
 const PREFIX: &str = "PERMGATE__";

@@ -3,8 +3,6 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::authz::{administration::names, secret::redact};
-
 /// An error, or as a warning something unwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -39,49 +37,6 @@ impl Errors {
             advice: advice.into(),
         }])
     }
-}
-
-/// Parts of keys whose values may be secrets, including misspelled keys.
-const SECRET_KEY_PARTS: [&str; 8] =
-    ["auth", "token", "secret", "passw", "credential", "bearer", "cookie", "api_key"];
-
-/// Returns a line fit to be shown: without the value of a secretive key (unless it is a reference), user
-/// information and tokens. A line without `=` has no key to judge by and loses only the latter two.
-pub(super) fn mask_secrets(line: &str) -> String {
-    let line = line.trim_end();
-    let cut = line.find('=').unwrap_or(line.len());
-    let (key, value) = line.split_at(cut);
-    let folded = key.to_ascii_lowercase();
-    let line = if SECRET_KEY_PARTS.iter().any(|word| folded.contains(word)) {
-        let points_elsewhere = value.trim_start_matches(['=', ' ', '\t', '"', '\'']);
-        if value.is_empty() || points_elsewhere.starts_with("file:") || points_elsewhere.starts_with("env:") {
-            line.to_owned()
-        } else {
-            format!("{key}= ...")
-        }
-    } else {
-        without_user_info(line)
-    };
-    let line = redact(&line).into_owned();
-    line.chars().map(|c| if names::is_deceptive(c) { ' ' } else { c }).collect()
-}
-
-/// Replaces what is between `//` and `@` in `http://user:password@host`.
-fn without_user_info(line: &str) -> String {
-    let mut shown = String::with_capacity(line.len());
-    let mut rest = line;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        let end = after.find(['/', '"', '\'', ' ', ',']).unwrap_or(after.len());
-        rest = after;
-        if let Some(sign) = after[..end].rfind('@') {
-            shown.push_str("...");
-            rest = &after[sign..];
-        }
-    }
-    shown.push_str(rest);
-    shown
 }
 
 impl fmt::Display for Problem {
