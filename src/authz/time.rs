@@ -23,6 +23,21 @@ impl Timestamp {
         (self.0.get() ^ SIGN).cast_signed()
     }
 
+    /// A time as RFC 3339 writes it, or a date.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_date(text).or_else(|| {
+            let time: jiff::Timestamp = text.parse().ok()?;
+            Some(Self::from_millis(time.as_millisecond()))
+        })
+    }
+
+    /// The first moment of a date such as `2027-01-31`, in UTC.
+    pub fn parse_date(text: &str) -> Option<Self> {
+        let date: jiff::civil::Date = text.parse().ok().filter(|_| text.len() == "2027-01-31".len())?;
+        let start: jiff::Timestamp = format!("{date}T00:00:00Z").parse().ok()?;
+        Some(Self::from_millis(start.as_millisecond()))
+    }
+
     /// This time plus `seconds`; saturates.
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self::from_millis(self.as_millis().saturating_add(seconds.saturating_mul(1000)))
@@ -56,5 +71,19 @@ mod tests {
         assert_eq!(Timestamp::from_millis(i64::MIN), made[0], "the one that does not fit");
         assert_eq!(made[3].plus_seconds(-1).as_millis(), -999);
         assert_eq!(size_of::<Option<Timestamp>>(), 8);
+    }
+
+    #[test]
+    fn a_date_is_its_first_moment() {
+        let check = |text: &str, time: Option<i64>, date: Option<i64>| {
+            let parsed = [Timestamp::parse(text), Timestamp::parse_date(text)];
+            assert_eq!(parsed.map(|time| time.map(Timestamp::as_millis)), [time, date], "{text:?}");
+        };
+        check("1970-01-02", Some(86_400_000), Some(86_400_000));
+        check("1970-01-01T00:00:01.002Z", Some(1002), None);
+        check("1970-01-01T02:00:00+02:00", Some(0), None);
+        for bad in ["2027-02-30", "20270131", "31.1.2027", "2027-01-31T12:00:00", "tomorrow", ""] {
+            check(bad, None, None);
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Durations and times as the user writes them, validated before anything is sent to the listener.
 
+use crate::authz::time::Timestamp;
+
 /// `90d`, `12h`, `30m`, `45s` or `2w`. A bare number is refused: `--expires-in 90` hardly means seconds.
 pub(super) fn duration(text: &str) -> Result<String, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -15,12 +17,12 @@ pub(super) fn duration(text: &str) -> Result<String, String> {
 
 /// An RFC 3339 time, or a date, which means its first moment in UTC.
 pub(super) fn timestamp(text: &str) -> Result<String, String> {
-    if text.parse::<jiff::Timestamp>().is_ok() {
-        return Ok(text.to_owned());
-    }
-    match text.parse::<jiff::civil::Date>() {
-        Ok(date) if text.len() == "2027-01-31".len() => Ok(format!("{date}T00:00:00Z")),
-        _ => Err("write a date, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z".to_owned()),
+    match (Timestamp::parse_date(text), Timestamp::parse(text)) {
+        (Some(_), _) => Ok(format!("{text}T00:00:00Z")),
+        (None, Some(_)) => Ok(text.to_owned()),
+        (None, None) => {
+            Err("write a date, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z".to_owned())
+        }
     }
 }
 

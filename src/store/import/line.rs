@@ -76,7 +76,11 @@ impl ImportRecord {
                     owner: require(kind_of, "owner", raw.owner)?,
                     name: require(kind_of, "name", raw.name)?,
                     scope: scope.iter().map(|entry| scope_entry(entry)).collect::<Result<_, _>>()?,
-                    expires_at: raw.expires_at.as_deref().map(time).transpose()?,
+                    expires_at: raw
+                        .expires_at
+                        .as_deref()
+                        .map(|text| Timestamp::parse(text).ok_or(LineError::Time))
+                        .transpose()?,
                 }))
             }
             Raw { user: Some(login), digest: None, group: None, .. } => {
@@ -118,16 +122,6 @@ fn scope_entry(entry: &str) -> Result<(String, Access), LineError> {
         Some((service, "read")) if !service.is_empty() => Ok((service.to_owned(), Access::Read)),
         _ => Err(LineError::Scope(entry.to_owned())),
     }
-}
-
-fn time(text: &str) -> Result<Timestamp, LineError> {
-    let time: jiff::Timestamp = match text.parse::<jiff::civil::Date>() {
-        // As on the command line: the first moment of the day in UTC.
-        Ok(date) if text.len() == "2027-01-31".len() => format!("{date}T00:00:00Z").parse(),
-        _ => text.parse(),
-    }
-    .map_err(|_| LineError::Time)?;
-    Ok(Timestamp::from_millis(time.as_millisecond()))
 }
 
 #[cfg(test)]

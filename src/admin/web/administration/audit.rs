@@ -221,9 +221,9 @@ impl Filter {
 
 /// The start of a day in UTC, plus this many days.
 fn midnight(text: &str, days: i64) -> Result<Timestamp, Problem> {
-    let bad = || Problem::invalid("A date is written as 2026-12-24");
-    let at: jiff::Timestamp = format!("{}T00:00:00Z", text.trim()).parse().map_err(|_| bad())?;
-    Ok(Timestamp::from_millis(at.as_millisecond()).plus_seconds(days * 86_400))
+    let start = Timestamp::parse_date(text.trim());
+    let start = start.ok_or_else(|| Problem::invalid("A date is written as 2026-12-24"))?;
+    Ok(start.plus_seconds(days * 86_400))
 }
 
 impl AuditQuery {
