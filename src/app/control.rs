@@ -355,23 +355,13 @@ async fn watchdog_due(watchdog: Option<&Watchdog>) {
     }
 }
 
-/// Returns the audit event for refusals that are recorded together. The store sets its place in the chain.
+/// Returns the audit event for refusals that are recorded together.
 fn to_audit_event(event: &RefusalEvent, rules: &Rules) -> AuditEvent {
     let AuditSample { at, reason, token, client, service, request_id } = &event.sample;
     let service =
         service.and_then(|id| rules.service(id)).map(|service| service.spec.key.as_str().to_owned());
-    AuditEvent {
-        seq: 0,
-        at: *at,
-        event: "refusal".to_owned(),
-        actor: format!("address:{client}"),
-        target: token.map_or_else(|| "bearer".to_owned(), |id| format!("token:{id}")),
-        service,
-        request_id: Some(request_id.clone()),
-        outcome: "refused".to_owned(),
-        reason: Some(reason.code().to_owned()),
-        change: Some(format!("{{\"count\":{}}}", event.count)),
-        prev: [0; 32],
-        hash: [0; 32],
-    }
+    let target = token.map_or_else(|| "bearer".to_owned(), |id| format!("token:{id}"));
+    let refused =
+        AuditEvent::refused("refusal", *at, *client, target, request_id, reason.code(), event.count);
+    AuditEvent { service, ..refused }
 }

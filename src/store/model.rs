@@ -190,3 +190,31 @@ pub struct AuditEvent {
     pub prev: [u8; 32],
     pub hash: [u8; 32],
 }
+
+impl AuditEvent {
+    /// Refusals that are recorded together, after the last of them. The store sets their place in the chain.
+    pub fn refused(
+        event: &str,
+        at: Timestamp,
+        client: IpAddr,
+        target: String,
+        request_id: &str,
+        reason: &str,
+        count: u64,
+    ) -> Self {
+        Self {
+            seq: 0,
+            at,
+            event: event.to_owned(),
+            actor: format!("address:{client}"),
+            target,
+            service: None,
+            request_id: Some(request_id.to_owned()),
+            outcome: "refused".to_owned(),
+            reason: Some(reason.to_owned()),
+            change: Some(format!("{{\"count\":{count}}}")),
+            prev: [0; 32],
+            hash: [0; 32],
+        }
+    }
+}

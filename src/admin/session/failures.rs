@@ -98,26 +98,12 @@ impl Failures {
     }
 }
 
-/// The store sets the sequence number and the hashes.
 fn event(last: &Sample, method: LoginMethod, target: String, count: u64) -> AuditEvent {
     let reason = match method {
         LoginMethod::Password => "password",
         LoginMethod::Provider => "provider",
     };
-    AuditEvent {
-        seq: 0,
-        at: last.at,
-        event: "session.refused".to_owned(),
-        actor: format!("address:{}", last.client),
-        target,
-        service: None,
-        request_id: Some(last.request_id.clone()),
-        outcome: "refused".to_owned(),
-        reason: Some(reason.to_owned()),
-        change: Some(format!("{{\"count\":{count}}}")),
-        prev: [0; 32],
-        hash: [0; 32],
-    }
+    AuditEvent::refused("session.refused", last.at, last.client, target, &last.request_id, reason, count)
 }
 
 #[cfg(test)]
