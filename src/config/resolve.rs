@@ -80,7 +80,7 @@ pub(super) fn parse_with(
 fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let server_section = root.table("server");
     let trusted_proxies = trusted_proxies(&server_section);
-    let server = server(root, &trusted_proxies);
+    let server = server(root, &trusted_proxies)?;
     let admin = admin::admin(root, &server);
     check_distinct_addresses(root, &server, &admin);
     let tokens = root.table("tokens");
@@ -182,7 +182,7 @@ fn names<'n>(tables: &'n [(SpannedText<'_>, Section<'_>)]) -> Vec<&'n str> {
     tables.iter().map(|(name, _)| name.value.as_str()).collect()
 }
 
-fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
+fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<Server> {
     let section = &root.table("server");
     let listen = listen(section);
     let tls = tls::resolve(section);
@@ -203,16 +203,16 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Server {
         let advice = "take 2 from the last digit of the mode, or \"unix\" out of `trusted_proxies`";
         section.warn("unix_mode", "every user of this machine is a trusted proxy", advice);
     }
-    Server {
+    Some(Server {
         unix_mode,
         proxy_protocol,
         listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         tls,
         workers: section.count("workers").and_then(NonZeroUsize::new),
-        drain: section.duration("drain").unwrap_or_default(),
-        limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(section) },
+        drain: section.duration("drain")?,
+        limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(section)? },
         budgets: budgets(root),
-    }
+    })
 }
 
 /// The proxy's report of the original request is trusted, so at least one proxy must be.
@@ -258,30 +258,29 @@ fn budgets(root: &Section<'_>) -> Budgets {
     }
 }
 
-fn limits(server: &Section<'_>) -> net::Limits {
+fn limits(server: &Section<'_>) -> Option<net::Limits> {
     let (limits, timeouts) = (server.table("limits"), server.table("timeouts"));
     let bytes = |name, most: u64| {
-        let size = limits.size(name).unwrap_or(most);
+        let size = limits.size(name)?;
         if size > most {
             limits.error(name, format!("`{name}` must be at most {}k", most >> 10), "");
         }
-        usize::try_from(size).unwrap_or(usize::MAX)
+        usize::try_from(size).ok()
     };
-    let defaults = net::Limits::default();
     let resolved = net::Limits {
-        head: bytes("head", MAX_HEAD),
-        field: bytes("field", MAX_HEAD),
-        fields: limits.count("fields").unwrap_or(defaults.fields),
-        target: bytes("target", MAX_HEAD),
-        connections: limits.count("connections").unwrap_or(defaults.connections),
+        head: bytes("head", MAX_HEAD)?,
+        field: bytes("field", MAX_HEAD)?,
+        fields: limits.count("fields")?,
+        target: bytes("target", MAX_HEAD)?,
+        connections: limits.count("connections")?,
         trusted_proxies: TrustedProxies::default(),
         connections_per_address: limits.count("connections_per_address"),
-        head_timeout: timeouts.duration("head").unwrap_or(defaults.head_timeout),
-        tls_handshake_timeout: timeouts.duration("tls_handshake").unwrap_or(defaults.tls_handshake_timeout),
-        idle_timeout: timeouts.duration("idle").unwrap_or(defaults.idle_timeout),
-        body_timeout: timeouts.duration("body").unwrap_or(defaults.body_timeout),
-        write_timeout: timeouts.duration("write").unwrap_or(defaults.write_timeout),
-        ping: timeouts.duration("ping").unwrap_or(defaults.ping),
+        head_timeout: timeouts.duration("head")?,
+        tls_handshake_timeout: timeouts.duration("tls_handshake")?,
+        idle_timeout: timeouts.duration("idle")?,
+        body_timeout: timeouts.duration("body")?,
+        write_timeout: timeouts.duration("write")?,
+        ping: timeouts.duration("ping")?,
     };
     if resolved.head < MIN_HEAD {
         let message = format!("`head` must be at least {MIN_HEAD} bytes: a credential alone may take 512");
@@ -292,7 +291,7 @@ fn limits(server: &Section<'_>) -> net::Limits {
             limits.error(name, format!("`{name}` is larger than `head`, which includes it"), "");
         }
     }
-    resolved
+    Some(resolved)
 }
 
 /// Every connection may buffer this much. hyper's buffer sizes have 32 bits.
