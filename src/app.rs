@@ -24,7 +24,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, watch as watch_channel};
+use tokio::sync::{Notify, mpsc, watch as watch_channel};
 
 use crate::{
     admin,
@@ -40,7 +40,7 @@ use crate::{
 };
 
 use certificates::ActiveCertificates;
-use control::{Control, Request};
+use control::Control;
 pub use listeners::LocalAddr;
 pub use own_address::LoopError;
 use own_address::OwnAddresses;
@@ -54,7 +54,7 @@ pub struct Running {
     proxy: Vec<LocalAddr>,
     admin: Vec<LocalAddr>,
     administered: bool,
-    requests: mpsc::UnboundedSender<Request>,
+    stop: Arc<Notify>,
     control: Option<JoinHandle<Outcome>>,
 }
 
@@ -221,7 +221,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     drop(serving);
     served.iter().take(count).for_each(drop);
 
-    let (requests, asked) = mpsc::unbounded_channel();
+    let stop = Arc::new(Notify::new());
     let ready = Arc::new(AtomicBool::new(true));
     let of_admin = config.admin.clone();
     let listeners = admin_listeners
@@ -297,16 +297,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         workers,
         worker_exits,
         drain,
-        requests: asked,
+        stop: stop.clone(),
     };
     let control = control::spawn(control).map_err(StartError::Thread)?;
-    Ok(Running {
-        proxy: proxy_addresses,
-        admin: admin_addresses,
-        administered,
-        requests,
-        control: Some(control),
-    })
+    Ok(Running { proxy: proxy_addresses, admin: admin_addresses, administered, stop, control: Some(control) })
 }
 
 impl Running {
@@ -326,7 +320,7 @@ impl Running {
 
     /// Drains the gateway, and returns how it ended.
     pub fn stop(mut self) -> Outcome {
-        let _ = self.requests.send(Request::Stop);
+        self.stop.notify_one();
         self.join()
     }
 
@@ -343,7 +337,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.requests.send(Request::Stop);
+        self.stop.notify_one();
         self.join();
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::LocalSet,
 };
 
@@ -57,11 +57,6 @@ const ADMIN_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// The nice value of threads for lists, hashing and files. They still get a tenth of a busy processor.
 const WORKER_POOL_NICE: i32 = 10;
 
-/// A request from outside the thread.
-pub enum Request {
-    Stop,
-}
-
 /// Everything that the control thread needs.
 pub struct Control {
     pub listeners: Vec<Listener>,
@@ -90,7 +85,8 @@ pub struct Control {
     pub workers: Vec<JoinHandle<()>>,
     pub worker_exits: mpsc::UnboundedReceiver<Exit>,
     pub drain: Drain,
-    pub requests: mpsc::UnboundedReceiver<Request>,
+    /// Notified when the gateway is to stop.
+    pub stop: Arc<Notify>,
 }
 
 /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. `None`: signals are ignored.
@@ -205,9 +201,7 @@ impl Control {
                     SignalCommand::ReopenLogs => self.reloader.reopen_logs(),
                     SignalCommand::Nothing => {}
                 },
-                request = self.requests.recv() => match request {
-                    Some(Request::Stop) | None => return Outcome::Drained,
-                },
+                () = self.stop.notified() => return Outcome::Drained,
                 // Work on the store is spawned, so that a disk that hangs does not keep this loop from
                 // signals and workers. The watchdog is notified in this loop, so that it also shows that the
                 // loop is alive.
