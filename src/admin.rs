@@ -86,7 +86,7 @@ pub use self::{
     server::{AnswerBody, Server},
     services::ServiceView,
     session::{Csrf, FormKey, SessionRow, SessionView},
-    sign_in::{GroupMapping, Provider, SignIn, Trust, UserHeader},
+    sign_in::{GroupMapping, Provider, SignIn, UserHeader},
     tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
     users::{KindWord, UserView},
     verify::report_json,

@@ -30,7 +30,7 @@ const FLOORS: [(&str, &[&str], &str); 14] = [
     ),
     (
         "admin",
-        &["authz", "state", "fence", "metrics", "net", "issuer", "store"],
+        &["authz", "settings", "state", "fence", "metrics", "net", "issuer", "store"],
         "never proxy: what both need lies below",
     ),
     (

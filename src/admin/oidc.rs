@@ -6,7 +6,10 @@ use tokio::sync::Semaphore;
 
 use self::{client::Client, metadata::Metadata};
 use super::{sign_in::Provider, wire::Time};
-use crate::issuer::{Issuer, SignedToken};
+use crate::{
+    issuer::{Issuer, SignedToken},
+    settings::HttpVersion,
+};
 
 mod claims;
 mod client;
@@ -42,7 +45,7 @@ pub(super) struct AuthorizationResponse {
 
 impl RelyingParty {
     pub(super) fn new(provider: Provider, base: &str) -> Self {
-        let client = Client::new(provider.tls.as_ref().map(|tls| tls.connector.clone()));
+        let client = Client::new(provider.tls.as_ref().map(|tls| tls.connector(HttpVersion::Http1)));
         let redirect = format!("{base}{CALLBACK}");
         let issuer = Issuer::new(&provider.issuer);
         Self { provider, redirect, client, issuer, exchanges: Semaphore::new(EXCHANGES) }

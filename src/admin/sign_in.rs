@@ -10,7 +10,7 @@ use super::session::FormKey;
 
 mod provider;
 
-pub use provider::{GroupMapping, Provider, Trust};
+pub use provider::{GroupMapping, Provider};
 
 /// The settings of signing in. Built by `config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

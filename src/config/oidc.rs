@@ -8,10 +8,9 @@ use super::{
     tls,
 };
 use crate::{
-    admin::{GroupMapping, Provider, Trust},
+    admin::{GroupMapping, Provider},
     authz::{accounts::ALL_USERS, administration::names},
     issuer::is_loopback_host,
-    settings::HttpVersion,
 };
 
 /// `url` is that of the admin page. `None` if something essential is missing, which has been reported.
@@ -34,7 +33,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     let client_id = line(section, "client_id");
     let client_secret =
         section.text("client_secret").map(|text| text.ok_or_report(secret::referenced(&text)));
-    let trust = if plain { Some(None) } else { trust(section).map(Some) };
+    let tls = if plain { Some(None) } else { tls::issuer(section).map(Some) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
         let message = "`scopes` lacks \"openid\": the provider would not identify users";
@@ -53,7 +52,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
         groups_claim: line(section, "groups_claim")?,
         groups: section.entries("groups").into_iter().filter_map(group).collect(),
         link_logins: section.flag("link_logins"),
-        tls: trust?,
+        tls: tls?,
     })
 }
 
@@ -114,10 +113,4 @@ fn group(entry: ListItem<'_>) -> Option<GroupMapping> {
         named => named.map_err(|refusal| (refusal.message, String::new())),
     });
     Some(GroupMapping { claim, group: group? })
-}
-
-fn trust(section: &Section<'_>) -> Option<Trust> {
-    let tls = tls::issuer(section)?;
-    let authorities = tls.files().first().cloned();
-    Some(Trust { connector: tls.connector(HttpVersion::Http1), authorities })
 }

@@ -1,13 +1,9 @@
 //! `[admin.oidc]` in force: the OpenID Connect provider that users sign in with, and the groups it controls.
 
-use std::fmt;
-
-use tokio_rustls::TlsConnector;
-
-use crate::authz::rules::Secret;
+use crate::{authz::rules::Secret, settings::UpstreamTls};
 
 /// An OpenID Connect provider. Built by `config`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Provider {
     /// Exactly as its metadata and every ID token have it.
     pub issuer: String,
@@ -25,7 +21,7 @@ pub struct Provider {
     /// A login at the provider means the account with the same login here.
     pub link_logins: bool,
     /// `None`: plain text, to a provider on this machine.
-    pub tls: Option<Trust>,
+    pub tls: Option<UpstreamTls>,
 }
 
 /// A group's name in the provider's claim, and its name here.
@@ -35,24 +31,32 @@ pub struct GroupMapping {
     pub group: String,
 }
 
-/// The certificate authorities trusted for the provider.
-#[derive(Clone)]
-pub struct Trust {
-    pub connector: TlsConnector,
-    /// Identifies the authorities in comparisons.
-    pub authorities: Option<std::path::PathBuf>,
-}
-
-impl fmt::Debug for Trust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Trust").field(&self.authorities).finish()
-    }
-}
-
-impl PartialEq for Trust {
+impl PartialEq for Provider {
+    /// The authorities are compared by their files: an update of those of the system is no change of the
+    /// configuration.
     fn eq(&self, other: &Self) -> bool {
-        self.authorities == other.authorities
+        self.settings() == other.settings()
     }
 }
 
-impl Eq for Trust {}
+impl Eq for Provider {}
+
+impl Provider {
+    fn settings(&self) -> impl PartialEq {
+        let Self {
+            issuer,
+            client_id,
+            client_secret,
+            title,
+            scopes,
+            login_claim,
+            groups_claim,
+            groups,
+            link_logins,
+            tls,
+        } = self;
+        let authorities = tls.as_ref().map(UpstreamTls::files);
+        let claims = (login_claim, groups_claim, groups, link_logins);
+        (issuer, client_id, client_secret, title, scopes, claims, authorities)
+    }
+}
