@@ -25,7 +25,7 @@ fn is_short_name(short: &str, long: &str) -> bool {
     let (base, extension) = short.split_once('.').unwrap_or((short, ""));
     let Some((begin, number)) = base.split_once('~') else { return false };
     let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number || base.len() > 8 || matches_pattern(long) {
+    if !is_number || base.len() > 8 || is_own_short_name(long) {
         return false;
     }
     // It leaves out spaces and all dots but the last one.
@@ -43,7 +43,7 @@ fn is_short_name(short: &str, long: &str) -> bool {
 }
 
 /// Whether a name is its own short name.
-fn matches_pattern(long: &str) -> bool {
+fn is_own_short_name(long: &str) -> bool {
     let (name, extension) = long.split_once('.').unwrap_or((long, ""));
     let is_plain = |part: &str| part.bytes().all(|byte| kept(byte) == byte && !matches!(byte, b'.' | b' '));
     (1..=8).contains(&name.len()) && extension.len() <= 3 && is_plain(name) && is_plain(extension)

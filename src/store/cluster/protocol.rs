@@ -143,8 +143,9 @@ impl Protocol {
         &self.members
     }
 
-    /// Takes in the head that a probe has shown. [`Follower::missing_from`](super::Follower::missing_from) must
-    /// first check that it fits what was followed, and whether entries are missing here.
+    /// Takes in the head that a probe has shown.
+    /// [`Follower::missing_from`](super::Follower::missing_from) must first check that it fits what was
+    /// followed, and whether entries are missing here.
     pub fn on_probe_answer(&mut self, probe: Probe, head: Head) {
         self.permission.answered(probe, head.position);
     }

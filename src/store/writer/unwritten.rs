@@ -28,8 +28,8 @@ pub(crate) struct Unwritten {
 }
 
 impl Writer {
-    /// Keeps a removal that is in force here, with its audit events. `logged`: the state of the log without it.
-    /// Fails if there are too many.
+    /// Keeps a removal that is in force here, with its audit events. `logged`: the state of the log without
+    /// it. Fails if there are too many.
     pub(super) fn keep_unwritten(
         &mut self,
         task: Task,

@@ -9,7 +9,7 @@ use super::{Named, PageError, Permissions, Reader, Shell, joinable, render};
 use crate::{
     admin::{Context, GroupView, RoleView, error::Problem, groups::READ_GROUPS, web::words},
     authz::{
-        accounts::{Accounts, Group, carried, fold},
+        accounts::{Accounts, Group, fold, of_membership},
         rules::{Rules, Service},
         subject::{GroupIx, Permission},
     },
@@ -172,7 +172,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
 /// The services that members of the group may read through it: by its name, an ancestor's name, or a role.
 /// Leaves out those that the reader may not know.
 fn read_through(accounts: &Accounts, rules: &Rules, group: &Group, reader: &Reader) -> Vec<String> {
-    let power = carried(accounts, rules, accounts.with_ancestors(group.ix), &[]);
+    let power = of_membership(accounts, rules, accounts.with_ancestors(group.ix), &[]);
     let readable = |service: &&Service| power.readable.contains(service.id) && reader.knows(service);
     let services = rules.services().iter().filter(readable);
     services.map(|service| service.spec.key.as_str().to_owned()).collect()
