@@ -83,7 +83,7 @@ pub use self::{
     overview::{Overview, Series},
     revoke_by_value::{LeakView, LeakedToken},
     roles::{GrantView, RoleView},
-    server::{AnswerBody, Server},
+    server::{ResponseBody, Server},
     services::ServiceView,
     session::{Csrf, FormKey, SessionRow, SessionView},
     sign_in::{GroupMapping, Provider, SignIn, UserHeader},

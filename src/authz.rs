@@ -2,11 +2,10 @@
 //! time and randomness.
 //!
 //! [`decide::decide`] turns a request and the current state into a [`decide::Permit`] or a
-//! [`decide::Denial`]. [`answer`] maps each reason to the response that the client gets.
+//! [`decide::Denial`]. [`reason`] maps each reason to the response that the client gets.
 
 pub mod accounts;
 pub mod administration;
-pub mod answer;
 pub mod carriers;
 pub mod cookies;
 pub mod decide;
@@ -18,6 +17,7 @@ pub mod forwarding;
 pub mod host;
 pub mod network;
 pub mod path;
+pub mod reason;
 pub mod rules;
 pub mod secret;
 pub mod subject;

@@ -174,7 +174,7 @@ mod tests {
     use std::{collections::BTreeSet, time::Duration};
 
     use super::*;
-    use crate::authz::answer::Reason;
+    use crate::authz::reason::Reason;
 
     #[test]
     fn scrape_sums_all_workers() {

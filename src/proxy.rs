@@ -61,7 +61,7 @@ pub use self::{
 };
 use crate::{
     assertion::Keyring,
-    authz::{answer::Reason, carriers::Carrier},
+    authz::{carriers::Carrier, reason::Reason},
     fence::Registry,
     metrics::{WorkerEvent, WorkerMetrics, outcome},
     net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service},
@@ -150,7 +150,7 @@ impl Gateway {
         let (context, readable) = self.begin(&request, connection);
         if let Some(route) = BuiltinRoute::of(context.path()) {
             // Boxed because this rare case would enlarge every request's future.
-            return Box::pin(self.answer(route, context, readable, *request)).await;
+            return Box::pin(self.respond_builtin(route, context, readable, *request)).await;
         }
         if let Err(reason) = readable {
             return Err((reason.into(), LogGuard::new(context)));
@@ -213,7 +213,7 @@ impl Gateway {
         // 499 is what other proxies log for a client that closed before the response.
         let status = if done.status.get() == 0 { 499 } else { done.status.get() };
         let duration = context.began.elapsed();
-        let upstream_wait = done.upstream_answered.get().map(|at| at - context.began);
+        let upstream_wait = done.upstream_responded.get().map(|at| at - context.began);
         let (bytes_in, bytes_out) = (done.bytes_in.get(), done.bytes_out.get());
         let service = done.service.get();
         self.parts.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);

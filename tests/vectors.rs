@@ -125,7 +125,7 @@ impl World {
                 }
             }
             Err(denial) => {
-                let answer = denial.answer();
+                let answer = denial.details();
                 assert_eq!(expect["reason"], denial.reason.code(), "{name}");
                 assert_eq!(expect["status"], answer.status.as_u16(), "{name}");
                 assert_eq!(expect["error"], answer.error, "{name}");

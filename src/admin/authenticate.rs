@@ -15,10 +15,10 @@ use super::{
 };
 use crate::{
     authz::{
-        answer::Reason,
         decide::{Credential, Facts, authenticate, authorize, is_never_forwarded},
         forwarding,
         path::RequestPath,
+        reason::Reason,
         rules::BUILT_IN_SERVICE,
         secret::{Digest, TokenId, contains_token},
         subject::{Access, Subject, Token, TokenEnd, User},
@@ -159,11 +159,11 @@ impl RequestCredentials {
         !matches!(&self.proof, Proof::Bearer(credential) if !matches!(credential, Credential::Missing))
     }
 
-    /// The answer for a request whose credential is invalid, or no longer valid.
+    /// The response for a request whose credential is invalid, or no longer valid.
     pub fn refused(&self, reason: Reason) -> Problem {
         match &self.proof {
-            _ if reason == Reason::StoreUnavailable => reason.answer(None).into(),
-            Proof::Bearer(_) => reason.answer(Some(BUILT_IN_SERVICE)).into(),
+            _ if reason == Reason::StoreUnavailable => reason.details(None).into(),
+            Proof::Bearer(_) => reason.details(Some(BUILT_IN_SERVICE)).into(),
             Proof::Cookie { .. } => {
                 Problem::unauthorized("unauthorized", "The session has ended: sign in again")
             }

@@ -25,7 +25,7 @@ use super::{
     offload::Offload,
 };
 use crate::authz::{
-    answer::Reason,
+    reason::Reason,
     rules::BUILT_IN_SERVICE,
     subject::{Access, Permission},
 };
@@ -46,7 +46,7 @@ pub(super) type Part = Result<Bytes, io::Error>;
 
 async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
     if matches!(caller.identity, Identity::Bearer { access: Access::Read, .. }) {
-        return Err(Reason::ReadOnlyScope.answer(Some(BUILT_IN_SERVICE)).into());
+        return Err(Reason::ReadOnlyScope.details(Some(BUILT_IN_SERVICE)).into());
     }
     caller.require(Permission::AdminWrite)?;
     let (mut out, mut parts) = Parts::new();
@@ -68,10 +68,10 @@ async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
             ];
             Ok((fields, Body::new(BackupBody { first: Some(first), parts })).into_response())
         }
-        Some(Err(_)) => Err(Reason::StoreUnavailable.answer(None).into()),
+        Some(Err(_)) => Err(Reason::StoreUnavailable.details(None).into()),
         None => match copying.await {
             Ok(Err(busy)) => Err(busy),
-            _ => Err(Reason::StoreUnavailable.answer(None).into()),
+            _ => Err(Reason::StoreUnavailable.details(None).into()),
         },
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, header};
 use http_body_util::BodyExt;
 
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     net::{BodyError, Budget, Holder, RequestBody, Reservation},
 };
 

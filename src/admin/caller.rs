@@ -15,7 +15,7 @@ use super::{error::Problem, session::Csrf};
 use crate::{
     authz::{
         accounts::Account,
-        answer::Reason,
+        reason::Reason,
         secret::{Digest, TokenId},
         subject::{Access, Permission, Permissions, User},
     },
@@ -62,18 +62,18 @@ pub enum Identity {
     },
 }
 
-/// What an answer in flight depends on; every fence checks it again.
+/// What a response in flight depends on; every fence checks it again.
 #[derive(Debug, Default)]
 pub struct Revalidation {
     /// The request has begun a change: it is exempt from the fence, and its body has been read.
     changing: AtomicBool,
-    /// Bit set of the permissions that the answer depends on.
+    /// Bit set of the permissions that the response depends on.
     needed: AtomicU32,
 }
 
 impl Caller {
     /// The actor of a change. From here on the request is exempt from the fence, so that a caller who revokes
-    /// the token of this very request still gets an answer.
+    /// the token of this very request still gets a response.
     pub fn actor(&self) -> Actor {
         self.revalidation.changing.store(true, Ordering::Release);
         let kind = self.user().map_or(ActorKind::Operator, |user| ActorKind::User(user.id.to_string()));
@@ -101,12 +101,12 @@ impl Caller {
         }
     }
 
-    /// Requires the permission now, and while the answer is being sent.
+    /// Requires the permission now, and while the response is being sent.
     pub fn require(&self, permission: Permission) -> Result<(), Problem> {
         self.require_any(&[permission])
     }
 
-    /// Requires any one of the permissions; the answer then depends on the first one that the caller has.
+    /// Requires any one of the permissions; the response then depends on the first one that the caller has.
     pub fn require_any(&self, permissions: &[Permission]) -> Result<(), Problem> {
         let Some(held) = permissions.iter().find(|permission| self.may(**permission)) else {
             let words: Vec<&str> = permissions.iter().map(|permission| permission.word()).collect();
@@ -198,7 +198,7 @@ impl Revalidation {
         self.changing.load(Ordering::Acquire)
     }
 
-    /// Whether an account with these permissions may still receive the answer.
+    /// Whether an account with these permissions may still receive the response.
     pub fn is_covered(&self, permissions: Permissions) -> bool {
         let needed = self.needed.load(Ordering::Acquire);
         Permission::ALL.iter().filter(|p| needed >> (**p as u8) & 1 == 1).all(|p| permissions.contains(*p))
@@ -210,6 +210,6 @@ impl<S: Sync> FromRequestParts<S> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
         let caller = parts.extensions.get::<Self>().cloned();
-        caller.ok_or_else(|| Reason::MissingCredentials.answer(None).into())
+        caller.ok_or_else(|| Reason::MissingCredentials.details(None).into())
     }
 }

@@ -7,8 +7,8 @@ use http::{HeaderMap, header};
 use super::Context;
 use crate::{
     authz::{
-        answer::Reason,
         forwarding::{DropReason, client_address, drop_reason},
+        reason::Reason,
     },
     net::{Connection, Peer},
 };

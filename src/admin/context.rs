@@ -87,7 +87,7 @@ pub trait UsageTracker: Send + Sync {
 pub struct RefusedRequest<'a> {
     pub token: Option<crate::authz::secret::TokenId>,
     pub client: IpAddr,
-    pub reason: crate::authz::answer::Reason,
+    pub reason: crate::authz::reason::Reason,
     pub request_id: &'a str,
 }
 

@@ -1,4 +1,4 @@
-//! Errors of the admin listener as answers: stable codes in one JSON body.
+//! Errors of the admin listener as responses: stable codes in one JSON body.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -6,12 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::session::AttemptRefused;
 use crate::{
-    authz::answer::{Answer, Reason},
+    authz::reason::{ErrorDetails, Reason},
     fence::FenceIncomplete,
     store::{AdminError, ChangeError, ReadError},
 };
 
-/// An error answer. [`Problem::render`] writes its body once the request's id and `Accept` are known.
+/// An error response. [`Problem::render`] writes its body once the request's id and `Accept` are known.
 #[derive(Clone, Debug)]
 pub struct Problem {
     status: StatusCode,
@@ -75,7 +75,7 @@ impl Problem {
 
     /// A 401 for a request without a bearer.
     pub fn unauthorized(error: &'static str, description: impl Into<String>) -> Self {
-        let challenge = Reason::MissingCredentials.answer(None).challenge.map(Into::into);
+        let challenge = Reason::MissingCredentials.details(None).challenge.map(Into::into);
         Self { challenge, ..Self::new(StatusCode::UNAUTHORIZED, error, description) }
     }
 
@@ -167,9 +167,9 @@ impl IntoResponse for Problem {
     }
 }
 
-impl From<Answer> for Problem {
-    fn from(answer: Answer) -> Self {
-        let Answer { status, error, description, challenge, allow } = answer;
+impl From<ErrorDetails> for Problem {
+    fn from(details: ErrorDetails) -> Self {
+        let ErrorDetails { status, error, description, challenge, allow } = details;
         let (challenge, allow) = (challenge.map(Into::into), allow.map(Into::into));
         Self { status, error, description, challenge, allow, retry_after: None, more: Map::new() }
     }
@@ -187,7 +187,7 @@ impl From<AttemptRefused> for Problem {
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         tracing::error!(%error, "failed to read the store");
-        Reason::StoreUnavailable.answer(None).into()
+        Reason::StoreUnavailable.details(None).into()
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// A request to explain; anonymous without `token_id` and `user`. A `user` stands for a valid token of
-/// theirs whose scope fits, so that the answer depends on the account alone.
+/// theirs whose scope fits, so that the response depends on the account alone.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
@@ -278,14 +278,14 @@ fn view(explanation: &Explanation) -> Value {
                 "dropped": forwarded.dropped,
             });
         }
-        Err(answer) => {
+        Err(details) => {
             body["outcome"] = "denied".into();
             body["answer"] = json!({
-                "status": answer.status.as_u16(),
-                "error": answer.error,
-                "error_description": answer.description,
-                "www_authenticate": answer.challenge,
-                "allow": answer.allow,
+                "status": details.status.as_u16(),
+                "error": details.error,
+                "error_description": details.description,
+                "www_authenticate": details.challenge,
+                "allow": details.allow,
             });
         }
     }

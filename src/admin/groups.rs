@@ -84,7 +84,7 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
 
 async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
     let changed = context.store.create_group(caller.actor(), body.name, body.parent).await?;
-    Ok(created(answer(&context, &changed), "/v1/groups", &changed.record.name))
+    Ok(created(response(&context, &changed), "/v1/groups", &changed.record.name))
 }
 
 async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -108,7 +108,7 @@ async fn edit(
     let revision = if_match(&headers)?;
     let edit = GroupEdit { name: body.name, parent: body.parent };
     let changed = context.store.edit_group(caller.actor(), name, revision, edit).await?;
-    Ok(answer(&context, &changed))
+    Ok(response(&context, &changed))
 }
 
 async fn delete(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -146,7 +146,7 @@ async fn set_member(
     Ok(ok(&with_effect(json!({"group": group, "user": login, "member": member}), &changed)))
 }
 
-fn answer(context: &Context, changed: &Updated<GroupRecord>) -> Response {
+fn response(context: &Context, changed: &Updated<GroupRecord>) -> Response {
     let view = GroupView::new(&context.store.accounts(), &changed.record);
     updated(&view, view.revision, changed)
 }

@@ -1,14 +1,14 @@
 //! Protects browsers from being abused against the listener: checks of Host, Origin and CSRF token, and
-//! security headers for every answer.
+//! security headers for every response.
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
 use super::{error::Problem, session::Csrf};
-use crate::authz::answer::Reason;
+use crate::authz::reason::Reason;
 
-/// Added to every answer that has not set its own.
+/// Added to every response that has not set its own.
 const FIELDS: [(HeaderName, &str); 5] = [
     (header::CACHE_CONTROL, "no-store"),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -38,8 +38,8 @@ pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Pr
     }
     let text = "The admin listener does not accept this host name. Its operator adds the name to admin.hosts, or sets \
                 admin.url";
-    let answer = Reason::Misdirected.answer(None);
-    Err(Problem::new(answer.status, answer.error, text))
+    let details = Reason::Misdirected.details(None);
+    Err(Problem::new(details.status, details.error, text))
 }
 
 /// Refuses changes that a page of another origin requests.

@@ -178,7 +178,7 @@ async fn create(
     let accounts = context.store.accounts();
     let owner = accounts.user_by_id(&made.record.owner).ok_or_else(|| Problem::not_found("user"))?;
     let mut view = view(&context, owner, &made.record);
-    // No other answer contains the text.
+    // No other response contains the text.
     view["token"] = made.text.map(|text| text.expose().to_owned()).into();
     let mut picked = fields.pick(view);
     let response = secret_json_response(StatusCode::OK, &picked);

@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/v1/invitation/check", post(check))
 }
 
-/// A new invitation. No other answer contains its text.
+/// A new invitation. No other response contains its text.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Invitation)]
 pub struct InvitationView {

@@ -10,7 +10,7 @@ use super::{
     caller::{Caller, Identity},
 };
 use crate::{
-    authz::{answer::Reason, rules::BUILT_IN_SERVICE, secret, time::Timestamp},
+    authz::{reason::Reason, rules::BUILT_IN_SERVICE, secret, time::Timestamp},
     fence::{self, Affected, LiveRow},
     net::Connection,
 };

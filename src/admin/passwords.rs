@@ -37,7 +37,7 @@ const MAX_SENT: usize = 4 * *LENGTH.end();
 /// A derivation takes 19 MiB and keeps a core busy, so only one runs at a time.
 static DERIVATIONS: Offload = Offload::new::<1, 32>();
 
-/// Compared if an account has no password, so that the answer takes as long.
+/// Compared if an account has no password, so that the response takes as long.
 static DUMMY_HASH: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));
 
 /// `null` removes the password.

@@ -132,7 +132,7 @@ async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> R
     Ok(ok(&Leaks { items, revoked, cut }))
 }
 
-/// RFC 7009: an unknown token gets the same answer.
+/// RFC 7009: an unknown token gets the same response.
 async fn revoke_oauth(
     context: Context,
     caller: Caller,

@@ -99,7 +99,7 @@ async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> Resu
 async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
     let permissions = permissions(&body.permissions)?;
     let changed = context.store.create_role(caller.actor(), body.key, body.name, permissions).await?;
-    Ok(created(answer(&changed), "/v1/roles", &changed.record.key))
+    Ok(created(response(&changed), "/v1/roles", &changed.record.key))
 }
 
 async fn edit(
@@ -113,10 +113,10 @@ async fn edit(
     let permissions = body.permissions.as_deref().map(permissions).transpose()?;
     let edit = RoleEdit { name: body.name, permissions };
     let changed = context.store.edit_role(caller.actor(), key, revision, edit).await?;
-    Ok(answer(&changed))
+    Ok(response(&changed))
 }
 
-fn answer(changed: &Updated<RoleRecord>) -> Response {
+fn response(changed: &Updated<RoleRecord>) -> Response {
     updated(&RoleView::new(&changed.record), changed.record.revision, changed)
 }
 

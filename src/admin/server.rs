@@ -1,5 +1,5 @@
 //! The admin listener's HTTP service: checks and authenticates each request, enters it in the live registry,
-//! runs the router, and completes every answer in the same way.
+//! runs the router, and completes every response in the same way.
 
 use std::{
     future::poll_fn,
@@ -34,7 +34,7 @@ use super::{
     wire::Time,
 };
 use crate::{
-    authz::{answer::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
+    authz::{reason::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Registration, Registry},
     metrics::{History, Metrics, STEP_LENGTH, WorkerMetrics},
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
@@ -58,8 +58,8 @@ pub struct Server {
     metrics_only: bool,
 }
 
-/// An answer's body; the request stays in the live registry while it is sent.
-pub struct AnswerBody {
+/// A response's body; the request stays in the live registry while it is sent.
+pub struct ResponseBody {
     inner: RouterBody,
     live: Option<Registration<LiveRequest>>,
 }
@@ -67,7 +67,7 @@ pub struct AnswerBody {
 /// The caller and the request's entry in the live registry; `None` for an anonymous request.
 type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
 
-/// The result of a request before it becomes an answer.
+/// The result of a request before it becomes a response.
 struct RequestResult {
     response: Result<Response<RouterBody>, Problem>,
     reason: Reason,
@@ -109,7 +109,7 @@ impl Server {
         Rc::new(Self { router, registry, metrics, large, turns, context, metrics_only: true })
     }
 
-    async fn answer(
+    async fn respond(
         &self,
         mut parts: Parts,
         body: RequestBody,
@@ -121,7 +121,7 @@ impl Server {
         let origin = match ClientOrigin::from_request(&parts.headers, connection, &self.context) {
             Ok(origin) => origin,
             Err(reason) => {
-                return RequestResult { response: Err(reason.answer(None).into()), reason, live: None };
+                return RequestResult { response: Err(reason.details(None).into()), reason, live: None };
             }
         };
         parts.extensions.insert(RequestMeta {
@@ -141,7 +141,7 @@ impl Server {
             match read_body(&parts.headers, body, limits, budget).await {
                 Ok(buffered) => buffered,
                 Err(reason) => {
-                    return RequestResult { response: Err(reason.answer(None).into()), reason, live };
+                    return RequestResult { response: Err(reason.details(None).into()), reason, live };
                 }
             };
         // Large bodies are read one at a time: many of them would delay revocations on this thread.
@@ -190,7 +190,7 @@ impl Server {
         let client = origin.address;
         let refuse = |reason: Reason, token| {
             context.uses.refused(RefusedRequest { token, client, reason, request_id });
-            (reason, reason.answer(Some(BUILT_IN_SERVICE)).into())
+            (reason, reason.details(Some(BUILT_IN_SERVICE)).into())
         };
         let path = parts.uri.path().to_owned();
         if self.metrics_only {
@@ -209,7 +209,7 @@ impl Server {
         guard::check_origin(&parts.method, &parts.headers).map_err(|p| (Reason::BadRequest, p))?;
         let credentials = RequestCredentials::from_request(parts, connection, origin, context, secure);
         if guard::is_sign_in(&parts.method, &path) {
-            // The previous credential is about to end, which must not cut this answer.
+            // The previous credential is about to end, which must not cut this response.
             return Ok(None);
         }
         let authenticated = match credentials.verify(context, &connection.peer) {
@@ -244,32 +244,32 @@ impl Server {
 }
 
 impl Service for Server {
-    type Body = AnswerBody;
+    type Body = ResponseBody;
 
     async fn call(
         self: Rc<Self>,
         request: Box<Request<RequestBody>>,
         connection: Rc<Connection>,
-    ) -> Response<AnswerBody> {
+    ) -> Response<ResponseBody> {
         let began = Instant::now();
         let request_id: Arc<str> = uuid::Uuid::now_v7().simple().to_string().into();
         let (parts, body) = request.into_parts();
         let accept: HeaderMap =
             parts.headers.get_all(header::ACCEPT).iter().map(|v| (header::ACCEPT, v.clone())).collect();
         let head = parts.method == Method::HEAD;
-        let answered = self.answer(parts, body, &connection, &request_id, began).await;
-        let response = finish(answered.response, &accept, &request_id, head);
+        let result = self.respond(parts, body, &connection, &request_id, began).await;
+        let response = finish(result.response, &accept, &request_id, head);
         let service = self.context.rules().service_by_key(BUILT_IN_SERVICE).map(|service| service.id);
         let status = response.status().as_u16();
-        self.metrics.record(service, answered.reason, status, began.elapsed(), None, 0, 0);
-        response.map(|inner| AnswerBody { inner, live: answered.live })
+        self.metrics.record(service, result.reason, status, began.elapsed(), None, 0, 0);
+        response.map(|inner| ResponseBody { inner, live: result.live })
     }
 
     fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
         let reason = Reason::from(error);
         self.metrics.client_refused(reason);
         let request_id = uuid::Uuid::now_v7().simple().to_string();
-        let problem = Problem::from(reason.answer(None));
+        let problem = Problem::from(reason.details(None));
         let (_, headers, body) = problem.render(&HeaderMap::new(), &request_id);
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = error.status();
@@ -313,14 +313,14 @@ async fn record_failures(context: Context) {
     }
 }
 
-/// Completes an answer: a problem gets its body, every answer its headers.
+/// Completes a response: a problem gets its body, every response its headers.
 fn finish(
-    answered: Result<Response<RouterBody>, Problem>,
+    result: Result<Response<RouterBody>, Problem>,
     accept: &HeaderMap,
     request_id: &str,
     head: bool,
 ) -> Response<RouterBody> {
-    let (mut response, problem) = match answered {
+    let (mut response, problem) = match result {
         Ok(mut response) => {
             let problem = response.extensions_mut().remove::<Problem>();
             let problem = problem.or_else(|| router_problem(&response));
@@ -368,7 +368,7 @@ fn with_caller(caller: Caller) -> http::Extensions {
     extensions
 }
 
-impl Body for AnswerBody {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 

@@ -169,7 +169,7 @@ async fn rotate(
     Ok(created_response(&context, made))
 }
 
-/// The answer to a creation or rotation, the only one that contains a token's text.
+/// The response to a creation or rotation, the only one that contains a token's text.
 fn created_response(context: &Context, made: CreatedToken) -> Response {
     let CreatedToken { record, text, cut } = made;
     let (id, revision) = (record.id, record.revision);
@@ -182,7 +182,7 @@ fn created_response(context: &Context, made: CreatedToken) -> Response {
             zeroize_json(body["token"].take());
             tagged(response, revision)
         }
-        // A replay: the first answer had the text, and nothing was created now.
+        // A replay: the first response had the text, and nothing was created now.
         None => {
             let mut response = revised(StatusCode::OK, revision, &body);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));

@@ -136,7 +136,7 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
     let name = body.name.unwrap_or_else(|| body.login.clone());
     let new = NewUser { login: body.login, name, email: body.email, kind, password };
     let changed = context.store.create_user(caller.actor(), new).await?;
-    Ok(created(answer(&context, &changed), "/v1/users", &changed.record.login))
+    Ok(created(response(&context, &changed), "/v1/users", &changed.record.login))
 }
 
 async fn show(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
@@ -156,7 +156,7 @@ async fn edit(
     let edit = UserEdit { login: body.login, name: body.name, email: body.email };
     let (login, revision) = (caller.login(&login)?, if_match(&headers)?);
     let changed = context.store.edit_user(caller.actor(), login, revision, edit).await?;
-    Ok(answer(&context, &changed))
+    Ok(response(&context, &changed))
 }
 
 async fn delete(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
@@ -173,7 +173,7 @@ async fn ban(
 ) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, Some(body.reason)).await?;
-    Ok(answer(&context, &changed))
+    Ok(response(&context, &changed))
 }
 
 async fn unban(
@@ -184,10 +184,10 @@ async fn unban(
 ) -> Result<Response, Problem> {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, None).await?;
-    Ok(answer(&context, &changed))
+    Ok(response(&context, &changed))
 }
 
-fn answer(context: &Context, changed: &Updated<UserRecord>) -> Response {
+fn response(context: &Context, changed: &Updated<UserRecord>) -> Response {
     let view = UserView::new(&context.store.accounts(), &changed.record);
     updated(&view, view.revision, changed)
 }

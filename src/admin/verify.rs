@@ -1,4 +1,4 @@
-//! `GET /v1/store/verify`: reads and verifies the whole store while changes go on. The answer is one JSON
+//! `GET /v1/store/verify`: reads and verifies the whole store while changes go on. The response is one JSON
 //! document per line: progress, and in the end the report.
 
 use std::{
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{Context, audit::hex, backup, caller::Caller, error::Problem, offload::Offload};
 use crate::{
-    authz::{answer::Reason, subject::Permission},
+    authz::{reason::Reason, subject::Permission},
     store::verify::{Progress, Report},
 };
 
@@ -64,7 +64,7 @@ async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
             let body = backup::BackupBody { first: Some(first), parts };
             Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
         }
-        Some(Err(_)) | None => Err(Reason::StoreUnavailable.answer(None).into()),
+        Some(Err(_)) | None => Err(Reason::StoreUnavailable.details(None).into()),
     }
 }
 

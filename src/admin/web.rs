@@ -1,4 +1,4 @@
-//! The HTML page, rendered from the same values as the API's answers. Every change is a call of the API, made
+//! The HTML page, rendered from the same values as the API's responses. Every change is a call of the API, made
 //! by the page's script with the session's CSRF token.
 //!
 //! A new page is a template that extends `layout.html`, a struct that derives `Template` and has a

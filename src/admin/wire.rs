@@ -1,4 +1,4 @@
-//! The wire format: JSON bodies and answers, times, durations, revisions and pages.
+//! The wire format: JSON bodies and responses, times, durations, revisions and pages.
 
 use std::time::Duration;
 
@@ -73,7 +73,7 @@ pub(super) fn with_effect<T>(mut body: Value, changed: &Updated<T>) -> Value {
     body
 }
 
-/// A JSON answer. It ends with a newline, because people read it in terminals.
+/// A JSON response. It ends with a newline, because people read it in terminals.
 pub fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(mut bytes) => {
@@ -113,7 +113,7 @@ pub fn ok(body: &impl Serialize) -> Response {
     json_response(StatusCode::OK, body)
 }
 
-/// An answer with the record's revision as its `ETag`.
+/// A response with the record's revision as its `ETag`.
 pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
     tagged(json_response(status, body), revision)
 }
@@ -131,12 +131,12 @@ pub(super) fn updated<T>(view: &impl Serialize, revision: u64, changed: &Updated
     revised(StatusCode::OK, revision, &with_effect(json!(view), changed))
 }
 
-/// The answer to the deletion of a record.
+/// The response to the deletion of a record.
 pub(super) fn deleted<T>(changed: &Updated<T>) -> Response {
     ok(&with_effect(json!({"deleted": true}), changed))
 }
 
-/// Turns the answer into a 201 with the record's `Location`.
+/// Turns the response into a 201 with the record's `Location`.
 pub(super) fn created(mut response: Response, section: &str, name: &str) -> Response {
     *response.status_mut() = StatusCode::CREATED;
     located(response, section, name)

@@ -54,7 +54,7 @@ mod tests {
     use crate::{
         admin::UsageTracker as _,
         authz::{
-            answer::Reason,
+            reason::Reason,
             rules::{Rules, ServiceIds, Settings},
             subject::Directory,
         },

@@ -1,4 +1,4 @@
-//! The decision (docs/decision.md): the first row that applies answers. Only this module creates a
+//! The decision (docs/decision.md): the first row that applies decides. Only this module creates a
 //! [`Permit`].
 
 use std::net::IpAddr;
@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use http::Method;
 
 use crate::authz::{
-    answer::{Answer, Reason},
     carriers::CarrierKind,
     destination::Destination,
     path::{PathError, RequestPath},
+    reason::{ErrorDetails, Reason},
     rules::{Disagreement, Owner, Rules, Service},
     secret::BearerForm,
     subject::{Access, Directory, Subject, Token, TokenEnd},
@@ -299,17 +299,17 @@ impl<'a> Denial<'a> {
     }
 
     /// The response. It names the service only if the reason permits it; a 405 has `Allow`.
-    pub fn answer(&self) -> Answer {
+    pub fn details(&self) -> ErrorDetails {
         let service = self.owner.map(|owner| owner.service);
-        let mut answer = self.reason.answer(service.map(|service| service.spec.key.as_str()));
+        let mut details = self.reason.details(service.map(|service| service.spec.key.as_str()));
         if let Some(error) = self.path {
-            answer.description = answer.description.replacen(". ", &format!(": {error}. "), 1);
+            details.description = details.description.replacen(". ", &format!(": {error}. "), 1);
         }
         if self.reason == Reason::MethodNotAllowed {
             let methods = service.and_then(|service| service.spec.methods.as_deref()).unwrap_or_default();
-            answer.allow = Some(methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "));
+            details.allow = Some(methods.iter().map(Method::as_str).collect::<Vec<_>>().join(", "));
         }
-        answer
+        details
     }
 
     /// Whether the response has details beyond those of its reason.

@@ -3,7 +3,6 @@
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use crate::authz::{
-    answer::{Answer, Reason},
     carriers::CarrierKind,
     decide::{Credential, Facts, Observation, Observer, Permit, Query, decide_observed},
     forwarding::{
@@ -11,6 +10,7 @@ use crate::authz::{
         patterns,
     },
     path::RequestPath,
+    reason::{ErrorDetails, Reason},
     rules::{Authorization, Origin, RESERVED_PREFIX, ServiceKey},
     secret::{BearerForm, Digest, TokenId, redact},
     subject::{Access, Directory, Scope, Token, TokenEnd, UserIx},
@@ -27,7 +27,7 @@ pub struct Explanation {
     /// The configuration line that decided, if one did.
     pub origin: Option<Origin>,
     /// `Ok(None)` if the gateway itself answers.
-    pub outcome: Result<Option<Forwarded>, Answer>,
+    pub outcome: Result<Option<Forwarded>, ErrorDetails>,
 }
 
 /// One step of the decision.
@@ -64,7 +64,7 @@ pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
     let (reason, owner, outcome) = match decided {
         Ok(permit) => match forwarded(&permit, query, facts.directory) {
             Ok(forwarded) => (permit.reason(), Some(permit.owner()), Ok(Some(forwarded))),
-            Err(reason) => (reason, Some(permit.owner()), Err(reason.answer(None))),
+            Err(reason) => (reason, Some(permit.owner()), Err(reason.details(None))),
         },
         Err(denial) => {
             if let Some(step) = steps.last_mut().filter(|step| step.name == "token") {
@@ -72,7 +72,7 @@ pub fn explain(query: &Query<'_>, facts: Facts<'_>) -> Explanation {
             }
             match report_own_endpoint(&mut steps, denial.reason, query) {
                 true => (Reason::Answered, None, Ok(None)),
-                false => (denial.reason, denial.owner, Err(denial.answer())),
+                false => (denial.reason, denial.owner, Err(denial.details())),
             }
         }
     };

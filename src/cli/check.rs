@@ -110,8 +110,8 @@ fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
 
 /// A warning about changes from the running configuration that a reload would refuse.
 fn unreloadable(listener: &Client, config: &Config) -> Option<Problem> {
-    let answer = listener.get("/v1/config").ok()?;
-    let running = config::parse(answer["text"].as_str()?, &config.file).ok()?;
+    let response = listener.get("/v1/config").ok()?;
+    let running = config::parse(response["text"].as_str()?, &config.file).ok()?;
     config.restart_warning(&running)
 }
 

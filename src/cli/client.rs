@@ -40,8 +40,8 @@ pub(super) struct Listener {
     forbidden: OnceCell<Target>,
 }
 
-/// An answer's status and body.
-pub(super) struct Answer {
+/// A response's status and body.
+pub(super) struct ApiResponse {
     pub(super) status: StatusCode,
     pub(super) body: Value,
 }
@@ -145,18 +145,18 @@ impl Client {
         }
     }
 
-    /// The body of a success; any other answer is a failure.
+    /// The body of a success; any other response is a failure.
     pub(super) fn call(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Value, Failure> {
-        let answer = self.send(method, path, body)?;
-        if answer.status.is_success() {
-            return Ok(answer.body);
+        let response = self.send(method, path, body)?;
+        if response.status.is_success() {
+            return Ok(response.body);
         }
-        let failure = response_failure(&answer);
+        let failure = response_failure(&response);
         let forbidden = match self {
             Self::Listener(listener) => listener.forbidden.get(),
             Self::Offline(_) => None,
         };
-        Err(match forbidden.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
+        Err(match forbidden.filter(|_| response.status == StatusCode::UNAUTHORIZED) {
             Some(socket) => failure.with_line(&format!(
                 "or run this as root or as the gateway's own user, who need none: {socket} is closed to this user"
             )),
@@ -164,7 +164,12 @@ impl Client {
         })
     }
 
-    pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    pub(super) fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<ApiResponse, Failure> {
         match self {
             Self::Listener(listener) => listener.send(method, path, body),
             Self::Offline(offline) => offline.send(method, path, body),
@@ -173,7 +178,7 @@ impl Client {
 }
 
 impl Listener {
-    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<ApiResponse, Failure> {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
             let exchange = async {
@@ -185,7 +190,7 @@ impl Listener {
         })
     }
 
-    /// Writes an answer of any length to `out` as it arrives; `on_progress` gets the bytes so far.
+    /// Writes a response of any length to `out` as it arrives; `on_progress` gets the bytes so far.
     pub(super) fn download(
         &self,
         path: &str,
@@ -241,7 +246,7 @@ impl Listener {
         Err(Failure::unreachable(format!("{message}\n  {advice}")))
     }
 
-    /// Sends the request; the answer's body is yet to be read.
+    /// Sends the request; the response's body is yet to be read.
     async fn ask(
         &self,
         connection: Box<dyn Connection>,
@@ -252,7 +257,7 @@ impl Listener {
     ) -> Result<Response<Incoming>, Failure> {
         let broken = |error: hyper::Error| Failure::unreachable(format!("{target}: {error}"));
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(broken)?;
-        // Ends with the answer, or with the command.
+        // Ends with the response, or with the command.
         tokio::spawn(driver);
         let host = match target {
             Target::Unix(_) => "localhost",
@@ -278,18 +283,18 @@ impl Listener {
     }
 }
 
-/// The whole answer.
-async fn read_response(response: Response<Incoming>, target: &Target) -> Result<Answer, Failure> {
+/// The whole response.
+async fn read_response(response: Response<Incoming>, target: &Target) -> Result<ApiResponse, Failure> {
     let status = response.status();
     let body = Limited::new(response.into_body(), MAX_RESPONSE).collect().await;
-    Ok(Answer::new(status, &body.map_err(|error| ended_early(target, &error))?.to_bytes()))
+    Ok(ApiResponse::new(status, &body.map_err(|error| ended_early(target, &error))?.to_bytes()))
 }
 
 fn ended_early(target: &Target, error: &dyn std::fmt::Display) -> Failure {
     Failure::failed(format!("{target}: the response ended early: {error}"))
 }
 
-impl Answer {
+impl ApiResponse {
     pub(super) fn new(status: StatusCode, body: &[u8]) -> Self {
         let text = |_| Value::String(String::from_utf8_lossy(body).into_owned());
         Self { status, body: serde_json::from_slice(body).unwrap_or_else(text) }
@@ -300,8 +305,8 @@ trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
 
 /// The failure for a refusal, with advice; the exit code follows from the status.
-pub(super) fn response_failure(answer: &Answer) -> Failure {
-    let Answer { status, body } = answer;
+pub(super) fn response_failure(response: &ApiResponse) -> Failure {
+    let ApiResponse { status, body } = response;
     let code = body["error"].as_str().unwrap_or(status.canonical_reason().unwrap_or("refused"));
     let mut message = match body["error_description"].as_str() {
         Some(description) => format!("{description} ({code})"),
@@ -317,7 +322,7 @@ pub(super) fn response_failure(answer: &Answer) -> Failure {
     Failure::of_status(status.as_u16(), message).with_error(code)
 }
 
-/// A configuration error from an answer, as a line.
+/// A configuration error from a response, as a line.
 fn describe_error(error: &Value) -> String {
     match (error["line"].as_u64(), error["message"].as_str()) {
         (Some(line), Some(message)) => {

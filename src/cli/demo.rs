@@ -16,7 +16,7 @@ use serde_json::json;
 use upstream::ExampleServer;
 
 use super::{
-    client::{Answer, Client},
+    client::{ApiResponse, Client},
     failure::{Failure, chain},
     target::Target,
 };
@@ -112,13 +112,18 @@ fn script() -> Result<bool, Failure> {
     println!("{}", demo.introduction());
     let mut sound = true;
     for request in &REQUESTS {
-        let answer = demo.get(request.target, request.bearer)?;
-        sound &=
-            print_result(request.what, request.target, answer.status == request.status, &outcome(&answer));
+        let response = demo.get(request.target, request.bearer)?;
+        sound &= print_result(
+            request.what,
+            request.target,
+            response.status == request.status,
+            &outcome(&response),
+        );
     }
     sound &= demo.cut_a_stream()?;
-    let answer = demo.get("/api/issues", true)?;
-    sound &= print_result("the same token once more", "/api/issues", answer.status == 401, &outcome(&answer));
+    let response = demo.get("/api/issues", true)?;
+    sound &=
+        print_result("the same token once more", "/api/issues", response.status == 401, &outcome(&response));
     println!(
         "{}",
         if sound { "\nevery outcome is as expected" } else { "\nNOT every outcome is as expected" }
@@ -126,9 +131,9 @@ fn script() -> Result<bool, Failure> {
     Ok(sound)
 }
 
-fn outcome(answer: &Answer) -> String {
-    let result = answer.body["error_description"].as_str().unwrap_or("answered by the example service");
-    format!("{}  {result}", answer.status.as_u16())
+fn outcome(response: &ApiResponse) -> String {
+    let result = response.body["error_description"].as_str().unwrap_or("answered by the example service");
+    format!("{}  {result}", response.status.as_u16())
 }
 
 fn print_result(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
@@ -184,7 +189,7 @@ impl Demo {
         Client::of(vec![Target::Tcp(self.proxy.to_string())], bearer.then_some(&self.token))
     }
 
-    fn get(&self, target: &str, bearer: bool) -> Result<Answer, Failure> {
+    fn get(&self, target: &str, bearer: bool) -> Result<ApiResponse, Failure> {
         self.client(bearer)?.send(&Method::GET, target, None)
     }
 

@@ -48,19 +48,19 @@ impl Explain {
             "method": method, "url": self.url, "token_id": token, "user": self.user, "carrier": self.carrier,
             "client": self.client,
         }));
-        let answer = listener.post("/v1/explain", &body).map_err(|failure| {
+        let explanation = listener.post("/v1/explain", &body).map_err(|failure| {
             hint::name_missing(&listener, failure, self.user.as_deref().map(NamedRecord::User).as_slice())
         })?;
-        let reason = || print(answer["reason"].as_str().unwrap_or_default());
-        global.output.document(&answer, || show(&answer), reason)?;
+        let reason = || print(explanation["reason"].as_str().unwrap_or_default());
+        global.output.document(&explanation, || show(&explanation), reason)?;
         // A denial fails the command, so that a pipeline can depend on the decision.
-        if answer["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
+        if explanation["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
     }
 }
 
 /// Prints the steps as a numbered table, then the outcome and what the client or the upstream would get.
-fn show(answer: &Value) -> Result<(), Failure> {
-    let steps = answer["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
+fn show(explanation: &Value) -> Result<(), Failure> {
+    let steps = explanation["steps"].as_array().map(Vec::as_slice).unwrap_or_default();
     let width = |field: &str| steps.iter().map(|step| text(&step[field]).chars().count()).max().unwrap_or(0);
     let (names, looked_at) = (width("step"), width("looked_at").min(MAX_OBJECT_WIDTH));
     for (number, step) in steps.iter().enumerate() {
@@ -72,13 +72,13 @@ fn show(answer: &Value) -> Result<(), Failure> {
             text(&step["result"])
         ))?;
     }
-    let place = place(&answer["origin"]).map_or(String::new(), |place| format!(", decided by {place}"));
-    let outcome = match text(&answer["outcome"]) {
+    let place = place(&explanation["origin"]).map_or(String::new(), |place| format!(", decided by {place}"));
+    let outcome = match text(&explanation["outcome"]) {
         answered if answered == "answered" => "answered by the gateway itself".to_owned(),
-        outcome => format!("{outcome}: {}", text(&answer["reason"])),
+        outcome => format!("{outcome}: {}", text(&explanation["reason"])),
     };
     print(&format!("\n{outcome}{place}"))?;
-    if let Some(response) = answer["answer"].as_object() {
+    if let Some(response) = explanation["answer"].as_object() {
         print(&format!(
             "{} {}: {}",
             response["status"],
@@ -89,7 +89,7 @@ fn show(answer: &Value) -> Result<(), Failure> {
             print(&format!("WWW-Authenticate: {challenge}"))?;
         }
     }
-    if let Some(sent) = answer["forwarded"].as_object() {
+    if let Some(sent) = explanation["forwarded"].as_object() {
         print(&format!("to the upstream {}: {}", text(&sent["upstream"]), text(&sent["path"])))?;
         for field in sent["set"].as_array().into_iter().flatten() {
             print(&format!("  + {}: {}", text(&field["name"]), text(&field["value"])))?;

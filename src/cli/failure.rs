@@ -37,7 +37,7 @@ impl Failure {
         Self::new(UNREACHABLE, message)
     }
 
-    /// An error answer of the admin listener.
+    /// An error response of the admin listener.
     pub(super) fn of_status(status: u16, message: impl Into<String>) -> Self {
         let code = match status {
             401 | 403 => DENIED,

@@ -67,13 +67,13 @@ impl GrantArgs {
             (None, Some(group)) => ("group", group, NamedRecord::Group(group)),
             (None, None) => return Err(Failure::usage("give --user or --group")),
         };
-        let answer = if granted {
+        let response = if granted {
             client.post("/v1/grants", &json!({"role": role, kind: name}))
         } else {
             client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))
         };
-        let answer = answer
+        let response = response
             .map_err(|failure| hint::name_missing(client, failure, &[NamedRecord::Role(role), holder]))?;
-        done(&answer, &format!("{name} {} holds {role}", if granted { "now" } else { "no longer" }))
+        done(&response, &format!("{name} {} holds {role}", if granted { "now" } else { "no longer" }))
     }
 }

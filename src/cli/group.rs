@@ -120,8 +120,8 @@ impl Group {
                     let members = counted(record["members"].as_array().map_or(0, Vec::len) as u64, "member");
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
-                let answer = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;
-                done(&answer, &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }))
+                let response = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;
+                done(&response, &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }))
             }
             Self::Add(members) => members.set(&client, true),
             Self::Remove(members) => members.set(&client, false),
@@ -134,12 +134,12 @@ impl Members {
         let name = &self.group.name;
         failure::for_each(&self.logins, |login| {
             let path = format!("{}/members/{}", path(name), escape(login));
-            let answer = if member { client.put(&path) } else { client.delete(&path) };
-            let answer = answer.map_err(|failure| {
+            let response = if member { client.put(&path) } else { client.delete(&path) };
+            let response = response.map_err(|failure| {
                 hint::name_missing(client, failure, &[NamedRecord::Group(name), NamedRecord::User(login)])
             })?;
             let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
-            done(&answer, &format!("{change} {login} {to} {name}"))
+            done(&response, &format!("{change} {login} {to} {name}"))
         })
     }
 }

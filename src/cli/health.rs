@@ -11,14 +11,14 @@ fn client(global: &Global) -> Result<Client, Failure> {
 }
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let answer = client(global)?.send(&Method::GET, "/readyz", None)?;
-    let status = answer.body["status"].as_str().unwrap_or("unknown");
-    global.output.document(&answer.body, || print(status), || print(status))?;
-    if answer.status.is_success() {
+    let response = client(global)?.send(&Method::GET, "/readyz", None)?;
+    let status = response.body["status"].as_str().unwrap_or("unknown");
+    global.output.document(&response.body, || print(status), || print(status))?;
+    if response.status.is_success() {
         return Ok(());
     }
-    match &answer.body["reason"] {
+    match &response.body["reason"] {
         Value::String(reason) => Err(Failure::failed(format!("the gateway accepts no requests: {reason}"))),
-        _ => Err(Failure::failed(format!("the gateway accepts no requests: {}", answer.status))),
+        _ => Err(Failure::failed(format!("the gateway accepts no requests: {}", response.status))),
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Answer, Client, escape, response_failure},
+    client::{ApiResponse, Client, escape, response_failure},
     failure::{Failure, chain, print_stderr, unreadable},
     output::{Format, counted},
     owner::StoreOwner,
@@ -220,10 +220,10 @@ impl Importer<'_> {
             if present.iter().any(|member| member.eq_ignore_ascii_case(&login)) {
                 continue;
             }
-            let answer =
+            let response =
                 self.client.send(&Method::PUT, &format!("{path}/members/{}", escape(&login)), None)?;
-            if !answer.status.is_success() {
-                return self.line_refused(&answer);
+            if !response.status.is_success() {
+                return self.line_refused(&response);
             }
             joined += 1;
         }
@@ -234,11 +234,11 @@ impl Importer<'_> {
     }
 
     /// Returns an error of the line itself; any other error ends the import.
-    fn line_refused(&self, answer: &Answer) -> Result<Result<(), String>, Failure> {
-        let ours = matches!(answer.status.as_u16(), 400 | 404 | 409 | 422);
-        match answer.body["error_description"].as_str() {
+    fn line_refused(&self, response: &ApiResponse) -> Result<Result<(), String>, Failure> {
+        let ours = matches!(response.status.as_u16(), 400 | 404 | 409 | 422);
+        match response.body["error_description"].as_str() {
             Some(why) if ours => Ok(Err(why.to_owned())),
-            _ => Err(response_failure(answer)),
+            _ => Err(response_failure(response)),
         }
     }
 
@@ -247,13 +247,13 @@ impl Importer<'_> {
         let chunk = std::mem::take(&mut self.chunk);
         self.bytes = 0;
         let tokens: Vec<&Value> = chunk.iter().filter_map(|(_, line)| line.as_ref().ok()).collect();
-        let answer = if tokens.is_empty() {
+        let response = if tokens.is_empty() {
             Value::Null
         } else {
             let body = json!({ "tokens": tokens, "make_owners": self.make_owners });
             self.client.post("/v1/tokens/import", &body)?
         };
-        let outcomes = answer["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let outcomes = response["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
         if outcomes.len() != tokens.len() {
             return Err(Failure::failed("the admin listener did not answer for every line"));
         }

@@ -15,7 +15,7 @@ use tokio::{runtime::Runtime, task::LocalSet};
 
 use super::{
     Global,
-    client::Answer,
+    client::ApiResponse,
     failure::{Failure, chain},
     owner::{StoreOwner, with_owner_advice},
     target,
@@ -69,7 +69,12 @@ impl Offline {
         Ok(self.opened.get_or_init(|| opened))
     }
 
-    pub(super) fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    pub(super) fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<ApiResponse, Failure> {
         let asks = *method == Method::GET || path == "/v1/explain";
         self.open(!asks)?.send(method, path, body)
     }
@@ -105,7 +110,7 @@ impl Opened {
         Ok(Self { runtime, tasks, server, store, uid, _owner: owner })
     }
 
-    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
+    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<ApiResponse, Failure> {
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let request = Request::builder()
             .method(method)
@@ -121,7 +126,7 @@ impl Opened {
             let status = response.status();
             let body = response.into_body().collect().await;
             let body = body.map_err(|_| Failure::failed("the response ended early"))?.to_bytes();
-            Ok(Answer::new(status, &body))
+            Ok(ApiResponse::new(status, &body))
         })
     }
 }

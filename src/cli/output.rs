@@ -91,15 +91,15 @@ impl Format {
 }
 
 /// Says what a command has done, and how many requests in flight that has cut.
-pub(super) fn done(answer: &Value, sentence: &str) -> Result<(), Failure> {
+pub(super) fn done(response: &Value, sentence: &str) -> Result<(), Failure> {
     print_stderr(sentence);
-    report_cut(answer);
+    report_cut(response);
     Ok(())
 }
 
 /// Reports how many requests in flight a change has cut.
-pub(super) fn report_cut(answer: &Value) {
-    match answer["cut"].as_u64() {
+pub(super) fn report_cut(response: &Value) {
+    match response["cut"].as_u64() {
         None | Some(0) => {}
         Some(cut) => print_stderr(&format!("cut {} in flight", counted(cut, "request"))),
     }

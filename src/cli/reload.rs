@@ -5,6 +5,6 @@ use serde_json::json;
 use super::{Global, client::Client, failure::Failure, output::done};
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
-    let answer = Client::new(global)?.post("/v1/reload", &json!({}))?;
-    done(&answer, "the configuration is in force")
+    let response = Client::new(global)?.post("/v1/reload", &json!({}))?;
+    done(&response, "the configuration is in force")
 }

@@ -95,8 +95,8 @@ impl Role {
             }
             Self::Delete { role: RoleSelector { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
-                let answer = client.delete(&path(&key)).map_err(|failure| hinted(failure, &key))?;
-                done(&answer, &format!("deleted {key}"))
+                let response = client.delete(&path(&key)).map_err(|failure| hinted(failure, &key))?;
+                done(&response, &format!("deleted {key}"))
             }
         }
     }

@@ -187,10 +187,10 @@ impl Token {
                 let client = Client::new(global)?;
                 failure::for_each(tokens, |token| {
                     for id in hint::token_ids(&client, &token, user.as_deref())? {
-                        let answer = client.delete(&path(&id))?;
+                        let response = client.delete(&path(&id))?;
                         let shown = hint::shown(&token);
                         let which = if id == *shown { id } else { format!("{shown} ({id})") };
-                        done(&answer, &format!("revoked {which}"))?;
+                        done(&response, &format!("revoked {which}"))?;
                     }
                     Ok(())
                 })
@@ -202,18 +202,18 @@ impl Token {
 
 /// Shows the caller: a user by a token, or the operator.
 pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
-    let mut answer = Client::new(global)?.get("/v1/whoami")?;
-    if global.output == Format::Table && answer["operator"] == true {
+    let mut response = Client::new(global)?.get("/v1/whoami")?;
+    if global.output == Format::Table && response["operator"] == true {
         print_stderr("you are the operator: the admin socket needs no token and belongs to no account");
     }
-    if let (Format::Table, Some(token)) = (global.output, answer["token"].as_object().cloned()) {
+    if let (Format::Table, Some(token)) = (global.output, response["token"].as_object().cloned()) {
         let word = |field: &str| token[field].as_str().unwrap_or_default();
-        answer["token"] = format!("{} ({})", word("name"), word("id")).into();
+        response["token"] = format!("{} ({})", word("name"), word("id")).into();
         for field in ["scope", "state", "expires_at"] {
-            answer[field] = token[field].clone();
+            response[field] = token[field].clone();
         }
     }
-    global.output.record(&answer, &[("USER", "user")])
+    global.output.record(&response, &[("USER", "user")])
 }
 
 impl TokenSelector {
@@ -297,8 +297,8 @@ impl Edit {
             ));
         }
         let client = Client::new(global)?;
-        let answer = client.patch(&self.which.path(&client)?, &body)?;
-        global.output.changed(&answer, COLUMNS, &format!("changed {}", display_name(&answer)))
+        let response = client.patch(&self.which.path(&client)?, &body)?;
+        global.output.changed(&response, COLUMNS, &format!("changed {}", display_name(&response)))
     }
 }
 

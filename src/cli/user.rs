@@ -158,14 +158,14 @@ impl User {
                 output.record(&linked, IDENTITY)
             }
             Self::Unlink(UserSelector { login }) => {
-                let answer = client.delete(&format!("{}/identities", path(&login)))?;
-                let identities = counted(answer["identities"].as_u64().unwrap_or_default(), "identity");
-                done(&answer, &format!("unlinked {identities} from {login}"))
+                let response = client.delete(&format!("{}/identities", path(&login)))?;
+                let identities = counted(response["identities"].as_u64().unwrap_or_default(), "identity");
+                done(&response, &format!("unlinked {identities} from {login}"))
             }
             Self::SignOut(UserSelector { login }) => {
-                let answer = client.delete(&format!("{}/sessions", path(&login)))?;
-                let sessions = counted(answer["sessions"].as_u64().unwrap_or_default(), "session");
-                done(&answer, &format!("ended {sessions} of {login}"))
+                let response = client.delete(&format!("{}/sessions", path(&login)))?;
+                let sessions = counted(response["sessions"].as_u64().unwrap_or_default(), "session");
+                done(&response, &format!("ended {sessions} of {login}"))
             }
             Self::List => output.list(client.list("/v1/users?limit=1000", None)?, VIEW),
             Self::Show(UserSelector { login }) => output.record(&client.get(&path(&login))?, COLUMNS),

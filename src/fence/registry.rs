@@ -11,7 +11,7 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use super::{Affected, Command, LiveRow, Participant};
-use crate::authz::{answer::Reason, time::Timestamp};
+use crate::authz::{reason::Reason, time::Timestamp};
 
 /// Time is checked at least this often, even before the nearest deadline, so that clock steps and suspends
 /// are noticed.

@@ -10,7 +10,7 @@ use std::{
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::authz::{answer::Reason, time::Timestamp};
+use crate::authz::{reason::Reason, time::Timestamp};
 
 /// Permitted until `forbidden` is set or the deadline has passed. Leaves when it is cut.
 struct Stream {

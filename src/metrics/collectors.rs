@@ -16,7 +16,7 @@ use super::{
     worker::{STATUS_CLASSES, ServiceTable, Table, WorkerEvent, by_service},
 };
 use crate::{
-    authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId},
+    authz::{carriers::CarrierKind, reason::Reason, rules::ServiceId},
     net::{Reading, tls::Handshake},
 };
 

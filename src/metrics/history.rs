@@ -14,7 +14,7 @@ use super::{
     outcome,
     worker::{ServiceTable, by_service},
 };
-use crate::authz::{answer::Reason, time::Timestamp};
+use crate::authz::{reason::Reason, time::Timestamp};
 
 /// The length of a step.
 pub const STEP_LENGTH: Duration = Duration::from_secs(10);

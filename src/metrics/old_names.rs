@@ -10,7 +10,7 @@ use super::{
     exposition::family,
     worker::STATUS_CLASSES,
 };
-use crate::authz::answer::Reason;
+use crate::authz::reason::Reason;
 
 #[derive(Debug)]
 pub(super) struct OldNames(pub(super) Arc<Scrape>);

@@ -1,6 +1,6 @@
 //! Groups reasons by who has to look into them.
 
-use crate::authz::answer::Reason;
+use crate::authz::reason::Reason;
 
 /// Returns the label `outcome` of a request. `denied` and `rejected` are for the client to look into,
 /// `failed` for the operator.

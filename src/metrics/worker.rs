@@ -13,7 +13,7 @@ use std::{
 
 use super::cell::{Histogram, add_single_writer};
 use crate::{
-    authz::{answer::Reason, carriers::CarrierKind, rules::ServiceId},
+    authz::{carriers::CarrierKind, reason::Reason, rules::ServiceId},
     net::tls::Handshake,
 };
 

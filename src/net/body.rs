@@ -155,9 +155,9 @@ impl Drop for RequestBody {
 
 /// A response's body on its way to hyper, split into pieces of which h2 buffers at most one. Over HTTP/1, a
 /// service's body that hyper has read in full is kept in `sent` until the kernel has it.
-pub(super) struct AnswerBody<B> {
+pub(super) struct SendBody<B> {
     /// `None` only during drop.
-    content: Option<AnswerContent<B>>,
+    content: Option<SendContent<B>>,
     /// The rest of a frame that is larger than a piece.
     rest: Bytes,
     /// The response is sent without its body.
@@ -172,16 +172,16 @@ pub(super) struct AnswerBody<B> {
 pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
 
 /// A service's body, or the text of a rejection.
-pub(super) type AnswerContent<B> = Either<B, Full<Bytes>>;
+pub(super) type SendContent<B> = Either<B, Full<Bytes>>;
 
 /// The largest piece, in bytes.
 const MAX_PIECE: usize = 16 << 10;
 
-impl<B> AnswerBody<B>
+impl<B> SendBody<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    pub(super) fn new(content: AnswerContent<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
+    pub(super) fn new(content: SendContent<B>, connection: Rc<Connection>, sent: Sent<B>) -> Self {
         let finished = content.is_end_stream();
         if connection.stream().is_some() && !finished {
             // Counts as stalled until h2 polls, which it does not while the client's window is closed.
@@ -211,7 +211,7 @@ where
     }
 }
 
-impl<B> Body for AnswerBody<B>
+impl<B> Body for SendBody<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
@@ -268,15 +268,15 @@ where
     }
 }
 
-impl<B> Drop for AnswerBody<B> {
+impl<B> Drop for SendBody<B> {
     fn drop(&mut self) {
         if self.connection.stream().is_some() {
             if self.finished {
-                self.connection.exchange.end_answer();
+                self.connection.exchange.end_response();
             }
             return;
         }
-        self.connection.exchange.end_answer();
+        self.connection.exchange.end_response();
         if let Some(Either::Left(body)) = self.content.take() {
             drop(self.sent.replace(Some(body)));
         }

@@ -21,7 +21,7 @@ use self::{
     streams::{Stream, Streams},
 };
 pub(super) use self::{
-    exchange::{AnswerState, ConnectionCommand, Phase},
+    exchange::{ConnectionCommand, Phase, ResponseState},
     streams::OpenStream,
 };
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};

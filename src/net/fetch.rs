@@ -26,8 +26,8 @@ pub async fn fetch(
     request: Request<Full<Bytes>>,
     tls: Option<&TlsConnector>,
 ) -> Result<(StatusCode, Bytes), String> {
-    let answered = tokio::time::timeout(FETCH_TIMEOUT, send(request, tls)).await;
-    answered.map_err(|_| "no response in time".to_owned())?
+    let response = tokio::time::timeout(FETCH_TIMEOUT, send(request, tls)).await;
+    response.map_err(|_| "no response in time".to_owned())?
 }
 
 async fn send(
@@ -66,9 +66,9 @@ async fn send_over(
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
     let exchanged = async {
-        let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_BODY).collect().await;
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
         Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
     };
     let exchanged = exchanged.await;

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use super::{
     RequestError, Service, Worker,
     body::Sent,
-    connection::{AnswerState, ConnectionCommand, Phase},
+    connection::{ConnectionCommand, Phase, ResponseState},
     io::CancelIo,
     respond::respond,
 };
@@ -60,9 +60,9 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
             Pin::new(&mut http).graceful_shutdown();
             over = Pin::new(&mut http).poll(cx);
         }
-        let answer = connection.exchange.answer();
+        let response = connection.exchange.response_state();
         // A response's body lives until the kernel has the response.
-        if answer == AnswerState::Flushed {
+        if response == ResponseState::Flushed {
             sent.take();
         }
         if let Some(command) = connection.poll_command(cx) {
@@ -71,7 +71,7 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         if over.is_pending() && draining && connection.phase() == Phase::Idle {
             return interrupted(ConnectionCommand::Close);
         }
-        if answer == AnswerState::Flushed && connection.exchange.is_abandoned() {
+        if response == ResponseState::Flushed && connection.exchange.is_abandoned() {
             // hyper would read on, and take the rest of the body for the next head.
             return Poll::Ready(Outcome::Over { unread: true });
         }
@@ -83,7 +83,9 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
             (Phase::Head, Err(_)) if !connection.has_ended() => {
                 Outcome::Interrupted(ConnectionCommand::Reject(RequestError::BadRequest("malformed head")))
             }
-            (Phase::Switching, Ok(())) if answer == AnswerState::Flushed => Outcome::Upgraded(Bytes::new()),
+            (Phase::Switching, Ok(())) if response == ResponseState::Flushed => {
+                Outcome::Upgraded(Bytes::new())
+            }
             // A response that broke off must not look complete. Also, hyper does not wait for a client whose
             // socket has no room for a 101.
             (Phase::Serving, Err(_)) | (Phase::Switching, _) => {

@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use super::{
     Holder, Limits, RequestError, Service, Worker,
     body::Sent,
-    connection::{AnswerState, ConnectionCommand, OpenStream, Phase},
+    connection::{ConnectionCommand, OpenStream, Phase, ResponseState},
     io::CancelIo,
     respond::respond,
 };
@@ -168,7 +168,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 /// only after sending their body, and some treat the reset that RFC 9113, 8.1 allows as a failure.
 async fn linger(open: &OpenStream) {
     let stream = open.get();
-    if stream.exchange.answer() == AnswerState::Open && !stream.aborted() && !stream.has_ended() {
+    if stream.exchange.response_state() == ResponseState::Open && !stream.aborted() && !stream.has_ended() {
         return open.cancelled();
     }
     // A tunnel has no such deadline.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 
-use crate::authz::answer::Reason;
+use crate::authz::reason::Reason;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {

@@ -16,12 +16,12 @@ use hyper::{body::Incoming, ext::Protocol};
 
 use super::{
     Connection, RequestBody, RequestError, Service, Upgraded, Worker,
-    body::{AnswerBody, Sent},
+    body::{SendBody, Sent},
     connection::{OpenStream, Phase},
     framing,
 };
 
-type Answer<S> = Response<AnswerBody<<S as Service>::Body>>;
+type SentResponse<S> = Response<SendBody<<S as Service>::Body>>;
 
 /// Checks a request and calls the service. `open`: the request's HTTP/2 stream.
 pub(super) fn respond<S: Service>(
@@ -31,7 +31,7 @@ pub(super) fn respond<S: Service>(
     open: Option<Rc<OpenStream>>,
     worker: &Worker,
     sent: Sent<S::Body>,
-) -> impl Future<Output = Result<Answer<S>, Infallible>> + use<S> {
+) -> impl Future<Output = Result<SentResponse<S>, Infallible>> + use<S> {
     let (mut parts, incoming) = request.into_parts();
     let body = RequestBody::begin(incoming, &connection);
     let method = parts.method.clone();
@@ -51,49 +51,49 @@ pub(super) fn respond<S: Service>(
         parts.version = Version::HTTP_11;
     }
     async move {
-        let (answer, rejected) = match judged {
+        let (response, rejected) = match judged {
             Ok(()) => {
                 let request = Box::new(Request::from_parts(parts, body));
                 // On the heap, so that an idle connection reserves no space for it.
-                let answer = Box::pin(service.call(request, connection.clone())).await;
-                (answer.map(Either::Left), false)
+                let response = Box::pin(service.call(request, connection.clone())).await;
+                (response.map(Either::Left), false)
             }
             Err(error) => {
                 drop(body);
-                let answer = service.reject(error, &connection);
-                (answer.map(|text| Either::Right(Full::new(text))), true)
+                let response = service.reject(error, &connection);
+                (response.map(|text| Either::Right(Full::new(text))), true)
             }
         };
-        let mut answer = answer.map(|content| AnswerBody::new(content, connection.clone(), sent));
-        frame(&mut answer, &method, &connection);
+        let mut response = response.map(|content| SendBody::new(content, connection.clone(), sent));
+        frame(&mut response, &method, &connection);
         match open {
-            Some(open) => finish_http2::<S>(&mut answer, &method, tunnel, open),
-            None => finish_http1::<S>(&mut answer, &method, rejected, &connection),
+            Some(open) => finish_http2::<S>(&mut response, &method, tunnel, open),
+            None => finish_http1::<S>(&mut response, &method, rejected, &connection),
         }
-        Ok(answer)
+        Ok(response)
     }
 }
 
 /// Makes fields and body agree, because hyper checks neither.
-fn frame<B>(answer: &mut Response<AnswerBody<B>>, method: &Method, connection: &Connection)
+fn frame<B>(response: &mut Response<SendBody<B>>, method: &Method, connection: &Connection)
 where
-    AnswerBody<B>: http_body::Body,
+    SendBody<B>: http_body::Body,
     B: http_body::Body<Data = bytes::Bytes, Error: Into<super::BoxError>> + Unpin,
 {
-    let status = answer.status();
+    let status = response.status();
     let announced =
-        answer.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let length: Option<u64> = match answer.body().is_end_stream() {
+        response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length: Option<u64> = match response.body().is_end_stream() {
         true => Some(0),
-        false => answer.body().size_hint().exact(),
+        false => response.body().size_hint().exact(),
     };
-    answer.headers_mut().remove(TRANSFER_ENCODING);
-    answer.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().remove(TRANSFER_ENCODING);
+    response.headers_mut().remove(CONTENT_LENGTH);
     let kept = if status.is_informational() || status == StatusCode::NO_CONTENT {
-        answer.body_mut().omit_body();
+        response.body_mut().omit_body();
         None
     } else if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
-        answer.body_mut().omit_body();
+        response.body_mut().omit_body();
         // The length that a GET would have returned, if it is known.
         announced.or(length.filter(|length| *length > 0))
     } else {
@@ -104,50 +104,50 @@ where
         announced.filter(|_| length.is_none())
     };
     if let Some(length) = kept {
-        answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 
 fn finish_http1<S: Service>(
-    answer: &mut Answer<S>,
+    response: &mut SentResponse<S>,
     method: &Method,
     rejected: bool,
     connection: &Connection,
 ) {
-    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         connection.enter(Phase::Switching);
         return;
     }
-    refuse_tunnel::<S>(answer, method);
+    refuse_tunnel::<S>(response, method);
     if rejected || connection.exchange.is_abandoned() {
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }
 
 fn finish_http2<S: Service>(
-    answer: &mut Answer<S>,
+    response: &mut SentResponse<S>,
     method: &Method,
     tunnel: Option<hyper::upgrade::OnUpgrade>,
     open: Rc<OpenStream>,
 ) {
     let connection = open.get().clone();
-    let headers = answer.headers_mut();
+    let headers = response.headers_mut();
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);
     if let Some(id) = headers.get_mut(REQUEST_ID) {
         // Every ID is different. Indexing it would only push other fields out of HPACK's table.
         id.set_sensitive(true);
     }
-    if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return refuse_tunnel::<S>(answer, method);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return refuse_tunnel::<S>(response, method);
     }
     let (Some(tunnel), Some(sender), Some(stream)) =
         (tunnel, connection.exchange.take_upgrade(), connection.stream())
     else {
         return connection.abort();
     };
-    answer.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
-    *answer.status_mut() = StatusCode::OK;
+    response.headers_mut().remove(SEC_WEBSOCKET_ACCEPT);
+    *response.status_mut() = StatusCode::OK;
     let upgraded = connection.clone();
     let task = tokio::task::spawn_local(async move {
         if let Ok(io) = tunnel.await {
@@ -161,11 +161,11 @@ fn finish_http2<S: Service>(
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Turns a success of CONNECT into 501, because a 2xx would mean that the client has a tunnel.
-fn refuse_tunnel<S: Service>(answer: &mut Answer<S>, method: &Method) {
-    if *method == Method::CONNECT && answer.status().is_success() {
-        *answer.status_mut() = StatusCode::NOT_IMPLEMENTED;
-        answer.headers_mut().remove(CONTENT_LENGTH);
-        answer.body_mut().omit_body();
+fn refuse_tunnel<S: Service>(response: &mut SentResponse<S>, method: &Method) {
+    if *method == Method::CONNECT && response.status().is_success() {
+        *response.status_mut() = StatusCode::NOT_IMPLEMENTED;
+        response.headers_mut().remove(CONTENT_LENGTH);
+        response.body_mut().omit_body();
     }
 }
 

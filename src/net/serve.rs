@@ -92,8 +92,8 @@ pub(super) async fn serve_connection<S: Service>(
         // Closes with a reset, so that a response without a length does not look complete.
         Outcome::Interrupted(ConnectionCommand::Abort) => connection.abort(),
         Outcome::Interrupted(ConnectionCommand::Reject(error)) => {
-            let answer = encode(&service.reject(error, &connection));
-            Box::pin(close(io, &answer, MAX_LINGER_BYTES)).await;
+            let response = encode(&service.reject(error, &connection));
+            Box::pin(close(io, &response, MAX_LINGER_BYTES)).await;
         }
         Outcome::Upgraded(buffered) => {
             if let Some(sender) = connection.exchange.take_upgrade() {
@@ -155,12 +155,12 @@ const MAX_LINGER_BYTES: usize = 4 << 20;
 
 /// Writes a last response, then reads and discards up to `most` bytes for a moment. Otherwise bytes still in
 /// flight from the client would make the kernel reset the connection before the client has read the response.
-async fn close(mut io: CancelIo, answer: &[u8], most: usize) {
+async fn close(mut io: CancelIo, response: &[u8], most: usize) {
     let connection = io.connection().clone();
     io.stop_watching();
     connection.enter(Phase::Closing);
     let closing = async {
-        io.write_all(answer).await?;
+        io.write_all(response).await?;
         io.shutdown().await?;
         // On the heap, because otherwise every connection's future would contain it.
         let mut discarded = vec![0; 16 << 10];

@@ -192,7 +192,7 @@ mod tests {
     use std::{path::Path, process::Command};
 
     use super::*;
-    use crate::authz::{answer::Reason, time::Timestamp};
+    use crate::authz::{reason::Reason, time::Timestamp};
 
     fn line(path: &str) -> LogLine<'_> {
         LogLine {

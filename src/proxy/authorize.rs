@@ -9,10 +9,10 @@ use http_body::Body as _;
 use crate::{
     assertion::RequestBinding,
     authz::{
-        answer::Reason,
         carriers,
         decide::{self, Denial, Facts, Permit, Query},
         forwarding::{self, Claims, Hop},
+        reason::Reason,
         rules::Service,
         secret::Digest,
         subject::Token,

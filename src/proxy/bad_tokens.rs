@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 
 use crate::{
-    authz::{answer::Reason, network},
+    authz::{network, reason::Reason},
     settings::BadTokenLimit,
 };
 

@@ -12,7 +12,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Either, Full, Limited};
 
 use crate::{
-    authz::{answer::Reason, forwarding},
+    authz::{forwarding, reason::Reason},
     net::{BodyError, BoxError, RequestBody},
     proxy::{
         context::RequestContext,

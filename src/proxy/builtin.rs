@@ -8,9 +8,9 @@ use http::{HeaderValue, Request, Response, header};
 
 use crate::{
     authz::{
-        answer::Reason,
         decide::{Credential, Denial, Permit, Query},
         forwarding,
+        reason::Reason,
         rules::{BUILT_IN_SERVICE, RESERVED_PREFIX},
         subject::Subject,
         time::Timestamp,
@@ -57,7 +57,7 @@ pub enum BuiltinRoute {
 /// Where clients of a container registry get a token.
 pub const REGISTRY_PATH: &str = "/.permgate/registry";
 
-type Answer = Result<Response<Bytes>, Rejection>;
+type BuiltinResponse = Result<Response<Bytes>, Rejection>;
 
 impl BuiltinRoute {
     /// Returns the route of a literal path, or `None` outside the prefix. A path that another reading (such
@@ -78,23 +78,23 @@ impl BuiltinRoute {
 }
 
 impl Gateway {
-    pub(super) async fn answer(
+    pub(super) async fn respond_builtin(
         self: &Rc<Self>,
         route: BuiltinRoute,
         context: Rc<RequestContext>,
         readable: Result<(), Reason>,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
-        let (guard, answered) = match (route, context.state.snapshot.proxy.forward_auth) {
+        let (guard, result) = match (route, context.state.snapshot.proxy.forward_auth) {
             (BuiltinRoute::Auth, Some(proxy)) => {
-                let (context, answered) = self.forward_auth(proxy, context, &request);
-                (LogGuard::new(context), answered)
+                let (context, result) = self.forward_auth(proxy, context, &request);
+                (LogGuard::new(context), result)
             }
             _ => {
                 // The guard comes first, so that a request whose client leaves meanwhile is logged too.
                 self.set_builtin_service(&context);
                 let guard = LogGuard::new(Rc::clone(&context));
-                let answered = match (readable, route) {
+                let result = match (readable, route) {
                     (Err(reason), _) => Err(reason.into()),
                     (Ok(()), BuiltinRoute::Whoami) => self.whoami(&context).await,
                     (Ok(()), BuiltinRoute::Jwks) => self.jwks(&context),
@@ -105,10 +105,10 @@ impl Gateway {
                 };
                 // A denial has set the owner of the path.
                 self.set_builtin_service(&context);
-                (guard, answered)
+                (guard, result)
             }
         };
-        match answered {
+        match result {
             Ok(response) => {
                 let outcome = &guard.context().outcome;
                 outcome.reason.set(Some(Reason::Answered));
@@ -126,7 +126,7 @@ impl Gateway {
     }
 
     /// 404 for an authenticated client.
-    fn not_found(&self, context: &RequestContext) -> Answer {
+    fn not_found(&self, context: &RequestContext) -> BuiltinResponse {
         self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
     }
 
@@ -171,7 +171,7 @@ impl Gateway {
         match decided {
             Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
             Err(denial) => Err(self.deny(denial, context)),
-            // Unreachable, because no rule can own the prefix. Answer 404 anyway.
+            // Unreachable, because no rule can own the prefix. Responds with 404 anyway.
             Ok(_) => Err(Reason::NoService.into()),
         }
     }

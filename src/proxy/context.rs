@@ -12,12 +12,12 @@ use http::{Method, Request, Uri};
 
 use crate::{
     authz::{
-        answer::Reason,
         carriers::Carrier,
         decide::{Permit, Query},
         destination::Destination,
         forwarding::ReportedIdentity,
         path::RequestPath,
+        reason::Reason,
         rules::{Rules, Service, ServiceId},
         secret::{self, TokenId},
         subject::{Subject, UserIx},
@@ -74,7 +74,7 @@ pub struct Outcome {
     pub cancel: Rc<CancelHandle>,
     /// The URL that the request was last sent to.
     pub upstream: RefCell<Option<Rc<str>>>,
-    pub upstream_answered: Cell<Option<Instant>>,
+    pub upstream_responded: Cell<Option<Instant>>,
     pub bytes_in: Cell<u64>,
     pub bytes_out: Cell<u64>,
 }

@@ -7,12 +7,12 @@ use http::{HeaderMap, header};
 
 use crate::{
     authz::{
-        answer::Reason,
         carriers::{self, Carried, TargetOrigin},
         decide::Credential,
         destination::Destination,
         forwarding::{PeerFields, client_address, is_secure, method_override, stated_hosts},
         host::Authority,
+        reason::Reason,
     },
     net::Connection,
     proxy::{Gateway, is_peer_trusted, worker_state::WorkerState},

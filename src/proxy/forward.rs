@@ -7,9 +7,9 @@ use http_body::Body as _;
 
 use crate::{
     authz::{
-        answer::Reason,
         carriers,
         forwarding::{self, list_elements},
+        reason::Reason,
     },
     proxy::{
         Gateway,
@@ -20,7 +20,7 @@ use crate::{
         sunset,
         tunnel::Tunnel,
         upgrade,
-        upstream::{Answer, OutgoingBody, Upstream},
+        upstream::{OutgoingBody, Upstream, UpstreamResponse},
     },
     settings::UpstreamSettings,
 };
@@ -59,13 +59,13 @@ impl Gateway {
             tracing::warn!(upstream = %settings.name, "a request loops through this gateway: the upstream sends it back here");
             return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
         }
-        let (guard, answer) = upstream.send(permitted).await;
-        let (mut head, body) = match answer {
-            Ok(Answer::Response(response)) => {
+        let (guard, response) = upstream.send(permitted).await;
+        let (mut head, body) = match response {
+            Ok(UpstreamResponse::Response(response)) => {
                 let (head, body) = response.into_parts();
                 (head, Ok(body))
             }
-            Ok(Answer::Upgraded(response, upgraded)) => {
+            Ok(UpstreamResponse::Upgraded(response, upgraded)) => {
                 let (mut head, ()) = response.into_parts();
                 // A content length has no meaning before a tunnel.
                 head.headers.remove(header::CONTENT_LENGTH);
@@ -76,7 +76,7 @@ impl Gateway {
         // Version and extensions belong to the upstream's connection.
         (head.version, head.extensions) = (Version::default(), http::Extensions::new());
         let context = guard.context();
-        context.outcome.upstream_answered.set(Some(Instant::now()));
+        context.outcome.upstream_responded.set(Some(Instant::now()));
         context.outcome.status.set(head.status.as_u16());
         context.connection.disarm_body_timeout();
         let headers = &mut head.headers;

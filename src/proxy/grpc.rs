@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use crate::authz::answer::Reason;
+use crate::authz::reason::Reason;
 
 /// Characters that `grpc-message` percent-encodes: all but space and visible ASCII, and `%`.
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
@@ -106,9 +106,9 @@ mod tests {
     #[test]
     fn every_refusal_has_a_grpc_status() {
         let check = |reason: Reason, expected: u16| {
-            let answer = reason.answer(None);
+            let details = reason.details(None);
             let mut http = Response::new(Bytes::from_static(b"text"));
-            *http.status_mut() = answer.status;
+            *http.status_mut() = details.status;
             http.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             let response = refusal(reason, "100 % sure\nö", http);
             assert_eq!(response.status(), 200);
@@ -135,7 +135,7 @@ mod tests {
         check(Reason::StoreUnavailable, 14);
         check(Reason::ShuttingDown, 14);
         for &reason in Reason::ALL {
-            let status = reason.answer(None).status;
+            let status = reason.details(None).status;
             assert!(status.as_u16() < 400 || code(reason, status) > 0, "{reason:?}");
         }
     }

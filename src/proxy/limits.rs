@@ -23,9 +23,9 @@ pub use self::concurrency::{ConcurrencySlot, Waiting};
 use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
 use crate::{
     authz::{
-        answer::Reason,
         decide::Permit,
         network,
+        reason::Reason,
         rules::{Rules, Service, ServiceKey},
     },
     settings::{Limit, LimitKey, Limits, Queue, Rate},

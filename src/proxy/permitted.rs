@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::Request;
 
 use crate::{
-    authz::{answer::Reason, decide::Permit},
+    authz::{decide::Permit, reason::Reason},
     fence::Registration,
     metrics::{WorkerEvent, WorkerMetrics},
     net::Clock,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    authz::{answer::Reason, network, rules::ServiceId, secret::TokenId, time::Timestamp},
+    authz::{network, reason::Reason, rules::ServiceId, secret::TokenId, time::Timestamp},
     metrics::Metrics,
 };
 

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use crate::{
     authz::{
-        answer::{Answer, Reason},
         decide::Denial,
         forwarding,
+        reason::{ErrorDetails, Reason},
     },
     proxy::{
         builtin::BuiltinRoute,
@@ -28,25 +28,25 @@ mod oci;
 #[derive(Debug)]
 pub struct Rejection {
     pub reason: Reason,
-    /// `None`: the answer depends only on the reason.
-    answer: Option<Box<Answer>>,
+    /// `None`: the response depends only on the reason.
+    details: Option<Box<ErrorDetails>>,
     /// In seconds.
     retry_after: Option<u32>,
     /// Boxed because few rejections have them.
     limits: Option<Box<limits::RateLimitFields>>,
 }
 
-/// The JSON answer to a reason without further details. Cached, because rejections come in floods.
-struct CachedAnswer {
-    answer: Answer,
+/// The JSON response to a reason without further details. Cached, because rejections come in floods.
+struct CachedRejection {
+    details: ErrorDetails,
     headers: HeaderMap,
     /// The body before and after the request id.
     body: (Box<str>, Box<str>),
 }
 
 /// Indexed by [`Reason`].
-static CACHED: LazyLock<Vec<CachedAnswer>> =
-    LazyLock::new(|| Reason::ALL.iter().map(|reason| CachedAnswer::new(*reason)).collect());
+static CACHED: LazyLock<Vec<CachedRejection>> =
+    LazyLock::new(|| Reason::ALL.iter().map(|reason| CachedRejection::new(*reason)).collect());
 
 /// The format of a rejection's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +78,8 @@ impl Rejection {
         LazyLock::force(&CACHED);
     }
 
-    fn with_answer(reason: Reason, answer: Option<Box<Answer>>) -> Self {
-        let mut rejection = Self { reason, answer, retry_after: None, limits: None };
+    fn with_details(reason: Reason, details: Option<Box<ErrorDetails>>) -> Self {
+        let mut rejection = Self { reason, details, retry_after: None, limits: None };
         let unavailable = rejection.status() == StatusCode::SERVICE_UNAVAILABLE;
         rejection.retry_after = unavailable.then_some(RETRY_AFTER_UNAVAILABLE);
         rejection
@@ -92,47 +92,47 @@ impl Rejection {
     /// 405 on one of the gateway's own routes, with the allowed methods.
     pub fn method_not_allowed(allow: &str) -> Self {
         let reason = Reason::MethodNotAllowed;
-        let answer = Answer { allow: Some(allow.to_owned()), ..reason.answer(None) };
-        Self::with_answer(reason, Some(Box::new(answer)))
+        let details = ErrorDetails { allow: Some(allow.to_owned()), ..reason.details(None) };
+        Self::with_details(reason, Some(Box::new(details)))
     }
 
     /// A rejection with its own error code and description, in the form of OAuth 2.0 (RFC 6749, section 5.2).
     pub fn described(reason: Reason, status: StatusCode, error: &'static str, description: String) -> Self {
-        let answer = Answer { status, error, description, ..reason.answer(None) };
-        Self::with_answer(reason, Some(Box::new(answer)))
+        let details = ErrorDetails { status, error, description, ..reason.details(None) };
+        Self::with_details(reason, Some(Box::new(details)))
     }
 
     /// Turns any status but 401 into 403, for a forward-auth proxy. The body keeps the error.
     pub fn for_forward_auth(mut self) -> Self {
         if self.status() != StatusCode::UNAUTHORIZED {
-            let answer = Answer { status: StatusCode::FORBIDDEN, ..self.answer().clone() };
-            self.answer = Some(Box::new(answer));
+            let details = ErrorDetails { status: StatusCode::FORBIDDEN, ..self.details().clone() };
+            self.details = Some(Box::new(details));
         }
         self
     }
 
-    fn answer(&self) -> &Answer {
-        self.answer.as_deref().unwrap_or(&CachedAnswer::of(self.reason).answer)
+    fn details(&self) -> &ErrorDetails {
+        self.details.as_deref().unwrap_or(&CachedRejection::of(self.reason).details)
     }
 
     pub fn status(&self) -> StatusCode {
-        self.answer().status
+        self.details().status
     }
 
     pub fn into_response(self, format: ErrorFormat, request_id: &RequestId) -> Response<Bytes> {
-        let answer = self.answer();
-        let mut response = if format.is_json() && self.answer.is_none() {
-            let CachedAnswer { headers, body: (before, behind), .. } = CachedAnswer::of(self.reason);
+        let details = self.details();
+        let mut response = if format.is_json() && self.details.is_none() {
+            let CachedRejection { headers, body: (before, behind), .. } = CachedRejection::of(self.reason);
             let body = [before.as_bytes(), request_id.as_bytes(), behind.as_bytes()].concat();
             let mut response = Response::new(body.into());
             *response.headers_mut() = headers.clone();
             response
         } else {
-            let mut response = Response::new(format.body(answer, request_id.as_str()).into());
-            *response.headers_mut() = headers(answer, format);
+            let mut response = Response::new(format.body(details, request_id.as_str()).into());
+            *response.headers_mut() = headers(details, format);
             response
         };
-        *response.status_mut() = answer.status;
+        *response.status_mut() = details.status;
         let headers = response.headers_mut();
         forwarding::set_request_id(headers, request_id.as_bytes());
         if let Some(wait) = self.retry_after {
@@ -142,17 +142,17 @@ impl Rejection {
             limits.set_headers(headers);
         }
         if format == ErrorFormat::Npm
-            && let Ok(notice) = HeaderValue::try_from(&answer.description)
+            && let Ok(notice) = HeaderValue::try_from(&details.description)
         {
             headers.insert(NPM_NOTICE, notice);
         }
         if format == ErrorFormat::StatusLine
-            && let Ok(phrase) = ReasonPhrase::try_from(answer.description.as_bytes())
+            && let Ok(phrase) = ReasonPhrase::try_from(details.description.as_bytes())
         {
             response.extensions_mut().insert(phrase);
         }
         if format == ErrorFormat::Grpc {
-            grpc::refusal(self.reason, &answer.description, response)
+            grpc::refusal(self.reason, &details.description, response)
         } else {
             response
         }
@@ -161,7 +161,7 @@ impl Rejection {
 
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
-        Self::with_answer(reason, None)
+        Self::with_details(reason, None)
     }
 }
 
@@ -174,18 +174,18 @@ impl From<Exceeded> for Rejection {
 
 impl From<Denial<'_>> for Rejection {
     fn from(denial: Denial<'_>) -> Self {
-        Self::with_answer(denial.reason, denial.has_details().then(|| Box::new(denial.answer())))
+        Self::with_details(denial.reason, denial.has_details().then(|| Box::new(denial.details())))
     }
 }
 
-impl CachedAnswer {
+impl CachedRejection {
     fn new(reason: Reason) -> Self {
         const ID: &str = "\0";
-        let answer = reason.answer(None);
-        let body = ErrorFormat::Json.body(&answer, ID);
+        let details = reason.details(None);
+        let body = ErrorFormat::Json.body(&details, ID);
         // The id is a NUL, which JSON escapes and no other text contains.
         let (before, behind) = body.split_once("\\u0000").expect("the body contains the request id");
-        Self { headers: headers(&answer, ErrorFormat::Json), body: (before.into(), behind.into()), answer }
+        Self { headers: headers(&details, ErrorFormat::Json), body: (before.into(), behind.into()), details }
     }
 
     fn of(reason: Reason) -> &'static Self {
@@ -239,12 +239,12 @@ impl ErrorFormat {
         }
     }
 
-    fn body(self, answer: &Answer, request_id: &str) -> String {
+    fn body(self, details: &ErrorDetails, request_id: &str) -> String {
         match self {
-            Self::Text => format!("{}\nRequest id: {request_id}\n", answer.description),
-            Self::Oci => oci::body(answer, request_id),
-            Self::Problem => text(answer, request_id, true),
-            Self::Json | Self::Npm | Self::StatusLine | Self::Grpc => text(answer, request_id, false),
+            Self::Text => format!("{}\nRequest id: {request_id}\n", details.description),
+            Self::Oci => oci::body(details, request_id),
+            Self::Problem => text(details, request_id, true),
+            Self::Json | Self::Npm | Self::StatusLine | Self::Grpc => text(details, request_id, false),
         }
     }
 
@@ -260,11 +260,11 @@ fn whole_seconds(wait: Duration) -> u32 {
     u32::try_from(seconds(wait)).unwrap_or(u32::MAX).max(1)
 }
 
-fn headers(answer: &Answer, format: ErrorFormat) -> HeaderMap {
+fn headers(details: &ErrorDetails, format: ErrorFormat) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    for (name, value) in [(header::WWW_AUTHENTICATE, &answer.challenge), (header::ALLOW, &answer.allow)] {
+    for (name, value) in [(header::WWW_AUTHENTICATE, &details.challenge), (header::ALLOW, &details.allow)] {
         if let Some(value) = value.as_ref().and_then(|value| HeaderValue::try_from(value).ok()) {
             headers.insert(name, value);
         }
@@ -273,16 +273,16 @@ fn headers(answer: &Answer, format: ErrorFormat) -> HeaderMap {
 }
 
 /// A JSON object with members sorted by name. It ends with a newline for terminals.
-fn text(answer: &Answer, request_id: &str, problem: bool) -> String {
+fn text(details: &ErrorDetails, request_id: &str, problem: bool) -> String {
     let mut body = json!({
-        "error": answer.error,
-        "error_description": answer.description,
+        "error": details.error,
+        "error_description": details.description,
         "request_id": request_id,
-        "status": answer.status.as_u16(),
+        "status": details.status.as_u16(),
     });
     if problem {
-        body["detail"] = answer.description.as_str().into();
-        body["title"] = answer.status.canonical_reason().unwrap_or_default().into();
+        body["detail"] = details.description.as_str().into();
+        body["title"] = details.status.canonical_reason().unwrap_or_default().into();
         body["type"] = "about:blank".into();
     }
     format!("{body}\n")
@@ -297,25 +297,25 @@ mod tests {
     fn every_refusal_body_is_a_distinct_json_object() {
         let id = RequestIds::new().make();
         for &reason in Reason::ALL {
-            let answer = reason.answer(Some("tracker"));
+            let details = reason.details(Some("tracker"));
             for problem in [false, true] {
                 let parsed: serde_json::Value =
-                    serde_json::from_str(&text(&answer, id.as_str(), problem)).expect("JSON");
+                    serde_json::from_str(&text(&details, id.as_str(), problem)).expect("JSON");
                 let mut expected = serde_json::json!({
-                    "error": answer.error,
-                    "error_description": answer.description,
+                    "error": details.error,
+                    "error_description": details.description,
                     "request_id": id.as_str(),
-                    "status": answer.status.as_u16(),
+                    "status": details.status.as_u16(),
                 });
                 if problem {
-                    expected["detail"] = answer.description.as_str().into();
-                    expected["title"] = answer.status.canonical_reason().into();
+                    expected["detail"] = details.description.as_str().into();
+                    expected["title"] = details.status.canonical_reason().into();
                     expected["type"] = "about:blank".into();
                 }
                 assert_eq!(parsed, expected, "{reason:?}");
             }
             let usual = Rejection::from(reason).into_response(ErrorFormat::Json, &id).into_parts().1;
-            assert_eq!(usual, text(&reason.answer(None), id.as_str(), false), "{reason:?}");
+            assert_eq!(usual, text(&reason.details(None), id.as_str(), false), "{reason:?}");
         }
     }
 

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 
 use self::end::{EndState, TunnelEnd};
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     metrics::WorkerEvent,
     net::{Clock, Deadline},
     proxy::{context::RequestContext, permitted::LogGuard, upstream::Upgraded},

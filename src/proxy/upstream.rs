@@ -11,10 +11,9 @@ use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
-use crate::{authz::answer::Reason, metrics::WorkerEvent, settings::UpstreamSettings};
+use crate::{authz::reason::Reason, metrics::WorkerEvent, settings::UpstreamSettings};
 
 mod admission;
-mod answer;
 mod body;
 mod call;
 mod connector;
@@ -29,6 +28,7 @@ pub mod load_balancer;
 mod permitted;
 mod pool;
 pub mod resolve;
+mod response;
 pub mod shared;
 mod sockets;
 mod upgraded;
@@ -53,7 +53,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(5);
 const HEAD_LIMIT: usize = 64 << 10;
 
 /// An upstream's response.
-pub enum Answer {
+pub enum UpstreamResponse {
     Response(Response<IncomingBody>),
     /// The head of a 101, and the connection that has switched protocols.
     Upgraded(Response<()>, Box<Upgraded>),
@@ -115,17 +115,17 @@ impl Upstream {
     pub async fn send<G: SendContext>(
         &self,
         permitted: Permitted<G, Box<Request<OutgoingBody>>>,
-    ) -> (G, Result<Answer, Reason>) {
+    ) -> (G, Result<UpstreamResponse, Reason>) {
         let Permitted { guard, request } = permitted;
-        let answer = self.exchange(&guard, request).await;
-        (guard, answer)
+        let response = self.exchange(&guard, request).await;
+        (guard, response)
     }
 
     async fn exchange(
         &self,
         permit: &dyn SendContext,
         mut request: Box<Request<OutgoingBody>>,
-    ) -> Result<Answer, Reason> {
+    ) -> Result<UpstreamResponse, Reason> {
         let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
         let (silence, idle) = silence_timeouts(&self.settings, &request);
         let streams = idle == self.settings.stream_idle_timeout;
@@ -158,7 +158,7 @@ impl Upstream {
             permit.set_url(connection.endpoint().label());
             let failure = match connection.send(request, silence, repeatable).await {
                 Ok(mut response)
-                    if answer::is_acceptable(response.status(), response.headers(), asked.as_ref()) =>
+                    if response::is_acceptable(response.status(), response.headers(), asked.as_ref()) =>
                 {
                     connection.endpoint().health().succeeded();
                     if let Some(place) = place.take() {
@@ -167,14 +167,14 @@ impl Upstream {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         let upgraded = connection.upgrade(&mut response, tunnel.take()).await;
                         let upgraded = upgraded.ok_or(Reason::UpstreamInvalid)?;
-                        return Ok(Answer::Upgraded(response.map(drop), Box::new(upgraded)));
+                        return Ok(UpstreamResponse::Upgraded(response.map(drop), Box::new(upgraded)));
                     }
                     let idle = if streams || is_stream(response.headers()) {
                         self.settings.stream_idle_timeout
                     } else {
                         idle
                     };
-                    return Ok(Answer::Response(
+                    return Ok(UpstreamResponse::Response(
                         response.map(|incoming| IncomingBody::new(incoming, connection, idle)),
                     ));
                 }

@@ -1,7 +1,7 @@
 //! What the admin listener refuses itself, and the header fields that every answer has.
 
 use permgate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     store::{Actor, ActorKind},
 };
 use serde_json::json;

@@ -19,8 +19,8 @@ use std::{
 use permgate::{
     admin::{self, ConfigurationError, MetricsAccess, RefusedRequest, ReloadError, Reloading},
     authz::{
-        answer::Reason,
         forwarding::TrustedProxies,
+        reason::Reason,
         rules::{Origin, ReadMethod, ServiceSpec, Settings as RuleSettings},
         secret::Digest,
     },

@@ -1,7 +1,7 @@
 //! APIs of other systems that existing scripts use: Hub's calls, OAuth's revocation and
 //! introspection, and leak reports.
 
-use permgate::authz::answer::Reason;
+use permgate::authz::reason::Reason;
 use serde_json::{Value, json};
 
 use crate::{

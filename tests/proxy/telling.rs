@@ -1,6 +1,6 @@
 //! Records of an exchange: the access log, last use, audited refusals.
 
-use permgate::authz::{answer::Reason, time::Timestamp};
+use permgate::authz::{reason::Reason, time::Timestamp};
 
 use crate::harness::{Origin, RawConnection, eventually};
 

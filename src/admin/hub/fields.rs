@@ -1,4 +1,4 @@
-//! `fields=id,name,scope(id,name)`: the members that a client selects from an answer.
+//! `fields=id,name,scope(id,name)`: the members that a client selects from a response.
 
 use serde_json::{Map, Value};
 

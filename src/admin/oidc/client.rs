@@ -23,7 +23,7 @@ impl Client {
         self.tls.as_ref()
     }
 
-    /// Posts a form; returns the answer whatever its status.
+    /// Posts a form; returns the response whatever its status.
     pub(super) async fn post(
         &self,
         url: &str,
@@ -45,7 +45,7 @@ impl Client {
         match (status, body) {
             (StatusCode::OK, Value::Object(claims)) => Ok(claims),
             (StatusCode::OK, _) => Err(ProviderError::Claims("userinfo is no object")),
-            _ => Err(ProviderError::Unreachable(format!("{url}: the answer is {status}"))),
+            _ => Err(ProviderError::Unreachable(format!("{url}: the response is {status}"))),
         }
     }
 

@@ -22,7 +22,7 @@ impl RelyingParty {
         let (fields, form) = self.request(metadata, code, flow)?;
         let (status, body) = self.client.post(&metadata.token_endpoint, fields, form).await?;
         if status.is_server_error() || body.is_null() {
-            let why = format!("{}: the answer is {status}", metadata.token_endpoint);
+            let why = format!("{}: the response is {status}", metadata.token_endpoint);
             return Err(ProviderError::Unreachable(why));
         }
         let text = |name: &str| body[name].as_str().map(str::to_owned);

@@ -72,7 +72,7 @@ pub(super) fn example(schema: &str) -> Option<Value> {
     })
 }
 
-/// The example of an answer that creates a record; a token's also has its text.
+/// The example of a response that creates a record; a token's also has its text.
 pub(super) fn created_example(schema: &str) -> Option<Value> {
     let mut example = example(schema)?;
     if schema == "Token" {

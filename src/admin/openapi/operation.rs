@@ -138,7 +138,7 @@ impl Operation {
         self
     }
 
-    /// An example of the answer, where its schema has none.
+    /// An example of the response, where its schema has none.
     pub(super) fn with_example(self, example: Value) -> Self {
         Self { example: Some(example), ..self }
     }

@@ -129,7 +129,7 @@ fn every_body_and_answer_has_an_example_that_fits() {
         for (name, value) in fields {
             match properties.get(name) {
                 Some(property) => fits(&format!("{at} {name}"), property, value, document),
-                // What an answer has in addition to a record.
+                // What a response has in addition to a record.
                 None => assert!(at.contains(" 20"), "{at}: {name} is not in the schema"),
             }
         }

@@ -13,7 +13,7 @@ use crate::{
     store::model::{AuditEvent, UserId},
 };
 
-/// How often [`Failures::due`] is called. Nothing is written earlier: an answer's timing must not depend on
+/// How often [`Failures::due`] is called. Nothing is written earlier: a response's timing must not depend on
 /// whether there is something to write.
 pub(in crate::admin) const FAILURES_INTERVAL: std::time::Duration = std::time::Duration::from_secs(1);
 

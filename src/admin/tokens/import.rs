@@ -86,15 +86,15 @@ pub(super) async fn import(
         outcomes.push(parsed.as_ref().err().map(refused));
         tokens.extend(parsed);
     }
-    let (mut tokens, mut answers) = (tokens.into_iter(), Vec::new());
+    let (mut tokens, mut results) = (tokens.into_iter(), Vec::new());
     while tokens.len() > 0 {
         let some = tokens.by_ref().take(BATCH).collect();
-        answers.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?);
+        results.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?);
     }
-    let mut answers = answers.into_iter();
+    let mut results = results.into_iter();
     let tokens: Vec<ImportOutcome> = outcomes
         .into_iter()
-        .filter_map(|outcome| outcome.or_else(|| answers.next().map(|answer| import_outcome(&answer))))
+        .filter_map(|outcome| outcome.or_else(|| results.next().map(|result| import_outcome(&result))))
         .collect();
     let known = tokens.iter().filter(|outcome| outcome.known).count();
     let refused = tokens.iter().filter(|outcome| outcome.id.is_none()).count();
@@ -116,8 +116,8 @@ fn parse(line: ImportLine) -> Result<ImportedToken, AdminError> {
     })
 }
 
-fn import_outcome(answer: &Result<AcceptedImport, AdminError>) -> ImportOutcome {
-    match answer {
+fn import_outcome(result: &Result<AcceptedImport, AdminError>) -> ImportOutcome {
+    match result {
         Ok(AcceptedImport { id, known }) => {
             ImportOutcome { id: Some(id.to_string()), known: *known, error: None, error_description: None }
         }

@@ -48,7 +48,7 @@ pub fn reason(code: &str) -> &str {
         "identity_too_large" => "the user's groups do not fit into a header",
         "upstream_connect" => "upstream could not be reached",
         "upstream_reset" => "upstream closed the connection",
-        "upstream_invalid" => "upstream sent an invalid answer",
+        "upstream_invalid" => "upstream sent an invalid response",
         "upstream_timeout" => "upstream did not answer in time",
         "upstream_unavailable" => "no URL of the upstream is up",
         "upstream_overloaded" => "upstream queue is full",
@@ -83,7 +83,7 @@ pub fn count(number: usize, one: &str) -> String {
 mod tests {
     use strum::VariantArray as _;
 
-    use crate::authz::answer::Reason;
+    use crate::authz::reason::Reason;
 
     #[test]
     fn every_reason_of_a_refusal_has_words() {

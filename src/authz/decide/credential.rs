@@ -27,7 +27,7 @@ pub enum Credential {
     /// A carrier that the service accepts does not hold one word.
     MalformedCarrier,
     /// In a carrier that this service does not accept but another one on the same host does. It is
-    /// authenticated like any other, so that the answer does not reveal the service to a stranger, but
+    /// authenticated like any other, so that the response does not reveal the service to a stranger, but
     /// permits nothing.
     Elsewhere { form: BearerForm, digest: Option<Digest> },
 }

@@ -4,9 +4,9 @@ use http::Method;
 
 use super::{Credential, Query};
 use crate::authz::{
-    answer::Reason,
     carriers::CarrierKind,
     path::RequestPath,
+    reason::Reason,
     rules::{Disagreement, Origin, Owner},
     secret::{BearerForm, redact},
     subject::{Access, Directory, Permission, Subject},

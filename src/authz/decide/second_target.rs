@@ -3,7 +3,7 @@
 
 use super::{Query, is_public};
 use crate::authz::{
-    answer::Reason,
+    reason::Reason,
     rules::{Owner, Rules},
     subject::Subject,
 };
@@ -46,7 +46,7 @@ impl<'r> SecondTarget<'r> {
         }
     }
 
-    /// Checks that the subject has full access. An unowned target gets the answer of one that the account may
+    /// Checks that the subject has full access. An unowned target gets the response of one that the account may
     /// not read.
     pub fn authorize(self, subject: &Subject<'_>) -> Result<(), TargetDenial<'r>> {
         match self {

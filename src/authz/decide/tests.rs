@@ -206,7 +206,7 @@ fn methods_of_a_service() {
     let case = Case::public(|youtrack| youtrack.methods = Some(vec![Method::GET, Method::POST]));
     let denial = |asked: &Query<'_>| {
         let facts = Facts { token: Some(&case.token), ..case.fixture.facts() };
-        decide(asked, facts).map(|_| ()).map_err(|denial| (denial.reason, denial.answer().allow))
+        decide(asked, facts).map(|_| ()).map_err(|denial| (denial.reason, denial.details().allow))
     };
     let refused = Err((Reason::MethodNotAllowed, Some("GET, POST".to_owned())));
     assert_eq!(denial(&query("/api")), Ok(()));

@@ -105,7 +105,7 @@ impl Rules {
         let absent = match owner {
             Some(owner) => {
                 let chosen = owner.service.spec.credentials.choose(authorization, others);
-                // A public rule makes its path known anyway, so the answer may depend on the path.
+                // A public rule makes its path known anyway, so the response may depend on the path.
                 if !chosen.0.is_absent() || owner.public.is_some() {
                     return chosen;
                 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AnswerState, CloseReason, Connection, ConnectionCommand, HALF_CLOSED, Phase};
+use super::{CloseReason, Connection, ConnectionCommand, HALF_CLOSED, Phase, ResponseState};
 use crate::net::{Limits, Peer, RequestError};
 
 /// How long a client may keep sending bytes that are discarded after the last response.
@@ -113,7 +113,7 @@ impl Connection {
             Some(streams) => streams.held(),
             None if self.write_stalled.get().is_none() => 0,
             None if self.stream.is_some() => self.held.get() as usize,
-            None if self.exchange.answer() == AnswerState::Open => HELD_BY_OPEN_RESPONSE,
+            None if self.exchange.response_state() == ResponseState::Open => HELD_BY_OPEN_RESPONSE,
             None => HELD_BY_ENDED_RESPONSE,
         }
     }

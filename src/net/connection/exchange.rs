@@ -66,7 +66,7 @@ pub struct Exchange {
     body_task: RefCell<Option<Waker>>,
     /// The request's body, so that an abort can drop it.
     incoming: RefCell<Option<SharedIncoming>>,
-    answer: Cell<AnswerState>,
+    response: Cell<ResponseState>,
     upgrade: RefCell<Option<oneshot::Sender<Upgraded>>>,
 }
 
@@ -94,7 +94,7 @@ enum BodyWait {
 
 /// The progress of the current response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum AnswerState {
+pub enum ResponseState {
     #[default]
     Open,
     /// hyper has all of it.
@@ -108,7 +108,7 @@ impl Exchange {
         self.body.set(if incoming.is_some() { BodyState::Open } else { BodyState::Read });
         self.wait.set(BodyWait::Idle);
         self.incoming.replace(incoming);
-        self.answer.set(AnswerState::Open);
+        self.response.set(ResponseState::Open);
         self.upgrade.take();
     }
 
@@ -200,23 +200,23 @@ impl Exchange {
         }
     }
 
-    pub(in crate::net) fn answer(&self) -> AnswerState {
-        self.answer.get()
+    pub(in crate::net) fn response_state(&self) -> ResponseState {
+        self.response.get()
     }
 
-    pub(in crate::net) fn end_answer(&self) {
-        self.answer.set(AnswerState::Ended);
+    pub(in crate::net) fn end_response(&self) {
+        self.response.set(ResponseState::Ended);
     }
 
     /// Records that the kernel has everything that hyper wrote.
     pub(super) fn flushed(&self) {
-        if self.answer.get() == AnswerState::Ended {
-            self.answer.set(AnswerState::Flushed);
+        if self.response.get() == ResponseState::Ended {
+            self.response.set(ResponseState::Flushed);
         }
     }
 
     /// Whether the response is sent and the request was read to its end.
     pub(super) fn is_over(&self) -> bool {
-        self.answer.get() == AnswerState::Flushed && self.body.get() == BodyState::Read
+        self.response.get() == ResponseState::Flushed && self.body.get() == BodyState::Read
     }
 }

@@ -5,7 +5,7 @@ use std::{cell::RefCell, net::IpAddr, time::Duration};
 use serde::{Serialize, Serializer};
 
 use crate::authz::{
-    answer::Reason,
+    reason::Reason,
     secret::{self, TokenId},
     time::Timestamp,
 };

@@ -6,9 +6,9 @@ use std::rc::Rc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
 
-use super::{Answer, forwarded_request::ForwardedRequest};
+use super::{BuiltinResponse, forwarded_request::ForwardedRequest};
 use crate::{
-    authz::{answer::Reason, carriers, decide::Permit},
+    authz::{carriers, decide::Permit, reason::Reason},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, facts::RequestFacts, is_peer_trusted, rejection::Rejection},
     settings::FrontProxy,
@@ -25,21 +25,21 @@ impl Gateway {
         proxy: FrontProxy,
         asking: Rc<RequestContext>,
         request: &Request<RequestBody>,
-    ) -> (Rc<RequestContext>, Answer) {
-        let (context, answered) = match self.original_context(proxy, &asking, request) {
+    ) -> (Rc<RequestContext>, BuiltinResponse) {
+        let (context, result) = match self.original_context(proxy, &asking, request) {
             Ok(context) => {
-                let answered = self.decide(&context.state, &context, context.at, |decided| {
+                let result = self.decide(&context.state, &context, context.at, |decided| {
                     let permit = decided.map_err(|denial| self.deny(denial, &context))?;
                     self.respond_permitted(&permit, &context, request.headers())
                 });
-                (context, answered)
+                (context, result)
             }
             Err(reason) => {
                 self.set_builtin_service(&asking);
                 (asking, Err(reason.into()))
             }
         };
-        (context, answered.map_err(Rejection::for_forward_auth))
+        (context, result.map_err(Rejection::for_forward_auth))
     }
 
     /// Returns the context of the original request as a trusted proxy reports it.
@@ -68,14 +68,19 @@ impl Gateway {
     }
 
     /// Answers a permit and records the token's use. `asked` is the header of the proxy's request.
-    fn respond_permitted(&self, permit: &Permit<'_>, context: &RequestContext, asked: &HeaderMap) -> Answer {
+    fn respond_permitted(
+        &self,
+        permit: &Permit<'_>,
+        context: &RequestContext,
+        asked: &HeaderMap,
+    ) -> BuiltinResponse {
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
         let limits = self.take_limits(permit, context, None)?;
         self.edit_request(permit, context, &mut headers, limits)?;
         let mut response = Response::new(Bytes::new());
-        let answered = headers.iter().filter(|(name, _)| is_identity_field(name));
-        response.headers_mut().extend(answered.map(|(name, value)| (name.clone(), value.clone())));
+        let identity = headers.iter().filter(|(name, _)| is_identity_field(name));
+        response.headers_mut().extend(identity.map(|(name, value)| (name.clone(), value.clone())));
         // The proxy can replace a whole field but cannot remove one element from it.
         if let Some(protocols) = carriers::other_protocols(asked) {
             response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocols);

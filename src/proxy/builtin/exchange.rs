@@ -7,9 +7,9 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use self::verify::VerifyError;
-use super::{Answer, form, json, not_issued};
+use super::{BuiltinResponse, form, json, not_issued};
 use crate::{
-    authz::{administration::names, answer::Reason, secret::TokenId, subject::Access},
+    authz::{administration::names, reason::Reason, secret::TokenId, subject::Access},
     issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
@@ -35,7 +35,7 @@ impl Gateway {
         &self,
         context: &Rc<RequestContext>,
         request: Request<RequestBody>,
-    ) -> Answer {
+    ) -> BuiltinResponse {
         let rules = context.state.snapshot.proxy.exchange.clone();
         if rules.is_empty() {
             return self.not_found(context);

@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     net::{BodyError, RequestBody},
     proxy::context::RequestContext,
 };

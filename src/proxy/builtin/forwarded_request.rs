@@ -6,7 +6,7 @@ use std::rc::Rc;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, header, uri::PathAndQuery};
 
 use crate::{
-    authz::{answer::Reason, forwarding, host::Authority},
+    authz::{forwarding, host::Authority, reason::Reason},
     proxy::facts::{HostCache, HostName},
     settings::FrontProxy,
 };

@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, Method, Response, header};
 
-use super::Answer;
+use super::BuiltinResponse;
 use crate::{
     authz::forwarding,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
@@ -10,7 +10,7 @@ use crate::{
 
 impl Gateway {
     /// Needs no token and ignores one. If no assertions are signed, this is an unknown route.
-    pub(super) fn jwks(&self, context: &RequestContext) -> Answer {
+    pub(super) fn jwks(&self, context: &RequestContext) -> BuiltinResponse {
         let Some(jwks) = self.parts.keyring.jwks() else { return self.not_found(context) };
         if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(Rejection::method_not_allowed("GET, HEAD"));

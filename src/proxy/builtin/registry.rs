@@ -7,11 +7,11 @@ use std::rc::Rc;
 use http::{HeaderMap, Method, Request};
 use serde_json::json;
 
-use super::{Answer, form, json};
+use super::{BuiltinResponse, form, json};
 use crate::{
     authz::{
-        answer::Reason,
         carriers::{self, Carrier},
+        reason::Reason,
         secret::Bearer,
         time::Timestamp,
     },
@@ -29,7 +29,7 @@ impl Gateway {
         &self,
         context: &Rc<RequestContext>,
         request: Request<RequestBody>,
-    ) -> Answer {
+    ) -> BuiltinResponse {
         let rules = &context.state.snapshot.rules;
         if !rules.carriers_on(context.facts.host_name()).is_some_and(|on_host| on_host.registry) {
             return self.not_found(context);

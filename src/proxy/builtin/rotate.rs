@@ -5,10 +5,10 @@ use std::rc::Rc;
 use http::{Method, Response, StatusCode};
 use serde_json::json;
 
-use super::{Answer, json, not_issued, whoami};
+use super::{BuiltinResponse, json, not_issued, whoami};
 use crate::{
     authz::{
-        answer::Reason,
+        reason::Reason,
         subject::{Permission, Subject, TokenEnd},
     },
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
@@ -17,7 +17,7 @@ use crate::{
 impl Gateway {
     /// Accepts a bearer token only, whatever other carriers the host's services accept. The new token has the
     /// same scope and expiry; the old one stays valid for its grace period.
-    pub(super) async fn rotate(&self, context: &Rc<RequestContext>) -> Answer {
+    pub(super) async fn rotate(&self, context: &Rc<RequestContext>) -> BuiltinResponse {
         if !context.state.snapshot.proxy.self_rotation {
             return self.not_found(context);
         }

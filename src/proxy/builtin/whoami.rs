@@ -5,11 +5,11 @@ use std::{pin::Pin, rc::Rc, sync::Arc};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, json};
+use super::{BuiltinResponse, json};
 use crate::{
     authz::{
-        answer::Reason,
         decide,
+        reason::Reason,
         rules::{BUILT_IN_SERVICE, Identity, Service},
         secret::TokenId,
         subject::{Access, Directory, Subject, TokenEnd},
@@ -62,7 +62,7 @@ impl TokenLookup for Store {
 }
 
 impl Gateway {
-    pub(super) async fn whoami(&self, context: &Rc<RequestContext>) -> Answer {
+    pub(super) async fn whoami(&self, context: &Rc<RequestContext>) -> BuiltinResponse {
         let token = self.authenticate(&context.state, context, context.at, |s| s.token.id)?;
         if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
@@ -139,7 +139,7 @@ fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory
     let spec = &service.spec;
     match decide::authorize(&subject, service, access == Access::Read) {
         Err(reason) => {
-            describe_unreachable(spec.key.as_str(), access, reason, &reason.answer(None).description)
+            describe_unreachable(spec.key.as_str(), access, reason, &reason.details(None).description)
         }
         Ok(()) => {
             let shown = service.identity_groups().iter().filter(|_| spec.identity != Identity::None);

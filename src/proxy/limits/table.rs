@@ -65,7 +65,7 @@ impl<V: Copy + Default> Table<V> {
             }
         }
         let present = part.counts.get(&key).copied().unwrap_or_default();
-        let (count, answer) = change(present);
+        let (count, result) = change(present);
         if let Some(count) = count {
             if idle(count) {
                 part.counts.remove(&key);
@@ -73,7 +73,7 @@ impl<V: Copy + Default> Table<V> {
                 part.counts.insert(key, count);
             }
         }
-        (key, answer)
+        (key, result)
     }
 
     #[cfg(test)]

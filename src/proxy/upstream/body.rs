@@ -136,9 +136,9 @@ impl Source {
 
     fn end_upload(&self, route: Option<&Route>) {
         if let Some(Route { call, .. }) = route
-            && !call.is_answered()
+            && !call.has_response()
         {
-            call.await_answer(self.first_byte);
+            call.await_response(self.first_byte);
         }
     }
 }

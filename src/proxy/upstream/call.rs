@@ -60,11 +60,11 @@ impl Call {
     /// Starts a request.
     pub fn begin(&self, silence: Duration) {
         self.received.set(0);
-        self.await_answer(silence);
+        self.await_response(silence);
     }
 
     /// Restarts the timeout for the start of the response.
-    pub fn await_answer(&self, silence: Duration) {
+    pub fn await_response(&self, silence: Duration) {
         self.silence.set(Some(silence));
         self.arm(silence);
     }
@@ -78,12 +78,12 @@ impl Call {
     }
 
     /// The response has begun.
-    pub fn answered(&self) {
+    pub fn response_began(&self) {
         self.silence.set(None);
         self.disarm();
     }
 
-    pub fn is_answered(&self) -> bool {
+    pub fn has_response(&self) -> bool {
         self.silence.get().is_none()
     }
 
@@ -111,7 +111,7 @@ impl Call {
     }
 
     /// Waits for the response. `None`: the timeout has expired, and the call has ended.
-    pub async fn answer<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    pub async fn response<T>(&self, mut sent: Pin<&mut impl Future<Output = T>>) -> Option<T> {
         poll_fn(|cx| match sent.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending => self.poll_timeout(cx).map(|()| None),

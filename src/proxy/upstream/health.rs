@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     net::Clock,
     proxy::upstream::{
         body::{IncomingBody, OutgoingBody},
@@ -70,10 +70,10 @@ async fn check_once(
     request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
     let mut connection =
         endpoint.connect(check.timeout, clock, None, Purpose::Requests).await.map_err(Unhealthy::Connect)?;
-    let answer = connection.send(request, check.timeout, false).await;
-    let answer = answer.map_err(|failure| Unhealthy::Answer(failure.reason))?;
-    let status = answer.status();
-    let body = IncomingBody::new(answer.into_body(), connection, check.timeout);
+    let response = connection.send(request, check.timeout, false).await;
+    let response = response.map_err(|failure| Unhealthy::NoResponse(failure.reason))?;
+    let status = response.status();
+    let body = IncomingBody::new(response.into_body(), connection, check.timeout);
     // Reads the body, so that the upstream does not log an aborted response. An endless one is aborted.
     let _ = Limited::new(body, MAX_ANSWER).collect().await;
     // The next check opens a new connection.
@@ -90,7 +90,7 @@ enum Unhealthy {
     #[error("cannot connect: {0}")]
     Connect(#[source] ConnectError),
     #[error("{}", .0.code())]
-    Answer(Reason),
+    NoResponse(Reason),
     #[error("responded {0}")]
     Status(StatusCode),
     #[error("no response within {0:?}")]

@@ -17,7 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     net::{Clock, Stream},
     proxy::upstream::{
         HEAD_LIMIT,
@@ -130,10 +130,10 @@ impl Http1 {
         hyper::ext::on_informational(&mut request, move |_| interim.count());
         self.call.begin(silence);
         let sent = pin!(self.sender.try_send_request(*request));
-        match self.call.answer(sent).await {
+        match self.call.response(sent).await {
             Some(Ok(_)) if self.interim.too_many() => Err(Reason::UpstreamInvalid.into()),
             Some(Ok(response)) => {
-                self.call.answered();
+                self.call.response_began();
                 self.last_used = now;
                 self.served = self.served.saturating_add(1);
                 self.announced = announced_timeout(response.headers());
@@ -142,8 +142,8 @@ impl Http1 {
             Some(Err(mut error)) => {
                 let unsent = error.take_message().filter(|_| reused).map(Box::new);
                 let error = error.into_error();
-                let unanswered = !error.is_user() && !self.call.has_received();
-                let again = unsent.or_else(|| copy.filter(|_| unanswered));
+                let without_response = !error.is_user() && !self.call.has_received();
+                let again = unsent.or_else(|| copy.filter(|_| without_response));
                 Err(Failure { again, reason: self.reason(&error) })
             }
             None => Err(Reason::UpstreamTimeout.into()),

@@ -8,7 +8,7 @@ use http_body::Body as _;
 
 use super::{CancelHandle, OutgoingBody};
 use crate::{
-    authz::{answer::Reason, decide::Permit},
+    authz::{decide::Permit, reason::Reason},
     metrics::WorkerMetrics,
     net::Clock,
     settings::UpstreamSettings,

@@ -12,7 +12,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     net::{Clock, Reservation},
     proxy::upstream::{
         admission::Permit,

@@ -9,8 +9,8 @@ use super::{FormQuery, Named, PageError, Permissions, Reader, Shell, render};
 use crate::{
     admin::{Context, ExplainRequest, error::Problem, explain::explain_visible, web::words},
     authz::{
-        answer::Reason,
         explain::{Explanation, Step},
+        reason::Reason,
         rules::ServiceKey,
         subject::Permission,
     },

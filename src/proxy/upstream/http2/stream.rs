@@ -10,7 +10,7 @@ use super::{
     websocket::{self, Handshake},
 };
 use crate::{
-    authz::answer::Reason,
+    authz::reason::Reason,
     proxy::upstream::{
         body::OutgoingBody,
         call::Call,
@@ -72,9 +72,9 @@ impl Http2Stream {
         }
         self.call.begin(silence);
         let sent = pin!(sender.try_send_request(Request::from_parts(head, body)));
-        let (unsent, error) = match self.call.answer(sent).await {
+        let (unsent, error) = match self.call.response(sent).await {
             Some(Ok(mut response)) => {
-                self.call.answered();
+                self.call.response_began();
                 if let Some(handshake) = handshake {
                     handshake.end(&mut response);
                 }

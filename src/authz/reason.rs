@@ -1,4 +1,4 @@
-//! Maps a reason to the client's answer: status, `error`, description, challenge. The proxy, the admin
+//! Maps a reason to the client's response: status, `error`, description, challenge. The proxy, the admin
 //! listener and forward-auth all use this map.
 
 use http::StatusCode;
@@ -14,7 +14,7 @@ mod table;
 pub enum Reason {
     Ok,
     OkAnonymous,
-    /// The gateway itself answered.
+    /// The gateway itself responded.
     Answered,
     MethodNotSupported,
     /// 501: an extended CONNECT (RFC 8441) for a protocol other than WebSocket.
@@ -98,19 +98,19 @@ pub enum Reason {
     AssertionFailed,
     /// 503: the gateway is draining.
     ShuttingDown,
-    /// The client closed the connection; no answer.
+    /// The client closed the connection; no response.
     ClientClosed,
-    /// The client read nothing of its response for `write_timeout`; no answer.
+    /// The client read nothing of its response for `write_timeout`; no response.
     ClientTooSlow,
-    /// An administrator cut this request; no answer.
+    /// An administrator cut this request; no response.
     CutByAdmin,
-    /// A tunnel was idle for too long; its answer was 101.
+    /// A tunnel was idle for too long; its response was 101.
     TunnelIdle,
 }
 
 /// The response to the client, apart from its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
+pub struct ErrorDetails {
     pub status: StatusCode,
     pub error: &'static str,
     pub description: String,
@@ -133,10 +133,10 @@ impl Reason {
         Row::for_reason(self).status
     }
 
-    /// Returns the answer. `service` is the key for `scope="..."` and the description's advice; only the two
-    /// reasons that may name it use it. The answers of some reasons, such as `Ok` and `ClientClosed`, are
+    /// Returns the details. `service` is the key for `scope="..."` and the description's advice; only the two
+    /// reasons that may name it use it. The details of some reasons, such as `Ok` and `ClientClosed`, are
     /// never sent.
-    pub fn answer(self, service: Option<&str>) -> Answer {
+    pub fn details(self, service: Option<&str>) -> ErrorDetails {
         let row = Row::for_reason(self);
         let challenge = match row.challenge {
             Challenge::None => None,
@@ -163,7 +163,7 @@ impl Reason {
             description.push_str(advice);
         }
         let allow = (self == Reason::MethodNotSupported).then(|| ALLOW.to_owned());
-        Answer { status: row.status, error: row.error, description, challenge, allow }
+        ErrorDetails { status: row.status, error: row.error, description, challenge, allow }
     }
 }
 
@@ -187,25 +187,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_reason_has_a_code_of_its_own_and_a_lawful_answer() {
+    fn every_reason_has_a_code_of_its_own_and_a_lawful_response() {
         let codes: HashSet<_> = Reason::ALL.iter().map(|r| r.code()).collect();
         assert_eq!(codes.len(), Reason::ALL.len());
         for &reason in Reason::ALL {
-            let answer = reason.answer(Some("youtrack"));
+            let details = reason.details(Some("youtrack"));
             assert_eq!(
-                answer.status == 401,
-                answer.error == "unauthorized" || answer.error == "invalid_token"
+                details.status == 401,
+                details.error == "unauthorized" || details.error == "invalid_token"
             );
-            assert_eq!(answer.status == 405, answer.error == "method_not_allowed", "{reason:?}");
-            assert!(answer.status != 401 || answer.challenge.is_some(), "{reason:?}");
-            assert!(!answer.description.contains('{'), "{reason:?}");
+            assert_eq!(details.status == 405, details.error == "method_not_allowed", "{reason:?}");
+            assert!(details.status != 401 || details.challenge.is_some(), "{reason:?}");
+            assert!(!details.description.contains('{'), "{reason:?}");
         }
     }
 
     #[test]
     fn the_service_is_named_only_to_who_may_read_it() {
         for &reason in Reason::ALL {
-            let named = format!("{:?}", reason.answer(Some("sekrit"))).contains("sekrit");
+            let named = format!("{:?}", reason.details(Some("sekrit"))).contains("sekrit");
             assert_eq!(named, matches!(reason, Reason::ScopeDenied | Reason::ReadOnlyScope), "{reason:?}");
         }
     }
@@ -213,19 +213,19 @@ mod tests {
     #[test]
     fn the_body_starts_with_what_the_challenge_says() {
         for &reason in Reason::ALL {
-            let answer = reason.answer(Some("hub"));
+            let details = reason.details(Some("hub"));
             if let Some((_, text)) =
-                answer.challenge.as_deref().and_then(|c| c.split_once("error_description=\""))
+                details.challenge.as_deref().and_then(|c| c.split_once("error_description=\""))
             {
                 let text = text.split('"').next().unwrap();
-                assert!(answer.description.starts_with(text), "{reason:?}");
+                assert!(details.description.starts_with(text), "{reason:?}");
             }
         }
     }
 
     #[test]
     fn what_may_not_be_told_apart_is_not() {
-        let same = |a: Reason, b: Reason| assert_eq!(a.answer(None), b.answer(None));
+        let same = |a: Reason, b: Reason| assert_eq!(a.details(None), b.details(None));
         same(Reason::UnknownToken, Reason::OwnerDeleted);
         same(Reason::UnknownToken, Reason::IpNotAllowed);
         same(Reason::MalformedToken, Reason::ChecksumMismatch);
