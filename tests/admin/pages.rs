@@ -129,6 +129,14 @@ fn user_who_reads_no_service_is_advised_instead_of_offered_a_token() {
     *fixture.around.file.lock().unwrap() = Some(Ok(rows.to_vec()));
     fixture.must("POST", "/v1/reload", None);
     assert_eq!(offered(), (false, true), "everybody reads the admin API, which is of no use to alice");
+    let contributor = || Some(json!({"role": "contributor", "group": "all-users"}));
+    fixture.must("DELETE", "/v1/grants", contributor());
+    let text = page(&fixture, &alice, "/profile/authentication").text().to_owned();
+    assert!(
+        text.contains("Read Service") && text.contains("Update Self"),
+        "everything that is missing: {text}"
+    );
+    fixture.must("POST", "/v1/grants", contributor());
     fixture.allow("alice", &["read-audit"]);
     assert_eq!(offered(), (true, false), "a token could read the audit log");
 }

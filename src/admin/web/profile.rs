@@ -64,7 +64,8 @@ struct AuthenticationPage {
     /// Whether a token of the user could do anything: not if the account reads no service and may only update
     /// itself, since everybody can read the admin API.
     of_use: bool,
-    /// Whether the user may create such a token.
+    may_update_self: bool,
+    /// Whether the user may create a token that is of use.
     may_create: bool,
     /// The address of the services, such as `https://gate.example`.
     gateway: String,
@@ -125,13 +126,15 @@ pub(super) async fn authentication(
         .collect();
     let administers = user.permissions.iter().any(|permission| permission != Permission::UpdateSelf);
     let of_use = administers || services.iter().any(|service| !service.built_in);
+    let may_update_self = user.permissions.contains(Permission::UpdateSelf);
     let page = AuthenticationPage {
         shell: reader.shell("Tokens", "/profile/authentication"),
         list,
         owned: false,
         may_revoke: true,
         searched: services.len() >= SEARCH_THRESHOLD,
-        may_create: of_use && user.permissions.contains(Permission::UpdateSelf),
+        may_create: of_use && may_update_self,
+        may_update_self,
         of_use,
         services,
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
