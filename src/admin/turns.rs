@@ -10,9 +10,9 @@ use super::caller::Caller;
 
 /// Reads of one account that are answered at the same time; more wait. Far below the places of
 /// [`READS`](super::offload::READS).
-const BATCH: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 /// Above this number, accounts without a request are forgotten.
-const MANY: usize = 1024;
+const MAX_IDLE_ACCOUNTS: usize = 1024;
 
 /// By the account's id.
 #[derive(Default)]
@@ -34,9 +34,9 @@ impl Turns {
 
     fn of(&self, account: &str) -> Arc<Semaphore> {
         let mut all = self.0.borrow_mut();
-        if all.len() >= MANY {
+        if all.len() >= MAX_IDLE_ACCOUNTS {
             all.retain(|_, turns| Arc::strong_count(turns) > 1);
         }
-        all.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(BATCH))).clone()
+        all.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_CONCURRENT))).clone()
     }
 }
