@@ -91,9 +91,11 @@ fn contents(engine: &Engine) -> String {
         owners.map(|owner| ids(&engine.tokens_of(owner, None, usize::MAX).unwrap())),
         owners.map(|owner| {
             let tokens = engine.tokens_of(owner, None, usize::MAX).unwrap();
-            let ended = |token: &&TokenRecord| token.revoked.is_some() || token.rotation.is_some();
             let counts = engine.counts(owner);
-            assert_eq!((counts.all, counts.ended), (tokens.len(), tokens.iter().filter(ended).count()));
+            assert_eq!(
+                (counts.all, counts.ended),
+                (tokens.len(), tokens.iter().filter(|token| token.is_ended()).count())
+            );
             (names_of(engine, owner), counts)
         }),
         engine.users().unwrap(),

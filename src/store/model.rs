@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::authz::{
+    administration::tokens::TokenBounds,
     secret::{Digest, TokenId},
     subject::Access,
     time::Timestamp,
@@ -69,6 +70,19 @@ impl TokenRecord {
             family: id,
             revision: 1,
         }
+    }
+
+    pub(crate) fn bounds(&self) -> TokenBounds {
+        TokenBounds {
+            scope: self.scope.clone(),
+            expires_at: self.expires_at,
+            allow_ips: self.allow_ips.clone(),
+        }
+    }
+
+    /// Whether it was revoked or replaced.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.revoked.is_some() || self.rotation.is_some()
     }
 }
 

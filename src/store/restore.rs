@@ -96,7 +96,7 @@ struct LastState {
     rotation: Option<Rotation>,
     expires_at: Option<Timestamp>,
     /// Scope and networks. Shared, since many tokens have the same.
-    reach: Rc<ScopeAndNetworks>,
+    scope_and_networks: Rc<ScopeAndNetworks>,
 }
 
 type ScopeAndNetworks = (Vec<(String, Access)>, Vec<IpNet>);
@@ -211,11 +211,12 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     let mut tombstones = Tombstones { position: engine.head().position, ..Tombstones::default() };
     let mut known: HashSet<Rc<ScopeAndNetworks>> = HashSet::new();
     read_tokens(engine, &mut |row| {
-        let reach = bounds_of(&row);
-        let reach = known.get(&reach).cloned().unwrap_or_else(|| Rc::new(reach));
-        known.insert(reach.clone());
+        let scope_and_networks = scope_and_networks(&row);
+        let scope_and_networks =
+            known.get(&scope_and_networks).cloned().unwrap_or_else(|| Rc::new(scope_and_networks));
+        known.insert(scope_and_networks.clone());
         let (revoked, rotation, expires_at) = (row.revoked_at.is_some(), row.rotation, row.expires_at);
-        tombstones.tokens.insert(row.id, LastState { revoked, rotation, expires_at, reach });
+        tombstones.tokens.insert(row.id, LastState { revoked, rotation, expires_at, scope_and_networks });
     })?;
     for user in engine.users()? {
         tombstones.users.insert(user.id.clone(), user);
@@ -226,7 +227,7 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     Ok(tombstones)
 }
 
-fn bounds_of(row: &TokenHead<'_>) -> ScopeAndNetworks {
+fn scope_and_networks(row: &TokenHead<'_>) -> ScopeAndNetworks {
     let scope = row.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
     (scope.collect(), row.allow_ips.clone())
 }
@@ -293,8 +294,9 @@ fn merge_tokens(
             // A row leaves a store only after its token has ended.
             None => is_newer && row.revoked_at.is_none(),
         };
-        let other =
-            last.is_some_and(|last| last.expires_at != row.expires_at || *last.reach != bounds_of(&row));
+        let other = last.is_some_and(|last| {
+            last.expires_at != row.expires_at || *last.scope_and_networks != scope_and_networks(&row)
+        });
         if ended || other {
             changed.push((row.id, last));
         }
@@ -303,11 +305,9 @@ fn merge_tokens(
         let Some(before) = engine.token(id)? else { continue };
         let mut token = before.clone();
         if let Some(last) = last {
-            let (scope, allow_ips) = (*last.reach).clone();
+            let (scope, allow_ips) = (*last.scope_and_networks).clone();
             let by = TokenBounds { scope, expires_at: last.expires_at, allow_ips };
-            let TokenBounds { scope, expires_at, allow_ips } =
-                TokenBounds { scope: token.scope, expires_at: token.expires_at, allow_ips: token.allow_ips }
-                    .narrowed(&by);
+            let TokenBounds { scope, expires_at, allow_ips } = token.bounds().narrowed(&by);
             (token.scope, token.expires_at, token.allow_ips) = (scope, expires_at, allow_ips);
         }
         restored.narrowed += u64::from(token != before);

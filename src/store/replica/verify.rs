@@ -226,7 +226,7 @@ fn check(
             if !owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.contains(id)) {
                 return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
             }
-            if token.revoked.is_some() || token.rotation.is_some() {
+            if token.is_ended() {
                 return Ok(());
             }
             let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;

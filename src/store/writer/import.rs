@@ -101,7 +101,7 @@ impl Transaction {
         name: &str,
     ) -> Result<Option<TokenId>, ChangeError> {
         let Some(record) = self.token_by_digest(&line.token.digest)? else { return Ok(None) };
-        let ended = record.revoked.is_some() || record.rotation.is_some();
+        let ended = record.is_ended();
         // But not in this batch: a line that comes twice is a mistake.
         if self.shared.state.index().with(&record.digest, |token| token.is_some())
             && Some(record.owner.as_str()) == owner

@@ -91,7 +91,7 @@ impl Transaction {
             let admin_facts = self.admin_facts();
             let owner = self.owner_of(&before)?;
             let mut after = before.clone();
-            let mut bounds = bounds_of(&before);
+            let mut bounds = before.bounds();
             if let Some(scope) = &edit.scope {
                 bounds.scope.clone_from(scope);
                 bounds.scope.sort();
@@ -100,7 +100,7 @@ impl Transaction {
             if let Some(networks) = &edit.allow_ips {
                 bounds.allow_ips.clone_from(networks);
             }
-            let bounds = tokens::edit(&admin_facts, &principal, owner, &bounds_of(&before), bounds)?;
+            let bounds = tokens::edit(&admin_facts, &principal, owner, &before.bounds(), bounds)?;
             require_not_ended(&before, self.now)?;
             (after.scope, after.expires_at, after.allow_ips) =
                 (bounds.scope, bounds.expires_at, bounds.allow_ips);
@@ -120,7 +120,7 @@ impl Transaction {
         if renamed && is_live(&before, self.now) && self.token_named(&before.owner, &new_name)?.is_some() {
             return Err(name_taken(&after.name).into());
         }
-        if bounds_of(&after) != bounds_of(&before) {
+        if after.bounds() != before.bounds() {
             self.affected = Some(Affected::Token(before.digest));
         }
         if after == before {
@@ -154,7 +154,7 @@ impl Transaction {
         let grace = {
             let admin_facts = self.admin_facts();
             let grace =
-                tokens::rotate(&admin_facts, &principal, self.owner_of(&before)?, &bounds_of(&before), grace);
+                tokens::rotate(&admin_facts, &principal, self.owner_of(&before)?, &before.bounds(), grace);
             if let Some(rotation) = before.rotation {
                 let message = format!("the token was already replaced by {}", rotation.to);
                 return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());
@@ -336,14 +336,6 @@ pub(super) fn target(record: &TokenRecord) -> String {
 
 pub(super) fn name_taken(name: &str) -> AdminError {
     AdminError::new(AdminErrorCode::NameTaken, format!("the user already has a live token named {name:?}"))
-}
-
-fn bounds_of(record: &TokenRecord) -> TokenBounds {
-    TokenBounds {
-        scope: record.scope.clone(),
-        expires_at: record.expires_at,
-        allow_ips: record.allow_ips.clone(),
-    }
 }
 
 /// Fails if the token was revoked, or was replaced and its grace is over.
