@@ -153,8 +153,8 @@ impl Drop for RequestBody {
     }
 }
 
-/// A response's body on its way to hyper, split into pieces of which h2 buffers at most one. Over HTTP/1, a
-/// service's body that hyper has read in full is kept in `sent` until the kernel has it.
+/// A response's body on its way to hyper. Over HTTP/2 it is split into pieces, of which h2 buffers at most one.
+/// Over HTTP/1, a service's body that hyper has read in full is kept in `sent` until the kernel has it.
 pub(super) struct SendBody<B> {
     /// `None` only during drop.
     content: Option<SendContent<B>>,
@@ -198,9 +198,12 @@ where
 
     /// Returns the next piece of the current frame.
     fn take_piece(&mut self) -> Frame<Bytes> {
-        let piece = self.rest.split_to(self.rest.len().min(MAX_PIECE));
+        let stream = self.connection.stream();
+        // Over HTTP/1, what hyper has buffered is not written after a cut either.
+        let largest = if stream.is_some() { MAX_PIECE } else { self.rest.len() };
+        let piece = self.rest.split_to(self.rest.len().min(largest));
         self.finished = self.is_end_stream();
-        if let Some(stream) = self.connection.stream() {
+        if let Some(stream) = stream {
             stream.count_useful_frame();
             self.connection.set_held(piece.len() + self.rest.len(), self.finished);
             // The client counts as stalled until h2 polls for the next piece, when it has passed this one on.

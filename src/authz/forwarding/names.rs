@@ -63,7 +63,7 @@ pub fn is_dropped_if_listed(name: &[u8], section: FieldSection, policy: &FieldPo
 pub fn has_framing_alias(headers: &HeaderMap) -> bool {
     // No other name folds onto Host, Connection or Authorization: they have no `-`.
     const FRAMING: [&str; 2] = ["transfer-encoding", "content-length"];
-    names(headers).any(|name| has_alias_byte(name) && FRAMING.iter().any(|framing| folds_to(name, framing)))
+    names(headers).any(|name| FRAMING.iter().any(|framing| folds_to(name, framing)) && has_alias_byte(name))
 }
 
 /// Whether a field asks the upstream to use another method than the judged one.
