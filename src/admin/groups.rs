@@ -89,13 +89,16 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
 
 async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
     caller.require_any(&READ_GROUPS)?;
-    let accounts = context.store.accounts();
-    let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
-    let mut view = GroupView::new(&accounts, &group.record);
-    if !view.built_in {
-        view.members = Some(accounts.members(group.ix).map(|user| user.record.login.clone()).collect());
-    }
-    Ok(revised(StatusCode::OK, view.revision, &view))
+    let read = move || {
+        let accounts = context.store.accounts();
+        let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
+        let mut view = GroupView::new(&accounts, &group.record);
+        if !view.built_in {
+            view.members = Some(accounts.members(group.ix).map(|user| user.record.login.clone()).collect());
+        }
+        Ok(revised(StatusCode::OK, view.revision, &view))
+    };
+    READS.run(read).await?
 }
 
 async fn edit(

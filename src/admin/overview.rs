@@ -10,6 +10,7 @@ use super::{
     Context,
     caller::Caller,
     error::Problem,
+    offload::READS,
     wire::{Time, ok},
 };
 use crate::{
@@ -59,12 +60,17 @@ pub struct Series {
 
 async fn overview(context: Context, caller: Caller) -> Result<Response, Problem> {
     caller.require(Permission::AdminRead)?;
-    Ok(ok(&read(&context, &caller).await))
+    Ok(ok(&read(&context, &caller).await?))
 }
 
-pub(super) async fn read(context: &Context, caller: &Caller) -> Overview {
+pub(super) async fn read(context: &Context, caller: &Caller) -> Result<Overview, Problem> {
     let rows = context.fence.list().await;
     let live = rows.iter().filter(|row| *row.request_id != *caller.request_id).count();
+    let context = context.clone();
+    READS.run(move || summarize(&context, live)).await
+}
+
+fn summarize(context: &Context, live: usize) -> Overview {
     let steps = context.history().steps();
     let mut keys: Vec<&String> = steps.iter().flat_map(|step| step.services.keys()).collect();
     keys.sort_unstable();

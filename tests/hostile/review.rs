@@ -66,6 +66,49 @@ fn concurrent_lists_do_not_delay_a_revocation() {
     assert_eq!(answered.load(Relaxed), 3 * paths.len());
 }
 
+/// Pages over all accounts are made one after the other, and a revocation comes in between.
+#[test]
+fn pages_over_many_accounts_leave_the_way_to_a_revocation_free() {
+    let upstream = Upstream::plain();
+    let gateway = Gateway::start(upstream.address);
+    gateway.developer("alice");
+    gateway.must("POST", "/v1/grants", Some(r#"{"role": "system-admin", "user": "alice"}"#));
+    let (_, own) = gateway.token("alice", "own", &["permgate"]);
+    let lines: Vec<_> = (0..2_000)
+        .map(|n| {
+            let scope = serde_json::json!([{"service": "permgate"}]);
+            serde_json::json!({"digest": format!("{n:064x}"), "owner": format!("u{n}"), "name": "t", "scope": scope})
+        })
+        .collect();
+    let body = serde_json::json!({"tokens": lines, "make_owners": true}).to_string();
+    assert_eq!(gateway.must("POST", "/v1/tokens/import", Some(&body))["imported"], 2_000);
+    for path in ["/users", "/groups", "/groups/developers", "/services", "/v1/services?detailed=true"] {
+        let (id, _) = gateway.token("alice", path, &["tracker"]);
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {own}\r\n\r\n"
+        );
+        let mut clients: Vec<_> = (0..24).map(|_| TcpStream::connect(gateway.admin).unwrap()).collect();
+        for client in &mut clients {
+            client.write_all(head.as_bytes()).unwrap();
+        }
+        gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
+        let before = clients.iter().filter(is_answered).count();
+        assert!(before < clients.len() / 2, "{path}: {before} went before it");
+        for client in &mut clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+        }
+    }
+}
+
+fn is_answered(client: &&TcpStream) -> bool {
+    client.set_nonblocking(true).unwrap();
+    let answered = client.peek(&mut [0]).is_ok();
+    client.set_nonblocking(false).unwrap();
+    answered
+}
+
 /// Large bodies are read one after the other, and a revocation comes in between.
 #[test]
 fn large_bodies_leave_the_way_to_a_revocation_free() {
@@ -89,12 +132,6 @@ fn large_bodies_leave_the_way_to_a_revocation_free() {
         client.write_all(b"&").unwrap();
     }
     gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
-    let is_answered = |client: &&TcpStream| {
-        client.set_nonblocking(true).unwrap();
-        let answered = client.peek(&mut [0]).is_ok();
-        client.set_nonblocking(false).unwrap();
-        answered
-    };
     let before = clients.iter().filter(is_answered).count();
     assert!(before < clients.len() / 2, "{before} went before it");
     for client in &mut clients {

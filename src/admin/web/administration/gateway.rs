@@ -7,6 +7,7 @@ use super::{Named, PageError, Reader, Shell, render};
 use crate::{
     admin::{
         Context, LiveView, ServiceView,
+        offload::READS,
         users::READ_OTHERS,
         web::{time, words},
     },
@@ -55,6 +56,10 @@ struct LiveRow {
 
 pub async fn services(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
+    READS.run(move || Ok(services_page(&context, &reader))).await?
+}
+
+fn services_page(context: &Context, reader: &Reader) -> Response {
     let snapshot = context.state.snapshot();
     let upstreams = context.metrics.upstreams();
     let services = snapshot.rules.services().iter().map(|service| {
@@ -70,7 +75,7 @@ pub async fn services(context: Context, reader: Reader) -> Result<Response, Page
         }
     });
     let page = ServicesPage { shell: reader.shell("Services", "/services"), services: services.collect() };
-    Ok(render(&page))
+    render(&page)
 }
 
 fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
@@ -79,7 +84,11 @@ fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
 
 pub async fn live(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
-    let mut rows = context.fence.list().await;
+    let rows = context.fence.list().await;
+    READS.run(move || Ok(live_page(&context, &reader, rows))).await?
+}
+
+fn live_page(context: &Context, reader: &Reader, mut rows: Vec<crate::fence::LiveRow>) -> Response {
     // Without the request for this page.
     rows.retain(|row| *row.request_id != *reader.caller.request_id);
     rows.sort_by_key(|row| std::cmp::Reverse(row.age));
@@ -97,7 +106,7 @@ pub async fn live(context: Context, reader: Reader) -> Result<Response, PageErro
         may_cut: reader.caller.may(Permission::AdminWrite),
         may_see_user: reader.caller.may_any(&READ_OTHERS),
     };
-    Ok(render(&page))
+    render(&page)
 }
 
 impl Health {

@@ -7,7 +7,7 @@ use axum::{extract::Path, response::Response};
 
 use super::{Named, PageError, Permissions, Reader, Shell, joinable, render};
 use crate::{
-    admin::{Context, GroupView, RoleView, error::Problem, groups::READ_GROUPS, web::words},
+    admin::{Context, GroupView, RoleView, error::Problem, groups::READ_GROUPS, offload::READS, web::words},
     authz::{
         accounts::{Accounts, Group, fold, of_membership},
         rules::{Rules, Service},
@@ -67,23 +67,31 @@ const MAX_OFFERED: usize = 500;
 
 pub async fn list(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require_any(&READ_GROUPS)?;
+    READS.run(move || Ok(list_page(&context, &reader))).await?
+}
+
+fn list_page(context: &Context, reader: &Reader) -> Response {
     let accounts = context.store.accounts();
     let rules = context.rules();
-    let mut effective: HashMap<GroupIx, usize> = HashMap::new();
+    let (mut direct, mut effective) = (HashMap::new(), HashMap::new());
     for user in accounts.present_users() {
         for ix in accounts.groups_of(user) {
-            *effective.entry(ix).or_default() += 1;
+            *effective.entry(ix).or_insert(0) += 1;
+        }
+        for ix in &user.groups {
+            *direct.entry(*ix).or_insert(0) += 1;
         }
     }
     let node = |group: &Group, deeper: bool, up: usize| {
         let view = GroupView::new(&accounts, &group.record);
+        let count = |of: &HashMap<GroupIx, usize>| of.get(&group.ix).copied().unwrap_or_default();
         Node {
-            reads: read_through(&accounts, &rules, group, &reader),
+            reads: read_through(&accounts, &rules, group, reader),
             group: Named::new("/groups", view.name),
             built_in: view.built_in,
             roles: view.roles,
-            direct: accounts.members(group.ix).count(),
-            effective: effective.get(&group.ix).copied().unwrap_or_default(),
+            direct: count(if view.built_in { &effective } else { &direct }),
+            effective: count(&effective),
             deeper,
             up,
         }
@@ -107,7 +115,7 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, PageErro
         parents: joinable(&accounts),
         may_create: reader.caller.may(Permission::CreateGroup),
     };
-    Ok(render(&page))
+    render(&page)
 }
 
 fn sort(groups: &mut [&Group]) {
@@ -116,8 +124,12 @@ fn sort(groups: &mut [&Group]) {
 
 pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> Result<Response, PageError> {
     reader.caller.require_any(&READ_GROUPS)?;
+    READS.run(move || group_page(&context, &reader, &name)).await?
+}
+
+fn group_page(context: &Context, reader: &Reader, name: &str) -> Result<Response, PageError> {
     let accounts = context.store.accounts();
-    let group = accounts.group_by_name(&name).ok_or_else(|| Problem::not_found("group"))?;
+    let group = accounts.group_by_name(name).ok_or_else(|| Problem::not_found("group"))?;
     let view = GroupView::new(&accounts, &group.record);
     let mut direct: Vec<&str> = Vec::new();
     if !view.built_in {
@@ -155,7 +167,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
             .children(&group.record.id)
             .map(|child| Named::new("/groups", &child.record.name))
             .collect(),
-        reads: read_through(&accounts, &rules, group, &reader),
+        reads: read_through(&accounts, &rules, group, reader),
         parents: joinable(&accounts).into_iter().filter(|other| *other != view.name).collect(),
         addable,
         grantable: accounts
@@ -164,7 +176,7 @@ pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) ->
             .filter(|role| !view.roles.contains(&role.key))
             .collect(),
         group: view,
-        may: Permissions::from_reader(&reader),
+        may: Permissions::from_reader(reader),
     };
     Ok(render(&page))
 }

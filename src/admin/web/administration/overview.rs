@@ -62,7 +62,7 @@ struct RefusalCount {
 
 pub async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require(Permission::AdminRead)?;
-    let overview = overview::read(&context, &reader.caller).await;
+    let overview = overview::read(&context, &reader.caller).await?;
     let upstreams = context.metrics.upstreams();
     let attention = Attention::read(&context).await?;
     let all = &overview.all;

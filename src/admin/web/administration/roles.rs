@@ -5,7 +5,7 @@ use axum::response::Response;
 
 use super::{Named, PageError, Reader, Shell, render};
 use crate::{
-    admin::{Context, GrantView, RoleView, roles::READ_ROLES, web::words},
+    admin::{Context, GrantView, RoleView, offload::READS, roles::READ_ROLES, web::words},
     authz::subject::Permission,
 };
 
@@ -40,6 +40,10 @@ impl RoleRow {
 
 pub async fn list(context: Context, reader: Reader) -> Result<Response, PageError> {
     reader.caller.require_any(&READ_ROLES)?;
+    READS.run(move || Ok(list_page(&context, &reader))).await?
+}
+
+fn list_page(context: &Context, reader: &Reader) -> Response {
     let accounts = context.store.accounts();
     let grants: Vec<GrantView> = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
     let row = |view: RoleView| {
@@ -56,5 +60,5 @@ pub async fn list(context: Context, reader: Reader) -> Result<Response, PageErro
         permissions: Permission::ALL.iter().map(|permission| permission.word()).collect(),
         may_manage: reader.caller.may(Permission::ManageRole),
     };
-    Ok(render(&page))
+    render(&page)
 }

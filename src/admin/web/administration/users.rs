@@ -21,6 +21,7 @@ use crate::{
         accounts::{Account, Accounts},
         subject::Permission,
     },
+    fence::LiveRow,
 };
 
 #[derive(Template)]
@@ -82,6 +83,10 @@ pub async fn list(
     FormQuery(asked): FormQuery<Filter>,
 ) -> Result<Response, PageError> {
     reader.caller.require_any(&READ_OTHERS)?;
+    READS.run(move || list_page(&context, &reader, asked)).await?
+}
+
+fn list_page(context: &Context, reader: &Reader, asked: Filter) -> Result<Response, PageError> {
     let accounts = context.store.accounts();
     let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
     let fits = |user: &&Account| {
@@ -112,8 +117,18 @@ pub async fn show(
     Path(login): Path<String>,
 ) -> Result<Response, PageError> {
     reader.caller.require_any(&READ_OTHERS)?;
+    let live = context.fence.list().await;
+    READS.run(move || user_page(&context, &reader, &login, &live)).await?
+}
+
+fn user_page(
+    context: &Context,
+    reader: &Reader,
+    login: &str,
+    live: &[LiveRow],
+) -> Result<Response, PageError> {
     let accounts = context.store.accounts();
-    let account = accounts.user_by_login(&login).ok_or_else(|| Problem::not_found("user"))?;
+    let account = accounts.user_by_login(login).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
     let snapshot = context.state.snapshot();
     let readable = snapshot.directory.user(account.ix).map(|user| &user.readable);
@@ -124,8 +139,7 @@ pub async fn show(
     let inherited = groups.into_iter().filter(|ix| !account.groups.contains(ix));
     let inherited = inherited.filter_map(|ix| Some(accounts.group(ix)?.record.name.clone()));
     let inherited: Vec<Named> = inherited.map(|name| Named::new("/groups", name)).collect();
-    let tokens = tokens_of(&context, &record.login, record.banned.is_some()).await?;
-    let live = context.fence.list().await;
+    let tokens = tokens_of(context, &record.login, record.banned.is_some())?;
     let live = live.iter().filter(|row| row.user == Some(account.ix)).count();
     let sessions = context.store.sessions_of(&record.id).len();
     let user = UserRow::new(&accounts, account, Time::now());
@@ -146,15 +160,14 @@ pub async fn show(
         identities: context.store.identities_of(&record.id).into_iter().map(Into::into).collect(),
         provider: context.sign_in.provider.as_ref().map(|provider| provider.title.clone()),
         user,
-        may: Permissions::from_reader(&reader),
+        may: Permissions::from_reader(reader),
     };
     Ok(render(&page))
 }
 
 /// How many of the user's tokens work, or would without a ban, and how many there are.
-async fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), PageError> {
-    let (context, login) = (context.clone(), login.to_owned());
-    let records = READS.run(move || LoadedTokens::of_owner(&context, &login)).await??.all;
+fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), PageError> {
+    let records = LoadedTokens::of_owner(context, login)?.all;
     let now = Time::now();
     let alive = |record: &&crate::store::model::TokenRecord| {
         crate::admin::web::token_list::is_alive(record.state(banned, now))
