@@ -21,7 +21,7 @@ pub fn create(
     record: GroupRecord,
 ) -> Result<GroupRecord, AdminError> {
     principal.require(Permission::CreateGroup)?;
-    let record = validate(facts, record)?;
+    let record = validate(facts, None, record)?;
     let parent = record.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id));
     let line: Vec<&Group> =
         parent.into_iter().flat_map(|parent| facts.accounts.with_ancestors(parent.ix)).collect();
@@ -44,7 +44,7 @@ pub fn edit(
 ) -> Result<GroupRecord, AdminError> {
     principal.require(Permission::UpdateGroup)?;
     require_editable(before)?;
-    let after = validate(facts, after)?;
+    let after = validate(facts, Some(&before.record.name), after)?;
     let mut next = facts.accounts.clone();
     if let Some(parent) = after.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id)) {
         if facts.accounts.with_ancestors(parent.ix).any(|group| group.ix == before.ix) {
@@ -113,8 +113,12 @@ pub fn set_member<'a>(
     Ok((group, user))
 }
 
-fn validate(facts: &AdminFacts<'_>, mut record: GroupRecord) -> Result<GroupRecord, AdminError> {
-    record.name = names::group(&record.name)?;
+fn validate(
+    facts: &AdminFacts<'_>,
+    before: Option<&str>,
+    mut record: GroupRecord,
+) -> Result<GroupRecord, AdminError> {
+    record.name = names::edited(before, &record.name, names::group)?;
     match facts.accounts.group_by_name(&record.name) {
         Some(other) if other.record.id != record.id => {
             refuse(AdminErrorCode::NameTaken, format!("the group name {:?} is taken", record.name))

@@ -16,8 +16,8 @@ const RESERVED_LOGINS: [&str; 4] = ["me", "all-users", "operator", "system"];
 const MAX_BYTES: usize = 64;
 
 /// Returns the text in NFC and trimmed. It must have `min` to `max` characters and no control, bidi or
-/// invisible ones. Joiners are allowed where they change how letters are drawn, and in emoji sequences;
-/// [`fold`] ignores them.
+/// invisible ones. Joiners and variation selectors are allowed where they change how letters and emoji are
+/// drawn; [`fold`] ignores joiners.
 ///
 /// [`fold`]: crate::authz::accounts::fold
 pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, AdminError> {
@@ -36,6 +36,15 @@ pub fn text(what: &str, text: &str, min: usize, max: usize) -> Result<String, Ad
         (_, true) => too_long(),
         _ => Ok(clean.to_owned()),
     }
+}
+
+/// Checks an edit with `check`. An unchanged text passes: the rules may have been others when it was given.
+pub fn edited(
+    before: Option<&str>,
+    after: &str,
+    check: impl FnOnce(&str) -> Result<String, AdminError>,
+) -> Result<String, AdminError> {
+    if before == Some(after) { Ok(after.to_owned()) } else { check(after) }
 }
 
 /// A group is a segment of the API's paths, so its name must not be read as another path: otherwise nobody
@@ -93,12 +102,22 @@ pub fn printable(c: char) -> char {
     if is_deceptive(c) { char::REPLACEMENT_CHARACTER } else { c }
 }
 
-/// Whether a character steers a terminal, or is invisible but changes how a text reads: controls, bidi
-/// controls, separators, zero-width characters. Excludes the joiners, which `joiners` checks.
+/// Whether a character steers a terminal, or is invisible but makes a text another one: controls, bidi
+/// controls, separators, and what Unicode lets a font ignore (Default_Ignorable_Code_Point). Excludes the
+/// joiners and variation selectors, which `joiners` checks.
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
-        '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            // Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
+            // vowel separator.
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180e}'
+            // Zero-width space, marks, separators, bidi controls, invisible operators, the empty Braille pattern.
+            | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
+            // Hangul fillers, byte order mark, annotations.
+            | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            // Controls of shorthand and of music, tags.
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e00ff}' | '\u{e01f0}'..='\u{e0fff}')
 }
 
 fn invalid<T>(message: impl Into<String>) -> Result<T, AdminError> {
@@ -132,6 +151,25 @@ mod tests {
         check("left-to-right mark", "a\u{200e}b", None);
         check("right-to-left mark", "a\u{200f}b", None);
         check("a joiner that does nothing", "a\u{200d}b", None);
+        check("a variation selector that does nothing", "a\u{fe0f}b", None);
+        check("soft hyphen", "a\u{ad}b", None);
+        check("combining grapheme joiner", "a\u{34f}b", None);
+        check("Hangul filler, first", "a\u{115f}b", None);
+        check("Hangul filler, middle", "a\u{1160}b", None);
+        check("Hangul filler", "\u{3164}", None);
+        check("Hangul filler, half width", "a\u{ffa0}b", None);
+        check("Khmer inherent vowel", "a\u{17b4}b", None);
+        check("Mongolian vowel separator", "a\u{180e}b", None);
+        check("invisible plus", "a\u{2064}b", None);
+        check("empty Braille pattern", "\u{2800}", None);
+        check("annotation", "a\u{fff9}b", None);
+        check("shorthand control", "a\u{1bca0}b", None);
+        check("music control", "a\u{1d173}b", None);
+        check("language tag", "a\u{e0001}b", None);
+        check("tag", "a\u{e0041}b", None);
+        check("unassigned and ignorable", "a\u{e0fff}b", None);
+        check("Hangul", "한글", Some("한글"));
+        check("decomposed Hangul", "\u{1112}\u{1161}\u{11ab}", Some("한"));
     }
 
     #[test]

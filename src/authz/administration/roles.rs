@@ -38,7 +38,8 @@ pub fn edit(
 ) -> Result<RoleRecord, AdminError> {
     principal.require(Permission::ManageRole)?;
     require_editable(&before.key)?;
-    after.name = names::text("role name", &after.name, 1, 200)?;
+    let name = |name: &str| names::text("role name", name, 1, 200);
+    after.name = names::edited(Some(&before.name), &after.name, name)?;
     after.permissions.sort_unstable();
     after.permissions.dedup();
     let (had, has) = (power_of(before), power_of(&after));

@@ -37,7 +37,7 @@ pub fn create(
     record: UserRecord,
 ) -> Result<UserRecord, AdminError> {
     principal.require(Permission::CreateUser)?;
-    let record = validate(record)?;
+    let record = validate(None, record)?;
     if record.password.is_some() {
         principal.require(Permission::UpdateUser)?;
         principal.require_unbounded()?;
@@ -49,7 +49,7 @@ pub fn create(
 
 /// Checks an account that a sign-in provider creates. A provider cannot give out a reserved login.
 pub fn provision(facts: &AdminFacts<'_>, record: UserRecord) -> Result<UserRecord, AdminError> {
-    let record = validate(record)?;
+    let record = validate(None, record)?;
     require_login_free(facts, &Principal::nobody(), &record)?;
     Ok(record)
 }
@@ -62,7 +62,7 @@ pub fn edit(
     before: &Account,
     after: UserRecord,
 ) -> Result<UserRecord, AdminError> {
-    let after = validate(after)?;
+    let after = validate(Some(&before.record), after)?;
     if after.login == before.record.login {
         principal.require_update(before.ix)?;
     } else {
@@ -185,10 +185,12 @@ fn require_human(record: &UserRecord) -> Result<(), AdminError> {
     }
 }
 
-fn validate(mut record: UserRecord) -> Result<UserRecord, AdminError> {
+fn validate(before: Option<&UserRecord>, mut record: UserRecord) -> Result<UserRecord, AdminError> {
     record.login = names::login(&record.login)?;
-    record.name = names::text("name", &record.name, 1, 200)?;
-    record.email = record.email.map(|email| names::email(&email)).transpose()?;
+    let name = |name: &str| names::text("name", name, 1, 200);
+    record.name = names::edited(before.map(|before| &*before.name), &record.name, name)?;
+    let kept = before.and_then(|before| before.email.as_deref());
+    record.email = record.email.map(|email| names::edited(kept, &email, names::email)).transpose()?;
     Ok(record)
 }
 

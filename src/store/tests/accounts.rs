@@ -131,3 +131,50 @@ async fn a_reload_replaces_all_or_nothing() {
     assert_eq!(code(denied), "permission_denied");
     assert_eq!(bench.events().last().map(String::as_str), Some("config.reload"));
 }
+
+/// Records that were given names when other rules held can be changed in everything else.
+#[tokio::test]
+async fn names_of_older_rules_stay_until_they_are_changed() {
+    let now = Timestamp::from_millis(NOW - 1_000);
+    let user = UserRecord::new("u1".into(), "alice".into(), "Al\u{ad}ice".into(), UserKind::Human, now);
+    let group =
+        |id: &str, name: &str| GroupRecord { id: id.into(), name: name.into(), parent: None, revision: 1 };
+    let (id, digest) = (TokenId::parse("000000000001").unwrap(), Digest::from_bytes([1; 32]));
+    let token = TokenRecord::new(
+        id,
+        digest,
+        "u1".into(),
+        "c\u{3164}i".into(),
+        vec![("wiki".into(), Access::Read)],
+        now,
+    );
+    let rows = [
+        Op::PutUser(user),
+        Op::PutGroup(group("g1", "de\u{34f}vs")),
+        Op::PutGroup(group("g2", "all developers")),
+        Op::PutToken(token),
+    ];
+    let bench = Bench::seeded(usual(), &rows);
+    let store = &bench.store;
+    let edit = |name: &str| UserEdit {
+        name: Some(name.into()),
+        email: Some(Some("a@b.example".into())),
+        login: None,
+    };
+    store.edit_user(operator(), "alice".into(), None, edit("Al\u{ad}ice")).await.unwrap();
+    assert_eq!(
+        code(store.edit_user(operator(), "alice".into(), None, edit("A\u{ad}lice")).await),
+        "invalid_name"
+    );
+    let edit =
+        |name: &str| GroupEdit { name: Some(name.into()), parent: Some(Some("all developers".into())) };
+    store.edit_group(operator(), "de\u{34f}vs".into(), None, edit("de\u{34f}vs")).await.unwrap();
+    assert_eq!(
+        code(store.edit_group(operator(), "de\u{34f}vs".into(), None, edit("d\u{34f}evs")).await),
+        "invalid_name"
+    );
+    let edit =
+        |name: &str| TokenEdit { name: Some(name.into()), note: Some("n".into()), ..TokenEdit::default() };
+    store.edit_token(operator(), id, None, edit("c\u{3164}i")).await.unwrap();
+    assert_eq!(code(store.edit_token(operator(), id, None, edit("\u{3164}ci")).await), "invalid_name");
+}

@@ -9,7 +9,7 @@ use crate::{
     authz::{
         accounts::{Account, fold},
         administration::{
-            AdminError, AdminErrorCode,
+            AdminError, AdminErrorCode, names,
             tokens::{self, TokenBounds},
         },
         secret::{Digest, TokenId},
@@ -105,10 +105,10 @@ impl Transaction {
             (after.scope, after.expires_at, after.allow_ips) =
                 (bounds.scope, bounds.expires_at, bounds.allow_ips);
             if let Some(name) = &edit.name {
-                after.name = tokens::name(name)?;
+                after.name = names::edited(Some(&before.name), name, tokens::name)?;
             }
             if let Some(note) = &edit.note {
-                after.note = tokens::note(note)?;
+                after.note = names::edited(Some(&before.note), note, tokens::note)?;
             }
             after
         };

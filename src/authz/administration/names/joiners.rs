@@ -1,5 +1,6 @@
 //! Checks the positions of the zero-width joiners U+200C and U+200D: as in RFC 5892, A.1 and A.2, and between
-//! the parts of an emoji (Unicode Technical Standard 51).
+//! the parts of an emoji (Unicode Technical Standard 51). And of variation selectors, which choose among the
+//! glyphs of an ideograph, a Mongolian letter or a sign.
 
 use unicode_normalization::char::canonical_combining_class;
 
@@ -9,8 +10,12 @@ const NON_JOINER: char = '\u{200c}';
 /// The combining class of a virama, which suppresses the vowel of the consonant before it.
 const VIRAMA: u8 = 9;
 
-/// Whether every joiner of an NFC text has a meaning at its position.
+/// Whether every joiner and variation selector of an NFC text has a meaning at its position.
 pub(super) fn are_valid(text: &str) -> bool {
+    joiners_are_valid(text) && selectors_are_valid(text)
+}
+
+fn joiners_are_valid(text: &str) -> bool {
     text.char_indices().filter(|(_, c)| is_joiner(*c)).all(|(at, joiner)| {
         let (before, after) = (&text[..at], &text[at + joiner.len_utf8()..]);
         if before.chars().next_back().is_some_and(|c| canonical_combining_class(c) == VIRAMA) {
@@ -27,6 +32,29 @@ pub(super) fn are_valid(text: &str) -> bool {
             }
         }
     })
+}
+
+fn selectors_are_valid(text: &str) -> bool {
+    text.char_indices().filter(|(_, c)| is_selector(*c)).all(|(at, selector)| {
+        let after = &text[at + selector.len_utf8()..];
+        text[..at].chars().next_back().is_some_and(|base| has_variations(base) || after.starts_with(KEYCAP))
+    })
+}
+
+/// The mark that makes a keycap of a digit and U+FE0F.
+const KEYCAP: char = '\u{20e3}';
+
+fn is_selector(c: char) -> bool {
+    matches!(c, '\u{180b}'..='\u{180d}' | '\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}')
+}
+
+/// Whether Unicode may define variations of the character. Among letters, of the scripts that have any.
+fn has_variations(c: char) -> bool {
+    let ideograph =
+        matches!(c, '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}');
+    let letter = matches!(c, '\u{1000}'..='\u{109f}' | '\u{1820}'..='\u{18aa}' | '\u{a840}'..='\u{a873}' | '\u{aa60}'..='\u{aa7f}');
+    let sign = !c.is_alphanumeric() && !c.is_ascii() && !c.is_whitespace() && !is_selector(c) && !is_mark(c);
+    ideograph || letter || sign
 }
 
 fn is_mark(c: char) -> bool {
@@ -86,5 +114,16 @@ mod tests {
         check("before a space", "\u{645}\u{200c} \u{62e}", false);
         check("after a digit", "1\u{200c}\u{62e}", false);
         check("half an emoji", "\u{1f468}\u{200d}", false);
+        check("a red heart", "\u{2764}\u{fe0f}", true);
+        check("a keycap", "1\u{fe0f}\u{20e3}", true);
+        check("a variant of an ideograph", "\u{845b}\u{e0100}", true);
+        check("a Mongolian variant", "\u{1820}\u{180b}", true);
+        check("a selector after a Latin letter", "a\u{fe0e}", false);
+        check("after a Latin letter, another one", "a\u{e0100}", false);
+        check("after a digit", "1\u{fe0f}", false);
+        check("after a space", " \u{fe0f}", false);
+        check("first", "\u{fe0f}a", false);
+        check("two", "\u{2764}\u{fe0f}\u{fe0f}", false);
+        check("after a mark", "a\u{301}\u{301}\u{fe0f}", false);
     }
 }
