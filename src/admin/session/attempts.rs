@@ -166,6 +166,10 @@ impl Drop for ActiveAttempt<'_> {
         for (key, _) in &self.keys {
             if let Some(count) = failures.get_mut(key) {
                 count.failures = count.failures.saturating_sub(1);
+                if count.failures == 0 {
+                    // Otherwise attempts without a comparison, which cost nothing, would push out others' failures.
+                    failures.remove(key);
+                }
             }
         }
     }
@@ -272,6 +276,18 @@ mod tests {
         }
         assert!(attempts.fail(unknown("ann"), client, now));
         assert!(attempts.0.lock().unwrap().waiting.is_empty());
+    }
+
+    #[test]
+    fn what_was_not_compared_pushes_nothing_out() {
+        let (attempts, now, client) = (Attempts::default(), Instant::now(), IpAddr::from([10, 0, 0, 1]));
+        for _ in 0..PAIR {
+            assert!(attempts.fail(unknown("ann"), client, now));
+        }
+        for number in 0..MAX_COUNTERS {
+            drop(attempts.begin(unknown(&number.to_string()), client, now).ok().unwrap());
+        }
+        assert!(!attempts.fail(unknown("ann"), client, now));
     }
 
     #[test]
