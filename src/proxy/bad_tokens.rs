@@ -16,8 +16,13 @@ use crate::{
 
 /// Shared by the workers; locked only for bad tokens.
 #[derive(Default)]
-pub struct BadTokens {
-    counted: Mutex<HashMap<IpAddr, Window>>,
+pub struct BadTokens(Mutex<Counted>);
+
+#[derive(Default)]
+struct Counted {
+    windows: HashMap<IpAddr, Window>,
+    /// When a full table may be searched for windows that have ended.
+    search_at: Option<Instant>,
 }
 
 struct Window {
@@ -28,19 +33,25 @@ struct Window {
 /// The most addresses. Beyond it, new ones are not counted until windows end, which bounds memory. An
 /// attacker with more addresses gains only more guesses at a 256-bit token.
 const MAX_ADDRESSES: usize = 65_536;
+/// The time between two searches of a full table, so that not every new address costs one.
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl BadTokens {
     /// Counts a bad token. Returns how long the client must wait if its limit is exceeded.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
-        let mut counted = self.counted.lock();
+        let mut counted = self.0.lock();
+        let Counted { windows, search_at } = &mut *counted;
         let from = network::of_client(from);
-        if counted.len() >= MAX_ADDRESSES && !counted.contains_key(&from) {
-            counted.retain(|_, window| window.ends > now);
-            if counted.len() >= MAX_ADDRESSES {
+        if windows.len() >= MAX_ADDRESSES && !windows.contains_key(&from) {
+            if search_at.is_none_or(|at| now >= at) {
+                *search_at = Some(now + SEARCH_INTERVAL);
+                windows.retain(|_, window| window.ends > now);
+            }
+            if windows.len() >= MAX_ADDRESSES {
                 return None;
             }
         }
-        let window = counted.entry(from).or_insert(Window { ends: now + limit.window, count: 0 });
+        let window = windows.entry(from).or_insert(Window { ends: now + limit.window, count: 0 });
         if window.ends <= now {
             *window = Window { ends: now + limit.window, count: 0 };
         }
@@ -93,5 +104,28 @@ mod tests {
         check("v6, another network", "2001:db8:0:1::1", 0, None);
         check("mapped v4 is v4", "::ffff:192.0.2.2", 20, None);
         check("mapped v4 is counted with it", "::ffff:192.0.2.2", 20, Some(60));
+    }
+
+    #[test]
+    fn full_table_is_searched_now_and_then() {
+        let bad_tokens = BadTokens::default();
+        let limit = BadTokenLimit { count: NonZeroU32::MIN, window: Duration::from_secs(60) };
+        let start = Instant::now();
+        let count = |from: u32, after: u64| {
+            let from = std::net::Ipv4Addr::from(from).into();
+            bad_tokens.count(from, limit, start + Duration::from_millis(after)).is_some()
+        };
+        let room = u32::try_from(MAX_ADDRESSES).unwrap();
+        for from in 0..room {
+            count(from, 0);
+        }
+        assert!(!count(room, 1) && !count(room, 1), "there is no room");
+        assert!(count(0, 2), "who is in it is counted");
+        let searched = bad_tokens.0.lock().search_at;
+        for from in room..room + 1_000 {
+            count(from, 50);
+        }
+        assert_eq!(bad_tokens.0.lock().search_at, searched, "not for every address");
+        assert!(!count(room, 60_000) && count(room, 60_000), "when windows have ended there is room");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     mem,
     num::NonZeroU32,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -61,10 +61,11 @@ impl ConcurrencyLimit {
         queue: Queue,
     ) -> Result<ConcurrencySlot, Option<Waiting>> {
         let try_enter = || {
-            let (key, entered) = self.inside.update(key, is_empty, |inside| match inside < cap.get() {
-                true => (Some(inside + 1), true),
-                false => (None, false),
-            });
+            let (key, entered) =
+                self.inside.update(key, Instant::now, is_empty, |inside| match inside < cap.get() {
+                    true => (Some(inside + 1), true),
+                    false => (None, false),
+                });
             if entered { Ok(ConcurrencySlot { limit: Some(Arc::clone(self)), key }) } else { Err(key) }
         };
         let key = match try_enter() {
@@ -92,7 +93,7 @@ impl ConcurrencyLimit {
         loop {
             let mut lists = self.queue.lock();
             let cap = lists.by_key.get(&key).and_then(|list| list.front()).map(|waiter| waiter.cap);
-            let (_, passed) = self.inside.update(key, is_empty, |inside| match cap {
+            let (_, passed) = self.inside.update(key, Instant::now, is_empty, |inside| match cap {
                 // If a reload has lowered the cap below the count, the slot is not passed on.
                 Some(cap) if inside <= cap.get() => (None, true),
                 _ => (Some(inside.saturating_sub(1)), false),

@@ -46,9 +46,11 @@ impl RateLimit {
 
     /// Takes one request, or returns how long to wait for it.
     pub fn take(&self, key: CountKey, now: Instant) -> Result<Remaining, Duration> {
+        let at = now;
         let now = nanos(now.saturating_duration_since(self.epoch));
         let (key, taken) = self.full_at.update(
             key,
+            || at,
             |full_at| full_at <= now,
             |full_at| {
                 let next = full_at.max(now).saturating_add(self.interval);
@@ -68,6 +70,7 @@ impl RateLimit {
     pub fn give_back(&self, key: CountKey) {
         self.full_at.update(
             key,
+            Instant::now,
             |full_at| full_at == 0,
             |full_at| (Some(full_at.saturating_sub(self.interval)), ()),
         );
