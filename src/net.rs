@@ -16,6 +16,7 @@ mod http1;
 mod http2;
 mod io;
 mod limits;
+mod log_throttle;
 mod peer;
 pub mod proxy_protocol;
 mod request_error;
@@ -38,6 +39,7 @@ pub use self::{
     connection::{CloseReason, Connection},
     fetch::fetch,
     limits::Limits,
+    log_throttle::LogThrottle,
     peer::Peer,
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},

@@ -24,12 +24,7 @@ mod upgrade;
 mod upstream;
 mod worker_state;
 
-use std::{
-    cell::{Cell, RefCell},
-    rc::Rc,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
@@ -64,7 +59,7 @@ use crate::{
     authz::{carriers::Carrier, reason::Reason},
     fence::Registry,
     metrics::{WorkerEvent, WorkerMetrics, outcome},
-    net::{CloseReason, Connection, ConnectionEvent, RequestBody, RequestError, Service},
+    net::{CloseReason, Connection, ConnectionEvent, LogThrottle, RequestBody, RequestError, Service},
     state::State,
 };
 
@@ -91,7 +86,9 @@ pub struct Gateway {
     worker_state: RefCell<Rc<WorkerState>>,
     ids: RequestIds,
     forwarded: ForwardedCache,
-    missing_header_logged: Cell<Option<Instant>>,
+    missing_header_warnings: LogThrottle,
+    loop_warnings: LogThrottle,
+    issuer_warnings: LogThrottle,
     hosts: HostCache,
 }
 
@@ -104,7 +101,9 @@ impl Gateway {
             worker_state: RefCell::new(state),
             ids: RequestIds::new(),
             forwarded: ForwardedCache::default(),
-            missing_header_logged: Cell::default(),
+            missing_header_warnings: LogThrottle::default(),
+            loop_warnings: LogThrottle::default(),
+            issuer_warnings: LogThrottle::default(),
             hosts: HostCache::default(),
         })
     }
@@ -333,10 +332,8 @@ impl Service for Gateway {
 impl Gateway {
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
         self.parts.metrics.count(WorkerEvent::MissingProxyHeader);
-        // A misconfigured proxy omits the header on every connection, so this is logged once a minute.
-        let (now, logged) = (connection.clock().now(), &self.missing_header_logged);
-        if logged.get().is_none_or(|logged| now.saturating_duration_since(logged) >= MISSING_HEADER_LOGGED) {
-            logged.set(Some(now));
+        // A misconfigured proxy omits the header on every connection.
+        if self.missing_header_warnings.is_due(connection.clock().now()) {
             tracing::warn!(proxy = %connection.address(), "closed a connection of a trusted proxy without a valid PROXY header: {why}");
         }
     }
@@ -344,8 +341,6 @@ impl Gateway {
 
 /// The most limits that one request waits for.
 const MAX_WAITS: usize = 4;
-
-const MISSING_HEADER_LOGGED: Duration = Duration::from_secs(60);
 
 /// Whether the connection's peer is a trusted proxy.
 fn is_peer_trusted(state: &WorkerState, connection: &Connection) -> bool {

@@ -27,7 +27,7 @@ use crate::{
     authz::{forwarding::TrustedProxies, rules::Rules, secret::Digest},
     fence::{Cut, Fence},
     metrics::{ClusterReading, History, Metrics, Readings},
-    net::Budget,
+    net::{Budget, LogThrottle},
     state::State,
     store::{
         Actor, ChangeError, Store, cluster,
@@ -46,6 +46,7 @@ struct Inner {
     form_key: FormKey,
     history: Arc<History>,
     relying_party: Option<super::oidc::RelyingParty>,
+    provider_warnings: LogThrottle,
 }
 
 pub struct Parts {
@@ -151,6 +152,7 @@ impl Context {
             failures: Failures::default(),
             form_key: shared.unwrap_or_else(drawn),
             history: Arc::default(),
+            provider_warnings: LogThrottle::default(),
             relying_party: relying_party
                 .map(|provider| super::oidc::RelyingParty::new(provider, parts.sign_in.base())),
             parts,
@@ -185,6 +187,11 @@ impl Context {
     /// The OpenID Connect provider, if one is configured.
     pub(super) fn relying_party(&self) -> Option<&super::oidc::RelyingParty> {
         self.0.relying_party.as_ref()
+    }
+
+    /// For warnings about a provider that is down.
+    pub(super) fn provider_warnings(&self) -> &LogThrottle {
+        &self.0.provider_warnings
     }
 
     /// The CSRF token of a user whom a proxy names.

@@ -56,7 +56,9 @@ impl Gateway {
         append_via(request);
         prepare(request, settings);
         if rounds > MAX_PASSES {
-            tracing::warn!(upstream = %settings.name, "a request loops through this gateway: the upstream sends it back here");
+            if self.loop_warnings.is_due(Instant::now()) {
+                tracing::warn!(upstream = %settings.name, "a request loops through this gateway: the upstream sends it back here");
+            }
             return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
         }
         let (guard, response) = upstream.send(permitted).await;

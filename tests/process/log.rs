@@ -110,3 +110,23 @@ fn one_log_line_per_request_with_ordered_fields() {
     }
     assert!(!process.words.text().contains("/api/issues"), "requests are told on stdout alone");
 }
+
+/// A client that knows the gateway's name in `Via` cannot fill the log with warnings of loops.
+#[test]
+fn loops_are_logged_once_a_minute() {
+    let upstream = Upstream::plain();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let mut process = directory.run();
+    let bearer = format!("Bearer {}", directory.token("alice", "tracker"));
+    assert_eq!(process.status("/api", &bearer["Bearer ".len()..]), 200);
+    let head = upstream.seen.lock().unwrap()[0].head.to_ascii_lowercase();
+    let via = head.lines().find_map(|line| line.strip_prefix("via: ")).unwrap().to_owned();
+    let via = vec![via; 4].join(", ");
+    for _ in 0..20 {
+        let fields = [("Authorization", bearer.as_str()), ("Via", &via)];
+        assert_eq!(Client::tcp(process.proxy).request("GET", "/api", &fields, None).status, 502);
+    }
+    process.stop();
+    let words = process.words.text();
+    assert_eq!(words.matches("a request loops through this gateway").count(), 1, "{words}");
+}

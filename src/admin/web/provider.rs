@@ -46,7 +46,7 @@ async fn begin_sign_in(
 ) -> Result<Response, PageError> {
     let relying_party = relying_party(&context)?;
     let flow = AuthorizationRequest::begin(next.next.filter(|path| is_local_path(path)))?;
-    let there = relying_party.authorization(&flow).await.map_err(|error| failed(&meta, &error))?;
+    let there = relying_party.authorization(&flow).await.map_err(|error| failed(&context, &meta, &error))?;
     let mut response = Redirect::to(&there).into_response();
     set(&mut response, flow.cookie(meta.secure));
     Ok(response)
@@ -75,7 +75,7 @@ async fn callback(
     }
     let user_info = user_info.map_err(|error| {
         context.record_sign_in_failure(None, LoginMethod::Provider, &meta);
-        failed(&meta, &error)
+        failed(&context, &meta, &error)
     })?;
     let secret = Secret::draw()?;
     begin(&context, relying_party, &meta, &headers, user_info, &secret).await?;
@@ -131,9 +131,14 @@ fn relying_party(context: &Context) -> Result<&RelyingParty, Problem> {
 }
 
 /// The log gets the cause; the browser is told what to do.
-fn failed(meta: &RequestMeta, error: &ProviderError) -> Problem {
+fn failed(context: &Context, meta: &RequestMeta, error: &ProviderError) -> Problem {
     let request_id = &*meta.request_id;
-    tracing::warn!(client = %meta.client, request_id, "sign-in through the provider failed: {error}");
+    // Everybody can begin a sign-in, so while the provider is down everybody can cause its failures.
+    let is_down =
+        matches!(error, ProviderError::Unreachable(_) | ProviderError::Metadata(_) | ProviderError::Busy);
+    if !is_down || context.provider_warnings().is_due(std::time::Instant::now()) {
+        tracing::warn!(client = %meta.client, request_id, "sign-in through the provider failed: {error}");
+    }
     let (status, code, text) = match error {
         ProviderError::Unreachable(_) | ProviderError::Metadata(_) => (
             StatusCode::BAD_GATEWAY,

@@ -1,7 +1,7 @@
 //! `/.permgate/token`: exchanges an OpenID Connect token of a CI system for a short-lived
 //! permgate token (RFC 8693), by the configured rules.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
@@ -118,7 +118,9 @@ impl Gateway {
         tracing::debug!(%error, "cannot exchange a token");
         match error {
             VerifyError::Token(TokenError::Unavailable(why)) => {
-                tracing::warn!("cannot fetch an issuer's keys: {why}");
+                if self.issuer_warnings.is_due(Instant::now()) {
+                    tracing::warn!("cannot fetch an issuer's keys: {why}");
+                }
                 Reason::StoreUnavailable.into()
             }
             error => self.not_exchanged(context, &error.to_string()),
