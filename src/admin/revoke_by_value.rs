@@ -19,10 +19,7 @@ use crate::{
         secret::{Bearer, BearerForm, Digest, find_tokens},
         subject::{Access, Permission},
     },
-    store::{
-        TokenState,
-        model::{RevokeReason, TokenRecord},
-    },
+    store::{TokenState, model::TokenRecord},
 };
 
 pub(super) fn routes() -> Router<Context> {
@@ -83,7 +80,7 @@ async fn revoke_one(
     Json(body): Json<ByValue>,
 ) -> Result<Response, Problem> {
     let digests = digest(&context, &body.token).into_iter().collect();
-    let changed = context.store.revoke_by_value(caller.actor(), digests, own_reason(&caller)).await?;
+    let changed = context.store.revoke_by_value(caller.actor(), digests, false).await?;
     let token = changed.record.first().and_then(Option::as_ref).map(|(record, _)| record.id.to_string());
     Ok(ok(&with_effect(json!({"revoked": token.is_some(), "id": token}), &changed)))
 }
@@ -109,7 +106,7 @@ async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> R
     let (mut records, mut cut, mut failed) = (Vec::new(), 0, None);
     for some in found.chunks(BATCH) {
         let digests = some.iter().map(|(_, digest)| *digest).collect();
-        match context.store.revoke_by_value(caller.actor(), digests, RevokeReason::Leaked).await {
+        match context.store.revoke_by_value(caller.actor(), digests, true).await {
             Ok(changed) => {
                 records.extend(changed.record);
                 cut += changed.cut.0;
@@ -141,7 +138,7 @@ async fn revoke_oauth(
 ) -> Result<Response, Problem> {
     let token = form_token(&headers, &body)?;
     let digests = digest(&context, &token).into_iter().collect();
-    context.store.revoke_by_value(caller.actor(), digests, own_reason(&caller)).await?;
+    context.store.revoke_by_value(caller.actor(), digests, false).await?;
     Ok(ok(&json!({})))
 }
 
@@ -205,11 +202,6 @@ fn introspection(context: &Context, record: &TokenRecord) -> Option<Value> {
         introspection["allow_ips"] = nets.into();
     }
     Some(introspection)
-}
-
-/// `User` for a caller with an account, `Admin` for the operator.
-fn own_reason(caller: &Caller) -> RevokeReason {
-    if caller.user().is_some() { RevokeReason::User } else { RevokeReason::Admin }
 }
 
 /// The digest of a token's text as clients send it, also of an imported token.

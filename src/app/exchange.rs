@@ -4,7 +4,7 @@ use crate::{
     authz::time::Timestamp,
     settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
     state::State,
-    store::{Actor, ActorKind, ChangeError, Store, model::RevokeReason},
+    store::{Actor, ActorKind, ChangeError, Store},
 };
 
 /// Runs [`revoke_orphans`] before anything is served, because the rules may have changed while no process
@@ -51,7 +51,7 @@ pub async fn revoke_orphans(store: &Store, state: &State) -> Result<Vec<(String,
     if !orphans.is_empty() {
         tracing::info!(tokens = orphans.len(), "exchanged tokens end with their rules");
         let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
-        store.revoke_by_value(actor, orphans, RevokeReason::Admin).await?;
+        store.revoke_by_value(actor, orphans, false).await?;
     }
     Ok(live)
 }

@@ -67,9 +67,9 @@ changes! {
 
     /// Revokes by the digests of token texts. The results are in their order; `None`: no such token. Does
     /// not count as a use.
-    revoke_by_value(actor: Actor, digests: Vec<Digest>, reason: RevokeReason)
+    revoke_by_value(actor: Actor, digests: Vec<Digest>, leaked: bool)
         -> Vec<Option<(TokenRecord, bool)>>,
-        OnlyRemoves, |tx| tx.revoke_by_value(&actor, &digests, reason);
+        OnlyRemoves, |tx| tx.revoke_by_value(&actor, &digests, leaked);
 
     create_user(actor: Actor, new: NewUser) generating id = new_id(), -> UserRecord,
         Counted, |tx| tx.create_user(&actor, &new, &id);

@@ -207,6 +207,18 @@ fn holder_of_a_token_text_can_revoke_it() {
     assert_eq!((&shown["revoke_reason"], &shown["revoked_by"]), (&json!("leaked"), &json!("finder")));
     let audit = fixture.must("GET", "/v1/audit", None).to_string();
     assert!(audit.contains("leaked") && !audit.contains(&first[17..]), "{audit}");
+    let (five, six) = (token("five"), token("six"));
+    fixture.user("manager", &[]);
+    fixture.allow("manager", &["update-user"]);
+    let (alice, manager) = (fixture.credentials("alice"), fixture.credentials("manager"));
+    let body = json!({"token": text(&five)});
+    assert_eq!(fixture.call(&alice, "POST", "/v1/tokens/revoke-by-value", Some(&body)).status, 200);
+    assert_eq!(form(&fixture, &manager, "/oauth2/revoke", &format!("token={}", text(&six))).status, 200);
+    // Who is no manager and has the text of another's token shows that it is not secret.
+    for (made, reason) in [(&one, "leaked"), (&two, "leaked"), (&five, "user"), (&six, "admin")] {
+        let shown = fixture.must("GET", &format!("/v1/tokens/{}", id(made)), None);
+        assert_eq!(shown["revoke_reason"], reason, "{shown}");
+    }
     let anonymous = fixture.call(&Credentials::Anonymous, "POST", "/v1/leaks", Some(&json!({"texts": []})));
     assert_eq!(anonymous.status, 401);
     let many = json!({"texts": vec!["x"; 1001]});

@@ -13,6 +13,7 @@ use crate::{
             tokens::{self, TokenBounds},
         },
         secret::{Digest, TokenId},
+        subject::Permission,
         time::Timestamp,
     },
     fence::Affected,
@@ -207,15 +208,17 @@ impl Transaction {
         self.end_token(actor, record, reason)
     }
 
-    /// Revokes the tokens of texts that the caller has: a caller with a text could do worse. `None` for an
-    /// unknown token; otherwise the record, and whether the token was in force until now.
+    /// Revokes the tokens of texts that the caller has: a caller with a text could do worse. `leaked`: the
+    /// texts were reported as leaked. `None` for an unknown token; otherwise the record, and whether the token
+    /// was in force until now.
     pub(crate) fn revoke_by_value(
         &mut self,
         actor: &Actor,
         digests: &[Digest],
-        reason: RevokeReason,
+        leaked: bool,
     ) -> Result<Vec<Option<(TokenRecord, bool)>>, ChangeError> {
-        self.principal(actor)?;
+        let is_admin = self.principal(actor)?.has(Permission::UpdateUser);
+        let author = Transaction::author(actor);
         let mut revoked = Vec::with_capacity(digests.len());
         for digest in digests {
             let Some(record) = self.token_by_digest(digest)? else {
@@ -223,6 +226,12 @@ impl Transaction {
                 continue;
             };
             let fresh = record.revoked.is_none();
+            let reason = match author.as_ref() == Some(&record.owner) {
+                true if !leaked => RevokeReason::User,
+                false if !leaked && is_admin => RevokeReason::Admin,
+                // An account without the permission has the text of another's token.
+                _ => RevokeReason::Leaked,
+            };
             revoked.push(Some((self.end_token(actor, record, reason)?, fresh)));
         }
         Ok(revoked)
