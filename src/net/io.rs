@@ -183,7 +183,7 @@ impl Inner {
             Watch::Frames(frames) => frames.follow(bytes, &self.connection),
             Watch::Lines(lines) => {
                 if matches!(self.connection.phase(), Phase::Fresh | Phase::Idle) {
-                    *lines = Lines::default();
+                    *lines = Lines::after(lines);
                     self.connection.begin_head();
                 }
                 if self.connection.phase() == Phase::Head {

@@ -1,6 +1,6 @@
 //! Follows the lines of an HTTP/1 head as they arrive, because hyper limits only the head as a whole.
 
-use memchr::memchr;
+use memchr::{memchr, memmem::rfind};
 
 use crate::net::{Limits, RequestError};
 
@@ -15,6 +15,10 @@ pub(super) struct Lines {
     /// Empty lines before the head.
     leading: usize,
     ended: bool,
+    /// Whether what came with the end of this head ends within the fields of a next one.
+    next_in_fields: bool,
+    /// Whether the previous head's was so. Then the first line is no request line.
+    begins_in_fields: bool,
 }
 
 /// Empty lines that may precede a request line, because old clients send them.
@@ -24,6 +28,11 @@ const MAX_LEADING_LINES: usize = 4;
 const REQUEST_LINE_OVERHEAD: usize = 64;
 
 impl Lines {
+    /// Begins the head after `previous`.
+    pub(super) fn after(previous: &Self) -> Self {
+        Self { begins_in_fields: previous.next_in_fields, ..Self::default() }
+    }
+
     /// Fails if a line exceeds its limit so far.
     pub(super) fn follow(&mut self, mut bytes: &[u8], limits: &Limits) -> Result<(), RequestError> {
         while !self.ended {
@@ -45,6 +54,12 @@ impl Lines {
             }
             (self.line, self.cr) = (0, false);
             bytes = &bytes[end + 1..];
+            if self.ended {
+                // A body or pipelined heads, which are not followed.
+                let last =
+                    [&b"\n\r\n"[..], b"\n\n"].map(|end| rfind(bytes, end).map_or(0, |at| at + end.len()));
+                self.next_in_fields = bytes[last[0].max(last[1])..].contains(&b'\n');
+            }
         }
         Ok(())
     }
@@ -52,7 +67,10 @@ impl Lines {
     /// A rough limit: `framing` measures complete heads.
     fn check_line(&self, line: usize, limits: &Limits) -> Result<(), RequestError> {
         match self.lines {
-            0 if line > limits.target + REQUEST_LINE_OVERHEAD => Err(RequestError::TargetTooLong),
+            0 if line > limits.target + REQUEST_LINE_OVERHEAD => match self.begins_in_fields {
+                true => Err(RequestError::HeadTooLarge),
+                false => Err(RequestError::TargetTooLong),
+            },
             0 => Ok(()),
             _ if line > limits.field + 1 => Err(RequestError::HeadTooLarge),
             _ => Ok(()),
@@ -84,5 +102,26 @@ mod tests {
         check("a long body", &format!("GET / HTTP/1.1\r\nA: b\r\n\r\n{long}"), None);
         check("empty lines in front", "\r\n\r\nGET / HTTP/1.1\r\n", None);
         check("only empty lines", "\r\n\r\n\r\n\r\n\r\n", Some(400));
+    }
+
+    #[test]
+    fn rest_of_a_pipelined_head_is_named_for_what_it_is() {
+        let limits = Limits { target: 20, field: 30, ..Limits::default() };
+        let long = "x".repeat(100);
+        let check = |row: &str, behind: &str, expected: u16| {
+            let mut first = Lines::default();
+            assert!(
+                first.follow(format!("GET / HTTP/1.1\r\n\r\n{behind}").as_bytes(), &limits).is_ok(),
+                "{row}"
+            );
+            let error = Lines::after(&first).follow(long.as_bytes(), &limits).err();
+            assert_eq!(error.map(|error| error.status().as_u16()), Some(expected), "{row}");
+        };
+        check("nothing", "", 414);
+        check("a part of a target", "GET /x", 414);
+        check("a part of a field", "GET / HTTP/1.1\r\nA: x", 431);
+        check("a part of a field, bare line feeds", "GET / HTTP/1.1\nA: x", 431);
+        check("a head and a part of a target", "GET / HTTP/1.1\r\nA: b\r\n\r\nGET /x", 414);
+        check("a head and a part of a field", "GET / HTTP/1.1\n\nGET / HTTP/1.1\r\nA: x", 431);
     }
 }
