@@ -49,6 +49,10 @@ const PAGE: usize = 1000;
 
 impl Audit {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
+        if global.offline && matches!(&self, Self::Tail(tail) if tail.follow) {
+            // Nobody else could write an event: the store is locked while this process has it open.
+            return Err(Failure::usage("--follow needs a running gateway: leave --offline or --follow out"));
+        }
         let client = Client::new(global)?;
         match self {
             Self::Tail(tail) => tail.run(global, &client),

@@ -46,6 +46,8 @@ pub enum BindError {
     InUse(Address),
     #[error("{0} exists and is not a socket")]
     NoSocket(Address),
+    #[error("failed to bind {0}: create its directory, or name another path")]
+    NoDirectory(Address),
     #[error("failed to bind {address}")]
     Io { address: Address, source: io::Error },
 }
@@ -99,6 +101,7 @@ pub fn bind(address: &Address) -> Result<Bound, BindError> {
 pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> {
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
+        io::ErrorKind::NotFound => BindError::NoDirectory(address.clone()),
         _ => BindError::Io { address: address.clone(), source },
     };
     match address {

@@ -335,6 +335,8 @@ fn status_counts_failures_and_whoami_names_the_token() {
 fn a_log_is_followed_from_its_end() {
     let place = directory_with(CONFIG);
     let at = place.path();
+    let (_, words) = check(at, "--offline audit tail -f", 2);
+    assert!(words.contains("--follow needs a running gateway"), "{words}");
     let _gateway = serve(at);
     let (data, words) = check(at, "audit tail -n 0", 0);
     assert_eq!((data.as_str(), words.as_str()), ("", ""));

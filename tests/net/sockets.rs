@@ -61,6 +61,10 @@ fn unix_socket_is_private_and_replaces_only_a_stale_one() {
     gate.end(Duration::ZERO);
     assert!(!path.exists(), "its file goes with it");
 
+    let nowhere: Address = format!("unix:{}/run/gate.sock", directory.path().display()).parse().unwrap();
+    let error = bind(&nowhere).err().expect("no directory").to_string();
+    assert!(error.contains("/run/gate.sock: create its directory"), "{error}");
+
     std::fs::write(&path, "precious").unwrap();
     assert!(matches!(bind(&address), Err(BindError::NoSocket(_))));
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
