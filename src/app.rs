@@ -40,7 +40,7 @@ use crate::{
 };
 
 use certificates::ActiveCertificates;
-use control::Control;
+use control::{Control, ControlRuntime};
 pub use listeners::LocalAddr;
 pub use own_address::LoopError;
 use own_address::OwnAddresses;
@@ -133,6 +133,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     }
     // Before the first thread, because this removes the environment variables that name the sockets.
     let mut inherited = listeners::inherited_sockets(&config, signals)?;
+    let runtime = ControlRuntime::new(signals).map_err(StartError::Thread)?;
     let supervisor = Supervisor::of(signals);
     let mut watchdog = Watchdog::new(supervisor);
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
@@ -276,7 +277,6 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         },
         changes,
         context,
-        signals,
         status: format!(
             "serving {}; admin {}",
             join_addresses(&proxy_addresses),
@@ -299,7 +299,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         drain,
         stop: stop.clone(),
     };
-    let control = control::spawn(control).map_err(StartError::Thread)?;
+    let control = control::spawn(control, runtime).map_err(StartError::Thread)?;
     Ok(Running { proxy: proxy_addresses, admin: admin_addresses, administered, stop, control: Some(control) })
 }
 

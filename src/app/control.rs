@@ -60,7 +60,6 @@ const WORKER_POOL_NICE: i32 = 10;
 /// Everything that the control thread needs.
 pub struct Control {
     pub listeners: Vec<Listener>,
-    pub signals: Signals,
     /// The status for the supervisor when every listener accepts.
     pub status: String,
     pub supervisor: Supervisor,
@@ -89,8 +88,16 @@ pub struct Control {
     pub stop: Arc<Notify>,
 }
 
+/// The control thread's runtime. From its creation on, SIGHUP, SIGUSR1 and SIGUSR2, which would end the
+/// process, wait until the thread runs.
+pub struct ControlRuntime {
+    runtime: tokio::runtime::Runtime,
+    /// `None`: signals are ignored.
+    waiting: Option<[Signal; 3]>,
+}
+
 /// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. `None`: signals are ignored.
-struct SignalStreams(Option<[Signal; 5]>);
+struct SignalStreams(Option<([Signal; 2], [Signal; 3])>);
 
 enum SignalCommand {
     Stop,
@@ -100,18 +107,35 @@ enum SignalCommand {
     Nothing,
 }
 
-pub fn spawn(control: Control) -> io::Result<JoinHandle<Outcome>> {
-    // Work whose size callers determine runs on threads that tokio spawns. Their lower priority leaves the
-    // processor to requests and to changes.
-    let step_back = || {
-        let _ = rustix::process::setpriority_process(None, WORKER_POOL_NICE);
-    };
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(step_back).build()?;
-    // Before the gateway reports that it is ready: from then on it handles every signal.
+impl ControlRuntime {
+    pub fn new(signals: Signals) -> io::Result<Self> {
+        // Work whose size callers determine runs on threads that tokio spawns. Their lower priority leaves the
+        // processor to requests and to changes.
+        let step_back = || {
+            let _ = rustix::process::setpriority_process(None, WORKER_POOL_NICE);
+        };
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().on_thread_start(step_back).build()?;
+        let waiting = match signals {
+            Signals::Ignored => None,
+            Signals::Handled => {
+                let _entered = runtime.enter();
+                let (hup, usr1) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined1())?);
+                Some([hup, usr1, signal(SignalKind::user_defined2())?])
+            }
+        };
+        Ok(Self { runtime, waiting })
+    }
+}
+
+pub fn spawn(
+    control: Control,
+    ControlRuntime { runtime, waiting }: ControlRuntime,
+) -> io::Result<JoinHandle<Outcome>> {
+    // Before the gateway reports that it is ready: from then on it drains instead of ending at once.
     let signals = {
         let _entered = runtime.enter();
-        SignalStreams::listen(control.signals)?
+        SignalStreams::listen(waiting)?
     };
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         let outcome = LocalSet::new().block_on(&runtime, control.run(signals));
@@ -305,21 +329,14 @@ impl Control {
 }
 
 impl SignalStreams {
-    fn listen(signals: Signals) -> io::Result<Self> {
-        if signals == Signals::Ignored {
-            return Ok(Self(None));
-        }
-        Ok(Self(Some([
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::hangup())?,
-            signal(SignalKind::user_defined1())?,
-            signal(SignalKind::user_defined2())?,
-        ])))
+    fn listen(waiting: Option<[Signal; 3]>) -> io::Result<Self> {
+        let Some(others) = waiting else { return Ok(Self(None)) };
+        let stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
+        Ok(Self(Some((stop, others))))
     }
 
     async fn next(&mut self) -> SignalCommand {
-        let Some([term, int, hup, usr1, usr2]) = &mut self.0 else { return std::future::pending().await };
+        let Some(([term, int], [hup, usr1, usr2])) = &mut self.0 else { return std::future::pending().await };
         tokio::select! {
             _ = term.recv() => SignalCommand::Stop,
             _ = int.recv() => SignalCommand::Stop,

@@ -1,12 +1,15 @@
 //! What a second process is told; the first one is not affected.
 
 use std::{
+    io::{BufRead as _, BufReader},
     os::unix::{
         fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
     },
-    process::Command,
+    process::{Command, Stdio},
 };
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     harness::{TestDirectory, services},
@@ -118,4 +121,31 @@ fn what_root_makes_in_the_store_of_another_user_is_told() {
     let (code, said) = told(command("run", NOBODY));
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("files of it are not nobody's: as root, chown -R nobody "), "{said}");
+}
+
+/// A rotation of logs or a reload that comes while the store is opened does not end the process.
+#[test]
+fn signals_during_the_start_wait_for_it() {
+    let upstream = Upstream::plain();
+    let directory = TestDirectory::new(&format!("[log]\naccess = \"pipe\"\n{}", services(upstream.address)));
+    let pipe = directory.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from_raw_mode(0o600)).unwrap();
+    // The start waits for a reader of the pipe.
+    let mut child = directory.command().arg("run").stderr(Stdio::piped()).spawn().unwrap();
+    while !directory.path().join("data/CURRENT").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it has ended");
+        std::thread::yield_now();
+    }
+    let process = Pid::from_child(&child);
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        kill_process(process, signal).unwrap();
+    }
+    let reader = std::thread::spawn(move || std::fs::read(pipe));
+    let words = BufReader::new(child.stderr.take().unwrap());
+    let mut words = words.lines().map_while(Result::ok);
+    assert!(words.any(|line| line.contains("\"ready\"")));
+    assert!(words.any(|line| line.contains("configuration reloaded")), "the reload comes after the start");
+    kill_process(process, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    reader.join().unwrap().unwrap();
 }
