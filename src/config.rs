@@ -34,6 +34,7 @@ mod document;
 mod environment;
 mod exchange;
 mod fields;
+mod files;
 pub mod key;
 pub mod keys;
 mod limits;

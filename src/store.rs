@@ -55,6 +55,11 @@ pub fn exists(settings: &Settings) -> bool {
     there || migration::exists(&settings.path)
 }
 
+/// The error that opening would return for a path with something else than a store. Changes nothing.
+pub fn foreign_directory(settings: &Settings) -> Option<OpenError> {
+    engine::StoreDirectory::check(&settings.path).err().map(OpenError::from)
+}
+
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {

@@ -27,6 +27,13 @@ pub enum MetricsAccess {
     SeparateListener(crate::net::Address),
 }
 
+impl MetricsAccess {
+    /// The address of the listener that serves nothing else.
+    pub fn separate_listener(&self) -> Option<&crate::net::Address> {
+        if let Self::SeparateListener(address) = self { Some(address) } else { None }
+    }
+}
+
 /// Where a request comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ClientOrigin {

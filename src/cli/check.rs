@@ -30,7 +30,9 @@ impl Check {
                     config.warnings.extend(unknown);
                     config.warnings.extend(unreloadable(&listener, &config));
                 }
-                config.exposed_secrets.extend(config.access_log_error());
+                let files = config.access_log_error().into_iter().chain(config.file_errors());
+                let files: Vec<_> = files.collect();
+                config.exposed_secrets.extend(files);
                 let budgets = config.budget_limits(Machine::read());
                 (
                     config.exposed_secrets,

@@ -1,6 +1,10 @@
 //! Parses addresses: listen addresses, networks, upstream URLs, host names.
 
-use std::{borrow::Cow, net::IpAddr, path::Path};
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    path::{Component, Path},
+};
 
 use ipnet::IpNet;
 
@@ -62,6 +66,17 @@ pub(super) fn listen(text: &str, directory: &Path) -> Result<Listen, ValueError>
         let scheme = text.strip_suffix(bare).unwrap_or_default();
         (message, format!("write {}", suggestion(scheme, bare)))
     })
+}
+
+/// The address in the one spelling in which listen addresses are compared.
+pub(super) fn canonical_listen(address: &Address) -> Address {
+    match address {
+        Address::Tcp(socket) => Address::Tcp((socket.ip().to_canonical(), socket.port()).into()),
+        Address::Unix(path) => {
+            Address::Unix(path.components().filter(|part| *part != Component::CurDir).collect())
+        }
+        Address::Inherited(_) => address.clone(),
+    }
 }
 
 /// Parses an octal file mode, as chmod takes it.

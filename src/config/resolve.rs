@@ -25,7 +25,6 @@ use super::{
     service, shape, tls, upstream,
 };
 use crate::{
-    admin::MetricsAccess,
     authz::{
         forwarding::TrustedProxies,
         rules::{PublicSpec, Rules, ServiceIds, ServiceSpec, Settings as RuleSettings},
@@ -91,8 +90,9 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let upstreams: Vec<Option<UpstreamSettings>> =
         written.iter().map(|(name, section)| upstream::upstream(name, section)).collect();
     for ((_, section), upstream) in written.iter().zip(&upstreams) {
-        let listen = [&server.listen, &admin.listen];
-        let own = |url: &&UpstreamUrl| listen.iter().any(|listen| upstream::is_own_address(url, listen));
+        let listen = server.listen.iter().chain(&admin.listen).map(|listen| &listen.address);
+        let listen: Vec<_> = listen.chain(admin.metrics.separate_listener()).collect();
+        let own = |url: &&UpstreamUrl| upstream::is_own_address(url, &listen);
         if let Some(one) = upstream.iter().flat_map(|one| &one.urls).map(|one| &one.url).find(own) {
             let message = format!("{one} is an address that this gateway listens on: requests would loop");
             section.error("urls", message, "name the server behind permgate");
@@ -138,7 +138,10 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         .collect();
 
     let store_section = root.table("store");
-    let store_path = root.document.directory.join(store_section.text("path")?.value);
+    let store_path = store_section.parsed("path", |text| match text {
+        "" => Err(("`store.path` is empty".into(), "name a directory".into())),
+        text => Ok(root.document.directory.join(text)),
+    })?;
     let assertion = assertion::assertion(root, &sound_services, &store_path);
     let cluster = cluster::cluster(&store_section, assertion.as_ref(), admin.sign_in.header.as_ref());
     Some(Config {
@@ -323,13 +326,11 @@ pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {
 fn check_distinct_addresses(root: &Section<'_>, server: &Server, admin: &Admin) {
     let mut seen = HashSet::new();
     let written = ["server", "admin"].map(|name| (name, root.table(name)));
-    if let MetricsAccess::SeparateListener(address) = &admin.metrics {
-        seen.insert(address);
-    }
+    seen.extend(admin.metrics.separate_listener().map(address::canonical_listen));
     for ((name, section), addresses) in written.iter().zip([&server.listen, &admin.listen]) {
         for Listen { address, .. } in addresses {
             let free = matches!(address, Address::Tcp(address) if address.port() == 0);
-            if !free && !seen.insert(address) {
+            if !free && !seen.insert(address::canonical_listen(address)) {
                 let message = format!("{address} is listened on twice (`{name}.listen`)");
                 // The default is not the operator's mistake, so the error points to what is written.
                 let at = if section.is_set("listen") { section } else { &written[0].1 };

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use http::{HeaderValue, StatusCode};
 
 use super::{
-    address::{Listen, upstream_url},
+    address::{self, upstream_url},
     document::References,
     problem::chain,
     section::{ListItem, Section, SpannedText},
@@ -151,8 +151,8 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
 }
 
 /// Whether requests to this URL arrive at one of these addresses.
-pub(super) fn is_own_address(url: &UpstreamUrl, listen: &[Listen]) -> bool {
-    listen.iter().any(|listen| match (&listen.address, url.host()) {
+pub(super) fn is_own_address(url: &UpstreamUrl, listen: &[&Address]) -> bool {
+    listen.iter().any(|address| match (address, url.host()) {
         (Address::Tcp(own), host) if own.port() == url.port() => match host {
             Host::Address(ip) => {
                 let (ip, own) = (ip.to_canonical(), own.ip().to_canonical());
@@ -164,7 +164,10 @@ pub(super) fn is_own_address(url: &UpstreamUrl, listen: &[Listen]) -> bool {
             }
             Host::Socket(_) => false,
         },
-        (Address::Unix(own), Host::Socket(path)) => own.as_path() == &**path,
+        (Address::Unix(_), Host::Socket(path)) => {
+            address::canonical_listen(address)
+                == address::canonical_listen(&Address::Unix(path.to_path_buf()))
+        }
         _ => false,
     })
 }

@@ -209,3 +209,27 @@ fn documented_quick_starts_work_as_written() {
     assert_eq!(follow(section), 5, "401, 200 and 403; then 200 and 403 by groups");
     follow(include_str!("../../docs/getting-started.md"));
 }
+
+#[test]
+fn check_reports_what_is_in_the_place_of_a_socket_or_the_store() {
+    let place = directory_with(&format!("{CONFIG}[metrics]\nold_names = false\n"));
+    let at = place.path();
+    check(at, "check --strict", 0);
+    fs::write(at.join("admin.sock"), "precious").unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("admin.sock exists and is not a socket"), "{words}");
+    fs::remove_file(at.join("admin.sock")).unwrap();
+    check(at, "--offline user create ann", 0);
+    check(at, "check --strict", 0);
+    let store = at.join("permgate-data");
+    fs::rename(&store, at.join("store")).unwrap();
+    fs::write(&store, "precious").unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("permgate-data is not a permgate store (it is a file)"), "{words}");
+    fs::remove_file(&store).unwrap();
+    fs::create_dir(&store).unwrap();
+    check(at, "check --strict", 0);
+    fs::write(store.join("mine"), "precious").unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("permgate-data is not a permgate store: it has mine"), "{words}");
+}

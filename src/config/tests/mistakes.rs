@@ -224,6 +224,24 @@ fn errors_name_place_fault_and_remedy() {
         &["9:10 127.0.0.1:9 is listened on twice (`server.listen`) | give each listener its own address"],
     );
     check(
+        "one address in two notations",
+        "",
+        "[server]\nlisten = [\"[::ffff:127.0.0.1]:8081\"]",
+        &["9:10 127.0.0.1:8081 is listened on twice (`admin.listen`) | give each listener its own address"],
+    );
+    check(
+        "one socket in two spellings",
+        "",
+        "[server]\nlisten = [\"unix:a.sock\", \"unix:.//a.sock\"]",
+        &["9:10 unix:.//a.sock is listened on twice (`server.listen`) | give each listener its own address"],
+    );
+    check(
+        "a store without a path",
+        "",
+        "[store]\npath = \"\"",
+        &["9:8 `store.path` is empty | name a directory"],
+    );
+    check(
         "a remote admin listener",
         "",
         "[admin]\nlisten = [\"0.0.0.0:8081\"]",

@@ -95,8 +95,13 @@ fn an_upstream_that_is_this_gateway_is_named() {
     // The admin listener's default addresses.
     check("127.0.0.1:8090", "http://127.0.0.1:8081", true);
     check("127.0.0.1:8090", "unix:permgate.sock", true);
+    check("127.0.0.1:8090", "unix:./permgate.sock", true);
     check("127.0.0.1:8090", "http://127.0.0.1:8091", false);
     check("127.0.0.1:8090", "http://127.0.0.2:8090", false);
     check("127.0.0.1:8090", "http://app:8090", false);
     check("unix:/run/gate.sock", "unix:/run/app.sock", false);
+
+    let text = SMALL.replace("127.0.0.1:8090", "localhost:8099") + "[admin]\nmetrics = \"127.0.0.1:8099\"";
+    let errors = read(&text).err().expect("the listener for metrics");
+    assert!(errors.0[0].message.contains("is an address that this gateway listens on"), "{errors}");
 }

@@ -47,6 +47,16 @@ impl StoreDirectory {
         Ok(directory)
     }
 
+    /// Fails for a file and for a directory with foreign files.
+    pub(crate) fn check(path: &Path) -> Result<(), OpenError> {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => reject_foreign_files(path),
+            Ok(_) => Err(OpenError::File { path: path.to_owned() }),
+            // Opening creates it, or reports what prevents that.
+            Err(_) => Ok(()),
+        }
+    }
+
     /// Opens an existing directory; fails if there is none.
     pub(crate) fn open_present(path: &Path) -> Result<Self, OpenError> {
         match path.try_exists() {
