@@ -210,6 +210,11 @@ impl Connection {
         self.stream.as_deref()
     }
 
+    /// Whether this is a stream of an HTTP/2 connection.
+    pub fn is_stream(&self) -> bool {
+        self.stream.is_some()
+    }
+
     /// Returns the connection that carries this stream, or `self` if this is not a stream.
     fn carrier(&self) -> &Self {
         self.stream().map_or(self, Stream::connection)

@@ -62,9 +62,17 @@ impl Gateway {
             return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
         }
         let (guard, response) = upstream.send(permitted).await;
+        // `net` presents an extended CONNECT of HTTP/2 as a request with Upgrade.
+        let is_extended_connect = !is_http2 && guard.context().connection.is_stream();
         let (mut head, body) = match response {
             Ok(UpstreamResponse::Response(response)) => {
                 let (head, body) = response.into_parts();
+                if is_extended_connect && head.status.is_success() {
+                    // To the client, a success would mean that it has a tunnel.
+                    let (reason, status) = (Reason::UpstreamInvalid, StatusCode::NOT_IMPLEMENTED);
+                    let text = "The service did not open the WebSocket".to_owned();
+                    return Err((Rejection::described(reason, status, "not_implemented", text), guard));
+                }
                 (head, Ok(body))
             }
             Ok(UpstreamResponse::Upgraded(response, upgraded)) => {

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use h2::{
     Reason, RecvStream, SendStream,
-    client::{self, SendRequest},
+    client::{self, ResponseFuture, SendRequest},
 };
 use http::{Request, Response, request};
 use permgate::fence::Cut;
@@ -208,14 +208,12 @@ fn grpc_client_gets_a_grpc_refusal() {
     assert_eq!(answer.status(), 404, "others are answered as ever");
 }
 
-/// A WebSocket over HTTP/2 (RFC 8441), requested with the field that holds the token. Returns both ends of
-/// the client's stream, the upstream's end, and the head that the upstream received.
-fn websocket(
+/// Requests a WebSocket over HTTP/2 with this field.
+fn request_websocket(
     speaker: &Speaker,
-    origin: &Origin,
     (name, value): (&str, String),
-) -> (RecvStream, SendStream<Bytes>, RawConnection, String) {
-    let (answer, sink) = speaker.wait(async {
+) -> (ResponseFuture, SendStream<Bytes>) {
+    speaker.wait(async {
         let mut requests = speaker.requests.clone().ready().await.unwrap();
         while !requests.is_extended_connect_protocol_enabled() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -231,7 +229,17 @@ fn websocket(
         let _ = requests.ready().await;
         tokio::time::sleep(Duration::from_millis(20)).await;
         sent
-    });
+    })
+}
+
+/// A WebSocket over HTTP/2 (RFC 8441), requested with the field that holds the token. Returns both ends of
+/// the client's stream, the upstream's end, and the head that the upstream received.
+fn websocket(
+    speaker: &Speaker,
+    origin: &Origin,
+    (name, value): (&str, String),
+) -> (RecvStream, SendStream<Bytes>, RawConnection, String) {
+    let (answer, sink) = request_websocket(speaker, (name, value));
     let mut upstream = origin.accept();
     let head = upstream.head();
     assert!(head.starts_with("GET /api/socket HTTP/1.1\r\n"), "{head}");
@@ -267,6 +275,32 @@ fn other_protocol_over_http2_gets_no_tunnel() {
     });
     assert_eq!(answer.status(), 501);
     assert!(!origin.has_pending_connection(), "nothing is sent to the upstream");
+}
+
+/// A 2xx would mean that the client has a tunnel. What the upstream refuses passes.
+#[test]
+fn response_without_a_tunnel_is_logged_as_it_is_sent() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let speaker = Speaker::to(&gate);
+    let check = |sent: &str, status: u16, logged: (&str, &str)| {
+        let bearer = ("authorization", format!("Bearer {}", gate.bearer));
+        let (answer, _sink) = request_websocket(&speaker, bearer);
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send(&format!("HTTP/1.1 {sent}\r\nContent-Length: 4\r\n\r\npage"));
+        assert_eq!(speaker.wait(answer).unwrap().status(), status, "{sent}");
+        let (outcome, reason, logged_status) = gate.next_outcome();
+        assert_eq!(
+            (outcome.as_str(), reason.as_str(), logged_status),
+            (logged.0, logged.1, u64::from(status)),
+            "{sent}"
+        );
+    };
+    check("200 OK", 501, ("failed", "upstream_invalid"));
+    check("201 Created", 501, ("failed", "upstream_invalid"));
+    check("302 Found", 302, ("forwarded", "ok"));
+    check("404 Not Found", 404, ("forwarded", "ok"));
 }
 
 #[test]
