@@ -5,6 +5,7 @@ use std::{cell::RefCell, net::IpAddr, time::Duration};
 use serde::{Serialize, Serializer};
 
 use crate::authz::{
+    administration::names,
     reason::Reason,
     secret::{self, TokenId},
     time::Timestamp,
@@ -48,8 +49,27 @@ thread_local! {
 
 impl LogLine<'_> {
     pub fn format(&self, to: &mut Vec<u8>) {
+        let begin = to.len();
         serde_json::to_writer(&mut *to, self).expect("a Vec takes all of it, and no field can fail");
+        if !to[begin..].is_ascii() {
+            escape(to, begin);
+        }
         to.push(b'\n');
+    }
+}
+
+/// Escapes the characters that steer a terminal, which JSON permits: strangers choose the path, and people read
+/// logs in terminals.
+fn escape(line: &mut Vec<u8>, begin: usize) {
+    let raw = line.split_off(begin);
+    for c in String::from_utf8_lossy(&raw).chars() {
+        if names::is_deceptive(c) {
+            let units =
+                c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            line.extend_from_slice(units.as_bytes());
+        } else {
+            line.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
     }
 }
 
@@ -103,7 +123,7 @@ mod tests {
             reason: Reason::Ok,
             status: 200,
             method: "GET",
-            path: "/api/\"x\\\u{1}",
+            path: "/api/\"x\\\u{1}\u{9b}\u{202e}\u{e0041}\u{e9}",
             service: Some("youtrack"),
             token_id: None,
             user: Some("j\u{fc}rgen"),
@@ -124,12 +144,12 @@ mod tests {
         assert_eq!(
             lines[0],
             "{\"time\":\"2026-06-01T12:00:00.007Z\",\"request_id\":\"a-1\",\"outcome\":\"forwarded\",\
-             \"reason\":\"ok\",\"status\":200,\"method\":\"GET\",\"path\":\"/api/\\\"x\\\\\\u0001\",\
+             \"reason\":\"ok\",\"status\":200,\"method\":\"GET\",\"path\":\"/api/\\\"x\\\\\\u0001\\u009b\\u202e\\udb40\\udc41\u{e9}\",\
              \"service\":\"youtrack\",\"token_id\":null,\"user\":\"j\u{fc}rgen\",\"client\":\"2001:db8::1\",\
              \"upstream\":\"127.0.0.1:8090\",\"bytes_in\":0,\"bytes_out\":18446744073709551615,\
              \"duration_ms\":12.034,\"upstream_ms\":null}"
         );
         let parsed: serde_json::Value = serde_json::from_str(lines[0]).expect("JSON");
-        assert_eq!(parsed["path"], "/api/\"x\\\u{1}");
+        assert_eq!(parsed["path"], "/api/\"x\\\u{1}\u{9b}\u{202e}\u{e0041}\u{e9}");
     }
 }
