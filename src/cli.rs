@@ -110,6 +110,7 @@ enum Command {
     /// Write a configuration and create the first administrator
     Init(init::Init),
     /// Serve until SIGTERM; SIGHUP reloads, SIGUSR1 reopens the access log
+    #[command(aliases = ["serve", "start"])]
     Run,
     /// Validate the configuration and report every error
     Check(check::Check),
@@ -308,6 +309,8 @@ mod tests {
         check("permgate grant add system-admin --user ann --group staff", false);
         check("permgate --offline user list", true);
         check("permgate audit tail --follow", true);
+        check("permgate serve", true);
+        check("permgate user passwd ann", true);
         check("permgate completion fish", true);
         check("permgate", false);
         check("permgate tokens", false);

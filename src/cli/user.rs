@@ -21,6 +21,7 @@ pub(super) enum User {
     #[command(visible_alias = "add")]
     Create(Create),
     /// Print a link with which the person sets a first or new password
+    #[command(aliases = ["password", "passwd"])]
     Invite(UserSelector),
     /// Let an identity at the OpenID Connect provider sign in as this account
     Link {

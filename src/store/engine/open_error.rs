@@ -18,10 +18,12 @@ pub enum OpenError {
         "{path} is a node's copy of a cluster's store: start its gateway with [store.cluster], or run the command against a running one"
     )]
     Copy { path: PathBuf },
-    #[error("the store {path} is in use by {holder}: stop it first, or run the command without --offline")]
+    #[error(
+        "the store {path} is in use by {holder}: stop it first; commands reach a running gateway without --offline"
+    )]
     Locked { path: PathBuf, holder: String },
     #[error(
-        "the store {path} cannot be opened: Permission denied; it belongs to the user {uid}: run this as that user or as root; while the gateway runs, run the command without --offline"
+        "the store {path} cannot be opened: Permission denied; it belongs to the user {uid}: run this as that user or as root; commands reach a running gateway without --offline"
     )]
     Denied { path: PathBuf, uid: u32 },
     #[error(
