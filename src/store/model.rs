@@ -1,10 +1,13 @@
-//! The records as the store keeps them and the admin listener shows them. No serde here: `record`
-//! turns them into versioned bytes, `admin` into JSON.
+//! The records as the store keeps them and the admin listener shows them. `record` puts a version before the
+//! stored bytes, so the fields of a serializable record are its stored form and never change; `admin` turns
+//! records into JSON by views of its own.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
+use super::record::wire;
 use crate::authz::{
     administration::tokens::TokenBounds,
     secret::{Digest, TokenId},
@@ -86,8 +89,9 @@ impl TokenRecord {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastUsed {
+    #[serde(with = "wire")]
     pub at: Timestamp,
     pub from: IpAddr,
     /// Service key.
@@ -117,16 +121,20 @@ pub struct Rotation {
 }
 
 /// A browser's sign-in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// Digest of the cookie's value, which is stored nowhere.
+    #[serde(with = "wire")]
     pub digest: Digest,
     pub user: UserId,
+    #[serde(with = "wire")]
     pub created_at: Timestamp,
     /// Exact in memory; the stored one may be a minute late.
+    #[serde(with = "wire")]
     pub last_seen_at: Timestamp,
     /// Address of the client that signed in.
     pub client: IpAddr,
+    #[serde(with = "wire")]
     pub by: SignedInBy,
 }
 
@@ -139,7 +147,7 @@ pub enum SignedInBy {
 }
 
 /// A provider's subject, linked to a user. Providers never reuse subjects, unlike logins.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityRecord {
     pub issuer: String,
     pub subject: String,
@@ -156,27 +164,31 @@ impl IdentityRecord {
 }
 
 /// A link by which a user sets their own password. It is shown once.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InvitationRecord {
+    #[serde(with = "wire")]
     pub digest: Digest,
     pub user: UserId,
     /// User id, or `None` for the operator on the unix socket.
     pub author: Option<UserId>,
+    #[serde(with = "wire")]
     pub expires_at: Timestamp,
 }
 
 /// A request with an `Idempotency-Key` that has been answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct IdempotencyRecord {
     pub key: String,
     pub request: [u8; 32],
     /// The token that the request created.
+    #[serde(with = "wire")]
     pub token: TokenId,
+    #[serde(with = "wire")]
     pub at: Timestamp,
 }
 
 /// Where the kept part of the audit chain begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct AuditStart {
     /// The first event that is kept.
     pub seq: u64,
@@ -184,9 +196,10 @@ pub(crate) struct AuditStart {
     pub prev: [u8; 32],
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
     pub seq: u64,
+    #[serde(with = "wire")]
     pub at: Timestamp,
     /// `token.create`, `user.ban`, `refusal`, ...
     pub event: String,

@@ -1,12 +1,10 @@
-//! The encoding of records: a version byte, then postcard of a private struct per version. Every version
-//! that was ever written stays readable; a newer one is an error that names it. Foreign bytes are an error,
-//! never a panic.
+//! The encoding of records: a version byte, then postcard of the record. Every version that was ever written
+//! stays readable; a newer one is an error that names it. Foreign bytes are an error, never a panic.
 
 use postcard::ser_flavors::Flavor as _;
+use serde::{Deserialize as _, Serialize as _};
 
 mod account;
-mod event;
-mod node;
 mod session;
 mod token;
 pub(super) mod wire;
@@ -159,6 +157,14 @@ macro_rules! record {
     };
 }
 pub(super) use record;
+
+record!(AuditEvent, "audit", AuditEvent);
+record!(AuditStart, "audit start", AuditStart);
+record!(IdempotencyRecord, "idempotency", IdempotencyRecord);
+record!(IdentityRecord, "identity", IdentityRecord);
+record!(InvitationRecord, "invitation", InvitationRecord);
+record!(LastUsed, "last use", LastUsed);
+record!(MemberChange, "node", MemberChange);
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::Incarnation;
 
 /// A node that changes wait for.
@@ -24,9 +26,8 @@ pub struct Departed {
     pub incarnation: Incarnation,
 }
 
-/// A change of the members.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(serde::Serialize, serde::Deserialize))]
+/// A change of the members. Stored in the log as it is here, so it never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberChange {
     /// The node joins, or joins again.
     Put { node: String, incarnation: [u8; 16], format: u8, rules: [u8; 32], since: u64 },

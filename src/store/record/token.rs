@@ -1,19 +1,17 @@
 //! Tokens. The part that the index needs comes first, so that a start decodes nothing else of a row. Last
 //! uses are stored separately, so that recording one rewrites no token.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, EncodeError, V1, pack, record, strip_v1, unpack_v1, wire};
+use super::{DecodeError, EncodeError, V1, pack, strip_v1, unpack_v1, wire};
 use crate::{
     authz::{
         secret::{Digest, TokenId},
         subject::Access,
         time::Timestamp,
     },
-    store::model::{LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
+    store::model::{Revocation, RevokeReason, Rotation, TokenRecord},
 };
 
 /// The part of a token that the index needs, borrowed from the row, since a start may read a million. It is
@@ -52,17 +50,6 @@ struct TailV1<'a> {
     family: TokenId,
     revision: u64,
 }
-
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "LastUsed")]
-struct UseV1 {
-    #[serde(with = "wire")]
-    at: Timestamp,
-    from: IpAddr,
-    service: String,
-}
-
-record!(LastUsed, "last use", UseV1);
 
 const TOKEN: &str = "token";
 
