@@ -18,16 +18,6 @@ pub(crate) struct AuditHead {
     pub hash: [u8; 32],
 }
 
-/// An event's content, before the event gets its place in the chain.
-#[derive(Clone, Debug)]
-pub(crate) struct NewAuditEvent {
-    pub event: &'static str,
-    pub actor: String,
-    pub target: String,
-    pub request_id: Option<String>,
-    pub change: Option<Value>,
-}
-
 /// The result of verifying a whole chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verified {
@@ -73,35 +63,6 @@ impl AuditHead {
         event.hash = hash(&event);
         *self = Self { seq: event.seq + 1, hash: event.hash };
         event
-    }
-}
-
-impl NewAuditEvent {
-    pub(crate) fn new(
-        event: &'static str,
-        actor: impl Into<String>,
-        target: impl Into<String>,
-        change: impl Into<Option<Value>>,
-    ) -> Self {
-        let (actor, target, change) = (actor.into(), target.into(), change.into());
-        Self { event, actor, target, request_id: None, change }
-    }
-
-    pub(crate) fn at(self, at: Timestamp) -> AuditEvent {
-        AuditEvent {
-            seq: 0,
-            at,
-            event: self.event.into(),
-            actor: self.actor,
-            target: self.target,
-            service: None,
-            request_id: self.request_id,
-            outcome: "ok".into(),
-            reason: None,
-            change: self.change.map(|change| change.to_string()),
-            prev: [0; 32],
-            hash: [0; 32],
-        }
     }
 }
 
@@ -244,8 +205,9 @@ mod tests {
 
     fn chain(length: u64) -> Vec<AuditEvent> {
         let mut head = AuditHead::START;
-        let entry = |n: u64| NewAuditEvent::new("user.ban", "carol", format!("user:{n}"), None);
-        (0..length).map(|n| head.append(entry(n).at(Timestamp::from_millis(7)))).collect()
+        let at = Timestamp::from_millis(7);
+        let event = |n: u64| AuditEvent::new(at, "user.ban", "carol", format!("user:{n}"), None);
+        (0..length).map(|n| head.append(event(n))).collect()
     }
 
     fn verified(from: Option<AuditStart>, events: &[AuditEvent]) -> Result<Verified, u64> {

@@ -10,7 +10,7 @@ use crate::{
     authz::time::Timestamp,
     store::{
         OpenError, ReadError, Settings,
-        audit::{AuditHead, NewAuditEvent},
+        audit::AuditHead,
         engine::{CommitError, Engine},
         load,
         model::AuditEvent,
@@ -198,7 +198,7 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
         "groups": report.groups - before.groups,
         "members": report.members - before.members,
     });
-    NewAuditEvent::new("token.import", "operator", "tokens", change).at(now)
+    AuditEvent::new(now, "token.import", "operator", "tokens", change)
 }
 
 /// Reads a line and returns its bytes. The excess of a line beyond [`MAX_LINE`] is read, but not kept.

@@ -6,10 +6,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     ReadError, Store,
-    audit::{AuditHead, NewAuditEvent},
+    audit::AuditHead,
     change::{Configuration, Settings},
     cluster::{Applied, Incarnation, Node, Start},
     engine::{self, Engine},
+    model::AuditEvent,
     op::{FORMAT, Op},
     record::TokenHead,
     replica::{ReplicaError, Table},
@@ -167,8 +168,8 @@ fn load(
 
 /// Begins a new store: the grant that every user has, and the first event of the chain.
 pub(super) fn initialize(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
-    let first = NewAuditEvent::new("store.create", "system", "store", None);
-    let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first.at(now)))];
+    let first = AuditEvent::new(now, "store.create", "system", "store", None);
+    let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first))];
     engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::record::wire;
 use crate::authz::{
@@ -219,6 +220,30 @@ pub struct AuditEvent {
 }
 
 impl AuditEvent {
+    /// Something that was done. The store sets its place in the chain.
+    pub(crate) fn new(
+        at: Timestamp,
+        event: &str,
+        actor: impl Into<String>,
+        target: impl Into<String>,
+        change: impl Into<Option<Value>>,
+    ) -> Self {
+        Self {
+            seq: 0,
+            at,
+            event: event.to_owned(),
+            actor: actor.into(),
+            target: target.into(),
+            service: None,
+            request_id: None,
+            outcome: "ok".to_owned(),
+            reason: None,
+            change: change.into().map(|change| change.to_string()),
+            prev: [0; 32],
+            hash: [0; 32],
+        }
+    }
+
     /// Refusals that are recorded together, after the last of them. The store sets their place in the chain.
     pub fn refused(
         event: &str,
@@ -230,18 +255,10 @@ impl AuditEvent {
         count: u64,
     ) -> Self {
         Self {
-            seq: 0,
-            at,
-            event: event.to_owned(),
-            actor: format!("address:{client}"),
-            target,
-            service: None,
             request_id: Some(request_id.to_owned()),
             outcome: "refused".to_owned(),
             reason: Some(reason.to_owned()),
-            change: Some(format!("{{\"count\":{count}}}")),
-            prev: [0; 32],
-            hash: [0; 32],
+            ..Self::new(at, event, format!("address:{client}"), target, json!({"count": count}))
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     },
     store::{
         OpenError, ReadError, Settings,
-        audit::{AuditHead, NewAuditEvent},
+        audit::AuditHead,
         backup::{Header, Progress, Reader, StreamError, Writer},
         cluster,
         engine::{self, Engine, Generation, StoreDirectory, checkpoint},
@@ -28,7 +28,7 @@ use crate::{
         generation::parse_id,
         log::{Failure, Head, StoreId, files::OsDirectory},
         migration::{self, first_position},
-        model::{Revocation, RevokeReason, Rotation, UserId, UserRecord},
+        model::{AuditEvent, Revocation, RevokeReason, Rotation, UserId, UserRecord},
         op::Op,
         record::TokenHead,
         sessions::KeyedByDigest as _,
@@ -270,8 +270,8 @@ fn merge(
         "passwords": restored.passwords,
         "revocations_lost": tombstones.is_none(),
     });
-    let event = NewAuditEvent::new("store.restore", "operator", "store", change);
-    ops.push(Op::AppendAudit(audit.append(event.at(now))));
+    let event = AuditEvent::new(now, "store.restore", "operator", "store", change);
+    ops.push(Op::AppendAudit(audit.append(event)));
     for part in ops.chunks(10_000) {
         engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;
     }

@@ -4,11 +4,11 @@ use super::{id, token};
 use crate::{
     authz::{secret::Digest, subject::Permission, time::Timestamp},
     store::{
-        audit::{AuditHead, NewAuditEvent},
+        audit::AuditHead,
         model::{
-            GrantRecord, Grantee, GroupRecord, IdempotencyRecord, IdentityRecord, InvitationRecord, LastUsed,
-            Revocation, RevokeReason, RoleRecord, SessionRecord, SignedInBy, TokenRecord, UserKind,
-            UserRecord,
+            AuditEvent, GrantRecord, Grantee, GroupRecord, IdempotencyRecord, IdentityRecord,
+            InvitationRecord, LastUsed, Revocation, RevokeReason, RoleRecord, SessionRecord, SignedInBy,
+            TokenRecord, UserKind, UserRecord,
         },
         op::Op,
     },
@@ -36,14 +36,8 @@ pub(crate) fn named(number: usize) -> [Op; 2] {
 
 /// The next event of a chain.
 pub(crate) fn chained(head: &mut AuditHead) -> Op {
-    let entry = NewAuditEvent {
-        event: "user.ban",
-        actor: "ann".to_owned(),
-        target: "user:bob".to_owned(),
-        request_id: None,
-        change: None,
-    };
-    Op::AppendAudit(head.append(entry.at(Timestamp::from_millis(7))))
+    let at = Timestamp::from_millis(7);
+    Op::AppendAudit(head.append(AuditEvent::new(at, "user.ban", "ann", "user:bob", None)))
 }
 
 /// Users u1 and u2 with rows that refer to them, 600 tokens, 300 audit events.

@@ -17,9 +17,8 @@ use crate::{
     fence::Affected,
     store::{
         ChangeError,
-        audit::NewAuditEvent,
         change::{Actor, ActorKind, FederatedSession},
-        model::{IdentityRecord, SessionRecord, SignedInBy},
+        model::{AuditEvent, IdentityRecord, SessionRecord, SignedInBy},
         op::Op,
         sessions::KeyedByDigest as _,
     },
@@ -205,7 +204,7 @@ impl Transaction {
         change["issuer"] = new.issuer.as_str().into();
         change["subject"] = new.subject.as_str().into();
         let request_id = Some(new.request_id.clone());
-        self.audit(NewAuditEvent { request_id, ..NewAuditEvent::new(event, "system", target, change) });
+        self.audit(AuditEvent { request_id, ..AuditEvent::new(self.now, event, "system", target, change) });
     }
 }
 

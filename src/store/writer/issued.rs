@@ -12,9 +12,9 @@ use crate::{
     settings::ExchangeRule,
     store::{
         ChangeError,
-        audit::{NewAuditEvent, scope_json, time_json},
+        audit::{scope_json, time_json},
         change::{Actor, ExchangedToken},
-        model::TokenRecord,
+        model::{AuditEvent, TokenRecord},
     },
 };
 
@@ -79,10 +79,8 @@ impl Transaction {
         });
         let actor = format!("exchange:{name}");
         let request_id = Some(new.request_id.clone());
-        self.audit(NewAuditEvent {
-            request_id,
-            ..NewAuditEvent::new("token.exchange", actor, target(&record), change)
-        });
+        let event = AuditEvent::new(self.now, "token.exchange", actor, target(&record), change);
+        self.audit(AuditEvent { request_id, ..event });
         self.put_token(record.clone());
         Ok((record, true))
     }

@@ -38,9 +38,6 @@ impl Transaction {
 
     /// Adds refusals to the audit chain. The caller has counted and bounded them.
     pub(crate) fn record_refusals(&mut self, refusals: &[AuditEvent]) {
-        for refusal in refusals {
-            let mut head = self.state.audit;
-            self.apply(Op::AppendAudit(head.append(refusal.clone())));
-        }
+        refusals.iter().for_each(|refusal| self.audit(refusal.clone()));
     }
 }

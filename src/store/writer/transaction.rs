@@ -19,9 +19,8 @@ use crate::{
     fence::Affected,
     store::{
         ChangeError, ReadError,
-        audit::NewAuditEvent,
         change::{Actor, ActorKind},
-        model::TokenRecord,
+        model::{AuditEvent, TokenRecord},
         op::{AffectedSubject, Op},
         replica::{StageError, Staged, StagedView, Table},
         state::{Effects, State},
@@ -190,9 +189,9 @@ impl Transaction {
         Ok(held)
     }
 
-    pub(crate) fn audit(&mut self, entry: NewAuditEvent) {
+    pub(crate) fn audit(&mut self, event: AuditEvent) {
         let mut head = self.state.audit;
-        self.apply(Op::AppendAudit(head.append(entry.at(self.now))));
+        self.apply(Op::AppendAudit(head.append(event)));
     }
 
     /// Audits an event by an actor, about a target.
@@ -204,10 +203,8 @@ impl Transaction {
         change: Option<serde_json::Value>,
     ) {
         let request_id = actor.request_id.clone();
-        self.audit(NewAuditEvent {
-            request_id,
-            ..NewAuditEvent::new(event, self.actor_name(actor), target, change)
-        });
+        let event = AuditEvent::new(self.now, event, self.actor_name(actor), target, change);
+        self.audit(AuditEvent { request_id, ..event });
     }
 
     fn actor_name(&self, actor: &Actor) -> String {

@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::{Batch, CommitError, State, Task, Writer};
-use crate::store::{ChangeError, audit::NewAuditEvent, model::AuditEvent};
+use crate::store::{ChangeError, model::AuditEvent};
 
 /// Maximum removals to keep. Beyond that, the node accepts no changes until it is restarted.
 const MAX_UNWRITTEN: usize = 10_000;
@@ -55,8 +55,8 @@ impl Writer {
         for AuditEvent { event, actor, target, request_id, .. } in audit_events {
             tracing::warn!(event, actor, target, %error, "a removal was in force on this node, but other nodes' changes contradict it: it is undone");
             let change = json!({"event": event, "by": actor, "reason": error.to_string()});
-            let reverted = NewAuditEvent::new("removal.revert", "system", target.clone(), Some(change));
-            self.tx.audit(NewAuditEvent { request_id: request_id.clone(), ..reverted });
+            let reverted = AuditEvent::new(self.tx.now, "removal.revert", "system", target, Some(change));
+            self.tx.audit(AuditEvent { request_id: request_id.clone(), ..reverted });
         }
     }
 
