@@ -40,7 +40,7 @@ pub use node::{Node, NodeStatus, Status};
 #[cfg(feature = "etcd")]
 pub use open::{Ended, JoinError, adopt, init, leave};
 pub use permission::{Permission, Probe};
-pub use protocol::{Acknowledgement, MAX_CUTS, MembershipState, Protocol, Start};
+pub use protocol::{Acknowledgement, MAX_CUTS, MembershipState, NodeIdentity, Protocol};
 pub use settings::{Etcd, Settings, Tls, User};
 
 /// One run of a node's process: 16 random bytes, chosen at its start.

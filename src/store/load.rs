@@ -8,10 +8,10 @@ use super::{
     ReadError, Store,
     audit::AuditHead,
     change::{Configuration, Settings},
-    cluster::{Applied, Incarnation, Node, Start},
+    cluster::{Applied, Node, NodeIdentity},
     engine::{self, Engine},
     model::AuditEvent,
-    op::{FORMAT, Op},
+    op::Op,
     record::TokenHead,
     replica::{ReplicaError, Table},
     sessions::Sessions,
@@ -62,51 +62,27 @@ pub(crate) fn open(
         .map(|(store, state, _)| (store, state))
 }
 
-/// The identity with which a node joins a cluster.
-#[cfg_attr(not(feature = "etcd"), allow(dead_code, reason = "used by the etcd feature only"))]
-pub(super) struct NodeIdentity {
-    pub node: String,
-    pub incarnation: Incarnation,
-    /// The run that used the directory before, and has ended.
-    pub predecessor: Option<Incarnation>,
-    pub lease: Duration,
-}
-
-/// The entries that a node's writer has applied.
-pub(super) type AppliedEntries = UnboundedReceiver<Applied>;
-
-/// Loads an engine's rows and starts the writer thread.
+/// Loads an engine's rows and starts the writer thread. `node`: the identity with which it joins a cluster, and
+/// the lease; the receiver then gets the entries that the writer has applied.
 pub(super) fn serve(
     mut engine: Engine,
     configuration: Configuration,
     fence: Arc<Fence>,
     clock: Clock,
-    node_identity: Option<NodeIdentity>,
-) -> Result<(Store, Arc<state::State>, Option<AppliedEntries>), OpenError> {
+    node: Option<(NodeIdentity, Duration)>,
+) -> Result<(Store, Arc<state::State>, Option<UnboundedReceiver<Applied>>), OpenError> {
     let now = clock();
     let mut ids = ServiceIds::default();
-    let digest = configuration.digest();
     let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
     let state = State { accounts: Accounts::new(), audit: AuditHead::START, rules, proxy, policy };
     let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
-    let (node, applied) = match node_identity {
+    let (node, applied) = match node {
         None => (None, None),
-        Some(node_identity) => {
-            let NodeIdentity { node, incarnation, predecessor, lease } = node_identity;
-            let (head, rules) = (engine.head(), digest);
+        Some((identity, lease)) => {
             let members = engine.members_of_cluster()?;
-            let start = Start {
-                node,
-                incarnation,
-                predecessor,
-                format: FORMAT,
-                rules,
-                members,
-                position: head.position,
-            };
-            let (node, applied) = Node::new(start, lease, head, published.clone());
+            let (node, applied) = Node::new(identity, members, lease, engine.head(), published.clone());
             (Some(node), Some(applied))
         }
     };

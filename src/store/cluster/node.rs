@@ -9,8 +9,8 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
-    Acknowledgement, BootTime, Completed, Follower, Fork, Incarnation, MemberChange, MembershipState, Probe,
-    Protocol, Start, Timing,
+    Acknowledgement, BootTime, Completed, Follower, Fork, Incarnation, MemberChange, Members,
+    MembershipState, NodeIdentity, Probe, Protocol, Timing,
 };
 use crate::{fence::Completion, state::State, store::log::Head};
 
@@ -71,15 +71,17 @@ impl Node {
     /// Creates a node whose replica has applied everything up to `head`. It may not forward until it has
     /// joined.
     pub(crate) fn new(
-        start: Start,
+        identity: NodeIdentity,
+        members: Members,
         lease: Duration,
         head: Head,
         published: Arc<State>,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<Applied>) {
         let (applied, receiver) = mpsc::unbounded_channel();
         published.permission().set_until(None);
-        let name = start.node.clone();
-        let protocol = Protocol::new(start, Timing::from_lease(lease), BootTime::now());
+        let name = identity.node.clone();
+        let (timing, now) = (Timing::from_lease(lease), BootTime::now());
+        let protocol = Protocol::new(identity, members, head.position, timing, now);
         let shared = Mutex::new(Shared { protocol, head, waiting: BTreeMap::new() });
         let (changed, behind) = (Notify::new(), Notify::new());
         (Arc::new(Self { name, shared, published, applied, changed, behind }), receiver)

@@ -8,9 +8,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
-use super::{Incarnation, MemberChange, Settings, driver::Driver, local::LocalCopy, snapshots::Snapshots};
+use super::{
+    Applied, Incarnation, MemberChange, NodeIdentity, Settings, driver::Driver, local::LocalCopy,
+    snapshots::Snapshots,
+};
 use crate::{
     fence::Fence,
     state::State,
@@ -19,7 +22,7 @@ use crate::{
         backup::{self, BackupError},
         engine::{self, Engine, Generation, StoreDirectory},
         generation::Contents,
-        load::{self, AppliedEntries, NodeIdentity, wall_clock},
+        load::{self, wall_clock},
         log::{
             Failure, Head, Log as _, StoreId,
             etcd::{self, Connection, CreateError, EtcdLog, Unreachable},
@@ -97,15 +100,14 @@ impl Store {
         let generation = generation(&directory, store)?;
         let mut engine = generation.with_log(Box::new(log))?;
         engine.keep_lock(directory);
-        let node_identity = NodeIdentity {
+        let identity = NodeIdentity {
             node: cluster.node.clone(),
             incarnation,
             predecessor: copy.and_then(|copy| copy.last),
-            lease: cluster.lease,
+            rules: configuration.digest(),
         };
-        let clock = Arc::new(wall_clock);
-        let (store, state, applied) =
-            load::serve(engine, configuration, fence.clone(), clock, Some(node_identity))?;
+        let (clock, node) = (Arc::new(wall_clock), Some((identity, cluster.lease)));
+        let (store, state, applied) = load::serve(engine, configuration, fence.clone(), clock, node)?;
         let (ended, asked) = watch::channel(None);
         if let Some(applied) = applied {
             store.start_driver(connection, fence, applied, ended);
@@ -117,7 +119,7 @@ impl Store {
         &self,
         connection: Arc<Connection>,
         fence: Arc<Fence>,
-        applied: AppliedEntries,
+        applied: mpsc::UnboundedReceiver<Applied>,
         ended: watch::Sender<Option<String>>,
     ) {
         let shared = &self.shared;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     BootTime, Completed, Completions, Fork, Incarnation, MemberChange, Members, Permission, Probe, Timing,
 };
-use crate::store::log::Head;
+use crate::store::{log::Head, op::FORMAT};
 
 /// Number of positions with cuts that an acknowledgement keeps.
 pub const MAX_CUTS: usize = 64;
@@ -72,12 +72,7 @@ pub enum MembershipState {
 /// One node's part of the protocol; one per process.
 #[derive(Debug)]
 pub struct Protocol {
-    node: String,
-    incarnation: Incarnation,
-    /// The previous run, which has certainly ended.
-    predecessor: Option<Incarnation>,
-    format: u8,
-    rules: [u8; 32],
+    identity: NodeIdentity,
     membership: MembershipState,
     /// Whether it has been a member. From then on, another run with its name displaces it.
     joined: bool,
@@ -91,26 +86,29 @@ pub struct Protocol {
     lapsed: Option<BootTime>,
 }
 
-/// A node's identity, and what its replica holds at the start.
-pub struct Start {
+/// A node, and the run of its process.
+#[derive(Debug)]
+pub struct NodeIdentity {
     pub node: String,
     pub incarnation: Incarnation,
     /// The previous run with this replica. It has certainly ended, since the lock was free.
     pub predecessor: Option<Incarnation>,
-    /// The newest entry format that this node reads.
-    pub format: u8,
     /// Digest of its rules.
     pub rules: [u8; 32],
-    pub members: Members,
-    /// The position that the replica has applied.
-    pub position: u64,
 }
 
 impl Protocol {
-    pub fn new(start: Start, timing: Timing, now: BootTime) -> Self {
-        let Start { node, incarnation, predecessor, format, rules, members, position } = start;
+    /// For a node whose replica is at `position` with these members.
+    pub fn new(
+        identity: NodeIdentity,
+        members: Members,
+        position: u64,
+        timing: Timing,
+        now: BootTime,
+    ) -> Self {
+        let NodeIdentity { node, incarnation, .. } = &identity;
         Self {
-            permission: Permission::new(&node, incarnation, timing.permission, &members, position),
+            permission: Permission::new(node, *incarnation, timing.permission, &members, position),
             completions: Completions::new(timing.lapse, &members, now),
             membership: MembershipState::Outside,
             joined: false,
@@ -118,11 +116,7 @@ impl Protocol {
             cuts: Vec::new(),
             read: None,
             lapsed: None,
-            node,
-            incarnation,
-            predecessor,
-            format,
-            rules,
+            identity,
             members,
         }
     }
@@ -166,9 +160,9 @@ impl Protocol {
         }
         self.permission.applied(position, &self.members);
         self.completions.applied(&self.members, now);
-        match (self.membership, self.members.get(&self.node)) {
+        match (self.membership, self.members.get(&self.identity.node)) {
             (MembershipState::Displaced | MembershipState::Forked(_) | MembershipState::Left, _) => {}
-            (_, Some(member)) if member.incarnation == self.incarnation => {
+            (_, Some(member)) if member.incarnation == self.identity.incarnation => {
                 (self.membership, self.joined) = (MembershipState::Member, true);
             }
             (_, Some(_)) if self.joined => self.membership = MembershipState::Displaced,
@@ -192,8 +186,8 @@ impl Protocol {
     /// What to write under `ack/<node>`.
     pub fn acknowledgement(&self) -> Acknowledgement {
         Acknowledgement {
-            node: self.node.clone(),
-            incarnation: self.incarnation,
+            node: self.identity.node.clone(),
+            incarnation: self.identity.incarnation,
             position: self.permission.in_force_at(),
             cuts: self.cuts.clone(),
         }
@@ -201,13 +195,13 @@ impl Protocol {
 
     /// Waits for a change of this node, at the position applied last. Its commit became known at `known`.
     pub fn fence(&mut self, known: BootTime) {
-        let me = (self.node.clone(), self.incarnation);
+        let me = (self.identity.node.clone(), self.identity.incarnation);
         self.completions.wait(self.applied, &self.members, me, known);
     }
 
     /// Takes in another node's acknowledgement.
     pub fn acknowledged(&mut self, ack: Acknowledgement) {
-        if ack.node != self.node || ack.incarnation != self.incarnation {
+        if ack.node != self.identity.node || ack.incarnation != self.identity.incarnation {
             self.completions.acknowledged(ack);
         }
     }
@@ -229,7 +223,7 @@ impl Protocol {
 
     /// Sets the rules that are in force here. The next proposal announces them to the members.
     pub fn set_rules(&mut self, digest: [u8; 32]) {
-        self.rules = digest;
+        self.identity.rules = digest;
     }
 
     /// Returns the changes of this node that are in force everywhere by now.
@@ -256,38 +250,34 @@ impl Protocol {
     ///
     /// Valid only in the entry directly after the position applied last.
     pub fn proposals(&self, now: BootTime) -> Vec<MemberChange> {
-        let drop = |(node, incarnation): &(String, Incarnation), over| MemberChange::Drop {
-            node: node.clone(),
-            incarnation: incarnation.0,
-            over,
-        };
+        let NodeIdentity { node, incarnation, predecessor, rules } = &self.identity;
+        let member = self.members.get(node);
         let mut changes = Vec::new();
         if self.membership == MembershipState::Outside {
-            let before = self.members.get(&self.node).map(|member| member.incarnation);
-            if let Some(before) = before.filter(|before| *before != self.incarnation) {
-                let over = self.predecessor == Some(before);
-                changes.push(drop(&(self.node.clone(), before), over));
+            let before = member.map(|member| member.incarnation);
+            if let Some(before) = before.filter(|before| before != incarnation) {
+                changes.push(departure(node, before, *predecessor == Some(before)));
             }
             changes.push(self.join_proposal());
         }
         // The previous run may have been evicted meanwhile.
-        if let Some(before) = self.predecessor
-            && self.members.departed().iter().any(|gone| gone.node == self.node && gone.incarnation == before)
+        if let Some(before) = *predecessor
+            && self.members.departed().iter().any(|gone| gone.node == *node && gone.incarnation == before)
         {
-            changes.push(drop(&(self.node.clone(), before), true));
+            changes.push(departure(node, before, true));
         }
         if self.membership != MembershipState::Member {
             return changes;
         }
-        if self.members.get(&self.node).is_some_and(|member| member.rules != self.rules) {
+        if member.is_some_and(|member| member.rules != *rules) {
             changes.push(self.join_proposal());
         }
         let fresh = self.lapsed.is_some() && self.read >= self.lapsed;
-        let me = (self.node.clone(), self.incarnation);
-        let silent = self.completions.silent().filter(|run| fresh && **run != me);
-        changes.extend(silent.map(|run| drop(run, false)));
-        if self.members.eldest() == Some(&self.node) {
-            changes.extend(self.completions.departed_for_good(now).map(|run| drop(run, true)));
+        let silent = self.completions.silent().filter(|run| fresh && (&run.0, &run.1) != (node, incarnation));
+        changes.extend(silent.map(|(node, incarnation)| departure(node, *incarnation, false)));
+        if self.members.eldest() == Some(node) {
+            let gone = self.completions.departed_for_good(now);
+            changes.extend(gone.map(|(node, incarnation)| departure(node, *incarnation, true)));
         }
         changes
     }
@@ -295,16 +285,20 @@ impl Protocol {
     /// Stops serving. The returned change must be appended to the log.
     pub fn leave(&mut self) -> MemberChange {
         self.membership = MembershipState::Left;
-        MemberChange::Drop { node: self.node.clone(), incarnation: self.incarnation.0, over: true }
+        departure(&self.identity.node, self.identity.incarnation, true)
     }
 
     fn join_proposal(&self) -> MemberChange {
         MemberChange::Put {
-            node: self.node.clone(),
-            incarnation: self.incarnation.0,
-            format: self.format,
-            rules: self.rules,
-            since: self.members.since_of(&self.node, self.incarnation),
+            node: self.identity.node.clone(),
+            incarnation: self.identity.incarnation.0,
+            format: FORMAT,
+            rules: self.identity.rules,
+            since: self.members.since_of(&self.identity.node, self.identity.incarnation),
         }
     }
+}
+
+fn departure(node: &str, Incarnation(incarnation): Incarnation, over: bool) -> MemberChange {
+    MemberChange::Drop { node: node.to_owned(), incarnation, over }
 }

@@ -6,11 +6,9 @@ use crate::store::{
     record::DecodeError,
 };
 
-/// The entry format. A batch that is too large for one entry takes several; only the last one makes it
-/// valid.
-const VERSION: u8 = 1;
-/// The newest entry format that this permgate reads.
-pub(crate) const FORMAT: u8 = VERSION;
+/// The entry format, the newest one that this permgate reads. A batch that is too large for one entry takes
+/// several; only the last one makes it valid.
+pub(crate) const FORMAT: u8 = 1;
 const CONTINUES: u8 = 1;
 const UNFINISHED: u8 = 2;
 const LENGTH: usize = size_of::<u32>();
@@ -18,14 +16,14 @@ const LENGTH: usize = size_of::<u32>();
 /// Encodes a batch as the operations of entries of up to `largest` bytes. Usually one entry suffices.
 pub(crate) fn encode_batch(ops: &[Op], largest: usize) -> Result<Vec<Vec<u8>>, OpError> {
     let mut entries = Vec::new();
-    let mut entry = vec![VERSION, 0];
+    let mut entry = vec![FORMAT, 0];
     let mut bytes = Vec::new();
     for op in ops {
         bytes.clear();
         op.encode(&mut bytes)?;
         if entry.len() + LENGTH + bytes.len() > largest {
             entry[1] |= UNFINISHED;
-            entries.push(std::mem::replace(&mut entry, vec![VERSION, CONTINUES]));
+            entries.push(std::mem::replace(&mut entry, vec![FORMAT, CONTINUES]));
         }
         let length = u32::try_from(bytes.len()).expect("a record is far smaller");
         entry.extend_from_slice(&length.to_le_bytes());
@@ -50,8 +48,8 @@ impl Batches {
         const ENTRY: &str = "journal entry";
         let malformed = DecodeError::Malformed(ENTRY);
         let (flags, mut rest) = match operations {
-            [VERSION, flags, rest @ ..] => (*flags, rest),
-            [0, ..] | [] | [VERSION] => return Err(malformed),
+            [FORMAT, flags, rest @ ..] => (*flags, rest),
+            [0, ..] | [] | [FORMAT] => return Err(malformed),
             [version, ..] => return Err(DecodeError::Newer { kind: ENTRY, version: *version }),
         };
         if flags & CONTINUES == 0 {

@@ -88,6 +88,48 @@ fn version_1_reads_the_same_for_ever() {
     }
 }
 
+/// The fields of these records are their stored form: a change of a type must not change it.
+#[test]
+fn records_that_are_stored_as_they_are_keep_their_fields() {
+    let check = |name: &str, bytes: Result<Vec<u8>, EncodeError>, fields: &[&[u8]]| {
+        assert_eq!(bytes.unwrap(), fields.concat(), "{name}");
+    };
+    let at = Timestamp::from_millis(1000);
+    let (digest, millis) = (Digest::from_bytes([7; 32]), &[0xd0, 0x0f]);
+    let identity = IdentityRecord { issuer: "i".into(), subject: "s".into(), user: "u".into() };
+    check("identity", identity.encode(), &[b"\x01\x01i\x01s\x01u"]);
+    let invitation = InvitationRecord { digest, user: "u".into(), author: Some("a".into()), expires_at: at };
+    check("invitation", invitation.encode(), &[&[1], &[7; 32], b"\x01u\x01\x01a", millis]);
+    let session = SessionRecord {
+        digest,
+        user: "u".into(),
+        created_at: at,
+        last_seen_at: at,
+        client: [10, 0, 0, 1].into(),
+        by: SignedInBy::Provider,
+    };
+    let fields: [&[u8]; 6] = [&[2], &[7; 32], b"\x01u", millis, millis, &[0, 10, 0, 0, 1, 1]];
+    check("session", session.encode(), &fields);
+    let answered = IdempotencyRecord { key: "k".into(), request: [3; 32], token: id(2), at };
+    check("idempotency", answered.encode(), &[b"\x01\x01k", &[3; 32], id(2).as_bytes(), millis]);
+    check("audit start", AuditStart { seq: 5, prev: [9; 32] }.encode(), &[&[1, 5], &[9; 32]]);
+    let event = AuditEvent {
+        seq: 5,
+        service: Some("s".into()),
+        reason: Some("r".into()),
+        prev: [8; 32],
+        hash: [9; 32],
+        ..AuditEvent::new(at, "e", "a", "t", None)
+    };
+    let text = b"\x01e\x01a\x01t\x01\x01s\x00\x02ok\x01\x01r\x00";
+    check("audit", event.encode(), &[&[1, 5], millis, text, &[8; 32], &[9; 32]]);
+    let (node, incarnation) = ("n".to_owned(), [4; 16]);
+    let put = MemberChange::Put { node: node.clone(), incarnation, format: 1, rules: [2; 32], since: 3 };
+    check("member", put.encode(), &[b"\x01\x00\x01n", &[4; 16], &[1], &[2; 32], &[3]]);
+    let gone = MemberChange::Drop { node, incarnation, over: true };
+    check("departed", gone.encode(), &[b"\x01\x01\x01n", &[4; 16], &[1]]);
+}
+
 #[test]
 fn a_session_of_the_first_version_was_begun_with_a_password() {
     // Written by the first permgate.

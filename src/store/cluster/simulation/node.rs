@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, mem, time::Duration};
 use super::{
     super::{
         Answer, AttemptId, BootTime, CommitAttempt, Completed, Follower, Fork, Incarnation, MembershipState,
-        Probe, Protocol, SequenceCheck, Start, Step, Timing,
+        NodeIdentity, Probe, Protocol, SequenceCheck, Step, Timing,
     },
     Fault,
     engine::{Request, Response, WatchEvent, Written},
@@ -70,15 +70,8 @@ impl Node {
         now: BootTime,
     ) -> Self {
         let incarnation = Incarnation(random.bytes());
-        let start = Start {
-            node: name.to_owned(),
-            incarnation,
-            predecessor,
-            format: 1,
-            rules: [0; 32],
-            members: model.members.clone(),
-            position: model.head.position,
-        };
+        let identity = NodeIdentity { node: name.to_owned(), incarnation, predecessor, rules: [0; 32] };
+        let (members, position) = (model.members.clone(), model.head.position);
         let mut timing = Timing::from_lease(super::super::LEASE);
         if fault == Fault::FullLease {
             timing.permission = super::super::LEASE;
@@ -87,7 +80,7 @@ impl Node {
             incarnation,
             in_force: model.head.position,
             outputs: Vec::new(),
-            protocol: Protocol::new(start, timing, now),
+            protocol: Protocol::new(identity, members, position, timing, now),
             follower: Follower::new(model.head),
             model,
             fault,
