@@ -166,7 +166,7 @@ async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> Result
     let Some(digest) = caller.session() else {
         return Err(Problem::not_found("session: this request used another credential"));
     };
-    let cut = context.store.end_session(caller.actor(), digest).await?;
+    let cut = context.store.end_session(caller.actor(), digest).await?.cut;
     Ok(signed_out(&meta, &json!({"signed_out": true, "cut": cut.0})))
 }
 

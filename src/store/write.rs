@@ -46,8 +46,7 @@ macro_rules! changes {
             pub async fn $method(&self, $($arg: $type),*) -> Result<Updated<$record>, ChangeError> {
                 let kind = $kind;
                 $(let $value = $generate;)?
-                let (record, done) = self.change(kind, move |$tx: &mut Transaction| $plan).await?;
-                Ok(Updated { record, cut: done.cut, nodes: done.nodes })
+                self.change(kind, move |$tx: &mut Transaction| $plan).await
             }
         )*}
     };
@@ -134,8 +133,7 @@ impl Store {
         let removes = accounts.role(&key).zip(edit.permissions.as_ref());
         let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
         let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
-        let (record, done) = self.change(task_kind(removes), plan).await?;
-        Ok(Updated { record, cut: done.cut, nodes: done.nodes })
+        self.change(task_kind(removes), plan).await
     }
 
     pub async fn create_token(
@@ -175,7 +173,7 @@ impl Store {
         id: TokenId,
         new: ExchangedToken,
     ) -> Result<CreatedToken, ChangeError> {
-        let text = generate_text_with(Some(id))?.1;
+        let text = generate_text(Some(id))?.1;
         let secret = NewSecret { id, digest: text.digest() };
         self.issue(Exempt, text, move |tx| tx.exchange_token(&new, secret)).await
     }
@@ -190,16 +188,10 @@ impl Store {
     ) -> Result<Vec<Result<AcceptedImport, AdminError>>, ChangeError> {
         let mut lines = Vec::with_capacity(tokens.len());
         for token in tokens {
-            let (id, owner_id) = (generate_text()?.0, new_id());
+            let (id, owner_id) = (generate_text(None)?.0, new_id());
             lines.push(PlannedImport { token, id, owner_id });
         }
-        let secret: Vec<TokenId> = lines.iter().map(|line| line.id).collect();
-        let (answers, _) =
-            self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?;
-        let registered = |(answer, secret): (Result<TokenId, AdminError>, TokenId)| {
-            answer.map(|id| AcceptedImport { id, known: id != secret })
-        };
-        Ok(answers.into_iter().zip(secret).map(registered).collect())
+        Ok(self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?.record)
     }
 
     /// Reloads the configuration: compiles, publishes, fences. All or nothing.
@@ -209,12 +201,12 @@ impl Store {
         configuration: Configuration,
     ) -> Result<Cut, ChangeError> {
         let digest = configuration.digest();
-        let (_, done) =
-            self.change(Exempt, move |tx| tx.replace_configuration(&actor, &configuration)).await?;
+        let plan = move |tx: &mut Transaction| tx.replace_configuration(&actor, &configuration);
+        let cut = self.change(Exempt, plan).await?.cut;
         if let Some(node) = self.node() {
             node.set_rules(digest);
         }
-        Ok(done.cut)
+        Ok(cut)
     }
 
     /// Records that an administrator has cut a request in flight. The cut has happened, so nothing is
@@ -225,11 +217,10 @@ impl Store {
             Ok(())
         });
         match outcome.await {
-            Ok(_) => Ok(()),
             Err(ChangeError::NotDurable { reason, .. }) => {
                 Err(ChangeError::NotDurable { reason, cut: Cut(1) })
             }
-            Err(other) => Err(other),
+            outcome => outcome.map(drop),
         }
     }
 
@@ -274,8 +265,8 @@ impl Store {
         text: TokenText,
         plan: impl FnMut(&mut Transaction) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
     ) -> Result<CreatedToken, ChangeError> {
-        let ((record, fresh), done) = self.change(kind, plan).await?;
-        Ok(CreatedToken { record, text: fresh.then_some(text), cut: done.cut })
+        let Updated { record: (record, fresh), cut, .. } = self.change(kind, plan).await?;
+        Ok(CreatedToken { record, text: fresh.then_some(text), cut })
     }
 
     /// Passes a plan to the writer and waits until it is in force everywhere.
@@ -283,7 +274,7 @@ impl Store {
         &self,
         kind: TaskKind,
         mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
-    ) -> Result<(T, InForce), ChangeError> {
+    ) -> Result<Updated<T>, ChangeError> {
         let (reply, answer) = oneshot::channel();
         // The result of the plan's last run.
         let result = Arc::new(Mutex::new(None));
@@ -297,7 +288,7 @@ impl Store {
         let command = Command::Change(Task::new(kind, plan, reply));
         self.queue.send(command).await.map_err(|_| closed())?;
         let Published { completion, on_all_nodes, not_durable } = answer.await.map_err(|_| closed())??;
-        let mut done = InForce { cut: Cut(0), nodes: None };
+        let mut done = Updated { record: (), cut: Cut(0), nodes: None };
         if let Some(completion) = completion {
             done = self.await_fence(local_fence(completion)).await?;
         }
@@ -308,14 +299,14 @@ impl Store {
             return Err(ChangeError::NotDurable { reason, cut: done.cut });
         }
         let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok((result.ok_or_else(closed)?, done))
+        Ok(Updated { record: result.ok_or_else(closed)?, cut: done.cut, nodes: done.nodes })
     }
 
     /// Waits for a fence, and counts it.
     async fn await_fence(
         &self,
-        fence: impl Future<Output = Result<InForce, ChangeError>>,
-    ) -> Result<InForce, ChangeError> {
+        fence: impl Future<Output = Result<Updated<()>, ChangeError>>,
+    ) -> Result<Updated<()>, ChangeError> {
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         metrics.fences_raised.add(1);
         let done = fence.await.inspect_err(|_| metrics.fences_incomplete.add(1))?;
@@ -330,7 +321,7 @@ impl Store {
     /// Draws a text whose id is free.
     fn generate_secret(&self) -> Result<(TokenText, NewSecret), ChangeError> {
         loop {
-            let (id, text) = generate_text()?;
+            let (id, text) = generate_text(None)?;
             if self.token(id)?.is_none() {
                 let secret = NewSecret { id, digest: text.digest() };
                 return Ok((text, secret));
@@ -339,30 +330,21 @@ impl Store {
     }
 }
 
-/// Where a change is in force, and what it has cut.
-struct InForce {
-    cut: Cut,
-    nodes: Option<Nodes>,
-}
-
-async fn local_fence(completion: Completion) -> Result<InForce, ChangeError> {
+async fn local_fence(completion: Completion) -> Result<Updated<()>, ChangeError> {
     let cut = completion.wait().await.map_err(|_| ChangeError::FenceIncomplete)?;
-    Ok(InForce { cut, nodes: None })
+    Ok(Updated { record: (), cut, nodes: None })
 }
 
-async fn cluster_fence(on_all_nodes: oneshot::Receiver<Completed>) -> Result<InForce, ChangeError> {
+async fn cluster_fence(on_all_nodes: oneshot::Receiver<Completed>) -> Result<Updated<()>, ChangeError> {
     // The sender is dropped only when the process ends.
     let Completed { confirmed, lapsed, cut, .. } =
         on_all_nodes.await.map_err(|_| ChangeError::FenceIncomplete)?;
-    Ok(InForce { cut: Cut(cut), nodes: Some(Nodes { confirmed: confirmed.len(), lapsed }) })
-}
-
-fn generate_text() -> Result<(TokenId, TokenText), ChangeError> {
-    generate_text_with(None)
+    let nodes = Some(Nodes { confirmed: confirmed.len(), lapsed });
+    Ok(Updated { record: (), cut: Cut(cut), nodes })
 }
 
 /// Draws a text with this id, or with a random one.
-fn generate_text_with(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError> {
+fn generate_text(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeError> {
     let mut failed = None;
     // If the system's generator fails, the text is discarded. Distinct bytes only end the generation.
     let mut last = 0u8;

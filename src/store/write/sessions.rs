@@ -3,7 +3,6 @@
 use super::{Counted, OnlyRemoves, new_id};
 use crate::{
     authz::{secret::Digest, time::Timestamp},
-    fence::Cut,
     store::{
         Actor, ChangeError, FederatedSession, NewSession, Store, Updated,
         model::{IdentityRecord, InvitationRecord, SessionRecord, UserRecord},
@@ -38,24 +37,12 @@ changes! {
 
     /// Sets the password of the user whom the invitation is for. An invitation works once.
     redeem(digest: Digest, phc: String) -> UserRecord, Counted, |tx| tx.redeem(&digest, &phc);
-}
 
-impl Store {
     /// Records a session's use that [`Store::touch_session`] has reported as due.
-    pub async fn record_session(&self, digest: Digest, seen: Timestamp) -> Result<(), ChangeError> {
-        let plan = move |tx: &mut Transaction| {
-            tx.record_session(&digest, seen);
-            Ok(())
-        };
-        self.change(Counted, plan).await.map(drop)
-    }
+    record_session(digest: Digest, seen: Timestamp) -> (),
+        Counted, |tx| { tx.record_session(&digest, seen); Ok(()) };
 
     /// Idempotent.
-    pub async fn end_session(&self, actor: Actor, digest: Digest) -> Result<Cut, ChangeError> {
-        let plan = move |tx: &mut Transaction| {
-            tx.end_session(&actor, &digest);
-            Ok(())
-        };
-        Ok(self.change(OnlyRemoves, plan).await?.1.cut)
-    }
+    end_session(actor: Actor, digest: Digest) -> (),
+        OnlyRemoves, |tx| { tx.end_session(&actor, &digest); Ok(()) };
 }

@@ -12,7 +12,7 @@ use crate::{
     },
     store::{
         ChangeError,
-        change::{Actor, ImportedToken},
+        change::{AcceptedImport, Actor, ImportedToken},
         model::TokenRecord,
         op::Op,
     },
@@ -37,13 +37,13 @@ impl Transaction {
         actor: &Actor,
         lines: &[PlannedImport],
         make_owners: bool,
-    ) -> Result<Vec<Result<TokenId, AdminError>>, ChangeError> {
+    ) -> Result<Vec<Result<AcceptedImport, AdminError>>, ChangeError> {
         let principal = self.principal(actor)?;
         principal.require(Permission::AdminWrite)?;
         let mut answers = Vec::with_capacity(lines.len());
         for line in lines {
             match self.import(actor, &principal, line, make_owners) {
-                Ok(id) => answers.push(Ok(id)),
+                Ok(accepted) => answers.push(Ok(accepted)),
                 Err(ChangeError::Refused(refusal)) => answers.push(Err(refusal)),
                 Err(error) => return Err(error),
             }
@@ -60,13 +60,13 @@ impl Transaction {
         principal: &Principal<'_>,
         line: &PlannedImport,
         make_owners: bool,
-    ) -> Result<TokenId, ChangeError> {
+    ) -> Result<AcceptedImport, ChangeError> {
         let token = &line.token;
         let name = tokens::name(&token.name)?;
         let scope = tokens::import(&self.admin_facts(), principal, &token.scope, token.expires_at)?;
         let known = self.state.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
         if let Some(id) = self.registered(line, known.as_deref(), &name)? {
-            return Ok(id);
+            return Ok(AcceptedImport { id, known: true });
         }
         let folded = fold(&name);
         if let Some(owner) = &known
@@ -90,7 +90,7 @@ impl Transaction {
         };
         self.take_name(&record.owner, folded, record.id);
         self.put_token(record);
-        Ok(line.id)
+        Ok(AcceptedImport { id: line.id, known: false })
     }
 
     /// The token of a line that was imported before, so that an import can be resumed.
