@@ -114,6 +114,12 @@ changes! {
     delete_role(actor: Actor, key: String) -> RoleRecord,
         OnlyRemoves, |tx| tx.delete_role(&actor, &key);
 
+    /// Imports each token by itself: one refusal does not stop the others. Needs `admin-write`. A token
+    /// that was imported before succeeds again.
+    import_tokens(actor: Actor, tokens: Vec<ImportedToken>, make_owners: bool)
+        generating lines = plan_import(tokens)?, -> Vec<Result<AcceptedImport, AdminError>>,
+        Exempt, |tx| tx.import_tokens(&actor, &lines, make_owners);
+
     /// Grants a role, by its key, to a user or a group; `granted = false` takes it away. Idempotent.
     set_grant(actor: Actor, role: String, to: GrantTarget, granted: bool) -> GrantRecord,
         task_kind(!granted), |tx| tx.set_grant(&actor, &role, &to, granted);
@@ -176,22 +182,6 @@ impl Store {
         let text = generate_text(Some(id))?.1;
         let secret = NewSecret { id, digest: text.digest() };
         self.issue(Exempt, text, move |tx| tx.exchange_token(&new, secret)).await
-    }
-
-    /// Imports each token by itself: one refusal does not stop the others. Needs `admin-write`. A token
-    /// that was imported before succeeds again.
-    pub async fn import_tokens(
-        &self,
-        actor: Actor,
-        tokens: Vec<ImportedToken>,
-        make_owners: bool,
-    ) -> Result<Vec<Result<AcceptedImport, AdminError>>, ChangeError> {
-        let mut lines = Vec::with_capacity(tokens.len());
-        for token in tokens {
-            let (id, owner_id) = (generate_text(None)?.0, new_id());
-            lines.push(PlannedImport { token, id, owner_id });
-        }
-        Ok(self.change(Exempt, move |tx| tx.import_tokens(&actor, &lines, make_owners)).await?.record)
     }
 
     /// Reloads the configuration: compiles, publishes, fences. All or nothing.
@@ -361,6 +351,11 @@ fn generate_text(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeErro
         Some(error) => Err(ChangeError::Closed(format!("the system has no random bytes: {error}"))),
         None => Ok(secret),
     }
+}
+
+fn plan_import(tokens: Vec<ImportedToken>) -> Result<Vec<PlannedImport>, ChangeError> {
+    let plan = |token| Ok(PlannedImport { token, id: generate_text(None)?.0, owner_id: new_id() });
+    tokens.into_iter().map(plan).collect()
 }
 
 /// The kind of a change that only removes power, or of any other one.

@@ -89,7 +89,7 @@ pub(super) async fn import(
     let (mut tokens, mut results) = (tokens.into_iter(), Vec::new());
     while tokens.len() > 0 {
         let some = tokens.by_ref().take(BATCH).collect();
-        results.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?);
+        results.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?.record);
     }
     let mut results = results.into_iter();
     let tokens: Vec<ImportOutcome> = outcomes

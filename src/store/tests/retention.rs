@@ -39,7 +39,7 @@ async fn rows_of_expired_tokens_go_after_a_day() {
     let imported = Digest::from_bytes([9; 32]);
     let (owner, name, scope) = ("alice".to_owned(), "imported".to_owned(), vec![("wiki".into(), FULL)]);
     let one = ImportedToken { digest: imported, owner, name, scope, expires_at: end };
-    bench.store.import_tokens(operator(), vec![one], false).await.unwrap()[0].as_ref().unwrap();
+    bench.store.import_tokens(operator(), vec![one], false).await.unwrap().record[0].as_ref().unwrap();
     let stir = async || {
         // Retention runs after the answer: the next change is answered after it.
         for login in ["one", "two"] {

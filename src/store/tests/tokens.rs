@@ -255,7 +255,7 @@ async fn imported_tokens_are_known_by_digest() {
         expires_at: None,
     };
     let import = async |actor, lines: Vec<ImportedToken>| {
-        let answers = bench.store.import_tokens(actor, lines, true).await?;
+        let answers = bench.store.import_tokens(actor, lines, true).await?.record;
         Ok::<_, ChangeError>(
             answers.into_iter().map(|a| code(a.map_err(ChangeError::from))).collect::<Vec<_>>(),
         )
