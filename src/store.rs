@@ -24,6 +24,7 @@ pub mod log;
 mod migration;
 pub mod model;
 mod op;
+mod open_error;
 mod read;
 pub mod record;
 mod replica;
@@ -41,7 +42,7 @@ pub use change::{
     Nodes, Page, Policy, ReadError, RoleEdit, Settings, TokenEdit, TokenFilter, TokenState, Updated,
     UserEdit,
 };
-pub use load::OpenError;
+pub use open_error::OpenError;
 pub use sessions::{ABSOLUTE, IDLE, SessionTouch};
 
 pub use crate::authz::administration::{AdminError, AdminErrorCode};

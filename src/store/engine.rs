@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    ReadError,
+    OpenError, ReadError,
     log::{AppendError, Head, Log, StoreId},
     op::{self, BatchError, BatchReader, Op},
     record::TokenHead,
@@ -23,10 +23,7 @@ use crate::authz::secret::Digest;
 pub(super) mod checkpoint;
 mod directory;
 mod open;
-mod open_error;
 mod verify;
-
-pub use self::open_error::OpenError;
 
 pub(crate) use directory::StoreDirectory;
 pub(crate) use open::Generation;

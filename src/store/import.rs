@@ -99,7 +99,7 @@ fn offline_in_chunks(
     input: impl BufRead,
     on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
-    let engine = Engine::open(settings).map_err(OpenError::from)?;
+    let engine = Engine::open(settings)?;
     let outcome = thread::scope(|scope| run(scope, &engine, chunk, options, input, on_event));
     engine.close();
     outcome

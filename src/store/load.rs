@@ -5,11 +5,11 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
-    ReadError, Store,
+    OpenError, ReadError, Store,
     audit::AuditHead,
     change::{Configuration, Settings},
     cluster::{Applied, Node, NodeIdentity},
-    engine::{self, Engine},
+    engine::Engine,
     model::AuditEvent,
     op::Op,
     record::TokenHead,
@@ -21,32 +21,13 @@ use super::{
 use crate::{
     authz::{
         accounts::{Accounts, compile, initial_grant},
-        rules::{RuleError, Rules, ServiceId, ServiceIds},
+        rules::{Rules, ServiceId, ServiceIds},
         subject::{Scope, UserIx},
         time::Timestamp,
     },
     fence::Fence,
     state::{self, Snapshot},
 };
-
-/// Why a store does not open. Each message says what, where and what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The directory is locked, foreign, damaged or full.
-    #[error(transparent)]
-    Engine(#[from] engine::OpenError),
-    #[error("the rules of the configuration conflict")]
-    Rules(Vec<RuleError>),
-    #[error("the store's rows cannot be read: {0}")]
-    Read(#[from] ReadError),
-    #[error("the store cannot be written: {0}")]
-    Write(String),
-    /// A row that no version of permgate writes.
-    #[error("the store has an impossible row: {0}")]
-    Row(String),
-    #[error("the store's writer thread cannot be started: {0}")]
-    Thread(#[from] std::io::Error),
-}
 
 pub(crate) fn wall_clock() -> Timestamp {
     Timestamp::from_millis(jiff::Timestamp::now().as_millisecond())
@@ -146,7 +127,8 @@ fn load(
 pub(super) fn initialize(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
     let first = AuditEvent::new(now, "store.create", "system", "store", None);
     let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first))];
-    engine.commit(&ops).map_err(|error| OpenError::Write(error.to_string()))
+    let path = || engine.generation().to_owned();
+    engine.commit(&ops).map_err(|error| OpenError::Write { path: path(), why: error.to_string() })
 }
 
 /// Operations that put everything but tokens into memory.

@@ -19,9 +19,9 @@ use std::{
 };
 
 use super::{
-    Settings,
+    OpenError, Settings,
     backup::{Header, Writer},
-    engine::{Generation, OpenError, StoreDirectory, checkpoint},
+    engine::{Generation, StoreDirectory, checkpoint},
     generation::{Generations, parse_id},
     load::wall_clock,
     log::{EntryHash, Failure, Head, StoreId, files::OsDirectory},

@@ -1,17 +1,19 @@
 //! Why a store does not open.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
-use crate::store::{
+use super::{
+    ReadError,
     generation::GenerationError,
     log::{self, Failure, journal},
     migration,
 };
+use crate::authz::rules::RuleError;
 
-/// Why a store directory does not open. Each message says what, where and what to do.
+/// Why a store does not open. Each message says what, where and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(
@@ -59,6 +61,15 @@ pub enum OpenError {
     Migration(#[from] migration::MigrationError),
     #[error(transparent)]
     Io(#[from] Failure),
+    #[error("the rules of the configuration conflict")]
+    Rules(Vec<RuleError>),
+    #[error("the store's rows cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// A row that no version of permgate writes.
+    #[error("the store has an impossible row: {0}")]
+    Row(String),
+    #[error("the store's writer thread cannot be started: {0}")]
+    Thread(#[from] io::Error),
 }
 
 /// `; the newest beside it is ...`, or empty if there is no backup beside the store or in `backups` there.

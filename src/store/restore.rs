@@ -23,7 +23,7 @@ use crate::{
         audit::AuditHead,
         backup::{Header, Progress, Reader, StreamError, Writer},
         cluster,
-        engine::{self, Engine, Generation, StoreDirectory, checkpoint},
+        engine::{Engine, Generation, StoreDirectory, checkpoint},
         exists,
         generation::parse_id,
         log::{Failure, Head, StoreId, files::OsDirectory},
@@ -124,20 +124,20 @@ pub fn offline(
             return Err(RestoreError::LostRevocations { taken_at, why });
         }
     };
-    let directory = StoreDirectory::open(&settings.path).map_err(OpenError::from)?;
+    let directory = StoreDirectory::open(&settings.path)?;
     if cluster::is_copy(directory.path()) {
-        return Err(OpenError::from(engine::OpenError::Copy { path: directory.path().to_owned() }).into());
+        return Err(OpenError::Copy { path: directory.path().to_owned() }.into());
     }
     let generations = directory.generations();
-    let new = generations.begin(Some(store)).map_err(engine::OpenError::from).map_err(OpenError::from)?;
+    let new = generations.begin(Some(store)).map_err(OpenError::from)?;
     let mut restored =
         Restored { taken_at_millis: header.taken_at.as_millis(), replaced, ..Restored::default() };
     let mut fill = || {
         let head = write_checkpoint(&mut reader, store, new.directory().path(), on_progress)?;
         restored.rows = reader.progress.rows;
-        let generation = Generation::begin(&new, head, settings).map_err(OpenError::from)?;
+        let generation = Generation::begin(&new, head, settings)?;
         let files = Box::new(OsDirectory::new(&generation.path));
-        let engine = generation.open(files, settings).map_err(OpenError::from)?;
+        let engine = generation.open(files, settings)?;
         let merged = merge(&engine, tombstones.as_ref(), options.now, &mut restored);
         engine.close();
         merged
@@ -147,8 +147,8 @@ pub fn offline(
         let _ = generations.abandon(&new);
         return Err(error);
     }
-    generations.switch_and_keep(&new).map_err(engine::OpenError::from).map_err(OpenError::from)?;
-    migration::finish(directory.path()).map_err(engine::OpenError::from).map_err(OpenError::from)?;
+    generations.switch_and_keep(&new).map_err(OpenError::from)?;
+    migration::finish(directory.path())?;
     Ok(restored)
 }
 
@@ -193,7 +193,7 @@ fn read_tombstones(
     }
     let engine = match Engine::open(settings) {
         Ok(engine) => engine,
-        Err(error @ engine::OpenError::Locked { .. }) => return Err(OpenError::from(error).into()),
+        Err(error @ OpenError::Locked { .. }) => return Err(error.into()),
         Err(error) => return Ok(Err(error.to_string())),
     };
     let known = if engine.store_id() == store {

@@ -38,8 +38,6 @@ pub enum JoinError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Engine(#[from] engine::OpenError),
-    #[error(transparent)]
     Etcd(#[from] Unreachable),
     #[error(transparent)]
     Create(#[from] CreateError),
@@ -90,7 +88,7 @@ impl Store {
         if let Some(copy) = copy.filter(|copy| copy.store != store) {
             return Err(JoinError::Foreign { path: path(), copy: copy.store, log: store });
         }
-        let contents = directory.generations().read().map_err(engine::OpenError::from)?;
+        let contents = directory.generations().read().map_err(OpenError::from)?;
         if copy.is_none() && matches!(contents, Contents::Store { .. }) {
             return Err(JoinError::OwnStore { path: path() });
         }
@@ -208,7 +206,9 @@ pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinE
         match engine.commit(&[left]) {
             Ok(()) => break,
             Err(engine::CommitError::Conflict(_)) => {}
-            Err(error) => return Err(OpenError::Write(error.to_string()).into()),
+            Err(error) => {
+                return Err(OpenError::Write { path: generation.path, why: error.to_string() }.into());
+            }
         }
     }
     Ok(connection.forget(&cluster.node)?)
@@ -250,14 +250,13 @@ fn position_of(directory: &StoreDirectory, store: StoreId) -> Option<(StoreId, H
 }
 
 /// The current generation, or a new first one.
-fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, JoinError> {
+fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, OpenError> {
     let generations = directory.generations();
-    let broken = |error| JoinError::Engine(engine::OpenError::from(error));
-    let path = match generations.read().map_err(broken)? {
+    let path = match generations.read()? {
         Contents::Store { directory, .. } => directory.path().to_owned(),
         Contents::Empty => {
-            let new = generations.begin(Some(store)).map_err(broken)?;
-            generations.switch(&new).map_err(broken)?;
+            let new = generations.begin(Some(store))?;
+            generations.switch(&new)?;
             new.directory().path().to_owned()
         }
     };
@@ -265,14 +264,14 @@ fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, 
 }
 
 /// Opens a store that was just closed; its writer thread may need a moment to release the lock.
-fn open_closed(settings: &store::Settings) -> Result<Engine, JoinError> {
+fn open_closed(settings: &store::Settings) -> Result<Engine, OpenError> {
     for _ in 0..100 {
         match Engine::open(settings) {
-            Err(engine::OpenError::Locked { .. }) => thread::sleep(Duration::from_millis(20)),
-            opened => return Ok(opened?),
+            Err(OpenError::Locked { .. }) => thread::sleep(Duration::from_millis(20)),
+            opened => return opened,
         }
     }
-    Ok(Engine::open(settings)?)
+    Engine::open(settings)
 }
 
 pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<u64, JoinError> {

@@ -30,11 +30,10 @@ impl Engine {
     /// Opens the store at `settings.path`, or creates a new one. Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
-        let loaded = |engine: &Self| -> Result<_, OpenError> {
+        engine.load_or_rebuild(|engine| {
             // An unreadable replica is rebuilt, too.
             Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(ReplicaError::Unreadable(error.0))))
-        };
-        engine.load_or_rebuild(loaded)?;
+        })?;
         Ok(engine)
     }
 
@@ -51,17 +50,17 @@ impl Engine {
     }
 
     /// Loads; if the rows are not those that were written, rebuilds the replica and loads again.
-    pub(crate) fn load_or_rebuild<T, E: From<OpenError>>(
+    pub(crate) fn load_or_rebuild<T>(
         &mut self,
-        mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, E>,
-    ) -> Result<T, E> {
+        mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, OpenError>,
+    ) -> Result<T, OpenError> {
         match load(self)? {
             Ok(loaded) => return Ok(loaded),
             Err(damage) => self.rebuild(&damage.to_string())?,
         }
         load(self)?.map_err(|damage| {
             let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
-            OpenError::Damaged { path, why: damage.to_string() }.into()
+            OpenError::Damaged { path, why: damage.to_string() }
         })
     }
 
@@ -169,10 +168,7 @@ impl Generation {
             Err(error @ replica::OpenError::Damaged { .. }) => {
                 self.make_replica(&*log, &error.to_string())?
             }
-            Err(replica::OpenError::Newer { path, why }) => {
-                return Err(OpenError::Newer { path, why: why.to_string() });
-            }
-            Err(replica::OpenError::Io(failure)) => return Err(failure.into()),
+            Err(error) => return Err(self.replica_error(error)),
         };
         let head = log.head()?;
         let newest = checkpoint::list(&self.path)?.first().copied().unwrap_or_default();
@@ -300,11 +296,7 @@ impl Generation {
     /// Opens the replica for reading, without a log.
     #[cfg(feature = "etcd")]
     pub(crate) fn open_replica(&self) -> Result<Replica, OpenError> {
-        Replica::open(&self.replica_path(), self.store).map_err(|error| match error {
-            replica::OpenError::Io(failure) => failure.into(),
-            replica::OpenError::Newer { path, why } => OpenError::Newer { path, why: why.to_string() },
-            error => self.damaged(error.to_string()),
-        })
+        Replica::open(&self.replica_path(), self.store).map_err(|error| self.replica_error(error))
     }
 
     fn make_replica_from(
@@ -318,10 +310,7 @@ impl Generation {
             tracing::warn!(replica = %path.display(), why, "rebuilding the replica from the journal");
         }
         replica::remove(&path)?;
-        let replica = Replica::create(&path, self.store).map_err(|error| match error {
-            replica::OpenError::Io(failure) => failure.into(),
-            error => self.damaged(error.to_string()),
-        })?;
+        let replica = Replica::create(&path, self.store).map_err(|error| self.replica_error(error))?;
         let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {
             let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
@@ -339,6 +328,14 @@ impl Generation {
         replica.finish(head).map_err(|e| self.write_error(&e))?;
         self.replay(&replica, journal)?;
         Ok(replica)
+    }
+
+    fn replica_error(&self, error: replica::OpenError) -> OpenError {
+        match error {
+            replica::OpenError::Io(failure) => failure.into(),
+            replica::OpenError::Newer { path, why } => OpenError::Newer { path, why: why.to_string() },
+            error => self.damaged(error.to_string()),
+        }
     }
 
     fn open_error(&self, error: journal::OpenError) -> OpenError {

@@ -67,16 +67,12 @@ pub(crate) fn verify_closed(
     settings: &Settings,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Report, verify::VerifyError> {
-    let opened = |error: OpenError| verify::VerifyError::Open(error.into());
-    let directory = StoreDirectory::open_present(&settings.path).map_err(opened)?;
-    let contents = directory.generations().read().map_err(|error| opened(error.into()))?;
+    let directory = StoreDirectory::open_present(&settings.path)?;
+    let contents = directory.generations().read().map_err(OpenError::from)?;
     let Contents::Store { id, directory: files, .. } = contents else {
         let path = directory.path().to_owned();
-        return Err(opened(if migration::exists(&path) {
-            OpenError::Released { path }
-        } else {
-            OpenError::Absent { path }
-        }));
+        let released = migration::exists(&path);
+        return Err(if released { OpenError::Released { path } } else { OpenError::Absent { path } }.into());
     };
     let mut verifier = Verifier::new(files.path(), id, on_progress);
     let replica = Replica::open(&files.path().join(REPLICA), id);
