@@ -25,7 +25,7 @@ use crate::{
         load::{self, wall_clock},
         log::{
             Failure, Head, Log as _, StoreId,
-            etcd::{self, Connection, CreateError, EtcdLog, Unreachable},
+            etcd::{self, Connection, CreateError, EtcdError, EtcdLog},
         },
         op::Op,
         replica::Replica,
@@ -38,7 +38,7 @@ pub enum JoinError {
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
-    Etcd(#[from] Unreachable),
+    Etcd(#[from] EtcdError),
     #[error(transparent)]
     Create(#[from] CreateError),
     #[error(transparent)]

@@ -24,12 +24,11 @@ mod tail;
 mod tests;
 mod wire;
 
-pub use client::Settings;
-pub use connection::{Connection, CreateError, Unreachable};
+pub use client::{EtcdError, Settings};
+pub use connection::{Connection, CreateError};
 pub use snapshot::{Snapshot, SnapshotUpload};
 pub use tail::{Tail, TailError, TailEvent};
 
-use client::CallError;
 use connection::KnownHead;
 use fetch::{Encoded, LARGEST, PageSize};
 use keys::HeadRecord;
@@ -58,7 +57,7 @@ const SLICE: u64 = 1000;
 impl EtcdLog {
     /// Opens the log under the connection's prefix. Blocks, as every call does, so it must not run in a
     /// runtime.
-    pub fn open(connection: Arc<Connection>) -> Result<Self, Unreachable> {
+    pub fn open(connection: Arc<Connection>) -> Result<Self, EtcdError> {
         let known = connection.block(connection.head())?;
         Ok(Self::at(connection, known))
     }
@@ -99,7 +98,7 @@ impl EtcdLog {
 
     async fn refresh(&self) -> Result<KnownHead, Failure> {
         let known = self.connection.head().await;
-        Ok(self.learn(known.map_err(|e| self.connection.failure("read", e.to_string()))?))
+        Ok(self.learn(known.map_err(|e| self.connection.failure("read", e))?))
     }
 
     async fn commit(&self, expected: Head, operations: &[u8]) -> Result<Head, AppendError> {
@@ -114,8 +113,7 @@ impl EtcdLog {
             return Err(AppendError::TooLarge { bytes: operations.len(), largest: LARGEST });
         }
         let id = AttemptId::random();
-        let id =
-            id.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e.to_string())))?;
+        let id = id.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e)))?;
         let encoded = fetch::encode(self.store, expected, operations, id);
         self.put_pieces(expected.next(), id, &encoded).await?;
         self.resend_until_known(CommitAttempt::new(id, expected), &encoded).await
@@ -187,7 +185,7 @@ impl EtcdLog {
             }
             Ok(response) => {
                 let parsed = self.connection.parse_head(response.found());
-                let gone = |e: Unreachable| self.connection.failure("append to", e.to_string());
+                let gone = |e: EtcdError| self.connection.failure("append to", e);
                 let known = self.learn(parsed.map_err(|e| AppendError::UnknownOutcome(gone(e)))?);
                 for kv in response.ranges().skip(1).flat_map(|range| &range.kvs) {
                     // An entry that cannot be decoded is read again, which then reports it.
@@ -198,7 +196,7 @@ impl EtcdLog {
                 Ok(Answer::Conflict { head: known.record.head })
             }
             // Unless an earlier send may have succeeded.
-            Err(CallError::Refused(reason)) if !attempt.is_unclear() => {
+            Err(EtcdError::Refused(reason) | EtcdError::SignedOut(reason)) if !attempt.is_unclear() => {
                 Err(AppendError::NotWritten(self.connection.failure("append to", reason)))
             }
             Err(error) => {
@@ -208,13 +206,13 @@ impl EtcdLog {
         }
     }
 
-    async fn call(&self, commit: TxnRequest) -> Result<wire::TxnResponse, CallError> {
+    async fn call(&self, commit: TxnRequest) -> Result<wire::TxnResponse, EtcdError> {
         #[cfg(test)]
         if let Some(fault) = self.fault {
             if fault == super::memory::Fault::Unanswered {
                 drop(self.connection.client.call(commit).await);
             }
-            return Err(CallError::NoAnswer("injected".to_owned()));
+            return Err(EtcdError::NoAnswer("injected".to_owned()));
         }
         self.connection.client.call(commit).await
     }
@@ -224,14 +222,14 @@ impl EtcdLog {
         for (piece, number) in encoded.pieces.iter().zip(0..) {
             let key = self.connection.keys.part(position, id.0, number);
             let put = self.connection.call_with_retries(PutRequest { key, value: piece.clone() }).await;
-            put.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e.to_string())))?;
+            put.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e)))?;
         }
         Ok(())
     }
 
     async fn trim_entries(&self, below: u64) -> Result<(), TrimError> {
         let connection = &self.connection;
-        let failure = |e: Unreachable| connection.failure("trim", e.to_string());
+        let failure = |e: EtcdError| connection.failure("trim", e);
         let mut known = self.refresh().await?;
         let before = known.record.first;
         loop {

@@ -11,7 +11,7 @@ use std::{
 use http::uri::PathAndQuery;
 use tokio::time::timeout;
 use tonic::{
-    Code, Request, Status, Streaming,
+    Code, Request, Response, Status, Streaming,
     client::Grpc,
     codegen::tokio_stream::{self, StreamExt as _},
     metadata::{Ascii, MetadataValue},
@@ -43,18 +43,32 @@ impl Settings {
     }
 }
 
-/// Why a call has no result.
+/// Why a request to etcd has no result.
 #[derive(Clone, Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub enum EtcdError {
     /// The call may have been carried out nevertheless.
     #[error("etcd does not respond: {0}")]
     NoAnswer(String),
+    #[error("an etcd member that has fallen behind responds")]
+    Stale,
     /// The call was not carried out.
     #[error("etcd refuses: {0}")]
     Refused(String),
+    /// The user's token is missing or expired. The call was not carried out.
+    #[error("etcd refuses: {0}")]
+    SignedOut(String),
     /// The answer is larger than this client reads.
-    #[error("a response of etcd is too large")]
-    TooLarge,
+    #[error("a response of etcd is too large ({0})")]
+    TooLarge(String),
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl EtcdError {
+    /// Whether etcd has answered, so that a retry cannot help.
+    pub fn is_final(&self) -> bool {
+        !matches!(self, Self::NoAnswer(_) | Self::Stale)
+    }
 }
 
 pub(super) struct Client {
@@ -70,7 +84,7 @@ struct EndpointState {
     channel: Option<Channel>,
     token: Option<MetadataValue<Ascii>>,
     /// When and why a sign-in was last refused.
-    refused: Option<(Instant, CallError)>,
+    refused: Option<(Instant, EtcdError)>,
 }
 
 /// Pause after a sign-in was refused: it is the most expensive request for etcd.
@@ -94,21 +108,20 @@ impl Client {
     }
 
     /// Calls once. If the user's token is missing or expired, signs in and calls again.
-    pub(super) async fn call<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, CallError> {
+    pub(super) async fn call<Q: UnaryRequest>(&self, message: Q) -> Result<Q::Answer, EtcdError> {
         let (generation, channel, token) = self.connect()?;
         let token = match (&self.settings.etcd.user, token) {
             (Some(user), None) => Some(self.sign_in(user, generation, &channel).await?),
             (_, token) => token,
         };
         match self.ask(generation, channel.clone(), token, message.clone()).await {
-            Err(RequestError::SignedOut(reason)) => {
-                let Some(user) = &self.settings.etcd.user else { return Err(CallError::Refused(reason)) };
+            Err(EtcdError::SignedOut(reason)) => {
+                let Some(user) = &self.settings.etcd.user else { return Err(EtcdError::Refused(reason)) };
                 tracing::info!(user = user.name, reason, "signing in to etcd again");
                 let token = self.sign_in(user, generation, &channel).await?;
-                let again = self.ask(generation, channel, Some(token), message).await;
-                again.map_err(RequestError::into_call_error)
+                self.ask(generation, channel, Some(token), message).await
             }
-            answer => answer.map_err(RequestError::into_call_error),
+            answer => answer,
         }
     }
 
@@ -117,27 +130,18 @@ impl Client {
         &self,
         (key, range_end): (Vec<u8>, Vec<u8>),
         start: i64,
-    ) -> Result<Streaming<WatchResponse>, CallError> {
+    ) -> Result<Streaming<WatchResponse>, EtcdError> {
         let (generation, channel, token) = self.connect()?;
         let create = WatchCreateRequest { key, range_end, start_revision: start, fragment: true };
         // The request stream stays open: its end would end the watch.
         let requests = tokio_stream::once(WatchRequest { create: Some(create) });
-        let mut request = Request::new(requests.chain(tokio_stream::pending()));
+        let mut request = request(requests.chain(tokio_stream::pending()), token);
         request.metadata_mut().insert("hasleader", MetadataValue::from_static("true"));
-        if let Some(token) = token {
-            request.metadata_mut().insert("token", token);
-        }
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE);
         let opened = async {
-            ready(&mut grpc).await?;
             let codec = Codec::<WatchRequest, WatchResponse>::default();
-            grpc.streaming(request, PathAndQuery::from_static(WATCH), codec).await
+            ready(channel).await?.streaming(request, PathAndQuery::from_static(WATCH), codec).await
         };
-        match timeout(self.settings.deadline, opened).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.map_status(generation, &status).into_call_error()),
-            Err(_) => Err(self.timeout_error(generation)),
-        }
+        self.within_deadline(generation, opened).await
     }
 
     /// Gives up the current endpoint, for example when its watch has ended.
@@ -152,21 +156,28 @@ impl Client {
         channel: Channel,
         token: Option<MetadataValue<Ascii>>,
         message: Q,
-    ) -> Result<Q::Answer, RequestError> {
-        let mut request = Request::new(message);
-        if let Some(token) = token {
-            request.metadata_mut().insert("token", token);
-        }
-        let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE);
+    ) -> Result<Q::Answer, EtcdError> {
         let answered = async {
-            ready(&mut grpc).await?;
             let codec = Codec::<Q, Q::Answer>::default();
-            grpc.unary(request, PathAndQuery::from_static(Q::PATH), codec).await
+            let request = request(message, token);
+            ready(channel).await?.unary(request, PathAndQuery::from_static(Q::PATH), codec).await
         };
-        match timeout(self.settings.deadline, answered).await {
+        self.within_deadline(generation, answered).await
+    }
+
+    async fn within_deadline<T>(
+        &self,
+        generation: usize,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, EtcdError> {
+        match timeout(self.settings.deadline, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.map_status(generation, &status)),
-            Err(_) => Err(RequestError::Call(self.timeout_error(generation))),
+            Err(_) => {
+                self.give_up(generation);
+                let reason = format!("nothing arrived within {:?}", self.settings.deadline);
+                Err(EtcdError::NoAnswer(self.with_endpoints(&reason)))
+            }
         }
     }
 
@@ -175,25 +186,26 @@ impl Client {
         user: &User,
         generation: usize,
         channel: &Channel,
-    ) -> Result<MetadataValue<Ascii>, CallError> {
+    ) -> Result<MetadataValue<Ascii>, EtcdError> {
         if let Some((at, error)) = &self.endpoint_state().refused
             && at.elapsed() < SIGN_IN_RETRY
         {
             return Err(error.clone());
         }
         let path = &user.password_file;
-        let refused = |reason: String| CallError::Refused(reason);
+        let refused = |reason: String| EtcdError::Refused(self.with_endpoints(&reason));
         let password = fs::read_to_string(path)
             .map_err(|e| refused(format!("the password in {} cannot be read: {e}", path.display())))?;
         let request = AuthenticateRequest {
             name: user.name.clone(),
             password: password.trim_end_matches(['\r', '\n']).to_owned(),
         };
-        let answer =
-            self.ask(generation, channel.clone(), None, request).await.map_err(RequestError::into_call_error);
+        let answer = self.ask(generation, channel.clone(), None, request).await;
         let mut endpoint_state = self.endpoint_state();
         endpoint_state.refused = match &answer {
-            Err(error @ CallError::Refused(_)) => Some((Instant::now(), error.clone())),
+            Err(error @ (EtcdError::Refused(_) | EtcdError::SignedOut(_))) => {
+                Some((Instant::now(), error.clone()))
+            }
             _ => None,
         };
         let token = MetadataValue::try_from(answer?.token);
@@ -203,7 +215,7 @@ impl Client {
     }
 
     /// The current channel, which connects on first use.
-    fn connect(&self) -> Result<(usize, Channel, Option<MetadataValue<Ascii>>), CallError> {
+    fn connect(&self) -> Result<(usize, Channel, Option<MetadataValue<Ascii>>), EtcdError> {
         let mut endpoint_state = self.endpoint_state();
         let channel = match &endpoint_state.channel {
             Some(channel) => channel.clone(),
@@ -211,7 +223,7 @@ impl Client {
                 Ok(channel) => endpoint_state.channel.insert(channel).clone(),
                 Err(reason) => {
                     endpoint_state.generation += 1;
-                    return Err(CallError::NoAnswer(reason));
+                    return Err(EtcdError::NoAnswer(self.with_endpoints(&reason)));
                 }
             },
         };
@@ -241,16 +253,14 @@ impl Client {
     }
 
     /// Maps a status to an error, and gives up the endpoint where the status says that it is at fault.
-    fn map_status(&self, generation: usize, status: &Status) -> RequestError {
-        let reason = format!("{} ({})", status.message(), describe(status));
+    fn map_status(&self, generation: usize, status: &Status) -> EtcdError {
+        let reason = self.with_endpoints(&format!("{} ({})", status.message(), describe(status)));
         match status.code() {
-            Code::OutOfRange if status.message().contains("too large") => {
-                RequestError::Call(CallError::TooLarge)
-            }
-            Code::Unauthenticated => RequestError::SignedOut(reason),
+            Code::OutOfRange if status.message().contains("too large") => EtcdError::TooLarge(reason),
+            Code::Unauthenticated => EtcdError::SignedOut(reason),
             // etcd also reports an old token as an invalid argument.
             Code::InvalidArgument | Code::PermissionDenied if status.message().contains("token") => {
-                RequestError::SignedOut(reason)
+                EtcdError::SignedOut(reason)
             }
             Code::InvalidArgument
             | Code::PermissionDenied
@@ -259,17 +269,16 @@ impl Client {
             | Code::NotFound
             | Code::AlreadyExists
             | Code::OutOfRange
-            | Code::Unimplemented => RequestError::Call(CallError::Refused(reason)),
+            | Code::Unimplemented => EtcdError::Refused(reason),
             _ => {
                 self.give_up(generation);
-                RequestError::Call(CallError::NoAnswer(reason))
+                EtcdError::NoAnswer(reason)
             }
         }
     }
 
-    fn timeout_error(&self, generation: usize) -> CallError {
-        self.give_up(generation);
-        CallError::NoAnswer(format!("nothing arrived within {:?}", self.settings.deadline))
+    fn with_endpoints(&self, reason: &str) -> String {
+        format!("{reason} ({})", self.settings.etcd.endpoints.join(", "))
     }
 
     fn give_up(&self, generation: usize) {
@@ -285,23 +294,18 @@ impl Client {
     }
 }
 
-enum RequestError {
-    Call(CallError),
-    /// The token is missing or expired.
-    SignedOut(String),
-}
-
-impl RequestError {
-    fn into_call_error(self) -> CallError {
-        match self {
-            Self::Call(error) => error,
-            Self::SignedOut(reason) => CallError::Refused(reason),
-        }
+fn request<T>(message: T, token: Option<MetadataValue<Ascii>>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(token) = token {
+        request.metadata_mut().insert("token", token);
     }
+    request
 }
 
-async fn ready(grpc: &mut Grpc<Channel>) -> Result<(), Status> {
-    grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))
+async fn ready(channel: Channel) -> Result<Grpc<Channel>, Status> {
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_RESPONSE);
+    grpc.ready().await.map_err(|error| Status::unavailable(causes(&error)))?;
+    Ok(grpc)
 }
 
 /// The status code, and the connection's error if there is one.

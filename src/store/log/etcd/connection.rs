@@ -1,6 +1,7 @@
 //! The thread that drives the client's connections, and the single requests of a node.
 
 use std::{
+    error::Error,
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, JoinHandle},
@@ -10,7 +11,7 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot, time::sleep};
 
 use super::{
-    client::{CallError, Client, Settings},
+    client::{Client, EtcdError, Settings},
     keys::{HeadRecord, Keys},
     recent::Recent,
     wire::{
@@ -29,30 +30,6 @@ pub struct Connection {
     /// Ends the thread when it is dropped.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// Why a request to etcd failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct Unreachable {
-    reason: String,
-    answered: bool,
-}
-
-impl Unreachable {
-    /// A retry may succeed.
-    pub(super) fn silent(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), answered: false }
-    }
-
-    pub(super) fn answered(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into(), answered: true }
-    }
-
-    /// Whether etcd has answered, so that a retry cannot help.
-    pub fn is_final(&self) -> bool {
-        self.answered
-    }
 }
 
 /// The head, with the revision that last put it.
@@ -109,7 +86,7 @@ impl Connection {
 
     /// Sets the head to that of a node's copy, after the log has lost entries. All entries are deleted, so
     /// the log begins anew after `head`.
-    pub fn reset(&self, store: StoreId, head: Head) -> Result<(), Unreachable> {
+    pub fn reset(&self, store: StoreId, head: Head) -> Result<(), EtcdError> {
         let record = HeadRecord { head, store, first: head.next() };
         self.block(async {
             self.call_with_retries(PutRequest { key: self.keys.head(), value: record.encode() }).await?;
@@ -121,27 +98,27 @@ impl Connection {
     /// The head as of a moment after this call began. A delete of an absent key is ordered among the
     /// commits. The read after it must be at least as new; otherwise a stale member has answered. These are
     /// two requests, since etcd 3.5 refuses them as one transaction when it is full.
-    pub async fn probe(&self) -> Result<Head, Unreachable> {
+    pub async fn probe(&self) -> Result<Head, EtcdError> {
         let nothing = DeleteRangeRequest { key: self.keys.absent_key(), range_end: Vec::new() };
-        let deleted = self.client.call(nothing).await.map_err(|e| self.unreachable(&e))?;
-        let found = self.client.call(self.get_head()).await.map_err(|e| self.unreachable(&e))?;
+        let deleted = self.client.call(nothing).await?;
+        let found = self.client.call(self.get_head()).await?;
         if revision(found.header.as_ref()) < revision(deleted.header.as_ref()) {
-            return Err(Unreachable::silent("an etcd member that has fallen behind responds"));
+            return Err(EtcdError::Stale);
         }
         Ok(self.parse_head(found.kvs.first())?.record.head)
     }
 
     /// Writes a node's acknowledgement.
-    pub async fn put_acknowledgement(&self, node: &str, value: Vec<u8>) -> Result<(), Unreachable> {
+    pub async fn put_acknowledgement(&self, node: &str, value: Vec<u8>) -> Result<(), EtcdError> {
         let put = PutRequest { key: self.keys.ack(node), value };
-        self.client.call(put).await.map(drop).map_err(|e| self.unreachable(&e))
+        self.client.call(put).await
     }
 
     /// Every node's acknowledgement, as of a moment after this call began.
-    pub async fn acknowledgements(&self) -> Result<Vec<(String, Vec<u8>)>, Unreachable> {
+    pub async fn acknowledgements(&self) -> Result<Vec<(String, Vec<u8>)>, EtcdError> {
         let (key, range_end) = self.keys.acks();
         let all = RangeRequest { key, range_end, ..RangeRequest::default() };
-        let found = self.client.call(all).await.map_err(|e| self.unreachable(&e))?;
+        let found = self.client.call(all).await?;
         let named = found.kvs.into_iter().filter_map(|kv| match self.keys.parse(&kv.key) {
             super::keys::Key::Ack(node) => Some((node.to_owned(), kv.value)),
             _ => None,
@@ -150,19 +127,18 @@ impl Connection {
     }
 
     /// Removes the acknowledgement of a node that has left. Blocks.
-    pub fn forget(&self, node: &str) -> Result<(), Unreachable> {
+    pub fn forget(&self, node: &str) -> Result<(), EtcdError> {
         let delete = DeleteRangeRequest { key: self.keys.ack(node), range_end: Vec::new() };
         self.block(self.call_with_retries(delete)).map(drop)
     }
 
-    pub(super) async fn head(&self) -> Result<KnownHead, Unreachable> {
+    pub(super) async fn head(&self) -> Result<KnownHead, EtcdError> {
         self.parse_head(self.call_with_retries(self.get_head()).await?.kvs.first())
     }
 
     /// Reads the head without retries.
-    pub(super) async fn head_once(&self) -> Result<KnownHead, Unreachable> {
-        let answer = self.client.call(self.get_head()).await;
-        self.parse_head(answer.map_err(|e| self.unreachable(&e))?.kvs.first())
+    pub(super) async fn head_once(&self) -> Result<KnownHead, EtcdError> {
+        self.parse_head(self.client.call(self.get_head()).await?.kvs.first())
     }
 
     pub(super) fn get_head(&self) -> RangeRequest {
@@ -173,13 +149,12 @@ impl Connection {
     pub(super) async fn call_with_retries<Q: UnaryRequest>(
         &self,
         message: Q,
-    ) -> Result<Q::Answer, Unreachable> {
+    ) -> Result<Q::Answer, EtcdError> {
         let end = tokio::time::Instant::now() + self.client.settings().patience;
         loop {
             match self.client.call(message.clone()).await {
-                Ok(answer) => return Ok(answer),
-                Err(CallError::NoAnswer(_)) if tokio::time::Instant::now() < end => sleep(PAUSE).await,
-                Err(error) => return Err(self.unreachable(&error)),
+                Err(EtcdError::NoAnswer(_)) if tokio::time::Instant::now() < end => sleep(PAUSE).await,
+                answer => return answer,
             }
         }
     }
@@ -198,9 +173,9 @@ impl Connection {
         self.handle.block_on(future)
     }
 
-    pub(super) fn parse_head(&self, found: Option<&KeyValue>) -> Result<KnownHead, Unreachable> {
+    pub(super) fn parse_head(&self, found: Option<&KeyValue>) -> Result<KnownHead, EtcdError> {
         let wrong = |what: String| {
-            Unreachable::answered(format!("`{}head` in etcd cannot be used: {what}", self.keys.prefix()))
+            EtcdError::Unusable(format!("`{}head` in etcd cannot be used: {what}", self.keys.prefix()))
         };
         let kv =
             found.ok_or_else(|| wrong("there is none; create it with `permgate cluster init`".to_owned()))?;
@@ -208,16 +183,12 @@ impl Connection {
         Ok(KnownHead { record, revision: kv.mod_revision })
     }
 
-    pub(super) fn unreachable(&self, error: &CallError) -> Unreachable {
-        let reason = format!("{error} ({})", self.client.settings().etcd.endpoints.join(", "));
-        match error {
-            CallError::NoAnswer(_) => Unreachable::silent(reason),
-            CallError::Refused(_) | CallError::TooLarge => Unreachable::answered(reason),
-        }
-    }
-
-    pub(super) fn failure(&self, action: &'static str, reason: impl Into<String>) -> Failure {
-        Failure::new(action, format!("etcd:{}", self.keys.prefix()), io::Error::other(reason.into()))
+    pub(super) fn failure(
+        &self,
+        action: &'static str,
+        reason: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Failure {
+        Failure::new(action, format!("etcd:{}", self.keys.prefix()), io::Error::other(reason))
     }
 }
 
@@ -238,5 +209,5 @@ pub enum CreateError {
     #[error("etcd already has the log of store {store} under {prefix}: join it, or choose another prefix")]
     Exists { store: StoreId, prefix: String },
     #[error(transparent)]
-    Unreachable(#[from] Unreachable),
+    Etcd(#[from] EtcdError),
 }

@@ -2,7 +2,7 @@
 //! large entry, it holds only the header, and the operations are stored as pieces of their own.
 
 use super::{
-    client::CallError,
+    client::EtcdError,
     connection::{Connection, KnownHead},
     keys::{HeadRecord, Key},
     wire::{KeyValue, RangeRequest, revision},
@@ -89,10 +89,10 @@ impl Connection {
 
     /// Reads one page of entries, from position `from` on.
     pub(super) async fn page(&self, from: u64, size: &mut PageSize) -> Result<Page, ReadError> {
-        let failure = |reason: String| self.failure("read", reason);
-        let found = self.call_with_retries(self.get_head()).await.map_err(|e| failure(e.to_string()))?;
+        let failure = |e: EtcdError| self.failure("read", e);
+        let found = self.call_with_retries(self.get_head()).await.map_err(failure)?;
         let revision = revision(found.header.as_ref());
-        let known = self.parse_head(found.kvs.first()).map_err(|e| failure(e.to_string()))?;
+        let known = self.parse_head(found.kvs.first()).map_err(failure)?;
         let head = known.record;
         self.check_range(from, head)?;
         if from > head.head.position {
@@ -103,11 +103,11 @@ impl Connection {
             let read = RangeRequest { limit: size.0, revision, serializable: true, ..self.entries(from) };
             match self.client.call(read.clone()).await {
                 Ok(found) => break found.kvs,
-                Err(CallError::TooLarge) if size.0 > MIN_PAGE => *size = PageSize::default(),
+                Err(EtcdError::TooLarge(_)) if size.0 > MIN_PAGE => *size = PageSize::default(),
                 // Another member may not have that revision yet.
                 Err(_) => {
                     let answer = self.call_with_retries(RangeRequest { serializable: false, ..read }).await;
-                    break answer.map_err(|e| failure(e.to_string()))?.kvs;
+                    break answer.map_err(failure)?.kvs;
                 }
             }
         };
@@ -146,7 +146,7 @@ impl Connection {
     /// The entry at a position and its attempt; `None` if there is none.
     pub(super) async fn entry_at(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
         let get = RangeRequest::of(self.keys.log(position));
-        let found = self.call_with_retries(get).await.map_err(|e| self.failure("read", e.to_string()))?;
+        let found = self.call_with_retries(get).await.map_err(|e| self.failure("read", e))?;
         match found.kvs.first() {
             Some(kv) => Ok(Some(self.decode(kv, store).await?)),
             None => Ok(None),
@@ -173,8 +173,7 @@ impl Connection {
             while whole.len() < length {
                 let key = self.keys.part(position, attempt.0, number);
                 let get = RangeRequest::of(key);
-                let found =
-                    self.call_with_retries(get).await.map_err(|e| self.failure("read", e.to_string()))?;
+                let found = self.call_with_retries(get).await.map_err(|e| self.failure("read", e))?;
                 match found.kvs.first() {
                     Some(piece) if !piece.value.is_empty() => whole.extend_from_slice(&piece.value),
                     _ => return Err(self.piece_missing(position).await),
@@ -202,7 +201,7 @@ impl Connection {
                 ReadError::Trimmed { from, first: record.first }
             }
             Ok(_) => self.damaged(from, "one of its pieces is missing"),
-            Err(error) => self.failure("read", error.to_string()).into(),
+            Err(error) => self.failure("read", error).into(),
         }
     }
 

@@ -4,7 +4,8 @@
 use std::io::{self, Write};
 
 use super::{
-    connection::{Connection, Unreachable},
+    client::EtcdError,
+    connection::Connection,
     keys::Keys,
     wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest},
 };
@@ -55,13 +56,13 @@ pub struct SnapshotUpload<'a> {
 
 impl Connection {
     /// Returns the current snapshot. Blocks, so it must not run in a runtime.
-    pub fn snapshot(&self) -> Result<Option<Snapshot>, Unreachable> {
+    pub fn snapshot(&self) -> Result<Option<Snapshot>, EtcdError> {
         Ok(self.block(self.current_snapshot())?.0)
     }
 
     /// Begins a snapshot. Blocks.
-    pub fn upload(&self) -> Result<SnapshotUpload<'_>, Unreachable> {
-        let id = random_id().map_err(|e| Unreachable::answered(format!("no random numbers: {e}")))?;
+    pub fn upload(&self) -> Result<SnapshotUpload<'_>, EtcdError> {
+        let id = random_id().map_err(|e| EtcdError::Unusable(format!("no random numbers: {e}")))?;
         let before = self.block(self.current_snapshot())?;
         Ok(SnapshotUpload {
             connection: self,
@@ -88,7 +89,7 @@ impl Connection {
     }
 
     /// Removes every snapshot but the current one, including unfinished ones. Blocks.
-    pub fn remove_old_snapshots(&self) -> Result<(), Unreachable> {
+    pub fn remove_old_snapshots(&self) -> Result<(), EtcdError> {
         let (current, _) = self.block(self.current_snapshot())?;
         let (start, end) = self.keys.snapshot_parts();
         let ranges = match current {
@@ -106,15 +107,15 @@ impl Connection {
         Ok(())
     }
 
-    async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), Unreachable> {
+    async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), EtcdError> {
         let get = RangeRequest::of(self.keys.current_snapshot());
         let found = self.call_with_retries(get).await?;
         match found.kvs.first() {
             None => Ok((None, 0)),
             Some(kv) => match Snapshot::decode(&kv.value) {
                 Some(snapshot) => Ok((Some(snapshot), kv.mod_revision)),
-                None => Err(Unreachable::answered(
-                    "`snap/current` in etcd was written by another version of permgate",
+                None => Err(EtcdError::Unusable(
+                    "`snap/current` in etcd was written by another version of permgate".to_owned(),
                 )),
             },
         }
