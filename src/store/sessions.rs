@@ -23,15 +23,19 @@ pub const ABSOLUTE: i64 = 12 * 3600;
 const PERSIST_INTERVAL: i64 = 60;
 
 /// A record that is looked up by a digest, in memory.
-pub(crate) trait KeyedByDigest: Record {
+pub(crate) trait KeyedByDigest: Record + Clone {
     const TABLE: Table;
     fn key(&self) -> Digest;
+    fn all(records: &Records) -> &HashMap<Digest, Self>;
 }
 
 impl KeyedByDigest for SessionRecord {
     const TABLE: Table = Table::Sessions;
     fn key(&self) -> Digest {
         self.digest
+    }
+    fn all(records: &Records) -> &HashMap<Digest, Self> {
+        &records.sessions
     }
 }
 
@@ -40,12 +44,18 @@ impl KeyedByDigest for InvitationRecord {
     fn key(&self) -> Digest {
         self.digest
     }
+    fn all(records: &Records) -> &HashMap<Digest, Self> {
+        &records.invitations
+    }
 }
 
 impl KeyedByDigest for IdentityRecord {
     const TABLE: Table = Table::IdentityCache;
     fn key(&self) -> Digest {
         Self::digest(&self.issuer, &self.subject)
+    }
+    fn all(records: &Records) -> &HashMap<Digest, Self> {
+        &records.identities
     }
 }
 
@@ -68,26 +78,22 @@ fn replace<R: KeyedByDigest>(records: &mut HashMap<Digest, R>, staged: &Staged) 
 }
 
 #[derive(Default)]
-pub(crate) struct Sessions(RwLock<Tables>);
+pub(crate) struct Sessions(RwLock<Records>);
 
 #[derive(Default)]
-struct Tables {
-    sessions: HashMap<Digest, CachedSession>,
+pub(crate) struct Records {
+    sessions: HashMap<Digest, SessionRecord>,
+    /// The last use of each session that the engine has, or is about to get.
+    persisted: HashMap<Digest, Timestamp>,
     invitations: HashMap<Digest, InvitationRecord>,
     identities: HashMap<Digest, IdentityRecord>,
-}
-
-struct CachedSession {
-    record: SessionRecord,
-    /// The last use that the engine has, or is about to get.
-    persisted_at: Timestamp,
 }
 
 impl Store {
     /// A session that is valid now.
     pub fn session(&self, digest: &Digest) -> Option<SessionRecord> {
         let now = (self.shared.clock)();
-        self.shared.sessions.session(digest).filter(|session| session.is_valid(now))
+        self.shared.sessions.get(digest).filter(|session: &SessionRecord| session.is_valid(now))
     }
 
     /// Records a use of a session in memory, and says whether it must be written as well.
@@ -99,15 +105,15 @@ impl Store {
     /// A user's sessions that are valid now, newest first.
     pub fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
         let now = (self.shared.clock)();
-        let mut sessions = self.shared.sessions.of_user(user);
-        sessions.retain(|session| session.is_valid(now));
+        let is_theirs = |session: &SessionRecord| session.user == user && session.is_valid(now);
+        let mut sessions = self.shared.sessions.find(is_theirs);
         sessions.sort_by_key(|session| std::cmp::Reverse(session.created_at));
         sessions
     }
 
     /// The identities at providers with which a user signs in, sorted.
     pub fn identities_of(&self, user: &str) -> Vec<IdentityRecord> {
-        let mut identities = self.shared.sessions.identities_of(user);
+        let mut identities = self.shared.sessions.find(|identity: &IdentityRecord| identity.user == user);
         identities.sort_by(|a, b| (&a.issuer, &a.subject).cmp(&(&b.issuer, &b.subject)));
         identities
     }
@@ -115,7 +121,7 @@ impl Store {
     /// An invitation that is valid now.
     pub fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
         let now = (self.shared.clock)();
-        self.shared.sessions.invitation(digest).filter(|invitation| now < invitation.expires_at)
+        self.shared.sessions.get(digest).filter(|invitation: &InvitationRecord| now < invitation.expires_at)
     }
 }
 
@@ -144,88 +150,67 @@ impl SessionRecord {
 
 impl Sessions {
     pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
-        let sessions = engine.sessions()?.into_iter();
-        let sessions = sessions
-            .map(|record| (record.digest, CachedSession { persisted_at: record.last_seen_at, record }));
-        let invitations = engine.invitations()?.into_iter().map(|record| (record.key(), record));
-        let identities = engine.identities()?.into_iter().map(|record| (record.key(), record));
-        Ok(Self(RwLock::new(Tables {
-            sessions: sessions.collect(),
-            invitations: invitations.collect(),
-            identities: identities.collect(),
+        fn by_key<R: KeyedByDigest>(records: Vec<R>) -> HashMap<Digest, R> {
+            records.into_iter().map(|record| (record.key(), record)).collect()
+        }
+        let sessions = by_key(engine.sessions()?);
+        Ok(Self(RwLock::new(Records {
+            persisted: sessions.iter().map(|(digest, session)| (*digest, session.last_seen_at)).collect(),
+            sessions,
+            invitations: by_key(engine.invitations()?),
+            identities: by_key(engine.identities()?),
         })))
     }
 
-    pub(crate) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
-        self.read().sessions.get(digest).map(|held| held.record.clone())
+    pub(crate) fn get<R: KeyedByDigest>(&self, key: &Digest) -> Option<R> {
+        R::all(&self.read()).get(key).cloned()
     }
 
-    pub(crate) fn invitation(&self, digest: &Digest) -> Option<InvitationRecord> {
-        self.read().invitations.get(digest).cloned()
-    }
-
-    pub(crate) fn of_user(&self, user: &str) -> Vec<SessionRecord> {
-        let held = &self.read().sessions;
-        held.values().filter(|held| held.record.user == user).map(|held| held.record.clone()).collect()
-    }
-
-    pub(crate) fn invitations(&self, fits: impl Fn(&InvitationRecord) -> bool) -> Vec<InvitationRecord> {
-        self.read().invitations.values().filter(|record| fits(record)).cloned().collect()
+    pub(crate) fn find<R: KeyedByDigest>(&self, fits: impl Fn(&R) -> bool) -> Vec<R> {
+        R::all(&self.read()).values().filter(|record| fits(record)).cloned().collect()
     }
 
     /// Records a use; returns whether it must be written.
     fn touch(&self, digest: &Digest, now: Timestamp) -> bool {
-        let mut tables = self.write();
-        let Some(held) = tables.sessions.get_mut(digest) else { return false };
-        held.record.last_seen_at = held.record.last_seen_at.max(now);
-        let due = held.persisted_at.plus_seconds(PERSIST_INTERVAL) <= now;
+        let mut records = self.write();
+        let Some(session) = records.sessions.get_mut(digest) else { return false };
+        session.last_seen_at = session.last_seen_at.max(now);
+        let persisted_at = records.persisted.entry(*digest).or_insert(now);
+        let due = persisted_at.plus_seconds(PERSIST_INTERVAL) <= now;
         if due {
-            held.persisted_at = now;
+            *persisted_at = now;
         }
         due
     }
 
     /// Applies a durable batch; a later use in memory is kept.
     pub(crate) fn apply(&self, staged: &Staged) {
-        let mut tables = self.write();
+        let mut records = self.write();
+        let Records { sessions, persisted, invitations, identities } = &mut *records;
         for (digest, record) in changes::<SessionRecord>(staged) {
             match record {
                 Some(mut record) => {
-                    let persisted_at = record.last_seen_at;
-                    let seen =
-                        tables.sessions.get(&digest).map_or(persisted_at, |held| held.record.last_seen_at);
-                    record.last_seen_at = persisted_at.max(seen);
-                    tables.sessions.insert(digest, CachedSession { record, persisted_at });
+                    persisted.insert(digest, record.last_seen_at);
+                    if let Some(held) = sessions.get(&digest) {
+                        record.last_seen_at = record.last_seen_at.max(held.last_seen_at);
+                    }
+                    sessions.insert(digest, record);
                 }
-                None => drop(tables.sessions.remove(&digest)),
+                None => {
+                    persisted.remove(&digest);
+                    sessions.remove(&digest);
+                }
             }
         }
-        replace(&mut tables.invitations, staged);
-        replace(&mut tables.identities, staged);
+        replace(invitations, staged);
+        replace(identities, staged);
     }
 
-    /// The identity with this key.
-    pub(crate) fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
-        self.read().identities.get(key).cloned()
-    }
-
-    pub(crate) fn identities_of(&self, user: &str) -> Vec<IdentityRecord> {
-        self.read().identities.values().filter(|record| record.user == user).cloned().collect()
-    }
-
-    /// The sessions and invitations that have expired.
-    pub(crate) fn expired(&self, now: Timestamp) -> (Vec<Digest>, Vec<Digest>) {
-        let tables = self.read();
-        let sessions = tables.sessions.values().filter(|held| !held.record.is_valid(now));
-        let invitations = tables.invitations.values().filter(|record| record.expires_at <= now);
-        (sessions.map(|held| held.record.digest).collect(), invitations.map(|record| record.digest).collect())
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+    fn read(&self) -> RwLockReadGuard<'_, Records> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+    fn write(&self) -> RwLockWriteGuard<'_, Records> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

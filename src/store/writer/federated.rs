@@ -11,7 +11,6 @@ use crate::{
     authz::{
         accounts::{GroupRecord, UserKind, UserRecord},
         administration::{AdminError, AdminErrorCode, Principal, groups, names, users},
-        secret::Digest,
         subject::UserIx,
     },
     fence::Affected,
@@ -44,7 +43,7 @@ impl Transaction {
         ids: &NewIds,
     ) -> Result<SessionRecord, ChangeError> {
         let key = IdentityRecord::digest(&new.issuer, &new.subject);
-        let user = match self.identity(&key) {
+        let user = match self.staged_record::<IdentityRecord>(&key) {
             Some(identity) => {
                 let user = self.state.accounts.user_by_id(&identity.user);
                 require_sign_in_allowed(user.map(|user| &user.record))?
@@ -94,7 +93,7 @@ impl Transaction {
         let issuer = names::text("provider's issuer", issuer, 1, MAX_ISSUER)?;
         let subject = names::text("subject", subject, 1, MAX_SUBJECT)?;
         let key = IdentityRecord::digest(&issuer, &subject);
-        if let Some(before) = self.identity(&key) {
+        if let Some(before) = self.staged_record::<IdentityRecord>(&key) {
             if before.user == user.id {
                 return Ok(before);
             }
@@ -117,8 +116,7 @@ impl Transaction {
         let principal = self.principal(actor)?;
         let user = users::end_sessions(&self.admin_facts(), &principal, login)?;
         let (ix, user) = (user.ix, user.record.clone());
-        let stored = self.shared.sessions.identities_of(&user.id);
-        let identities = self.merge_staged::<IdentityRecord>(stored, |record| record.user == user.id);
+        let identities = self.staged_records(|record: &IdentityRecord| record.user == user.id);
         for identity in &identities {
             self.apply(Op::DropIdentity(identity.key()));
         }
@@ -128,10 +126,6 @@ impl Transaction {
             self.audit_as(actor, "user.unlink", format!("user:{}", user.login), Some(change));
         }
         Ok(identities.len())
-    }
-
-    fn identity(&self, key: &Digest) -> Option<IdentityRecord> {
-        self.staged_or(key, |sessions| sessions.identity(key))
     }
 
     /// The account for a first sign-in: a new one, or the one that has the login already, if the operator

@@ -7,7 +7,7 @@ use crate::{
     store::{
         ReadError,
         audit::AuditHead,
-        model::{AuditStart, TokenRecord},
+        model::{AuditStart, InvitationRecord, SessionRecord, TokenRecord},
         op::Op,
     },
 };
@@ -61,9 +61,13 @@ impl Writer {
             self.tx.apply(Op::DropIdempotency { key: key.into() });
         }
         let expired = now.plus_seconds(-EXPIRED_RETENTION);
-        let (sessions, invitations) = shared.sessions.expired(expired);
-        sessions.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropSession(digest)));
-        invitations.into_iter().take(PAGE).for_each(|digest| self.tx.apply(Op::DropInvitation(digest)));
+        for session in shared.sessions.find(|one: &SessionRecord| !one.is_valid(expired)).iter().take(PAGE) {
+            self.tx.apply(Op::DropSession(session.digest));
+        }
+        let invitations = shared.sessions.find(|one: &InvitationRecord| one.expires_at <= expired);
+        for invitation in invitations.iter().take(PAGE) {
+            self.tx.apply(Op::DropInvitation(invitation.digest));
+        }
 
         let page = shared.engine.tokens(self.retention.after, PAGE)?;
         self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);

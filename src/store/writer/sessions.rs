@@ -19,7 +19,7 @@ use crate::{
         change::{Actor, ActorKind, NewSession},
         model::{InvitationRecord, SessionRecord, SignedInBy, UserRecord},
         op::Op,
-        sessions::{KeyedByDigest, Sessions, changes},
+        sessions::{KeyedByDigest, changes},
         state::Effects,
     },
 };
@@ -156,7 +156,7 @@ impl Transaction {
                 "the invitation is invalid or has expired: ask an administrator for a new one",
             )
         };
-        let invitation = self.staged_or(digest, |sessions| sessions.invitation(digest));
+        let invitation = self.staged_record::<InvitationRecord>(digest);
         let invitation = invitation.filter(|record| self.now < record.expires_at);
         let invitation = invitation.ok_or_else(gone)?;
         let user = self.state.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
@@ -199,8 +199,7 @@ impl Transaction {
             let is = |id: &str| all_users || users.contains(&id);
             record.author.as_deref().is_some_and(|author| is(author) || is(&record.user))
         };
-        let stored = self.shared.sessions.invitations(concerned);
-        let mut orphaned = self.merge_staged::<InvitationRecord>(stored, concerned);
+        let mut orphaned = self.staged_records(concerned);
         orphaned.retain(|invitation| !self.may_invite(invitation));
         for invitation in orphaned {
             self.apply(Op::DropInvitation(invitation.digest));
@@ -233,43 +232,33 @@ impl Transaction {
     }
 
     pub(super) fn drop_invitations_of(&mut self, user: &str) {
-        let theirs = |record: &InvitationRecord| record.user == user;
-        let stored = self.shared.sessions.invitations(theirs);
-        for record in self.merge_staged(stored, theirs) {
+        for record in self.staged_records(|record: &InvitationRecord| record.user == user) {
             self.apply(Op::DropInvitation(record.digest));
         }
     }
 
     pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
-        let session = self.staged_or(digest, |sessions| sessions.session(digest));
-        session.filter(|session| session.is_valid(self.now))
+        self.staged_record(digest).filter(|session: &SessionRecord| session.is_valid(self.now))
     }
 
     fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
-        self.merge_staged(self.shared.sessions.of_user(user), |session| session.user == user)
+        self.staged_records(|session: &SessionRecord| session.user == user)
     }
 
     /// A record as the batch leaves it, or else as it is in memory.
-    pub(super) fn staged_or<R: KeyedByDigest>(
-        &self,
-        digest: &Digest,
-        stored: impl FnOnce(&Sessions) -> Option<R>,
-    ) -> Option<R> {
+    pub(super) fn staged_record<R: KeyedByDigest>(&self, digest: &Digest) -> Option<R> {
         match self.batch.staged.change(R::TABLE, digest.as_bytes()) {
             Some(row) => R::decode(row?).ok(),
-            None => stored(&self.shared.sessions),
+            None => self.shared.sessions.get(digest),
         }
     }
 
-    /// The records in memory that the batch does not change, and those of the batch that fit.
-    pub(super) fn merge_staged<R: KeyedByDigest>(
-        &self,
-        mut stored: Vec<R>,
-        fits: impl Fn(&R) -> bool,
-    ) -> Vec<R> {
-        stored.retain(|record| self.batch.staged.change(R::TABLE, record.key().as_bytes()).is_none());
-        stored.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
-        stored
+    /// The records that fit, as the batch leaves them, or else as they are in memory.
+    pub(super) fn staged_records<R: KeyedByDigest>(&self, fits: impl Fn(&R) -> bool) -> Vec<R> {
+        let mut found = self.shared.sessions.find(&fits);
+        found.retain(|record| self.batch.staged.change(R::TABLE, record.key().as_bytes()).is_none());
+        found.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
+        found
     }
 }
 
