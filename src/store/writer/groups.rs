@@ -7,6 +7,7 @@ use crate::{
     authz::{
         accounts::{GrantRecord, Grantee, GroupRecord},
         administration::{AdminFacts, groups},
+        subject::Permission,
     },
     fence::Affected,
     store::{
@@ -25,13 +26,11 @@ impl Transaction {
         id: &str,
     ) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let record = {
-            let admin_facts = self.admin_facts();
-            principal.require(crate::authz::subject::Permission::CreateGroup)?;
-            let parent = parent_id(&admin_facts, parent_name)?;
-            let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
-            groups::create(&admin_facts, &principal, record)?
-        };
+        let admin_facts = self.admin_facts();
+        principal.require(Permission::CreateGroup)?;
+        let parent = parent_id(&admin_facts, parent_name)?;
+        let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
+        let record = groups::create(&admin_facts, &principal, record)?;
         let change = json!({"id": record.id, "parent": parent_name});
         self.audit_as(actor, "group.create", target(&record.name), Some(change));
         self.apply(Op::PutGroup(record.clone()));
@@ -46,17 +45,16 @@ impl Transaction {
         edit: &GroupEdit,
     ) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (before, after) = {
-            let admin_facts = self.admin_facts();
-            principal.require(crate::authz::subject::Permission::UpdateGroup)?;
-            let group = groups::find(&admin_facts, name)?;
-            let mut after = group.record.clone();
-            after.name = edit.name.clone().unwrap_or(after.name);
-            if let Some(parent) = &edit.parent {
-                after.parent = parent_id(&admin_facts, parent.as_deref())?;
-            }
-            (group.record.clone(), groups::edit(&admin_facts, &principal, group, after)?)
-        };
+        let admin_facts = self.admin_facts();
+        principal.require(Permission::UpdateGroup)?;
+        let group = groups::find(&admin_facts, name)?;
+        let before = group.record.clone();
+        let mut after = before.clone();
+        after.name = edit.name.clone().unwrap_or(after.name);
+        if let Some(parent) = &edit.parent {
+            after.parent = parent_id(&admin_facts, parent.as_deref())?;
+        }
+        let after = groups::edit(&admin_facts, &principal, group, after)?;
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
         }
@@ -77,12 +75,10 @@ impl Transaction {
     /// Deletes a group, its memberships and its grants.
     pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (record, roles, members) = {
-            let admin_facts = self.admin_facts();
-            let group = groups::delete(&admin_facts, &principal, name)?;
-            let members = admin_facts.accounts.members(group.ix).map(|user| user.record.id.clone());
-            (group.record.clone(), group.roles.clone(), members.collect::<Vec<String>>())
-        };
+        let group = groups::delete(&self.admin_facts(), &principal, name)?;
+        let (record, roles) = (group.record.clone(), group.roles.clone());
+        let members = self.state.accounts.members(group.ix).map(|user| user.record.id.clone());
+        let members: Vec<String> = members.collect();
         let change = json!({"id": record.id, "members": members.len()});
         self.audit_as(actor, "group.delete", target(&record.name), Some(change));
         for user in members {
@@ -105,12 +101,9 @@ impl Transaction {
         member: bool,
     ) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (record, user, ix, was) = {
-            let admin_facts = self.admin_facts();
-            let (group, user) = groups::set_member(&admin_facts, &principal, group, login, member)?;
-            let was = user.groups.binary_search(&group.ix).is_ok();
-            (group.record.clone(), user.record.clone(), user.ix, was)
-        };
+        let (group, user) = groups::set_member(&self.admin_facts(), &principal, group, login, member)?;
+        let was = user.groups.binary_search(&group.ix).is_ok();
+        let (record, user, ix) = (group.record.clone(), user.record.clone(), user.ix);
         if !member {
             self.affected = Some(Affected::User(ix));
         }

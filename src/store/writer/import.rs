@@ -89,7 +89,7 @@ impl Transaction {
             ..TokenRecord::new(line.id, token.digest, owner, name, scope, self.now)
         };
         self.take_name(&record.owner, folded, record.id);
-        self.put_token(record);
+        self.apply(Op::PutToken(record));
         Ok(AcceptedImport { id: line.id, known: false })
     }
 

@@ -15,6 +15,7 @@ use crate::{
         audit::{scope_json, time_json},
         change::{Actor, ExchangedToken},
         model::{AuditEvent, TokenRecord},
+        op::Op,
     },
 };
 
@@ -81,7 +82,7 @@ impl Transaction {
         let request_id = Some(new.request_id.clone());
         let event = AuditEvent::new(self.now, "token.exchange", actor, target(&record), change);
         self.audit(AuditEvent { request_id, ..event });
-        self.put_token(record.clone());
+        self.apply(Op::PutToken(record.clone()));
         Ok((record, true))
     }
 

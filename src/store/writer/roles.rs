@@ -48,15 +48,13 @@ impl Transaction {
         removing: bool,
     ) -> Result<RoleRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (before, after) = {
-            let admin_facts = self.admin_facts();
-            principal.require(Permission::ManageRole)?;
-            let before = roles::find(&admin_facts, key)?;
-            let mut after = before.clone();
-            after.name = edit.name.clone().unwrap_or(after.name);
-            after.permissions = edit.permissions.clone().unwrap_or(after.permissions);
-            (before.clone(), roles::edit(&admin_facts, &principal, before, after)?)
-        };
+        let admin_facts = self.admin_facts();
+        principal.require(Permission::ManageRole)?;
+        let before = roles::find(&admin_facts, key)?.clone();
+        let mut after = before.clone();
+        after.name = edit.name.clone().unwrap_or(after.name);
+        after.permissions = edit.permissions.clone().unwrap_or(after.permissions);
+        let after = roles::edit(&admin_facts, &principal, &before, after)?;
         let gives = !roles::only_removes(&before.permissions, &after.permissions);
         if if_revision.is_some_and(|revision| revision != before.revision) || removing && gives {
             return Err(ChangeError::Stale);
@@ -81,12 +79,9 @@ impl Transaction {
     /// Deletes a role and its grants.
     pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (role, grants) = {
-            let admin_facts = self.admin_facts();
-            let role = roles::delete(&admin_facts, &principal, key)?.clone();
-            let grants = admin_facts.accounts.grants().filter(|grant| grant.role == key);
-            (role, grants.collect::<Vec<GrantRecord>>())
-        };
+        let role = roles::delete(&self.admin_facts(), &principal, key)?.clone();
+        let grants = self.state.accounts.grants().filter(|grant| grant.role == key);
+        let grants: Vec<GrantRecord> = grants.collect();
         self.audit_as(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
         grants.into_iter().for_each(|grant| self.apply(Op::DropGrant(grant)));
         self.apply(Op::DropRole { key: key.to_owned() });
@@ -102,26 +97,23 @@ impl Transaction {
         granted: bool,
     ) -> Result<GrantRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (grant, user, target, was) = {
-            let admin_facts = self.admin_facts();
-            principal.require(Permission::ManageRole)?;
-            let (to, user, target, has) = match to {
-                GrantTarget::User(login) => {
-                    let user = users::find(&admin_facts, login)?;
-                    let target = format!("user:{}", user.record.login);
-                    (Grantee::User(user.record.id.clone()), Some(user.ix), target, &user.roles)
-                }
-                GrantTarget::Group(name) => {
-                    let group = groups::find(&admin_facts, name)?;
-                    let target = format!("group:{}", group.record.name);
-                    (Grantee::Group(group.record.id.clone()), None, target, &group.roles)
-                }
-            };
-            let was = has.iter().any(|key| key == role);
-            let grant = GrantRecord { role: role.to_owned(), to };
-            roles::grant(&admin_facts, &principal, &grant, granted)?;
-            (grant, user, target, was)
+        let admin_facts = self.admin_facts();
+        principal.require(Permission::ManageRole)?;
+        let (to, user, target, has) = match to {
+            GrantTarget::User(login) => {
+                let user = users::find(&admin_facts, login)?;
+                let target = format!("user:{}", user.record.login);
+                (Grantee::User(user.record.id.clone()), Some(user.ix), target, &user.roles)
+            }
+            GrantTarget::Group(name) => {
+                let group = groups::find(&admin_facts, name)?;
+                let target = format!("group:{}", group.record.name);
+                (Grantee::Group(group.record.id.clone()), None, target, &group.roles)
+            }
         };
+        let was = has.iter().any(|key| key == role);
+        let grant = GrantRecord { role: role.to_owned(), to };
+        roles::grant(&admin_facts, &principal, &grant, granted)?;
         if !granted {
             self.affected = Some(user.map_or(Affected::All, Affected::User));
         }

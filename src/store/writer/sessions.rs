@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 
-use super::{PERMISSION_DENIED, Transaction};
+use super::{PERMISSION_DENIED, Transaction, users::target};
 use crate::{
     authz::{
         accounts::UserKind,
@@ -82,7 +82,7 @@ impl Transaction {
             SignedInBy::Provider => "provider",
         };
         let change = json!({"client": record.client.to_string(), "by": by});
-        self.audit_as(actor, "session.begin", target(user), Some(change));
+        self.audit_as(actor, "session.begin", target(&user.login), Some(change));
         self.apply(Op::PutSession(record.clone()));
         record
     }
@@ -92,7 +92,7 @@ impl Transaction {
     fn replace_session(&mut self, actor: &Actor, replaced: Option<Digest>) {
         let Some(session) = replaced.and_then(|digest| self.session(&digest)) else { return };
         let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
-        let (ix, target) = (user.ix, target(&user.record));
+        let (ix, target) = (user.ix, target(&user.record.login));
         self.affects(Affected::User(ix));
         self.apply(Op::DropSession(session.digest));
         self.audit_as(actor, "session.end", target, Some(json!({"by": "sign-in"})));
@@ -113,7 +113,7 @@ impl Transaction {
         let (ix, user) = (user.ix, user.record.clone());
         self.affected = Some(Affected::User(ix));
         self.apply(Op::DropSession(*digest));
-        self.audit_as(actor, "session.end", target(&user), None);
+        self.audit_as(actor, "session.end", target(&user.login), None);
     }
 
     /// Ends all sessions of a user; returns how many there were.
@@ -124,7 +124,7 @@ impl Transaction {
         let ended = self.sign_out(ix, &user.id);
         if ended > 0 {
             let change = json!({"sessions": ended});
-            self.audit_as(actor, "session.end", target(&user), Some(change));
+            self.audit_as(actor, "session.end", target(&user.login), Some(change));
         }
         Ok(ended)
     }
@@ -142,7 +142,7 @@ impl Transaction {
         let expires_at = self.now.plus_seconds(INVITATION_LIFETIME);
         let author = Transaction::author(actor);
         let record = InvitationRecord { digest, user: user.id.clone(), author, expires_at };
-        self.audit_as(actor, "user.invite", target(&user), None);
+        self.audit_as(actor, "user.invite", target(&user.login), None);
         self.apply(Op::PutInvitation(record.clone()));
         Ok((user, record))
     }
@@ -165,7 +165,7 @@ impl Transaction {
             return Err(gone().into());
         }
         let change = json!({"password": "set", "by": "invitation"});
-        self.audit_as(&self_actor(&user), "user.password", target(&user), Some(change));
+        self.audit_as(&self_actor(&user), "user.password", target(&user.login), Some(change));
         Ok(self.replace_password(ix, user, Some(phc)))
     }
 
@@ -270,8 +270,4 @@ pub(super) fn may_sign_in(user: &UserRecord) -> bool {
 /// The actor of what users do for themselves once they have authenticated.
 fn self_actor(user: &UserRecord) -> Actor {
     Actor { kind: ActorKind::User(user.id.clone()), parent: None, session: None, request_id: None }
-}
-
-fn target(user: &UserRecord) -> String {
-    format!("user:{}", user.login)
 }

@@ -22,6 +22,7 @@ use crate::{
         audit::{self, scope_json, time_json},
         change::{Actor, Idempotency, NewToken, TokenEdit},
         model::{Revocation, RevokeReason, Rotation, TokenRecord},
+        op::Op,
     },
 };
 
@@ -45,26 +46,21 @@ impl Transaction {
             return Ok((first, false));
         }
         let principal = self.principal(actor)?;
-        let record = {
-            let admin_facts = self.admin_facts();
-            let owner = tokens::owner(&admin_facts, &principal, &new.owner)?;
-            let name = tokens::name(&new.name)?;
-            let note = tokens::note(&new.note)?;
-            let bounds = TokenBounds {
-                scope: new.scope.clone(),
-                expires_at: new.expires_at,
-                allow_ips: new.allow_ips.clone(),
-            };
-            let bounds = tokens::create(&admin_facts, &principal, owner, bounds, new.not_before)?;
-            let owner = owner.record.id.clone();
-            TokenRecord {
-                author: Transaction::author(actor),
-                note,
-                allow_ips: bounds.allow_ips,
-                not_before: new.not_before,
-                expires_at: bounds.expires_at,
-                ..TokenRecord::new(text.id, text.digest, owner, name, bounds.scope, self.now)
-            }
+        let admin_facts = self.admin_facts();
+        let owner = tokens::owner(&admin_facts, &principal, &new.owner)?;
+        let name = tokens::name(&new.name)?;
+        let note = tokens::note(&new.note)?;
+        let (scope, allow_ips) = (new.scope.clone(), new.allow_ips.clone());
+        let bounds = TokenBounds { scope, expires_at: new.expires_at, allow_ips };
+        let bounds = tokens::create(&admin_facts, &principal, owner, bounds, new.not_before)?;
+        let owner = owner.record.id.clone();
+        let record = TokenRecord {
+            author: Transaction::author(actor),
+            note,
+            allow_ips: bounds.allow_ips,
+            not_before: new.not_before,
+            expires_at: bounds.expires_at,
+            ..TokenRecord::new(text.id, text.digest, owner, name, bounds.scope, self.now)
         };
         let name = fold(&record.name);
         if self.token_named(&record.owner, &name)?.is_some() {
@@ -75,7 +71,7 @@ impl Transaction {
         self.take_name(&record.owner, name, record.id);
         self.remember(idempotency, &record);
         self.audit_as(actor, "token.create", target(&record), Some(self.audit_fields(&record)));
-        self.put_token(record.clone());
+        self.apply(Op::PutToken(record.clone()));
         Ok((record, true))
     }
 
@@ -88,31 +84,26 @@ impl Transaction {
     ) -> Result<TokenRecord, ChangeError> {
         let before = self.find_token(id)?;
         let principal = self.principal(actor)?;
-        let after = {
-            let admin_facts = self.admin_facts();
-            let owner = self.owner_of(&before)?;
-            let mut after = before.clone();
-            let mut bounds = before.bounds();
-            if let Some(scope) = &edit.scope {
-                bounds.scope.clone_from(scope);
-                bounds.scope.sort();
-            }
-            bounds.expires_at = edit.expires_at.or(bounds.expires_at);
-            if let Some(networks) = &edit.allow_ips {
-                bounds.allow_ips.clone_from(networks);
-            }
-            let bounds = tokens::edit(&admin_facts, &principal, owner, &before.bounds(), bounds)?;
-            require_not_ended(&before, self.now)?;
-            (after.scope, after.expires_at, after.allow_ips) =
-                (bounds.scope, bounds.expires_at, bounds.allow_ips);
-            if let Some(name) = &edit.name {
-                after.name = names::edited(Some(&before.name), name, tokens::name)?;
-            }
-            if let Some(note) = &edit.note {
-                after.note = names::edited(Some(&before.note), note, tokens::note)?;
-            }
-            after
-        };
+        let mut bounds = before.bounds();
+        if let Some(scope) = &edit.scope {
+            bounds.scope.clone_from(scope);
+            bounds.scope.sort();
+        }
+        bounds.expires_at = edit.expires_at.or(bounds.expires_at);
+        if let Some(networks) = &edit.allow_ips {
+            bounds.allow_ips.clone_from(networks);
+        }
+        let owner = self.owner_of(&before)?;
+        let bounds = tokens::edit(&self.admin_facts(), &principal, owner, &before.bounds(), bounds)?;
+        require_not_ended(&before, self.now)?;
+        let TokenBounds { scope, expires_at, allow_ips } = bounds;
+        let mut after = TokenRecord { scope, expires_at, allow_ips, ..before.clone() };
+        if let Some(name) = &edit.name {
+            after.name = names::edited(Some(&before.name), name, tokens::name)?;
+        }
+        if let Some(note) = &edit.note {
+            after.note = names::edited(Some(&before.note), note, tokens::note)?;
+        }
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
         }
@@ -133,7 +124,7 @@ impl Transaction {
         }
         let after = TokenRecord { revision: before.revision + 1, ..after };
         self.audit_as(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
-        self.put_token(after.clone());
+        self.apply(Op::PutToken(after.clone()));
         Ok(after)
     }
 
@@ -152,19 +143,16 @@ impl Transaction {
         let mut before = self.find_token(id)?;
         Transaction::refuse_exchanged(&before)?;
         let principal = self.principal(actor)?;
-        let grace = {
-            let admin_facts = self.admin_facts();
-            let grace =
-                tokens::rotate(&admin_facts, &principal, self.owner_of(&before)?, &before.bounds(), grace);
-            if let Some(rotation) = before.rotation {
-                let message = format!("the token was already replaced by {}", rotation.to);
-                return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());
-            }
-            if before.revoked.is_some() {
-                return Err(revoked().into());
-            }
-            grace?
-        };
+        let owner = self.owner_of(&before)?;
+        let grace = tokens::rotate(&self.admin_facts(), &principal, owner, &before.bounds(), grace);
+        if let Some(rotation) = before.rotation {
+            let message = format!("the token was already replaced by {}", rotation.to);
+            return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());
+        }
+        if before.revoked.is_some() {
+            return Err(revoked().into());
+        }
+        let grace = grace?;
         // Without a grace, the new token takes the old one's place.
         if !grace.is_zero() {
             self.require_token_quota(&before.owner)?;
@@ -191,8 +179,8 @@ impl Transaction {
         self.audit_as(actor, "token.rotate", target(&before), Some(change));
         self.affected = Some(Affected::Token(before.digest));
         // The new token first: a client that sees the old one replaced can use the new one.
-        self.put_token(after.clone());
-        self.put_token(before);
+        self.apply(Op::PutToken(after.clone()));
+        self.apply(Op::PutToken(before));
         Ok((after, true))
     }
 
@@ -280,7 +268,7 @@ impl Transaction {
         record.revision += 1;
         let change = json!({"reason": audit::reason_word(reason)});
         self.audit_as(actor, "token.revoke", target(&record), Some(change));
-        self.put_token(record.clone());
+        self.apply(Op::PutToken(record.clone()));
         Ok(record)
     }
 

@@ -171,10 +171,6 @@ impl Transaction {
         Ok(live >= count)
     }
 
-    pub(crate) fn put_token(&mut self, record: TokenRecord) {
-        self.apply(Op::PutToken(record));
-    }
-
     pub(crate) fn take_name(&mut self, owner: &str, name: String, token: TokenId) {
         self.apply(Op::TakeName { owner: owner.to_owned(), name, token });
     }

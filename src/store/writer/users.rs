@@ -53,16 +53,14 @@ impl Transaction {
         edit: &UserEdit,
     ) -> Result<UserRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (ix, before, after) = {
-            let admin_facts = self.admin_facts();
-            let before = users::find_to_edit(&admin_facts, &principal, login)?;
-            let mut after = before.record.clone();
-            after.login = edit.login.clone().unwrap_or(after.login);
-            after.name = edit.name.clone().unwrap_or(after.name);
-            after.email = edit.email.clone().unwrap_or(after.email);
-            let after = users::edit(&admin_facts, &principal, before, after)?;
-            (before.ix, before.record.clone(), after)
-        };
+        let admin_facts = self.admin_facts();
+        let user = users::find_to_edit(&admin_facts, &principal, login)?;
+        let (ix, before) = (user.ix, user.record.clone());
+        let mut after = before.clone();
+        after.login = edit.login.clone().unwrap_or(after.login);
+        after.name = edit.name.clone().unwrap_or(after.name);
+        after.email = edit.email.clone().unwrap_or(after.email);
+        let after = users::edit(&admin_facts, &principal, user, after)?;
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
         }
@@ -132,7 +130,7 @@ impl Transaction {
             token.revision += 1;
             revoked += 1;
             self.free_name(&token, fold(&token.name))?;
-            self.put_token(token);
+            self.apply(Op::PutToken(token));
         }
         for ix in groups {
             if let Some(group) = self.state.accounts.group(ix) {
@@ -185,6 +183,7 @@ impl Transaction {
     }
 }
 
-fn target(login: &str) -> String {
+/// A user as the target of an audit event.
+pub(super) fn target(login: &str) -> String {
     format!("user:{login}")
 }
