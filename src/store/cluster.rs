@@ -6,7 +6,7 @@
 //! commits. A change at position n completes when every member has acknowledged n, or when every permission
 //! that rests on a probe from before n has expired.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, time::Duration};
 
 mod attempt;
 mod completion;
@@ -29,7 +29,6 @@ mod simulation;
 mod snapshots;
 
 pub use crate::state::BootTime;
-use crate::store::log::random_id;
 pub use attempt::{Answer, AttemptId, CommitAttempt, Step};
 pub use completion::{Completed, Completions};
 pub use follow::{Follower, Fork, SequenceCheck};
@@ -46,13 +45,6 @@ pub use settings::{Etcd, Settings, Tls, User};
 /// One run of a node's process: 16 random bytes, chosen at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub [u8; 16]);
-
-impl Incarnation {
-    /// Generates an incarnation. Fails if the operating system has no randomness.
-    pub fn random() -> io::Result<Self> {
-        random_id().map(Self)
-    }
-}
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

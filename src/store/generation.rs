@@ -279,17 +279,9 @@ impl Current {
     }
 }
 
-/// Parses the id of a store; hyphens are ignored.
+/// Parses the id of a store, which the first release wrote with hyphens.
 pub(crate) fn parse_id(text: &str) -> Option<StoreId> {
-    let text: String = text.chars().filter(|c| *c != '-').collect();
-    let mut bytes = [0; 16];
-    if text.len() != 32 || !text.is_ascii() {
-        return None;
-    }
-    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
-    }
-    Some(StoreId(bytes))
+    uuid::Uuid::try_parse(text).ok().map(|id| StoreId(id.into_bytes()))
 }
 
 #[cfg(test)]

@@ -1,21 +1,12 @@
 //! One commit whose answer may get lost. It is sent again unchanged until its outcome is known: a new plan
 //! before that would conflict with the commit's own result.
 
-use std::io;
-
-use crate::store::log::{Head, random_id};
+use crate::store::log::Head;
 
 /// Identifies the attempt that wrote an entry: two nodes may have tried the same operations at the same
 /// position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptId(pub [u8; 16]);
-
-impl AttemptId {
-    /// Generates an id. Fails if the operating system has no randomness.
-    pub fn random() -> io::Result<Self> {
-        random_id().map(Self)
-    }
-}
 
 /// An entry to append at the position after `expected`.
 #[derive(Debug)]

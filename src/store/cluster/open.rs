@@ -26,6 +26,7 @@ use crate::{
         log::{
             Failure, Head, Log as _, StoreId,
             etcd::{self, Connection, CreateError, EtcdError, EtcdLog},
+            random_id,
         },
         op::Op,
         replica::Replica,
@@ -92,7 +93,7 @@ impl Store {
         if copy.is_none() && matches!(contents, Contents::Store { .. }) {
             return Err(JoinError::OwnStore { path: path() });
         }
-        let incarnation = Incarnation::random().map_err(JoinError::System)?;
+        let incarnation = Incarnation(random_id().map_err(JoinError::System)?);
         // Before joining: the next run has to know its predecessor.
         LocalCopy { store, last: Some(incarnation) }.write(&settings.path)?;
         let generation = generation(&directory, store)?;

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-use super::{AppendError, Entry, Failure, Head, Log, ReadError, StoreId, TrimError, entry};
+use super::{AppendError, Entry, Failure, Head, Log, ReadError, StoreId, TrimError, entry, random_id};
 use crate::store::cluster::{Answer, AttemptId, CommitAttempt, Step};
 
 mod client;
@@ -112,7 +112,7 @@ impl EtcdLog {
         if operations.len() > LARGEST {
             return Err(AppendError::TooLarge { bytes: operations.len(), largest: LARGEST });
         }
-        let id = AttemptId::random();
+        let id = random_id().map(AttemptId);
         let id = id.map_err(|e| AppendError::NotWritten(self.connection.failure("append to", e)))?;
         let encoded = fetch::encode(self.store, expected, operations, id);
         self.put_pieces(expected.next(), id, &encoded).await?;
