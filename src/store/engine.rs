@@ -12,13 +12,11 @@ use std::{
 };
 
 use super::{
-    OpenError, ReadError,
+    OpenError,
     log::{AppendError, Head, Log, StoreId},
     op::{self, BatchError, BatchReader, Op},
-    record::TokenHead,
-    replica::{ApplyError, Replica, ReplicaError, Staged},
+    replica::{ApplyError, Replica, Staged},
 };
-use crate::authz::secret::Digest;
 
 pub(super) mod checkpoint;
 mod directory;
@@ -152,14 +150,6 @@ impl Engine {
             Some(reason) => Err(CommitError::Failed(reason.clone())),
             None => Ok(log),
         }
-    }
-
-    /// Visits every token once, in any order, and compares the rows with their stored sum.
-    pub(crate) fn load(
-        &self,
-        visit: &mut dyn FnMut(Digest, TokenHead<'_>),
-    ) -> Result<Result<(), ReplicaError>, ReadError> {
-        self.replica.load(visit)
     }
 
     /// The store's id; a restore keeps it.

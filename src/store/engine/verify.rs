@@ -132,8 +132,8 @@ impl<'a, 't> Verifier<'a, 't> {
         let (mut begun, mut wrong) = (false, None);
         let read = inventory.and_then(|mut inventory| {
             report.journal_files = inventory.files() as u64;
-            let first = inventory.first();
-            let head = inventory.read_through(head, &mut |entry| {
+            let first = inventory.oldest;
+            let verified = inventory.verify(head, &mut |entry| {
                 entries += 1;
                 match batches.entry(entry.operations) {
                     Ok(_) => begun = true,
@@ -146,16 +146,16 @@ impl<'a, 't> Verifier<'a, 't> {
                     wrong.get_or_insert_with(|| format!("position {position} is not what the replica has applied"));
                 }
             })?;
-            if let Some(dropped) = &inventory.recovery().dropped {
+            if let Some(dropped) = &inventory.recovery.dropped {
                 let (file, position) = (dropped.file.display(), dropped.position);
                 report.notes.push(format!(
                     "{file}: a change that was being written at position {position} was cut off, and was not acknowledged"
                 ));
             }
-            if let Some(file) = &inventory.recovery().unreadable_slot {
+            if let Some(file) = &inventory.recovery.unreadable_slot {
                 report.notes.push(format!("{}: one of the two position slots cannot be read", file.display()));
             }
-            Ok((head, first))
+            Ok((verified.head, first))
         });
         report.journal_entries = entries;
         match (read, wrong) {

@@ -21,21 +21,23 @@ pub struct Inventory {
     full: Vec<JournalFile>,
     pub(super) last: JournalFile,
     covered: Slot,
-    /// The position of the oldest entry.
-    pub(super) oldest: u64,
+    /// The position of the oldest entry that can be read.
+    pub oldest: u64,
     /// Numbers of files that were removed, but may have been brought back by a crash.
     pub(super) resurrected: Vec<u64>,
     /// Names of unfinished files.
     pub(super) unfinished: Vec<String>,
-    pub(super) recovery: Recovery,
+    /// The findings that an operator may want to know.
+    pub recovery: Recovery,
 }
 
 /// A journal that was verified.
-pub(super) struct Verified {
-    pub full: Vec<Segment>,
+pub struct Verified {
+    pub(super) full: Vec<Segment>,
+    /// The newest entry.
     pub head: Head,
     /// Where the last entry ends in the last file.
-    pub end: u64,
+    pub(super) end: u64,
 }
 
 /// Called with every entry, in order.
@@ -71,27 +73,9 @@ impl Inventory {
         self.full.len() + 1
     }
 
-    /// The position of the oldest entry that can be read.
-    pub fn first(&self) -> u64 {
-        self.oldest
-    }
-
-    /// The findings that an operator may want to know.
-    pub fn recovery(&self) -> &Recovery {
-        &self.recovery
-    }
-
-    /// Reads every entry up to the newest, and returns the newest as head. `head`: the acknowledged head,
-    /// if it is known. What follows it is ignored, since it may be being written.
-    pub fn read_through(
-        &mut self,
-        head: Option<Head>,
-        visit: &mut EntryVisitor<'_>,
-    ) -> Result<Head, OpenError> {
-        Ok(self.verify(head, visit)?.head)
-    }
-
-    pub(super) fn verify(
+    /// Reads every entry up to the newest. `head`: the acknowledged head, if it is known. What follows it is
+    /// ignored, since it may be being written.
+    pub fn verify(
         &mut self,
         head: Option<Head>,
         visit: &mut EntryVisitor<'_>,
