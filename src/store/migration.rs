@@ -12,7 +12,7 @@
 //! the new generation is the store.
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder},
     io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
@@ -21,6 +21,7 @@ use std::{
 use super::{
     OpenError, Settings,
     backup::{Header, Writer},
+    disk::{remove_directory, remove_file, sync_directory},
     engine::{Generation, StoreDirectory, checkpoint},
     generation::{Generations, parse_id},
     load::wall_clock,
@@ -70,9 +71,9 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
     let manifest = original_manifest(path)?;
     if !manifest.ready {
         // Its creation was interrupted: nothing in it was ever acknowledged.
-        remove(&path.join(DATA))?;
-        remove(&path.join(manifest::FILE))?;
-        sync(path)?;
+        remove_directory(&path.join(DATA))?;
+        remove_file(&path.join(manifest::FILE))?;
+        sync_directory(path)?;
         let generations = directory.generations();
         let new = generations.begin(None)?;
         Generation::begin(&new, Head::EMPTY, settings)?;
@@ -110,13 +111,13 @@ pub(super) fn finish(path: &Path) -> Result<(), Failure> {
         aside(&data, DATA)?;
     }
     if kept.join(manifest::FILE).exists() {
-        sync(&kept)?;
-        remove(&format)?;
+        sync_directory(&kept)?;
+        remove_file(&format)?;
     } else {
         aside(&format, manifest::FILE)?;
-        sync(&kept)?;
+        sync_directory(&kept)?;
     }
-    sync(path)
+    sync_directory(path)
 }
 
 /// The manifest as it was before the migration began.
@@ -142,8 +143,8 @@ fn preserve_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
     let kept = path.join(KEPT_DIRECTORY);
     create_kept_directory(&kept)?;
     manifest.write(&kept).map_err(|e| Failure::new("write", kept.join(manifest::FILE), e))?;
-    sync(&kept)?;
-    sync(path)?;
+    sync_directory(&kept)?;
+    sync_directory(path)?;
     Manifest::write_migrating(path).map_err(|e| Failure::new("write", path.join(manifest::FILE), e))
 }
 
@@ -203,19 +204,6 @@ fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
 /// empty store begins.
 pub(super) fn first_position(revision: u64) -> u64 {
     revision.max(1)
-}
-
-fn remove(path: &Path) -> Result<(), Failure> {
-    let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match removed {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::new("remove", path, e)),
-        _ => Ok(()),
-    }
-}
-
-fn sync(directory: &Path) -> Result<(), Failure> {
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|e| Failure::new("sync the directory", directory, e))
 }
 
 #[cfg(test)]

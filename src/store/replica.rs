@@ -28,7 +28,7 @@ mod stage;
 mod tables;
 mod verify;
 
-pub(crate) use open::{OpenError, guard_sled, open_sled_at, remove};
+pub(crate) use open::{OpenError, guard_sled, open_sled_at};
 pub(crate) use owner_tokens::Counts;
 pub(crate) use read::StagedView;
 pub(crate) use stage::{StageError, Staged};

@@ -1,22 +1,17 @@
 //! The file `cluster` in STORE, beside the generations. It marks STORE as one node's copy of a cluster's
 //! store, which must not be opened as a store of its own.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, io, path::Path};
 
 use super::Incarnation;
 use crate::store::{
+    disk,
     generation::parse_id,
     log::{Failure, StoreId},
 };
 
 /// Name in STORE.
 const FILE: &str = "cluster";
-const UNFINISHED: &str = "cluster.new";
 
 /// Which store it is a copy of, and the node's last run that used it. That run has ended, since the lock is
 /// free.
@@ -47,18 +42,9 @@ impl LocalCopy {
 
     /// Durable on return.
     pub(crate) fn write(self, directory: &Path) -> Result<(), Failure> {
-        let (unfinished, path) = (directory.join(UNFINISHED), directory.join(FILE));
         let last = self.last.map(|last| format!("run {last}\n")).unwrap_or_default();
         let text = format!("permgate cluster 1\nstore {}\n{last}", self.store);
-        let written = || -> io::Result<()> {
-            let mut options = File::options();
-            let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            File::open(directory)?.sync_all()
-        };
-        written().map_err(|e| Failure::new("write", &path, e))
+        disk::replace(directory, FILE, &text).map_err(|e| Failure::new("write", directory.join(FILE), e))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufReader, BufWriter, Write as _},
+    io::{BufReader, BufWriter, Write as _},
     ops::ControlFlow,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
@@ -17,6 +17,7 @@ use std::{
 use super::{Engine, LogState};
 use crate::store::{
     backup::{self, BackupError, Reader, StreamError},
+    disk,
     load::wall_clock,
     log::{Failure, Head, StoreId},
     replica::Replica,
@@ -63,10 +64,7 @@ pub(crate) fn write<E: From<Failure>>(
         let path = &unfinished;
         move |e| Failure::new(action, path, e)
     };
-    match fs::remove_file(&unfinished) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failure("remove")(e).into()),
-        _ => {}
-    }
+    disk::remove_file(&unfinished)?;
     let made = File::options().write(true).create_new(true).mode(0o600).open(&unfinished);
     let mut file = BufWriter::with_capacity(1 << 18, made.map_err(failure("create"))?);
     let written = fill(&mut file).and_then(|position| {
@@ -77,8 +75,7 @@ pub(crate) fn write<E: From<Failure>>(
     // A partial checkpoint is useless, and the disk may be full.
     let position = written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
     fs::rename(&unfinished, path(generation, position)).map_err(failure("rename"))?;
-    let synced = File::open(generation).and_then(|directory| directory.sync_all());
-    Ok(synced.map_err(|e| Failure::new("sync the directory", generation, e))?)
+    Ok(disk::sync_directory(generation)?)
 }
 
 impl Engine {
@@ -169,7 +166,7 @@ impl CheckpointTask {
         self.log.lock().unwrap_or_else(PoisonError::into_inner).log.trim(kept + 1)?;
         for position in &checkpoints[KEPT_CHECKPOINTS..] {
             let path = path(&self.generation, *position);
-            fs::remove_file(&path).map_err(|e| Failure::new("remove", &path, e))?;
+            disk::remove_file(&path)?;
         }
         Ok(())
     }

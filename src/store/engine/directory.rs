@@ -10,6 +10,7 @@ use std::{
 
 use super::OpenError;
 use crate::store::{
+    disk,
     generation::{GenerationError, Generations},
     log::{Failure, files::OsDirectory},
     migration,
@@ -95,12 +96,10 @@ fn reject_foreign_files(path: &Path) -> Result<(), OpenError> {
 }
 
 fn create(path: &Path) -> Result<(), OpenError> {
-    let failure = |action| move |e| Failure::new(action, path, e);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(failure("create the store directory"))?;
+    made.map_err(|e| Failure::new("create the store directory", path, e))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let synced = File::open(parent).and_then(|parent| parent.sync_all());
-    Ok(synced.map_err(failure("sync the parent of"))?)
+    Ok(disk::sync_directory(parent)?)
 }
 
 fn lock(directory: &Path) -> Result<File, OpenError> {

@@ -11,7 +11,7 @@ use super::{Engine, LogState, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
     backup::StreamError,
-    ballast, cluster,
+    ballast, cluster, disk,
     generation::{Contents, NewGeneration},
     log::{
         self, Failure, Head, Log, StoreId,
@@ -37,7 +37,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Opens without loading. [`Engine::load`] must come before any use of the owners' counts. A start
+    /// Opens without loading. [`Replica::load`] must come before any use of the owners' counts. A start
     /// calls it itself, once it has read the users, so that the tokens are read only once.
     pub(crate) fn open_unloaded(settings: &Settings) -> Result<Self, OpenError> {
         let directory = StoreDirectory::open(&settings.path)?;
@@ -309,7 +309,7 @@ impl Generation {
         if !why.is_empty() {
             tracing::warn!(replica = %path.display(), why, "rebuilding the replica from the journal");
         }
-        replica::remove(&path)?;
+        disk::remove_directory(&path)?;
         let replica = Replica::create(&path, self.store).map_err(|error| self.replica_error(error))?;
         let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {

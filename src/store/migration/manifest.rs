@@ -1,11 +1,8 @@
 //! The `format` file of the released layout: the store's id, and a revision that its history had reached.
 
-use std::{
-    fs::{self, File},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, io, path::Path};
+
+use crate::store::disk;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
@@ -74,25 +71,13 @@ impl Manifest {
         let state = if self.ready { "ready" } else { "creating" };
         let Self { store, revision, .. } = self;
         let text = format!("{TITLE}\nformat 1\nstore {store}\nrevision {revision}\nstate {state}\n");
-        replace(directory, &text)
+        disk::replace(directory, FILE, &text)
     }
 
     /// Replaces the manifest while its store is migrated.
     pub(super) fn write_migrating(directory: &Path) -> io::Result<()> {
-        replace(directory, &format!("{TITLE}\nformat {MIGRATING}\n"))
+        disk::replace(directory, FILE, &format!("{TITLE}\nformat {MIGRATING}\n"))
     }
-}
-
-/// Replaces the file as a whole, or not at all.
-fn replace(directory: &Path, text: &str) -> io::Result<()> {
-    let new = directory.join("format.new");
-    let mut options = File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(new, directory.join(FILE))?;
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

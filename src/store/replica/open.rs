@@ -94,20 +94,12 @@ impl Replica {
 /// A file in the replica's directory that says why the replica must be rebuilt.
 const DAMAGE_MARK: &str = "condemned";
 
-/// Keeps the replica from being opened until [`remove`].
+/// Keeps the replica from being opened until its directory is removed.
 pub(super) fn mark_damaged(path: &Path, why: &str) -> io::Result<()> {
     let file = path.join(DAMAGE_MARK);
     fs::write(&file, why)?;
     File::open(file)?.sync_all()?;
     File::open(path)?.sync_all()
-}
-
-/// Removes a replica that is to be rebuilt.
-pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(Failure::new("remove", path, e)),
-        _ => Ok(()),
-    }
 }
 
 /// Syncs the files that sled has written so far, and the directory.
@@ -126,17 +118,8 @@ pub(crate) fn sync(path: &Path) -> Result<(), Failure> {
 
 impl Trees {
     fn verify_small(&self, state: &ReplicaState) -> Result<(), ReplicaError> {
-        const SMALL: [Table; 8] = [
-            Table::Users,
-            Table::Groups,
-            Table::Members,
-            Table::Roles,
-            Table::Grants,
-            Table::IdentityCache,
-            Table::Sessions,
-            Table::Invitations,
-        ];
-        SMALL.into_iter().try_for_each(|table| self.verify(table, state.sum(table)))
+        let is_small = |table: &Table| (Table::Users..=Table::Invitations).contains(table);
+        Table::ALL.into_iter().filter(is_small).try_for_each(|table| self.verify(table, state.sum(table)))
     }
 
     pub(super) fn verify(&self, table: Table, expected: Sum) -> Result<(), ReplicaError> {

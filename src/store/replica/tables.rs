@@ -39,6 +39,7 @@ tables! {
     Names "names",
     /// Token id to last use.
     Uses "uses",
+    /// From here to [`Table::Invitations`], the tables that a start reads whole.
     Users "users",
     Groups "groups",
     Members "members",
