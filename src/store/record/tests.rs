@@ -5,7 +5,10 @@ use crate::{
     authz::{subject::Permission, time::Timestamp},
     store::{
         conformance::{event, id, token},
-        model::{GrantRecord, Grantee, Revocation, RevokeReason, Rotation, SignedInBy, UserKind},
+        model::{
+            GrantRecord, Grantee, Revocation, RevokeReason, RoleRecord, Rotation, SessionRecord, SignedInBy,
+            UserKind, UserRecord,
+        },
     },
 };
 
