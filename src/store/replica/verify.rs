@@ -4,7 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     ops::ControlFlow,
-    sync::PoisonError,
+    sync::{PoisonError, RwLockReadGuard},
 };
 
 use super::{
@@ -42,7 +42,6 @@ struct Pass {
     owners: HashMap<String, Counts>,
     /// Folded logins of users that are not deleted, and folded names of groups.
     names: HashSet<(Table, String)>,
-    built_in: Accounts,
 }
 
 impl Replica {
@@ -64,8 +63,8 @@ impl Replica {
             audit: Some(Chain::new(None)),
             owners: HashMap::new(),
             names: HashSet::new(),
-            built_in: Accounts::new(),
         };
+        let built_in = Accounts::new();
         let mut unread = HashSet::new();
         loop {
             let rows = match copy.rows() {
@@ -83,8 +82,8 @@ impl Replica {
             for (table, key, row) in rows {
                 if let Err(what) = pass.add(table, &key, &row) {
                     found(table, what);
-                } else if let Err(what) = self.verify_row(&pass.built_in, table, &key, &row)
-                    && let Some(what) = self.check_again(&pass.built_in, table, &key).unwrap_or(Some(what))
+                } else if let Err(what) = self.verify_row(&built_in, table, &key, &row)
+                    && let Some(what) = self.check_again(&built_in, table, &key).unwrap_or(Some(what))
                 {
                     found(table, what);
                 }
@@ -102,25 +101,18 @@ impl Replica {
             // No change is made while this lock is held.
             let _changes = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(row) = trees.get(table, key)? else { return Ok(None) };
-            Ok(check(
-                trees,
-                &self.owners.read().unwrap_or_else(PoisonError::into_inner),
-                built_in,
-                table,
-                key,
-                &row,
-            )
-            .err())
+            Ok(self.rows_to_check(trees, built_in).check(table, key, &row).err())
         });
         row.ok()
     }
 
     fn verify_row(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
-        let checked = self.guarded(|trees| {
-            let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-            check(trees, &owners, built_in, table, key, row)
-        });
+        let checked = self.guarded(|trees| self.rows_to_check(trees, built_in).check(table, key, row));
         checked.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    fn rows_to_check<'a>(&'a self, trees: &'a Trees, built_in: &'a Accounts) -> Rows<'a> {
+        Rows { trees, owners: self.owners.read().unwrap_or_else(PoisonError::into_inner), built_in }
     }
 }
 
@@ -201,130 +193,134 @@ impl Pass {
     }
 }
 
-/// Whether a row fits its key, and whether the rows that it refers to exist and refer back to it.
-fn check(
-    trees: &Trees,
-    owners: &HashMap<String, OwnerTokens>,
-    built_in: &Accounts,
-    table: Table,
-    key: &[u8],
-    row: &[u8],
-) -> Result<(), String> {
-    let rows = Rows { trees, built_in };
-    match table {
-        Table::Meta if key == STATE => rows.decode::<ReplicaState>(row).map(drop),
-        Table::Meta => Ok(()),
-        Table::Audit => rows.require_key(key, &keys::audit(rows.decode::<AuditEvent>(row)?.seq)),
-        Table::Tokens => {
-            let token = super::read::digest(key).and_then(|digest| Ok(TokenRecord::decode(&digest, row)?));
-            let token = token.map_err(|e| e.to_string())?;
-            let id = token.id;
-            rows.require_link(Table::Ids, id.as_bytes(), key, || {
-                format!("the id {id} leads to another token")
-            })?;
-            rows.user(&token.owner, || format!("the token {id}"))?;
-            if !owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.contains(id)) {
-                return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
-            }
-            if token.is_ended() {
-                return Ok(());
-            }
-            let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;
-            rows.require_link(Table::Names, &name, id.as_bytes(), || {
-                format!("the name of the token {id} does not lead to it")
-            })
-        }
-        Table::Ids | Table::Names => {
-            let digest = match table {
-                Table::Ids => row.to_vec(),
-                _ => rows
-                    .require(Table::Ids, row, || "a name leads to a token that does not exist".to_owned())?,
-            };
-            let token = rows.require(Table::Tokens, &digest, || {
-                format!("an entry of {} leads to a token that does not exist", table.name())
-            })?;
-            let token = TokenHead::decode(&token).map_err(|e| e.to_string())?;
-            let fits = match table {
-                Table::Ids => token.id.as_bytes().as_slice() == key,
-                _ => keys::parts(key).is_some_and(|(owner, _)| owner == token.owner),
-            };
-            if fits {
-                Ok(())
-            } else {
-                Err(format!("an entry of {} leads to the token {}, which is another", table.name(), token.id))
-            }
-        }
-        Table::Uses => {
-            rows.decode::<LastUsed>(row)?;
-            rows.require(Table::Ids, key, || "a last use belongs to no token".to_owned()).map(drop)
-        }
-        Table::Users => rows.require_key(key, rows.decode::<UserRecord>(row)?.id.as_bytes()),
-        Table::Groups => {
-            let group: GroupRecord = rows.decode(row)?;
-            rows.require_key(key, group.id.as_bytes())?;
-            group.parent.map_or(Ok(()), |parent| rows.group(&parent, || format!("the group {}", group.id)))
-        }
-        Table::Members => {
-            let (group, user) = keys::parts(key).ok_or(MALFORMED_KEY)?;
-            rows.group(&group, || format!("a membership of {user}"))?;
-            rows.user(&user, || format!("a membership in {group}"))
-        }
-        Table::Roles => rows.require_key(key, rows.decode::<RoleRecord>(row)?.key.as_bytes()),
-        Table::Grants => {
-            let grant: GrantRecord = rows.decode(row)?;
-            rows.require_key(key, &stage::grant_key(&grant).map_err(|e| e.to_string())?)?;
-            let what = || format!("a grant of {}", grant.role);
-            if built_in.role(&grant.role).is_none() {
-                rows.require(Table::Roles, grant.role.as_bytes(), || {
-                    format!("{} names a role that does not exist", what())
-                })?;
-            }
-            match &grant.to {
-                Grantee::User(id) => rows.user(id, what),
-                Grantee::Group(id) => rows.group(id, what),
-            }
-        }
-        Table::IdentityCache => {
-            let identity: IdentityRecord = rows.decode(row)?;
-            rows.require_key(key, IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes())?;
-            rows.user(&identity.user, || format!("an identity at {}", identity.issuer))
-        }
-        Table::Sessions => {
-            let session: SessionRecord = rows.decode(row)?;
-            rows.require_key(key, session.digest.as_bytes())?;
-            rows.user(&session.user, || "a session".to_owned())
-        }
-        Table::Invitations => {
-            let invitation: InvitationRecord = rows.decode(row)?;
-            rows.require_key(key, invitation.digest.as_bytes())?;
-            rows.user(&invitation.user, || "an invitation".to_owned())
-        }
-        Table::Idempotency => {
-            let record: IdempotencyRecord = rows.decode(row)?;
-            rows.require_key(key, &keys::idempotency(&record.key))?;
-            let at = keys::idempotency_at(record.at, &record.key);
-            let what = || "a key is not in the list by time".to_owned();
-            rows.require_link(Table::IdempotencyTimes, &at, record.key.as_bytes(), what)
-        }
-        Table::IdempotencyTimes => {
-            let text = std::str::from_utf8(row).map_err(|_| MALFORMED_KEY)?;
-            let of = rows.require(Table::Idempotency, &keys::idempotency(text), || {
-                "a time belongs to no key".to_owned()
-            })?;
-            rows.require_key(key, &keys::idempotency_at(rows.decode::<IdempotencyRecord>(&of)?.at, text))
-        }
-    }
-}
-
 const MALFORMED_KEY: &str = "a key is malformed";
 
 /// Look-ups whose errors say what is wrong.
 struct Rows<'a> {
     trees: &'a Trees,
+    owners: RwLockReadGuard<'a, HashMap<String, OwnerTokens>>,
     built_in: &'a Accounts,
 }
 
 impl Rows<'_> {
+    /// Whether a row fits its key, and whether the rows that it refers to exist and refer back to it.
+    fn check(&self, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
+        match table {
+            Table::Meta if key == STATE => self.decode::<ReplicaState>(row).map(drop),
+            Table::Meta => Ok(()),
+            Table::Audit => self.require_key(key, &keys::audit(self.decode::<AuditEvent>(row)?.seq)),
+            Table::Tokens => {
+                let token =
+                    super::read::digest(key).and_then(|digest| Ok(TokenRecord::decode(&digest, row)?));
+                let token = token.map_err(|e| e.to_string())?;
+                let id = token.id;
+                self.require_link(Table::Ids, id.as_bytes(), key, || {
+                    format!("the id {id} leads to another token")
+                })?;
+                self.user(&token.owner, || format!("the token {id}"))?;
+                if !self.owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.contains(id)) {
+                    return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
+                }
+                if token.is_ended() {
+                    return Ok(());
+                }
+                let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;
+                self.require_link(Table::Names, &name, id.as_bytes(), || {
+                    format!("the name of the token {id} does not lead to it")
+                })
+            }
+            Table::Ids | Table::Names => {
+                let digest = match table {
+                    Table::Ids => row.to_vec(),
+                    _ => self.require(Table::Ids, row, || {
+                        "a name leads to a token that does not exist".to_owned()
+                    })?,
+                };
+                let token = self.require(Table::Tokens, &digest, || {
+                    format!("an entry of {} leads to a token that does not exist", table.name())
+                })?;
+                let token = TokenHead::decode(&token).map_err(|e| e.to_string())?;
+                let fits = match table {
+                    Table::Ids => token.id.as_bytes().as_slice() == key,
+                    _ => keys::parts(key).is_some_and(|(owner, _)| owner == token.owner),
+                };
+                if fits {
+                    Ok(())
+                } else {
+                    Err(format!(
+                        "an entry of {} leads to the token {}, which is another",
+                        table.name(),
+                        token.id
+                    ))
+                }
+            }
+            Table::Uses => {
+                self.decode::<LastUsed>(row)?;
+                self.require(Table::Ids, key, || "a last use belongs to no token".to_owned()).map(drop)
+            }
+            Table::Users => self.require_key(key, self.decode::<UserRecord>(row)?.id.as_bytes()),
+            Table::Groups => {
+                let group: GroupRecord = self.decode(row)?;
+                self.require_key(key, group.id.as_bytes())?;
+                group
+                    .parent
+                    .map_or(Ok(()), |parent| self.group(&parent, || format!("the group {}", group.id)))
+            }
+            Table::Members => {
+                let (group, user) = keys::parts(key).ok_or(MALFORMED_KEY)?;
+                self.group(&group, || format!("a membership of {user}"))?;
+                self.user(&user, || format!("a membership in {group}"))
+            }
+            Table::Roles => self.require_key(key, self.decode::<RoleRecord>(row)?.key.as_bytes()),
+            Table::Grants => {
+                let grant: GrantRecord = self.decode(row)?;
+                self.require_key(key, &stage::grant_key(&grant).map_err(|e| e.to_string())?)?;
+                let what = || format!("a grant of {}", grant.role);
+                if self.built_in.role(&grant.role).is_none() {
+                    self.require(Table::Roles, grant.role.as_bytes(), || {
+                        format!("{} names a role that does not exist", what())
+                    })?;
+                }
+                match &grant.to {
+                    Grantee::User(id) => self.user(id, what),
+                    Grantee::Group(id) => self.group(id, what),
+                }
+            }
+            Table::IdentityCache => {
+                let identity: IdentityRecord = self.decode(row)?;
+                self.require_key(
+                    key,
+                    IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes(),
+                )?;
+                self.user(&identity.user, || format!("an identity at {}", identity.issuer))
+            }
+            Table::Sessions => {
+                let session: SessionRecord = self.decode(row)?;
+                self.require_key(key, session.digest.as_bytes())?;
+                self.user(&session.user, || "a session".to_owned())
+            }
+            Table::Invitations => {
+                let invitation: InvitationRecord = self.decode(row)?;
+                self.require_key(key, invitation.digest.as_bytes())?;
+                self.user(&invitation.user, || "an invitation".to_owned())
+            }
+            Table::Idempotency => {
+                let record: IdempotencyRecord = self.decode(row)?;
+                self.require_key(key, &keys::idempotency(&record.key))?;
+                let at = keys::idempotency_at(record.at, &record.key);
+                let what = || "a key is not in the list by time".to_owned();
+                self.require_link(Table::IdempotencyTimes, &at, record.key.as_bytes(), what)
+            }
+            Table::IdempotencyTimes => {
+                let text = std::str::from_utf8(row).map_err(|_| MALFORMED_KEY)?;
+                let of = self.require(Table::Idempotency, &keys::idempotency(text), || {
+                    "a time belongs to no key".to_owned()
+                })?;
+                self.require_key(key, &keys::idempotency_at(self.decode::<IdempotencyRecord>(&of)?.at, text))
+            }
+        }
+    }
+
     fn decode<R: Record>(&self, row: &[u8]) -> Result<R, String> {
         R::decode(row).map_err(|e| e.to_string())
     }
