@@ -148,8 +148,9 @@ impl Store {
         new: NewToken,
         idempotency: Option<Idempotency>,
     ) -> Result<CreatedToken, ChangeError> {
-        let (text, secret) = self.generate_secret()?;
-        self.issue(Counted, text, move |tx| tx.create_token(&actor, &new, idempotency.as_ref(), secret)).await
+        let plan =
+            move |tx: &mut Transaction, secret| tx.create_token(&actor, &new, idempotency.as_ref(), secret);
+        self.issue(Counted, None, plan).await
     }
 
     pub async fn rotate_token(
@@ -159,17 +160,17 @@ impl Store {
         grace: Option<Duration>,
         idempotency: Option<Idempotency>,
     ) -> Result<CreatedToken, ChangeError> {
-        let (text, secret) = self.generate_secret()?;
-        let plan = move |tx: &mut Transaction| {
+        let plan = move |tx: &mut Transaction, secret| {
             tx.rotate_token(&actor, id, grace, idempotency.as_ref(), secret, false)
         };
-        self.issue(Counted, text, plan).await
+        self.issue(Counted, None, plan).await
     }
 
     /// Rotates a token by itself; its owner is the actor. Revoking the old token revokes the new one, too.
     pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<CreatedToken, ChangeError> {
-        let (text, secret) = self.generate_secret()?;
-        self.issue(Exempt, text, move |tx| tx.rotate_itself(&actor, id, secret)).await
+        // The actor has no parent, since the new token reaches exactly as far.
+        let plan = move |tx: &mut Transaction, secret| tx.rotate_token(&actor, id, None, None, secret, true);
+        self.issue(Exempt, None, plan).await
     }
 
     /// Issues a token for one of another issuer. `id` is derived from that token, so that each is exchanged
@@ -179,9 +180,7 @@ impl Store {
         id: TokenId,
         new: ExchangedToken,
     ) -> Result<CreatedToken, ChangeError> {
-        let text = generate_text(Some(id))?.1;
-        let secret = NewSecret { id, digest: text.digest() };
-        self.issue(Exempt, text, move |tx| tx.exchange_token(&new, secret)).await
+        self.issue(Exempt, Some(id), move |tx, secret| tx.exchange_token(&new, secret)).await
     }
 
     /// Reloads the configuration: compiles, publishes, fences. All or nothing.
@@ -249,12 +248,23 @@ impl Store {
         }
     }
 
+    /// Issues a token with this id, or with one that is free.
     async fn issue(
         &self,
         kind: TaskKind,
-        text: TokenText,
-        plan: impl FnMut(&mut Transaction) -> Result<(TokenRecord, bool), ChangeError> + Send + 'static,
+        id: Option<TokenId>,
+        mut plan: impl FnMut(&mut Transaction, NewSecret) -> Result<(TokenRecord, bool), ChangeError>
+        + Send
+        + 'static,
     ) -> Result<CreatedToken, ChangeError> {
+        let (id, text) = loop {
+            let (drawn, text) = generate_text(id)?;
+            if id.is_some() || self.token(drawn)?.is_none() {
+                break (drawn, text);
+            }
+        };
+        let secret = NewSecret { id, digest: text.digest() };
+        let plan = move |tx: &mut Transaction| plan(tx, secret);
         let Updated { record: (record, fresh), cut, .. } = self.change(kind, plan).await?;
         Ok(CreatedToken { record, text: fresh.then_some(text), cut })
     }
@@ -306,17 +316,6 @@ impl Store {
             metrics.lapsed.add(nodes.lapsed.len() as u64);
         }
         Ok(done)
-    }
-
-    /// Draws a text whose id is free.
-    fn generate_secret(&self) -> Result<(TokenText, NewSecret), ChangeError> {
-        loop {
-            let (id, text) = generate_text(None)?;
-            if self.token(id)?.is_none() {
-                let secret = NewSecret { id, digest: text.digest() };
-                return Ok((text, secret));
-            }
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tokens that clients get through the proxy: in exchange for another issuer's, and by rotating themselves.
+//! Tokens that clients get through the proxy in exchange for another issuer's.
 
 use serde_json::json;
 
@@ -13,7 +13,7 @@ use crate::{
     store::{
         ChangeError,
         audit::{scope_json, time_json},
-        change::{Actor, ExchangedToken},
+        change::ExchangedToken,
         model::{AuditEvent, TokenRecord},
         op::Op,
     },
@@ -25,17 +25,6 @@ pub(super) fn by_rotation(predecessor: TokenId) -> String {
 }
 
 impl Transaction {
-    /// Rotates a token by itself. The actor is its owner, without a parent, since the new token reaches
-    /// exactly as far. A token that was exchanged is not rotated.
-    pub(crate) fn rotate_itself(
-        &mut self,
-        actor: &Actor,
-        id: TokenId,
-        text: NewSecret,
-    ) -> Result<(TokenRecord, bool), ChangeError> {
-        self.rotate_token(actor, id, None, None, text, true)
-    }
-
     /// Issues a token for one of another issuer, from which its id is derived, so that each is exchanged
     /// once. It takes no name, so it does not count among the tokens that users create.
     pub(crate) fn exchange_token(
