@@ -17,6 +17,7 @@ use crate::{
         log::{EntryHash, Head},
         migration,
         op::Op,
+        record::wire,
         replica::Replica,
     },
 };
@@ -29,8 +30,10 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The fields are the stored form, in both versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
+    #[serde(with = "wire")]
     pub taken_at: Timestamp,
     /// The store's id.
     pub store: String,
@@ -60,12 +63,6 @@ pub enum StreamError {
     Row(String),
     #[error("cannot read the backup")]
     Io(#[source] io::Error),
-}
-
-#[derive(Serialize, Deserialize)]
-struct HeaderV1<'a> {
-    taken_at: i64,
-    store: &'a str,
 }
 
 const MAGIC: &[u8] = b"permgate backup\n";
@@ -119,8 +116,7 @@ pub(crate) struct Writer<'a> {
 impl<'a> Writer<'a> {
     pub(crate) fn begin(out: &'a mut dyn Write, header: &Header) -> io::Result<Self> {
         let mut writer = Self { out, hash: blake3::Hasher::new(), progress: Progress::default() };
-        let row = HeaderV1 { taken_at: header.taken_at.as_millis(), store: &header.store };
-        let frame = postcard::to_extend(&row, vec![HEADER, V2]).map_err(io::Error::other)?;
+        let frame = postcard::to_extend(header, vec![HEADER, V2]).map_err(io::Error::other)?;
         writer.write(MAGIC)?;
         writer.frame(&frame)?;
         Ok(writer)
@@ -185,9 +181,7 @@ impl<R: Read> Reader<R> {
         let frame = reader.frame()?;
         match frame.as_slice() {
             [HEADER, version @ (V1 | V2), rest @ ..] => {
-                let row: HeaderV1<'_> = postcard::from_bytes(rest).map_err(|_| StreamError::Damaged(0))?;
-                let taken_at = Timestamp::from_millis(row.taken_at);
-                reader.header = Header { taken_at, store: row.store.to_owned() };
+                reader.header = postcard::from_bytes(rest).map_err(|_| StreamError::Damaged(0))?;
                 reader.version = *version;
                 Ok(reader)
             }

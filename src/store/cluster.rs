@@ -8,6 +8,8 @@
 
 use std::{fmt, time::Duration};
 
+use serde::{Deserialize, Serialize};
+
 mod attempt;
 mod completion;
 #[cfg(feature = "etcd")]
@@ -43,7 +45,7 @@ pub use protocol::{Acknowledgement, MAX_CUTS, MembershipState, NodeIdentity, Pro
 pub use settings::{Etcd, Settings, Tls, User};
 
 /// One run of a node's process: 16 random bytes, chosen at its start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub [u8; 16]);
 
 impl fmt::Display for Incarnation {

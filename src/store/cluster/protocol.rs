@@ -12,22 +12,16 @@ use crate::store::{log::Head, op::FORMAT};
 pub const MAX_CUTS: usize = 64;
 
 /// A node's acknowledgement, stored under `ack/<node>`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acknowledgement {
+    /// Stored in the key only.
+    #[serde(skip)]
     pub node: String,
     pub incarnation: Incarnation,
     /// The highest position in force there.
     pub position: u64,
     /// The last [`MAX_CUTS`] positions for which something was cut, each with its count.
     pub cuts: Vec<(u64, u64)>,
-}
-
-/// The stored form of an acknowledgement.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    incarnation: [u8; 16],
-    position: u64,
-    cuts: Vec<(u64, u64)>,
 }
 
 impl Acknowledgement {
@@ -38,20 +32,13 @@ impl Acknowledgement {
 
     /// Encodes it without the node's name, which is in the key.
     pub fn encode(&self) -> Vec<u8> {
-        let Self { incarnation, position, cuts, .. } = self;
-        let stored = Stored { incarnation: incarnation.0, position: *position, cuts: cuts.clone() };
-        postcard::to_allocvec(&stored).expect("memory takes every serialisable value")
+        postcard::to_allocvec(self).expect("memory takes every serialisable value")
     }
 
     /// Returns `None` for bytes that this version does not write.
     pub fn decode(node: &str, bytes: &[u8]) -> Option<Self> {
-        let Stored { incarnation, position, cuts } = postcard::from_bytes(bytes).ok()?;
-        (cuts.len() <= MAX_CUTS).then(|| Self {
-            node: node.to_owned(),
-            incarnation: Incarnation(incarnation),
-            position,
-            cuts,
-        })
+        let ack: Self = postcard::from_bytes(bytes).ok()?;
+        (ack.cuts.len() <= MAX_CUTS).then(|| Self { node: node.to_owned(), ..ack })
     }
 }
 
