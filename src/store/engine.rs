@@ -3,7 +3,7 @@
 
 use std::{
     ops::Deref,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -30,9 +30,10 @@ pub(crate) use verify::verify_closed;
 /// A store that this process has opened. Dereferences to the replica for reads.
 pub(crate) struct Engine {
     directory: Option<StoreDirectory>,
-    /// The directory of checkpoints, journal and replica.
-    generation: PathBuf,
-    store: StoreId,
+    /// The directory of checkpoints, journal and replica, within STORE.
+    pub(crate) generation: PathBuf,
+    /// The store's id; a restore keeps it.
+    pub(crate) store: StoreId,
     replica: Arc<Replica>,
     log: Arc<Mutex<LogState>>,
     /// Tells the checkpoint thread to stop.
@@ -150,16 +151,6 @@ impl Engine {
             Some(reason) => Err(CommitError::Failed(reason.clone())),
             None => Ok(log),
         }
-    }
-
-    /// The store's id; a restore keeps it.
-    pub(crate) fn store_id(&self) -> StoreId {
-        self.store
-    }
-
-    /// The generation's directory within STORE.
-    pub(crate) fn generation(&self) -> &Path {
-        &self.generation
     }
 
     pub(crate) fn replica(&self) -> &Replica {

@@ -127,7 +127,7 @@ fn load(
 pub(super) fn initialize(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
     let first = AuditEvent::new(now, "store.create", "system", "store", None);
     let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first))];
-    let path = || engine.generation().to_owned();
+    let path = || engine.generation.clone();
     engine.commit(&ops).map_err(|error| OpenError::Write { path: path(), why: error.to_string() })
 }
 

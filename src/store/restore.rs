@@ -196,10 +196,8 @@ fn read_tombstones(
         Err(error @ OpenError::Locked { .. }) => return Err(error.into()),
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let known = if engine.store_id() == store {
-        collect(&engine)
-            .map(|tombstones| (tombstones, engine.generation().to_owned()))
-            .map_err(|e| e.to_string())
+    let known = if engine.store == store {
+        collect(&engine).map(|tombstones| (tombstones, engine.generation.clone())).map_err(|e| e.to_string())
     } else {
         Err(format!("{} has another store", settings.path.display()))
     };

@@ -127,7 +127,7 @@ impl Store {
         let driver = Driver {
             store: self.clone(),
             node,
-            log: shared.engine.store_id(),
+            log: shared.engine.store,
             connection,
             fence,
             heard: watch::Sender::default(),
@@ -155,10 +155,10 @@ pub fn init(
     let (store, _) = Store::open(settings, configuration, fence)?;
     drop(store);
     let engine = open_closed(settings)?;
-    let (id, head) = (engine.store_id(), engine.replica().head());
+    let (id, head) = (engine.store, engine.replica().head());
     upload(&connection, engine.replica())?;
     connection.create(id, head)?;
-    let generation = engine.generation().to_owned();
+    let generation = engine.generation.clone();
     engine.replica().flush().map_err(|e| JoinError::Snapshot(e.to_string()))?;
     LocalCopy { store: id, last: None }.write(&settings.path)?;
     engine.close();

@@ -202,7 +202,7 @@ fn an_unknown_past_has_to_be_accepted() {
     assert_eq!(elsewhere.restore(&backup, true).unwrap().revoked, 0);
     assert_eq!(elsewhere.restore(&backup, false).unwrap().revoked, 0, "the same store, restored before");
 
-    let generation = Engine::open(&dir.settings()).unwrap().generation().to_owned();
+    let generation = Engine::open(&dir.settings()).unwrap().generation.clone();
     for file in fs::read_dir(generation).unwrap().map(|file| file.unwrap().path()) {
         if file.is_file() {
             fs::write(file, b"").unwrap();

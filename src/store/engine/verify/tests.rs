@@ -109,11 +109,11 @@ fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
     assert_eq!(*advice, REPLICA_ADVICE);
     engine.close();
     assert!(matches!(
-        Replica::open(&dir.generation().join(REPLICA), engine.store_id()),
+        Replica::open(&dir.generation().join(REPLICA), engine.store),
         Err(replica::OpenError::Damaged { .. })
     ));
     Engine::open(&dir.settings()).unwrap().close();
-    Replica::open(&dir.generation().join(REPLICA), engine.store_id()).unwrap().close();
+    Replica::open(&dir.generation().join(REPLICA), engine.store).unwrap().close();
 }
 
 #[test]
