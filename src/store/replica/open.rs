@@ -148,13 +148,15 @@ impl Trees {
 }
 
 /// Why sled cannot be opened.
+#[derive(Debug, thiserror::Error)]
 enum OpenFailure {
-    Replica(ReplicaError),
-    Io(io::Error),
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 fn open_trees(path: &Path) -> Result<Trees, OpenFailure> {
-    drop_unfinished_snapshots(path).map_err(OpenFailure::Io)?;
     let db = open_sled(path)?;
     let trees = Table::ALL.map(|table| db.open_tree(table.name()));
     let trees = trees.into_iter().collect::<Result<_, _>>().map_err(ReplicaError::from)?;
@@ -162,10 +164,7 @@ fn open_trees(path: &Path) -> Result<Trees, OpenFailure> {
 }
 
 pub(crate) fn open_sled_at(path: &Path) -> Result<sled::Db, OpenError> {
-    guard(path, || {
-        drop_unfinished_snapshots(path).map_err(OpenFailure::Io)?;
-        open_sled(path)
-    })
+    guard(path, || open_sled(path))
 }
 
 /// Removes sled's unfinished snapshots. sled renames a snapshot once it is complete, but still reads a torn
@@ -193,6 +192,7 @@ fn make_histograms() {
 }
 
 fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
+    drop_unfinished_snapshots(path)?;
     make_histograms();
     let config =
         sled::Config::new().path(path).cache_capacity(CACHE).segment_size(SEGMENT).mode(sled::Mode::LowSpace);
@@ -204,10 +204,8 @@ fn open_sled(path: &Path) -> Result<sled::Db, OpenFailure> {
             {
                 thread::sleep(Duration::from_millis(20));
             }
-            Err(sled::Error::Io(e)) if e.kind() != ErrorKind::UnexpectedEof => {
-                return Err(OpenFailure::Io(e));
-            }
-            Err(e) => return Err(OpenFailure::Replica(e.into())),
+            Err(sled::Error::Io(e)) if e.kind() != ErrorKind::UnexpectedEof => return Err(e.into()),
+            Err(e) => return Err(ReplicaError::from(e).into()),
             Ok(db) => return Ok(db),
         }
     }
@@ -233,11 +231,5 @@ fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenFailure>) -> Resul
             let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             Err(damaged(format!("the storage engine panicked: {said}")))
         }
-    }
-}
-
-impl From<ReplicaError> for OpenFailure {
-    fn from(damage: ReplicaError) -> Self {
-        Self::Replica(damage)
     }
 }

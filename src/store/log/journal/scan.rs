@@ -95,21 +95,12 @@ impl<'a> Scan<'a> {
 }
 
 /// Why a scan cannot go on.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum ScanError {
-    Damaged(LogCorruption),
-    Io(Failure),
-}
-
-impl From<LogCorruption> for ScanError {
-    fn from(damage: LogCorruption) -> Self {
-        Self::Damaged(damage)
-    }
-}
-
-impl From<Failure> for ScanError {
-    fn from(failure: Failure) -> Self {
-        Self::Io(failure)
-    }
+    #[error(transparent)]
+    Damaged(#[from] LogCorruption),
+    #[error(transparent)]
+    Io(#[from] Failure),
 }
 
 impl From<ScanError> for ReadError {
