@@ -6,17 +6,9 @@ use serde_json::{Value, json};
 use super::{
     ReadError,
     engine::Engine,
-    model::{AuditEvent, AuditStart, RevokeReason, TokenRecord},
+    model::{AuditEvent, AuditPosition, RevokeReason, TokenRecord},
 };
 use crate::authz::{subject::Access, time::Timestamp};
-
-/// The end of the chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct AuditHead {
-    /// `seq` of the next event.
-    pub seq: u64,
-    pub hash: [u8; 32],
-}
 
 /// The result of verifying a whole chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,24 +37,30 @@ pub enum VerifyError {
     Read(#[from] ReadError),
 }
 
-impl AuditHead {
-    pub(crate) const START: Self = Self { seq: 1, hash: [0; 32] };
+impl AuditPosition {
+    pub(crate) const START: Self = Self { seq: 1, prev: [0; 32] };
 
     /// Reads the end of the chain from the engine.
     pub(crate) fn load(engine: &Engine) -> Result<Self, ReadError> {
         if let Some(last) = engine.audit_before(None, 1)?.first() {
-            return Ok(Self { seq: last.seq + 1, hash: last.hash });
+            return Ok(last.next());
         }
-        Ok(engine.audit_start()?.map_or(Self::START, |kept| Self { seq: kept.seq, hash: kept.prev }))
+        Ok(engine.audit_start()?.unwrap_or(Self::START))
     }
 
     /// Places an event at the end of the chain.
     pub(crate) fn append(&mut self, mut event: AuditEvent) -> AuditEvent {
-        event.seq = self.seq;
-        event.prev = self.hash;
+        (event.seq, event.prev) = (self.seq, self.prev);
         event.hash = hash(&event);
-        *self = Self { seq: event.seq + 1, hash: event.hash };
+        *self = event.next();
         event
+    }
+}
+
+impl AuditEvent {
+    /// The position of the event after this one.
+    pub(crate) fn next(&self) -> AuditPosition {
+        AuditPosition { seq: self.seq + 1, prev: self.hash }
     }
 }
 
@@ -110,19 +108,19 @@ pub(crate) const fn reason_word(reason: RevokeReason) -> &'static str {
 
 /// A chain that is being verified event by event.
 pub(crate) struct Chain {
-    next: AuditHead,
+    next: AuditPosition,
     verified: Verified,
 }
 
 impl Chain {
     /// `from`: where the chain begins if events were trimmed.
-    pub(crate) fn new(from: Option<AuditStart>) -> Self {
-        let next = from.map_or(AuditHead::START, |kept| AuditHead { seq: kept.seq, hash: kept.prev });
+    pub(crate) fn new(from: Option<AuditPosition>) -> Self {
+        let next = from.unwrap_or(AuditPosition::START);
         Self { next, verified: Verified { events: 0, last: None } }
     }
 
     pub(crate) fn follow(&mut self, event: &AuditEvent) -> Result<(), VerifyError> {
-        let AuditHead { seq, hash: prev } = self.next;
+        let AuditPosition { seq, prev } = self.next;
         let what = match () {
             () if event.seq != seq => Some("an event is missing"),
             () if event.prev != prev => Some("it does not follow the event before"),
@@ -132,7 +130,7 @@ impl Chain {
         if let Some(what) = what {
             return Err(VerifyError::Broken { seq, what });
         }
-        self.next = AuditHead { seq: event.seq + 1, hash: event.hash };
+        self.next = event.next();
         self.verified = Verified { events: self.verified.events + 1, last: Some((event.seq, event.hash)) };
         Ok(())
     }
@@ -162,7 +160,7 @@ impl Chain {
 
 /// Verifies a whole chain, page by page.
 pub(crate) fn verify(
-    from: Option<AuditStart>,
+    from: Option<AuditPosition>,
     acknowledged: Option<(u64, [u8; 32])>,
     mut page: impl FnMut(u64) -> Result<Vec<AuditEvent>, ReadError>,
 ) -> Result<Verified, VerifyError> {
@@ -204,19 +202,19 @@ mod tests {
     use super::*;
 
     fn chain(length: u64) -> Vec<AuditEvent> {
-        let mut head = AuditHead::START;
+        let mut head = AuditPosition::START;
         let at = Timestamp::from_millis(7);
         let event = |n: u64| AuditEvent::new(at, "user.ban", "carol", format!("user:{n}"), None);
         (0..length).map(|n| head.append(event(n))).collect()
     }
 
-    fn verified(from: Option<AuditStart>, events: &[AuditEvent]) -> Result<Verified, u64> {
+    fn verified(from: Option<AuditPosition>, events: &[AuditEvent]) -> Result<Verified, u64> {
         verified_to(None, from, events)
     }
 
     fn verified_to(
         acknowledged: Option<&AuditEvent>,
-        from: Option<AuditStart>,
+        from: Option<AuditPosition>,
         events: &[AuditEvent],
     ) -> Result<Verified, u64> {
         let page = |seq| Ok(events.iter().filter(|event| event.seq >= seq).take(3).cloned().collect());
@@ -260,16 +258,16 @@ mod tests {
         assert_eq!(verified_to(Some(&events[6]), None, &events).map(|v| v.events), Ok(10), "it went on");
         let other = AuditEvent { hash: [1; 32], ..events[9].clone() };
         assert_eq!(verified_to(Some(&other), None, &events), Err(10));
-        let kept = AuditStart { seq: 11, prev: events[9].hash };
+        let kept = AuditPosition { seq: 11, prev: events[9].hash };
         assert_eq!(verified_to(newest, Some(kept), &[]).map(|v| v.events), Ok(0), "all were trimmed");
     }
 
     #[test]
     fn a_trimmed_chain_begins_where_it_says() {
         let events = chain(10);
-        let kept = AuditStart { seq: 6, prev: events[4].hash };
+        let kept = AuditPosition { seq: 6, prev: events[4].hash };
         assert_eq!(verified(Some(kept), &events[5..]).map(|v| v.events), Ok(5));
-        assert_eq!(verified(Some(AuditStart { prev: [1; 32], ..kept }), &events[5..]), Err(6));
+        assert_eq!(verified(Some(AuditPosition { prev: [1; 32], ..kept }), &events[5..]), Err(6));
         assert_eq!(verified(Some(kept), &events[6..]), Err(6));
     }
 }

@@ -10,10 +10,9 @@ use crate::{
     authz::time::Timestamp,
     store::{
         OpenError, ReadError, Settings,
-        audit::AuditHead,
         engine::{CommitError, Engine},
         load,
-        model::AuditEvent,
+        model::{AuditEvent, AuditPosition},
         op::Op,
     },
 };
@@ -114,8 +113,8 @@ fn run<'scope>(
     mut input: impl BufRead,
     on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
-    let mut audit = AuditHead::load(engine)?;
-    if audit == AuditHead::START {
+    let mut audit = AuditPosition::load(engine)?;
+    if audit == AuditPosition::START {
         load::initialize(engine, &mut audit, options.now)?;
     }
     let mut plan = Plan::new(engine, options)?;

@@ -6,11 +6,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::{
     OpenError, ReadError, Store,
-    audit::AuditHead,
     change::{Configuration, Settings},
     cluster::{Applied, Node, NodeIdentity},
     engine::Engine,
-    model::AuditEvent,
+    model::{AuditEvent, AuditPosition},
     op::Op,
     record::TokenHead,
     replica::{ReplicaError, Table},
@@ -57,7 +56,7 @@ pub(super) fn serve(
     let Configuration { services, public, rules, proxy, policy } = configuration;
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
-    let state = State { accounts: Accounts::new(), audit: AuditHead::START, rules, proxy, policy };
+    let state = State { accounts: Accounts::new(), audit: AuditPosition::START, rules, proxy, policy };
     let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
     let (node, applied) = match node {
         None => (None, None),
@@ -106,8 +105,8 @@ fn load(
     ids: &mut ServiceIds,
     now: Timestamp,
 ) -> Result<Result<(State, Arc<state::State>), ReplicaError>, OpenError> {
-    state.audit = AuditHead::load(engine)?;
-    if state.audit == AuditHead::START {
+    state.audit = AuditPosition::load(engine)?;
+    if state.audit == AuditPosition::START {
         initialize(engine, &mut state.audit, now)?;
     }
     for op in accounts(engine)? {
@@ -124,7 +123,11 @@ fn load(
 }
 
 /// Begins a new store: the grant that every user has, and the first event of the chain.
-pub(super) fn initialize(engine: &Engine, audit: &mut AuditHead, now: Timestamp) -> Result<(), OpenError> {
+pub(super) fn initialize(
+    engine: &Engine,
+    audit: &mut AuditPosition,
+    now: Timestamp,
+) -> Result<(), OpenError> {
     let first = AuditEvent::new(now, "store.create", "system", "store", None);
     let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first))];
     let path = || engine.generation.clone();

@@ -188,10 +188,10 @@ pub(crate) struct IdempotencyRecord {
     pub at: Timestamp,
 }
 
-/// Where the kept part of the audit chain begins.
+/// A position in the audit chain: where its kept part begins, or its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct AuditStart {
-    /// The first event that is kept.
+pub(crate) struct AuditPosition {
+    /// `seq` of the event at this position.
     pub seq: u64,
     /// What its `prev` must be.
     pub prev: [u8; 32],

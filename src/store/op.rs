@@ -4,7 +4,7 @@
 use super::{
     cluster::MemberChange,
     model::{
-        AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
+        AuditEvent, AuditPosition, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
         InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
     },
     record::{DecodeError, EncodeError, Record},
@@ -93,7 +93,7 @@ operations! {
         /// Keyed by `seq`, which increases by one each time.
         15 APPEND_AUDIT AppendAudit(AuditEvent),
         /// Removes the oldest events, up to but not including the first one that is kept.
-        16 TRIM_AUDIT TrimAudit(AuditStart),
+        16 TRIM_AUDIT TrimAudit(AuditPosition),
         17 PUT_IDEMPOTENCY PutIdempotency(IdempotencyRecord),
         19 PUT_SESSION PutSession(SessionRecord),
         20 DROP_SESSION DropSession(Digest),

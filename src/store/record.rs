@@ -17,7 +17,7 @@ use crate::{
         cluster::MemberChange,
         migration,
         model::{
-            AuditEvent, AuditStart, IdempotencyRecord, IdentityRecord, InvitationRecord, LastUsed,
+            AuditEvent, AuditPosition, IdempotencyRecord, IdentityRecord, InvitationRecord, LastUsed,
             TokenRecord,
         },
         op::{Batches, Op},
@@ -148,7 +148,7 @@ macro_rules! record {
 pub(super) use record;
 
 record!(AuditEvent, "audit", AuditEvent);
-record!(AuditStart, "audit start", AuditStart);
+record!(AuditPosition, "audit start", AuditPosition);
 record!(IdempotencyRecord, "idempotency", IdempotencyRecord);
 record!(IdentityRecord, "identity", IdentityRecord);
 record!(InvitationRecord, "invitation", InvitationRecord);

@@ -20,7 +20,6 @@ use crate::{
     },
     store::{
         OpenError, ReadError, Settings,
-        audit::AuditHead,
         backup::{Header, Progress, Reader, StreamError, Writer},
         cluster,
         engine::{Engine, Generation, StoreDirectory, checkpoint},
@@ -28,7 +27,7 @@ use crate::{
         generation::parse_id,
         log::{Failure, Head, StoreId, files::OsDirectory},
         migration::{self, first_position},
-        model::{AuditEvent, Revocation, RevokeReason, Rotation, UserId, UserRecord},
+        model::{AuditEvent, AuditPosition, Revocation, RevokeReason, Rotation, UserId, UserRecord},
         op::Op,
         record::TokenHead,
         sessions::KeyedByDigest as _,
@@ -259,7 +258,7 @@ fn merge(
     // Otherwise users who signed out or changed their password since would be signed in again.
     ops.extend(engine.sessions()?.into_iter().map(|session| Op::DropSession(session.digest)));
     ops.extend(engine.invitations()?.into_iter().map(|one| Op::DropInvitation(one.digest)));
-    let mut audit = AuditHead::load(engine)?;
+    let mut audit = AuditPosition::load(engine)?;
     let change = serde_json::json!({
         "taken_at": restored.taken_at_millis,
         "revoked": restored.revoked,

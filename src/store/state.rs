@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    audit::AuditHead,
     change::Policy,
+    model::AuditPosition,
     op::{AffectedSubject, Op},
     record::TokenHead,
 };
@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct State {
     pub accounts: Accounts,
-    pub audit: AuditHead,
+    pub audit: AuditPosition,
     /// This node's configuration, like the two fields below: no operation changes them.
     pub rules: Arc<Rules>,
     pub proxy: Arc<ProxySettings>,
@@ -62,7 +62,7 @@ impl State {
             Op::PutRole(role) => accounts.put_role(role.clone()),
             Op::DropRole { key } => accounts.drop_role(key),
             Op::AppendAudit(event) => {
-                self.audit = AuditHead { seq: event.seq + 1, hash: event.hash };
+                self.audit = event.next();
                 return Effects::default();
             }
             Op::Affects(whom) => {

@@ -3,7 +3,7 @@
 use super::{at, event, id};
 use crate::store::{
     engine::Engine,
-    model::{AuditEvent, AuditStart, IdempotencyRecord},
+    model::{AuditEvent, AuditPosition, IdempotencyRecord},
     op::Op,
     replica::Staged,
 };
@@ -16,7 +16,7 @@ pub(super) fn audit(engine: &Engine) {
     assert_eq!(seqs(engine.audit_before(None, 2).unwrap()), [300, 299], "newest first");
     assert_eq!(seqs(engine.audit_before(Some(256), 2).unwrap()), [255, 254]);
     assert_eq!(seqs(engine.audit_from(255, 3).unwrap()), [255, 256, 257], "oldest first");
-    let start = AuditStart { seq: 299, prev: [9; 32] };
+    let start = AuditPosition { seq: 299, prev: [9; 32] };
     engine.commit(&[Op::TrimAudit(start)]).unwrap();
     assert_eq!(seqs(engine.audit_from(0, 10).unwrap()), [299, 300]);
     assert_eq!(engine.audit_start().unwrap(), Some(start));

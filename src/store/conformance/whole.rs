@@ -4,9 +4,8 @@ use super::{id, token};
 use crate::{
     authz::{secret::Digest, subject::Permission, time::Timestamp},
     store::{
-        audit::AuditHead,
         model::{
-            AuditEvent, GrantRecord, Grantee, GroupRecord, IdempotencyRecord, IdentityRecord,
+            AuditEvent, AuditPosition, GrantRecord, Grantee, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, Revocation, RevokeReason, RoleRecord, SessionRecord, SignedInBy,
             TokenRecord, UserKind, UserRecord,
         },
@@ -35,7 +34,7 @@ pub(crate) fn named(number: usize) -> [Op; 2] {
 }
 
 /// The next event of a chain.
-pub(crate) fn chained(head: &mut AuditHead) -> Op {
+pub(crate) fn chained(head: &mut AuditPosition) -> Op {
     let at = Timestamp::from_millis(7);
     Op::AppendAudit(head.append(AuditEvent::new(at, "user.ban", "ann", "user:bob", None)))
 }
@@ -107,7 +106,7 @@ pub(crate) fn one_of_each() -> Vec<Op> {
     // Enough for several slices.
     ops.extend((0..600).flat_map(named));
     ops.push(Op::PutLastUsed { token: id(1), used });
-    let mut head = AuditHead::START;
+    let mut head = AuditPosition::START;
     ops.extend((0..300).map(|_| chained(&mut head)));
     ops
 }

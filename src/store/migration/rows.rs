@@ -13,7 +13,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        model::{AuditStart, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
+        model::{AuditPosition, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
         record::{DecodeError, Record, unpack_v1, wire},
         replica::keys,
     },
@@ -99,7 +99,7 @@ pub(crate) fn operations(key: &[u8], row: &[u8], ops: &mut Vec<Op>) -> Result<Op
         }
         b'b' => block(row, ops).map_err(said)?,
         b'l' => uses(row, ops).map_err(said)?,
-        b'c' => ops.push(Op::TrimAudit(AuditStart::decode(row).map_err(said)?)),
+        b'c' => ops.push(Op::TrimAudit(AuditPosition::decode(row).map_err(said)?)),
         b'u' => ops.push(Op::PutUser(Record::decode(row).map_err(said)?)),
         b'g' => ops.push(Op::PutGroup(Record::decode(row).map_err(said)?)),
         b'm' => {

@@ -115,7 +115,7 @@ fn records_that_are_stored_as_they_are_keep_their_fields() {
     check("session", session.encode(), &fields);
     let answered = IdempotencyRecord { key: "k".into(), request: [3; 32], token: id(2), at };
     check("idempotency", answered.encode(), &[b"\x01\x01k", &[3; 32], id(2).as_bytes(), millis]);
-    check("audit start", AuditStart { seq: 5, prev: [9; 32] }.encode(), &[&[1, 5], &[9; 32]]);
+    check("audit start", AuditPosition { seq: 5, prev: [9; 32] }.encode(), &[&[1, 5], &[9; 32]]);
     let event = AuditEvent {
         seq: 5,
         service: Some("s".into()),

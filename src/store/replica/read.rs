@@ -17,7 +17,7 @@ use crate::{
         ReadError,
         cluster::{MemberChange, Members},
         model::{
-            AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
+            AuditEvent, AuditPosition, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserId, UserRecord,
         },
         record::{Record, TokenHead},
@@ -137,9 +137,9 @@ impl Replica {
     }
 
     /// Where the kept part of the audit log begins; `None` if nothing was trimmed.
-    pub(crate) fn audit_start(&self) -> Result<Option<AuditStart>, ReadError> {
+    pub(crate) fn audit_start(&self) -> Result<Option<AuditPosition>, ReadError> {
         self.read(|trees| {
-            trees.get(Table::Meta, AUDIT_START)?.map(|row| Ok(AuditStart::decode(&row)?)).transpose()
+            trees.get(Table::Meta, AUDIT_START)?.map(|row| Ok(AuditPosition::decode(&row)?)).transpose()
         })
     }
 

@@ -16,7 +16,7 @@ use crate::{
     store::{
         cluster::MemberChange,
         model::{
-            AuditEvent, AuditStart, GrantRecord, Grantee, IdempotencyRecord, IdentityRecord, LastUsed,
+            AuditEvent, AuditPosition, GrantRecord, Grantee, IdempotencyRecord, IdentityRecord, LastUsed,
             TokenRecord,
         },
         op::{Op, OpError},
@@ -253,7 +253,7 @@ impl Stage<'_> {
         self.put(Table::Audit, keys::audit(event.seq), event)
     }
 
-    fn trim_audit(&mut self, start: &AuditStart) -> Result<(), StageError> {
+    fn trim_audit(&mut self, start: &AuditPosition) -> Result<(), StageError> {
         let end = keys::audit(start.seq);
         for event in self.trees.tree(Table::Audit).range(..end.clone()).keys() {
             self.set(Table::Audit, event.map_err(ReplicaError::from)?.to_vec(), None)?;

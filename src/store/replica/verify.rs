@@ -16,7 +16,7 @@ use crate::{
     store::{
         audit::Chain,
         model::{
-            AuditEvent, AuditStart, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
+            AuditEvent, AuditPosition, GrantRecord, GroupRecord, IdempotencyRecord, IdentityRecord,
             InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserRecord,
         },
         record::{Record, TokenHead},
@@ -122,7 +122,7 @@ impl Pass {
         self.sums[table as usize].add(key, row);
         match table {
             Table::Meta if key == AUDIT_START => {
-                let start = AuditStart::decode(row).map_err(|e| e.to_string())?;
+                let start = AuditPosition::decode(row).map_err(|e| e.to_string())?;
                 self.audit = Some(Chain::new(Some(start)));
             }
             Table::Tokens => {

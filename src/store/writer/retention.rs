@@ -6,8 +6,7 @@ use crate::{
     authz::{accounts::fold, secret::TokenId, time::Timestamp},
     store::{
         ReadError,
-        audit::AuditHead,
-        model::{AuditStart, InvitationRecord, SessionRecord, TokenRecord},
+        model::{AuditEvent, AuditPosition, InvitationRecord, SessionRecord, TokenRecord},
         op::Op,
     },
 };
@@ -82,14 +81,14 @@ impl Writer {
     }
 
     /// Where the chain begins once a page of outdated events is dropped.
-    fn outdated_audit(&self) -> Result<Option<AuditStart>, ReadError> {
+    fn outdated_audit(&self) -> Result<Option<AuditPosition>, ReadError> {
         let Some(kept) = self.tx.state.policy.audit_retention else { return Ok(None) };
         let limit = self.tx.now.plus_seconds(-i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
         let engine = &self.shared.engine;
-        let first = engine.audit_start()?.map_or(AuditHead::START.seq, |kept| kept.seq);
-        let page = engine.audit_from(first, PAGE)?;
+        let first = engine.audit_start()?.unwrap_or(AuditPosition::START);
+        let page = engine.audit_from(first.seq, PAGE)?;
         let last = page.iter().take_while(|event| event.at < limit).last();
-        Ok(last.map(|event| AuditStart { seq: event.seq + 1, prev: event.hash }))
+        Ok(last.map(AuditEvent::next))
     }
 }
 

@@ -8,10 +8,10 @@ use super::*;
 use crate::{
     authz::time::Timestamp,
     store::{
-        audit::AuditHead,
         backup,
         conformance::whole::{chained, named, one_of_each},
         log::tests::Random,
+        model::AuditPosition,
     },
 };
 
@@ -42,7 +42,7 @@ fn filled(killed: bool) -> FilledStore {
     let dir = TestDirectory::new();
     let engine = dir.open().unwrap();
     engine.commit(&one_of_each()).unwrap();
-    let mut head = AuditHead::load(&engine).unwrap();
+    let mut head = AuditPosition::load(&engine).unwrap();
     let mut change = |engine: &Engine, numbers: std::ops::Range<usize>| {
         for number in numbers {
             let mut ops = named(number).to_vec();

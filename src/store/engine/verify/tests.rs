@@ -4,8 +4,8 @@ use std::fs;
 
 use super::*;
 use crate::store::{
-    audit::AuditHead,
     conformance::{token, whole::chained},
+    model::AuditPosition,
     op::Op,
 };
 
@@ -25,7 +25,7 @@ impl TestDirectory {
     fn filled() -> (Self, Engine) {
         let dir = Self { directory: tempfile::tempdir().unwrap() };
         let engine = Engine::open(&dir.settings()).unwrap();
-        let mut head = AuditHead::START;
+        let mut head = AuditPosition::START;
         for _ in 0..50 {
             engine.commit(&[chained(&mut head)]).unwrap();
         }

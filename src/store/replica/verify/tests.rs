@@ -7,12 +7,12 @@ use crate::{
     authz::time::Timestamp,
     store::{
         Settings,
-        audit::AuditHead,
         conformance::{
             id, token,
             whole::{chained, named, one_of_each, user},
         },
         engine::Engine,
+        model::AuditPosition,
         op::Op,
     },
 };
@@ -213,7 +213,7 @@ fn changes_that_go_on_meanwhile_are_no_damage() {
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let mut head = AuditHead::load(&replica.engine).unwrap();
+            let mut head = AuditPosition::load(&replica.engine).unwrap();
             for number in 1000.. {
                 if done.load(Ordering::Relaxed) {
                     break;
