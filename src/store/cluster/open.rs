@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
 use super::{
-    Applied, Incarnation, MemberChange, NodeIdentity, Settings, driver::Driver, local::LocalCopy,
-    snapshots::Snapshots,
+    Incarnation, MemberChange, NodeIdentity, Settings, driver::Driver, local::LocalCopy, snapshots::Snapshots,
 };
 use crate::{
     fence::Fence,
@@ -108,33 +107,21 @@ impl Store {
         let (clock, node) = (Arc::new(wall_clock), Some((identity, cluster.lease)));
         let (store, state, applied) = load::serve(engine, configuration, fence.clone(), clock, node)?;
         let (ended, asked) = watch::channel(None);
-        if let Some(applied) = applied {
-            store.start_driver(connection, fence, applied, ended);
+        if let Some((node, applied)) = store.node().cloned().zip(applied) {
+            let snapshots = Snapshots::new(store.clone(), node.clone(), connection.clone());
+            let driver = Driver {
+                log: store.engine().store,
+                store: store.clone(),
+                node,
+                connection,
+                fence,
+                heard: watch::Sender::default(),
+                acknowledge: Notify::new(),
+                snapshots: Mutex::new(snapshots),
+            };
+            driver.start(applied, ended);
         }
         Ok((store, state, asked))
-    }
-
-    fn start_driver(
-        &self,
-        connection: Arc<Connection>,
-        fence: Arc<Fence>,
-        applied: mpsc::UnboundedReceiver<Applied>,
-        ended: watch::Sender<Option<String>>,
-    ) {
-        let shared = &self.shared;
-        let Some(node) = shared.node.clone() else { return };
-        let snapshots = Snapshots::new(self.clone(), node.clone(), connection.clone());
-        let driver = Driver {
-            store: self.clone(),
-            node,
-            log: shared.engine.store,
-            connection,
-            fence,
-            heard: watch::Sender::default(),
-            acknowledge: Notify::new(),
-            snapshots: Mutex::new(snapshots),
-        };
-        driver.start(applied, ended);
     }
 }
 
