@@ -227,31 +227,30 @@ impl Writer {
         let mut late = Vec::new();
         self.add_affected(&batch);
         let planned = batch.iter().filter(|task| task.is_planned()).count();
-        match self.commit(planned) {
+        let committed = self.commit(planned);
+        if committed.is_err() {
+            self.tx.state = before;
+            self.tx.batch = Batch::default();
+        }
+        match committed {
             Ok(()) => {
                 for (task, published) in self.publish_all(batch) {
                     task.answer(Ok(published));
                 }
             }
-            Err(CommitError::Conflict(to)) => {
-                self.tx.state = before;
-                self.tx.batch = Batch::default();
-                match self.follow(to) {
-                    Ok(_) => late = batch,
-                    Err(reason) => {
-                        for task in batch {
-                            self.apply_undurable(task, ChangeError::Closed(reason.clone()), false);
-                        }
+            Err(CommitError::Conflict(to)) => match self.follow(to) {
+                Ok(_) => late = batch,
+                Err(reason) => {
+                    for task in batch {
+                        self.apply_undurable(task, ChangeError::Closed(reason.clone()), false);
                     }
                 }
-            }
+            },
             Err(CommitError::Refused(reason)) if batch.len() > 1 => {
                 tracing::warn!(
                     reason,
                     "a batch of changes was refused by the engine; trying them one by one"
                 );
-                self.tx.state = before;
-                self.tx.batch = Batch::default();
                 for mut task in batch {
                     let before = self.tx.state.clone();
                     self.plan(&mut task);
@@ -260,8 +259,6 @@ impl Writer {
             }
             Err(error) => {
                 let reason = error.to_string();
-                self.tx.state = before;
-                self.tx.batch = Batch::default();
                 // The log may have the batch; only later changes have certainly not been made. A log that
                 // cannot be reached may become reachable again.
                 let closes = !matches!(error, CommitError::Unavailable(_) | CommitError::UnknownOutcome(_));
@@ -326,12 +323,7 @@ impl Writer {
                 });
             }
             Err(CommitError::Failed(_)) => metrics.sync_failures.add(1),
-            Err(
-                CommitError::Refused(_)
-                | CommitError::Conflict(_)
-                | CommitError::Unavailable(_)
-                | CommitError::UnknownOutcome(_),
-            ) => {}
+            Err(_) => {}
         }
         committed
     }
@@ -350,20 +342,20 @@ impl Writer {
         if task.is_planned() {
             // A repetition finds it done already. So from here on every answer says that nothing is
             // durable, until the removals that are kept have been written.
-            let ops = self.tx.batch.ops.iter();
-            let audit_events =
-                ops.filter_map(|op| if let Op::AppendAudit(event) = op { Some(event) } else { None });
-            let audit_events: Vec<_> = audit_events.cloned().collect();
+            let (mut audit_events, mut tokens) = (Vec::new(), Vec::new());
+            for op in &self.tx.batch.ops {
+                match op {
+                    Op::AppendAudit(event) => audit_events.push(event.clone()),
+                    Op::PutToken(record) => tokens.push((record.id, record.clone())),
+                    _ => {}
+                }
+            }
             for AuditEvent { event, actor, target, .. } in &audit_events {
                 tracing::warn!(event, actor, target, reason, "in force, but not durable");
             }
             if closes || self.keep_unwritten(task.detach(), audit_events, before).is_err() {
                 self.close_after(&reason);
             }
-            let tokens = self.tx.batch.ops.iter().filter_map(|op| match op {
-                Op::PutToken(record) => Some((record.id, record.clone())),
-                _ => None,
-            });
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));
         }
         self.publish();
