@@ -241,11 +241,8 @@ impl Store {
 
     /// Ends the queue: everything accepted so far is answered, then the engine is closed.
     pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        if self.queue.send(Command::Close(done)).await.is_ok() {
-            // The writer may have ended by itself.
-            let _ = closed.await;
-        }
+        // The writer may have ended by itself.
+        let _ = self.ask(Command::Close).await;
     }
 
     /// Issues a token with this id, or with one that is free.
@@ -275,7 +272,6 @@ impl Store {
         kind: TaskKind,
         mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,
     ) -> Result<Updated<T>, ChangeError> {
-        let (reply, answer) = oneshot::channel();
         // The result of the plan's last run.
         let result = Arc::new(Mutex::new(None));
         let planned = result.clone();
@@ -284,10 +280,8 @@ impl Store {
             *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned_now);
             Ok(())
         });
-        let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
-        let command = Command::Change(Task::new(kind, plan, reply));
-        self.queue.send(command).await.map_err(|_| closed())?;
-        let Published { completion, on_all_nodes, not_durable } = answer.await.map_err(|_| closed())??;
+        let change = |reply| Command::Change(Task::new(kind, plan, reply));
+        let Published { completion, on_all_nodes, not_durable } = self.ask(change).await??;
         let mut done = Updated { record: (), cut: Cut(0), nodes: None };
         if let Some(completion) = completion {
             done = self.await_fence(local_fence(completion)).await?;
@@ -299,7 +293,18 @@ impl Store {
             return Err(ChangeError::NotDurable { reason, cut: done.cut });
         }
         let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(Updated { record: result.ok_or_else(closed)?, cut: done.cut, nodes: done.nodes })
+        Ok(Updated { record: result.ok_or_else(|| self.closed())?, cut: done.cut, nodes: done.nodes })
+    }
+
+    /// Passes a command to the writer and waits for its answer.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue.send(command(reply)).await.map_err(|_| self.closed())?;
+        answer.await.map_err(|_| self.closed())
+    }
+
+    fn closed(&self) -> ChangeError {
+        ChangeError::Closed(self.writable().err().unwrap_or_default())
     }
 
     /// Waits for a fence, and counts it.

@@ -1,7 +1,5 @@
 //! How a node of a cluster uses the shared log.
 
-use tokio::sync::oneshot;
-
 use super::{Unfenced, local_fence};
 use crate::{
     fence::Cut,
@@ -24,10 +22,7 @@ impl Store {
     /// and the number of requests that were cut. `to`: a position known to be in the log; `None`: up to its
     /// end.
     pub async fn follow(&self, to: Option<u64>) -> Result<(Head, Cut), ChangeError> {
-        let (reply, answer) = oneshot::channel();
-        let closed = || ChangeError::Closed(self.writable().err().unwrap_or_default());
-        self.queue.send(Command::Follow(to, reply)).await.map_err(|_| closed())?;
-        let followed = answer.await.map_err(|_| closed())?.map_err(ChangeError::Closed)?;
+        let followed = self.ask(|reply| Command::Follow(to, reply)).await?.map_err(ChangeError::Closed)?;
         let mut cut = Cut(0);
         for completion in followed.completions {
             cut.0 += self.await_fence(local_fence(completion)).await?.cut.0;
