@@ -213,7 +213,7 @@ impl Driver {
         let mut read = Instant::now();
         loop {
             let todo = self.node.advance();
-            self.snapshots().start_if_due();
+            self.snapshots().start_if_due(&self);
             match todo.permitted_for {
                 Some(left) if !left.is_zero() => cut_off = false,
                 Some(_) | None if !cut_off => {

@@ -156,7 +156,7 @@ impl Node {
         let members = protocol.members().iter().map(|(node, member)| NodeStatus {
             node: node.to_owned(),
             incarnation: member.incarnation,
-            acknowledged: protocol.acknowledged_by(node, member.incarnation),
+            acknowledged: protocol.completions.acknowledged_by(node, member.incarnation),
             same_rules: own.is_none_or(|own| own == member.rules),
         });
         Status {
@@ -167,7 +167,7 @@ impl Node {
             permitted_for: until.and_then(|until| until.checked_sub(now)),
             members: members.collect(),
             departed: protocol.members().departed().iter().map(|gone| gone.node.clone()).collect(),
-            waiting: protocol.waiting(),
+            waiting: protocol.completions.waiting(),
         }
     }
 
@@ -181,7 +181,7 @@ impl Node {
         if Follower::new(shared.head).missing_from(head, probe.floor)?.is_some() {
             self.behind.notify_one();
         }
-        shared.protocol.on_probe_answer(probe, head);
+        shared.protocol.permission.answered(probe, head.position);
         self.publish(&shared);
         Ok(())
     }
@@ -246,8 +246,11 @@ impl Node {
         NextSteps {
             read_acknowledgements: protocol.wants_acknowledgements(),
             propose: !protocol.proposals(now).is_empty(),
-            waiting: protocol.waiting() > 0,
-            deadline: protocol.deadline().map(|at| at.since_start().saturating_sub(now.since_start())),
+            waiting: protocol.completions.waiting() > 0,
+            deadline: protocol
+                .completions
+                .deadline()
+                .map(|at| at.since_start().saturating_sub(now.since_start())),
             permitted_for: protocol
                 .permitted_until()
                 .map(|at| at.since_start().saturating_sub(now.since_start())),

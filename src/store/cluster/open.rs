@@ -10,9 +10,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{
-    Incarnation, MemberChange, NodeIdentity, Settings, driver::Driver, local::LocalCopy, snapshots::Snapshots,
-};
+use super::{Incarnation, MemberChange, NodeIdentity, Settings, driver::Driver, local::LocalCopy};
 use crate::{
     fence::Fence,
     state::State,
@@ -108,7 +106,6 @@ impl Store {
         let (store, state, applied) = load::serve(engine, configuration, fence.clone(), clock, node)?;
         let (ended, asked) = watch::channel(None);
         if let Some((node, applied)) = store.node().cloned().zip(applied) {
-            let snapshots = Snapshots::new(store.clone(), node.clone(), connection.clone());
             let driver = Driver {
                 log: store.engine().store,
                 store: store.clone(),
@@ -117,7 +114,7 @@ impl Store {
                 fence,
                 heard: watch::Sender::default(),
                 acknowledge: Notify::new(),
-                snapshots: Mutex::new(snapshots),
+                snapshots: Mutex::default(),
             };
             driver.start(applied, ended);
         }

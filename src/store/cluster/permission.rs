@@ -21,7 +21,8 @@ pub struct Permission {
     node: String,
     incarnation: Incarnation,
     duration: Duration,
-    in_force: u64,
+    /// The position up to which every worker has applied the log.
+    pub(super) in_force: u64,
     member: bool,
     /// Changes of this incarnation's membership at positions that are not in force yet.
     changes: VecDeque<(u64, bool)>,
@@ -29,7 +30,8 @@ pub struct Permission {
     answered: Vec<(BootTime, u64)>,
     /// When the newest probe whose head is in force was sent.
     shown: Option<BootTime>,
-    until: Option<BootTime>,
+    /// The first moment at which nothing may be forwarded any more; `None` before the first permission.
+    pub(super) until: Option<BootTime>,
 }
 
 impl Permission {
@@ -54,16 +56,6 @@ impl Permission {
         }
     }
 
-    /// The first moment at which nothing may be forwarded any more; `None` before the first permission.
-    pub fn until(&self) -> Option<BootTime> {
-        self.until
-    }
-
-    /// The position up to which every worker has applied the log.
-    pub fn in_force_at(&self) -> u64 {
-        self.in_force
-    }
-
     /// Takes in the members after the entry at `position` was applied.
     pub fn applied(&mut self, position: u64, members: &Members) {
         let member = members.is_member(&self.node, self.incarnation);
@@ -85,7 +77,8 @@ impl Permission {
         self.extend();
     }
 
-    /// A probe has shown `position` as the head.
+    /// A probe has shown `position` as the head. [`Follower::missing_from`](super::Follower::missing_from) must
+    /// first check that the head fits what was followed, and whether entries are missing here.
     pub fn answered(&mut self, probe: Probe, position: u64) {
         self.answered.push((probe.sent, position));
         self.extend();
@@ -132,15 +125,15 @@ mod tests {
     fn it_counts_from_the_sending_and_waits_for_what_the_probe_showed() {
         let (mut permission, members) = joined();
         permission.answered(probe(10), 3);
-        assert_eq!(permission.until(), Some(at(19)));
+        assert_eq!(permission.until, Some(at(19)));
         permission.answered(probe(12), 5);
         permission.applied(4, &members);
         permission.in_force(4);
-        assert_eq!(permission.until(), Some(at(19)), "5 is not in force");
+        assert_eq!(permission.until, Some(at(19)), "5 is not in force");
         permission.in_force(5);
-        assert_eq!(permission.until(), Some(at(21)));
+        assert_eq!(permission.until, Some(at(21)));
         permission.answered(probe(11), 5);
-        assert_eq!(permission.until(), Some(at(21)), "an older probe shortens nothing");
+        assert_eq!(permission.until, Some(at(21)), "an older probe shortens nothing");
     }
 
     #[test]
@@ -151,13 +144,13 @@ mod tests {
         permission.applied(4, &members);
         permission.in_force(4);
         permission.answered(probe(12), 4);
-        assert_eq!(permission.until(), Some(at(19)), "what it has lasts");
+        assert_eq!(permission.until, Some(at(19)), "what it has lasts");
         members.apply(&join());
         permission.applied(6, &members);
         permission.answered(probe(14), 4);
-        assert_eq!(permission.until(), Some(at(19)), "joined, but at 6, which is not in force");
+        assert_eq!(permission.until, Some(at(19)), "joined, but at 6, which is not in force");
         permission.in_force(6);
         permission.answered(probe(15), 6);
-        assert_eq!(permission.until(), Some(at(24)));
+        assert_eq!(permission.until, Some(at(24)));
     }
 }

@@ -3,10 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BootTime, Completed, Completions, Fork, Incarnation, MemberChange, Members, Permission, Probe, Timing,
-};
-use crate::store::{log::Head, op::FORMAT};
+use super::{BootTime, Completed, Completions, Fork, Incarnation, MemberChange, Members, Permission, Timing};
+use crate::store::op::FORMAT;
 
 /// Number of positions with cuts that an acknowledgement keeps.
 pub const MAX_CUTS: usize = 64;
@@ -65,8 +63,8 @@ pub struct Protocol {
     joined: bool,
     applied: u64,
     members: Members,
-    permission: Permission,
-    completions: Completions,
+    pub(super) permission: Permission,
+    pub(super) completions: Completions,
     cuts: Vec<(u64, u64)>,
     /// When all acknowledgements were last read again.
     read: Option<BootTime>,
@@ -111,7 +109,7 @@ impl Protocol {
     /// The first moment at which nothing may be forwarded any more; `None`: nothing may be forwarded.
     pub fn permitted_until(&self) -> Option<BootTime> {
         match self.membership {
-            MembershipState::Outside | MembershipState::Member => self.permission.until(),
+            MembershipState::Outside | MembershipState::Member => self.permission.until,
             MembershipState::Displaced | MembershipState::Forked(_) | MembershipState::Left => None,
         }
     }
@@ -122,13 +120,6 @@ impl Protocol {
 
     pub fn members(&self) -> &Members {
         &self.members
-    }
-
-    /// Takes in the head that a probe has shown.
-    /// [`Follower::missing_from`](super::Follower::missing_from) must first check that it fits what was
-    /// followed, and whether entries are missing here.
-    pub fn on_probe_answer(&mut self, probe: Probe, head: Head) {
-        self.permission.answered(probe, head.position);
     }
 
     /// The engine's history is not the one that this node followed.
@@ -175,7 +166,7 @@ impl Protocol {
         Acknowledgement {
             node: self.identity.node.clone(),
             incarnation: self.identity.incarnation,
-            position: self.permission.in_force_at(),
+            position: self.permission.in_force,
             cuts: self.cuts.clone(),
         }
     }
@@ -198,16 +189,6 @@ impl Protocol {
         self.read = self.read.max(Some(sent));
     }
 
-    /// The highest position that a run of a node has acknowledged, as far as this node knows.
-    pub fn acknowledged_by(&self, node: &str, incarnation: Incarnation) -> Option<u64> {
-        self.completions.acknowledged_by(node, incarnation)
-    }
-
-    /// Number of changes of this node that other nodes have yet to acknowledge.
-    pub fn waiting(&self) -> usize {
-        self.completions.waiting()
-    }
-
     /// Sets the rules that are in force here. The next proposal announces them to the members.
     pub fn set_rules(&mut self, digest: [u8; 32]) {
         self.identity.rules = digest;
@@ -220,11 +201,6 @@ impl Protocol {
             self.lapsed = Some(now);
         }
         completed
-    }
-
-    /// When [`completed`](Self::completed) may return more without a further acknowledgement.
-    pub fn deadline(&self) -> Option<BootTime> {
-        self.completions.deadline()
     }
 
     /// Whether a node did not acknowledge in time, so that all acknowledgements must be read again.

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Node, open::upload};
+use super::{driver::Driver, open::upload};
 use crate::store::{
     Store,
     log::{
@@ -29,10 +29,8 @@ const ENTRIES_KEPT: Duration = Duration::from_secs(600);
 /// How long a replaced snapshot is kept for nodes that may be reading it.
 const REPLACED_KEPT: Duration = Duration::from_secs(60);
 
+#[derive(Default)]
 pub(super) struct Snapshots {
-    store: Store,
-    node: Arc<Node>,
-    connection: Arc<Connection>,
     /// Bytes of entries since the last snapshot, as far as this node has seen them.
     grown: Arc<AtomicU64>,
     /// Positions of the log at some times within the last [`ENTRIES_KEPT`].
@@ -41,37 +39,41 @@ pub(super) struct Snapshots {
 }
 
 impl Snapshots {
-    pub(super) fn new(store: Store, node: Arc<Node>, connection: Arc<Connection>) -> Self {
-        Self { store, node, connection, grown: Arc::default(), positions: VecDeque::new(), running: None }
-    }
-
     /// Adds the bytes of a new entry.
     pub(super) fn add_bytes(&mut self, bytes: usize) {
         self.grown.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Begins a snapshot if one is due and this node is the eldest.
-    pub(super) fn start_if_due(&mut self) {
-        let (now, position) = (Instant::now(), self.store.head().position);
+    pub(super) fn start_if_due(&mut self, driver: &Driver) {
+        let (now, position) = (Instant::now(), driver.store.head().position);
         if self.positions.back().is_none_or(|(at, _)| now - *at >= ENTRIES_KEPT / 20) {
             self.positions.push_back((now, position));
             while self.positions.get(1).is_some_and(|(at, _)| now - *at >= ENTRIES_KEPT) {
                 self.positions.pop_front();
             }
             // Far more often than a snapshot is due.
-            self.begin_when_due(now, position);
+            self.begin_when_due(driver, now, position);
         }
     }
 
-    fn begin_when_due(&mut self, now: Instant, position: u64) {
+    fn begin_when_due(&mut self, driver: &Driver, now: Instant, position: u64) {
         let running = self.running.as_ref().is_some_and(|thread| !thread.is_finished());
         let Some((at, kept)) = self.positions.front().copied() else { return };
-        if running || now - at < ENTRIES_KEPT || !self.node.is_eldest() {
+        if running || now - at < ENTRIES_KEPT || !driver.node.is_eldest() {
             return;
         }
-        let (store, connection) = (self.store.clone(), self.connection.clone());
+        let (store, connection) = (driver.store.clone(), driver.connection.clone());
         let job = SnapshotTask { store, connection, kept, position, grown: self.grown.clone() };
-        let spawned = thread::Builder::new().name("permgate-snapshot".into()).spawn(move || job.run());
+        let run = move || {
+            if let Err(error) = job.write_and_trim() {
+                tracing::warn!(
+                    error,
+                    "a snapshot of the store could not be written to etcd: the log is not trimmed"
+                );
+            }
+        };
+        let spawned = thread::Builder::new().name("permgate-snapshot".into()).spawn(run);
         match spawned {
             Ok(thread) => self.running = Some(thread),
             Err(error) => tracing::warn!(%error, "the thread that writes a snapshot cannot be started"),
@@ -89,15 +91,6 @@ struct SnapshotTask {
 }
 
 impl SnapshotTask {
-    fn run(self) {
-        if let Err(error) = self.write_and_trim() {
-            tracing::warn!(
-                error,
-                "a snapshot of the store could not be written to etcd: the log is not trimmed"
-            );
-        }
-    }
-
     fn write_and_trim(&self) -> Result<(), String> {
         let grown = self.grown.load(Ordering::Relaxed);
         let text = |error: &dyn std::fmt::Display| error.to_string();

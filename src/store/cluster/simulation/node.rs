@@ -284,7 +284,7 @@ impl Node {
             Ok(Some(_)) => self.range(),
             Err(fork) => self.protocol.forked(fork),
         }
-        self.protocol.on_probe_answer(probe, head);
+        self.protocol.permission.answered(probe, head.position);
     }
 
     /// Takes in an entry from the watch or a range, in any order.

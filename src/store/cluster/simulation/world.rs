@@ -269,7 +269,7 @@ impl World {
         }
         let machine = &mut self.machines[index];
         if let Some(node) = &machine.node
-            && let Some(deadline) = node.protocol.deadline()
+            && let Some(deadline) = node.protocol.completions.deadline()
         {
             let at = machine.true_time(deadline).max(self.now + 1);
             if machine.polls_at.is_none_or(|polls| polls > at) {
