@@ -1,7 +1,7 @@
 //! The report of `store verify`, which reads the journal, the checkpoints and the replica in whole, while a
 //! gateway serves or without one.
 
-use std::ops::ControlFlow;
+use std::{fmt::Display, ops::ControlFlow};
 
 use super::{OpenError, Settings, engine};
 
@@ -71,11 +71,11 @@ impl Report {
         self.damage.is_empty()
     }
 
-    pub(super) fn add(&mut self, place: impl Into<String>, what: impl Into<String>, advice: &'static str) {
+    pub(super) fn add(&mut self, place: impl Display, what: impl Display, advice: &'static str) {
         if self.damage.len() == Self::MAX_LISTED {
             self.unlisted += 1;
         } else {
-            self.damage.push(Finding { place: place.into(), what: what.into(), advice });
+            self.damage.push(Finding { place: place.to_string(), what: what.to_string(), advice });
         }
     }
 }

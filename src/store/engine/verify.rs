@@ -1,6 +1,7 @@
 //! Verifies what [`Engine`] keeps: the journal, the checkpoints, the replica, and that they fit together.
 
 use std::{
+    fmt::Display,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
@@ -84,8 +85,8 @@ pub(crate) fn verify_closed(
             verifier.check_journal_continues(replica.head());
             match replica.load(&mut |_, _| {}) {
                 Ok(Ok(())) => {}
-                Ok(Err(damage)) => verifier.replica_damage(damage.to_string()),
-                Err(error) => verifier.replica_damage(error.to_string()),
+                Ok(Err(damage)) => verifier.replica_damage(damage),
+                Err(error) => verifier.replica_damage(error),
             }
             verifier.replica(&replica)?;
             replica.close();
@@ -93,10 +94,10 @@ pub(crate) fn verify_closed(
         Err(replica::OpenError::Absent { .. }) => {
             verifier.report.notes.push("there is no complete replica: the next start rebuilds it".to_owned());
             if !verifier.can_make_replica() {
-                verifier.replica_damage("it is missing".to_owned());
+                verifier.replica_damage("it is missing");
             }
         }
-        Err(error) => verifier.replica_damage(error.to_string()),
+        Err(error) => verifier.replica_damage(error),
     }
     Ok(verifier.report)
 }
@@ -169,9 +170,9 @@ impl<'a, 't> Verifier<'a, 't> {
             }
             (Err(journal::OpenError::Damaged(damage)), _) => {
                 let what = format!("byte {}: {}", damage.offset, damage.what);
-                report.add(damage.file.display().to_string(), what, JOURNAL_ADVICE);
+                report.add(damage.file.display(), what, JOURNAL_ADVICE);
             }
-            (Err(error), _) => report.add(place, error.to_string(), JOURNAL_ADVICE),
+            (Err(error), _) => report.add(place, error, JOURNAL_ADVICE),
         }
         self.report.position = head.unwrap_or(self.head).position;
     }
@@ -180,7 +181,7 @@ impl<'a, 't> Verifier<'a, 't> {
         let positions = match checkpoint::list(self.generation) {
             Ok(positions) => positions,
             Err(error) => {
-                self.report.add(self.generation.display().to_string(), error.to_string(), CHECKPOINT_ADVICE);
+                self.report.add(self.generation.display(), error, CHECKPOINT_ADVICE);
                 return Ok(());
             }
         };
@@ -200,13 +201,11 @@ impl<'a, 't> Verifier<'a, 't> {
                 Ok(head) if head.position == position => self.whole.push(position),
                 Ok(head) => {
                     let what = format!("it is at position {}", head.position);
-                    self.report.add(path.display().to_string(), what, CHECKPOINT_ADVICE);
+                    self.report.add(path.display(), what, CHECKPOINT_ADVICE);
                 }
                 // A newer checkpoint has replaced it meanwhile.
                 Err(_) if !path.exists() => continue,
-                Err(error) => {
-                    self.report.add(path.display().to_string(), error.to_string(), CHECKPOINT_ADVICE);
-                }
+                Err(error) => self.report.add(path.display(), error, CHECKPOINT_ADVICE),
             }
             self.report.checkpoints += 1;
         }
@@ -219,11 +218,7 @@ impl<'a, 't> Verifier<'a, 't> {
         match self.first {
             Some(_) if position > end => {
                 let what = format!("it ends at position {end}, but position {position} was acknowledged");
-                self.report.add(
-                    self.generation.join("journal-*").display().to_string(),
-                    what,
-                    JOURNAL_ADVICE,
-                );
+                self.report.add(self.generation.join("journal-*").display(), what, JOURNAL_ADVICE);
             }
             Some(first) if at.next() < first => {
                 self.replica_damage(format!(
@@ -261,9 +256,9 @@ impl<'a, 't> Verifier<'a, 't> {
         Ok(())
     }
 
-    fn replica_damage(&mut self, what: String) {
+    fn replica_damage(&mut self, what: impl Display) {
         let advice = self.advice();
-        self.report.add(self.generation.join(REPLICA).display().to_string(), what, advice);
+        self.report.add(self.generation.join(REPLICA).display(), what, advice);
     }
 
     /// The advice for a damaged replica.

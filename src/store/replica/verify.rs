@@ -3,12 +3,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    error::Error,
+    fmt::Display,
     ops::ControlFlow,
     sync::{PoisonError, RwLockReadGuard},
 };
 
 use super::{
-    Counts, OwnerTokens, Replica, ReplicaError, ReplicaState, Trees, keys, stage,
+    Counts, OwnerTokens, Replica, ReplicaState, Trees, keys, stage,
     tables::{AUDIT_START, STATE, Sum, Table},
 };
 use crate::{
@@ -27,6 +29,9 @@ use crate::{
 pub(crate) type OnDamage<'f> = dyn FnMut(Table, String) + 'f;
 /// Called with the number of rows of a table that were read, and how many it should have.
 pub(crate) type OnRow<'t> = dyn FnMut(Table, u64, u64) -> ControlFlow<()> + 't;
+
+/// The error says what is wrong with a row.
+type Checked<T = ()> = Result<T, Box<dyn Error>>;
 
 /// What is known besides the rows, as of the moment whose rows are read.
 struct ExpectedState {
@@ -81,11 +86,11 @@ impl Replica {
             let last = *last;
             for (table, key, row) in rows {
                 if let Err(what) = pass.add(table, &key, &row) {
-                    found(table, what);
+                    found(table, what.to_string());
                 } else if let Err(what) = self.verify_row(&built_in, table, &key, &row)
                     && let Some(what) = self.check_again(&built_in, table, &key).unwrap_or(Some(what))
                 {
-                    found(table, what);
+                    found(table, what.to_string());
                 }
             }
             on_progress(last, pass.sums[last as usize].rows, expected.state.sum(last).rows)?;
@@ -96,7 +101,7 @@ impl Replica {
 
     /// Checks a row again, between two changes. `Some(None)`: nothing is wrong, since the row, or what it
     /// refers to, has just been changed. `None`: the row cannot be read.
-    fn check_again(&self, built_in: &Accounts, table: Table, key: &[u8]) -> Option<Option<String>> {
+    fn check_again(&self, built_in: &Accounts, table: Table, key: &[u8]) -> Option<Option<Box<dyn Error>>> {
         let row = self.read(|trees| {
             // No change is made while this lock is held.
             let _changes = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,9 +111,8 @@ impl Replica {
         row.ok()
     }
 
-    fn verify_row(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
-        let checked = self.guarded(|trees| self.rows_to_check(trees, built_in).check(table, key, row));
-        checked.unwrap_or_else(|error| Err(error.to_string()))
+    fn verify_row(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Checked {
+        self.guarded(|trees| self.rows_to_check(trees, built_in).check(table, key, row))?
     }
 
     fn rows_to_check<'a>(&'a self, trees: &'a Trees, built_in: &'a Accounts) -> Rows<'a> {
@@ -118,15 +122,15 @@ impl Replica {
 
 impl Pass {
     /// Checks a row on its own, and adds it to what is checked over all rows.
-    fn add(&mut self, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
+    fn add(&mut self, table: Table, key: &[u8], row: &[u8]) -> Checked {
         self.sums[table as usize].add(key, row);
         match table {
             Table::Meta if key == AUDIT_START => {
-                let start = AuditPosition::decode(row).map_err(|e| e.to_string())?;
+                let start = AuditPosition::decode(row)?;
                 self.audit = Some(Chain::new(Some(start)));
             }
             Table::Tokens => {
-                let token = TokenHead::decode(row).map_err(|e| e.to_string())?;
+                let token = TokenHead::decode(row)?;
                 if !self.owners.contains_key(token.owner) {
                     self.owners.insert(token.owner.to_owned(), Counts::default());
                 }
@@ -136,24 +140,24 @@ impl Pass {
                 }
             }
             Table::Users => {
-                let user = UserRecord::decode(row).map_err(|e| e.to_string())?;
+                let user = UserRecord::decode(row)?;
                 if user.deleted_at.is_none() && !self.names.insert((table, user.login.to_ascii_lowercase())) {
-                    return Err(format!("two users have the login {}", user.login));
+                    return Err(format!("two users have the login {}", user.login).into());
                 }
             }
             Table::Groups => {
-                let group = GroupRecord::decode(row).map_err(|e| e.to_string())?;
+                let group = GroupRecord::decode(row)?;
                 if !self.names.insert((table, fold(&group.name))) {
-                    return Err(format!("two groups have the name {}", group.name));
+                    return Err(format!("two groups have the name {}", group.name).into());
                 }
             }
             Table::Audit => {
-                let event = AuditEvent::decode(row).map_err(|e| e.to_string())?;
+                let event = AuditEvent::decode(row)?;
                 if let Some(chain) = &mut self.audit
                     && let Err(broken) = chain.follow(&event)
                 {
                     self.audit = None;
-                    return Err(broken.to_string());
+                    return Err(broken.into());
                 }
             }
             _ => {}
@@ -204,158 +208,132 @@ struct Rows<'a> {
 
 impl Rows<'_> {
     /// Whether a row fits its key, and whether the rows that it refers to exist and refer back to it.
-    fn check(&self, table: Table, key: &[u8], row: &[u8]) -> Result<(), String> {
+    fn check(&self, table: Table, key: &[u8], row: &[u8]) -> Checked {
         match table {
-            Table::Meta if key == STATE => self.decode::<ReplicaState>(row).map(drop),
+            Table::Meta if key == STATE => {
+                ReplicaState::decode(row)?;
+                Ok(())
+            }
             Table::Meta => Ok(()),
-            Table::Audit => self.require_key(key, &keys::audit(self.decode::<AuditEvent>(row)?.seq)),
+            Table::Audit => require_key(key, &keys::audit(AuditEvent::decode(row)?.seq)),
             Table::Tokens => {
-                let token =
-                    super::read::digest(key).and_then(|digest| Ok(TokenRecord::decode(&digest, row)?));
-                let token = token.map_err(|e| e.to_string())?;
+                let token = TokenRecord::decode(&super::read::digest(key)?, row)?;
                 let id = token.id;
-                self.require_link(Table::Ids, id.as_bytes(), key, || {
-                    format!("the id {id} leads to another token")
-                })?;
-                self.user(&token.owner, || format!("the token {id}"))?;
+                let what = format_args!("the id {id} leads to another token");
+                self.require_link(Table::Ids, id.as_bytes(), key, what)?;
+                self.user(&token.owner, format_args!("the token {id}"))?;
                 if !self.owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.contains(id)) {
-                    return Err(format!("the token {id} is not in the list of its owner {}", token.owner));
+                    let owner = token.owner;
+                    return Err(format!("the token {id} is not in the list of its owner {owner}").into());
                 }
                 if token.is_ended() {
                     return Ok(());
                 }
-                let name = keys::pair(&token.owner, &fold(&token.name)).map_err(|e| e.to_string())?;
-                self.require_link(Table::Names, &name, id.as_bytes(), || {
-                    format!("the name of the token {id} does not lead to it")
-                })
+                let name = keys::pair(&token.owner, &fold(&token.name))?;
+                let what = format_args!("the name of the token {id} does not lead to it");
+                self.require_link(Table::Names, &name, id.as_bytes(), what)
             }
             Table::Ids | Table::Names => {
+                let entry = format_args!("an entry of {} leads to", table.name());
                 let digest = match table {
                     Table::Ids => row.to_vec(),
-                    _ => self.require(Table::Ids, row, || {
-                        "a name leads to a token that does not exist".to_owned()
-                    })?,
+                    _ => self.require(Table::Ids, row, "a name leads to a token that does not exist")?,
                 };
-                let token = self.require(Table::Tokens, &digest, || {
-                    format!("an entry of {} leads to a token that does not exist", table.name())
-                })?;
-                let token = TokenHead::decode(&token).map_err(|e| e.to_string())?;
+                let what = format_args!("{entry} a token that does not exist");
+                let token = self.require(Table::Tokens, &digest, what)?;
+                let token = TokenHead::decode(&token)?;
                 let fits = match table {
                     Table::Ids => token.id.as_bytes().as_slice() == key,
                     _ => keys::parts(key).is_some_and(|(owner, _)| owner == token.owner),
                 };
-                if fits {
-                    Ok(())
-                } else {
-                    Err(format!(
-                        "an entry of {} leads to the token {}, which is another",
-                        table.name(),
-                        token.id
-                    ))
-                }
+                let what = || format!("{entry} the token {}, which is another", token.id);
+                if fits { Ok(()) } else { Err(what().into()) }
             }
             Table::Uses => {
-                self.decode::<LastUsed>(row)?;
-                self.require(Table::Ids, key, || "a last use belongs to no token".to_owned()).map(drop)
+                LastUsed::decode(row)?;
+                self.require(Table::Ids, key, "a last use belongs to no token").map(drop)
             }
-            Table::Users => self.require_key(key, self.decode::<UserRecord>(row)?.id.as_bytes()),
+            Table::Users => require_key(key, UserRecord::decode(row)?.id.as_bytes()),
             Table::Groups => {
-                let group: GroupRecord = self.decode(row)?;
-                self.require_key(key, group.id.as_bytes())?;
-                group
-                    .parent
-                    .map_or(Ok(()), |parent| self.group(&parent, || format!("the group {}", group.id)))
+                let GroupRecord { id, parent, .. } = GroupRecord::decode(row)?;
+                require_key(key, id.as_bytes())?;
+                parent.map_or(Ok(()), |parent| self.group(&parent, format_args!("the group {id}")))
             }
             Table::Members => {
                 let (group, user) = keys::parts(key).ok_or(MALFORMED_KEY)?;
-                self.group(&group, || format!("a membership of {user}"))?;
-                self.user(&user, || format!("a membership in {group}"))
+                self.group(&group, format_args!("a membership of {user}"))?;
+                self.user(&user, format_args!("a membership in {group}"))
             }
-            Table::Roles => self.require_key(key, self.decode::<RoleRecord>(row)?.key.as_bytes()),
+            Table::Roles => require_key(key, RoleRecord::decode(row)?.key.as_bytes()),
             Table::Grants => {
-                let grant: GrantRecord = self.decode(row)?;
-                self.require_key(key, &stage::grant_key(&grant).map_err(|e| e.to_string())?)?;
-                let what = || format!("a grant of {}", grant.role);
+                let grant = GrantRecord::decode(row)?;
+                require_key(key, &stage::grant_key(&grant)?)?;
+                let of = format_args!("a grant of {}", grant.role);
                 if self.built_in.role(&grant.role).is_none() {
-                    self.require(Table::Roles, grant.role.as_bytes(), || {
-                        format!("{} names a role that does not exist", what())
-                    })?;
+                    let what = format_args!("{of} names a role that does not exist");
+                    self.require(Table::Roles, grant.role.as_bytes(), what)?;
                 }
                 match &grant.to {
-                    Grantee::User(id) => self.user(id, what),
-                    Grantee::Group(id) => self.group(id, what),
+                    Grantee::User(id) => self.user(id, of),
+                    Grantee::Group(id) => self.group(id, of),
                 }
             }
             Table::IdentityCache => {
-                let identity: IdentityRecord = self.decode(row)?;
-                self.require_key(
-                    key,
-                    IdentityRecord::digest(&identity.issuer, &identity.subject).as_bytes(),
-                )?;
-                self.user(&identity.user, || format!("an identity at {}", identity.issuer))
+                let IdentityRecord { issuer, subject, user } = IdentityRecord::decode(row)?;
+                require_key(key, IdentityRecord::digest(&issuer, &subject).as_bytes())?;
+                self.user(&user, format_args!("an identity at {issuer}"))
             }
             Table::Sessions => {
-                let session: SessionRecord = self.decode(row)?;
-                self.require_key(key, session.digest.as_bytes())?;
-                self.user(&session.user, || "a session".to_owned())
+                let session = SessionRecord::decode(row)?;
+                require_key(key, session.digest.as_bytes())?;
+                self.user(&session.user, "a session")
             }
             Table::Invitations => {
-                let invitation: InvitationRecord = self.decode(row)?;
-                self.require_key(key, invitation.digest.as_bytes())?;
-                self.user(&invitation.user, || "an invitation".to_owned())
+                let invitation = InvitationRecord::decode(row)?;
+                require_key(key, invitation.digest.as_bytes())?;
+                self.user(&invitation.user, "an invitation")
             }
             Table::Idempotency => {
-                let record: IdempotencyRecord = self.decode(row)?;
-                self.require_key(key, &keys::idempotency(&record.key))?;
+                let record = IdempotencyRecord::decode(row)?;
+                require_key(key, &keys::idempotency(&record.key))?;
                 let at = keys::idempotency_at(record.at, &record.key);
-                let what = || "a key is not in the list by time".to_owned();
+                let what = "a key is not in the list by time";
                 self.require_link(Table::IdempotencyTimes, &at, record.key.as_bytes(), what)
             }
             Table::IdempotencyTimes => {
                 let text = std::str::from_utf8(row).map_err(|_| MALFORMED_KEY)?;
-                let of = self.require(Table::Idempotency, &keys::idempotency(text), || {
-                    "a time belongs to no key".to_owned()
-                })?;
-                self.require_key(key, &keys::idempotency_at(self.decode::<IdempotencyRecord>(&of)?.at, text))
+                let of = keys::idempotency(text);
+                let of = self.require(Table::Idempotency, &of, "a time belongs to no key")?;
+                require_key(key, &keys::idempotency_at(IdempotencyRecord::decode(&of)?.at, text))
             }
         }
     }
 
-    fn decode<R: Record>(&self, row: &[u8]) -> Result<R, String> {
-        R::decode(row).map_err(|e| e.to_string())
+    fn require(&self, table: Table, key: &[u8], what: impl Display) -> Checked<Vec<u8>> {
+        let row = self.trees.get(table, key)?;
+        row.map(|row| row.to_vec()).ok_or_else(|| what.to_string().into())
     }
 
-    fn require_key(&self, key: &[u8], expected: &[u8]) -> Result<(), String> {
-        if key == expected { Ok(()) } else { Err("a row has another row's key".to_owned()) }
+    fn require_link(&self, table: Table, key: &[u8], to: &[u8], what: impl Display) -> Checked {
+        if self.require(table, key, &what)? == to { Ok(()) } else { Err(what.to_string().into()) }
     }
 
-    fn require(&self, table: Table, key: &[u8], what: impl Fn() -> String) -> Result<Vec<u8>, String> {
-        let row = self.trees.get(table, key).map_err(|e: ReplicaError| e.to_string())?;
-        row.map(|row| row.to_vec()).ok_or_else(what)
-    }
-
-    fn require_link(
-        &self,
-        table: Table,
-        key: &[u8],
-        to: &[u8],
-        what: impl Fn() -> String,
-    ) -> Result<(), String> {
-        if self.require(table, key, &what)? == to { Ok(()) } else { Err(what()) }
-    }
-
-    fn user(&self, id: &str, of: impl Fn() -> String) -> Result<(), String> {
-        let what = || format!("{} names the user {id}, who does not exist", of());
+    fn user(&self, id: &str, of: impl Display) -> Checked {
+        let what = format_args!("{of} names the user {id}, who does not exist");
         self.require(Table::Users, id.as_bytes(), what).map(drop)
     }
 
-    fn group(&self, id: &str, of: impl Fn() -> String) -> Result<(), String> {
+    fn group(&self, id: &str, of: impl Display) -> Checked {
         if self.built_in.group_by_id(id).is_some() {
             return Ok(());
         }
-        let what = || format!("{} names the group {id}, which does not exist", of());
+        let what = format_args!("{of} names the group {id}, which does not exist");
         self.require(Table::Groups, id.as_bytes(), what).map(drop)
     }
+}
+
+fn require_key(key: &[u8], expected: &[u8]) -> Checked {
+    if key == expected { Ok(()) } else { Err("a row has another row's key".into()) }
 }
 
 #[cfg(test)]

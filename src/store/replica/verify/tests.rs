@@ -14,6 +14,7 @@ use crate::{
         engine::Engine,
         model::AuditPosition,
         op::Op,
+        replica::ReplicaError,
     },
 };
 
