@@ -90,18 +90,12 @@ pub(super) fn pack(
     Ok(bytes)
 }
 
-/// Splits off the version.
-fn versioned<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), DecodeError> {
-    let (version, rest) = bytes.split_first().ok_or(DecodeError::Empty(kind))?;
-    Ok((*version, rest))
-}
-
-/// What follows version 1, the only one; a newer version is an error that names it.
-fn strip_v1<'a>(kind: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], DecodeError> {
-    match versioned(kind, bytes)? {
-        (V1, rest) => Ok(rest),
+/// Splits off the version; one that is newer than `newest` is an error that names it.
+fn versioned<'a>(kind: &'static str, newest: u8, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), DecodeError> {
+    match bytes.split_first().ok_or(DecodeError::Empty(kind))? {
         (0, _) => Err(DecodeError::Malformed(kind)),
-        (version, _) => Err(DecodeError::Newer { kind, version }),
+        (&version, _) if version > newest => Err(DecodeError::Newer { kind, version }),
+        (version, rest) => Ok((*version, rest)),
     }
 }
 
@@ -124,7 +118,7 @@ pub(super) fn unpack_v1<'a, T>(
     bytes: &'a [u8],
     read: impl FnOnce(&mut Input<'a>) -> postcard::Result<T>,
 ) -> Result<T, DecodeError> {
-    unpack(kind, strip_v1(kind, bytes)?, read)
+    unpack(kind, versioned(kind, V1, bytes)?.1, read)
 }
 
 /// Implements [`Record`] for a record with a single version, which `$wire` encodes and decodes.

@@ -16,14 +16,8 @@ impl Record for SessionRecord {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        match versioned(Self::KIND, bytes)? {
-            (V1, rest) => {
-                let by_password = [rest, &[0]].concat();
-                unpack(Self::KIND, &by_password, |read| Self::deserialize(read))
-            }
-            (V2, rest) => unpack(Self::KIND, rest, |read| Self::deserialize(read)),
-            (0, _) => Err(DecodeError::Malformed(Self::KIND)),
-            (version, _) => Err(DecodeError::Newer { kind: Self::KIND, version }),
-        }
+        let (version, rest) = versioned(Self::KIND, V2, bytes)?;
+        let by_password: &[u8] = if version == V1 { &[0] } else { &[] };
+        unpack(Self::KIND, &[rest, by_password].concat(), |read| Self::deserialize(read))
     }
 }

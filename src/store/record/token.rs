@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{DecodeError, EncodeError, V1, pack, strip_v1, unpack_v1, wire};
+use super::{DecodeError, EncodeError, V1, pack, unpack_v1, versioned, wire};
 use crate::{
     authz::{
         secret::{Digest, TokenId},
@@ -119,7 +119,7 @@ impl TokenRecord {
 
 impl<'a> TokenHead<'a> {
     pub(crate) fn decode(row: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut read = postcard::Deserializer::from_bytes(strip_v1(TOKEN, row)?);
+        let mut read = postcard::Deserializer::from_bytes(versioned(TOKEN, V1, row)?.1);
         Self::deserialize(&mut read).map_err(|_| DecodeError::Malformed(TOKEN))
     }
 
