@@ -59,21 +59,11 @@ pub struct Generations {
 
 /// A generation that is being built.
 pub struct NewGeneration {
-    id: StoreId,
-    number: u64,
-    directory: Box<dyn Directory>,
-}
-
-impl NewGeneration {
     /// The id of the store that it belongs to.
-    pub fn id(&self) -> StoreId {
-        self.id
-    }
-
+    pub id: StoreId,
+    number: u64,
     /// Where its files go. The caller must sync the files before the switch.
-    pub fn directory(&self) -> &dyn Directory {
-        &*self.directory
-    }
+    pub directory: Box<dyn Directory>,
 }
 
 /// The content of `CURRENT`.

@@ -89,7 +89,7 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
     tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
     let generations = Generations::new(Box::new(OsDirectory::new(path)), KNOWN_NAMES);
     let new = generations.begin(Some(store))?;
-    let head = copy(&data, &manifest, store, new.directory().path())?;
+    let head = copy(&data, &manifest, store, new.directory.path())?;
     Generation::begin(&new, head, settings)?;
     preserve_manifest(path, &manifest)?;
     generations.switch(&new)?;

@@ -132,12 +132,13 @@ pub fn offline(
     let mut restored =
         Restored { taken_at_millis: header.taken_at.as_millis(), replaced, ..Restored::default() };
     let mut fill = || {
-        let head = write_checkpoint(&mut reader, store, new.directory().path(), on_progress)?;
+        let head = write_checkpoint(&mut reader, store, new.directory.path(), on_progress)?;
         restored.rows = reader.progress.rows;
         let generation = Generation::begin(&new, head, settings)?;
         let files = Box::new(OsDirectory::new(&generation.path));
         let engine = generation.open(files, settings)?;
-        let merged = merge(&engine, tombstones.as_ref(), options.now, &mut restored);
+        let merge = Merge { engine: &engine, now: options.now, restored: &mut restored, ops: Vec::new() };
+        let merged = merge.run(tombstones.as_ref());
         engine.close();
         merged
     };
@@ -234,134 +235,128 @@ fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<
     loaded.map_err(|damage| ReadError(damage.to_string()))
 }
 
-fn merge(
-    engine: &Engine,
-    tombstones: Option<&Tombstones>,
+/// The operations that keep what ended since the backup.
+struct Merge<'a> {
+    engine: &'a Engine,
     now: Timestamp,
-    restored: &mut Restored,
-) -> Result<(), RestoreError> {
-    let mut ops = Vec::new();
-    let is_newer = tombstones.is_some_and(|tombstones| tombstones.position >= engine.head().position);
-    if let Some(tombstones) = tombstones {
-        merge_tokens(engine, tombstones, is_newer, now, restored, &mut ops)?;
-        merge_users(engine, tombstones, is_newer, restored, &mut ops)?;
-    }
-    // Otherwise an identity that was unlinked since could sign in again.
-    if let Some(tombstones) = tombstones.filter(|_| is_newer) {
-        for identity in engine.identities()? {
-            let key = identity.key();
-            if tombstones.identities.get(&key) != Some(&identity.user) {
-                ops.push(Op::DropIdentity(key));
-            }
-        }
-    }
-    // Otherwise users who signed out or changed their password since would be signed in again.
-    ops.extend(engine.sessions()?.into_iter().map(|session| Op::DropSession(session.digest)));
-    ops.extend(engine.invitations()?.into_iter().map(|one| Op::DropInvitation(one.digest)));
-    let mut audit = AuditPosition::load(engine)?;
-    let change = serde_json::json!({
-        "taken_at": restored.taken_at_millis,
-        "revoked": restored.revoked,
-        "narrowed": restored.narrowed,
-        "users": restored.users,
-        "passwords": restored.passwords,
-        "revocations_lost": tombstones.is_none(),
-    });
-    let event = AuditEvent::new(now, "store.restore", "operator", "store", change);
-    ops.push(Op::AppendAudit(audit.append(event)));
-    for part in ops.chunks(10_000) {
-        engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;
-    }
-    Ok(())
+    restored: &'a mut Restored,
+    ops: Vec<Op>,
 }
 
-fn merge_tokens(
-    engine: &Engine,
-    tombstones: &Tombstones,
-    is_newer: bool,
-    now: Timestamp,
-    restored: &mut Restored,
-    ops: &mut Vec<Op>,
-) -> Result<(), RestoreError> {
-    let mut changed = Vec::new();
-    read_tokens(engine, &mut |row| {
-        let last = tombstones.tokens.get(&row.id);
-        let ended = match last {
-            Some(last) => last.revoked && row.revoked_at.is_none() || last.rotation != row.rotation,
-            // A row leaves a store only after its token has ended.
-            None => is_newer && row.revoked_at.is_none(),
-        };
-        let other = last.is_some_and(|last| {
-            last.expires_at != row.expires_at || *last.scope_and_networks != scope_and_networks(&row)
+impl Merge<'_> {
+    fn run(mut self, tombstones: Option<&Tombstones>) -> Result<(), RestoreError> {
+        let engine = self.engine;
+        let is_newer = tombstones.is_some_and(|tombstones| tombstones.position >= engine.head().position);
+        if let Some(tombstones) = tombstones {
+            self.tokens(tombstones, is_newer)?;
+            self.users(tombstones, is_newer)?;
+        }
+        // Otherwise an identity that was unlinked since could sign in again.
+        if let Some(tombstones) = tombstones.filter(|_| is_newer) {
+            for identity in engine.identities()? {
+                let key = identity.key();
+                if tombstones.identities.get(&key) != Some(&identity.user) {
+                    self.ops.push(Op::DropIdentity(key));
+                }
+            }
+        }
+        // Otherwise users who signed out or changed their password since would be signed in again.
+        self.ops.extend(engine.sessions()?.into_iter().map(|session| Op::DropSession(session.digest)));
+        self.ops.extend(engine.invitations()?.into_iter().map(|one| Op::DropInvitation(one.digest)));
+        let mut audit = AuditPosition::load(engine)?;
+        let change = serde_json::json!({
+            "taken_at": self.restored.taken_at_millis,
+            "revoked": self.restored.revoked,
+            "narrowed": self.restored.narrowed,
+            "users": self.restored.users,
+            "passwords": self.restored.passwords,
+            "revocations_lost": tombstones.is_none(),
         });
-        if ended || other {
-            changed.push((row.id, last));
+        let event = AuditEvent::new(self.now, "store.restore", "operator", "store", change);
+        self.ops.push(Op::AppendAudit(audit.append(event)));
+        for part in self.ops.chunks(10_000) {
+            engine.commit(part).map_err(|error| RestoreError::Write(error.to_string()))?;
         }
-    })?;
-    for (id, last) in changed {
-        let Some(before) = engine.token(id)? else { continue };
-        let mut token = before.clone();
-        if let Some(last) = last {
-            let (scope, allow_ips) = (*last.scope_and_networks).clone();
-            let by = TokenBounds { scope, expires_at: last.expires_at, allow_ips };
-            let TokenBounds { scope, expires_at, allow_ips } = token.bounds().narrowed(&by);
-            (token.scope, token.expires_at, token.allow_ips) = (scope, expires_at, allow_ips);
-        }
-        restored.narrowed += u64::from(token != before);
-        if last.is_none_or(|last| last.revoked) && token.revoked.is_none() {
-            token.revoked = Some(Revocation { at: now, by: None, reason: RevokeReason::Admin });
-        }
-        token.rotation = token.rotation.or_else(|| last?.rotation);
-        if (&token.revoked, token.rotation) != (&before.revoked, before.rotation) {
-            restored.revoked += 1;
-            let name = fold(&token.name);
-            if engine.token_named(&token.owner, &name)? == Some(id) {
-                ops.push(Op::FreeName { owner: token.owner.clone(), name });
+        Ok(())
+    }
+
+    fn tokens(&mut self, tombstones: &Tombstones, is_newer: bool) -> Result<(), RestoreError> {
+        let engine = self.engine;
+        let mut changed = Vec::new();
+        read_tokens(engine, &mut |row| {
+            let last = tombstones.tokens.get(&row.id);
+            let ended = match last {
+                Some(last) => last.revoked && row.revoked_at.is_none() || last.rotation != row.rotation,
+                // A row leaves a store only after its token has ended.
+                None => is_newer && row.revoked_at.is_none(),
+            };
+            let other = last.is_some_and(|last| {
+                last.expires_at != row.expires_at || *last.scope_and_networks != scope_and_networks(&row)
+            });
+            if ended || other {
+                changed.push((row.id, last));
+            }
+        })?;
+        for (id, last) in changed {
+            let Some(before) = engine.token(id)? else { continue };
+            let mut token = before.clone();
+            if let Some(last) = last {
+                let (scope, allow_ips) = (*last.scope_and_networks).clone();
+                let by = TokenBounds { scope, expires_at: last.expires_at, allow_ips };
+                let TokenBounds { scope, expires_at, allow_ips } = token.bounds().narrowed(&by);
+                (token.scope, token.expires_at, token.allow_ips) = (scope, expires_at, allow_ips);
+            }
+            self.restored.narrowed += u64::from(token != before);
+            if last.is_none_or(|last| last.revoked) && token.revoked.is_none() {
+                token.revoked = Some(Revocation { at: self.now, by: None, reason: RevokeReason::Admin });
+            }
+            token.rotation = token.rotation.or_else(|| last?.rotation);
+            if (&token.revoked, token.rotation) != (&before.revoked, before.rotation) {
+                self.restored.revoked += 1;
+                let name = fold(&token.name);
+                if engine.token_named(&token.owner, &name)? == Some(id) {
+                    self.ops.push(Op::FreeName { owner: token.owner.clone(), name });
+                }
+            }
+            if token != before {
+                token.revision += 1;
+                self.ops.push(Op::PutToken(token));
             }
         }
-        if token != before {
-            token.revision += 1;
-            ops.push(Op::PutToken(token));
-        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn merge_users(
-    engine: &Engine,
-    tombstones: &Tombstones,
-    is_newer: bool,
-    restored: &mut Restored,
-    ops: &mut Vec<Op>,
-) -> Result<(), RestoreError> {
-    let mut deleted = HashSet::new();
-    for mut user in engine.users()? {
-        let Some(ended) = tombstones.users.get(&user.id) else { continue };
-        let before = user.clone();
-        user.banned = user.banned.or_else(|| ended.banned.clone());
-        user.deleted_at = user.deleted_at.or(ended.deleted_at);
-        restored.users += u64::from(user != before);
-        if user.deleted_at != before.deleted_at {
-            deleted.insert(user.id.clone());
+    fn users(&mut self, tombstones: &Tombstones, is_newer: bool) -> Result<(), RestoreError> {
+        let engine = self.engine;
+        let mut deleted = HashSet::new();
+        for mut user in engine.users()? {
+            let Some(ended) = tombstones.users.get(&user.id) else { continue };
+            let before = user.clone();
+            user.banned = user.banned.or_else(|| ended.banned.clone());
+            user.deleted_at = user.deleted_at.or(ended.deleted_at);
+            self.restored.users += u64::from(user != before);
+            if user.deleted_at != before.deleted_at {
+                deleted.insert(user.id.clone());
+            }
+            // The backup's password may be known to others: it was changed since.
+            if is_newer && user.password != ended.password {
+                user.password.clone_from(&ended.password);
+                self.restored.passwords += 1;
+            }
+            if user != before {
+                user.revision += 1;
+                self.ops.push(Op::PutUser(user));
+            }
         }
-        // The backup's password may be known to others: it was changed since.
-        if is_newer && user.password != ended.password {
-            user.password.clone_from(&ended.password);
-            restored.passwords += 1;
+        // A deleted user has neither groups nor roles: they would be counted as an administrator.
+        for (group, user) in engine.members()?.into_iter().filter(|(_, user)| deleted.contains(user)) {
+            self.ops.push(Op::DropMember { group, user });
         }
-        if user != before {
-            user.revision += 1;
-            ops.push(Op::PutUser(user));
-        }
+        let of_deleted = |to: &Grantee| matches!(to, Grantee::User(id) if deleted.contains(id));
+        let grants = engine.grants()?.into_iter().filter(|grant| of_deleted(&grant.to));
+        self.ops.extend(grants.map(Op::DropGrant));
+        Ok(())
     }
-    // A deleted user has neither groups nor roles: they would be counted as an administrator.
-    for (group, user) in engine.members()?.into_iter().filter(|(_, user)| deleted.contains(user)) {
-        ops.push(Op::DropMember { group, user });
-    }
-    let of_deleted = |to: &Grantee| matches!(to, Grantee::User(id) if deleted.contains(id));
-    let grants = engine.grants()?.into_iter().filter(|grant| of_deleted(&grant.to));
-    ops.extend(grants.map(Op::DropGrant));
-    Ok(())
 }
 
 #[cfg(test)]

@@ -242,7 +242,7 @@ fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, 
         Contents::Empty => {
             let new = generations.begin(Some(store))?;
             generations.switch(&new)?;
-            new.directory().path().to_owned()
+            new.directory.path().to_owned()
         }
     };
     Ok(Generation { path, store })

@@ -135,10 +135,10 @@ pub(crate) struct Generation {
 impl Generation {
     /// Creates an empty journal in a new generation. Its first entry follows `after`.
     pub(crate) fn begin(new: &NewGeneration, after: Head, settings: &Settings) -> Result<Self, OpenError> {
-        let generation = Self { path: new.directory().path().to_owned(), store: new.id() };
+        let generation = Self { path: new.directory.path().to_owned(), store: new.id };
         let directory = Box::new(log::files::OsDirectory::new(&generation.path));
         let options = journal_options(settings);
-        Journal::create(directory, new.id(), after, options).map_err(|e| generation.open_error(e))?;
+        Journal::create(directory, new.id, after, options).map_err(|e| generation.open_error(e))?;
         Ok(generation)
     }
 

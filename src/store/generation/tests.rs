@@ -17,7 +17,7 @@ fn on(disk: &Disk) -> Generations {
 fn build(generations: &Generations, content: &str) -> Result<(), GenerationError> {
     let new = generations.begin(None)?;
     let failure = |e| Failure::new("write", "data", e);
-    let file = new.directory().create("data").map_err(failure)?;
+    let file = new.directory.create("data").map_err(failure)?;
     file.write_all_at(content.as_bytes(), 0).map_err(failure)?;
     file.sync_all().map_err(failure)?;
     generations.switch(&new)
