@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Transaction, issued::by_rotation, transaction::is_live};
 use crate::{
@@ -14,11 +14,10 @@ use crate::{
         },
         secret::{Digest, TokenId},
         subject::Permission,
-        time::Timestamp,
     },
     fence::Affected,
     store::{
-        ChangeError, ReadError,
+        ChangeError,
         audit::{self, scope_json, time_json},
         change::{Actor, Idempotency, NewToken, TokenEdit},
         model::{Revocation, RevokeReason, Rotation, TokenRecord},
@@ -70,7 +69,16 @@ impl Transaction {
         self.require_ended_quota(&record.owner)?;
         self.take_name(&record.owner, name, record.id);
         self.remember(idempotency, &record);
-        self.audit_as(actor, "token.create", target(&record), Some(self.audit_fields(&record)));
+        let owner = self.state.accounts.user_by_id(&record.owner);
+        let change = json!({
+            "owner": owner.map_or(record.owner.as_str(), |owner| owner.record.login.as_str()),
+            "name": record.name,
+            "scope": scope_json(&record.scope),
+            "not_before": record.not_before.map(time_json),
+            "expires_at": record.expires_at.map(time_json),
+            "allow_ips": record.allow_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        self.audit_as(actor, "token.create", target(&record), Some(change));
         self.apply(Op::PutToken(record.clone()));
         Ok((record, true))
     }
@@ -95,7 +103,11 @@ impl Transaction {
         }
         let owner = self.owner_of(&before)?;
         let bounds = tokens::edit(&self.admin_facts(), &principal, owner, &before.bounds(), bounds)?;
-        require_not_ended(&before, self.now)?;
+        if before.revoked.is_some()
+            || before.rotation.is_some_and(|rotation| rotation.grace_until <= self.now)
+        {
+            return Err(revoked().into());
+        }
         let TokenBounds { scope, expires_at, allow_ips } = bounds;
         let mut after = TokenRecord { scope, expires_at, allow_ips, ..before.clone() };
         if let Some(name) = &edit.name {
@@ -158,7 +170,9 @@ impl Transaction {
             self.require_token_quota(&before.owner)?;
         }
         self.require_ended_quota(&before.owner)?;
-        let by_itself = by_itself || self.is_of_family(actor, before.family)?;
+        // The token that is replaced, or one that it was made from and that is in its grace.
+        let caller = actor.parent.map(|id| self.token(id)).transpose()?.flatten();
+        let by_itself = by_itself || caller.is_some_and(|token| token.family == before.family);
         let author = if by_itself { Some(by_rotation(id)) } else { Transaction::author(actor) };
         let after = TokenRecord {
             id: text.id,
@@ -272,13 +286,6 @@ impl Transaction {
         Ok(record)
     }
 
-    /// Whether the actor uses a token of this family: the one that is replaced, or one that it was made
-    /// from and that is in its grace.
-    fn is_of_family(&self, actor: &Actor, family: TokenId) -> Result<bool, ReadError> {
-        let Some(id) = actor.parent else { return Ok(false) };
-        Ok(self.token(id)?.is_some_and(|token| token.family == family))
-    }
-
     /// Fails if the owner may not have another live token.
     fn require_token_quota(&mut self, owner: &str) -> Result<(), ChangeError> {
         let most = self.state.policy.max_tokens;
@@ -313,18 +320,6 @@ impl Transaction {
         let owner = self.state.accounts.user_by_id(&record.owner);
         owner.ok_or_else(|| AdminError::new(AdminErrorCode::NotFound, "the token's owner is unknown"))
     }
-
-    fn audit_fields(&self, record: &TokenRecord) -> Value {
-        let owner = self.state.accounts.user_by_id(&record.owner);
-        json!({
-            "owner": owner.map_or(record.owner.as_str(), |owner| owner.record.login.as_str()),
-            "name": record.name,
-            "scope": scope_json(&record.scope),
-            "not_before": record.not_before.map(time_json),
-            "expires_at": record.expires_at.map(time_json),
-            "allow_ips": record.allow_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        })
-    }
 }
 
 pub(super) fn target(record: &TokenRecord) -> String {
@@ -333,12 +328,6 @@ pub(super) fn target(record: &TokenRecord) -> String {
 
 pub(super) fn name_taken(name: &str) -> AdminError {
     AdminError::new(AdminErrorCode::NameTaken, format!("the user already has a live token named {name:?}"))
-}
-
-/// Fails if the token was revoked, or was replaced and its grace is over.
-fn require_not_ended(record: &TokenRecord, now: Timestamp) -> Result<(), AdminError> {
-    let replaced = record.rotation.is_some_and(|rotation| rotation.grace_until <= now);
-    if record.revoked.is_some() || replaced { Err(revoked()) } else { Ok(()) }
 }
 
 fn revoked() -> AdminError {

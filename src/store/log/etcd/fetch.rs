@@ -94,7 +94,12 @@ impl Connection {
         let revision = revision(found.header.as_ref());
         let known = self.parse_head(found.kvs.first()).map_err(failure)?;
         let head = known.record;
-        self.check_range(from, head)?;
+        if from < head.first {
+            return Err(ReadError::Trimmed { from, first: head.first });
+        }
+        if from > head.head.next() {
+            return Err(ReadError::Ahead { from, head: head.head.position });
+        }
         if from > head.head.position {
             return Ok(Page { entries: Vec::new(), head, revision });
         }
@@ -131,16 +136,6 @@ impl Connection {
             return Err(self.damaged(last.position, "it is not the one that the head names"));
         }
         Ok(Page { entries, head, revision })
-    }
-
-    fn check_range(&self, from: u64, HeadRecord { head, first, .. }: HeadRecord) -> Result<(), ReadError> {
-        if from < first {
-            return Err(ReadError::Trimmed { from, first });
-        }
-        if from > head.next() {
-            return Err(ReadError::Ahead { from, head: head.position });
-        }
-        Ok(())
     }
 
     /// The entry at a position and its attempt; `None` if there is none.
