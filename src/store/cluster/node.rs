@@ -243,17 +243,13 @@ impl Node {
             }
         }
         let protocol = &shared.protocol;
+        let left = |at: BootTime| at.since_start().saturating_sub(now.since_start());
         NextSteps {
             read_acknowledgements: protocol.wants_acknowledgements(),
             propose: !protocol.proposals(now).is_empty(),
             waiting: protocol.completions.waiting() > 0,
-            deadline: protocol
-                .completions
-                .deadline()
-                .map(|at| at.since_start().saturating_sub(now.since_start())),
-            permitted_for: protocol
-                .permitted_until()
-                .map(|at| at.since_start().saturating_sub(now.since_start())),
+            deadline: protocol.completions.deadline().map(left),
+            permitted_for: protocol.permitted_until().map(left),
         }
     }
 

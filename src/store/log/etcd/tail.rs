@@ -6,12 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use tonic::Streaming;
 
-use super::{
-    connection::Connection,
-    fetch::PageSize,
-    keys::Key,
-    wire::{KeyValue, WatchResponse},
-};
+use super::{connection::Connection, fetch::PageSize, keys::Key, wire::WatchResponse};
 use crate::store::{
     cluster::{Follower, Fork, SequenceCheck},
     log::{Entry, Head, ReadError, StoreId},
@@ -121,13 +116,8 @@ impl Tail {
 
     async fn on_response(&mut self, response: WatchResponse) -> Result<Vec<TailEvent>, TailError> {
         let mut heard = Vec::new();
-        let put: Vec<KeyValue> = response
-            .events
-            .into_iter()
-            .filter(|event| event.kind == 0)
-            .filter_map(|event| event.kv)
-            .collect();
-        for kv in put {
+        let put = response.events.into_iter().filter(|event| event.kind == 0);
+        for kv in put.filter_map(|event| event.kv) {
             match self.connection.keys.parse(&kv.key) {
                 Key::Ack(node) => {
                     heard.push(TailEvent::Acknowledgement { node: node.to_owned(), value: kv.value.clone() });
