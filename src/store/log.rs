@@ -4,6 +4,8 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
+use serde::{Deserialize, Serialize};
+
 #[cfg(test)]
 mod conformance;
 pub mod entry;
@@ -82,7 +84,7 @@ pub trait Log: Send {
 }
 
 /// The id of a store: 16 random bytes, chosen when the store is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoreId(pub [u8; 16]);
 
 impl StoreId {
@@ -106,7 +108,7 @@ impl fmt::Display for StoreId {
 }
 
 /// BLAKE3 over an entry, which includes the hash of the entry before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EntryHash(pub [u8; 32]);
 
 impl EntryHash {
@@ -125,7 +127,7 @@ fn write_hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
 }
 
 /// A point in the log: an entry's position, counted from 1, and its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     pub position: u64,
     pub hash: EntryHash,

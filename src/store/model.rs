@@ -99,14 +99,16 @@ pub struct LastUsed {
     pub service: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
+    #[serde(with = "wire")]
     pub at: Timestamp,
     pub by: Option<UserId>,
     pub reason: RevokeReason,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Stored as the variant's number, like [`SignedInBy`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RevokeReason {
     User,
     Admin,
@@ -115,9 +117,11 @@ pub enum RevokeReason {
     Leaked,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rotation {
+    #[serde(with = "wire")]
     pub to: TokenId,
+    #[serde(with = "wire")]
     pub grace_until: Timestamp,
 }
 
@@ -135,12 +139,11 @@ pub struct SessionRecord {
     pub last_seen_at: Timestamp,
     /// Address of the client that signed in.
     pub client: IpAddr,
-    #[serde(with = "wire")]
     pub by: SignedInBy,
 }
 
 /// How the user authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignedInBy {
     Password,
     /// An OpenID Connect provider.

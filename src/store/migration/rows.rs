@@ -1,7 +1,5 @@
 //! Turns a row of the released layout into operations. The first byte of the key is the table.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use serde::Deserialize;
 
@@ -13,7 +11,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        model::{AuditPosition, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
+        model::{AuditPosition, LastUsed, Revocation, Rotation, TokenRecord},
         record::{DecodeError, Record, unpack_v1, wire},
         replica::keys,
     },
@@ -60,8 +58,7 @@ struct TokenV1 {
     not_before: Option<Timestamp>,
     #[serde(with = "wire")]
     expires_at: Option<Timestamp>,
-    revoked: Option<RevocationV1>,
-    #[serde(with = "wire")]
+    revoked: Option<Revocation>,
     rotation: Option<Rotation>,
     #[serde(with = "wire")]
     family: TokenId,
@@ -69,22 +66,10 @@ struct TokenV1 {
 }
 
 #[derive(Deserialize)]
-struct RevocationV1 {
-    #[serde(with = "wire")]
-    at: Timestamp,
-    by: Option<String>,
-    #[serde(with = "wire")]
-    reason: RevokeReason,
-}
-
-#[derive(Deserialize)]
 struct UseV1 {
     #[serde(with = "wire")]
     token: TokenId,
-    #[serde(with = "wire")]
-    at: Timestamp,
-    from: IpAddr,
-    service: String,
+    used: LastUsed,
 }
 
 /// Appends the operations of a row. For the row about the store itself, returns the store's id and the
@@ -157,7 +142,7 @@ fn token(owner: &str, item: &ItemV1<'_>) -> Result<TokenRecord, DecodeError> {
         not_before: row.not_before,
         expires_at: row.expires_at,
         last_used: None,
-        revoked: row.revoked.map(|RevocationV1 { at, by, reason }| Revocation { at, by, reason }),
+        revoked: row.revoked,
         rotation: row.rotation,
         family: row.family,
         revision: row.revision,
@@ -166,8 +151,6 @@ fn token(owner: &str, item: &ItemV1<'_>) -> Result<TokenRecord, DecodeError> {
 
 fn uses(row: &[u8], ops: &mut Vec<Op>) -> Result<(), DecodeError> {
     let rows: Vec<UseV1> = read("last use", row)?;
-    let used =
-        |UseV1 { token, at, from, service }| Op::PutLastUsed { token, used: LastUsed { at, from, service } };
-    ops.extend(rows.into_iter().map(used));
+    ops.extend(rows.into_iter().map(|UseV1 { token, used }| Op::PutLastUsed { token, used }));
     Ok(())
 }

@@ -32,7 +32,6 @@ pub(crate) struct TokenHead<'a> {
     pub expires_at: Option<Timestamp>,
     #[serde(with = "wire")]
     pub revoked_at: Option<Timestamp>,
-    #[serde(with = "wire")]
     pub rotation: Option<Rotation>,
 }
 
@@ -44,7 +43,6 @@ struct TailV1<'a> {
     #[serde(with = "wire")]
     created_at: Timestamp,
     revoked_by: Option<&'a str>,
-    #[serde(with = "wire")]
     revoked_for: Option<RevokeReason>,
     #[serde(with = "wire")]
     family: TokenId,

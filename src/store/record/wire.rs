@@ -10,10 +10,7 @@ use crate::{
         subject::{Access, Permission},
         time::Timestamp,
     },
-    store::{
-        log::{EntryHash, Head, StoreId},
-        model::{RevokeReason, Rotation, SignedInBy, UserKind},
-    },
+    store::model::UserKind,
 };
 
 /// How a value is stored. What was written once stays readable, so none of these ever changes.
@@ -58,13 +55,8 @@ macro_rules! to_stored {
 to_stored!(Timestamp as i64, at => at.as_millis(), millis => Some(Self::from_millis(millis)));
 to_stored!(Digest as [u8; 32], digest => *digest.as_bytes(), bytes => Some(Self::from_bytes(bytes)));
 to_stored!(TokenId as [u8; 12], id => *id.as_bytes(), bytes => Self::from_bytes(bytes));
-to_stored!(StoreId as [u8; 16], id => id.0, bytes => Some(Self(bytes)));
-to_stored!(Head as (u64, [u8; 32]), head => (head.position, head.hash.0),
-    (position, hash) => Some(Self { position, hash: EntryHash(hash) }));
 to_stored!(IpNet as (std::net::IpAddr, u8), net => (net.addr(), net.prefix_len()),
     (address, prefix) => Self::new(address, prefix).ok());
-to_stored!(Rotation as ([u8; 12], i64), rotation => (rotation.to.to_stored(), rotation.grace_until.to_stored()),
-    (to, until) => Some(Self { to: StoredForm::read(to)?, grace_until: StoredForm::read(until)? }));
 // Stored as their words, which are public names already.
 to_stored!(Permission as String, permission => permission.word().to_owned(), word => Self::from_word(&word));
 to_stored!(Grantee as (u8, String), to => match to {
@@ -91,8 +83,6 @@ macro_rules! numbered {
 
 numbered!(Access: Read, Full);
 numbered!(UserKind: Human, Service);
-numbered!(SignedInBy: Password, Provider);
-numbered!(RevokeReason: User, Admin, Rotated, OwnerDeleted, Leaked);
 
 impl<T: StoredForm> StoredForm for Option<T> {
     type Stored = Option<T::Stored>;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::{
     log::{Head, StoreId},
-    record::{record, wire},
+    record::record,
 };
 
 macro_rules! tables {
@@ -97,10 +97,8 @@ fn checksum(key: &[u8], row: &[u8]) -> u64 {
 /// The state of a replica as a whole. A replica without it was never finished.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReplicaState {
-    #[serde(with = "wire")]
     pub store: StoreId,
     /// Everything up to here has been applied.
-    #[serde(with = "wire")]
     pub head: Head,
     /// `seq` and hash of the newest audit event.
     pub audit: Option<(u64, [u8; 32])>,
