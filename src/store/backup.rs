@@ -194,14 +194,14 @@ impl<R: Read> Reader<R> {
     pub(crate) fn next(&mut self, ops: &mut Vec<Op>) -> Result<bool, StreamError> {
         let hash = self.hash.finalize();
         let frame = self.frame()?;
-        let damaged = StreamError::Damaged(self.progress.rows);
-        let (kind, rest) = frame.split_first().ok_or(StreamError::Damaged(self.progress.rows))?;
+        let rows = self.progress.rows;
+        let damaged = || StreamError::Damaged(rows);
+        let (kind, rest) = frame.split_first().ok_or_else(damaged)?;
         match (*kind, self.version) {
             (ROW, V1) => {
-                let (length, rest) = rest.split_first_chunk().ok_or(damaged)?;
+                let (length, rest) = rest.split_first_chunk().ok_or_else(damaged)?;
                 let length = usize::from(u16::from_le_bytes(*length));
-                let (key, row) =
-                    rest.split_at_checked(length).ok_or(StreamError::Damaged(self.progress.rows))?;
+                let (key, row) = rest.split_at_checked(length).ok_or_else(damaged)?;
                 self.progress.rows += 1;
                 if let Some((_, revision)) = migration::operations(key, row, ops).map_err(StreamError::Row)? {
                     self.head.position = revision;
@@ -218,14 +218,14 @@ impl<R: Read> Reader<R> {
                     let rows = self.progress.rows.to_le_bytes();
                     frame[1..] == [rows.as_slice(), hash.as_bytes()].concat()
                 } else {
-                    self.head = decode_head(&frame).ok_or(StreamError::Damaged(self.progress.rows))?;
+                    self.head = decode_head(&frame).ok_or_else(damaged)?;
                     frame == trailer(self.progress.rows, self.head, &hash)
                 };
                 let mut more = [0; 1];
                 let ends = matches!(self.input.read(&mut more), Ok(0));
-                if whole && ends { Ok(false) } else { Err(damaged) }
+                if whole && ends { Ok(false) } else { Err(damaged()) }
             }
-            _ => Err(damaged),
+            _ => Err(damaged()),
         }
     }
 

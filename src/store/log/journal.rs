@@ -136,8 +136,8 @@ impl Journal {
         left: &mut usize,
         entries: &mut Vec<Entry>,
     ) -> Result<(), ReadError> {
-        let path = self.directory.path().join(layout::file_name(segment.sequence));
         let name = layout::file_name(segment.sequence);
+        let path = self.directory.path().join(&name);
         let file = self.directory.open(&name).map_err(|e| Failure::new("open", &path, e))?;
         let mut scan = segment.scan(from, &*file, &path, self.store)?;
         while scan.head.position < last {
@@ -233,16 +233,12 @@ impl Log for Journal {
         let hash = entry::encode(self.store, position, self.head.hash, operations, &mut self.buffer);
         self.buffer.resize(length, 0);
         let head = Head { position, hash };
-        match self.active.commit(&self.buffer, self.head, self.slot(head)) {
-            Ok(()) => {
-                self.head = head;
-                Ok(head)
-            }
-            Err(failure) => {
-                self.failed = Some(failure.clone());
-                Err(AppendError::UnknownOutcome(failure))
-            }
-        }
+        let slot = self.slot(head);
+        let committed = self.active.commit(&self.buffer, self.head, slot);
+        let committed = committed.inspect_err(|failure| self.failed = Some(failure.clone()));
+        committed.map_err(AppendError::UnknownOutcome)?;
+        self.head = head;
+        Ok(head)
     }
 
     fn trim(&mut self, below: u64) -> Result<(), TrimError> {
@@ -263,16 +259,10 @@ impl Log for Journal {
         // Both slots must not be in flight at once. Once this one is durable, it does not matter which
         // removals a crash undoes.
         let noted = self.active.sync().and_then(|()| self.active.write_slot(slot));
-        if let Err(failure) = noted.and_then(|()| self.active.sync()) {
-            self.failed = Some(failure.clone());
-            return Err(failure.into());
-        }
+        let noted = noted.and_then(|()| self.active.sync());
+        noted.inspect_err(|failure| self.failed = Some(failure.clone()))?;
         gone.iter().try_for_each(|segment| self.remove_file(segment))?;
-        if let Err(failure) = self.sync_directory() {
-            self.failed = Some(failure.clone());
-            return Err(failure.into());
-        }
-        Ok(())
+        Ok(self.sync_directory().inspect_err(|failure| self.failed = Some(failure.clone()))?)
     }
 
     /// Makes the slot of the last batch durable, so that damage to that batch is found even after a power
