@@ -64,8 +64,9 @@ pub(super) fn exists(path: &Path) -> bool {
     path.join(manifest::FILE).exists()
 }
 
-/// Migrates the store in STORE to a new generation. The caller holds the lock.
-pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<(), OpenError> {
+/// Migrates the store in STORE to a new generation. The caller holds the lock. Returns `false` if there was only
+/// the beginning of a store, which is removed.
+pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<bool, OpenError> {
     let path = directory.path();
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
     let manifest = original_manifest(path)?;
@@ -74,10 +75,7 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
         remove_directory(&path.join(DATA))?;
         remove_file(&path.join(manifest::FILE))?;
         sync_directory(path)?;
-        let generations = directory.generations();
-        let new = generations.begin(None)?;
-        Generation::begin(&new, Head::EMPTY, settings)?;
-        return Ok(generations.switch(&new)?);
+        return Ok(false);
     }
     let store =
         parse_id(&manifest.store).ok_or_else(|| damaged("its `format` file does not name a store"))?;
@@ -93,7 +91,7 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
     Generation::begin(&new, head, settings)?;
     preserve_manifest(path, &manifest)?;
     generations.switch(&new)?;
-    Ok(())
+    Ok(true)
 }
 
 /// Moves the files of the released layout aside, once a generation is the store.

@@ -142,9 +142,9 @@ fn a_migration_that_was_cut_off_is_taken_up_again() {
         keep(path);
         directory.generations().begin(None).unwrap();
     });
-    check("it is the store", &|_, directory, settings| migrate(directory, settings).unwrap());
+    check("it is the store", &|_, directory, settings| assert!(migrate(directory, settings).unwrap()));
     check("the data is moved", &|path, directory, settings| {
-        migrate(directory, settings).unwrap();
+        assert!(migrate(directory, settings).unwrap());
         fs::rename(path.join(DATA), path.join(KEPT_DIRECTORY).join(DATA)).unwrap();
     });
 }
