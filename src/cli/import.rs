@@ -178,7 +178,7 @@ impl Importer<'_> {
             return Ok(Err(format!("longer than {MAX_LINE} bytes")));
         }
         let (path, body, group) = match ImportRecord::parse(line) {
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err(error)),
             Ok(ImportRecord::Token(token)) => match token_body(token) {
                 Err(why) => return Ok(Err(why)),
                 Ok(body) => {

@@ -20,7 +20,7 @@ use crate::{
 mod line;
 mod plan;
 
-pub use line::{ImportRecord, LineError};
+pub use line::ImportRecord;
 
 use plan::{Outcome, Plan};
 
@@ -138,8 +138,7 @@ fn run<'scope>(
         let taken = if text.len() as u64 > MAX_LINE {
             Err(format!("it is longer than {MAX_LINE} bytes"))
         } else {
-            let parsed = ImportRecord::parse(line).map_err(|e| e.to_string());
-            parsed.and_then(|line| plan.add(line, &mut report))
+            ImportRecord::parse(line).and_then(|line| plan.add(line, &mut report))
         };
         match taken {
             Ok(Outcome::Added) => {}

@@ -27,27 +27,6 @@ pub enum ImportRecord {
     },
 }
 
-/// Why a line is invalid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LineError {
-    #[error("it is not a JSON object of a known form: {0}")]
-    Json(String),
-    #[error("it must have exactly one of `digest`, `user` and `group`")]
-    Kind,
-    #[error("a line with `{kind}` cannot have `{field}`")]
-    Extra { kind: &'static str, field: &'static str },
-    #[error("a line with `{kind}` needs `{field}`")]
-    Missing { kind: &'static str, field: &'static str },
-    #[error("`digest` is not 64 hexadecimal digits")]
-    Digest,
-    #[error("`scope` has `{0}`, which is neither SERVICE nor SERVICE:read")]
-    Scope(String),
-    #[error("`expires_at` is neither a date, such as 2027-01-31, nor a time, such as 2027-01-31T12:00:00Z")]
-    Time,
-    #[error("`kind` is neither human nor service")]
-    UserKind,
-}
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
@@ -63,8 +42,10 @@ struct Raw {
 }
 
 impl ImportRecord {
-    pub fn parse(text: &[u8]) -> Result<Self, LineError> {
-        let raw: Raw = serde_json::from_slice(text).map_err(|e| LineError::Json(e.to_string()))?;
+    /// Parses a line; `Err` says why it is invalid.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let raw: Raw = serde_json::from_slice(text)
+            .map_err(|e| format!("it is not a JSON object of a known form: {e}"))?;
         match raw {
             Raw { digest: Some(digest), user: None, group: None, kind, members, .. } => {
                 let kind_of = "digest";
@@ -72,14 +53,13 @@ impl ImportRecord {
                 forbid(kind_of, "members", members.is_some())?;
                 let scope = require(kind_of, "scope", raw.scope)?;
                 Ok(Self::Token(ImportedToken {
-                    digest: Digest::from_hex(&digest).ok_or(LineError::Digest)?,
+                    digest: Digest::from_hex(&digest).ok_or("`digest` is not 64 hexadecimal digits")?,
                     owner: require(kind_of, "owner", raw.owner)?,
                     name: require(kind_of, "name", raw.name)?,
                     scope: scope.iter().map(|entry| scope_entry(entry)).collect::<Result<_, _>>()?,
                     expires_at: raw
                         .expires_at
-                        .as_deref()
-                        .map(|text| Timestamp::parse(text).ok_or(LineError::Time))
+                        .map(|text| Timestamp::parse(&text).ok_or(NO_TIME))
                         .transpose()?,
                 }))
             }
@@ -91,7 +71,7 @@ impl ImportRecord {
                 let kind = match raw.kind.as_deref() {
                     None | Some("human") => UserKind::Human,
                     Some("service") => UserKind::Service,
-                    Some(_) => return Err(LineError::UserKind),
+                    Some(_) => return Err("`kind` is neither human nor service".to_owned()),
                 };
                 Ok(Self::User { login, name: raw.name, kind })
             }
@@ -103,24 +83,27 @@ impl ImportRecord {
                 forbid("group", "kind", raw.kind.is_some())?;
                 Ok(Self::Group { name, members: require("group", "members", raw.members)? })
             }
-            _ => Err(LineError::Kind),
+            _ => Err("it must have exactly one of `digest`, `user` and `group`".to_owned()),
         }
     }
 }
 
-fn require<T>(kind: &'static str, field: &'static str, value: Option<T>) -> Result<T, LineError> {
-    value.ok_or(LineError::Missing { kind, field })
+const NO_TIME: &str =
+    "`expires_at` is neither a date, such as 2027-01-31, nor a time, such as 2027-01-31T12:00:00Z";
+
+fn require<T>(kind: &str, field: &str, value: Option<T>) -> Result<T, String> {
+    value.ok_or_else(|| format!("a line with `{kind}` needs `{field}`"))
 }
 
-fn forbid(kind: &'static str, field: &'static str, there: bool) -> Result<(), LineError> {
-    if there { Err(LineError::Extra { kind, field }) } else { Ok(()) }
+fn forbid(kind: &str, field: &str, there: bool) -> Result<(), String> {
+    if there { Err(format!("a line with `{kind}` cannot have `{field}`")) } else { Ok(()) }
 }
 
-fn scope_entry(entry: &str) -> Result<(String, Access), LineError> {
+fn scope_entry(entry: &str) -> Result<(String, Access), String> {
     match entry.split_once(':') {
         None if !entry.is_empty() => Ok((entry.to_owned(), Access::Full)),
         Some((service, "read")) if !service.is_empty() => Ok((service.to_owned(), Access::Read)),
-        _ => Err(LineError::Scope(entry.to_owned())),
+        _ => Err(format!("`scope` has `{entry}`, which is neither SERVICE nor SERVICE:read")),
     }
 }
 
@@ -137,7 +120,7 @@ mod tests {
                     format!("{}/{} {:?} {end:?}", token.owner, token.name, token.scope)
                 }
                 Ok(line) => format!("{line:?}"),
-                Err(error) => error.to_string(),
+                Err(error) => error,
             };
             assert!(got.contains(expected), "{name}: {got}");
         };
