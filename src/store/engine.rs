@@ -29,7 +29,8 @@ pub(crate) use verify::verify_closed;
 
 /// A store that this process has opened. Dereferences to the replica for reads.
 pub(crate) struct Engine {
-    directory: Option<StoreDirectory>,
+    /// Locked until the engine is closed.
+    pub(crate) directory: Option<StoreDirectory>,
     /// The directory of checkpoints, journal and replica, within STORE.
     pub(crate) generation: PathBuf,
     /// The store's id; a restore keeps it.
@@ -155,12 +156,6 @@ impl Engine {
 
     pub(crate) fn replica(&self) -> &Replica {
         &self.replica
-    }
-
-    /// Keeps the directory's lock until the engine is closed.
-    #[cfg(feature = "etcd")]
-    pub(crate) fn keep_lock(&mut self, directory: StoreDirectory) {
-        self.directory = Some(directory);
     }
 
     /// Flushes and releases the lock; later reads and commits fail. Idempotent.

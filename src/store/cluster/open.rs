@@ -22,7 +22,7 @@ use crate::{
         load::{self, wall_clock},
         log::{
             Failure, Head, Log as _, StoreId,
-            etcd::{self, Connection, CreateError, EtcdError, EtcdLog},
+            etcd::{self, Connection, EtcdError, EtcdLog},
             random_id,
         },
         op::Op,
@@ -37,8 +37,6 @@ pub enum JoinError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Etcd(#[from] EtcdError),
-    #[error(transparent)]
-    Create(#[from] CreateError),
     #[error(transparent)]
     Io(#[from] Failure),
     #[error("cannot start a thread or get random numbers: {0}")]
@@ -95,7 +93,8 @@ impl Store {
         LocalCopy { store, last: Some(incarnation) }.write(&settings.path)?;
         let generation = generation(&directory, store)?;
         let mut engine = generation.with_log(Box::new(log))?;
-        engine.keep_lock(directory);
+        // Until the engine is closed.
+        engine.directory = Some(directory);
         let identity = NodeIdentity {
             node: cluster.node.clone(),
             incarnation,

@@ -25,7 +25,7 @@ mod tests;
 mod wire;
 
 pub use client::{EtcdError, Settings};
-pub use connection::{Connection, CreateError};
+pub use connection::Connection;
 pub use snapshot::{Snapshot, SnapshotUpload};
 pub use tail::{Tail, TailError, TailEvent};
 

@@ -65,7 +65,7 @@ impl Connection {
     }
 
     /// Creates a log whose first entry follows `after`, unless the prefix has one.
-    pub fn create(&self, store: StoreId, after: Head) -> Result<(), CreateError> {
+    pub fn create(&self, store: StoreId, after: Head) -> Result<(), EtcdError> {
         let record = HeadRecord { head: after, store, first: after.next() };
         let key = self.keys.head();
         let create = TxnRequest {
@@ -80,7 +80,12 @@ impl Connection {
         match self.parse_head(response.found())?.record {
             // An earlier try created it, and its answer was lost.
             found if found == record => Ok(()),
-            found => Err(CreateError::Exists { store: found.store, prefix: self.keys.prefix().to_owned() }),
+            HeadRecord { store, .. } => {
+                let prefix = self.keys.prefix();
+                Err(EtcdError::Unusable(format!(
+                    "etcd already has the log of store {store} under {prefix}: join it, or choose another prefix"
+                )))
+            }
         }
     }
 
@@ -201,13 +206,4 @@ impl Drop for Connection {
             drop(thread.join());
         }
     }
-}
-
-/// Why no log was created.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    #[error("etcd already has the log of store {store} under {prefix}: join it, or choose another prefix")]
-    Exists { store: StoreId, prefix: String },
-    #[error(transparent)]
-    Etcd(#[from] EtcdError),
 }
