@@ -59,7 +59,7 @@ pub fn exists(settings: &Settings) -> bool {
 
 /// The error that opening would return for a path with something else than a store. Changes nothing.
 pub fn foreign_directory(settings: &Settings) -> Option<OpenError> {
-    engine::StoreDirectory::check(&settings.path).err().map(OpenError::from)
+    engine::StoreDirectory::check(&settings.path).err()
 }
 
 /// A handle to the writer thread and to the engine's reads. Cheap to clone.
