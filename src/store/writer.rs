@@ -353,7 +353,7 @@ impl Writer {
             for AuditEvent { event, actor, target, .. } in &audit_events {
                 tracing::warn!(event, actor, target, reason, "in force, but not durable");
             }
-            if closes || self.keep_unwritten(task.detach(), audit_events, before).is_err() {
+            if closes || !self.keep_unwritten(task.detach(), audit_events, before) {
                 self.close_after(&reason);
             }
             self.shared.unsaved(|unsaved| unsaved.extend(tokens));

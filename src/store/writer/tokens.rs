@@ -67,7 +67,7 @@ impl Transaction {
         }
         self.require_token_quota(&record.owner)?;
         self.require_ended_quota(&record.owner)?;
-        self.take_name(&record.owner, name, record.id);
+        self.apply(Op::TakeName { owner: record.owner.clone(), name, token: record.id });
         self.remember(idempotency, &record);
         let owner = self.state.accounts.user_by_id(&record.owner);
         let change = json!({
@@ -132,7 +132,7 @@ impl Transaction {
             return Ok(before);
         }
         if renamed && self.free_name(&before, old_name)? {
-            self.take_name(&before.owner, new_name, id);
+            self.apply(Op::TakeName { owner: before.owner.clone(), name: new_name, token: id });
         }
         let after = TokenRecord { revision: before.revision + 1, ..after };
         self.audit_as(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
@@ -187,7 +187,8 @@ impl Transaction {
         let grace_until = self.now.plus_seconds(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
         before.rotation = Some(Rotation { to: after.id, grace_until });
         before.revision += 1;
-        self.take_name(&after.owner, fold(&after.name), after.id);
+        let (owner, name) = (after.owner.clone(), fold(&after.name));
+        self.apply(Op::TakeName { owner, name, token: after.id });
         self.remember(idempotency, &after);
         let change = json!({"to": after.id.as_str(), "grace_until": time_json(grace_until)});
         self.audit_as(actor, "token.rotate", target(&before), Some(change));

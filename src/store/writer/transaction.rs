@@ -171,10 +171,6 @@ impl Transaction {
         Ok(live >= count)
     }
 
-    pub(crate) fn take_name(&mut self, owner: &str, name: String, token: TokenId) {
-        self.apply(Op::TakeName { owner: owner.to_owned(), name, token });
-    }
-
     /// Frees the name of a token that ends, unless another token has taken it. Returns whether it was
     /// freed.
     pub(crate) fn free_name(&mut self, record: &TokenRecord, name: String) -> Result<bool, ReadError> {

@@ -29,24 +29,24 @@ pub(crate) struct Unwritten {
 
 impl Writer {
     /// Keeps a removal that is in force here, with its audit events. `logged`: the state of the log without
-    /// it. Fails if there are too many.
+    /// it. Returns `false` if there are too many.
     pub(super) fn keep_unwritten(
         &mut self,
         task: Task,
         audit_events: Vec<AuditEvent>,
         logged: State,
-    ) -> Result<(), TooMany> {
+    ) -> bool {
         let unwritten = self.unwritten.get_or_insert_with(|| {
             let last_try = Instant::now();
             Unwritten { logged, tasks: Vec::new(), audit_events: Vec::new(), last_try }
         });
         if unwritten.tasks.len() == MAX_UNWRITTEN {
-            return Err(TooMany);
+            return false;
         }
         unwritten.tasks.push(task);
         unwritten.audit_events.push(audit_events);
         self.shared.unwritten.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+        true
     }
 
     /// Audits that a removal was in force here, but no longer fits what other nodes have changed, and has
@@ -114,6 +114,3 @@ impl Writer {
         }
     }
 }
-
-/// There are more removals than can be kept.
-pub(super) struct TooMany;
