@@ -6,7 +6,7 @@ use super::{
 };
 use crate::authz::{
     accounts::{ALL_USERS, Account, Group, GroupRecord, MAX_DEPTH, of_membership},
-    subject::Permission,
+    subject::{GroupIx, Permission},
 };
 
 pub fn find<'a>(facts: &AdminFacts<'a>, name: &str) -> Result<&'a Group, AdminError> {
@@ -50,7 +50,7 @@ pub fn edit(
         if facts.accounts.with_ancestors(parent.ix).any(|group| group.ix == before.ix) {
             return refuse(AdminErrorCode::InvalidValue, "a group cannot be below itself");
         }
-        require_depth(facts.accounts.with_ancestors(parent.ix).count() + height(facts, &before.record.id))?;
+        require_depth(facts.accounts.with_ancestors(parent.ix).count() + height(facts, before.ix))?;
     }
     let had = of_membership(facts.accounts, facts.rules, facts.accounts.with_ancestors(before.ix), &[]);
     next.put_group(after.clone());
@@ -147,8 +147,9 @@ fn require_depth(depth: usize) -> Result<(), AdminError> {
     Ok(())
 }
 
-/// Levels of the tree below and with the group.
-fn height(facts: &AdminFacts<'_>, id: &str) -> usize {
-    let below = facts.accounts.children(id).map(|child| height(facts, &child.record.id));
-    1 + below.max().unwrap_or(0)
+/// Levels of the tree below and with the group. In one pass over all groups, since there may be many children
+/// and this runs on the thread that makes every change.
+fn height(facts: &AdminFacts<'_>, ix: GroupIx) -> usize {
+    let above = |group: &Group| facts.accounts.with_ancestors(group.ix).position(|above| above.ix == ix);
+    1 + facts.accounts.groups().filter_map(above).max().unwrap_or(0)
 }

@@ -96,16 +96,20 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
             up,
         }
     };
-    let mut roots: Vec<&Group> = accounts.groups().filter(|group| group.record.parent.is_none()).collect();
+    // By the parent's id.
+    let mut below: HashMap<Option<&str>, Vec<&Group>> = HashMap::new();
+    for group in accounts.groups() {
+        below.entry(group.record.parent.as_deref()).or_default().push(group);
+    }
+    below.values_mut().for_each(|groups| groups.sort_by_cached_key(|group| fold(&group.record.name)));
     let mut tree = Vec::new();
     let mut depth = 0;
-    sort(&mut roots);
+    let roots = below.remove(&None).unwrap_or_default();
     let mut open: Vec<(usize, &Group)> = roots.into_iter().map(|group| (0, group)).rev().collect();
     while let Some((level, group)) = open.pop() {
         tree.push(node(group, level > depth, depth.saturating_sub(level)));
         depth = level;
-        let mut children: Vec<&Group> = accounts.children(&group.record.id).collect();
-        sort(&mut children);
+        let children = below.remove(&Some(&*group.record.id)).unwrap_or_default();
         open.extend(children.into_iter().rev().map(|child| (level + 1, child)));
     }
     let page = GroupsPage {
@@ -116,10 +120,6 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
         may_create: reader.caller.may(Permission::CreateGroup),
     };
     render(&page)
-}
-
-fn sort(groups: &mut [&Group]) {
-    groups.sort_by_cached_key(|group| fold(&group.record.name));
 }
 
 pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> Result<Response, PageError> {

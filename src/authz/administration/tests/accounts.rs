@@ -154,6 +154,33 @@ fn groups_are_nested_eight_deep_at_most() {
     let top = groups::find(&facts, "level-1").unwrap();
     let below = GroupRecord { parent: Some("g-hikers".into()), ..top.record.clone() };
     assert_eq!(code(groups::edit(&facts, &carol, top, below)), "invalid_value", "a tree moved down");
+    let fits = GroupRecord { parent: None, ..top.record.clone() };
+    assert_eq!(code(groups::edit(&facts, &carol, top, fits)), "ok");
+    let lowest = groups::find(&facts, "level-8").unwrap();
+    let higher = GroupRecord { parent: Some("g-level-6".into()), ..lowest.record.clone() };
+    assert_eq!(code(groups::edit(&facts, &carol, lowest, higher)), "ok");
+}
+
+/// The thread that makes every change checks an edit, so many children must not make it slow.
+#[test]
+fn group_with_many_children_is_edited_quickly() {
+    let took = |children: usize| {
+        let mut town = Town::new();
+        town.accounts.put_group(group("top", Some("hikers")));
+        for number in 0..children {
+            town.accounts.put_group(group(&format!("child-{number}"), Some("top")));
+        }
+        let (facts, carol) = (town.facts(), town.principal("carol"));
+        let top = groups::find(&facts, "top").unwrap();
+        let begun = std::time::Instant::now();
+        let edited =
+            || groups::edit(&facts, &carol, top, GroupRecord { name: "Top".into(), ..top.record.clone() });
+        assert_eq!(code(edited()), "ok");
+        begun.elapsed()
+    };
+    let (few, many) = (took(200), took(10_000));
+    // Fifty times as many children; with a search for each of them, it would take 2,500 times as long.
+    assert!(many < 500 * few, "{few:?}, {many:?}");
 }
 
 #[test]
