@@ -288,7 +288,7 @@ fn response_without_a_tunnel_is_logged_as_it_is_sent() {
         let (answer, _sink) = request_websocket(&speaker, bearer);
         let mut upstream = origin.accept();
         upstream.head();
-        upstream.send(&format!("HTTP/1.1 {sent}\r\nContent-Length: 4\r\n\r\npage"));
+        upstream.send(format!("HTTP/1.1 {sent}\r\nContent-Length: 4\r\n\r\npage"));
         assert_eq!(speaker.wait(answer).unwrap().status(), status, "{sent}");
         let (outcome, reason, logged_status) = gate.next_outcome();
         assert_eq!(

@@ -102,6 +102,6 @@ fn an_upstream_that_is_this_gateway_is_named() {
     check("unix:/run/gate.sock", "unix:/run/app.sock", false);
 
     let text = SMALL.replace("127.0.0.1:8090", "localhost:8099") + "[admin]\nmetrics = \"127.0.0.1:8099\"";
-    let errors = read(&text).err().expect("the listener for metrics");
+    let errors = read(&text).expect_err("the listener for metrics");
     assert!(errors.0[0].message.contains("is an address that this gateway listens on"), "{errors}");
 }
