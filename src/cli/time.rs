@@ -6,13 +6,26 @@ use crate::authz::time::Timestamp;
 pub(super) fn duration(text: &str) -> Result<String, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    match &text[number.len()..] {
-        "s" | "m" | "h" | "d" | "w" if digits => Ok(text.to_owned()),
+    let unit = match &text[number.len()..] {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        "w" => 7 * 24 * 3600,
         "" if digits => {
-            Err(format!("{text} of what? Write {text}d for days, {text}h for hours, {text}m or {text}s"))
+            let choice = format!("Write {text}d for days, {text}h for hours, {text}m or {text}s");
+            return Err(format!("{text} of what? {choice}"));
         }
-        _ => Err("write a number and a unit, such as 90d, 12h, 30m or 45s".to_owned()),
+        _ => 0,
+    };
+    if !digits || unit == 0 {
+        return Err("write a number and a unit, such as 90d, 12h, 30m or 45s".to_owned());
     }
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    if seconds.is_none_or(|seconds| seconds > u32::MAX.into()) {
+        return Err("write at most 136 years".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 /// An RFC 3339 time, or a date, which means its first moment in UTC.
@@ -21,7 +34,8 @@ pub(super) fn timestamp(text: &str) -> Result<String, String> {
         (Some(_), _) => Ok(format!("{text}T00:00:00Z")),
         (None, Some(_)) => Ok(text.to_owned()),
         (None, None) => {
-            Err("write a date, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z".to_owned())
+            let form = "write a date, such as 2027-01-31, or a time, such as 2027-01-31T12:00:00Z";
+            Err(format!("{form}, before 9999-12-30"))
         }
     }
 }
@@ -40,6 +54,10 @@ mod tests {
             check(bad, false);
         }
         assert!(duration("90").is_err_and(|why| why.contains("90d for days")));
+        check("4294967295s", true);
+        for long in ["4294967296s", "7102w", "99999999999999999999d"] {
+            assert!(duration(long).is_err_and(|why| why.contains("136 years")), "{long}");
+        }
     }
 
     #[test]
@@ -54,6 +72,8 @@ mod tests {
         check("20270131", None);
         check("31.1.2027", None);
         check("tomorrow", None);
+        check("9999-12-31", None);
+        assert!(timestamp("9999-12-31").is_err_and(|why| why.contains("before 9999-12-30")));
         check("", None);
     }
 }
