@@ -109,8 +109,8 @@ enum SignalCommand {
 
 impl ControlRuntime {
     pub fn new(signals: Signals) -> io::Result<Self> {
-        // Work whose size callers determine runs on threads that tokio spawns. Their lower priority leaves the
-        // processor to requests and to changes.
+        // Work whose size callers determine runs on threads that tokio spawns. Their lower priority leaves
+        // the processor to requests and to changes.
         let step_back = || {
             let _ = rustix::process::setpriority_process(None, WORKER_POOL_NICE);
         };

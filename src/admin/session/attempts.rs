@@ -167,7 +167,8 @@ impl Drop for ActiveAttempt<'_> {
             if let Some(count) = failures.get_mut(key) {
                 count.failures = count.failures.saturating_sub(1);
                 if count.failures == 0 {
-                    // Otherwise attempts without a comparison, which cost nothing, would push out others' failures.
+                    // Otherwise attempts without a comparison, which cost nothing, would push out others'
+                    // failures.
                     failures.remove(key);
                 }
             }

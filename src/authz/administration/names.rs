@@ -108,10 +108,11 @@ pub fn printable(c: char) -> char {
 pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            // Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels, Mongolian
-            // vowel separator.
+            // Soft hyphen, grapheme joiner, Arabic letter mark, Hangul fillers, Khmer inherent vowels,
+            // Mongolian vowel separator.
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180e}'
-            // Zero-width space, marks, separators, bidi controls, invisible operators, the empty Braille pattern.
+            // Zero-width space, marks, separators, bidi controls, invisible operators, the empty Braille
+            // pattern.
             | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{2800}'
             // Hangul fillers, byte order mark, annotations.
             | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'

@@ -58,8 +58,8 @@ impl LogLine<'_> {
     }
 }
 
-/// Escapes the characters that steer a terminal, which JSON permits: strangers choose the path, and people read
-/// logs in terminals.
+/// Escapes the characters that steer a terminal, which JSON permits: strangers choose the path, and people
+/// read logs in terminals.
 fn escape(line: &mut Vec<u8>, begin: usize) {
     let raw = line.split_off(begin);
     for c in String::from_utf8_lossy(&raw).chars() {

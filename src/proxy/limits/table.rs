@@ -41,8 +41,8 @@ const SHARDS: usize = 16;
 /// The most counts per shard: 262,144 in all, about 16 MB.
 const MAX_COUNTS_PER_SHARD: usize = 16_384;
 const FIRST_SWEEP_SIZE: usize = 64;
-/// The time between two searches of a full shard. Without it, each new key would cost a search while an attacker
-/// keeps the shard full.
+/// The time between two searches of a full shard. Without it, each new key would cost a search while an
+/// attacker keeps the shard full.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl<V: Copy + Default> Table<V> {
