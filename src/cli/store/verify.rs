@@ -55,7 +55,7 @@ struct Lines<'a> {
     report: Option<Value>,
 }
 
-/// A report of [`verify::Report::LISTED`] lines is far shorter; protects against other listeners.
+/// A report of `MAX_LISTED` findings is far shorter; protects against other listeners.
 const MAX_LINE: usize = 1 << 20;
 
 impl Write for Lines<'_> {

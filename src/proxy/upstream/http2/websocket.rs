@@ -27,7 +27,7 @@ pub fn is_requested(headers: &HeaderMap) -> bool {
 }
 
 impl Handshake {
-    /// Turns a request that [asks](is_asked_for) for a WebSocket into an extended CONNECT.
+    /// Turns a request that [asks](is_requested) for a WebSocket into an extended CONNECT.
     pub fn begin(head: &mut Parts) -> Option<Self> {
         let key = head.headers.remove(SEC_WEBSOCKET_KEY)?;
         let accept = HeaderValue::try_from(accept(key.as_bytes())).ok()?;
