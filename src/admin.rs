@@ -63,17 +63,21 @@ mod web;
 mod whoami;
 pub mod wire;
 
-use axum::Router;
+use axum::{
+    Router,
+    routing::{delete, get, post, put},
+};
 
 pub(crate) use self::web::reason_in_words;
 pub use self::{
     audit::AuditView,
+    caller::Caller,
     client::MetricsAccess,
     context::{
         Configuration, ConfigurationError, Context, Parts, RefusedRequest, ReloadError, Reloading,
         UsageTracker,
     },
-    error::Problem,
+    error::{ApiResult, Problem},
     explain::ExplainRequest,
     groups::GroupView,
     identities::IdentityView,
@@ -94,28 +98,61 @@ pub use self::{
 
 fn router(context: Context) -> Router {
     Router::new()
-        .merge(tokens::routes())
-        .merge(revoke_by_value::routes())
-        .merge(hub::routes())
-        .merge(users::routes())
-        .merge(passwords::routes())
-        .merge(session::routes())
-        .merge(invitations::routes())
-        .merge(identities::routes())
-        .merge(groups::routes())
-        .merge(roles::routes())
-        .merge(services::routes())
-        .merge(whoami::routes())
-        .merge(explain::routes())
-        .merge(audit::routes())
-        .merge(live::routes())
-        .merge(cluster::routes())
-        .merge(overview::routes())
-        .merge(openapi::routes())
-        .merge(configuration::routes())
-        .merge(backup::routes())
-        .merge(verify::routes())
-        .merge(health::routes())
+        .route("/v1/users/{login}/tokens", get(tokens::list::of_user).post(tokens::create))
+        .route("/v1/tokens", get(tokens::list::all))
+        .route("/v1/tokens/import", post(tokens::import::import))
+        .route("/v1/tokens/{id}", get(tokens::show).patch(tokens::edit).delete(tokens::revoke))
+        .route("/v1/tokens/{id}/rotate", post(tokens::rotate))
+        .route("/v1/tokens/revoke-by-value", post(revoke_by_value::revoke_one))
+        .route("/v1/leaks", post(revoke_by_value::report))
+        .route("/oauth2/introspect", post(revoke_by_value::introspect))
+        .route("/oauth2/revoke", post(revoke_by_value::revoke_oauth))
+        .route("/hub/api/rest/services", get(hub::services))
+        .route("/hub/api/rest/users/{user}", get(hub::user))
+        .route("/hub/api/rest/users/{user}/permanenttokens", get(hub::list).post(hub::create))
+        .route(
+            "/hub/api/rest/users/{user}/permanenttokens/{id}",
+            get(hub::show).post(hub::edit).delete(hub::revoke),
+        )
+        .route("/v1/users", get(users::list).post(users::create))
+        .route("/v1/users/{login}", get(users::show).patch(users::edit).delete(users::delete))
+        .route("/v1/users/{login}/ban", post(users::ban))
+        .route("/v1/users/{login}/unban", post(users::unban))
+        .route("/v1/users/{login}/password", put(passwords::set))
+        .route("/v1/session", get(session::show).post(session::sign_in).delete(session::sign_out))
+        .route("/v1/sessions", get(session::list).delete(session::sign_out_everywhere))
+        .route("/v1/users/{login}/sessions", delete(session::sign_somebody_out))
+        .route("/v1/users/{login}/invitation", post(invitations::invite))
+        .route("/v1/invitation", post(invitations::redeem))
+        .route("/v1/invitation/check", post(invitations::check))
+        .route(
+            "/v1/users/{login}/identities",
+            get(identities::list).post(identities::link).delete(identities::unlink),
+        )
+        .route("/v1/groups", get(groups::list).post(groups::create))
+        .route("/v1/groups/{name}", get(groups::show).patch(groups::edit).delete(groups::delete))
+        .route("/v1/groups/{name}/members/{login}", put(groups::join).delete(groups::remove_member))
+        .route("/v1/roles", get(roles::list).post(roles::create))
+        .route("/v1/roles/{key}", delete(roles::remove).get(roles::show).patch(roles::edit))
+        .route("/v1/grants", get(roles::list_grants).post(roles::grant).delete(roles::withdraw))
+        .route("/v1/services", get(services::list))
+        .route("/v1/whoami", get(whoami::whoami))
+        .route("/v1/explain", post(explain::explain))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/audit/verify", get(audit::verify))
+        .route("/v1/live", get(live::list))
+        .route("/v1/live/{id}", delete(live::cut))
+        .route("/v1/cluster", get(cluster::show))
+        .route("/v1/overview", get(overview::overview))
+        .route("/openapi.json", get(openapi::show))
+        .route("/v1/config", get(configuration::show))
+        .route("/v1/config/check", post(configuration::check))
+        .route("/v1/reload", post(configuration::reload))
+        .route("/v1/backup", get(backup::stream))
+        .route("/v1/store/verify", get(verify::verify))
+        .route("/healthz", get(health::health))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
         .merge(web::routes())
         .fallback(web::not_found)
         .with_state(context)

@@ -1,14 +1,11 @@
 //! `/v1/audit`: the audit log, newest first, and the verification of its hash chain.
 
-use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context,
     offload::READS,
     pagination::{self, Cursor, PageRequest, Params},
     verify::VERIFICATIONS,
@@ -18,10 +15,6 @@ use crate::{
     authz::subject::Permission,
     store::{Verified, VerifyError, model::AuditEvent},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/audit", get(list)).route("/v1/audit/verify", get(verify))
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = AuditEvent)]
@@ -41,7 +34,7 @@ pub struct AuditView {
     pub hash: String,
 }
 
-async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
     caller.require(Permission::ReadAudit)?;
     let PageRequest { cursor, limit } = PageRequest::from_cursor(cursor)?;
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
@@ -56,7 +49,7 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
 }
 
 /// Verifies the whole chain, which may be long: off the control thread and one at a time.
-async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn verify(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::ReadAudit)?;
     let store = context.store.clone();
     let body = match VERIFICATIONS.run(move || store.verify_audit()).await? {

@@ -5,10 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use http::{Method, header, request::Parts};
 
 use super::{
-    Context,
-    caller::{Caller, Identity},
+    Caller, Context, Problem,
+    caller::Identity,
     client::ClientOrigin,
-    error::Problem,
     session::{Csrf, cookie},
     sign_in::TrustedHeader,
     wire::Time,

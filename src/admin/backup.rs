@@ -7,32 +7,18 @@ use std::{
     task::{Context as TaskContext, Poll},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{body::Body, response::IntoResponse};
 use bytes::Bytes;
 use http::header;
 use http_body::Frame;
 use tokio::sync::mpsc;
 
-use super::{
-    Context,
-    caller::{Caller, Identity},
-    error::Problem,
-    offload::Offload,
-};
+use super::{ApiResult, Caller, Context, caller::Identity, offload::Offload};
 use crate::authz::{
     reason::Reason,
     rules::BUILT_IN_SERVICE,
     subject::{Access, Permission},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/backup", get(stream))
-}
 
 /// A copy keeps a thread busy for as long as its client reads.
 static COPYING: Offload = Offload::new::<2, 4>();
@@ -44,7 +30,7 @@ const BUFFERED_PARTS: usize = 4;
 
 pub(super) type Part = Result<Bytes, io::Error>;
 
-async fn stream(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn stream(context: Context, caller: Caller) -> ApiResult {
     if matches!(caller.identity, Identity::Bearer { access: Access::Read, .. }) {
         return Err(Reason::ReadOnlyScope.details(Some(BUILT_IN_SERVICE)).into());
     }

@@ -11,7 +11,7 @@ use std::{
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
 
-use super::{error::Problem, session::Csrf};
+use super::{ApiResult, Problem, session::Csrf};
 use crate::{
     authz::{
         accounts::Account,
@@ -102,12 +102,12 @@ impl Caller {
     }
 
     /// Requires the permission now, and while the response is being sent.
-    pub fn require(&self, permission: Permission) -> Result<(), Problem> {
+    pub fn require(&self, permission: Permission) -> ApiResult<()> {
         self.require_any(&[permission])
     }
 
     /// Requires any one of the permissions; the response then depends on the first one that the caller has.
-    pub fn require_any(&self, permissions: &[Permission]) -> Result<(), Problem> {
+    pub fn require_any(&self, permissions: &[Permission]) -> ApiResult<()> {
         let Some(held) = permissions.iter().find(|permission| self.may(**permission)) else {
             let words: Vec<&str> = permissions.iter().map(|permission| permission.word()).collect();
             return Err(Problem::denied(format!("This needs the permission {}", words.join(" or "))));
@@ -149,7 +149,7 @@ impl Caller {
         &self,
         account: Option<&'a Account>,
         permissions: &[Permission],
-    ) -> Result<&'a Account, Problem> {
+    ) -> ApiResult<&'a Account> {
         if !account.is_some_and(|account| self.is(&account.record.id)) {
             self.require_any(permissions)?;
         }
@@ -157,7 +157,7 @@ impl Caller {
     }
 
     /// Resolves a login in a path; `me` is the caller.
-    pub fn login(&self, written: &str) -> Result<String, Problem> {
+    pub fn login(&self, written: &str) -> ApiResult<String> {
         match (written, self.user()) {
             ("me", Some(user)) => Ok(user.login.to_string()),
             ("me", None) => Err(Problem::new(
@@ -178,7 +178,7 @@ impl Caller {
 impl<S: Sync> FromRequestParts<S> for RequestMeta {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         let meta = parts.extensions.get::<Self>().cloned();
         meta.ok_or_else(|| Problem::invalid("The request has no connection metadata"))
     }
@@ -188,7 +188,7 @@ impl<S: Sync> FromRequestParts<S> for RequestMeta {
 impl<S: Sync> OptionalFromRequestParts<S> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Option<Self>> {
         Ok(parts.extensions.get::<Self>().cloned())
     }
 }
@@ -208,7 +208,7 @@ impl Revalidation {
 impl<S: Sync> FromRequestParts<S> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         let caller = parts.extensions.get::<Self>().cloned();
         caller.ok_or_else(|| Reason::MissingCredentials.details(None).into())
     }

@@ -1,18 +1,13 @@
 //! `/v1/cluster`: the cluster as this node sees it.
 
-use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Context, caller::Caller, error::Problem, wire::ok};
+use super::{ApiResult, Caller, Context, Problem, wire::ok};
 use crate::{
     authz::subject::Permission,
     store::cluster::{MembershipState, Status},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/cluster", get(show))
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Cluster)]
@@ -43,7 +38,7 @@ pub struct MemberView {
     pub same_rules: bool,
 }
 
-async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminRead)?;
     let node = context.store.node().ok_or_else(|| Problem::not_found("cluster"))?;
     Ok(ok(&ClusterView::from(node.status())))

@@ -1,32 +1,18 @@
 //! `/v1/config` and `/v1/reload`: shows the configuration in force, validates another, reloads the file.
 
-use axum::{
-    Router,
-    response::Response,
-    routing::{get, post},
-};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
+    ApiResult, Caller, Context, Problem,
     context::{ConfigurationError, ReloadError},
-    error::Problem,
     no_body::NoBody,
     offload::Offload,
     wire::{Json, ok},
 };
 use crate::authz::subject::Permission;
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/config", get(show))
-        .route("/v1/config/check", post(check))
-        .route("/v1/reload", post(reload))
-}
 
 /// Reads and compares configurations with the files that they name, one at a time.
 pub(in crate::admin) static FILES: Offload = Offload::new::<1, 8>();
@@ -39,12 +25,12 @@ pub(in crate::admin) struct Check {
     text: String,
 }
 
-async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminRead)?;
     Ok(ok(&json!({"text": context.configuration.text()})))
 }
 
-async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Result<Response, Problem> {
+pub async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> ApiResult {
     caller.require(Permission::AdminRead)?;
     // Whether a file exists, and what is wrong with it, is only for callers who could replace it all.
     let references = caller.may(Permission::AdminWrite);
@@ -54,7 +40,7 @@ async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> Res
     Ok(ok(&json!({"valid": errors.is_empty(), "errors": errors, "files_read": references})))
 }
 
-async fn reload(context: Context, caller: Caller, _: NoBody) -> Result<Response, Problem> {
+pub async fn reload(context: Context, caller: Caller, _: NoBody) -> ApiResult {
     caller.require(Permission::AdminWrite)?;
     // Services that the reload removes keep their names in the metrics.
     context.metrics.name_services(&context.rules());

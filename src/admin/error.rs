@@ -11,6 +11,9 @@ use crate::{
     store::{AdminError, ChangeError, ReadError},
 };
 
+/// What a handler of the API returns.
+pub type ApiResult<T = Response> = Result<T, Problem>;
+
 /// An error response. [`Problem::render`] writes its body once the request's id and `Accept` are known.
 #[derive(Clone, Debug)]
 pub struct Problem {

@@ -1,15 +1,12 @@
 //! `/v1/explain`: the decision about a hypothetical request, step by step.
 
-use axum::{Router, response::Response, routing::post};
 use http::Method;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     offload::READS,
     tokens,
     wire::{Json, Time, ok},
@@ -24,10 +21,6 @@ use crate::authz::{
     secret::{self, BearerForm, Digest},
     subject::{Permission, UserIx},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/explain", post(explain))
-}
 
 /// A request to explain; anonymous without `token_id` and `user`. A `user` stands for a valid token of
 /// theirs whose scope fits, so that the response depends on the account alone.
@@ -51,11 +44,7 @@ pub struct ExplainRequest {
     pub client: Option<std::net::IpAddr>,
 }
 
-async fn explain(
-    context: Context,
-    caller: Caller,
-    Json(body): Json<ExplainRequest>,
-) -> Result<Response, Problem> {
+pub async fn explain(context: Context, caller: Caller, Json(body): Json<ExplainRequest>) -> ApiResult {
     Ok(ok(&view(&explain_visible(context, caller, body).await?)))
 }
 
@@ -65,11 +54,11 @@ pub(super) async fn explain_visible(
     context: Context,
     caller: Caller,
     body: ExplainRequest,
-) -> Result<Explanation, Problem> {
+) -> ApiResult<Explanation> {
     READS.run(move || decide(&context, &caller, &body)).await?
 }
 
-fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> Result<Explanation, Problem> {
+fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResult<Explanation> {
     let method = Some(body.method.as_bytes()).filter(|method| method.len() <= MAX_METHOD);
     let method = method.and_then(|method| Method::from_bytes(method).ok());
     let method = method.ok_or_else(|| Problem::invalid("The method is not an HTTP method"))?;
@@ -126,7 +115,7 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> Result<E
 }
 
 /// The requested carrier, else the first one that the path's service accepts.
-fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> Result<Carrier, Problem> {
+fn carrier(rules: &Rules, query: &Query<'_>, asked: Option<&str>) -> ApiResult<Carrier> {
     if let Some(asked) = asked {
         let advice = "The carrier is bearer, basic, raw, websocket or header:NAME";
         return Carrier::parse(asked).ok_or_else(|| Problem::invalid(advice));
@@ -211,7 +200,7 @@ fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> E
     explanation
 }
 
-fn user(context: &Context, caller: &Caller, login: &str) -> Result<UserIx, Problem> {
+fn user(context: &Context, caller: &Caller, login: &str) -> ApiResult<UserIx> {
     let accounts = context.store.accounts();
     Ok(caller.visible(accounts.user_by_login(&caller.login(login)?), &[Permission::AdminRead])?.ix)
 }
@@ -228,7 +217,7 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     /// Leaves the path as written: a parser that normalized it would explain another request.
-    fn parse(url: &'a str) -> Result<Self, Problem> {
+    fn parse(url: &'a str) -> ApiResult<Self> {
         if url.len() > MAX_URL {
             return Err(Problem::invalid(format!("The URL has more than {MAX_URL} bytes")));
         }

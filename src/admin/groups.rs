@@ -1,20 +1,13 @@
 //! `/v1/groups`: creates, lists, edits and deletes groups, and changes their members.
 
-use axum::{
-    Router,
-    extract::Path,
-    response::Response,
-    routing::{get, put},
-};
+use axum::{extract::Path, response::Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     no_body::NoBody,
     offload::READS,
     pagination::{Cursor, PageRequest, Params},
@@ -27,13 +20,6 @@ use crate::{
     },
     store::{GroupEdit, Updated, model::GroupRecord},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/groups", get(list).post(create))
-        .route("/v1/groups/{name}", get(show).patch(edit).delete(delete))
-        .route("/v1/groups/{name}/members/{login}", put(join).delete(remove_member))
-}
 
 pub(super) const READ_GROUPS: [Permission; 1] = [Permission::ReadGroup];
 
@@ -71,7 +57,7 @@ pub(in crate::admin) struct Edit {
     parent: Option<Option<String>>,
 }
 
-async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
     caller.require_any(&READ_GROUPS)?;
     let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
@@ -82,12 +68,12 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
     READS.run(read).await
 }
 
-async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
+pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {
     let changed = context.store.create_group(caller.actor(), body.name, body.parent).await?;
     Ok(created(response(&context, &changed), "/v1/groups", &changed.record.name))
 }
 
-async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> ApiResult {
     caller.require_any(&READ_GROUPS)?;
     let read = move || {
         let accounts = context.store.accounts();
@@ -101,38 +87,38 @@ async fn show(context: Context, caller: Caller, Path(name): Path<String>) -> Res
     READS.run(read).await?
 }
 
-async fn edit(
+pub async fn edit(
     context: Context,
     caller: Caller,
     Path(name): Path<String>,
     headers: HeaderMap,
     Json(body): Json<Edit>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let revision = if_match(&headers)?;
     let edit = GroupEdit { name: body.name, parent: body.parent };
     let changed = context.store.edit_group(caller.actor(), name, revision, edit).await?;
     Ok(response(&context, &changed))
 }
 
-async fn delete(context: Context, caller: Caller, Path(name): Path<String>) -> Result<Response, Problem> {
+pub async fn delete(context: Context, caller: Caller, Path(name): Path<String>) -> ApiResult {
     let changed = context.store.delete_group(caller.actor(), name).await?;
     Ok(deleted(&changed))
 }
 
-async fn join(
+pub async fn join(
     context: Context,
     caller: Caller,
     Path((name, login)): Path<(String, String)>,
     _: NoBody,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     set_member(&context, &caller, name, &login, true).await
 }
 
-async fn remove_member(
+pub async fn remove_member(
     context: Context,
     caller: Caller,
     Path((name, login)): Path<(String, String)>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     set_member(&context, &caller, name, &login, false).await
 }
 
@@ -142,7 +128,7 @@ async fn set_member(
     name: String,
     login: &str,
     member: bool,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let login = caller.login(login)?;
     let changed = context.store.set_member(caller.actor(), name, login.clone(), member).await?;
     let group = &changed.record.name;

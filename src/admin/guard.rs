@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::{error::Problem, session::Csrf};
+use super::{ApiResult, Problem, session::Csrf};
 use crate::authz::reason::Reason;
 
 /// Added to every response that has not set its own.
@@ -28,7 +28,7 @@ pub(super) fn set_security_headers(headers: &mut HeaderMap) {
 
 /// Requires a Host that is configured, `localhost`, or an IP address. Addresses need no list: in DNS
 /// rebinding the browser sends the attacker's name.
-pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Problem> {
+pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> ApiResult<()> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let (name, address) = split_port(host);
     let ours =
@@ -43,7 +43,7 @@ pub(super) fn check_host(headers: &HeaderMap, hosts: &[String]) -> Result<(), Pr
 }
 
 /// Refuses changes that a page of another origin requests.
-pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_origin(method: &Method, headers: &HeaderMap) -> ApiResult<()> {
     if is_reading(method) {
         return Ok(());
     }
@@ -81,7 +81,7 @@ pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
 
 /// Requires the CSRF token for changes by a browser's own credential: in the header `X-CSRF-Token`, or as
 /// `csrf` in a form.
-pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), Problem> {
+pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> ApiResult<()> {
     if is_reading(&parts.method) {
         return Ok(());
     }

@@ -1,33 +1,24 @@
 //! `/healthz`, `/readyz` and `/metrics`, for probes and scrapers without a token.
 
-use axum::{
-    Router,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::json;
 
 use super::{
-    Context,
-    error::Problem,
+    ApiResult, Context, Problem,
     offload::Offload,
     wire::{json_response, ok},
 };
 use crate::metrics::Format;
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/healthz", get(health)).route("/readyz", get(ready)).route("/metrics", get(metrics))
-}
-
 /// Liveness: the process answers.
-async fn health() -> Response {
+pub async fn health() -> Response {
     ok(&json!({"status": "ok"}))
 }
 
 /// Readiness: requests are accepted. A read-only store does not make the gateway unready, because it still
 /// decides by what it has.
-async fn ready(context: Context) -> Response {
+pub async fn ready(context: Context) -> Response {
     match context.ready() {
         Ok(()) => {
             let store = if context.store.writable().is_ok() { "writable" } else { "read-only" };
@@ -42,7 +33,7 @@ async fn ready(context: Context) -> Response {
 /// One at a time, because `admin.metrics` may let anybody in.
 static ENCODING: Offload = Offload::new::<1, 16>();
 
-async fn metrics(context: Context, headers: HeaderMap) -> Result<Response, Problem> {
+pub async fn metrics(context: Context, headers: HeaderMap) -> ApiResult {
     context.metrics.name_services(&context.rules());
     let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let format = Format::accepted(accept);

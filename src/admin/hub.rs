@@ -3,16 +3,14 @@
 //!
 //! A service's id is its key; a user may be named by id or login; times are milliseconds.
 
-use axum::{Router, extract::Path, response::Response, routing::get};
+use axum::extract::Path;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     offload::READS,
     pagination::Params,
     tokens::{READ_OTHERS_TOKENS, parse},
@@ -36,17 +34,9 @@ mod fields;
 
 use fields::FieldSelection;
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/hub/api/rest/services", get(services))
-        .route("/hub/api/rest/users/{user}", get(user))
-        .route("/hub/api/rest/users/{user}/permanenttokens", get(list).post(create))
-        .route("/hub/api/rest/users/{user}/permanenttokens/{id}", get(show).post(edit).delete(revoke))
-}
-
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Query {
+pub(in crate::admin) struct Query {
     fields: Option<String>,
     #[serde(rename = "$skip")]
     skip: Option<u32>,
@@ -104,11 +94,7 @@ const DEFAULT_TOP: usize = 100;
 const MAX_TOP: usize = 1_000;
 const MAX_SKIP: usize = 10_000;
 
-async fn services(
-    context: Context,
-    caller: Caller,
-    Params(query): Params<Query>,
-) -> Result<Response, Problem> {
+pub async fn services(context: Context, caller: Caller, Params(query): Params<Query>) -> ApiResult {
     let rules = context.rules();
     let readable = |service: &&Service| caller.user().is_none_or(|user| user.readable.contains(service.id));
     let rows: Vec<&Service> = rules.services().iter().filter(readable).collect();
@@ -117,12 +103,12 @@ async fn services(
     query.page("services", range, rows.len(), there)
 }
 
-async fn user(
+pub async fn user(
     context: Context,
     caller: Caller,
     Path(user): Path<String>,
     Params(query): Params<Query>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let accounts = context.store.accounts();
     let record = &caller.visible(find(&accounts, &caller, &user), &READ_OTHERS)?.record;
     let view = json!({
@@ -136,12 +122,12 @@ async fn user(
     Ok(ok(&query.fields()?.pick(view)))
 }
 
-async fn list(
+pub async fn list(
     context: Context,
     caller: Caller,
     Path(user): Path<String>,
     Params(query): Params<Query>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let accounts = context.store.accounts();
     let id = owner(&accounts, &caller, &user)?.record.id.clone();
     let range = query.range()?;
@@ -154,13 +140,13 @@ async fn list(
     READS.run(read).await?
 }
 
-async fn create(
+pub async fn create(
     context: Context,
     caller: Caller,
     Path(user): Path<String>,
     Params(query): Params<Query>,
     Json(body): Json<Body>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let fields = query.fields()?;
     let accounts = context.store.accounts();
     let known = find(&accounts, &caller, &user);
@@ -186,12 +172,12 @@ async fn create(
     Ok(response)
 }
 
-async fn show(
+pub async fn show(
     context: Context,
     caller: Caller,
     Path((user, id)): Path<(String, String)>,
     Params(query): Params<Query>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
     let record = find_token(&context, owner, &id)?;
@@ -199,13 +185,13 @@ async fn show(
 }
 
 /// Renames a token or narrows its scope; Hub uses POST for changes.
-async fn edit(
+pub async fn edit(
     context: Context,
     caller: Caller,
     Path((user, id)): Path<(String, String)>,
     Params(query): Params<Query>,
     Json(body): Json<Body>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let fields = query.fields()?;
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
@@ -217,11 +203,7 @@ async fn edit(
     Ok(ok(&fields.pick(view(&context, owner, &changed.record))))
 }
 
-async fn revoke(
-    context: Context,
-    caller: Caller,
-    Path((user, id)): Path<(String, String)>,
-) -> Result<Response, Problem> {
+pub async fn revoke(context: Context, caller: Caller, Path((user, id)): Path<(String, String)>) -> ApiResult {
     let accounts = context.store.accounts();
     let owner = owner(&accounts, &caller, &user)?;
     let record = find_token(&context, owner, &id)?;
@@ -231,12 +213,12 @@ async fn revoke(
 }
 
 impl Query {
-    fn fields(&self) -> Result<FieldSelection, Problem> {
+    fn fields(&self) -> ApiResult<FieldSelection> {
         FieldSelection::parse(self.fields.as_deref())
     }
 
     /// Pages beyond [`MAX_SKIP`] would cost much for little use.
-    fn range(&self) -> Result<Range, Problem> {
+    fn range(&self) -> ApiResult<Range> {
         let skip = self.skip.unwrap_or_default() as usize;
         if skip > MAX_SKIP {
             let text = format!("$skip is at most {MAX_SKIP}: page through longer lists with GET /v1/tokens");
@@ -250,13 +232,7 @@ impl Query {
     }
 
     /// `rows` are the rows in the range; `total` counts the others too.
-    fn page(
-        &self,
-        name: &str,
-        range: Range,
-        total: usize,
-        rows: impl Iterator<Item = Value>,
-    ) -> Result<Response, Problem> {
+    fn page(&self, name: &str, range: Range, total: usize, rows: impl Iterator<Item = Value>) -> ApiResult {
         let fields = self.fields()?;
         let picked = fields.of_items(name);
         let items: Vec<Value> = rows.map(|row| picked.pick(row)).collect();
@@ -268,7 +244,7 @@ impl Query {
 
 impl Body {
     /// Fails if the body names another owner than the path.
-    fn require_same_owner(&self, owner: Option<&Account>) -> Result<(), Problem> {
+    fn require_same_owner(&self, owner: Option<&Account>) -> ApiResult<()> {
         let (Some(user), Some(owner)) = (&self.user, owner) else { return Ok(()) };
         let same = user.id.as_ref().is_none_or(|id| *id == owner.record.id)
             && user.login.as_ref().is_none_or(|login| login.eq_ignore_ascii_case(&owner.record.login));
@@ -287,12 +263,12 @@ fn find<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Option<&'a A
 }
 
 /// A user whose tokens the caller may see.
-fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> Result<&'a Account, Problem> {
+fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> ApiResult<&'a Account> {
     caller.visible(find(accounts, caller, user), &READ_OTHERS_TOKENS)
 }
 
 /// For Hub, a revoked token does not exist.
-fn find_token(context: &Context, owner: &Account, id: &str) -> Result<TokenRecord, Problem> {
+fn find_token(context: &Context, owner: &Account, id: &str) -> ApiResult<TokenRecord> {
     let record = context.store.token(parse(id)?)?.filter(is_listed);
     record.filter(|record| record.owner == owner.record.id).ok_or_else(|| Problem::not_found("token"))
 }
@@ -301,7 +277,7 @@ fn is_listed(record: &TokenRecord) -> bool {
     !matches!(record.state(false, Time::now()), TokenState::Revoked | TokenState::Rotated)
 }
 
-fn scope(services: Vec<ServiceRef>) -> Result<Vec<(String, Access)>, Problem> {
+fn scope(services: Vec<ServiceRef>) -> ApiResult<Vec<(String, Access)>> {
     let key = |service: ServiceRef| match (service.id, service.key) {
         (Some(id), Some(key)) if id != key => Err(Problem::invalid("id and key name two services")),
         (id, key) => {

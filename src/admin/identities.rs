@@ -1,23 +1,17 @@
 //! `/v1/users/{login}/identities`: the OpenID Connect subjects with which a user signs in. A first sign-in
 //! creates one; these calls link one to an account that existed before.
 
-use axum::{Router, extract::Path, response::Response, routing::get};
+use axum::extract::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     users::READ_OTHERS,
     wire::{Json, Page, ok},
 };
 use crate::store::model::IdentityRecord;
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/users/{login}/identities", get(list).post(link).delete(unlink))
-}
 
 /// A user at an OpenID Connect provider.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +31,7 @@ pub(in crate::admin) struct Link {
     issuer: Option<String>,
 }
 
-async fn list(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller, Path(login): Path<String>) -> ApiResult {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let id = &caller.visible(accounts.user_by_login(&login), &READ_OTHERS)?.record.id;
@@ -45,12 +39,12 @@ async fn list(context: Context, caller: Caller, Path(login): Path<String>) -> Re
     Ok(ok(&Page { items, next: None }))
 }
 
-async fn link(
+pub async fn link(
     context: Context,
     caller: Caller,
     Path(login): Path<String>,
     Json(body): Json<Link>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let login = caller.login(&login)?;
     let configured = || context.sign_in.provider.as_ref().map(|provider| provider.issuer.clone());
     let issuer = body.issuer.or_else(configured);
@@ -59,7 +53,7 @@ async fn link(
     Ok(ok(&IdentityView::from(linked)))
 }
 
-async fn unlink(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
+pub async fn unlink(context: Context, caller: Caller, Path(login): Path<String>) -> ApiResult {
     let login = caller.login(&login)?;
     let unlinked = context.store.unlink_identities(caller.actor(), login).await?;
     Ok(ok(&json!({"identities": unlinked.record, "cut": unlinked.cut.0})))

@@ -1,6 +1,6 @@
 //! Invitations: a link, shown once, with which a user sets a first or new password.
 
-use axum::{Router, extract::Path, response::Response, routing::post};
+use axum::extract::Path;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -8,22 +8,13 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     no_body::NoBody,
     passwords,
     session::secret::Secret,
     wire::{Json, Time, ok, secret_json_response},
 };
 use crate::{authz::secret::Digest, store::model::InvitationRecord};
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/users/{login}/invitation", post(invite))
-        .route("/v1/invitation", post(redeem))
-        .route("/v1/invitation/check", post(check))
-}
 
 /// A new invitation. No other response contains its text.
 #[derive(Debug, Serialize, ToSchema)]
@@ -56,12 +47,7 @@ pub(in crate::admin) struct Check {
     invitation: Zeroizing<String>,
 }
 
-async fn invite(
-    context: Context,
-    caller: Caller,
-    Path(login): Path<String>,
-    _: NoBody,
-) -> Result<Response, Problem> {
+pub async fn invite(context: Context, caller: Caller, Path(login): Path<String>, _: NoBody) -> ApiResult {
     let (login, secret) = (caller.login(&login)?, Secret::draw()?);
     let (user, invitation) = context.store.invite(caller.actor(), login, secret.digest()).await?.record;
     let view = InvitationView {
@@ -75,7 +61,7 @@ async fn invite(
 
 /// Needs no authentication: the text is the credential. It is looked up before the password is derived, so
 /// that strangers cannot keep the machine busy.
-async fn redeem(context: Context, Json(body): Json<Redeem>) -> Result<Response, Problem> {
+pub async fn redeem(context: Context, Json(body): Json<Redeem>) -> ApiResult {
     let (digest, _) = valid(&context, &body.invitation)?;
     let phc = passwords::derive(body.password).await?;
     let changed = context.store.redeem(digest, phc).await?;
@@ -83,7 +69,7 @@ async fn redeem(context: Context, Json(body): Json<Redeem>) -> Result<Response, 
 }
 
 /// Needs no authentication either: the page shows whom the link is for before a password is typed.
-async fn check(context: Context, Json(body): Json<Check>) -> Result<Response, Problem> {
+pub async fn check(context: Context, Json(body): Json<Check>) -> ApiResult {
     let (_, record) = valid(&context, &body.invitation)?;
     let accounts = context.store.accounts();
     let user = accounts.user_by_id(&record.user).ok_or_else(|| Problem::not_found("user"))?;
@@ -91,7 +77,7 @@ async fn check(context: Context, Json(body): Json<Check>) -> Result<Response, Pr
     Ok(ok(&json!({"user": login, "name": name, "expires_at": Time(record.expires_at)})))
 }
 
-fn valid(context: &Context, text: &str) -> Result<(Digest, InvitationRecord), Problem> {
+fn valid(context: &Context, text: &str) -> ApiResult<(Digest, InvitationRecord)> {
     let digest = Secret::parse(text).map(|secret| secret.digest());
     let found = digest.and_then(|digest| Some((digest, context.store.invitation(&digest)?)));
     found.ok_or_else(|| {

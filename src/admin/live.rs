@@ -1,19 +1,12 @@
 //! `/v1/live`: lists the requests in flight, and cuts one of them.
 
-use axum::{
-    Router,
-    extract::Path,
-    response::Response,
-    routing::{delete, get},
-};
+use axum::extract::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     offload::READS,
     wire::{Page, ok},
 };
@@ -21,10 +14,6 @@ use crate::{
     authz::subject::{Directory, Permission},
     fence::LiveRow,
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/live", get(list)).route("/v1/live/{id}", delete(cut))
-}
 
 /// A permitted request, stream or tunnel in flight.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -44,7 +33,7 @@ pub struct LiveView {
     pub bytes_out: u64,
 }
 
-async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminRead)?;
     let mut rows = context.fence.list().await;
     let directory = context.state.snapshot().directory.clone();
@@ -56,7 +45,7 @@ async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
     READS.run(read).await
 }
 
-async fn cut(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn cut(context: Context, caller: Caller, Path(id): Path<String>) -> ApiResult {
     caller.require(Permission::AdminWrite)?;
     let gone = || Problem::not_found("request in flight");
     // The audit event needs the row, which is gone after the cut.

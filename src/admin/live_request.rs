@@ -4,11 +4,7 @@ use std::{rc::Rc, time::Instant};
 
 use http::{Method, Uri};
 
-use super::{
-    Context,
-    authenticate::RequestCredentials,
-    caller::{Caller, Identity},
-};
+use super::{Caller, Context, authenticate::RequestCredentials, caller::Identity};
 use crate::{
     authz::{reason::Reason, rules::BUILT_IN_SERVICE, secret, time::Timestamp},
     fence::{self, Affected, LiveRow},

@@ -4,7 +4,7 @@ use axum::extract::{FromRequest, Request};
 use serde::Deserialize;
 
 use super::{
-    error::Problem,
+    ApiResult, Problem,
     guard::{FORM, is_form},
     wire::{collect, read},
 };
@@ -19,7 +19,7 @@ struct NoFields {}
 impl<S: Sync> FromRequest<S> for NoBody {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let (headers, bytes) = collect(request).await?;
         if !bytes.is_empty() && !is_form(&headers, FORM) {
             read::<NoFields>(&headers, &bytes)?;

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use tokio::{sync::Semaphore, task::JoinHandle};
 
-use super::error::Problem;
+use super::{ApiResult, Problem};
 
 /// Reads that may scan many rows, such as a list whose filter matches few.
 pub(super) static READS: Offload = Offload::new::<1, 32>();
@@ -28,7 +28,7 @@ impl Offload {
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Problem> {
+    ) -> ApiResult<T> {
         join(self.spawn(work).await?).await
     }
 
@@ -36,7 +36,7 @@ impl Offload {
     pub(super) async fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<JoinHandle<T>, Problem> {
+    ) -> ApiResult<JoinHandle<T>> {
         let place = self.queued.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
         let turn = self.running.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
         Ok(tokio::task::spawn_blocking(move || {
@@ -48,7 +48,7 @@ impl Offload {
 }
 
 /// Waits for a started job; 500 if it panicked.
-pub(super) async fn join<T>(work: JoinHandle<T>) -> Result<T, Problem> {
+pub(super) async fn join<T>(work: JoinHandle<T>) -> ApiResult<T> {
     work.await.map_err(|error| {
         tracing::error!(%error, "work beside the control thread ended by a panic");
         Problem::internal("The request could not be answered")

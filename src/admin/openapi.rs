@@ -3,11 +3,7 @@
 
 use std::sync::LazyLock;
 
-use axum::{
-    Router,
-    response::{IntoResponse as _, Response},
-    routing::get,
-};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header;
 use utoipa::openapi::{
@@ -17,17 +13,13 @@ use utoipa::openapi::{
     security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
 };
 
-use super::{Context, error::Problem};
+use super::{ApiResult, Problem};
 
 mod calls;
 mod examples;
 mod operation;
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/openapi.json", get(show))
-}
-
-async fn show() -> Result<Response, Problem> {
+pub async fn show() -> ApiResult {
     static DOCUMENT: LazyLock<Option<Bytes>> =
         LazyLock::new(|| serde_json::to_vec(&document()).ok().map(Bytes::from));
     let document = DOCUMENT.clone().ok_or_else(|| Problem::not_found("document"))?;

@@ -2,14 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use axum::{Router, response::Response, routing::get};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context,
     offload::READS,
     wire::{Time, ok},
 };
@@ -17,10 +14,6 @@ use crate::{
     authz::subject::Permission,
     metrics::{RequestStats, STEP_LENGTH},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/overview", get(overview))
-}
 
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Overview {
@@ -58,12 +51,12 @@ pub struct Series {
     pub p95: Vec<Option<f64>>,
 }
 
-async fn overview(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn overview(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminRead)?;
     Ok(ok(&read(&context, &caller).await?))
 }
 
-pub(super) async fn read(context: &Context, caller: &Caller) -> Result<Overview, Problem> {
+pub(super) async fn read(context: &Context, caller: &Caller) -> ApiResult<Overview> {
     let rows = context.fence.list().await;
     let live = rows.iter().filter(|row| *row.request_id != *caller.request_id).count();
     let context = context.clone();

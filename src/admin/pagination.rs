@@ -4,7 +4,7 @@ use axum::extract::{FromRequestParts, Query};
 use http::{Uri, request::Parts};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{error::Problem, wire::Page};
+use super::{ApiResult, Problem, wire::Page};
 
 /// The parameters of a query string.
 pub struct Params<T>(pub T);
@@ -32,7 +32,7 @@ pub fn bad_cursor() -> Problem {
 }
 
 impl PageRequest {
-    pub fn new(cursor: Option<String>, limit: Option<usize>) -> Result<Self, Problem> {
+    pub fn new(cursor: Option<String>, limit: Option<usize>) -> ApiResult<Self> {
         let limit = limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(Problem::invalid(format!("limit is 1 to {MAX_LIMIT}")));
@@ -40,7 +40,7 @@ impl PageRequest {
         Ok(Self { cursor, limit })
     }
 
-    pub fn from_cursor(cursor: Cursor) -> Result<Self, Problem> {
+    pub fn from_cursor(cursor: Cursor) -> ApiResult<Self> {
         Self::new(cursor.cursor, cursor.limit)
     }
 
@@ -59,13 +59,13 @@ impl PageRequest {
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         parse(&parts.uri).map(Self)
     }
 }
 
 /// Parses the query string of a URI.
-pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(uri: &Uri) -> ApiResult<T> {
     Query::try_from_uri(uri).map(|query| query.0).map_err(|error| {
         let text = error.body_text();
         let text = text.trim_start_matches("Failed to deserialize query string: ");

@@ -7,7 +7,7 @@ use argon2::{
     Argon2, PasswordHash, PasswordVerifier,
     password_hash::{PasswordHasher, SaltString},
 };
-use axum::{Router, extract::Path, response::Response, routing::put};
+use axum::extract::Path;
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::json;
@@ -16,17 +16,12 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
-    Context,
-    caller::{Caller, Identity},
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
+    caller::Identity,
     offload::{Offload, join},
     session::{ActiveAttempt, SignInAttempt},
     wire::{Json, ok},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/users/{login}/password", put(set))
-}
 
 /// A password's length in bytes. Shorter ones are guessable; longer ones are not plausible.
 const LENGTH: std::ops::RangeInclusive<usize> = 12..=1024;
@@ -51,12 +46,12 @@ pub(in crate::admin) struct Password {
     current: Option<Zeroizing<String>>,
 }
 
-async fn set(
+pub async fn set(
     context: Context,
     caller: Caller,
     Path(login): Path<String>,
     Json(body): Json<Password>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let own = accounts.user_by_login(&login).filter(|account| caller.is(&account.record.id));
@@ -91,7 +86,7 @@ async fn set(
 }
 
 /// Returns the PHC string. NFC (RFC 8265, 4.2.2) makes composed and decomposed letters the same.
-pub(super) async fn derive(password: Zeroizing<String>) -> Result<String, Problem> {
+pub(super) async fn derive(password: Zeroizing<String>) -> ApiResult<String> {
     let password = normalize(&password);
     if !LENGTH.contains(&password.len()) {
         let text = format!("A password has {} to {} bytes", LENGTH.start(), LENGTH.end());
@@ -106,7 +101,7 @@ pub(super) async fn verify(
     password: Zeroizing<String>,
     phc: Option<String>,
     attempt: &mut ActiveAttempt<'_>,
-) -> Result<Option<String>, Problem> {
+) -> ApiResult<Option<String>> {
     if password.len() > MAX_SENT {
         attempt.compare();
         return Ok(None);

@@ -1,17 +1,13 @@
 //! Revokes and introspects tokens by their texts. A text is looked up and dropped: it is never stored, logged
 //! or echoed, and the look-up does not count as a use.
 
-use axum::{Router, response::Response, routing::post};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
-    guard,
+    ApiResult, Caller, Context, Problem, guard,
     wire::{Json, Time, ok, with_effect},
 };
 use crate::{
@@ -21,14 +17,6 @@ use crate::{
     },
     store::{TokenState, model::TokenRecord},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/tokens/revoke-by-value", post(revoke_one))
-        .route("/v1/leaks", post(report))
-        .route("/oauth2/introspect", post(introspect))
-        .route("/oauth2/revoke", post(revoke_oauth))
-}
 
 /// The most texts in a leak report, and tokens in all of them together.
 const MAX_TEXTS: usize = 1_000;
@@ -74,11 +62,7 @@ pub struct LeakedToken {
     pub revoked_now: bool,
 }
 
-async fn revoke_one(
-    context: Context,
-    caller: Caller,
-    Json(body): Json<ByValue>,
-) -> Result<Response, Problem> {
+pub async fn revoke_one(context: Context, caller: Caller, Json(body): Json<ByValue>) -> ApiResult {
     let digests = digest(&context, &body.token).into_iter().collect();
     let changed = context.store.revoke_by_value(caller.actor(), digests, false).await?;
     let token = changed.record.first().and_then(Option::as_ref).map(|(record, _)| record.id.to_string());
@@ -86,7 +70,7 @@ async fn revoke_one(
 }
 
 /// Revokes every token in the texts, whoever owns it.
-async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> Result<Response, Problem> {
+pub async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> ApiResult {
     if body.texts.len() > MAX_TEXTS {
         return Err(Problem::value(format!("A report has at most {MAX_TEXTS} texts")));
     }
@@ -130,12 +114,12 @@ async fn report(context: Context, caller: Caller, Json(body): Json<Report>) -> R
 }
 
 /// RFC 7009: an unknown token gets the same response.
-async fn revoke_oauth(
+pub async fn revoke_oauth(
     context: Context,
     caller: Caller,
     headers: HeaderMap,
     body: bytes::Bytes,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let token = form_token(&headers, &body)?;
     let digests = digest(&context, &token).into_iter().collect();
     context.store.revoke_by_value(caller.actor(), digests, false).await?;
@@ -143,12 +127,12 @@ async fn revoke_oauth(
 }
 
 /// RFC 7662. A token that is not in force is `{"introspection": false}`, without a reason.
-async fn introspect(
+pub async fn introspect(
     context: Context,
     caller: Caller,
     headers: HeaderMap,
     body: bytes::Bytes,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     caller.require(Permission::Introspect)?;
     let token = form_token(&headers, &body)?;
     let record = match digest(&context, &token) {
@@ -212,7 +196,7 @@ fn digest(context: &Context, text: &str) -> Option<Digest> {
 }
 
 /// The only `token` of the form. A `token_type_hint` is ignored.
-fn form_token(headers: &HeaderMap, body: &[u8]) -> Result<String, Problem> {
+fn form_token(headers: &HeaderMap, body: &[u8]) -> ApiResult<String> {
     if !guard::is_form(headers, guard::FORM) {
         let text = "The request body must be application/x-www-form-urlencoded";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));

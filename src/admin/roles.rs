@@ -1,10 +1,8 @@
 //! `/v1/roles` and `/v1/grants`: the permissions of roles, and who holds them.
 
 use axum::{
-    Router,
     extract::{Path, Request},
     response::Response,
-    routing::{delete, get},
 };
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -12,9 +10,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     offload::READS,
     pagination::{Cursor, PageRequest, Params},
     wire::{Json, created, deleted, if_match, ok, revised, updated, with_effect},
@@ -29,13 +25,6 @@ use crate::{
         model::{GrantRecord, Grantee, RoleRecord},
     },
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/roles", get(list).post(create))
-        .route("/v1/roles/{key}", delete(remove).get(show).patch(edit))
-        .route("/v1/grants", get(list_grants).post(grant).delete(withdraw))
-}
 
 /// A caller with one of these permissions sees roles.
 pub(super) const READ_ROLES: [Permission; 2] = [Permission::ReadRole, Permission::ManageRole];
@@ -79,7 +68,7 @@ pub(in crate::admin) struct Edit {
     permissions: Option<Vec<String>>,
 }
 
-async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
     caller.require_any(&READ_ROLES)?;
     let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
@@ -89,26 +78,26 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
     READS.run(read).await
 }
 
-async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> ApiResult {
     caller.require_any(&READ_ROLES)?;
     let accounts = context.store.accounts();
     let role = accounts.role(&key).ok_or_else(|| Problem::not_found("role"))?;
     Ok(revised(StatusCode::OK, role.revision, &RoleView::new(role)))
 }
 
-async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
+pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {
     let permissions = permissions(&body.permissions)?;
     let changed = context.store.create_role(caller.actor(), body.key, body.name, permissions).await?;
     Ok(created(response(&changed), "/v1/roles", &changed.record.key))
 }
 
-async fn edit(
+pub async fn edit(
     context: Context,
     caller: Caller,
     Path(key): Path<String>,
     headers: HeaderMap,
     Json(body): Json<Edit>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let revision = if_match(&headers)?;
     let permissions = body.permissions.as_deref().map(permissions).transpose()?;
     let edit = RoleEdit { name: body.name, permissions };
@@ -120,23 +109,19 @@ fn response(changed: &Updated<RoleRecord>) -> Response {
     updated(&RoleView::new(&changed.record), changed.record.revision, changed)
 }
 
-fn permissions(words: &[String]) -> Result<Vec<Permission>, Problem> {
+fn permissions(words: &[String]) -> ApiResult<Vec<Permission>> {
     let known = |word: &String| {
         Permission::from_word(word).ok_or_else(|| Problem::value(format!("There is no permission {word:?}")))
     };
     words.iter().map(known).collect()
 }
 
-async fn remove(context: Context, caller: Caller, Path(key): Path<String>) -> Result<Response, Problem> {
+pub async fn remove(context: Context, caller: Caller, Path(key): Path<String>) -> ApiResult {
     let changed = context.store.delete_role(caller.actor(), key).await?;
     Ok(deleted(&changed))
 }
 
-async fn list_grants(
-    context: Context,
-    caller: Caller,
-    Params(cursor): Params<Cursor>,
-) -> Result<Response, Problem> {
+pub async fn list_grants(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
     caller.require_any(&READ_ROLES)?;
     let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
@@ -147,12 +132,12 @@ async fn list_grants(
     READS.run(read).await
 }
 
-async fn grant(context: Context, caller: Caller, Json(body): Json<GrantView>) -> Result<Response, Problem> {
+pub async fn grant(context: Context, caller: Caller, Json(body): Json<GrantView>) -> ApiResult {
     set(&context, &caller, body, true).await
 }
 
 /// The grant is in the body or, for clients that send no body with DELETE, in the query.
-async fn withdraw(context: Context, caller: Caller, request: Request) -> Result<Response, Problem> {
+pub async fn withdraw(context: Context, caller: Caller, request: Request) -> ApiResult {
     use axum::extract::{FromRequest, FromRequestParts};
     let (mut parts, body) = request.into_parts();
     let body = if parts.uri.query().is_some() {
@@ -163,12 +148,7 @@ async fn withdraw(context: Context, caller: Caller, request: Request) -> Result<
     set(&context, &caller, body, false).await
 }
 
-async fn set(
-    context: &Context,
-    caller: &Caller,
-    body: GrantView,
-    granted: bool,
-) -> Result<Response, Problem> {
+async fn set(context: &Context, caller: &Caller, body: GrantView, granted: bool) -> ApiResult {
     let GrantView { role, user, group } = body;
     let to = match (user, group) {
         (Some(login), None) => GrantTarget::User(caller.login(&login)?),

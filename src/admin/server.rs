@@ -20,13 +20,12 @@ use tokio::{sync::Semaphore, task::JoinHandle};
 use tower_service::Service as _;
 
 use super::{
-    Context,
+    ApiResult, Context, Problem,
     authenticate::{RequestCredentials, check_target},
     body::{self, BufferedBody, read_body},
     caller::{Caller, Identity, RequestMeta, Revalidation},
     client::ClientOrigin,
     context::RefusedRequest,
-    error::Problem,
     guard,
     live_request::LiveRequest,
     session::FAILURES_INTERVAL,
@@ -69,7 +68,7 @@ type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
 
 /// The result of a request before it becomes a response.
 struct RequestResult {
-    response: Result<Response<RouterBody>, Problem>,
+    response: ApiResult<Response<RouterBody>>,
     reason: Reason,
     live: Option<Registration<LiveRequest>>,
 }
@@ -315,7 +314,7 @@ async fn record_failures(context: Context) {
 
 /// Completes a response: a problem gets its body, every response its headers.
 fn finish(
-    result: Result<Response<RouterBody>, Problem>,
+    result: ApiResult<Response<RouterBody>>,
     accept: &HeaderMap,
     request_id: &str,
     head: bool,

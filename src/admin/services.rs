@@ -1,13 +1,10 @@
 //! `/v1/services`: the services that a token's scope may name.
 
-use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     offload::READS,
     pagination::Params,
     tokens::READ_OTHERS_TOKENS,
@@ -17,10 +14,6 @@ use crate::authz::{
     rules::{BUILT_IN_SERVICE, Service},
     subject::{Directory, Permission},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/services", get(list))
-}
 
 /// A service, as the dialog for a new token shows it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -43,7 +36,7 @@ pub struct ServiceView {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Filter {
+pub(in crate::admin) struct Filter {
     /// `me` or a login.
     readable_by: Option<String>,
     /// Adds the readers, which needs `admin-read`.
@@ -52,7 +45,7 @@ struct Filter {
 
 /// Lists the services that the caller may read, because other names are not disclosed. `readable_by` keeps
 /// those that this user may read too.
-async fn list(context: Context, caller: Caller, Params(filter): Params<Filter>) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller, Params(filter): Params<Filter>) -> ApiResult {
     let snapshot = context.state.snapshot();
     let other = match filter.readable_by.as_deref() {
         None | Some("me") => None,

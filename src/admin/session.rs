@@ -2,12 +2,7 @@
 
 use std::time::Instant;
 
-use axum::{
-    Router,
-    extract::Path,
-    response::Response,
-    routing::{delete, get},
-};
+use axum::{extract::Path, response::Response};
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -15,9 +10,8 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
-    Context,
-    caller::{Caller, Identity, RequestMeta},
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
+    caller::{Identity, RequestMeta},
     passwords,
     wire::{Json, Page, Time, json_response, ok},
 };
@@ -37,13 +31,6 @@ pub(super) mod secret;
 pub(super) use attempts::{ActiveAttempt, AttemptRefused, Attempts, SignInAttempt};
 pub(super) use failures::{FAILURES_INTERVAL, Failures, LoginMethod};
 pub use secret::{Csrf, FormKey};
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/session", get(show).post(sign_in).delete(sign_out))
-        .route("/v1/sessions", get(list).delete(sign_out_everywhere))
-        .route("/v1/users/{login}/sessions", delete(sign_somebody_out))
-}
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -83,12 +70,12 @@ pub struct SessionRow {
 }
 
 /// Answers a wrong login like a wrong password, and after one derivation in either case.
-async fn sign_in(
+pub async fn sign_in(
     context: Context,
     meta: RequestMeta,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let SignIn { login, password } = body;
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(&login);
@@ -140,7 +127,7 @@ async fn sign_in(
     Ok(response)
 }
 
-async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller) -> ApiResult {
     let Identity::Browser { user, session, csrf } = &caller.identity else {
         return Err(Problem::not_found("session: this request used another credential"));
     };
@@ -148,7 +135,7 @@ async fn show(context: Context, caller: Caller) -> Result<Response, Problem> {
     Ok(ok(&SessionView::new(&context, user, csrf, record.as_ref())))
 }
 
-async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller) -> ApiResult {
     caller.login("me")?;
     let Some(user) = caller.user() else { return Err(Problem::not_found("user")) };
     let rows = context.store.sessions_of(&user.id).into_iter();
@@ -162,7 +149,7 @@ async fn list(context: Context, caller: Caller) -> Result<Response, Problem> {
     Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
 }
 
-async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> Result<Response, Problem> {
+pub async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> ApiResult {
     let Some(digest) = caller.session() else {
         return Err(Problem::not_found("session: this request used another credential"));
     };
@@ -170,21 +157,13 @@ async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> Result
     Ok(signed_out(&meta, &json!({"signed_out": true, "cut": cut.0})))
 }
 
-async fn sign_out_everywhere(
-    context: Context,
-    meta: RequestMeta,
-    caller: Caller,
-) -> Result<Response, Problem> {
+pub async fn sign_out_everywhere(context: Context, meta: RequestMeta, caller: Caller) -> ApiResult {
     let login = caller.login("me")?;
     let ended = context.store.end_sessions(caller.actor(), login).await?;
     Ok(signed_out(&meta, &json!({"sessions": ended.record, "cut": ended.cut.0})))
 }
 
-async fn sign_somebody_out(
-    context: Context,
-    caller: Caller,
-    Path(login): Path<String>,
-) -> Result<Response, Problem> {
+pub async fn sign_somebody_out(context: Context, caller: Caller, Path(login): Path<String>) -> ApiResult {
     let login = caller.login(&login)?;
     let ended = context.store.end_sessions(caller.actor(), login).await?;
     Ok(ok(&json!({"sessions": ended.record, "cut": ended.cut.0})))

@@ -1,15 +1,10 @@
 //! `/v1/tokens` and `/v1/users/{login}/tokens`: creates, lists, edits, rotates, revokes and imports tokens.
 
-mod import;
-mod list;
+pub mod import;
+pub mod list;
 mod view;
 
-use axum::{
-    Router,
-    extract::Path,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::Path, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,9 +20,7 @@ pub use self::{
     view::{AccessWord, ScopeEntry, TokenView},
 };
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     wire::{
         BodyDigest, HumanDuration, Json, Time, double_option, if_match, located, revised,
         secret_json_response, tagged, updated, zeroize_json,
@@ -45,15 +38,6 @@ use crate::{
 pub(super) const READ_OTHERS_TOKENS: [Permission; 2] = [Permission::AdminRead, Permission::UpdateUser];
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/users/{login}/tokens", get(list::of_user).post(create))
-        .route("/v1/tokens", get(list::all))
-        .route("/v1/tokens/import", post(import::import))
-        .route("/v1/tokens/{id}", get(show).patch(edit).delete(revoke))
-        .route("/v1/tokens/{id}/rotate", post(rotate))
-}
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -90,13 +74,13 @@ pub(in crate::admin) struct Rotate {
     grace: Option<HumanDuration>,
 }
 
-async fn create(
+pub async fn create(
     context: Context,
     caller: Caller,
     Path(login): Path<String>,
     headers: HeaderMap,
     body: BodyDigest<Create>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let Create { name, scope: entries, expires_at, expires_in, not_before, allow_ips, note } = body.value;
     let new = NewToken {
         owner: caller.login(&login)?,
@@ -112,19 +96,19 @@ async fn create(
     Ok(created_response(&context, made))
 }
 
-async fn show(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller, Path(id): Path<String>) -> ApiResult {
     let record = find_visible(&context, &caller, &id)?;
     let revision = record.revision;
     Ok(revised(StatusCode::OK, revision, &TokenView::new(&context, record)))
 }
 
-async fn edit(
+pub async fn edit(
     context: Context,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     Json(body): Json<Edit>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let id = parse(&id)?;
     let expires_at = match (body.expires_at, body.expires_in) {
         (Some(None), None) => {
@@ -146,7 +130,7 @@ async fn edit(
     Ok(updated(&view, view.revision, &changed))
 }
 
-async fn revoke(context: Context, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
+pub async fn revoke(context: Context, caller: Caller, Path(id): Path<String>) -> ApiResult {
     let id = parse(&id)?;
     let owner = context.store.token(id)?.map(|record| record.owner);
     let own = owner.is_some_and(|owner| caller.is(&owner));
@@ -155,13 +139,13 @@ async fn revoke(context: Context, caller: Caller, Path(id): Path<String>) -> Res
     Ok(updated(&json!({"revoked": true}), changed.record.revision, &changed))
 }
 
-async fn rotate(
+pub async fn rotate(
     context: Context,
     caller: Caller,
     Path(id): Path<String>,
     headers: HeaderMap,
     body: BodyDigest<Rotate>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let id = parse(&id)?;
     let once = idempotency(&caller, &headers, body.hash)?;
     let grace = body.value.grace.map(|span| span.0);
@@ -193,7 +177,7 @@ fn created_response(context: &Context, made: CreatedToken) -> Response {
 }
 
 /// The token's record; fails if the caller may not see it.
-pub(super) fn find_visible(context: &Context, caller: &Caller, id: &str) -> Result<TokenRecord, Problem> {
+pub(super) fn find_visible(context: &Context, caller: &Caller, id: &str) -> ApiResult<TokenRecord> {
     let record = context.store.token(parse(id)?)?.ok_or_else(|| Problem::not_found("token"))?;
     if !caller.is(&record.owner) {
         caller.require_any(&READ_OTHERS_TOKENS)?;
@@ -201,14 +185,11 @@ pub(super) fn find_visible(context: &Context, caller: &Caller, id: &str) -> Resu
     Ok(record)
 }
 
-pub(super) fn parse(id: &str) -> Result<TokenId, Problem> {
+pub(super) fn parse(id: &str) -> ApiResult<TokenId> {
     TokenId::parse(id).ok_or_else(|| Problem::not_found("token"))
 }
 
-fn expiry(
-    at: Option<Time>,
-    span: Option<HumanDuration>,
-) -> Result<Option<crate::authz::time::Timestamp>, Problem> {
+fn expiry(at: Option<Time>, span: Option<HumanDuration>) -> ApiResult<Option<crate::authz::time::Timestamp>> {
     match (at, span) {
         (Some(_), Some(_)) => Err(Problem::invalid("Give expires_at or expires_in, not both")),
         (Some(at), None) => Ok(Some(at.0)),
@@ -217,11 +198,7 @@ fn expiry(
 }
 
 /// The request's `Idempotency-Key`, which is valid for this caller only.
-fn idempotency(
-    caller: &Caller,
-    headers: &HeaderMap,
-    request: [u8; 32],
-) -> Result<Option<Idempotency>, Problem> {
+fn idempotency(caller: &Caller, headers: &HeaderMap, request: [u8; 32]) -> ApiResult<Option<Idempotency>> {
     let mut keys = headers.get_all("idempotency-key").iter();
     let key = match (keys.next(), keys.next()) {
         (None, _) => return Ok(None),

@@ -6,7 +6,7 @@ use std::{cell::RefCell, collections::HashMap, sync::Arc};
 use http::{Method, request::Parts};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::caller::Caller;
+use super::Caller;
 
 /// Reads of one account that are answered at the same time; more wait. Far below the places of
 /// [`READS`](super::offload::READS).

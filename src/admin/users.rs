@@ -1,20 +1,13 @@
 //! `/v1/users`: creates, lists, edits, bans and deletes users.
 
-use axum::{
-    Router,
-    extract::Path,
-    response::Response,
-    routing::{get, post},
-};
+use axum::{extract::Path, response::Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
-    Context,
-    caller::Caller,
-    error::Problem,
+    ApiResult, Caller, Context, Problem,
     no_body::NoBody,
     offload::READS,
     pagination::{Cursor, PageRequest, Params},
@@ -31,14 +24,6 @@ use crate::{
         model::{UserKind, UserRecord},
     },
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/v1/users", get(list).post(create))
-        .route("/v1/users/{login}", get(show).patch(edit).delete(delete))
-        .route("/v1/users/{login}/ban", post(ban))
-        .route("/v1/users/{login}/unban", post(unban))
-}
 
 /// A caller with one of these permissions sees other users' profiles.
 pub(super) const READ_OTHERS: [Permission; 3] =
@@ -104,7 +89,7 @@ pub(in crate::admin) struct Ban {
     reason: String,
 }
 
-async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> Result<Response, Problem> {
+pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
     caller.require_any(&READ_OTHERS)?;
     let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
@@ -116,7 +101,7 @@ async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) 
     READS.run(read).await
 }
 
-async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> Result<Response, Problem> {
+pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {
     let kind = match body.kind {
         KindWord::Human => UserKind::Human,
         KindWord::Service => UserKind::Service,
@@ -139,49 +124,44 @@ async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> R
     Ok(created(response(&context, &changed), "/v1/users", &changed.record.login))
 }
 
-async fn show(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
+pub async fn show(context: Context, caller: Caller, Path(login): Path<String>) -> ApiResult {
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let record = &caller.visible(accounts.user_by_login(&login), &READ_OTHERS)?.record;
     Ok(revised(StatusCode::OK, record.revision, &UserView::new(&accounts, record)))
 }
 
-async fn edit(
+pub async fn edit(
     context: Context,
     caller: Caller,
     Path(login): Path<String>,
     headers: HeaderMap,
     Json(body): Json<Edit>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let edit = UserEdit { login: body.login, name: body.name, email: body.email };
     let (login, revision) = (caller.login(&login)?, if_match(&headers)?);
     let changed = context.store.edit_user(caller.actor(), login, revision, edit).await?;
     Ok(response(&context, &changed))
 }
 
-async fn delete(context: Context, caller: Caller, Path(login): Path<String>) -> Result<Response, Problem> {
+pub async fn delete(context: Context, caller: Caller, Path(login): Path<String>) -> ApiResult {
     let login = caller.login(&login)?;
     let changed = context.store.delete_user(caller.actor(), login).await?;
     Ok(deleted(&changed))
 }
 
-async fn ban(
+pub async fn ban(
     context: Context,
     caller: Caller,
     Path(login): Path<String>,
     Optional(body): Optional<Ban>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, Some(body.reason)).await?;
     Ok(response(&context, &changed))
 }
 
-async fn unban(
-    context: Context,
-    caller: Caller,
-    Path(login): Path<String>,
-    _: NoBody,
-) -> Result<Response, Problem> {
+pub async fn unban(context: Context, caller: Caller, Path(login): Path<String>, _: NoBody) -> ApiResult {
     let login = caller.login(&login)?;
     let changed = context.store.ban_user(caller.actor(), login, None).await?;
     Ok(response(&context, &changed))

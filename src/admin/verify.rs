@@ -7,16 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{
-    Router,
-    body::Body,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{body::Body, response::IntoResponse};
 use http::header;
 use serde_json::{Value, json};
 
-use super::{Context, audit::hex, backup, caller::Caller, error::Problem, offload::Offload};
+use super::{ApiResult, Caller, Context, audit::hex, backup, offload::Offload};
 use crate::{
     authz::{reason::Reason, subject::Permission},
     store::verify::{Progress, Report},
@@ -28,11 +23,7 @@ pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 4>();
 /// The time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/store/verify", get(verify))
-}
-
-async fn verify(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn verify(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminWrite)?;
     let (mut out, mut parts) = backup::Parts::new();
     let store = context.store.clone();

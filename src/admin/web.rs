@@ -22,8 +22,9 @@ use http::{Uri, request::Parts};
 use percent_encoding::utf8_percent_encode;
 use serde::de::DeserializeOwned;
 
-use self::shell::{PageError, Reader, Shell, problems_as_pages, render};
-use super::{Context, error::Problem, pagination, wire::UNRESERVED};
+use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, tokens, users};
+use self::shell::{PageResult, Reader, Shell, problems_as_pages, render};
+use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::UNRESERVED};
 
 pub(super) use self::shell::not_found;
 pub(crate) use self::words::reason as reason_in_words;
@@ -39,8 +40,21 @@ pub(super) fn routes() -> Router<Context> {
         .route("/assets/{name}", get(assets::send))
         .route("/docs", get(docs::show))
         .route("/design", get(design::show))
-        .merge(administration::routes())
-        .merge(provider::routes())
+        .route("/overview", get(overview::show))
+        .route("/users", get(users::list))
+        .route("/users/{login}", get(users::show))
+        .route("/groups", get(groups::list))
+        .route("/groups/{name}", get(groups::show))
+        .route("/roles", get(roles::list))
+        .route("/services", get(gateway::services))
+        .route("/tokens", get(tokens::list))
+        .route("/live", get(gateway::live))
+        .route("/audit", get(audit::list))
+        .route("/audit/export", get(audit::export))
+        .route("/explain", get(explain::show))
+        .route("/configuration", get(configuration::show))
+        .route("/sign-in/oidc", get(provider::begin_sign_in))
+        .route(CALLBACK, get(provider::callback))
         .route_layer(middleware::from_fn(problems_as_pages))
 }
 
@@ -58,7 +72,7 @@ struct FormQuery<T>(T);
 impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for FormQuery<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
         let sent = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
         let filled = sent.filter(|(_, value)| !value.trim().is_empty());
         let mut query = form_urlencoded::Serializer::for_suffix("/?".to_owned(), 2);

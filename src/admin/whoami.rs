@@ -1,22 +1,11 @@
 //! `/v1/whoami`: who the caller is and what it may do.
 
-use axum::{Router, response::Response, routing::get};
 use serde_json::json;
 
-use super::{
-    Context,
-    caller::{Caller, Identity},
-    error::Problem,
-    tokens::TokenView,
-    wire::ok,
-};
+use super::{ApiResult, Caller, Context, caller::Identity, tokens::TokenView, wire::ok};
 use crate::authz::subject::{Access, Permission};
 
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/v1/whoami", get(whoami))
-}
-
-async fn whoami(context: Context, caller: Caller) -> Result<Response, Problem> {
+pub async fn whoami(context: Context, caller: Caller) -> ApiResult {
     let permissions: Vec<&str> = caller.permissions().iter().map(Permission::word).collect();
     let Some(user) = caller.user() else {
         return Ok(ok(&json!({"operator": true, "user": null, "permissions": permissions, "token": null})));

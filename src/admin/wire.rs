@@ -18,7 +18,7 @@ use utoipa::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{error::Problem, guard::is_form};
+use super::{ApiResult, Problem, guard::is_form};
 use crate::{
     authz::{secret, time::Timestamp},
     store::Updated,
@@ -152,7 +152,7 @@ pub(super) fn located(mut response: Response, section: &str, name: &str) -> Resp
 }
 
 /// The revision in `If-Match`; `None` for `*` or no header. Any other tag is a 412.
-pub fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+pub fn if_match(headers: &HeaderMap) -> ApiResult<Option<u64>> {
     let Some(value) = headers.get(header::IF_MATCH) else { return Ok(None) };
     let value = value.to_str().map_or("", str::trim);
     if value == "*" {
@@ -164,7 +164,7 @@ pub fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
 }
 
 /// Parses a JSON body: 415 for another media type, 400 for invalid JSON.
-pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T, Problem> {
+pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<T> {
     if !is_form(headers, "application/json") {
         let text = "The request body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
@@ -174,7 +174,7 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> Result<T,
         .map_err(|error| Problem::unreadable("The request body", &secret::redact(&error.to_string())))
 }
 
-pub(super) async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Problem> {
+pub(super) async fn collect(request: Request) -> ApiResult<(HeaderMap, Bytes)> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Problem::invalid("The request body ended early"))?;
     Ok((parts.headers, body.to_bytes()))
@@ -183,7 +183,7 @@ pub(super) async fn collect(request: Request) -> Result<(HeaderMap, Bytes), Prob
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let (headers, bytes) = collect(request).await?;
         read(&headers, &bytes).map(Self)
     }
@@ -192,7 +192,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let (headers, bytes) = collect(request).await?;
         if bytes.is_empty() { Ok(Self(T::default())) } else { read(&headers, &bytes).map(Self) }
     }
@@ -201,7 +201,7 @@ impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
 impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let target = request.uri().path().to_owned();
         let (headers, bytes) = collect(request).await?;
         let mut hasher = blake3::Hasher::new();
@@ -213,7 +213,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
     }
 }
 
-fn read_nothing<T: DeserializeOwned>() -> Result<T, Problem> {
+fn read_nothing<T: DeserializeOwned>() -> ApiResult<T> {
     serde_json::from_str("{}").map_err(|error| Problem::unreadable("The request body", &error.to_string()))
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::super::error::Problem;
+use super::super::{ApiResult, Problem};
 
 /// The selected members; empty selects all.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(super) struct FieldSelection(Vec<(String, FieldSelection)>);
 const DEPTH: usize = 8;
 
 impl FieldSelection {
-    pub(super) fn parse(text: Option<&str>) -> Result<Self, Problem> {
+    pub(super) fn parse(text: Option<&str>) -> ApiResult<Self> {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
         let mut rest = text;
         let fields = Self::list(&mut rest, DEPTH).filter(|_| rest.is_empty());

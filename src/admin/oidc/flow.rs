@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::{
     admin::{
-        error::Problem,
+        ApiResult,
         session::{cookie, secret::Secret},
     },
     authz::cookies,
@@ -29,7 +29,7 @@ pub(in crate::admin) struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    pub(in crate::admin) fn begin(next: Option<String>) -> Result<Self, Problem> {
+    pub(in crate::admin) fn begin(next: Option<String>) -> ApiResult<Self> {
         Ok(Self { secret: Secret::draw()?, next: next.filter(|next| next.len() <= MAX_NEXT) })
     }
 

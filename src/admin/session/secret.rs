@@ -5,7 +5,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::super::error::Problem;
+use super::super::{ApiResult, Problem};
 use crate::authz::secret::Digest;
 
 /// 256 random bits in hexadecimal. Shown once, redacted in `Debug`, irreversible from its digest, overwritten
@@ -27,7 +27,7 @@ const HEADER: &str = "permgate 2026-11 header csrf";
 const BROWSER: &str = "permgate 2026-11 known browser";
 
 impl Secret {
-    pub(in crate::admin) fn draw() -> Result<Self, Problem> {
+    pub(in crate::admin) fn draw() -> ApiResult<Self> {
         let mut bytes = Zeroizing::new([0; 32]);
         getrandom::fill(bytes.as_mut_slice()).map_err(|error| {
             tracing::error!(%error, "the system has no random bytes");

@@ -1,14 +1,11 @@
 //! Registers tokens by digest, so that pipelines keep the secrets that they have.
 
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
     super::{
-        Context,
-        caller::Caller,
-        error::Problem,
+        ApiResult, Caller, Context,
         wire::{Json, Time, ok},
     },
     view::{ScopeEntry, entries, scope},
@@ -73,11 +70,7 @@ pub(in crate::admin) struct Imported {
 const BATCH: usize = 100;
 
 /// Imports each token by itself: a bad one does not stop the others.
-pub(super) async fn import(
-    context: Context,
-    caller: Caller,
-    Json(body): Json<ImportRequest>,
-) -> Result<Response, Problem> {
+pub async fn import(context: Context, caller: Caller, Json(body): Json<ImportRequest>) -> ApiResult {
     caller.require(Permission::AdminWrite)?;
     let mut outcomes: Vec<Option<ImportOutcome>> = Vec::with_capacity(body.tokens.len());
     let mut tokens = Vec::with_capacity(body.tokens.len());

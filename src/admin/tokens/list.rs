@@ -1,13 +1,11 @@
 //! Lists of tokens, with filters and pages.
 
-use axum::{extract::Path, response::Response};
+use axum::extract::Path;
 use serde::Deserialize;
 
 use super::{
     super::{
-        Context,
-        caller::Caller,
-        error::Problem,
+        ApiResult, Caller, Context, Problem,
         offload::READS,
         pagination::{self, PageRequest},
         wire::{HumanDuration, Page, Time, ok},
@@ -32,12 +30,12 @@ pub(in crate::admin) struct Filters {
 }
 
 /// The tokens of one user: the caller's own, or with the permission to see others.
-pub(super) async fn of_user(
+pub async fn of_user(
     context: Context,
     caller: Caller,
     Path(login): Path<String>,
     pagination::Params(filters): pagination::Params<Filters>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     if filters.user.is_some() {
         return Err(Problem::invalid("The path names the user already"));
     }
@@ -46,11 +44,11 @@ pub(super) async fn of_user(
 }
 
 /// All tokens for a caller who may see them, else the caller's own.
-pub(super) async fn all(
+pub async fn all(
     context: Context,
     caller: Caller,
     pagination::Params(mut filters): pagination::Params<Filters>,
-) -> Result<Response, Problem> {
+) -> ApiResult {
     let owner = filters.user.take().map(|login| caller.login(&login)).transpose()?;
     let own = || caller.user().map(|user| user.login.to_string());
     let owner = if caller.may_any(&READ_OTHERS_TOKENS) { owner } else { owner.or_else(own) };
@@ -63,7 +61,7 @@ pub(in crate::admin) fn page(
     caller: &Caller,
     owner: Option<String>,
     filters: Filters,
-) -> Result<Page<TokenView>, Problem> {
+) -> ApiResult<Page<TokenView>> {
     let accounts = context.store.accounts();
     match &owner {
         Some(login) => {
@@ -93,12 +91,12 @@ pub(in crate::admin) fn page(
     Ok(Page { items, next: found.next })
 }
 
-fn span(name: &str, text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
+fn span(name: &str, text: Option<&str>) -> ApiResult<Option<HumanDuration>> {
     let bad = || Problem::invalid(format!("{name} takes a duration such as 90d or 12h, or seconds"));
     text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 
-fn state(word: &str) -> Result<TokenState, Problem> {
+fn state(word: &str) -> ApiResult<TokenState> {
     const ALL: [TokenState; 7] = [
         TokenState::Pending,
         TokenState::Active,

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::super::{Context, error::Problem, wire::Time};
+use super::super::{ApiResult, Context, Problem, wire::Time};
 use crate::{
     authz::{accounts::Accounts, network, secret, subject::Access, time::Timestamp},
     store::{
@@ -161,7 +161,7 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
 }
 
 /// Parses networks and single addresses.
-pub(super) fn addresses(texts: &[String]) -> Result<Vec<IpNet>, Problem> {
+pub(super) fn addresses(texts: &[String]) -> ApiResult<Vec<IpNet>> {
     let bad = |text: &str| {
         format!("allow_ips takes addresses and networks such as 10.0.0.0/8, not {:?}", secret::redact(text))
     };

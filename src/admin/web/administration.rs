@@ -1,43 +1,21 @@
 //! The administration pages. Each needs the permission that the API needs, and shows a form only to readers
 //! who may use it.
 
-mod audit;
-mod configuration;
-mod explain;
-mod gateway;
-mod groups;
-mod overview;
-mod roles;
-mod tokens;
-mod users;
+pub mod audit;
+pub mod configuration;
+pub mod explain;
+pub mod gateway;
+pub mod groups;
+pub mod overview;
+pub mod roles;
+pub mod tokens;
+pub mod users;
 
-use axum::{Router, routing::get};
-
-use super::{FormQuery, PageError, Reader, Shell, address, link, render};
-use crate::{
-    admin::Context,
-    authz::{
-        accounts::{ALL_USERS, Accounts, fold},
-        subject::Permission,
-    },
+use super::{FormQuery, PageResult, Reader, Shell, address, link, render};
+use crate::authz::{
+    accounts::{ALL_USERS, Accounts, fold},
+    subject::Permission,
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new()
-        .route("/overview", get(overview::show))
-        .route("/users", get(users::list))
-        .route("/users/{login}", get(users::show))
-        .route("/groups", get(groups::list))
-        .route("/groups/{name}", get(groups::show))
-        .route("/roles", get(roles::list))
-        .route("/services", get(gateway::services))
-        .route("/tokens", get(tokens::list))
-        .route("/live", get(gateway::live))
-        .route("/audit", get(audit::list))
-        .route("/audit/export", get(audit::export))
-        .route("/explain", get(explain::show))
-        .route("/configuration", get(configuration::show))
-}
 
 /// What the reader may change.
 struct Permissions {

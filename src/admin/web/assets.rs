@@ -9,7 +9,7 @@ use axum::{
 };
 use http::header;
 
-use crate::admin::error::Problem;
+use crate::admin::Problem;
 
 pub struct Asset {
     /// `/assets/NAME`.

@@ -1,10 +1,9 @@
 //! All components on one page, in the demo only.
 
 use askama::Template;
-use axum::response::Response;
 
-use super::{PageError, Reader, Shell, render};
-use crate::admin::{Context, error::Problem};
+use super::{PageResult, Reader, Shell, render};
+use crate::admin::{Context, Problem};
 
 #[derive(Template)]
 #[template(path = "design.html")]
@@ -12,7 +11,7 @@ struct DesignPage {
     shell: Shell,
 }
 
-pub(super) async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub(super) async fn show(context: Context, reader: Reader) -> PageResult {
     if !context.sign_in.demo {
         return Err(Problem::not_found("page").into());
     }

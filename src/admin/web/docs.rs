@@ -7,7 +7,7 @@ use axum::response::Response;
 use serde_json::Value;
 
 use super::{Shell, render};
-use crate::admin::{Context, caller::Caller, openapi::document};
+use crate::admin::{Caller, Context, openapi::document};
 
 #[derive(Template)]
 #[template(path = "docs.html")]

@@ -1,15 +1,14 @@
 //! The signed-in user's pages: profile, readable services, sessions and tokens.
 
 use askama::Template;
-use axum::response::Response;
 
 use super::{
-    FormQuery, PageError, Reader, Shell, link, render,
+    FormQuery, PageResult, Reader, Shell, link, render,
     time::DisplayTime,
     token_list::{self, Filter, Listing},
 };
 use crate::{
-    admin::{Context, error::Problem, groups::READ_GROUPS, services::ServiceView, wire::Time},
+    admin::{Context, Problem, groups::READ_GROUPS, services::ServiceView, wire::Time},
     authz::{
         accounts::{Account, Accounts, fold},
         rules::Service,
@@ -71,7 +70,7 @@ struct AuthenticationPage {
     gateway: String,
 }
 
-pub(super) async fn general(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub(super) async fn general(context: Context, reader: Reader) -> PageResult {
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
@@ -112,7 +111,7 @@ pub(super) async fn authentication(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<Filter>,
-) -> Result<Response, PageError> {
+) -> PageResult {
     let user = &reader.user;
     let owner = Some(user.login.to_string());
     let asked = Filter { user: None, ..asked };

@@ -2,33 +2,26 @@
 
 use askama::Template;
 use axum::{
-    Router,
     extract::RawQuery,
     response::{IntoResponse, Redirect, Response},
-    routing::get,
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
-    PageError, Shell,
+    PageResult, Shell,
     login_page::{HOME, NextQuery, is_local_path},
     render,
 };
 use crate::{
     admin::{
-        Context,
+        ApiResult, Context, Problem,
         caller::RequestMeta,
-        error::Problem,
         oidc::{self, AuthorizationRequest, AuthorizationResponse, ProviderError, RelyingParty, UserInfo},
         pagination::Params,
         session::{LoginMethod, SignInAttempt, cookie, secret::Secret},
     },
     store::{ChangeError, FederatedSession},
 };
-
-pub(super) fn routes() -> Router<Context> {
-    Router::new().route("/sign-in/oidc", get(begin_sign_in)).route(oidc::CALLBACK, get(callback))
-}
 
 /// A page between the provider's and the requested one: the browser sends the new cookie, which is
 /// `SameSite=Strict`, only with requests from our own site.
@@ -39,11 +32,11 @@ struct SignedInPage {
     next: String,
 }
 
-async fn begin_sign_in(
+pub async fn begin_sign_in(
     context: Context,
     meta: RequestMeta,
     Params(next): Params<NextQuery>,
-) -> Result<Response, PageError> {
+) -> PageResult {
     let relying_party = relying_party(&context)?;
     let flow = AuthorizationRequest::begin(next.next.filter(|path| is_local_path(path)))?;
     let there = relying_party.authorization(&flow).await.map_err(|error| failed(&context, &meta, &error))?;
@@ -52,12 +45,12 @@ async fn begin_sign_in(
     Ok(response)
 }
 
-async fn callback(
+pub async fn callback(
     context: Context,
     meta: RequestMeta,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-) -> Result<Response, PageError> {
+) -> PageResult {
     let relying_party = relying_party(&context)?;
     let returned = AuthorizationResponse::parse(query.as_deref().unwrap_or_default());
     let flow = returned.as_ref().and_then(|(state, _)| oidc::pending_request(&headers, meta.secure, state));
@@ -93,7 +86,7 @@ async fn begin(
     headers: &HeaderMap,
     user_info: UserInfo,
     secret: &Secret,
-) -> Result<(), Problem> {
+) -> ApiResult<()> {
     let UserInfo { subject, login, name, email, groups } = user_info;
     let new = FederatedSession {
         issuer: relying_party.provider().issuer.clone(),
@@ -126,7 +119,7 @@ async fn begin(
     }
 }
 
-fn relying_party(context: &Context) -> Result<&RelyingParty, Problem> {
+fn relying_party(context: &Context) -> ApiResult<&RelyingParty> {
     context.relying_party().ok_or_else(|| Problem::not_found("resource"))
 }
 

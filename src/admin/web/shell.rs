@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 use super::assets::{ICON, SCRIPT, STYLE};
 use crate::{
     admin::{
-        caller::{Caller, Identity},
+        Caller,
+        caller::Identity,
         error::{Problem, asks_for_problem},
         groups::READ_GROUPS,
         roles::READ_ROLES,
@@ -58,6 +59,9 @@ pub struct Reader {
     pub caller: Caller,
     pub user: std::sync::Arc<User>,
 }
+
+/// What a handler of a page returns.
+pub type PageResult<T = Response> = Result<T, PageError>;
 
 /// A page that could not be shown.
 pub enum PageError {
@@ -143,7 +147,7 @@ impl Reader {
 impl<S: Sync> FromRequestParts<S> for Reader {
     type Rejection = PageError;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageError> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> PageResult<Self> {
         let back = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
             return Err(PageError::SignIn(back.to_owned()));

@@ -2,9 +2,9 @@
 //! new token side by side.
 
 use askama::Template;
-use axum::{extract::Path, response::Response};
+use axum::extract::Path;
 
-use super::{PageError, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
+use super::{PageResult, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
 use crate::{
     admin::{
         Context,
@@ -61,11 +61,7 @@ struct TokenPage {
     gateway: String,
 }
 
-pub(super) async fn show(
-    context: Context,
-    reader: Reader,
-    Path(id): Path<String>,
-) -> Result<Response, PageError> {
+pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String>) -> PageResult {
     let record = find_visible(&context, &reader.caller, &id)?;
     let own = reader.caller.is(&record.owner);
     let needed = if own { Permission::UpdateSelf } else { Permission::UpdateUser };

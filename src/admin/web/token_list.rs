@@ -8,11 +8,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{PageError, address, time::DisplayTime, token::TokenRow};
+use super::{PageResult, address, time::DisplayTime, token::TokenRow};
 use crate::{
     admin::{
-        Context,
-        error::Problem,
+        ApiResult, Context, Problem,
         offload::READS,
         tokens::{TokenView, last_used, state_word},
         wire::{HumanDuration, Time},
@@ -108,7 +107,7 @@ impl Filter {
         address(base, kept.map(|(name, value)| (name, value.as_deref())).chain([(name, value)]))
     }
 
-    fn filter(&self, owner: Option<String>, now: Timestamp) -> Result<TokenFilter, Problem> {
+    fn filter(&self, owner: Option<String>, now: Timestamp) -> ApiResult<TokenFilter> {
         Ok(TokenFilter {
             owner,
             service: self.service.clone(),
@@ -150,7 +149,7 @@ pub async fn read(
     owner: Option<String>,
     asked: Filter,
     base: &'static str,
-) -> Result<Listing, PageError> {
+) -> PageResult<Listing> {
     let live = context.fence.list().await;
     let context = context.clone();
     Ok(READS.run(move || listing(&context, owner, asked, base, &live)).await??)
@@ -162,7 +161,7 @@ fn listing(
     asked: Filter,
     base: &'static str,
     live: &[LiveRow],
-) -> Result<Listing, Problem> {
+) -> ApiResult<Listing> {
     let now = Time::now();
     let accounts = context.store.accounts();
     if let Some(state) = asked.state.as_deref() {
@@ -298,12 +297,12 @@ fn sort_by(entries: &mut [ListedToken], sort: &str) {
     });
 }
 
-fn parse_duration(text: Option<&str>) -> Result<Option<HumanDuration>, Problem> {
+fn parse_duration(text: Option<&str>) -> ApiResult<Option<HumanDuration>> {
     let bad = || Problem::invalid("A duration has a unit, such as 90d or 12h");
     text.map(|text| HumanDuration::parse(text).ok_or_else(bad)).transpose()
 }
 
-fn require_known(word: &str, words: &[&str]) -> Result<(), Problem> {
+fn require_known(word: &str, words: &[&str]) -> ApiResult<()> {
     if words.contains(&word) {
         return Ok(());
     }

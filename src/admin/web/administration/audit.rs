@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 
 use askama::Template;
-use axum::response::{IntoResponse, Response};
+use axum::response::IntoResponse;
 use http::header;
 use serde::Deserialize;
 
 use self::sentence::{Part, sentence};
-use super::{FormQuery, PageError, Reader, Shell, address, render};
+use super::{FormQuery, PageResult, Reader, Shell, address, render};
 use crate::{
     admin::{
-        AuditView, Context, error::Problem, offload::READS, pagination::bad_cursor, web::time::DisplayTime,
-        wire::Time,
+        ApiResult, AuditView, Context, Problem, offload::READS, pagination::bad_cursor,
+        web::time::DisplayTime, wire::Time,
     },
     authz::{subject::Permission, time::Timestamp},
     store::model::AuditEvent,
@@ -96,11 +96,7 @@ struct Filter {
     to: Option<Timestamp>,
 }
 
-pub async fn list(
-    context: Context,
-    reader: Reader,
-    FormQuery(asked): FormQuery<AuditQuery>,
-) -> Result<Response, PageError> {
+pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> PageResult {
     reader.caller.require(Permission::ReadAudit)?;
     let Found { events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
     let explains = reader.caller.may(Permission::AdminRead);
@@ -131,11 +127,7 @@ pub async fn list(
     Ok(render(&page))
 }
 
-pub async fn export(
-    context: Context,
-    reader: Reader,
-    FormQuery(asked): FormQuery<AuditQuery>,
-) -> Result<Response, PageError> {
+pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> PageResult {
     reader.caller.require(Permission::ReadAudit)?;
     let (form, name) = match asked.format.as_deref() {
         Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl"),
@@ -151,7 +143,7 @@ pub async fn export(
 }
 
 /// The names of tokens that events have as target, by target.
-async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap<String, String>, PageError> {
+async fn token_names(context: &Context, events: &[AuditEvent]) -> PageResult<HashMap<String, String>> {
     let targets = events.iter().map(|event| &event.target).filter(|target| target.starts_with("token:"));
     let targets: HashSet<String> = targets.cloned().collect();
     let context = context.clone();
@@ -163,7 +155,7 @@ async fn token_names(context: &Context, events: &[AuditEvent]) -> Result<HashMap
 }
 
 /// Reads off the control thread, because a filter that few events match scans many.
-async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> Result<Found, PageError> {
+async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> PageResult<Found> {
     let filter = Filter {
         actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
         target: asked.target.as_ref().map(|text| text.to_lowercase()),
@@ -180,7 +172,7 @@ async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> Result<Fou
 }
 
 impl Filter {
-    fn find(&self, context: &Context, mut cursor: Option<String>, limit: usize) -> Result<Found, Problem> {
+    fn find(&self, context: &Context, mut cursor: Option<String>, limit: usize) -> ApiResult<Found> {
         let mut events = Vec::new();
         let mut looked_at = 0;
         loop {
@@ -220,7 +212,7 @@ impl Filter {
 }
 
 /// The start of a day in UTC, plus this many days.
-fn midnight(text: &str, days: i64) -> Result<Timestamp, Problem> {
+fn midnight(text: &str, days: i64) -> ApiResult<Timestamp> {
     let start = Timestamp::parse_date(text.trim());
     let start = start.ok_or_else(|| Problem::invalid("A date is written as 2026-12-24"))?;
     Ok(start.plus_seconds(days * 86_400))

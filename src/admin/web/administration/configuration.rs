@@ -1,9 +1,8 @@
 //! The configuration in force, and what a reload would change.
 
 use askama::Template;
-use axum::response::Response;
 
-use super::{PageError, Reader, Shell, render};
+use super::{PageResult, Reader, Shell, render};
 use crate::{
     admin::{Context, configuration::FILES},
     authz::subject::Permission,
@@ -27,7 +26,7 @@ enum Pending {
     Changed(Vec<diff::DiffLine>),
 }
 
-pub async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub async fn show(context: Context, reader: Reader) -> PageResult {
     reader.caller.require(Permission::AdminRead)?;
     let text = context.configuration.text();
     let (configuration, present) = (context.configuration.clone(), text.clone());

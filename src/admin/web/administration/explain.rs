@@ -1,13 +1,12 @@
 //! The page that explains a decision: the step that failed, and what helps.
 
 use askama::Template;
-use axum::response::Response;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{FormQuery, Named, PageError, Permissions, Reader, Shell, render};
+use super::{FormQuery, Named, PageResult, Permissions, Reader, Shell, render};
 use crate::{
-    admin::{Context, ExplainRequest, error::Problem, explain::explain_visible, web::words},
+    admin::{ApiResult, Context, ExplainRequest, Problem, explain::explain_visible, web::words},
     authz::{
         explain::{Explanation, Step},
         reason::Reason,
@@ -93,11 +92,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// The most logins offered in a list; others are typed.
 const MAX_OFFERED: usize = 500;
 
-pub async fn show(
-    context: Context,
-    reader: Reader,
-    FormQuery(asked): FormQuery<Question>,
-) -> Result<Response, PageError> {
+pub async fn show(context: Context, reader: Reader, FormQuery(asked): FormQuery<Question>) -> PageResult {
     reader.caller.require(Permission::AdminRead)?;
     let asked = asked.expand_log_line();
     let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());
@@ -119,7 +114,7 @@ pub async fn show(
     Ok(render(&page))
 }
 
-async fn ask(context: &Context, reader: &Reader, asked: &Question) -> Result<Option<Explained>, Problem> {
+async fn ask(context: &Context, reader: &Reader, asked: &Question) -> ApiResult<Option<Explained>> {
     if asked.url.is_empty() {
         return Ok(None);
     }

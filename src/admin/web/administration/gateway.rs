@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Named, PageError, Reader, Shell, render};
+use super::{Named, PageResult, Reader, Shell, render};
 use crate::{
     admin::{
         Context, LiveView, ServiceView,
@@ -54,7 +54,7 @@ struct LiveRow {
     view: LiveView,
 }
 
-pub async fn services(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub async fn services(context: Context, reader: Reader) -> PageResult {
     reader.caller.require(Permission::AdminRead)?;
     READS.run(move || Ok(services_page(&context, &reader))).await?
 }
@@ -82,7 +82,7 @@ fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
     names.unwrap_or_default().iter().map(|name| Named::new(section, name)).collect()
 }
 
-pub async fn live(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub async fn live(context: Context, reader: Reader) -> PageResult {
     reader.caller.require(Permission::AdminRead)?;
     let rows = context.fence.list().await;
     READS.run(move || Ok(live_page(&context, &reader, rows))).await?

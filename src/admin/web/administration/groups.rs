@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{extract::Path, response::Response};
 
-use super::{Named, PageError, Permissions, Reader, Shell, joinable, render};
+use super::{Named, PageResult, Permissions, Reader, Shell, joinable, render};
 use crate::{
-    admin::{Context, GroupView, RoleView, error::Problem, groups::READ_GROUPS, offload::READS, web::words},
+    admin::{Context, GroupView, Problem, RoleView, groups::READ_GROUPS, offload::READS, web::words},
     authz::{
         accounts::{Accounts, Group, fold, of_membership},
         rules::{Rules, Service},
@@ -65,7 +65,7 @@ struct GroupPage {
 /// The most logins offered in a list; others are typed.
 const MAX_OFFERED: usize = 500;
 
-pub async fn list(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub async fn list(context: Context, reader: Reader) -> PageResult {
     reader.caller.require_any(&READ_GROUPS)?;
     READS.run(move || Ok(list_page(&context, &reader))).await?
 }
@@ -122,12 +122,12 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
     render(&page)
 }
 
-pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> Result<Response, PageError> {
+pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> PageResult {
     reader.caller.require_any(&READ_GROUPS)?;
     READS.run(move || group_page(&context, &reader, &name)).await?
 }
 
-fn group_page(context: &Context, reader: &Reader, name: &str) -> Result<Response, PageError> {
+fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(name).ok_or_else(|| Problem::not_found("group"))?;
     let view = GroupView::new(&accounts, &group.record);

@@ -1,13 +1,12 @@
 //! The overview page: problems first, then the last hour in figures, charts and lists.
 
 use askama::Template;
-use axum::response::Response;
 
 use self::{
     attention::{Alert, Attention},
     chart::{Chart, spark},
 };
-use super::{PageError, Reader, Shell, gateway::Health, render};
+use super::{PageResult, Reader, Shell, gateway::Health, render};
 use crate::{
     admin::{Context, Overview, Series, overview, web::words},
     authz::subject::Permission,
@@ -60,7 +59,7 @@ struct RefusalCount {
     share: u64,
 }
 
-pub async fn show(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub async fn show(context: Context, reader: Reader) -> PageResult {
     reader.caller.require(Permission::AdminRead)?;
     let overview = overview::read(&context, &reader.caller).await?;
     let upstreams = context.metrics.upstreams();

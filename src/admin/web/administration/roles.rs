@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Named, PageError, Reader, Shell, render};
+use super::{Named, PageResult, Reader, Shell, render};
 use crate::{
     admin::{Context, GrantView, RoleView, offload::READS, roles::READ_ROLES, web::words},
     authz::subject::Permission,
@@ -38,7 +38,7 @@ impl RoleRow {
     }
 }
 
-pub async fn list(context: Context, reader: Reader) -> Result<Response, PageError> {
+pub async fn list(context: Context, reader: Reader) -> PageResult {
     reader.caller.require_any(&READ_ROLES)?;
     READS.run(move || Ok(list_page(&context, &reader))).await?
 }

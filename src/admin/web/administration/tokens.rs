@@ -1,13 +1,11 @@
 //! The tokens of all users.
 
 use askama::Template;
-use axum::response::Response;
 
-use super::{FormQuery, PageError, Reader, Shell, render};
+use super::{FormQuery, PageResult, Reader, Shell, render};
 use crate::{
     admin::{
-        Context,
-        error::Problem,
+        Context, Problem,
         tokens::READ_OTHERS_TOKENS,
         web::token_list::{self, Filter, Listing},
     },
@@ -24,11 +22,7 @@ struct TokensPage {
     services: Vec<String>,
 }
 
-pub async fn list(
-    context: Context,
-    reader: Reader,
-    FormQuery(asked): FormQuery<Filter>,
-) -> Result<Response, PageError> {
+pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> PageResult {
     reader.caller.require_any(&READ_OTHERS_TOKENS)?;
     let owner = asked.user.clone();
     if owner.as_deref().is_some_and(|login| context.store.accounts().user_by_login(login).is_none()) {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use askama::Template;
-use axum::{extract::Path, response::Response};
+use axum::extract::Path;
 use serde::Deserialize;
 
-use super::{FormQuery, Named, PageError, Permissions, Reader, Shell, address, joinable, link, render};
+use super::{FormQuery, Named, PageResult, Permissions, Reader, Shell, address, joinable, link, render};
 use crate::{
     admin::{
-        Context, IdentityView, KindWord, RoleView, UserView,
-        error::Problem,
+        Context, IdentityView, KindWord, Problem, RoleView, UserView,
         offload::READS,
         pagination::PageRequest,
         users::READ_OTHERS,
@@ -77,16 +76,12 @@ struct UserPage {
     may: Permissions,
 }
 
-pub async fn list(
-    context: Context,
-    reader: Reader,
-    FormQuery(asked): FormQuery<Filter>,
-) -> Result<Response, PageError> {
+pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> PageResult {
     reader.caller.require_any(&READ_OTHERS)?;
     READS.run(move || list_page(&context, &reader, asked)).await?
 }
 
-fn list_page(context: &Context, reader: &Reader, asked: Filter) -> Result<Response, PageError> {
+fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
     let accounts = context.store.accounts();
     let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
     let fits = |user: &&Account| {
@@ -111,22 +106,13 @@ fn list_page(context: &Context, reader: &Reader, asked: Filter) -> Result<Respon
     Ok(render(&page))
 }
 
-pub async fn show(
-    context: Context,
-    reader: Reader,
-    Path(login): Path<String>,
-) -> Result<Response, PageError> {
+pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -> PageResult {
     reader.caller.require_any(&READ_OTHERS)?;
     let live = context.fence.list().await;
     READS.run(move || user_page(&context, &reader, &login, &live)).await?
 }
 
-fn user_page(
-    context: &Context,
-    reader: &Reader,
-    login: &str,
-    live: &[LiveRow],
-) -> Result<Response, PageError> {
+fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) -> PageResult {
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(login).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
@@ -166,7 +152,7 @@ fn user_page(
 }
 
 /// How many of the user's tokens work, or would without a ban, and how many there are.
-fn tokens_of(context: &Context, login: &str, banned: bool) -> Result<(usize, usize), PageError> {
+fn tokens_of(context: &Context, login: &str, banned: bool) -> PageResult<(usize, usize)> {
     let records = LoadedTokens::of_owner(context, login)?.all;
     let now = Time::now();
     let alive = |record: &&crate::store::model::TokenRecord| {
