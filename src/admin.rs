@@ -42,7 +42,6 @@ mod identities;
 mod invitations;
 mod live;
 mod live_request;
-mod no_body;
 mod offload;
 mod oidc;
 mod openapi;

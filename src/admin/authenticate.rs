@@ -14,13 +14,13 @@ use super::{
 };
 use crate::{
     authz::{
-        decide::{Credential, Facts, authenticate, authorize, is_never_forwarded},
+        decide::{Credential, Facts, authenticate, authorize, deadline, is_never_forwarded},
         forwarding,
         path::RequestPath,
         reason::Reason,
         rules::BUILT_IN_SERVICE,
         secret::{Digest, TokenId, contains_token},
-        subject::{Access, Subject, Token, TokenEnd, User},
+        subject::{Access, Subject, User},
         time::Timestamp,
     },
     net::{Connection, Peer},
@@ -116,12 +116,11 @@ impl RequestCredentials {
     /// a bad credential is never upgraded. On a node that may not serve, only the operator is accepted.
     pub fn verify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
         let authenticated = self.identify(context, peer)?;
-        match authenticated.identity {
-            Identity::Bearer { .. } | Identity::Browser { .. } if !context.state.permission().is_valid() => {
-                Err(Unauthenticated { reason: Reason::StoreUnavailable, token: None })
-            }
-            Identity::Bearer { .. } | Identity::Browser { .. } | Identity::Operator => Ok(authenticated),
+        let is_operator = matches!(authenticated.identity, Identity::Operator);
+        if !is_operator && !context.state.permission().is_valid() {
+            return Err(Unauthenticated { reason: Reason::StoreUnavailable, token: None });
         }
+        Ok(authenticated)
     }
 
     fn identify(&self, context: &Context, peer: &Peer) -> Result<Authenticated, Unauthenticated> {
@@ -249,13 +248,4 @@ fn is_operator(peer: &Peer, own_uid: u32) -> bool {
         Peer::Unix { uid, .. } => *uid == 0 || *uid == own_uid,
         Peer::Inet(_) | Peer::Unnamed(_) => false,
     }
-}
-
-/// When the token expires by time alone.
-fn deadline(token: &Token) -> Option<Timestamp> {
-    let grace = match token.end {
-        TokenEnd::Rotated { grace_until } => Some(grace_until),
-        TokenEnd::None | TokenEnd::Revoked => None,
-    };
-    token.expires_at.into_iter().chain(grace).min()
 }

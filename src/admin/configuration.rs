@@ -8,9 +8,8 @@ use utoipa::ToSchema;
 use super::{
     ApiResult, Caller, Context, Problem,
     context::{ConfigurationError, ReloadError},
-    no_body::NoBody,
     offload::Offload,
-    wire::{Json, ok},
+    wire::{Json, NoBody, ok},
 };
 use crate::authz::subject::Permission;
 

@@ -1,17 +1,16 @@
 //! `/v1/groups`: creates, lists, edits and deletes groups, and changes their members.
 
 use axum::{extract::Path, response::Response};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
 use super::{
     ApiResult, Caller, Context, Problem,
-    no_body::NoBody,
     offload::READS,
     pagination::{Cursor, PageRequest, Params},
-    wire::{Json, created, deleted, double_option, if_match, ok, revised, updated, with_effect},
+    wire::{Json, NoBody, created, deleted, double_option, if_match, ok, revised, updated, with_effect},
 };
 use crate::{
     authz::{
@@ -82,7 +81,7 @@ pub async fn show(context: Context, caller: Caller, Path(name): Path<String>) ->
         if !view.built_in {
             view.members = Some(accounts.members(group.ix).map(|user| user.record.login.clone()).collect());
         }
-        Ok(revised(StatusCode::OK, view.revision, &view))
+        Ok(revised(view.revision, &view))
     };
     READS.run(read).await?
 }

@@ -8,11 +8,9 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
-    ApiResult, Caller, Context, Problem,
-    no_body::NoBody,
-    passwords,
+    ApiResult, Caller, Context, Problem, passwords,
     session::secret::Secret,
-    wire::{Json, Time, ok, secret_json_response},
+    wire::{Json, NoBody, Time, ok, secret_json_response},
 };
 use crate::{authz::secret::Digest, store::model::InvitationRecord};
 

@@ -4,7 +4,7 @@ use axum::{
     extract::{Path, Request},
     response::Response,
 };
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -82,7 +82,7 @@ pub async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> 
     caller.require_any(&READ_ROLES)?;
     let accounts = context.store.accounts();
     let role = accounts.role(&key).ok_or_else(|| Problem::not_found("role"))?;
-    Ok(revised(StatusCode::OK, role.revision, &RoleView::new(role)))
+    Ok(revised(role.revision, &RoleView::new(role)))
 }
 
 pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {

@@ -66,12 +66,8 @@ pub struct ResponseBody {
 /// The caller and the request's entry in the live registry; `None` for an anonymous request.
 type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
 
-/// The result of a request before it becomes a response.
-struct RequestResult {
-    response: ApiResult<Response<RouterBody>>,
-    reason: Reason,
-    live: Option<Registration<LiveRequest>>,
-}
+/// Why a request has no response of the router, and its response.
+type Refusal = (Reason, Problem);
 
 /// A running handler. One that has begun a change runs to its end even if its client disconnects:
 /// otherwise the rest of the change (a reload's second half, the audit event of a cut) would be lost.
@@ -108,6 +104,7 @@ impl Server {
         Rc::new(Self { router, registry, metrics, large, turns, context, metrics_only: true })
     }
 
+    /// Sets `live` as soon as the request is in the live registry.
     async fn respond(
         &self,
         mut parts: Parts,
@@ -115,45 +112,33 @@ impl Server {
         connection: &Rc<Connection>,
         request_id: &Arc<str>,
         began: Instant,
-    ) -> RequestResult {
+        live: &mut Option<Registration<LiveRequest>>,
+    ) -> Result<Response<RouterBody>, Refusal> {
+        let refused = |reason: Reason| (reason, Problem::from(reason.details(None)));
+        let origin =
+            ClientOrigin::from_request(&parts.headers, connection, &self.context).map_err(refused)?;
         let secure = connection.secure || self.context.sign_in.is_https();
-        let origin = match ClientOrigin::from_request(&parts.headers, connection, &self.context) {
-            Ok(origin) => origin,
-            Err(reason) => {
-                return RequestResult { response: Err(reason.details(None).into()), reason, live: None };
-            }
-        };
-        parts.extensions.insert(RequestMeta {
-            client: origin.address,
-            secure,
-            request_id: request_id.clone(),
-        });
-        let entered = match self.admit(&mut parts, origin, secure, connection, request_id, began) {
-            Ok(entered) => entered,
-            Err((reason, problem)) => return RequestResult { response: Err(problem), reason, live: None },
-        };
-        let (caller, live) = entered.map_or((None, None), |(caller, live)| (Some(caller), Some(live)));
+        let meta = RequestMeta { client: origin.address, secure, request_id: request_id.clone() };
+        let admitted = self.admit(&mut parts, origin, &meta, connection, began)?;
+        let (caller, registration) = admitted.unzip();
+        *live = registration;
         let limits = if caller.is_some() { body::AUTHENTICATED } else { body::ANONYMOUS };
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
         let budget = (!is_operator).then(|| (&self.context.bodies, connection.bodies()));
         let BufferedBody { bytes: body, reservation: _reservation } =
-            match read_body(&parts.headers, body, limits, budget).await {
-                Ok(buffered) => buffered,
-                Err(reason) => {
-                    return RequestResult { response: Err(reason.details(None).into()), reason, live };
-                }
-            };
+            read_body(&parts.headers, body, limits, budget).await.map_err(refused)?;
         // Large bodies are read one at a time: many of them would delay revocations on this thread.
         let is_large = body.len() > LARGE_BODY && !is_operator;
         let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
-        if let Some(csrf) = caller.as_ref().and_then(Caller::csrf)
-            && let Err(problem) = guard::check_csrf(csrf, &parts, &body)
-        {
-            return RequestResult { response: Err(problem), reason: Reason::BadRequest, live };
+        if let Some(csrf) = caller.as_ref().and_then(Caller::csrf) {
+            guard::check_csrf(csrf, &parts, &body).map_err(|problem| (Reason::BadRequest, problem))?;
         }
         let _turn = self.turns.take(caller.as_ref(), &parts).await;
         let revalidation = caller.as_ref().map(|caller| caller.revalidation.clone());
-        parts.extensions.extend(caller.map(with_caller).unwrap_or_default());
+        parts.extensions.insert(meta);
+        if let Some(caller) = caller {
+            parts.extensions.insert(caller);
+        }
         let request = Request::from_parts(parts, RouterBody::from(body));
         let mut router = self.router.clone();
         let task = tokio::task::spawn_local(async move {
@@ -168,11 +153,10 @@ impl Server {
             response
         });
         let mut handling = RunningHandler { task, revalidation };
-        let response = (&mut handling.task).await.map_err(|error| {
+        (&mut handling.task).await.map_err(|error| {
             tracing::error!(%error, "a request failed without a response");
-            Problem::internal("The request could not be answered")
-        });
-        RequestResult { response, reason: Reason::Ok, live }
+            (Reason::Ok, Problem::internal("The request could not be answered"))
+        })
     }
 
     /// Authenticates and registers without a suspension point, so that no change slips in between.
@@ -180,13 +164,12 @@ impl Server {
         &self,
         parts: &mut Parts,
         origin: ClientOrigin,
-        secure: bool,
+        meta: &RequestMeta,
         connection: &Rc<Connection>,
-        request_id: &Arc<str>,
         began: Instant,
-    ) -> Result<AdmittedCaller, (Reason, Problem)> {
+    ) -> Result<AdmittedCaller, Refusal> {
         let context = &self.context;
-        let client = origin.address;
+        let &RequestMeta { client, secure, ref request_id } = meta;
         let refuse = |reason: Reason, token| {
             context.uses.refused(RefusedRequest { token, client, reason, request_id });
             (reason, reason.details(Some(BUILT_IN_SERVICE)).into())
@@ -256,12 +239,14 @@ impl Service for Server {
         let accept: HeaderMap =
             parts.headers.get_all(header::ACCEPT).iter().map(|v| (header::ACCEPT, v.clone())).collect();
         let head = parts.method == Method::HEAD;
-        let result = self.respond(parts, body, &connection, &request_id, began).await;
-        let response = finish(result.response, &accept, &request_id, head);
+        let mut live = None;
+        let responded = self.respond(parts, body, &connection, &request_id, began, &mut live).await;
+        let reason = responded.as_ref().err().map_or(Reason::Ok, |(reason, _)| *reason);
+        let response = finish(responded.map_err(|(_, problem)| problem), &accept, &request_id, head);
         let service = self.context.rules().service_by_key(BUILT_IN_SERVICE).map(|service| service.id);
         let status = response.status().as_u16();
-        self.metrics.record(service, result.reason, status, began.elapsed(), None, 0, 0);
-        response.map(|inner| ResponseBody { inner, live: result.live })
+        self.metrics.record(service, reason, status, began.elapsed(), None, 0, 0);
+        response.map(|inner| ResponseBody { inner, live })
     }
 
     fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
@@ -359,12 +344,6 @@ fn set_headers(headers: &mut HeaderMap, request_id: &str) {
     if let Ok(id) = HeaderValue::from_str(request_id) {
         headers.insert(REQUEST_ID, id);
     }
-}
-
-fn with_caller(caller: Caller) -> http::Extensions {
-    let mut extensions = http::Extensions::new();
-    extensions.insert(caller);
-    extensions
 }
 
 impl Body for ResponseBody {

@@ -99,7 +99,7 @@ pub async fn create(
 pub async fn show(context: Context, caller: Caller, Path(id): Path<String>) -> ApiResult {
     let record = find_visible(&context, &caller, &id)?;
     let revision = record.revision;
-    Ok(revised(StatusCode::OK, revision, &TokenView::new(&context, record)))
+    Ok(revised(revision, &TokenView::new(&context, record)))
 }
 
 pub async fn edit(
@@ -168,7 +168,7 @@ fn created_response(context: &Context, made: CreatedToken) -> Response {
         }
         // A replay: the first response had the text, and nothing was created now.
         None => {
-            let mut response = revised(StatusCode::OK, revision, &body);
+            let mut response = revised(revision, &body);
             response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
             response
         }

@@ -1,18 +1,17 @@
 //! `/v1/users`: creates, lists, edits, bans and deletes users.
 
 use axum::{extract::Path, response::Response};
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
     ApiResult, Caller, Context, Problem,
-    no_body::NoBody,
     offload::READS,
     pagination::{Cursor, PageRequest, Params},
     passwords,
-    wire::{Json, Optional, Time, created, deleted, double_option, if_match, ok, revised, updated},
+    wire::{Json, NoBody, Optional, Time, created, deleted, double_option, if_match, ok, revised, updated},
 };
 use crate::{
     authz::{
@@ -128,7 +127,7 @@ pub async fn show(context: Context, caller: Caller, Path(login): Path<String>) -
     let login = caller.login(&login)?;
     let accounts = context.store.accounts();
     let record = &caller.visible(accounts.user_by_login(&login), &READ_OTHERS)?.record;
-    Ok(revised(StatusCode::OK, record.revision, &UserView::new(&accounts, record)))
+    Ok(revised(record.revision, &UserView::new(&accounts, record)))
 }
 
 pub async fn edit(

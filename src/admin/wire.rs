@@ -18,7 +18,10 @@ use utoipa::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{ApiResult, Problem, guard::is_form};
+use super::{
+    ApiResult, Problem,
+    guard::{FORM, is_form},
+};
 use crate::{
     authz::{secret, time::Timestamp},
     store::Updated,
@@ -41,6 +44,13 @@ pub struct BodyDigest<T> {
     pub value: T,
     pub hash: [u8; 32],
 }
+
+/// No body, or one without fields: fields are refused as in any other body. A form may repeat the CSRF token.
+pub struct NoBody;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoFields {}
 
 /// RFC 3339, UTC, milliseconds: `2026-01-31T12:00:00.000Z`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,8 +124,8 @@ pub fn ok(body: &impl Serialize) -> Response {
 }
 
 /// A response with the record's revision as its `ETag`.
-pub fn revised(status: StatusCode, revision: u64, body: &impl Serialize) -> Response {
-    tagged(json_response(status, body), revision)
+pub fn revised(revision: u64, body: &impl Serialize) -> Response {
+    tagged(ok(body), revision)
 }
 
 /// Adds the record's revision as `ETag`.
@@ -128,7 +138,7 @@ pub fn tagged(mut response: Response, revision: u64) -> Response {
 
 /// The changed record, with what the change has cut.
 pub(super) fn updated<T>(view: &impl Serialize, revision: u64, changed: &Updated<T>) -> Response {
-    revised(StatusCode::OK, revision, &with_effect(json!(view), changed))
+    revised(revision, &with_effect(json!(view), changed))
 }
 
 /// The response to the deletion of a record.
@@ -174,7 +184,7 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult
         .map_err(|error| Problem::unreadable("The request body", &secret::redact(&error.to_string())))
 }
 
-pub(super) async fn collect(request: Request) -> ApiResult<(HeaderMap, Bytes)> {
+async fn collect(request: Request) -> ApiResult<(HeaderMap, Bytes)> {
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| Problem::invalid("The request body ended early"))?;
     Ok((parts.headers, body.to_bytes()))
@@ -210,6 +220,18 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
         // Rotation works without a body.
         let value = if bytes.is_empty() { read_nothing() } else { read(&headers, &bytes) }?;
         Ok(Self { value, hash })
+    }
+}
+
+impl<S: Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
+        let (headers, bytes) = collect(request).await?;
+        if !bytes.is_empty() && !is_form(&headers, FORM) {
+            read::<NoFields>(&headers, &bytes)?;
+        }
+        Ok(Self)
     }
 }
 

@@ -284,7 +284,7 @@ fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Obser
 }
 
 /// When the token's state changes by time alone.
-fn deadline(token: &Token) -> Option<Timestamp> {
+pub fn deadline(token: &Token) -> Option<Timestamp> {
     let grace = match token.end {
         TokenEnd::Rotated { grace_until } => Some(grace_until),
         TokenEnd::None | TokenEnd::Revoked => None,
