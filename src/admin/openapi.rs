@@ -19,6 +19,8 @@ mod calls;
 mod examples;
 mod operation;
 
+use self::operation::of_type;
+
 pub async fn show() -> ApiResult {
     static DOCUMENT: LazyLock<Option<Bytes>> =
         LazyLock::new(|| serde_json::to_vec(&document()).ok().map(Bytes::from));
@@ -28,12 +30,10 @@ pub async fn show() -> ApiResult {
 
 /// The whole document.
 pub fn document() -> OpenApi {
-    let problem = ["error", "error_description", "request_id"].iter().fold(
-        ObjectBuilder::new()
-            .property("status", ObjectBuilder::new().schema_type(Type::Integer))
-            .required("status"),
-        |object, name| object.property(*name, ObjectBuilder::new().schema_type(Type::String)).required(*name),
-    );
+    let status = ObjectBuilder::new().property("status", of_type(Type::Integer)).required("status");
+    let problem = ["error", "error_description", "request_id"]
+        .iter()
+        .fold(status, |object, name| object.property(*name, of_type(Type::String)).required(*name));
     let cookie = "The cookie of POST /v1/session; a change repeats `csrf` as X-CSRF-Token";
     let mut components = ComponentsBuilder::new()
         .schema("Problem", problem)
@@ -47,8 +47,8 @@ pub fn document() -> OpenApi {
         for (name, schema) in std::mem::take(&mut operation.schemas) {
             components = components.schema(name, schema);
         }
-        let path = operation.path;
-        paths = paths.path(path, PathItem::new(operation.http_method(), operation.build()));
+        let (path, method) = (operation.path(), operation.method());
+        paths = paths.path(path, PathItem::new(method, operation.build()));
     }
     let none: [&str; 0] = [];
     let info = InfoBuilder::new()

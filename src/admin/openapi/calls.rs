@@ -1,6 +1,5 @@
 //! Every operation, in the order of the reference.
 
-use http::Method;
 use serde_json::json;
 use utoipa::openapi::{ObjectBuilder, schema::Type};
 
@@ -10,30 +9,10 @@ use super::{
         passwords, revoke_by_value, roles, services, session, tokens, users,
     },
     examples,
-    operation::Operation,
+    operation::{Operation, call, of_type},
 };
 
 const CUT: (&str, Type) = ("cut", Type::Integer);
-
-fn get(path: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Method::GET, path, summary)
-}
-
-fn post(path: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Method::POST, path, summary)
-}
-
-fn put(path: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Method::PUT, path, summary)
-}
-
-fn patch(path: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Method::PATCH, path, summary)
-}
-
-fn delete(path: &'static str, summary: &'static str) -> Operation {
-    Operation::new(Method::DELETE, path, summary)
-}
 
 pub(super) fn all() -> Vec<Operation> {
     [of_tokens(), of_values(), people(), of_groups(), of_roles(), sign_in(), operation(), of_hub()]
@@ -54,36 +33,39 @@ fn of_tokens() -> Vec<Operation> {
             .paged()
     };
     vec![
-        post(
-            "/v1/users/{login}/tokens",
+        call(
+            "POST /v1/users/{login}/tokens",
             "Create a token; the answer holds its text in `token`, once. `me` names the caller",
         )
         .body::<tokens::Create>(new)
         .creates::<tokens::TokenView>()
         .idempotent()
         .errors(&[409, 429]),
-        filtered(get("/v1/users/{login}/tokens", "A user's tokens")).returns_page::<tokens::TokenView>(),
-        filtered(get("/v1/tokens", "All tokens, or only the caller's without the permission to see others"))
-            .query("user", "Of this login", Type::String)
-            .returns_page::<tokens::TokenView>()
-            .errors(&[404]),
-        get("/v1/tokens/{id}", "A token").returns::<tokens::TokenView>(),
-        patch("/v1/tokens/{id}", "Rename a token, reduce its scope or let it expire earlier")
+        filtered(call("GET /v1/users/{login}/tokens", "A user's tokens")).returns_page::<tokens::TokenView>(),
+        filtered(call(
+            "GET /v1/tokens",
+            "All tokens, or only the caller's without the permission to see others",
+        ))
+        .query("user", "Of this login", Type::String)
+        .returns_page::<tokens::TokenView>()
+        .errors(&[404]),
+        call("GET /v1/tokens/{id}", "A token").returns::<tokens::TokenView>(),
+        call("PATCH /v1/tokens/{id}", "Rename a token, reduce its scope or let it expire earlier")
             .body::<tokens::Edit>(json!({"note": "moved to the new runner"}))
             .returns::<tokens::TokenView>()
             .conditional()
             .errors(&[409]),
-        delete("/v1/tokens/{id}", "Revoke a token and cut its requests in flight; idempotent")
+        call("DELETE /v1/tokens/{id}", "Revoke a token and cut its requests in flight; idempotent")
             .returns_fields(&[("revoked", Type::Boolean), CUT]),
-        post(
-            "/v1/tokens/{id}/rotate",
+        call(
+            "POST /v1/tokens/{id}/rotate",
             "Rotate: create a replacement; the old token works until its grace period ends",
         )
         .optional_body::<tokens::Rotate>(json!({"grace": "1h"}))
         .creates::<tokens::TokenView>()
         .idempotent()
         .errors(&[409, 429]),
-        post("/v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
+        call("POST /v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
             .body::<tokens::ImportRequest>(json!({"tokens": [{
                 "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", "owner": "ann",
                 "name": "old pipeline", "scope": [{"service": "youtrack"}],
@@ -93,16 +75,16 @@ fn of_tokens() -> Vec<Operation> {
 }
 
 fn of_values() -> Vec<Operation> {
-    let boolean = ObjectBuilder::new().schema_type(Type::Boolean);
+    let boolean = of_type(Type::Boolean);
     let active = ObjectBuilder::new().property("active", boolean).required("active");
     vec![
-        post("/v1/tokens/revoke-by-value", "Revoke a token by its text")
+        call("POST /v1/tokens/revoke-by-value", "Revoke a token by its text")
             .body::<revoke_by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
             .returns_fields(&[("revoked", Type::Boolean), CUT]),
-        post("/v1/leaks", "Revoke every token found in these texts as leaked")
+        call("POST /v1/leaks", "Revoke every token found in these texts as leaked")
             .body::<revoke_by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
             .returns::<revoke_by_value::Leaks>(),
-        post("/oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").token_form_body().response(
+        call("POST /oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").token_form_body().response(
             200,
             "application/json",
             active,
@@ -110,7 +92,7 @@ fn of_values() -> Vec<Operation> {
             "active": true, "scope": "youtrack", "username": "ann", "sub": "019b76da-a800-7000-8000-000000000001",
             "client_id": "A1iceYt00001", "jti": "A1iceYt00001", "token_type": "Bearer", "iat": 1_767_225_600,
         })),
-        post("/oauth2/revoke", "Token revocation (RFC 7009)")
+        call("POST /oauth2/revoke", "Token revocation (RFC 7009)")
             .token_form_body()
             .returns_example(json!({})),
     ]
@@ -118,47 +100,47 @@ fn of_values() -> Vec<Operation> {
 
 fn people() -> Vec<Operation> {
     vec![
-        get("/v1/users", "Users").paged().returns_page::<users::UserView>(),
-        post("/v1/users", "Create a user")
+        call("GET /v1/users", "Users").paged().returns_page::<users::UserView>(),
+        call("POST /v1/users", "Create a user")
             .body::<users::Create>(json!({"login": "ann", "name": "Ann"}))
             .creates::<users::UserView>()
             .errors(&[409]),
-        get("/v1/users/{login}", "A user").returns::<users::UserView>(),
-        patch("/v1/users/{login}", "Change a user")
+        call("GET /v1/users/{login}", "A user").returns::<users::UserView>(),
+        call("PATCH /v1/users/{login}", "Change a user")
             .body::<users::Edit>(json!({"name": "Ann B."}))
             .returns::<users::UserView>()
             .conditional()
             .errors(&[409]),
-        delete("/v1/users/{login}", "Delete a user and revoke their tokens")
+        call("DELETE /v1/users/{login}", "Delete a user and revoke their tokens")
             .returns_fields(&[("deleted", Type::Boolean), CUT])
             .errors(&[409]),
-        post("/v1/users/{login}/ban", "Ban a user: their tokens and sessions stop working, requests in flight are cut")
+        call("POST /v1/users/{login}/ban", "Ban a user: their tokens and sessions stop working, requests in flight are cut")
             .optional_body::<users::Ban>(json!({"reason": "left"}))
             .returns::<users::UserView>()
             .errors(&[409]),
-        post("/v1/users/{login}/unban", "Lift a ban").returns::<users::UserView>().errors(&[409]),
-        put("/v1/users/{login}/password", "Set or remove a password; your own needs `current`")
+        call("POST /v1/users/{login}/unban", "Lift a ban").returns::<users::UserView>().errors(&[409]),
+        call("PUT /v1/users/{login}/password", "Set or remove a password; your own needs `current`")
             .body::<passwords::Password>(json!({"password": "correct horse battery", "current": "..."}))
             .returns_fields(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .errors(&[429]),
-        post("/v1/users/{login}/invitation", "Create an invitation link, shown once, that sets a user's password")
+        call("POST /v1/users/{login}/invitation", "Create an invitation link, shown once, that sets a user's password")
             .creates::<invitations::InvitationView>()
             .errors(&[409, 422]),
-        get("/v1/users/{login}/identities", "The OpenID Connect subjects linked to a user")
+        call("GET /v1/users/{login}/identities", "The OpenID Connect subjects linked to a user")
             .returns_page::<identities::IdentityView>(),
-        post("/v1/users/{login}/identities", "Link a provider's subject to a user")
+        call("POST /v1/users/{login}/identities", "Link a provider's subject to a user")
             .body::<identities::Link>(json!({"subject": "f3a1c9", "issuer": "https://id.example.com"}))
             .returns::<identities::IdentityView>()
             .errors(&[409]),
-        delete("/v1/users/{login}/identities", "Unlink a user from all providers and end their sessions")
+        call("DELETE /v1/users/{login}/identities", "Unlink a user from all providers and end their sessions")
             .returns_fields(&[("identities", Type::Integer), CUT]),
-        delete("/v1/users/{login}/sessions", "End all sessions of a user")
+        call("DELETE /v1/users/{login}/sessions", "End all sessions of a user")
             .returns_fields(&[("sessions", Type::Integer), CUT]),
-        get("/v1/whoami", "The caller, and what the caller may do").response(
+        call("GET /v1/whoami", "The caller, and what the caller may do").response(
             200,
             "application/json",
             ObjectBuilder::new()
-                .property("operator", ObjectBuilder::new().schema_type(Type::Boolean))
+                .property("operator", of_type(Type::Boolean))
                 .required("operator")
                 .required("permissions"),
         )
@@ -172,24 +154,24 @@ fn people() -> Vec<Operation> {
 fn of_groups() -> Vec<Operation> {
     let membership = [("group", Type::String), ("user", Type::String), ("member", Type::Boolean), CUT];
     vec![
-        get("/v1/groups", "Groups").paged().returns_page::<groups::GroupView>(),
-        post("/v1/groups", "Create a group")
+        call("GET /v1/groups", "Groups").paged().returns_page::<groups::GroupView>(),
+        call("POST /v1/groups", "Create a group")
             .body::<groups::Create>(json!({"name": "developers"}))
             .creates::<groups::GroupView>()
             .errors(&[404, 409]),
-        get("/v1/groups/{name}", "A group").returns::<groups::GroupView>(),
-        patch("/v1/groups/{name}", "Rename a group or move it below another")
+        call("GET /v1/groups/{name}", "A group").returns::<groups::GroupView>(),
+        call("PATCH /v1/groups/{name}", "Rename a group or move it below another")
             .body::<groups::Edit>(json!({"parent": "staff"}))
             .returns::<groups::GroupView>()
             .conditional()
             .errors(&[409]),
-        delete("/v1/groups/{name}", "Delete a group")
+        call("DELETE /v1/groups/{name}", "Delete a group")
             .returns_fields(&[("deleted", Type::Boolean), CUT])
             .errors(&[409, 422]),
-        put("/v1/groups/{name}/members/{login}", "Add a user to a group")
+        call("PUT /v1/groups/{name}/members/{login}", "Add a user to a group")
             .returns_fields(&membership)
             .errors(&[409, 422]),
-        delete("/v1/groups/{name}/members/{login}", "Remove a user from a group")
+        call("DELETE /v1/groups/{name}/members/{login}", "Remove a user from a group")
             .returns_fields(&membership)
             .errors(&[409, 422]),
     ]
@@ -199,28 +181,28 @@ fn of_roles() -> Vec<Operation> {
     let grant = || json!({"role": "observer", "user": "ann"});
     let granted = [("role", Type::String), ("granted", Type::Boolean), CUT];
     vec![
-        get("/v1/roles", "Roles").paged().returns_page::<roles::RoleView>(),
-        post("/v1/roles", "Create a role")
+        call("GET /v1/roles", "Roles").paged().returns_page::<roles::RoleView>(),
+        call("POST /v1/roles", "Create a role")
             .body::<roles::Create>(
                 json!({"key": "auditor", "name": "Auditor", "permissions": ["read-audit"]}),
             )
             .creates::<roles::RoleView>()
             .errors(&[409]),
-        get("/v1/roles/{key}", "A role").returns::<roles::RoleView>(),
-        patch("/v1/roles/{key}", "Rename a role or change its permissions")
+        call("GET /v1/roles/{key}", "A role").returns::<roles::RoleView>(),
+        call("PATCH /v1/roles/{key}", "Rename a role or change its permissions")
             .body::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
             .returns::<roles::RoleView>()
             .conditional()
             .errors(&[409, 422]),
-        delete("/v1/roles/{key}", "Delete a role and its grants")
+        call("DELETE /v1/roles/{key}", "Delete a role and its grants")
             .returns_fields(&[("deleted", Type::Boolean), CUT])
             .errors(&[409, 422]),
-        get("/v1/grants", "Who holds which role").paged().returns_page::<roles::GrantView>(),
-        post("/v1/grants", "Grant a role to a user or a group")
+        call("GET /v1/grants", "Who holds which role").paged().returns_page::<roles::GrantView>(),
+        call("POST /v1/grants", "Grant a role to a user or a group")
             .body::<roles::GrantView>(grant())
             .returns_fields(&granted)
             .errors(&[404, 409]),
-        delete("/v1/grants", "Withdraw a role from a user or a group")
+        call("DELETE /v1/grants", "Withdraw a role from a user or a group")
             .body::<roles::GrantView>(grant())
             .returns_fields(&granted)
             .errors(&[404, 409]),
@@ -229,24 +211,24 @@ fn of_roles() -> Vec<Operation> {
 
 fn sign_in() -> Vec<Operation> {
     vec![
-        post("/v1/session", "Sign in: sets a cookie and returns the `csrf` token for changes")
+        call("POST /v1/session", "Sign in: sets a cookie and returns the `csrf` token for changes")
             .body::<session::SignIn>(json!({"login": "ann", "password": "correct horse battery"}))
             .creates::<session::SessionView>()
             .errors(&[429])
             .open(),
-        get("/v1/session", "Who is signed in").returns::<session::SessionView>().errors(&[404]),
-        delete("/v1/session", "Sign out")
+        call("GET /v1/session", "Who is signed in").returns::<session::SessionView>().errors(&[404]),
+        call("DELETE /v1/session", "Sign out")
             .returns_fields(&[("signed_out", Type::Boolean), CUT])
             .errors(&[404]),
-        get("/v1/sessions", "Your own sessions").returns_page::<session::SessionRow>().errors(&[404]),
-        delete("/v1/sessions", "Sign out everywhere")
+        call("GET /v1/sessions", "Your own sessions").returns_page::<session::SessionRow>().errors(&[404]),
+        call("DELETE /v1/sessions", "Sign out everywhere")
             .returns_fields(&[("sessions", Type::Integer), CUT])
             .errors(&[404]),
-        post("/v1/invitation", "Set a password with an invitation")
+        call("POST /v1/invitation", "Set a password with an invitation")
             .body::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
             .returns_fields(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .open(),
-        post("/v1/invitation/check", "Whom an invitation is for, before it is used")
+        call("POST /v1/invitation/check", "Whom an invitation is for, before it is used")
             .body::<invitations::Check>(json!({"invitation": "..."}))
             .returns_fields(&[("user", Type::String), ("name", Type::String), ("expires_at", Type::String)])
             .open(),
@@ -254,15 +236,15 @@ fn sign_in() -> Vec<Operation> {
 }
 
 fn operation() -> Vec<Operation> {
-    let binary = || ObjectBuilder::new().schema_type(Type::String);
+    let binary = || of_type(Type::String);
     vec![
-        get("/v1/services", "The services that a scope may name")
+        call("GET /v1/services", "The services that a scope may name")
             .query("readable_by", "A login, or `me`", Type::String)
             .query("detailed", "With readers, which needs `admin-read`", Type::Boolean)
             .returns_page::<services::ServiceView>()
             .errors(&[404]),
-        get("/v1/overview", "The last hour in figures").returns::<overview::Overview>(),
-        post("/v1/explain", "How a request would be decided, step by step")
+        call("GET /v1/overview", "The last hour in figures").returns::<overview::Overview>(),
+        call("POST /v1/explain", "How a request would be decided, step by step")
             .body::<explain::ExplainRequest>(json!({"method": "GET", "url": "/api/issues", "user": "ann"}))
             .returns_example(json!({
                 "outcome": "denied", "reason": "read_service_denied", "service": "youtrack",
@@ -278,35 +260,35 @@ fn operation() -> Vec<Operation> {
                 },
             }))
             .errors(&[404]),
-        get("/v1/audit", "The audit log, newest first").paged().returns_page::<audit::AuditView>(),
-        get("/v1/audit/verify", "Verify the chain of the audit log").returns_fields(&[("valid", Type::Boolean)]),
-        get("/v1/live", "Requests in flight").returns_page::<live::LiveView>(),
-        delete("/v1/live/{id}", "Cut a request in flight").returns_fields(&[CUT]),
-        get("/v1/cluster", "The cluster as this node sees it").returns::<cluster::ClusterView>().errors(&[404]),
-        get("/v1/config", "The configuration in force, without secrets").returns_fields(&[("text", Type::String)]),
-        post("/v1/config/check", "Validate a configuration without changing anything")
+        call("GET /v1/audit", "The audit log, newest first").paged().returns_page::<audit::AuditView>(),
+        call("GET /v1/audit/verify", "Verify the chain of the audit log").returns_fields(&[("valid", Type::Boolean)]),
+        call("GET /v1/live", "Requests in flight").returns_page::<live::LiveView>(),
+        call("DELETE /v1/live/{id}", "Cut a request in flight").returns_fields(&[CUT]),
+        call("GET /v1/cluster", "The cluster as this node sees it").returns::<cluster::ClusterView>().errors(&[404]),
+        call("GET /v1/config", "The configuration in force, without secrets").returns_fields(&[("text", Type::String)]),
+        call("POST /v1/config/check", "Validate a configuration without changing anything")
             .body::<configuration::Check>(json!({"text": "version = 1"}))
             .returns_fields(&[("valid", Type::Boolean), ("errors", Type::Array)]),
-        post("/v1/reload", "Reload the configuration file, all or nothing")
+        call("POST /v1/reload", "Reload the configuration file, all or nothing")
             .returns_fields(&[("reloaded", Type::Boolean), CUT])
             .errors(&[422]),
-        get("/v1/backup", "A backup of the store as a stream").response(200, "application/octet-stream", binary()),
-        get("/v1/store/verify", "Read and verify the whole store; reports progress, then the result, line by line")
+        call("GET /v1/backup", "A backup of the store as a stream").response(200, "application/octet-stream", binary()),
+        call("GET /v1/store/verify", "Read and verify the whole store; reports progress, then the result, line by line")
             .response(200, "application/x-ndjson", binary())
             .with_example(json!("{\"part\":\"tokens\",\"done\":256,\"of\":1000}\n{\"sound\":true,\"damage\":[]}\n")),
-        get("/healthz", "Liveness: the process answers").returns_fields(&[("status", Type::String)]).open(),
-        get("/readyz", "Readiness: the gateway takes requests").returns_fields(&[("status", Type::String)]).open(),
-        get("/metrics", "Metrics in the Prometheus text format").response(200, "text/plain; version=0.0.4", binary()),
-        get("/openapi.json", "This document")
+        call("GET /healthz", "Liveness: the process answers").returns_fields(&[("status", Type::String)]).open(),
+        call("GET /readyz", "Readiness: the gateway takes requests").returns_fields(&[("status", Type::String)]).open(),
+        call("GET /metrics", "Metrics in the Prometheus text format").response(200, "text/plain; version=0.0.4", binary()),
+        call("GET /openapi.json", "This document")
             .returns_example(json!({"openapi": "3.1.0"}))
             .open(),
     ]
 }
 
 fn of_hub() -> Vec<Operation> {
-    let object = || ObjectBuilder::new().schema_type(Type::Object);
+    let object = || of_type(Type::Object);
     let page = |items: &str| {
-        let figure = || ObjectBuilder::new().schema_type(Type::Integer);
+        let figure = || of_type(Type::Integer);
         let rows = utoipa::openapi::ArrayBuilder::new().items(object());
         object()
             .property("skip", figure())
@@ -322,10 +304,8 @@ fn of_hub() -> Vec<Operation> {
     let mut made = examples::hub_token();
     made["token"] = examples::TEXT.into();
     const JSON: &str = "application/json";
-    const ALL: &str = "/hub/api/rest/users/{user}/permanenttokens";
-    const ONE: &str = "/hub/api/rest/users/{user}/permanenttokens/{id}";
     vec![
-        paged(get("/hub/api/rest/services", "Services in Hub's form")).response(
+        paged(call("GET /hub/api/rest/services", "Services in Hub's form")).response(
             200,
             JSON,
             page("services"),
@@ -334,21 +314,21 @@ fn of_hub() -> Vec<Operation> {
             "skip": 0, "top": 100, "total": 1,
             "services": [{"id": "youtrack", "key": "youtrack", "name": "YouTrack"}],
         })),
-        fields(get("/hub/api/rest/users/{user}", "A user by id, login or `me`")).returns_example(
+        fields(call("GET /hub/api/rest/users/{user}", "A user by id, login or `me`")).returns_example(
             json!({"id": "019b76da-a800-7000-8000-000000000001", "login": "ann", "name": "Ann", "banned": false}),
         ),
-        paged(get(ALL, "A user's tokens")).response(200, JSON, page("permanenttokens")).with_example(
+        paged(call("GET /hub/api/rest/users/{user}/permanenttokens", "A user's tokens")).response(200, JSON, page("permanenttokens")).with_example(
             json!({"skip": 0, "top": 100, "total": 1, "permanenttokens": [examples::hub_token()]}),
         ),
-        fields(post(ALL, "Create a token; the answer holds its text in `token`, once"))
+        fields(call("POST /hub/api/rest/users/{user}/permanenttokens", "Create a token; the answer holds its text in `token`, once"))
             .body::<hub::Body>(new())
             .returns_example(made)
             .errors(&[409, 429]),
-        fields(get(ONE, "A token")).returns_example(examples::hub_token()),
-        fields(post(ONE, "Rename or narrow a token"))
+        fields(call("GET /hub/api/rest/users/{user}/permanenttokens/{id}", "A token")).returns_example(examples::hub_token()),
+        fields(call("POST /hub/api/rest/users/{user}/permanenttokens/{id}", "Rename or narrow a token"))
             .body::<hub::Body>(new())
             .returns_example(examples::hub_token())
             .errors(&[409]),
-        delete(ONE, "Revoke a token").returns_fields(&[("revoked", Type::Boolean), CUT]),
+        call("DELETE /hub/api/rest/users/{user}/permanenttokens/{id}", "Revoke a token").returns_fields(&[("revoked", Type::Boolean), CUT]),
     ]
 }

@@ -1,15 +1,14 @@
 //! One operation of the OpenAPI document.
 
-use http::Method;
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
     openapi::{
-        Content, ContentBuilder, HttpMethod, ObjectBuilder, Ref, RefOr, Required, Schema,
-        path::{OperationBuilder, ParameterBuilder, ParameterIn},
-        request_body::RequestBodyBuilder,
+        ArrayBuilder, Content, ContentBuilder, HttpMethod, ObjectBuilder, Ref, RefOr, Required, Schema,
+        path::{OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
+        request_body::{RequestBody, RequestBodyBuilder},
         response::ResponseBuilder,
-        schema::Type,
+        schema::{SchemaType, Type},
         security::SecurityRequirement,
     },
 };
@@ -17,18 +16,16 @@ use utoipa::{
 use super::examples;
 
 /// A method on a path, with its parameters, body, answer and refusals.
+#[derive(Default)]
 pub(super) struct Operation {
-    pub method: Method,
-    pub path: &'static str,
+    call: &'static str,
     summary: &'static str,
-    body: Option<Content>,
-    body_form: &'static str,
-    body_required: bool,
+    parameters: Vec<Parameter>,
+    body: Option<RequestBody>,
     answer: Option<(u16, &'static str, Content)>,
     example: Option<Value>,
     error_statuses: Vec<u16>,
-    query: Vec<(&'static str, &'static str, Schema)>,
-    headers: Vec<(&'static str, &'static str)>,
+    idempotent: bool,
     open: bool,
     /// The schemas that it refers to, by name.
     pub schemas: Vec<(String, RefOr<Schema>)>,
@@ -64,55 +61,65 @@ const ERROR_STATUSES: [(u16, &str); 12] = [
     (503, "`store_unavailable`, `not_durable`, `fence_incomplete`, `busy`"),
 ];
 
+/// `call` is the method and the path: `GET /v1/users`.
+pub(super) fn call(call: &'static str, summary: &'static str) -> Operation {
+    let mut operation =
+        Operation { call, summary, error_statuses: vec![400, 401, 403, 421, 503], ..Operation::default() };
+    for name in call.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
+        let text = of_type(Type::String).min_length(Some(1));
+        operation = operation.parameter(ParameterIn::Path, name, None, text).errors(&[404]);
+    }
+    // Removals are not rate limited.
+    match operation.method() {
+        HttpMethod::Post | HttpMethod::Put | HttpMethod::Patch => operation.errors(&[429]),
+        _ => operation,
+    }
+}
+
 impl Operation {
-    pub(super) fn new(method: Method, path: &'static str, summary: &'static str) -> Self {
-        let mut error_statuses = vec![400, 401, 403, 421, 503];
-        if path.contains('{') {
-            error_statuses.push(404);
+    pub(super) fn method(&self) -> HttpMethod {
+        match self.call.split(' ').next() {
+            Some("POST") => HttpMethod::Post,
+            Some("PUT") => HttpMethod::Put,
+            Some("PATCH") => HttpMethod::Patch,
+            Some("DELETE") => HttpMethod::Delete,
+            _ => HttpMethod::Get,
         }
-        // Removals are not rate limited.
-        if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
-            error_statuses.push(429);
-        }
-        Self {
-            method,
-            path,
-            summary,
-            body: None,
-            body_form: JSON,
-            body_required: true,
-            answer: None,
-            example: None,
-            error_statuses,
-            query: Vec::new(),
-            headers: Vec::new(),
-            open: false,
-            schemas: Vec::new(),
-        }
+    }
+
+    pub(super) fn path(&self) -> &'static str {
+        self.call.split(' ').nth(1).unwrap_or_default()
     }
 
     /// Requires a JSON body of this type, with an example.
     pub(super) fn body<T: ToSchema>(mut self, example: Value) -> Self {
         let schema = self.schema_ref::<T>();
-        self.body = Some(ContentBuilder::new().schema(Some(schema)).example(Some(example)).build());
-        self.errors(&[413, 415, 422])
+        self.content(JSON, schema, example).errors(&[413, 415, 422])
     }
 
     pub(super) fn optional_body<T: ToSchema>(self, example: Value) -> Self {
-        Self { body_required: false, ..self.body::<T>(example) }
+        let mut operation = self.body::<T>(example);
+        if let Some(body) = &mut operation.body {
+            body.required = Some(Required::False);
+        }
+        operation
     }
 
     /// Takes the form of OAuth's introspection and revocation.
-    pub(super) fn token_form_body(mut self) -> Self {
-        let text = || ObjectBuilder::new().schema_type(Type::String);
+    pub(super) fn token_form_body(self) -> Self {
         let form = ObjectBuilder::new()
-            .property("token", text())
-            .property("token_type_hint", text())
+            .property("token", of_type(Type::String))
+            .property("token_type_hint", of_type(Type::String))
             .required("token");
         let example = json!({"token": examples::TEXT});
-        self.body = Some(ContentBuilder::new().schema(Some(form)).example(Some(example)).build());
-        self.body_form = "application/x-www-form-urlencoded";
-        self.errors(&[413, 415])
+        self.content("application/x-www-form-urlencoded", form, example).errors(&[413, 415])
+    }
+
+    fn content(mut self, form: &str, schema: impl Into<RefOr<Schema>>, example: Value) -> Self {
+        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example)).build();
+        let body = RequestBodyBuilder::new().content(form, content).required(Some(Required::True));
+        self.body = Some(body.build());
+        self
     }
 
     pub(super) fn returns<T: ToSchema>(self) -> Self {
@@ -126,10 +133,9 @@ impl Operation {
     /// Answers with a page of a list.
     pub(super) fn returns_page<T: ToSchema>(mut self) -> Self {
         let item = self.schema_ref::<T>();
-        let cursor = ObjectBuilder::new()
-            .schema_type(utoipa::openapi::schema::SchemaType::from_iter([Type::String, Type::Null]));
+        let cursor = ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
         let page = ObjectBuilder::new()
-            .property("items", utoipa::openapi::ArrayBuilder::new().items(item))
+            .property("items", ArrayBuilder::new().items(item))
             .property("next", cursor)
             .required("items")
             .required("next");
@@ -145,7 +151,7 @@ impl Operation {
 
     /// Answers with an object that its example describes.
     pub(super) fn returns_example(self, example: Value) -> Self {
-        self.response(200, JSON, ObjectBuilder::new().schema_type(Type::Object)).with_example(example)
+        self.response(200, JSON, of_type(Type::Object)).with_example(example)
     }
 
     /// Answers with another media type, or with a schema that has no name.
@@ -162,7 +168,7 @@ impl Operation {
     /// Answers with an object of these fields, all of them required.
     pub(super) fn returns_fields(self, fields: &[(&str, Type)]) -> Self {
         let object = fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
-            object.property(*name, ObjectBuilder::new().schema_type(kind.clone())).required(*name)
+            object.property(*name, of_type(kind.clone())).required(*name)
         });
         self.response(200, JSON, object).with_example(examples::fields(fields))
     }
@@ -172,29 +178,45 @@ impl Operation {
         self
     }
 
-    pub(super) fn query(mut self, name: &'static str, about: &'static str, kind: Type) -> Self {
-        self.query.push((name, about, ObjectBuilder::new().schema_type(kind).into()));
-        self
+    pub(super) fn query(self, name: &str, about: &str, kind: Type) -> Self {
+        self.parameter(ParameterIn::Query, name, Some(about), of_type(kind))
     }
 
     pub(super) fn paged(self) -> Self {
-        let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(1000));
-        let mut paged = self.query("cursor", "`next` of the page before", Type::String);
-        paged.query.push(("limit", "Rows on a page; 100 by default", limit.into()));
-        paged
+        let limit = of_type(Type::Integer).minimum(Some(1)).maximum(Some(1000));
+        self.query("cursor", "`next` of the page before", Type::String).parameter(
+            ParameterIn::Query,
+            "limit",
+            Some("Rows on a page; 100 by default"),
+            limit,
+        )
     }
 
     /// Takes the revision that the caller has read.
-    pub(super) fn conditional(mut self) -> Self {
-        self.headers.push(("If-Match", "The record's `ETag` as it was read: 412 if it has changed since"));
-        self.errors(&[412])
+    pub(super) fn conditional(self) -> Self {
+        let about = "The record's `ETag` as it was read: 412 if it has changed since";
+        self.parameter(ParameterIn::Header, "If-Match", Some(about), of_type(Type::String)).errors(&[412])
     }
 
     /// Makes a record once, however often the request is repeated.
-    pub(super) fn idempotent(mut self) -> Self {
+    pub(super) fn idempotent(self) -> Self {
         let about = "1 to 255 visible characters: the same request with the same key gets the first record for a \
                      day, with 200 and without the text";
-        self.headers.push(("Idempotency-Key", about));
+        let text = of_type(Type::String);
+        let operation = self.parameter(ParameterIn::Header, "Idempotency-Key", Some(about), text);
+        Self { idempotent: true, ..operation }
+    }
+
+    fn parameter(
+        mut self,
+        place: ParameterIn,
+        name: &str,
+        about: Option<&str>,
+        schema: impl Into<RefOr<Schema>>,
+    ) -> Self {
+        let required = if place == ParameterIn::Path { Required::True } else { Required::False };
+        let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(required);
+        self.parameters.push(parameter.description(about).schema(Some(schema)).build());
         self
     }
 
@@ -204,46 +226,18 @@ impl Operation {
         self
     }
 
-    pub(super) fn http_method(&self) -> HttpMethod {
-        match self.method {
-            Method::POST => HttpMethod::Post,
-            Method::PUT => HttpMethod::Put,
-            Method::PATCH => HttpMethod::Patch,
-            Method::DELETE => HttpMethod::Delete,
-            _ => HttpMethod::Get,
-        }
-    }
-
     pub(super) fn build(self) -> utoipa::openapi::path::Operation {
-        let id = format!("{} {}", self.method, self.path);
+        let mut segments = self.path().split('/').skip(1);
+        let (first, second) = (segments.next(), segments.next());
         let mut operation = OperationBuilder::new()
-            .operation_id(Some(id))
+            .operation_id(Some(self.call))
             .summary(Some(self.summary))
-            .tag(self.path.split('/').nth(2).or(self.path.split('/').nth(1)).unwrap_or_default());
-        for name in self.path.split('{').skip(1).filter_map(|rest| rest.split('}').next()) {
-            let text = ObjectBuilder::new().schema_type(Type::String).min_length(Some(1));
-            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Path);
-            operation = operation.parameter(parameter.required(Required::True).schema(Some(text)));
-        }
-        for (name, about, schema) in self.query {
-            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query);
-            let parameter = parameter.required(Required::False).description(Some(about));
-            operation = operation.parameter(parameter.schema(Some(schema)));
-        }
-        for (name, about) in &self.headers {
-            let text = ObjectBuilder::new().schema_type(Type::String);
-            let parameter = ParameterBuilder::new().name(*name).parameter_in(ParameterIn::Header);
-            let parameter = parameter.required(Required::False).description(Some(*about));
-            operation = operation.parameter(parameter.schema(Some(text)));
-        }
-        if let Some(content) = self.body {
-            let required = if self.body_required { Required::True } else { Required::False };
-            let body = RequestBodyBuilder::new().content(self.body_form, content).required(Some(required));
-            operation = operation.request_body(Some(body.build()));
-        }
+            .tag(second.or(first).unwrap_or_default())
+            .parameters(Some(self.parameters).filter(|all| !all.is_empty()))
+            .request_body(self.body);
         if let Some((status, form, mut content)) = self.answer {
             content.example = self.example;
-            if self.headers.iter().any(|(name, _)| *name == "Idempotency-Key") {
+            if self.idempotent {
                 let mut record = content.clone();
                 record.example.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("token"));
                 let repeated = ResponseBuilder::new().description("The record of the first request");
@@ -282,4 +276,8 @@ impl Operation {
         T::schemas(&mut self.schemas);
         Ref::from_schema_name(T::name()).into()
     }
+}
+
+pub(super) fn of_type(kind: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(kind)
 }
