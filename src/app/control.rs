@@ -222,7 +222,7 @@ impl Control {
                 asked = signals.next() => match asked {
                     SignalCommand::Stop => return Outcome::Drained,
                     SignalCommand::Reload => self.reload(),
-                    SignalCommand::ReopenLogs => self.reloader.reopen_logs(),
+                    SignalCommand::ReopenLogs => self.reloader.log.reopen(),
                     SignalCommand::Nothing => {}
                 },
                 () = self.stop.notified() => return Outcome::Drained,
@@ -243,7 +243,7 @@ impl Control {
                     let reloader = self.reloader.clone();
                     tokio::task::spawn_local(async move { reloader.refresh_certificates().await });
                 }
-                _ = look.tick() => self.reloader.report_certificate_expiry(),
+                _ = look.tick() => self.reloader.certificates.report_expiry(SystemTime::now().into()),
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }
@@ -259,7 +259,8 @@ impl Control {
     /// Handles SIGHUP. The outcome is logged.
     fn reload(&self) {
         let reloader = self.reloader.clone();
-        reloader.reopen_logs();
+        // Its file may have been moved away.
+        reloader.log.reopen();
         tokio::task::spawn_local(async move {
             let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
             match reloader.reload(actor).await {

@@ -53,11 +53,6 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Reopens the access log before its next line, because its file may have been moved away.
-    pub fn reopen_logs(&self) {
-        self.log.reopen();
-    }
-
     /// Reads the file again, and returns when every worker decides by it.
     pub async fn reload(&self, actor: Actor) -> Result<Cut, ReloadError> {
         let mut present = self.present.lock().await;
@@ -109,7 +104,7 @@ impl Reloader {
         })?;
         let ended = exchange::revoke_orphans(&self.store, &self.state).await;
         let withdrawn = self.activate(&certificates).await;
-        self.apply(&next);
+        self.watch.follow(certificate_files(&next));
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
         for warning in next.exposed_secrets.iter().chain(&next.warnings) {
@@ -190,7 +185,7 @@ impl Reloader {
                 );
             }
         }
-        self.apply(&present);
+        self.watch.follow(certificate_files(&present));
     }
 
     /// Refreshes the client certificates and authorities for upstreams. Parses the text in force, so that
@@ -227,11 +222,6 @@ impl Reloader {
         *present = next;
     }
 
-    /// Reports certificates that are about to expire.
-    pub fn report_certificate_expiry(&self) {
-        self.certificates.report_expiry(SystemTime::now().into());
-    }
-
     /// Reads the certificates to use next. The error names the key at fault.
     async fn read_certificates(
         &self,
@@ -242,10 +232,6 @@ impl Reloader {
             .await
             .map_err(|why| ("tls", why))?;
         read.map_err(|(key, error)| (key, chain(&error)))
-    }
-
-    fn apply(&self, config: &Config) {
-        self.watch.follow(certificate_files(config));
     }
 
     fn refused(&self, message: String) -> ReloadError {

@@ -8,7 +8,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{punycode, section::ValueError};
+use super::{
+    punycode,
+    section::{ValueError, wrong},
+};
 use crate::{
     authz::{host::canonical, network},
     net::Address,
@@ -84,10 +87,10 @@ pub(super) fn mode(text: &str) -> Result<u32, ValueError> {
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     match u32::from_str_radix(text, 8) {
         Ok(mode) if octal && mode <= 0o777 => Ok(mode),
-        _ => Err((
+        _ => wrong(
             format!("{text:?} is not a file's mode"),
-            "write \"0600\" for the owner only, \"0660\" for the group too".into(),
-        )),
+            "write \"0600\" for the owner only, \"0660\" for the group too",
+        ),
     }
 }
 
@@ -126,12 +129,9 @@ fn suggestion(scheme: &str, text: &str) -> String {
 
 /// Parses a network, or an address as a network of one.
 pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
-    network::parse(text).map(|net| net.trunc()).ok_or_else(|| {
-        (
-            format!("{text:?} is not a network"),
-            "write an address such as \"10.0.0.7\" or a network such as \"10.0.0.0/8\"".into(),
-        )
-    })
+    let advice = "write an address such as \"10.0.0.7\" or a network such as \"10.0.0.0/8\"";
+    let net = network::parse(text).map(|net| net.trunc());
+    net.ok_or_else(|| (format!("{text:?} is not a network"), advice.into()))
 }
 
 /// Parses an upstream's URL. It has only scheme, host and port, so that the judged path is the forwarded

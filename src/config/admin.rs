@@ -12,7 +12,7 @@ use super::{
     oidc,
     resolve::{listen, proxies, trusted_proxies},
     secret,
-    section::{Section, SpannedText, ValueError},
+    section::{Section, SpannedText, ValueError, wrong},
     tls,
 };
 use crate::{
@@ -138,7 +138,7 @@ fn form_key(text: &SpannedText<'_>) -> Result<FormKey, ValueError> {
     let Secret(secret) = secret::referenced(text)?;
     if secret.len() < MIN_LENGTH && text.document.references == References::Read {
         let advice = "create one with `openssl rand -hex 32`";
-        return Err((format!("the secret is shorter than {MIN_LENGTH} characters"), advice.to_owned()));
+        return wrong(format!("the secret is shorter than {MIN_LENGTH} characters"), advice);
     }
     Ok(FormKey::from_secret(secret.as_bytes()))
 }

@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::{
     document::References,
     secret,
-    section::{Section, SpannedText, ValueError},
+    section::{Section, SpannedText, ValueError, wrong},
 };
 use crate::{
     assertion::{KeySource, Settings, read_pem},
@@ -65,7 +65,7 @@ fn generated_keys(section: &Section<'_>, store: &Path) -> Option<KeySource> {
 fn configured_key(reference: &SpannedText<'_>) -> Result<KeySource, ValueError> {
     let Some(path) = reference.value.strip_prefix("file:") else {
         let advice = "write \"file:PATH\"; if a secret was written here, replace it";
-        return Err(("keys must not be written into this file".into(), advice.into()));
+        return wrong("keys must not be written into this file", advice);
     };
     let path = reference.document.directory.join(path);
     if reference.document.references == References::Ignored {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::section::{Section, SpannedText, ValueError};
+use super::section::{Section, SpannedText, ValueError, wrong};
 use crate::{
     admin::UserHeader,
     assertion::KeySource,
@@ -68,17 +68,14 @@ fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Value
     let scheme = uri.as_ref().and_then(Uri::scheme_str).unwrap_or_default();
     let plain = |uri: &Uri| uri.path() == "/" && uri.query().is_none() && uri.port_u16().is_some();
     if !uri.as_ref().is_some_and(plain) || !matches!(scheme, "http" | "https") || text.contains('@') {
-        return Err((
+        return wrong(
             format!("{text:?} is not the URL of an etcd member"),
-            "write it as \"https://HOST:2379\"".into(),
-        ));
+            "write it as \"https://HOST:2379\"",
+        );
     }
     let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
     if scheme == "https" && !encrypted {
-        return Err((
-            "no certificate authority is set for etcd".into(),
-            "set `tls = { ca = \"...\" }`".into(),
-        ));
+        return wrong("no certificate authority is set for etcd", "set `tls = { ca = \"...\" }`");
     }
     if scheme == "http" && !matches!(host, "localhost" | "127.0.0.1" | "[::1]") {
         let message = format!("every change of the store is sent to {text} in plain text");
@@ -115,15 +112,12 @@ fn node(text: &str) -> Result<String, ValueError> {
     if (1..=MAX_NAME).contains(&text.len()) && text.bytes().all(plain) {
         return Ok(text.to_owned());
     }
-    Err((
-        format!("{text:?} cannot name a node"),
-        "write 1 to 63 lower-case letters, digits, `-` and `.`".into(),
-    ))
+    wrong(format!("{text:?} cannot name a node"), "write 1 to 63 lower-case letters, digits, `-` and `.`")
 }
 
 fn prefix(text: &str) -> Result<String, ValueError> {
     if text.len() > 1 && text.starts_with('/') && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(text.to_owned());
     }
-    Err((format!("{text:?} is not a prefix"), "write it as \"/permgate\"".into()))
+    wrong(format!("{text:?} is not a prefix"), "write it as \"/permgate\"")
 }

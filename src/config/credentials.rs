@@ -1,7 +1,7 @@
 //! `service.NAME.credentials`: where a request may carry a token.
 
 use super::{
-    section::{Section, ValueError},
+    section::{Section, ValueError, wrong},
     suggest::advice,
 };
 use crate::authz::carriers::{Carrier, Carriers};
@@ -39,9 +39,9 @@ fn carrier(text: &str) -> Result<Carrier, ValueError> {
         let message = format!("the field {name:?} cannot hold a token");
         let advice = "name a field such as \"header:X-Api-Key\": letters, digits and `-`, and none that \
                       frames or routes a request, describes its sender, or has another meaning";
-        return Err((message, advice.into()));
+        return wrong(message, advice);
     }
     let known = ["bearer", "basic", "raw", "websocket", "header:NAME"];
     let advice = advice(text, known, || format!("known: {}", known.join(", ")));
-    Err((format!("{text:?} is not a way to send a token"), advice))
+    wrong(format!("{text:?} is not a way to send a token"), advice)
 }

@@ -3,7 +3,7 @@
 use http::Uri;
 
 use super::{
-    section::{Section, SpannedText, ValueError},
+    section::{Section, SpannedText, ValueError, wrong},
     suggest::advice,
     tls,
 };
@@ -76,7 +76,7 @@ fn issuer(text: &str) -> Result<String, ValueError> {
         let advice = "write it exactly as the claim `iss` of its tokens, such as \
                       \"https://token.actions.githubusercontent.com\"; http:// is only for a provider on \
                       this machine";
-        return Err((format!("{text:?} is not an issuer's URL"), advice.into()));
+        return wrong(format!("{text:?} is not an issuer's URL"), advice);
     }
     Ok(text.to_owned())
 }

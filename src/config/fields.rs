@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::section::{Section, SpannedText, ValueError};
+use super::section::{Section, SpannedText, ValueError, wrong};
 use crate::authz::forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason};
 
 /// What every service drops in addition to the built-in list.
@@ -35,12 +35,10 @@ fn pattern(text: &str) -> Result<FieldPattern, ValueError> {
     let lower = text.to_ascii_lowercase();
     let Some(pattern) = FieldPattern::parse(&lower) else {
         let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it";
-        return Err((format!("{text:?} is not a field name"), advice.into()));
+        return wrong(format!("{text:?} is not a field name"), advice);
     };
     match UNDROPPABLE.iter().find(|needed| pattern.matches(needed.as_bytes())) {
-        Some(needed) => {
-            Err((format!("{text:?} would drop {needed}, which `drop_fields` cannot drop"), String::new()))
-        }
+        Some(needed) => wrong(format!("{text:?} would drop {needed}, which `drop_fields` cannot drop"), ""),
         None => Ok(pattern),
     }
 }

@@ -75,8 +75,34 @@ pub(super) const fn duration(name: &'static str, least: u64, description: &'stat
     key(name, ValueKind::Duration(least), description)
 }
 
+pub(super) const fn secret(name: &'static str, description: &'static str) -> Key {
+    key(name, ValueKind::Secret, description)
+}
+
+pub(super) const fn tables(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
+    key(name, ValueKind::TableOrTables(keys), description)
+}
+
+pub(super) const fn named(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
+    key(name, ValueKind::NamedTables(keys), description)
+}
+
 pub(super) const fn table(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
     key(name, ValueKind::Table(keys), description)
+}
+
+impl ValueKind {
+    /// The keys of the table, or of each table. Only for kinds that have tables.
+    pub(super) fn keys(self) -> &'static [Key] {
+        match self {
+            Self::TextsOrTables(keys)
+            | Self::Table(keys)
+            | Self::TableOrTables(keys)
+            | Self::Tables(keys)
+            | Self::NamedTables(keys) => keys,
+            kind => unreachable!("{kind:?} has no keys"),
+        }
+    }
 }
 
 impl Key {

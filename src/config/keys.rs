@@ -16,7 +16,9 @@ use self::{
     service::{LIMIT, PUBLIC, SERVICE},
     upstream::UPSTREAM,
 };
-use super::key::{Key, ValueKind, count, duration, flag, key, size, table, text, texts, word};
+use super::key::{
+    Key, ValueKind, count, duration, flag, key, named, secret, size, table, tables, text, texts, word,
+};
 use crate::{assertion::Algorithm, settings::FrontProxy};
 
 pub const ROOT: &[Key] = &[
@@ -34,23 +36,19 @@ pub const ROOT: &[Key] = &[
     ),
     table("log", LOG, "The access log and the messages on stderr."),
     table("metrics", METRICS, "What `/metrics` reports."),
-    key(
+    named(
         "upstream",
-        ValueKind::NamedTables(UPSTREAM),
+        UPSTREAM,
         "A server, or several equal ones, that requests are forwarded to. NAME is yours to choose.",
     ),
-    key(
-        "service",
-        ValueKind::NamedTables(SERVICE),
-        "A part of an upstream that a token's scope may name. NAME is the scope word.",
-    ),
-    key(
+    named("service", SERVICE, "A part of an upstream that a token's scope may name. NAME is the scope word."),
+    named(
         "exchange",
-        ValueKind::NamedTables(EXCHANGE),
+        EXCHANGE,
         "A rule that exchanges a CI system's OpenID Connect token for a short-lived token, at `POST /.permgate/token`.",
     ),
     key("public", ValueKind::Tables(PUBLIC), "Paths that need no token. Everything else needs one."),
-    key("limits", ValueKind::TableOrTables(LIMIT), "Limits that apply to all services together."),
+    tables("limits", LIMIT, "Limits that apply to all services together."),
 ];
 
 const SERVER: &[Key] = &[
@@ -58,7 +56,7 @@ const SERVER: &[Key] = &[
     texts("listen", "Addresses: `\"IP:PORT\"`, `\"unix:PATH\"` or `\"systemd:NAME\"`; `\"http://IP:PORT\"` never uses TLS, `\"https://IP:PORT\"` requires it. Not reloadable.")
     .with_default(r#"["127.0.0.1:8080"]"#),
     text("url", "The URL at which clients reach the services, for the `curl` lines on the page. Not reloadable."),
-    key("tls", ValueKind::TableOrTables(TLS), "Certificates, chosen by server name; the first one if none matches."),
+    tables("tls", TLS, "Certificates, chosen by server name; the first one if none matches."),
     text("tls_client_ca", "PEM file: the authorities that sign clients' certificates."),
     // Operators who name authorities usually want certificates to be required.
     word("tls_client_certificate", &["required", "optional"], "Whether a client must show a certificate.")
@@ -161,12 +159,7 @@ const TOKENS: &[Key] = &[
 const EXCHANGE: &[Key] = &[
     text("issuer", "The claim `iss`, such as `\"https://token.actions.githubusercontent.com\"`.").required(),
     text("audience", "A value that the claim `aud` must contain.").required(),
-    key(
-        "claims",
-        ValueKind::TableOrTables(CLAIM),
-        "Claims that the CI system's token must have; at least one.",
-    )
-    .required(),
+    tables("claims", CLAIM, "Claims that the CI system's token must have; at least one.").required(),
     text("account", "Login of the service account that owns the issued tokens.").required(),
     texts("scope", "Scope of an issued token: `\"tracker\"`, `\"hub:read\"`.").required(),
     // Longer than most jobs run.
@@ -209,11 +202,7 @@ const ASSERTION: &[Key] = &[
         "How long a key is in `/.permgate/jwks.json` before it signs; at most half of `rotate`.",
     )
     .with_default(r#""1h""#),
-    key(
-        "keys",
-        ValueKind::Secret,
-        "`\"file:PATH\"`, PEM: the first key signs, all are published. Unless set, permgate creates its own in the store's directory.",
-    ),
+    secret("keys", "`\"file:PATH\"`, PEM: the first key signs, all are published. Unless set, permgate creates its own in the store's directory."),
 ];
 
 const LIMITER: &[Key] = &[

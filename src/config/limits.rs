@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::{
-    section::{Section, SpannedText, ValueError},
+    section::{Section, SpannedText, ValueError, wrong},
     units,
 };
 use crate::{
@@ -67,11 +67,11 @@ pub(super) fn rate(text: &str, burst: Option<NonZeroU32>) -> Result<Rate, ValueE
     let window = units::duration(window).or_else(bare).filter(|window| !window.is_zero());
     let (Some(count), Some(window)) = (count, window) else {
         let advice = "write a number and a time, such as \"100/s\", \"10/5m\" or \"10000/d\"";
-        return Err((format!("{text:?} is not a rate"), advice.into()));
+        return wrong(format!("{text:?} is not a rate"), advice);
     };
     let burst = burst.unwrap_or(count);
     if window.checked_mul(burst.get()).is_none_or(|all| all / count.get() > MAX_DURATION) {
-        return Err(("such a large burst takes longer than a year to refill".into(), String::new()));
+        return wrong("such a large burst takes longer than a year to refill", "");
     }
     Ok(Rate { count, window, burst })
 }

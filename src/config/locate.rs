@@ -13,15 +13,24 @@ use super::{
 impl Config {
     /// A problem with a key, such as `log.access`, at the place where the key is set.
     pub fn problem_at_key(&self, key: &str, message: String, advice: &str) -> Problem {
-        let file = self.file.display().to_string();
         if let Some((variable, line)) = self.variable_setting(key) {
             let excerpt = line.to_owned();
             let width = u32::try_from(line.chars().count()).unwrap_or(u32::MAX);
             let (file, advice) = (variable.into(), advice.to_owned());
             return Problem { file, line: 1, column: 1, excerpt, width, message, advice };
         }
-        let Some(span) = self.span_of(key) else {
-            return Errors::in_file(&file, message, advice).0.remove(0);
+        self.problem_at_span(self.span_of(key), message, advice)
+    }
+
+    /// A problem at a span of the text; `None`: of the whole file.
+    pub(super) fn problem_at_span(
+        &self,
+        span: Option<Range<usize>>,
+        message: String,
+        advice: &str,
+    ) -> Problem {
+        let Some(span) = span else {
+            return Errors::in_file(&self.file.display().to_string(), message, advice).0.remove(0);
         };
         let overrides = Overrides::default();
         let document = Document::new(&self.file, &self.text, &overrides, References::Ignored);

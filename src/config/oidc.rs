@@ -63,10 +63,8 @@ fn issuer(text: &str) -> Result<String, ValueError> {
         return wrong("is not a provider's URL", "write it as \"https://id.example.com/realms/staff\"");
     };
     if text.contains(['?', '#', '@']) {
-        return wrong(
-            "has a query, a fragment or a user",
-            "write it exactly as `issuer` in the provider's metadata",
-        );
+        let advice = "write it exactly as `issuer` in the provider's metadata";
+        return wrong("has a query, a fragment or a user", advice);
     }
     if !is_safe(text) {
         let advice = "write https://; http:// is only for a provider on this machine";

@@ -1,6 +1,8 @@
 //! Warns about readers that are not groups. Groups are in the store, so the check needs both. An unknown name
 //! is no error, since the group may be created later; until then it has no effect.
 
+use std::ops::Range;
+
 use super::{Config, Problem, suggest::advice};
 use crate::authz::accounts::fold;
 
@@ -22,37 +24,23 @@ impl Config {
                 let key = format!("service.{}.readers", service.key);
                 problems.push(match self.variable_setting(&key) {
                     Some(_) => self.problem_at_key(&key, message, &advice),
-                    None => self.problem_at(service.origin.line, name, message, advice),
+                    None => {
+                        let span = self.span_of_word(service.origin.line, name);
+                        self.problem_at_span(span, message, &advice)
+                    }
                 });
             }
         }
         problems
     }
 
-    /// A problem at a quoted word, on or below a line.
-    fn problem_at(&self, line: u32, word: &str, message: String, advice: String) -> Problem {
+    /// The span of a quoted word, on or below a line.
+    fn span_of_word(&self, line: u32, word: &str) -> Option<Range<usize>> {
         let quoted = format!("{word:?}");
-        let file = self.file.display().to_string().into();
-        let first = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
-        let found = self
-            .text
-            .lines()
-            .enumerate()
-            .skip(first)
-            .find_map(|(index, text)| Some((index, text, text.find(&quoted)?)));
-        let count = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
-        match found {
-            Some((index, text, at)) => Problem {
-                file,
-                line: count(index + 1),
-                column: count(text[..at].chars().count() + 1),
-                excerpt: text.to_owned(),
-                width: count(quoted.chars().count()),
-                message,
-                advice,
-            },
-            None => Problem { file, line: 0, column: 0, excerpt: String::new(), width: 0, message, advice },
-        }
+        let before = usize::try_from(line).unwrap_or(usize::MAX).saturating_sub(1);
+        let start = self.text.split_inclusive('\n').take(before).map(str::len).sum();
+        let at = start + self.text.get(start..)?.find(&quoted)?;
+        Some(at..at + quoted.len())
     }
 }
 

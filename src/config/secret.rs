@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::{
     document::References,
-    section::{SpannedText, ValueError},
+    section::{SpannedText, ValueError, wrong},
 };
 use crate::authz::rules::Secret;
 
@@ -17,7 +17,7 @@ const MAX_LENGTH: u64 = 16 << 10;
 pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, ValueError> {
     if !["file:", "env:"].iter().any(|kind| text.value.starts_with(kind)) {
         let advice = "write \"file:PATH\" or \"env:NAME\"; if a secret was written here, replace it";
-        return Err(("a credential must not be written into this file".to_owned(), advice.to_owned()));
+        return wrong("a credential must not be written into this file", advice);
     }
     read(text)
 }
@@ -27,7 +27,6 @@ pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, ValueError> {
 pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
     let ignored = || Ok(Secret(HeaderValue::from_static("ignored")));
     let SpannedText { document, value: reference, at } = reference;
-    let wrong = |message: String, advice: &str| Err((message, advice.to_owned()));
     let (place, bytes) = if let Some(path) = reference.strip_prefix("file:") {
         let path = document.directory.join(path);
         if document.references == References::Ignored {
@@ -38,10 +37,8 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
         match read_file(&path) {
             Ok(bytes) => (place, bytes),
             Err(error) => {
-                return wrong(
-                    format!("{place} cannot be read: {error}"),
-                    "put the credential there so that only permgate can read it",
-                );
+                let advice = "put the credential there so that only permgate can read it";
+                return wrong(format!("{place} cannot be read: {error}"), advice);
             }
         }
     } else if let Some(name) = reference.strip_prefix("env:") {
@@ -56,17 +53,15 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
         }
     } else {
         return wrong(
-            "a credential must not be written into this file".into(),
+            "a credential must not be written into this file",
             "write \"strip\", \"keep\", \"file:PATH\" or \"env:NAME\"; if a secret was written here, replace it",
         );
     };
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     if text.is_empty() {
-        return wrong(
-            format!("{place} is empty"),
-            "write the whole field value into it, such as \"Bearer ...\"",
-        );
+        let advice = "write the whole field value into it, such as \"Bearer ...\"";
+        return wrong(format!("{place} is empty"), advice);
     }
     match HeaderValue::from_bytes(text) {
         Ok(mut value) => {

@@ -10,12 +10,16 @@ use toml::{
 
 use super::{
     document::{Document, References},
-    key::{Key, ValueKind},
+    key::Key,
     units,
 };
 
 /// An error message, and what to write instead.
 pub(super) type ValueError = (String, String);
+
+pub(super) fn wrong<T>(message: impl Into<String>, advice: impl Into<String>) -> Result<T, ValueError> {
+    Err((message.into(), advice.into()))
+}
 
 #[derive(Clone)]
 pub(super) struct Section<'a> {
@@ -84,14 +88,9 @@ impl<'a> Section<'a> {
 
     /// A sub-table; an empty one with all defaults if it is absent.
     pub(super) fn table(&self, name: &str) -> Section<'a> {
-        let (ValueKind::Table(keys) | ValueKind::TableOrTables(keys) | ValueKind::Tables(keys)) =
-            self.key(name).kind
-        else {
-            unreachable!("`{name}` is a table in the table of keys");
-        };
         let value = self.entry(name);
         let table = value.and_then(|value| value.get_ref().as_table());
-        self.subsection(keys, table, value.map_or(0..0, Spanned::span))
+        self.subsection(self.key(name).kind.keys(), table, value.map_or(0..0, Spanned::span))
     }
 
     fn subsection(
@@ -127,12 +126,10 @@ impl<'a> Section<'a> {
 
     /// The tables of `[name.NAME]`, in the order of the file.
     pub(super) fn named_tables(&self, name: &str) -> Vec<(SpannedText<'a>, Section<'a>)> {
-        let ValueKind::NamedTables(keys) = self.key(name).kind else {
-            unreachable!("`{name}` is a table of named tables in the table of keys");
-        };
         let Some(tables) = self.entry(name).and_then(|value| value.get_ref().as_table()) else {
             return Vec::new();
         };
+        let keys = self.key(name).kind.keys();
         let mut named: Vec<_> = tables
             .iter()
             .map(|(name, value)| {
@@ -187,9 +184,7 @@ impl<'a> Section<'a> {
 
     /// The entries of a list of texts and tables.
     pub(super) fn entries(&self, name: &str) -> Vec<ListItem<'a>> {
-        let ValueKind::TextsOrTables(keys) = self.key(name).kind else {
-            unreachable!("`{name}` is a list of texts and tables in the table of keys");
-        };
+        let keys = self.key(name).kind.keys();
         let items = self.entry(name).and_then(|value| value.get_ref().as_array());
         let entry = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
             Some(table) => Some(ListItem::Table(self.subsection(keys, Some(table), item.span()))),
@@ -253,7 +248,7 @@ impl<'a> Section<'a> {
     }
 }
 
-fn integer(value: &DeValue<'_>) -> Option<u64> {
+pub(super) fn integer(value: &DeValue<'_>) -> Option<u64> {
     let number = value.as_integer()?;
     u64::from_str_radix(number.as_str(), number.radix()).ok()
 }

@@ -7,7 +7,7 @@ use http::Method;
 use super::{
     address::host,
     credentials, fields, secret,
-    section::{Section, SpannedText, ValueError},
+    section::{Section, SpannedText, ValueError, wrong},
     suggest::{advice, closest, did_you_mean},
 };
 use crate::authz::{
@@ -116,7 +116,7 @@ fn report_unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
 fn service_key(name: &str) -> Result<ServiceKey, ValueError> {
     if name == BUILT_IN_SERVICE {
         let message = format!("the service {BUILT_IN_SERVICE:?} is built in: it is the admin listener");
-        return Err((message, "choose another name".into()));
+        return wrong(message, "choose another name");
     }
     ServiceKey::parse(name).ok_or_else(|| {
         let advice = "write a lower-case letter, then at most 62 lower-case letters, digits and `-`";
@@ -135,27 +135,26 @@ fn paths(section: &Section<'_>) -> Vec<String> {
 
 /// Checks that a request can have this path. A rule for another would never match.
 fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, ValueError> {
-    let refuse = |message: String, advice: String| Err((message, advice));
     if !path.starts_with('/') {
         let advice = format!("write {:?}", format!("/{path}"));
-        return refuse(format!("{path:?} does not start with \"/\""), advice);
+        return wrong(format!("{path:?} does not start with \"/\""), advice);
     }
     if is_prefix && path.len() > 1 && path.ends_with('/') {
         let bare = path.trim_end_matches('/');
         let bare = if bare.is_empty() { "/" } else { bare };
         let advice = format!("write {bare:?}: prefixes match whole segments");
-        return refuse(format!("{path:?} ends with \"/\""), advice);
+        return wrong(format!("{path:?} ends with \"/\""), advice);
     }
     if path.ends_with("/*") {
         let advice = "leave out the \"/*\": a prefix matches everything below it";
-        return refuse(format!("{path:?} has a wildcard"), advice.into());
+        return wrong(format!("{path:?} has a wildcard"), advice);
     }
     if path.contains('?') {
-        return refuse(format!("{path:?} has a query"), "rules match only the path".into());
+        return wrong(format!("{path:?} has a query"), "rules match only the path");
     }
     match RequestPath::parse(path) {
         Ok(_) => Ok(path.to_owned()),
-        Err(error) => refuse(format!("{path:?} can never match: {error}"), String::new()),
+        Err(error) => wrong(format!("{path:?} can never match: {error}"), ""),
     }
 }
 
@@ -170,15 +169,13 @@ fn methods(section: &Section<'_>) -> Option<Vec<Method>> {
 
 fn method(text: &str) -> Result<Method, ValueError> {
     match Method::from_str(text) {
-        Ok(Method::TRACE | Method::CONNECT) => {
-            Err((format!("{text} is never forwarded"), "leave it out".into()))
-        }
+        Ok(Method::TRACE | Method::CONNECT) => wrong(format!("{text} is never forwarded"), "leave it out"),
         Ok(method) if text.bytes().any(|b| b.is_ascii_lowercase()) => {
             let upper = method.as_str().to_ascii_uppercase();
-            Err((format!("{text:?} is not a method: they are upper case"), did_you_mean(&upper)))
+            wrong(format!("{text:?} is not a method: they are upper case"), did_you_mean(&upper))
         }
         Ok(method) => Ok(method),
-        Err(_) => Err((format!("{text:?} is not a method"), "write one such as \"GET\"".into())),
+        Err(_) => wrong(format!("{text:?} is not a method"), "write one such as \"GET\""),
     }
 }
 
@@ -191,7 +188,7 @@ fn read_method(text: &str) -> Result<ReadMethod, ValueError> {
     if !sound || RequestPath::parse(plain).is_err() {
         let advice = "write \"POST /api/search\", \"POST /api/*/search\" for any one segment, or \"POST */search\" for \
                       the end of a path";
-        return Err((format!("{text:?} is not a method with a prefix"), advice.into()));
+        return wrong(format!("{text:?} is not a method with a prefix"), advice);
     }
     Ok(ReadMethod { method: method(word)?, prefix: Some(prefix.to_owned()) })
 }

@@ -11,6 +11,7 @@ use toml::{
 use super::{
     document::Document,
     key::{Key, ValueKind},
+    section::integer,
     suggest::{advice, list},
     units,
 };
@@ -56,83 +57,64 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
         let message = format!("`{path}` must be {wanted}, this is {}", article(value.get_ref().type_str()));
         document.error(&at, message, format!("write `{} = {example}`", key.name));
     };
+    let error = |at: &Range<usize>, message: String| document.error(at, message, "");
     match (key.kind, value.get_ref()) {
         (ValueKind::Text | ValueKind::Secret, DeValue::String(_))
         | (ValueKind::Flag, DeValue::Boolean(_)) => {}
-        (ValueKind::Count(from, to), DeValue::Integer(number)) => {
-            let number = u64::from_str_radix(number.as_str(), number.radix());
-            if !number.is_ok_and(|n| (from..=to).contains(&n)) {
-                let message = if from == to {
-                    format!("`{path}` must be {from}")
-                } else {
-                    format!("`{path}` must be between {from} and {to}")
-                };
-                document.error(&at, message, "");
+        (ValueKind::Count(from, to), number @ DeValue::Integer(_)) => {
+            if !integer(number).is_some_and(|n| (from..=to).contains(&n)) {
+                let range = if from == to { from.to_string() } else { format!("between {from} and {to}") };
+                error(&at, format!("`{path}` must be {range}"));
             }
         }
         (ValueKind::Duration(least), DeValue::String(text)) => match units::duration(text) {
-            None => document.error(
-                &at,
-                format!("`{path}` is not a duration"),
-                format!("write {}", units::DURATION_FORM),
-            ),
-            Some(d) if d < Duration::from_millis(least) => {
-                document.error(&at, format!("`{path}` must be at least {least}ms"), "");
-            }
-            Some(_) => {}
-        },
-        (ValueKind::Size, DeValue::String(text)) => match units::size(text) {
             None => {
-                document.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
+                let advice = format!("write {}", units::DURATION_FORM);
+                document.error(&at, format!("`{path}` is not a duration"), advice);
             }
-            Some(0) => document.error(&at, format!("`{path}` must be at least 1"), ""),
+            Some(d) if d < Duration::from_millis(least) => {
+                error(&at, format!("`{path}` must be at least {least}ms"));
+            }
             Some(_) => {}
         },
-        (ValueKind::Size, DeValue::Integer(number)) => {
-            if !u64::from_str_radix(number.as_str(), number.radix()).is_ok_and(|n| (1..1 << 63).contains(&n))
-            {
-                document.error(&at, format!("`{path}` must be at least 1"), "");
+        (ValueKind::Size, DeValue::String(text)) if units::size(text).is_none() => {
+            document.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
+        }
+        (ValueKind::Size, size @ (DeValue::String(_) | DeValue::Integer(_))) => {
+            let bytes = size.as_str().map_or_else(|| integer(size), units::size);
+            if !bytes.is_some_and(|n| (1..1 << 63).contains(&n)) {
+                error(&at, format!("`{path}` must be at least 1"));
             }
         }
         (ValueKind::Word(words), DeValue::String(text)) => check_word(document, words, text, &at, path),
-        (ValueKind::Texts | ValueKind::Words(_), DeValue::Array(items)) => {
-            for item in items {
-                match (item.get_ref(), key.kind) {
-                    (DeValue::String(text), ValueKind::Words(words)) => {
-                        check_word(document, words, text, &item.span(), path);
-                    }
-                    (DeValue::String(_), _) => {}
-                    (other, _) => {
-                        let found = article(other.type_str());
-                        document.error(
-                            &item.span(),
-                            format!("`{path}` must hold text only, this is {found}"),
-                            "",
-                        );
-                    }
-                }
-            }
-        }
-        (ValueKind::TextsOrTables(keys), DeValue::Array(items)) => {
-            for item in items {
-                match item.get_ref() {
-                    DeValue::String(_) => {}
-                    DeValue::Table(table) => check(document, keys, table, &item.span(), path),
-                    other => {
-                        let found = article(other.type_str());
-                        let message = format!("`{path}` must hold texts and tables, this is {found}");
-                        document.error(&item.span(), message, "");
-                    }
-                }
-            }
-        }
         (ValueKind::Table(keys) | ValueKind::TableOrTables(keys), DeValue::Table(table)) => {
             check(document, keys, table, &at, path);
         }
-        (ValueKind::TableOrTables(keys) | ValueKind::Tables(keys), DeValue::Array(items)) => {
+        (
+            ValueKind::Texts
+            | ValueKind::Words(_)
+            | ValueKind::TextsOrTables(_)
+            | ValueKind::TableOrTables(_)
+            | ValueKind::Tables(_),
+            DeValue::Array(items),
+        ) => {
             for item in items {
-                match item.get_ref() {
-                    DeValue::Table(table) => check(document, keys, table, &item.span(), path),
+                match (key.kind, item.get_ref()) {
+                    (ValueKind::Words(words), DeValue::String(text)) => {
+                        check_word(document, words, text, &item.span(), path);
+                    }
+                    (ValueKind::Texts | ValueKind::TextsOrTables(_), DeValue::String(_)) => {}
+                    (ValueKind::Texts | ValueKind::Words(_), other) => {
+                        let found = article(other.type_str());
+                        error(&item.span(), format!("`{path}` must hold text only, this is {found}"));
+                    }
+                    (kind, DeValue::Table(table)) => {
+                        check(document, kind.keys(), table, &item.span(), path);
+                    }
+                    (ValueKind::TextsOrTables(_), other) => {
+                        let found = article(other.type_str());
+                        error(&item.span(), format!("`{path}` must hold texts and tables, this is {found}"));
+                    }
                     _ => wrong_type(),
                 }
             }

@@ -8,7 +8,7 @@ use super::{
     address::{self, upstream_url},
     document::References,
     problem::chain,
-    section::{ListItem, Section, SpannedText},
+    section::{ListItem, Section, SpannedText, wrong},
     tls,
 };
 use crate::{
@@ -74,7 +74,7 @@ fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
         let (Some(text), Some(weight)) = (text, weight) else { continue };
         let url = text.parse(|text| match upstream_url(text, section.document.directory)? {
             url if urls.iter().any(|other| other.url == url) => {
-                Err((format!("{text:?} is named twice"), "give it a weight".into()))
+                wrong(format!("{text:?} is named twice"), "give it a weight")
             }
             url => Ok(url),
         });

@@ -1,12 +1,12 @@
 //! The keys of `[admin]`.
 
 use super::TLS;
-use crate::config::key::{Key, ValueKind, count, flag, key, size, table, text, texts, word};
+use crate::config::key::{Key, ValueKind, count, flag, key, secret, size, table, tables, text, texts, word};
 
 pub(super) const ADMIN: &[Key] = &[
     // Loopback, and a socket whose peer the kernel identifies.
     texts("listen", "Addresses as in `server.listen`. Not reloadable.").with_default(r#"["127.0.0.1:8081", "unix:permgate.sock"]"#),
-    key("tls", ValueKind::TableOrTables(TLS), "Certificates as in `server.tls`; unix sockets never use TLS."),
+    tables("tls", TLS, "Certificates as in `server.tls`; unix sockets never use TLS."),
     text("tls_client_ca", "As `server.tls_client_ca`."),
     // Operators who name authorities usually want certificates to be required.
     word("tls_client_certificate", &["required", "optional"], "As `server.tls_client_certificate`.")
@@ -17,11 +17,7 @@ pub(super) const ADMIN: &[Key] = &[
     text("url", "The URL at which browsers reach the admin listener, for invitation links; https makes cookies Secure. Not reloadable."),
     text("user_header", "Header field in which a proxy in front sends the user's login; needs `user_header_from`. Not reloadable."),
     texts("user_header_from", "Addresses and networks of the proxies whose `user_header` is trusted. Not reloadable."),
-    key(
-        "user_header_key",
-        ValueKind::Secret,
-        "`\"file:PATH\"` or `\"env:NAME\"`: a secret of 32 characters or more that signs CSRF tokens for users of `user_header`; the same on every gateway of a cluster. Not reloadable.",
-    ),
+    secret("user_header_key", "`\"file:PATH\"` or `\"env:NAME\"`: a secret of 32 characters or more that signs CSRF tokens for users of `user_header`; the same on every gateway of a cluster. Not reloadable."),
     table("oidc", OIDC, "Sign-in through an OpenID Connect provider; needs `admin.url`."),
     // The names that applications behind a gateway give to their first account.
     texts("reserved_logins", "Logins that upstreams give power to by name: giving one to an account needs the permission `admin-write`.")
@@ -47,11 +43,7 @@ const OIDC: &[Key] = &[
     text("issuer", "The provider's URL, exactly as `issuer` in its metadata. Not reloadable, like this whole table.")
         .required(),
     text("client_id", "The client id under which permgate is registered at the provider.").required(),
-    key(
-        "client_secret",
-        ValueKind::Secret,
-        "`\"file:PATH\"` or `\"env:NAME\"`; leave it out for a public client, which only PKCE protects.",
-    ),
+    secret("client_secret", "`\"file:PATH\"` or `\"env:NAME\"`; leave it out for a public client, which only PKCE protects."),
     text("title", "The text of the sign-in button.").with_default("\"single sign-on\""),
     // OpenID Connect Core, 5.4: these contain login, name and address.
     texts("scopes", "The scopes to request; `\"openid\"` must be one of them.").with_default("[\"openid\", \"profile\", \"email\"]"),

@@ -1,6 +1,6 @@
 //! The keys of `[store.cluster]`.
 
-use crate::config::key::{Key, ValueKind, duration, key, table, text, texts};
+use crate::config::key::{Key, duration, secret, table, text, texts};
 
 pub(super) const CLUSTER: &[Key] = &[
     texts("endpoints", "The members of etcd: `\"https://HOST:2379\"`.").required(),
@@ -22,5 +22,5 @@ const TLS: &[Key] = &[
 
 const USER: &[Key] = &[
     text("name", "The user's name.").required(),
-    key("password", ValueKind::Secret, "`\"file:PATH\"`, read at every sign-in.").required(),
+    secret("password", "`\"file:PATH\"`, read at every sign-in.").required(),
 ];

@@ -7,7 +7,7 @@ use crate::{
         forwarding::PassFrom,
         rules::{Allowance, Identity},
     },
-    config::key::{Key, ValueKind, count, duration, flag, key, size, text, texts, word},
+    config::key::{Key, ValueKind, count, duration, flag, key, secret, size, tables, text, texts, word},
     settings::LimitKey,
 };
 
@@ -23,11 +23,7 @@ pub(super) const SERVICE: &[Key] = &[
     // The safe methods of RFC 9110 except TRACE.
     texts("read_methods", "What a read-only token may use: `\"METHOD\"`, `\"METHOD /prefix\"`, `\"METHOD /a/*/b\"` (any one segment) or `\"METHOD */end\"` (the end of the path).")
         .with_default(r#"["GET", "HEAD", "OPTIONS"]"#),
-    key(
-        "authorization",
-        ValueKind::Secret,
-        "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or replace it by a value from `\"file:PATH\"` or `\"env:NAME\"`.",
-    )
+    secret("authorization", "What happens to `Authorization`: `\"strip\"`, `\"keep\"`, or replace it by a value from `\"file:PATH\"` or `\"env:NAME\"`.")
     .with_default(r#""strip""#),
     // Browsers never send it on their own, and caches treat the response as private.
     texts("credentials", "Where clients may send a token: `\"bearer\"`, `\"basic\"` (as the password), `\"raw\"` (alone in `Authorization`), `\"header:NAME\"`, `\"websocket\"`.")
@@ -37,22 +33,14 @@ pub(super) const SERVICE: &[Key] = &[
     word("identity", Identity::VARIANTS, "How the user's identity is sent upstream; `jwt` is a signed assertion.")
         .with_default(r#""headers""#),
     texts("identity_groups", "Groups whose membership is sent to the upstream; the readers unless set."),
-    key(
-        "pass_fields",
-        ValueKind::TableOrTables(PASS_FIELD),
-        "Unsafe: fields of the built-in list that are forwarded anyway: `{ name = \"X-Remote-User\", from = \"trusted\" }`.",
-    ),
+    tables("pass_fields", PASS_FIELD, "Unsafe: fields of the built-in list that are forwarded anyway: `{ name = \"X-Remote-User\", from = \"trusted\" }`."),
     key(
         "allow",
         ValueKind::Words(Allowance::VARIANTS),
         "Unsafe: readings of a path that may disagree, for upstreams known not to use them; `invalid-utf8` allows escapes that are not UTF-8.",
     ),
     size("max_body", "Largest request body, 413 beyond; the server's unless set."),
-    key(
-        "limits",
-        ValueKind::TableOrTables(LIMIT),
-        "Limits of this service, in addition to those in `[[limits]]`.",
-    ),
+    tables("limits", LIMIT, "Limits of this service, in addition to those in `[[limits]]`."),
 ];
 
 const PASS_FIELD: &[Key] = &[
