@@ -330,12 +330,6 @@ impl<'de> Deserialize<'de> for HumanDuration {
     }
 }
 
-impl Serialize for HumanDuration {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.0.as_secs())
-    }
-}
-
 /// Deserializes a field that may be absent, set, or cleared with `null`.
 pub fn double_option<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,

@@ -1,8 +1,8 @@
 //! `permgate completion SHELL`: prints a script with which the shell asks this binary for completions,
 //! including names in the store.
 
-use clap::{Args, ValueEnum};
-use clap_complete::env::{Bash, Elvish, EnvCompleter, Fish, Powershell, Zsh};
+use clap::Args;
+use clap_complete::{Shell, env::Shells};
 
 use super::{failure::Failure, output::print};
 
@@ -16,24 +16,10 @@ pub(super) struct Completion {
     shell: Shell,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Shell {
-    Bash,
-    Elvish,
-    Fish,
-    Powershell,
-    Zsh,
-}
-
 impl Completion {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let shell: &dyn EnvCompleter = match self.shell {
-            Shell::Bash => &Bash,
-            Shell::Elvish => &Elvish,
-            Shell::Fish => &Fish,
-            Shell::Powershell => &Powershell,
-            Shell::Zsh => &Zsh,
-        };
+        let shells = Shells::builtins();
+        let shell = shells.completer(&self.shell.to_string()).expect("every shell of the enum is built in");
         let mut script = Vec::new();
         shell.write_registration(VARIABLE, "permgate", "permgate", "permgate", &mut script)?;
         print(String::from_utf8_lossy(&script).trim_end())

@@ -26,12 +26,6 @@ impl DisplayTime {
     }
 }
 
-impl From<Time> for DisplayTime {
-    fn from(time: Time) -> Self {
-        Self::at(time, Time::now())
-    }
-}
-
 /// `4 Jan 2027`, in UTC.
 pub fn day(time: Time) -> String {
     let date = jiff::Timestamp::from_millisecond(time.0.as_millis()).unwrap_or_default();

@@ -88,10 +88,8 @@ struct Found {
 
 /// The conditions that an event has to meet.
 struct Filter {
-    actor: Option<String>,
-    target: Option<String>,
-    event: Option<String>,
-    reason: Option<String>,
+    /// With the texts to find in lower case.
+    asked: AuditQuery,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 }
@@ -157,24 +155,24 @@ async fn token_names(context: &Context, events: &[AuditEvent]) -> PageResult<Has
 /// Reads off the control thread, because a filter that few events match scans many.
 async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> PageResult<Found> {
     let filter = Filter {
-        actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
-        target: asked.target.as_ref().map(|text| text.to_lowercase()),
-        event: asked.event.clone(),
-        reason: asked.reason.clone(),
+        asked: AuditQuery {
+            actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
+            target: asked.target.as_ref().map(|text| text.to_lowercase()),
+            ..asked.clone()
+        },
         from: asked.from.as_deref().map(|text| midnight(text, 0)).transpose()?,
         to: asked.to.as_deref().map(|text| midnight(text, 1)).transpose()?,
     };
     if asked.cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
         return Err(bad_cursor().into());
     }
-    let (context, cursor) = (context.clone(), asked.cursor.clone());
-    Ok(READS.run(move || filter.find(&context, cursor, limit)).await??)
+    let context = context.clone();
+    Ok(READS.run(move || filter.find(&context, limit)).await??)
 }
 
 impl Filter {
-    fn find(&self, context: &Context, mut cursor: Option<String>, limit: usize) -> ApiResult<Found> {
-        let mut events = Vec::new();
-        let mut looked_at = 0;
+    fn find(&self, context: &Context, limit: usize) -> ApiResult<Found> {
+        let (mut events, mut looked_at, mut cursor) = (Vec::new(), 0, self.asked.cursor.clone());
         loop {
             let page = context.store.audit(cursor.as_deref(), SCAN_PAGE)?;
             for event in page.items {
@@ -202,11 +200,12 @@ impl Filter {
         let has = |text: &str, words: &Option<String>| {
             words.as_deref().is_none_or(|words| text.to_lowercase().contains(words))
         };
-        has(&event.actor, &self.actor)
-            && (has(&event.target, &self.target)
-                || event.change.as_deref().is_some_and(|change| has(change, &self.target)))
-            && self.event.as_deref().is_none_or(|kind| event.event.starts_with(kind))
-            && self.reason.as_deref().is_none_or(|reason| event.reason.as_deref() == Some(reason))
+        let AuditQuery { actor, target, event: kind, reason, .. } = &self.asked;
+        has(&event.actor, actor)
+            && (has(&event.target, target)
+                || event.change.as_deref().is_some_and(|change| has(change, target)))
+            && kind.as_deref().is_none_or(|kind| event.event.starts_with(kind))
+            && reason.as_deref().is_none_or(|reason| event.reason.as_deref() == Some(reason))
             && self.to.is_none_or(|to| event.at < to)
     }
 }

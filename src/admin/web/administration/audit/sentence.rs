@@ -17,82 +17,71 @@ pub struct Part {
 /// `known` is the target's name, used if the event itself has none.
 pub fn sentence(view: &AuditView, known: Option<&str>) -> Vec<Part> {
     let change = view.change.as_ref().unwrap_or(&Value::Null);
-    let field = |name: &str| change[name].as_str().unwrap_or_default().to_owned();
-    let actor = subject_part(&actor_as_target(&view.actor), None);
+    let field = |name: &str| change[name].as_str().unwrap_or_default();
     let name = Some(field("name")).filter(|name| !name.is_empty());
-    let target = || subject_part(&view.target, name.as_deref().or(known));
-    let role = || Part { text: field("role"), link: Some(format!("/roles#role-{}", field("role"))) };
-    let user = || subject_part(&format!("user:{}", field("user")), None);
-    let own = view.target == format!("user:{}", view.actor);
-    let mut parts = match view.event.as_str() {
-        "token.create" if field("owner") == view.actor => vec![actor, text(" created token "), target()],
-        "token.create" => {
-            vec![
-                actor,
-                text(" created token "),
-                target(),
-                text(" for "),
-                subject_part(&format!("user:{}", field("owner")), None),
-            ]
-        }
-        "token.edit" => vec![actor, text(" changed token "), target()],
-        "token.rotate" => vec![actor, text(" rotated token "), target()],
-        "token.revoke" => vec![actor, text(" revoked token "), target()],
-        "token.import" => vec![actor, text(" imported tokens")],
-        "token.exchange" => {
-            let owner = subject_part(&format!("user:{}", field("owner")), None);
-            vec![actor, text(" issued token "), target(), text(" for "), owner]
-        }
-        "user.create" => vec![actor, text(" created user "), target()],
-        "user.edit" => vec![actor, text(" changed user "), target()],
-        "user.ban" => {
-            let reason = Some(field("reason")).filter(|reason| !reason.is_empty());
-            vec![
-                actor,
-                text(" banned "),
-                target(),
-                text(&reason.map_or_else(String::new, |why| format!(": {why}"))),
-            ]
-        }
-        "user.unban" => vec![actor, text(" lifted the ban of "), target()],
-        "user.delete" => vec![actor, text(" deleted user "), target()],
-        "user.password" if own => vec![actor, text(" changed their password")],
-        "user.password" => vec![actor, text(" changed the password of "), target()],
-        "user.invite" => vec![actor, text(" invited "), target()],
-        "user.link" => vec![actor, text(" linked "), target(), text(" to an identity provider")],
-        "user.unlink" => vec![actor, text(" unlinked "), target(), text(" from the identity provider")],
-        "group.create" => vec![actor, text(" created group "), target()],
-        "group.edit" => vec![actor, text(" changed group "), target()],
-        "group.delete" => vec![actor, text(" deleted group "), target()],
-        "group.member.add" => vec![actor, text(" added "), user(), text(" to "), target()],
-        "group.member.remove" => vec![actor, text(" removed "), user(), text(" from "), target()],
-        "role.create" => vec![actor, text(" created role "), target()],
-        "role.edit" => vec![actor, text(" changed role "), target()],
-        "role.delete" => vec![actor, text(" deleted role "), target()],
-        "grant.add" => vec![actor, text(" granted "), role(), text(" to "), target()],
-        "grant.remove" => vec![actor, text(" withdrew "), role(), text(" from "), target()],
-        "session.begin" if own => vec![actor, text(" signed in")],
-        "session.begin" => vec![target(), text(" signed in")],
-        "session.end" if own => vec![actor, text(" signed out")],
-        "session.end" => vec![actor, text(" signed out "), target()],
-        "session.refused" => vec![text("Signing in as "), target(), text(" failed")],
-        "live.cut" => {
-            let by = if field("user").is_empty() { "" } else { " by " };
-            vec![actor, text(" cut a request to "), service(&field("service")), text(by), user()]
-        }
-        "store.create" => vec![text("The store was created")],
-        "store.restore" => vec![actor, text(" restored a backup of the store")],
-        "config.reload" => vec![actor, text(" reloaded the "), subject_part("config", None)],
-        "removal.revert" => {
-            let (event, by, reason) = (field("event"), field("by"), field("reason"));
-            let what = format!(": {event} by {by} was undone: {reason}");
-            vec![target(), text(&what)]
-        }
-        "refusal" => refusal(view, change, target()),
-        other => vec![actor, text(&format!(": {other} ")), target()],
+    let part = |name_or_field: &str| match name_or_field {
+        "actor" => subject_part(&actor_as_target(&view.actor), None),
+        "target" => subject_part(&view.target, name.or(known)),
+        "owner" | "user" => subject_part(&format!("user:{}", field(name_or_field)), None),
+        "role" => subject_part(&format!("role:{}", field("role")), None),
+        "service" => service(field("service")),
+        "configuration" => subject_part("config", None),
+        "kind" => text(&view.event),
+        other => text(field(other)),
     };
-    parts.retain(|part| !part.text.is_empty());
-    parts
+    if view.event == "refusal" {
+        return refusal(view, change, part("target"));
+    }
+    // What stands between braces is a part, the rest is text.
+    let pieces = template(view, field).split(['{', '}']).enumerate();
+    let parts = pieces.map(|(index, piece)| if index % 2 == 1 { part(piece) } else { text(piece) });
+    parts.filter(|part| !part.text.is_empty()).collect()
+}
+
+fn template<'a>(view: &AuditView, field: impl Fn(&str) -> &'a str) -> &'static str {
+    let own = view.target == format!("user:{}", view.actor);
+    match view.event.as_str() {
+        "token.create" if field("owner") == view.actor => "{actor} created token {target}",
+        "token.create" => "{actor} created token {target} for {owner}",
+        "token.edit" => "{actor} changed token {target}",
+        "token.rotate" => "{actor} rotated token {target}",
+        "token.revoke" => "{actor} revoked token {target}",
+        "token.import" => "{actor} imported tokens",
+        "token.exchange" => "{actor} issued token {target} for {owner}",
+        "user.create" => "{actor} created user {target}",
+        "user.edit" => "{actor} changed user {target}",
+        "user.ban" if field("reason").is_empty() => "{actor} banned {target}",
+        "user.ban" => "{actor} banned {target}: {reason}",
+        "user.unban" => "{actor} lifted the ban of {target}",
+        "user.delete" => "{actor} deleted user {target}",
+        "user.password" if own => "{actor} changed their password",
+        "user.password" => "{actor} changed the password of {target}",
+        "user.invite" => "{actor} invited {target}",
+        "user.link" => "{actor} linked {target} to an identity provider",
+        "user.unlink" => "{actor} unlinked {target} from the identity provider",
+        "group.create" => "{actor} created group {target}",
+        "group.edit" => "{actor} changed group {target}",
+        "group.delete" => "{actor} deleted group {target}",
+        "group.member.add" => "{actor} added {user} to {target}",
+        "group.member.remove" => "{actor} removed {user} from {target}",
+        "role.create" => "{actor} created role {target}",
+        "role.edit" => "{actor} changed role {target}",
+        "role.delete" => "{actor} deleted role {target}",
+        "grant.add" => "{actor} granted {role} to {target}",
+        "grant.remove" => "{actor} withdrew {role} from {target}",
+        "session.begin" if own => "{actor} signed in",
+        "session.begin" => "{target} signed in",
+        "session.end" if own => "{actor} signed out",
+        "session.end" => "{actor} signed out {target}",
+        "session.refused" => "Signing in as {target} failed",
+        "live.cut" if field("user").is_empty() => "{actor} cut a request to {service}",
+        "live.cut" => "{actor} cut a request to {service} by {user}",
+        "store.create" => "The store was created",
+        "store.restore" => "{actor} restored a backup of the store",
+        "config.reload" => "{actor} reloaded the {configuration}",
+        "removal.revert" => "{target}: {event} by {by} was undone: {reason}",
+        _ => "{actor}: {kind} {target}",
+    }
 }
 
 fn refusal(view: &AuditView, change: &Value, target: Part) -> Vec<Part> {
