@@ -38,7 +38,7 @@ impl Cluster {
 fn status(global: &Global) -> Result<(), Failure> {
     let cluster = Client::new(global)?.get("/v1/cluster")?;
     if global.output != Format::Table {
-        return global.output.record(&cluster, &[("NODE", "node")]);
+        return global.output.record(&cluster, "node");
     }
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     print(&format!("node      {} ({})", text(&cluster["node"]), text(&cluster["standing"])))?;

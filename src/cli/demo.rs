@@ -11,6 +11,7 @@ use std::{
     thread,
 };
 
+use askama::Template;
 use http::Method;
 use serde_json::json;
 use upstream::ExampleServer;
@@ -39,6 +40,15 @@ struct Demo {
     password: String,
     token: String,
     token_id: String,
+}
+
+/// The example from the repository's `gateway.toml`, with these addresses.
+#[derive(Template)]
+#[template(path = "demo.toml", escape = "none")]
+struct Configuration {
+    listen: SocketAddr,
+    page: SocketAddr,
+    example: SocketAddr,
 }
 
 /// A request to try, and the expected status.
@@ -147,7 +157,8 @@ impl Demo {
         let dir = tempfile::Builder::new().prefix("permgate-demo-").tempdir()?;
         let example = ExampleServer::start()?;
         let file = dir.path().join("gateway.toml");
-        std::fs::write(&file, configuration(listen, page, example.address))?;
+        let configuration = Configuration { listen, page, example: example.address };
+        std::fs::write(&file, configuration.render().map_err(io::Error::other)?)?;
         let mut config = config::Config::load(&file).map_err(|errors| Failure::usage(errors.to_string()))?;
         config.admin.sign_in.demo = true;
         let running = app::start(config, signals).map_err(|error| Failure::failed(chain(&error)))?;
@@ -243,47 +254,6 @@ impl io::Write for RevokingReader<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// The example from the repository's `gateway.toml`, with these addresses.
-fn configuration(listen: SocketAddr, page: SocketAddr, example: SocketAddr) -> String {
-    format!(
-        r#"version = 1
-
-[server]
-listen = ["{listen}"]
-
-[admin]
-listen = ["unix:permgate.sock", "{page}"]
-
-[store]
-path = "store"
-ballast = "1m"
-
-[log]
-access = "off"
-
-[metrics]
-old_names = false
-
-[upstream.youtrack]
-urls = ["http://{example}"]
-
-[service.youtrack]
-title = "YouTrack"
-about = "Issues, tags, commands, agile boards, dashboards and reports"
-upstream = "youtrack"
-paths = ["/rest", "/api"]
-readers = ["developers"]
-
-[service.youtrack-admin]
-title = "YouTrack Administration"
-about = "Project and access management, server settings"
-upstream = "youtrack"
-paths = ["/hub/api", "/hub/rest"]
-readers = ["hub-admins"]
-"#
-    )
 }
 
 fn operator(socket: &Path) -> Result<Client, Failure> {

@@ -48,9 +48,8 @@ impl Explain {
             "method": method, "url": self.url, "token_id": token, "user": self.user, "carrier": self.carrier,
             "client": self.client,
         }));
-        let explanation = listener.post("/v1/explain", &body).map_err(|failure| {
-            hint::name_missing(&listener, failure, self.user.as_deref().map(NamedRecord::User).as_slice())
-        })?;
+        let explanation = listener.post("/v1/explain", &body);
+        let explanation = hint::named(&listener, explanation, self.user.as_deref().map(NamedRecord::User))?;
         let reason = || print(explanation["reason"].as_str().unwrap_or_default());
         global.output.document(&explanation, || show(&explanation), reason)?;
         // A denial fails the command, so that a pipeline can depend on the decision.

@@ -72,8 +72,7 @@ impl GrantArgs {
         } else {
             client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))
         };
-        let response = response
-            .map_err(|failure| hint::name_missing(client, failure, &[NamedRecord::Role(role), holder]))?;
+        let response = hint::named(client, response, [NamedRecord::Role(role), holder])?;
         done(&response, &format!("{name} {} holds {role}", if granted { "now" } else { "no longer" }))
     }
 }

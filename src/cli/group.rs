@@ -81,21 +81,20 @@ const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COL
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let hinted = |failure: Failure, group: &str| {
-            hint::name_missing(&client, failure, &[NamedRecord::Group(group)])
+        let hinted = |result: Result<Value, Failure>, group: &str| {
+            hint::named(&client, result, [NamedRecord::Group(group)])
         };
         match self {
             Self::Create { name, parent } => {
                 let body = without_nulls(json!({"name": name, "parent": parent}));
-                let record = client
-                    .post("/v1/groups", &body)
-                    .map_err(|failure| hinted(failure, parent.as_deref().unwrap_or_default()))?;
-                global.output.changed(&record, COLUMNS, &format!("created {name}"))
+                let created = client.post("/v1/groups", &body);
+                let record = hinted(created, parent.as_deref().unwrap_or_default())?;
+                global.output.changed(&record, "name", &format!("created {name}"))
             }
             Self::List => global.output.list(client.list("/v1/groups?limit=1000", None)?, VIEW),
             Self::Show(GroupSelector { name }) => {
-                let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
-                global.output.record(&record, COLUMNS)
+                let record = hinted(client.get(&path(&name)), &name)?;
+                global.output.record(&record, "name")
             }
             Self::Edit { rename: None, parent: None, .. } => {
                 Err(Failure::usage("nothing to change: give --rename or --parent"))
@@ -106,21 +105,19 @@ impl Group {
                 if parent == Some("") {
                     body["parent"] = Value::Null;
                 }
-                let record = client.patch(&path(&name), &body).map_err(|failure| {
-                    let named = [NamedRecord::Group(&name), NamedRecord::Group(parent.unwrap_or_default())];
-                    hint::name_missing(&client, failure, &named)
-                })?;
+                let named = [NamedRecord::Group(&name), NamedRecord::Group(parent.unwrap_or_default())];
+                let record = hint::named(&client, client.patch(&path(&name), &body), named)?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
-                global.output.changed(&record, COLUMNS, &format!("changed {name}{renamed}"))
+                global.output.changed(&record, "name", &format!("changed {name}{renamed}"))
             }
             Self::Delete { group: GroupSelector { name }, yes } => {
                 let read = readers_hint(&client, &name);
                 if !yes {
-                    let record = client.get(&path(&name)).map_err(|failure| hinted(failure, &name))?;
+                    let record = hinted(client.get(&path(&name)), &name)?;
                     let members = counted(record["members"].as_array().map_or(0, Vec::len) as u64, "member");
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
-                let response = client.delete(&path(&name)).map_err(|failure| hinted(failure, &name))?;
+                let response = hinted(client.delete(&path(&name)), &name)?;
                 done(&response, &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }))
             }
             Self::Add(members) => members.set(&client, true),
@@ -135,9 +132,8 @@ impl Members {
         failure::for_each(&self.logins, |login| {
             let path = format!("{}/members/{}", path(name), escape(login));
             let response = if member { client.put(&path) } else { client.delete(&path) };
-            let response = response.map_err(|failure| {
-                hint::name_missing(client, failure, &[NamedRecord::Group(name), NamedRecord::User(login)])
-            })?;
+            let response =
+                hint::named(client, response, [NamedRecord::Group(name), NamedRecord::User(login)])?;
             let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
             done(&response, &format!("{change} {login} {to} {name}"))
         })

@@ -35,8 +35,21 @@ impl NamedRecord<'_> {
     }
 }
 
+/// A result whose failure names the record that does not exist, as [`name_missing`] does.
+pub(super) fn named<'n, T>(
+    client: &Client,
+    result: Result<T, Failure>,
+    names: impl IntoIterator<Item = NamedRecord<'n>>,
+) -> Result<T, Failure> {
+    result.map_err(|failure| name_missing(client, failure, names))
+}
+
 /// Names the record that does not exist, if the listener said only that one does not.
-pub(super) fn name_missing(client: &Client, failure: Failure, names: &[NamedRecord<'_>]) -> Failure {
+pub(super) fn name_missing<'n>(
+    client: &Client,
+    failure: Failure,
+    names: impl IntoIterator<Item = NamedRecord<'n>>,
+) -> Failure {
     if failure.error() != "not_found" {
         return failure;
     }
@@ -126,11 +139,11 @@ pub(super) fn quoted(word: &str) -> String {
 /// tokens have the name, and the new one is meant.
 pub(super) fn token_id(client: &Client, written: &str, user: Option<&str>) -> Result<String, Failure> {
     let mut found = tokens(client, written, user)?;
-    if found.iter().any(|token| token.state != "rotating") {
-        found.retain(|token| token.state != "rotating");
+    if found.iter().any(|token| token["state"] != "rotating") {
+        found.retain(|token| token["state"] != "rotating");
     }
     match found.as_slice() {
-        [one] => Ok(one.id.clone()),
+        [one] => Ok(text(&one["id"])),
         several => Err(ambiguous(written, several)),
     }
 }
@@ -138,13 +151,13 @@ pub(super) fn token_id(client: &Client, written: &str, user: Option<&str>) -> Re
 /// As [`token_id`], with the token that is being replaced: a revocation by name means both.
 pub(super) fn token_ids(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<String>, Failure> {
     let mut found = tokens(client, written, user)?;
-    if found.iter().filter(|token| token.state != "rotating").count() > 1
-        || found.iter().any(|token| token.user != found[0].user)
+    if found.iter().filter(|token| token["state"] != "rotating").count() > 1
+        || found.iter().any(|token| token["user"] != found[0]["user"])
     {
         return Err(ambiguous(written, &found));
     }
-    found.sort_by_key(|token| token.state == "rotating");
-    Ok(found.into_iter().map(|token| token.id).collect())
+    found.sort_by_key(|token| token["state"] == "rotating");
+    Ok(found.iter().map(|token| text(&token["id"])).collect())
 }
 
 /// The argument for a token as messages may show it: a whole token that was pasted must not appear in the
@@ -160,26 +173,13 @@ pub(super) fn shown(written: &str) -> Cow<'_, str> {
     }
 }
 
-/// A token that a name or an id may refer to.
-struct Candidate {
-    id: String,
-    user: String,
-    state: String,
-}
-
 /// The tokens with the name or the id; only live ones, if there are any.
-fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Candidate>, Failure> {
-    let text = |record: &Value, field: &str| record[field].as_str().unwrap_or_default().to_owned();
-    let candidate = |record: &Value| Candidate {
-        id: text(record, "id"),
-        user: text(record, "user"),
-        state: text(record, "state"),
-    };
+fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Value>, Failure> {
     let bare = written.strip_prefix("pgt_").map_or(written, |rest| rest.split('_').next().unwrap_or(rest));
     let like_an_id = bare.len() == 12 && bare.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if like_an_id && user.is_none() {
         match client.get(&format!("/v1/tokens/{bare}")) {
-            Ok(record) => return Ok(vec![candidate(&record)]),
+            Ok(record) => return Ok(vec![record]),
             Err(failure) if failure.error() != "not_found" => return Err(failure),
             Err(_) => {}
         }
@@ -195,16 +195,16 @@ fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Cand
         record["id"] == bare || record["name"].as_str().is_some_and(|name| same(name, written))
     };
     // A name is unique among live tokens, but any number of dead ones may have had it.
-    let mut found: Vec<&Value> = records.iter().filter(named).collect();
-    if found.iter().any(|record| is_live(record)) {
-        found.retain(|record| is_live(record));
+    let mut found: Vec<Value> = records.iter().filter(named).cloned().collect();
+    if found.iter().any(is_live) {
+        found.retain(is_live);
     }
     if found.is_empty() {
         let live = records.iter().filter(|record| is_live(record));
         let advice = advice("token", written, live.filter_map(|record| record["name"].as_str()));
         return Err(Failure::of_status(404, format!("there is no token {:?}: {advice}", shown(written))));
     }
-    Ok(found.into_iter().map(candidate).collect())
+    Ok(found)
 }
 
 /// Whether the token of a record may still be used, now or later.
@@ -212,10 +212,14 @@ pub(super) fn is_live(record: &Value) -> bool {
     !matches!(record["state"].as_str(), Some("revoked" | "rotated" | "expired"))
 }
 
-fn ambiguous(written: &str, tokens: &[Candidate]) -> Failure {
-    let rows: Vec<String> =
-        tokens.iter().map(|token| format!("  {}  {}  {}", token.id, token.user, token.state)).collect();
-    let of_several = tokens.iter().any(|token| token.user != tokens[0].user);
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn ambiguous(written: &str, tokens: &[Value]) -> Failure {
+    let row = |token: &Value| ["id", "user", "state"].map(|field| text(&token[field])).join("  ");
+    let rows: Vec<String> = tokens.iter().map(|token| format!("  {}", row(token))).collect();
+    let of_several = tokens.iter().any(|token| token["user"] != tokens[0]["user"]);
     let advice = if of_several { ", or give --user" } else { "" };
     let called = shown(written);
     let message = format!("{} tokens are called {called:?}: name one by its id{advice}", tokens.len());
@@ -224,7 +228,7 @@ fn ambiguous(written: &str, tokens: &[Candidate]) -> Failure {
 
 fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
     let listed = client.list(&format!("/v1/users/{}/tokens?limit=1000", escape(login)), None);
-    listed.map_err(|failure| name_missing(client, failure, &[NamedRecord::User(login)]))
+    named(client, listed, [NamedRecord::User(login)])
 }
 
 /// Compares names as the store does.

@@ -8,6 +8,7 @@ use std::{
     path::{Path, absolute},
 };
 
+use askama::Template;
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -52,6 +53,17 @@ struct FirstAccount {
     login: String,
     link: String,
     token: String,
+}
+
+/// The file that is written. All values but the service's name are TOML.
+#[derive(Template)]
+#[template(path = "init.toml", escape = "none")]
+struct NewConfiguration<'a> {
+    upstream: String,
+    paths: String,
+    service: &'a str,
+    listen: String,
+    page: String,
 }
 
 /// Ports to try for clients, each with the next one for the page.
@@ -212,43 +224,10 @@ fn is_free(port: u16) -> bool {
 }
 
 fn configuration(upstream: &str, paths: &[String], service: &str, listen: &str, page: &str) -> String {
-    let list = |words: &[String]| words.iter().map(|word| text(word)).collect::<Vec<_>>().join(", ");
-    let (upstream, paths, listen, page) = (text(upstream), list(paths), text(listen), text(page));
-    format!(
-        r#"# permgate: `permgate check` validates this file, `permgate reload` applies changes. Every key is described in
-# docs/configuration.md; `permgate schema` prints a JSON Schema for editors.
-version = 1
-
-[server]
-listen = [{listen}]        # clients; other machines need "0.0.0.0:8443" and a certificate:
-# tls = {{ cert = "tls.crt", key = "tls.key" }}
-# trusted_proxies = ["10.0.0.0/8"]    # proxies that may name the client
-
-[admin]
-listen = [{page}, "unix:permgate.sock"]    # the page and the API; the socket is the operator's
-# url = "https://gate.example.com"    # where browsers reach the page, if a proxy is in front of it
-
-[store]
-path = "permgate-data"                # users, groups, tokens (as digests) and the audit log
-
-[metrics]
-old_names = false
-
-[upstream.{service}]
-urls = [{upstream}]
-
-[service.{service}]                   # "{service}" is the word in scopes: --scope {service}, or {service}:read
-title = "{service}"
-upstream = "{service}"
-paths = [{paths}]                     # whole segments: "/api" owns /api and /api/x, not /apix
-readers = ["all-users"]               # groups that may read it: create one, and name it here
-# limits = [{{ per = "token", rate = "50/s" }}]
-
-# [[public]]                          # a path that needs no token
-# service = "{service}"
-# path = "/health"
-"#
-    )
+    let paths = paths.iter().map(|path| text(path)).collect::<Vec<_>>().join(", ");
+    let (upstream, listen, page) = (text(upstream), text(listen), text(page));
+    let new = NewConfiguration { upstream, paths, service, listen, page };
+    new.render().expect("the template writes only texts")
 }
 
 /// A TOML string, which has the escapes of JSON.

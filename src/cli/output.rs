@@ -52,26 +52,25 @@ impl Format {
             Self::Table => table(&records, columns),
             Self::Json => print(&pretty(&Value::Array(records))),
             Self::Jsonl => records.iter().try_for_each(|record| print(&record.to_string())),
-            Self::Id => records.iter().try_for_each(|record| print(&name(record, columns))),
+            Self::Id => records.iter().try_for_each(|record| print(&cell(&record[columns[0].1]))),
         }
     }
 
     /// Prints a changed record: for people a sentence on stderr, because they know the rest.
-    pub(super) fn changed(self, record: &Value, columns: Columns, sentence: &str) -> Result<(), Failure> {
+    pub(super) fn changed(self, record: &Value, id: &str, sentence: &str) -> Result<(), Failure> {
         match self {
             Self::Table => done(record, sentence),
             other => {
-                other.record(record, columns)?;
+                other.record(record, id)?;
                 report_cut(record);
                 Ok(())
             }
         }
     }
 
-    /// Prints one record.
-    pub(super) fn record(self, record: &Value, columns: Columns) -> Result<(), Failure> {
-        let id = || print(&name(record, columns));
-        self.document(record, || fields(record), id)
+    /// Prints one record, which the field `id` identifies.
+    pub(super) fn record(self, record: &Value, id: &str) -> Result<(), Failure> {
+        self.document(record, || fields(record), || print(&cell(&record[id])))
     }
 
     /// As JSON where that was asked for, else in a form of its own.
@@ -111,10 +110,6 @@ pub(crate) fn print(line: &str) -> Result<(), Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Failure::silent()),
         other => other.map_err(|error| Failure::failed(format!("stdout cannot be written: {error}"))),
     }
-}
-
-fn name(record: &Value, columns: Columns) -> String {
-    columns.first().map(|(_, field)| cell(&record[*field])).unwrap_or_default()
 }
 
 fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {

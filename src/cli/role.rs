@@ -1,7 +1,7 @@
 //! `permgate role ...`: named sets of permissions.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Global,
@@ -70,19 +70,20 @@ const VIEW: ListView = ListView { nouns: "roles", sort: &["key"], columns: COLUM
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let hinted =
-            |failure: Failure, key: &str| hint::name_missing(&client, failure, &[NamedRecord::Role(key)]);
+        let hinted = |result: Result<Value, Failure>, key: &str| {
+            hint::named(&client, result, [NamedRecord::Role(key)])
+        };
         match self {
             Self::Create { key, name, permission } => {
                 let name = name.as_ref().unwrap_or(&key);
                 let body = json!({ "key": key, "name": name, "permissions": permission });
                 let record = client.post("/v1/roles", &body)?;
-                global.output.changed(&record, COLUMNS, &format!("created {key}"))
+                global.output.changed(&record, "key", &format!("created {key}"))
             }
             Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
             Self::Show(RoleSelector { key }) => {
-                let record = client.get(&path(&key)).map_err(|failure| hinted(failure, &key))?;
-                global.output.record(&record, COLUMNS)
+                let record = hinted(client.get(&path(&key)), &key)?;
+                global.output.record(&record, "key")
             }
             Self::Edit { name: None, permission, .. } if permission.is_empty() => {
                 Err(Failure::usage("nothing to change: give --name or --permission"))
@@ -90,12 +91,12 @@ impl Role {
             Self::Edit { role: RoleSelector { key }, name, permission } => {
                 let permissions = Some(permission).filter(|permissions| !permissions.is_empty());
                 let body = without_nulls(json!({"name": name, "permissions": permissions}));
-                let record = client.patch(&path(&key), &body).map_err(|failure| hinted(failure, &key))?;
-                global.output.changed(&record, COLUMNS, &format!("changed {key}"))
+                let record = hinted(client.patch(&path(&key), &body), &key)?;
+                global.output.changed(&record, "key", &format!("changed {key}"))
             }
             Self::Delete { role: RoleSelector { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
-                let response = client.delete(&path(&key)).map_err(|failure| hinted(failure, &key))?;
+                let response = hinted(client.delete(&path(&key)), &key)?;
                 done(&response, &format!("deleted {key}"))
             }
         }

@@ -37,7 +37,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     }
     match global.output {
         Format::Table => table(&status)?,
-        other => other.record(&status, &[("READY", "ready")])?,
+        other => other.record(&status, "ready")?,
     }
     if readiness.status.is_success() {
         Ok(())

@@ -175,7 +175,7 @@ impl Token {
             Self::Show(which) => {
                 let client = Client::new(global)?;
                 let record = client.get(&which.path(&client)?)?;
-                global.output.record(&record, COLUMNS)
+                global.output.record(&record, "id")
             }
             Self::Rotate { which, grace } => {
                 let client = Client::new(global)?;
@@ -213,7 +213,7 @@ pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
             response[field] = token[field].clone();
         }
     }
-    global.output.record(&response, &[("USER", "user")])
+    global.output.record(&response, "user")
 }
 
 impl TokenSelector {
@@ -238,7 +238,7 @@ impl Create {
                 return Failure::usage(message);
             }
             let failure = hint::unreadable(&client, failure, &self.user, &scope);
-            hint::name_missing(&client, failure, &[NamedRecord::User(&self.user)])
+            hint::name_missing(&client, failure, [NamedRecord::User(&self.user)])
         })?;
         let mut saved = None;
         if let (Some(file), Some(text)) = (file, created["token"].as_str()) {
@@ -274,10 +274,8 @@ impl List {
             .collect();
         let client = Client::new(global)?;
         let limit = self.limit.map(|limit| limit as usize);
-        let records = client.list(&format!("/v1/tokens?{}", query.join("&")), limit).map_err(|failure| {
-            let user = user.as_deref().map(NamedRecord::User);
-            hint::name_missing(&client, failure, user.as_slice())
-        })?;
+        let listed = client.list(&format!("/v1/tokens?{}", query.join("&")), limit);
+        let records = hint::named(&client, listed, user.as_deref().map(NamedRecord::User))?;
         if let Some(service) = service.filter(|_| records.is_empty()) {
             hint::known_service(&client, &service)?;
         }
@@ -298,7 +296,7 @@ impl Edit {
         }
         let client = Client::new(global)?;
         let response = client.patch(&self.which.path(&client)?, &body)?;
-        global.output.changed(&response, COLUMNS, &format!("changed {}", display_name(&response)))
+        global.output.changed(&response, "id", &format!("changed {}", display_name(&response)))
     }
 }
 
@@ -317,7 +315,7 @@ fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Resul
             print_stderr(&format!("{sentence}; its text is in {}", file.display()));
             Ok(())
         }
-        (format, ..) => format.record(created, COLUMNS),
+        (format, ..) => format.record(created, "id"),
     }
 }
 

@@ -125,8 +125,6 @@ const COLUMNS: Columns = &[
 ];
 
 const VIEW: ListView = ListView { nouns: "users", sort: &["login"], columns: COLUMNS };
-const IDENTITY: Columns = &[("ISSUER", "issuer"), ("SUBJECT", "subject")];
-const INVITATION: Columns = &[("USER", "user"), ("LINK", "link"), ("EXPIRES", "expires_at")];
 
 impl User {
     pub(super) fn run(mut self, global: &Global) -> Result<(), Failure> {
@@ -143,9 +141,7 @@ impl User {
             Self::Ban { user, .. } | Self::Delete { user, .. } => Some(user),
         };
         let named = named.map(|user| user.login.clone());
-        self.ask(&global, &client).map_err(|failure| {
-            hint::name_missing(&client, failure, named.as_deref().map(NamedRecord::User).as_slice())
-        })
+        hint::named(&client, self.ask(&global, &client), named.as_deref().map(NamedRecord::User))
     }
 
     fn ask(self, global: &Global, client: &Client) -> Result<(), Failure> {
@@ -156,7 +152,7 @@ impl User {
             Self::Link { user: UserSelector { login }, subject, issuer } => {
                 let body = without_nulls(json!({"subject": subject, "issuer": issuer}));
                 let linked = client.post(&format!("{}/identities", path(&login)), &body)?;
-                output.record(&linked, IDENTITY)
+                output.record(&linked, "issuer")
             }
             Self::Unlink(UserSelector { login }) => {
                 let response = client.delete(&format!("{}/identities", path(&login)))?;
@@ -169,7 +165,7 @@ impl User {
                 done(&response, &format!("ended {sessions} of {login}"))
             }
             Self::List => output.list(client.list("/v1/users?limit=1000", None)?, VIEW),
-            Self::Show(UserSelector { login }) => output.record(&client.get(&path(&login))?, COLUMNS),
+            Self::Show(UserSelector { login }) => output.record(&client.get(&path(&login))?, "login"),
             Self::Edit { rename: None, name: None, email: None, .. } => {
                 Err(Failure::usage("nothing to change: give --rename, --name or --email"))
             }
@@ -180,16 +176,16 @@ impl User {
                 }
                 let record = client.patch(&path(&login), &body)?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
-                output.changed(&record, COLUMNS, &format!("changed {login}{renamed}"))
+                output.changed(&record, "login", &format!("changed {login}{renamed}"))
             }
             Self::Ban { user: UserSelector { login }, reason } => {
                 let record = client.post(&format!("{}/ban", path(&login)), &json!({"reason": reason}))?;
                 let sentence = format!("banned {login}: none of its tokens works any more");
-                output.changed(&record, COLUMNS, &sentence)
+                output.changed(&record, "login", &sentence)
             }
             Self::Unban(UserSelector { login }) => {
                 let record = client.post(&format!("{}/unban", path(&login)), &json!({}))?;
-                output.changed(&record, COLUMNS, &format!("unbanned {login}"))
+                output.changed(&record, "login", &format!("unbanned {login}"))
             }
             Self::Delete { user: UserSelector { login }, yes } => {
                 if !yes {
@@ -226,7 +222,7 @@ impl Create {
             return invitation(global, client, login)
                 .map_err(|failure| failure.with_line(&format!("{login} was created, without a link")));
         }
-        global.output.changed(&record, COLUMNS, &format!("created {login}"))
+        global.output.changed(&record, "login", &format!("created {login}"))
     }
 
     /// Reads `--admin` without an address as `--administrator`, which it meant before. An address has a
@@ -278,9 +274,9 @@ fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failu
         Format::Table => {
             // The link ends with this text.
             created.as_object_mut().map(|fields| fields.remove("invitation"));
-            Format::Table.record(&created, INVITATION)
+            Format::Table.record(&created, "user")
         }
-        other => other.record(&created, INVITATION),
+        other => other.record(&created, "user"),
     }
 }
 

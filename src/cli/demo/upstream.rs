@@ -5,25 +5,24 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
-    rc::Rc,
     task::{Context, Poll, ready},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::{Body, Frame};
-use tokio::task::LocalSet;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, sync::oneshot};
 
-use crate::net::{
-    self, Address, Budgets, Connection, Drain, Limits, RequestBody, RequestError, Service, Worker,
-};
+/// The example service on its own thread; stops when dropped.
+pub struct ExampleServer {
+    pub address: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
 
-/// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
-pub struct Example;
-
-pub enum ExampleBody {
+enum ExampleBody {
     Whole(Option<Bytes>),
     Events { ticks: tokio::time::Interval, sent: u64 },
 }
@@ -31,29 +30,37 @@ pub enum ExampleBody {
 /// The interval between two events.
 const EVENT_EVERY: Duration = Duration::from_millis(100);
 
-impl Service for Example {
-    type Body = ExampleBody;
-
-    async fn call(
-        self: Rc<Self>,
-        request: Box<Request<RequestBody>>,
-        _connection: Rc<Connection>,
-    ) -> Response<ExampleBody> {
-        let (kind, body) = if request.uri().path() == "/api/stream" {
-            ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
-        } else {
-            ("application/json", ExampleBody::Whole(Some(render_request(&request))))
-        };
-        let mut response = Response::new(body);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        response
+impl ExampleServer {
+    pub fn start() -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))?;
+        let address = listener.local_addr()?;
+        let (stop, stopped) = oneshot::channel();
+        std::thread::Builder::new().name("example".to_owned()).spawn(move || {
+            runtime.spawn(serve(listener));
+            // The sender was dropped.
+            let _: Result<(), _> = runtime.block_on(stopped);
+        })?;
+        Ok(Self { address, _stop: stop })
     }
+}
 
-    fn reject(&self, error: RequestError, _connection: &Connection) -> Response<Bytes> {
-        let mut response = Response::new(Bytes::new());
-        *response.status_mut() = error.status();
-        response
+async fn serve(listener: TcpListener) {
+    while let Ok((connection, _)) = listener.accept().await {
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service_fn(answer)));
     }
+}
+
+/// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
+async fn answer(request: Request<Incoming>) -> Result<Response<ExampleBody>, Infallible> {
+    let (kind, body) = if request.uri().path() == "/api/stream" {
+        ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
+    } else {
+        ("application/json", ExampleBody::Whole(Some(render_request(&request))))
+    };
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(response)
 }
 
 /// The request line and headers as JSON: what a service behind permgate receives.
@@ -87,43 +94,6 @@ impl Body for ExampleBody {
                 *sent += 1;
                 Poll::Ready(Some(Ok(Frame::data(format!("data: event {sent}\n\n").into()))))
             }
-        }
-    }
-}
-
-/// The example service on its own thread; stops when dropped.
-pub struct ExampleServer {
-    pub address: SocketAddr,
-    drain: Option<Drain>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl ExampleServer {
-    pub fn start() -> io::Result<Self> {
-        let bound = net::bind(&Address::Tcp((Ipv4Addr::LOCALHOST, 0).into())).map_err(io::Error::other)?;
-        let Address::Tcp(address) = bound.local()? else { return Err(io::ErrorKind::Unsupported.into()) };
-        let listener = bound.listener()?;
-        let (drain, draining) = net::drain();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let thread = std::thread::Builder::new().name("example".to_owned()).spawn(move || {
-            LocalSet::new().block_on(&runtime, async {
-                let worker = Worker::new(Limits::default(), Budgets::for_process());
-                if let Err(error) = net::serve(worker, listener, Rc::new(Example), draining).await {
-                    tracing::error!("the example service has ended: {error}");
-                }
-            });
-        })?;
-        Ok(Self { address, drain: Some(drain), thread: Some(thread) })
-    }
-}
-
-impl Drop for ExampleServer {
-    fn drop(&mut self) {
-        if let Some(drain) = self.drain.take() {
-            drain.begin(Instant::now());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
         }
     }
 }
