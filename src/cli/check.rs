@@ -44,6 +44,7 @@ impl Check {
             }
             Err(errors) => (errors.0, Vec::new(), 0, None, Vec::new()),
         };
+        let problems = [(&errors, "error", "1;31"), (&warnings, "warning", "1;33")];
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
         match global.output {
             Format::Json => print(&pretty(&json!({
@@ -54,8 +55,8 @@ impl Check {
                 "budgets": budgets.as_ref().map(budget_record),
             })))?,
             Format::Jsonl => {
-                for (problems, severity) in [(&errors, "error"), (&warnings, "warning")] {
-                    for problem in problems {
+                for (found, severity, _) in problems {
+                    for problem in found {
                         let mut record = record(problem);
                         record["severity"] = json!(severity);
                         print(&record.to_string())?;
@@ -66,11 +67,9 @@ impl Check {
                 for line in &environment {
                     print_stderr(line);
                 }
-                for error in &errors {
-                    print_stderr(&format!("{} {error}\n", colored("error:", "1;31", &std::io::stderr())));
-                }
-                for warning in &warnings {
-                    print_stderr(&format!("{} {warning}\n", colored("warning:", "1;33", &std::io::stderr())));
+                for (found, severity, color) in problems {
+                    let label = colored(&format!("{severity}:"), color, &std::io::stderr());
+                    found.iter().for_each(|problem| print_stderr(&format!("{label} {problem}\n")));
                 }
             }
         }

@@ -34,6 +34,12 @@ pub enum AccessWord {
     Full,
 }
 
+impl ScopeEntry {
+    pub fn is_reading(&self) -> bool {
+        self.access == AccessWord::Read
+    }
+}
+
 /// A token's record.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Token)]

@@ -9,7 +9,7 @@ use crate::{
     admin::{
         Context,
         offload::READS,
-        tokens::{AccessWord, TokenView, find_visible},
+        tokens::{ScopeEntry, TokenView, find_visible},
         users::READ_OTHERS,
         wire::Time,
     },
@@ -19,7 +19,6 @@ use crate::{
 /// A token as lists and its own page show it.
 pub struct TokenRow {
     pub view: TokenView,
-    pub scope: Vec<ScopeItem>,
     pub created: DisplayTime,
     pub used: Option<DisplayTime>,
     pub begins: Option<DisplayTime>,
@@ -35,12 +34,6 @@ pub struct TokenRow {
     pub live: usize,
     /// The token that it replaces.
     pub rotated_from: Option<String>,
-}
-
-/// A service in a scope.
-pub struct ScopeItem {
-    pub service: String,
-    pub reading: bool,
 }
 
 #[derive(Template)]
@@ -112,13 +105,8 @@ pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String
 
 impl TokenRow {
     pub fn at(view: TokenView, now: Timestamp) -> Self {
-        let entry = |entry: &crate::admin::ScopeEntry| ScopeItem {
-            service: entry.service.clone(),
-            reading: entry.access == AccessWord::Read,
-        };
         let moment = |time: Option<Time>| time.map(|time| DisplayTime::at(time, now));
         Self {
-            scope: view.scope.iter().map(entry).collect(),
             created: DisplayTime::at(view.created_at, now),
             used: moment(view.last_used_at),
             begins: moment(view.not_before),
@@ -135,12 +123,12 @@ impl TokenRow {
     }
 
     /// The services that a row has room for; the others are `remaining_services`.
-    pub fn few(&self) -> &[ScopeItem] {
-        &self.scope[..self.scope.len().min(2)]
+    pub fn few(&self) -> &[ScopeEntry] {
+        &self.view.scope[..self.view.scope.len().min(2)]
     }
 
     pub fn remaining_services(&self) -> Option<(usize, String)> {
-        let rest: Vec<&str> = self.scope.iter().skip(2).map(|entry| entry.service.as_str()).collect();
+        let rest: Vec<&str> = self.view.scope.iter().skip(2).map(|entry| entry.service.as_str()).collect();
         (!rest.is_empty()).then(|| (rest.len(), rest.join(", ")))
     }
 
