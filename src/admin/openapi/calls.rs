@@ -1,6 +1,5 @@
 //! Every operation, in the order of the reference.
 
-use serde_json::json;
 use utoipa::openapi::{ObjectBuilder, schema::Type};
 
 use super::{
@@ -8,7 +7,6 @@ use super::{
         audit, cluster, configuration, explain, groups, hub, identities, invitations, live, overview,
         passwords, revoke_by_value, roles, services, session, tokens, users,
     },
-    examples,
     operation::{Operation, call, of_type},
 };
 
@@ -22,8 +20,6 @@ pub(super) fn all() -> Vec<Operation> {
 }
 
 fn of_tokens() -> Vec<Operation> {
-    let new =
-        json!({"name": "ci", "scope": [{"service": "youtrack", "access": "read"}], "expires_in": "90d"});
     let filtered = |operation: Operation| {
         operation
             .query("service", "In the scope", Type::String)
@@ -37,7 +33,7 @@ fn of_tokens() -> Vec<Operation> {
             "POST /v1/users/{login}/tokens",
             "Create a token; the answer holds its text in `token`, once. `me` names the caller",
         )
-        .body::<tokens::Create>(new)
+        .body::<tokens::Create>()
         .creates::<tokens::TokenView>()
         .idempotent()
         .errors(&[409, 429]),
@@ -51,7 +47,7 @@ fn of_tokens() -> Vec<Operation> {
         .errors(&[404]),
         call("GET /v1/tokens/{id}", "A token").returns::<tokens::TokenView>(),
         call("PATCH /v1/tokens/{id}", "Rename a token, reduce its scope or let it expire earlier")
-            .body::<tokens::Edit>(json!({"note": "moved to the new runner"}))
+            .body::<tokens::Edit>()
             .returns::<tokens::TokenView>()
             .conditional()
             .errors(&[409]),
@@ -61,15 +57,12 @@ fn of_tokens() -> Vec<Operation> {
             "POST /v1/tokens/{id}/rotate",
             "Rotate: create a replacement; the old token works until its grace period ends",
         )
-        .optional_body::<tokens::Rotate>(json!({"grace": "1h"}))
+        .optional_body::<tokens::Rotate>()
         .creates::<tokens::TokenView>()
         .idempotent()
         .errors(&[409, 429]),
         call("POST /v1/tokens/import", "Register existing secrets by their BLAKE3 digests")
-            .body::<tokens::ImportRequest>(json!({"tokens": [{
-                "digest": "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262", "owner": "ann",
-                "name": "old pipeline", "scope": [{"service": "youtrack"}],
-            }]}))
+            .body::<tokens::ImportRequest>()
             .returns::<tokens::Imported>(),
     ]
 }
@@ -79,22 +72,15 @@ fn of_values() -> Vec<Operation> {
     let active = ObjectBuilder::new().property("active", boolean).required("active");
     vec![
         call("POST /v1/tokens/revoke-by-value", "Revoke a token by its text")
-            .body::<revoke_by_value::ByValue>(json!({"token": "pgt_A1iceYt00001_..."}))
+            .body::<revoke_by_value::ByValue>()
             .returns_fields(&[("revoked", Type::Boolean), CUT]),
         call("POST /v1/leaks", "Revoke every token found in these texts as leaked")
-            .body::<revoke_by_value::Report>(json!({"texts": ["export TOKEN=..."]}))
+            .body::<revoke_by_value::Report>()
             .returns::<revoke_by_value::Leaks>(),
-        call("POST /oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`").token_form_body().response(
-            200,
-            "application/json",
-            active,
-        ).with_example(json!({
-            "active": true, "scope": "youtrack", "username": "ann", "sub": "019b76da-a800-7000-8000-000000000001",
-            "client_id": "A1iceYt00001", "jti": "A1iceYt00001", "token_type": "Bearer", "iat": 1_767_225_600,
-        })),
-        call("POST /oauth2/revoke", "Token revocation (RFC 7009)")
+        call("POST /oauth2/introspect", "Token introspection (RFC 7662); needs `introspect`")
             .token_form_body()
-            .returns_example(json!({})),
+            .response(200, "application/json", active),
+        call("POST /oauth2/revoke", "Token revocation (RFC 7009)").token_form_body().returns_object(),
     ]
 }
 
@@ -102,38 +88,47 @@ fn people() -> Vec<Operation> {
     vec![
         call("GET /v1/users", "Users").paged().returns_page::<users::UserView>(),
         call("POST /v1/users", "Create a user")
-            .body::<users::Create>(json!({"login": "ann", "name": "Ann"}))
+            .body::<users::Create>()
             .creates::<users::UserView>()
             .errors(&[409]),
         call("GET /v1/users/{login}", "A user").returns::<users::UserView>(),
         call("PATCH /v1/users/{login}", "Change a user")
-            .body::<users::Edit>(json!({"name": "Ann B."}))
+            .body::<users::Edit>()
             .returns::<users::UserView>()
             .conditional()
             .errors(&[409]),
         call("DELETE /v1/users/{login}", "Delete a user and revoke their tokens")
             .returns_fields(&[("deleted", Type::Boolean), CUT])
             .errors(&[409]),
-        call("POST /v1/users/{login}/ban", "Ban a user: their tokens and sessions stop working, requests in flight are cut")
-            .optional_body::<users::Ban>(json!({"reason": "left"}))
-            .returns::<users::UserView>()
-            .errors(&[409]),
+        call(
+            "POST /v1/users/{login}/ban",
+            "Ban a user: their tokens and sessions stop working, requests in flight are cut",
+        )
+        .optional_body::<users::Ban>()
+        .returns::<users::UserView>()
+        .errors(&[409]),
         call("POST /v1/users/{login}/unban", "Lift a ban").returns::<users::UserView>().errors(&[409]),
         call("PUT /v1/users/{login}/password", "Set or remove a password; your own needs `current`")
-            .body::<passwords::Password>(json!({"password": "correct horse battery", "current": "..."}))
+            .body::<passwords::Password>()
             .returns_fields(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .errors(&[429]),
-        call("POST /v1/users/{login}/invitation", "Create an invitation link, shown once, that sets a user's password")
-            .creates::<invitations::InvitationView>()
-            .errors(&[409, 422]),
+        call(
+            "POST /v1/users/{login}/invitation",
+            "Create an invitation link, shown once, that sets a user's password",
+        )
+        .creates::<invitations::InvitationView>()
+        .errors(&[409, 422]),
         call("GET /v1/users/{login}/identities", "The OpenID Connect subjects linked to a user")
             .returns_page::<identities::IdentityView>(),
         call("POST /v1/users/{login}/identities", "Link a provider's subject to a user")
-            .body::<identities::Link>(json!({"subject": "f3a1c9", "issuer": "https://id.example.com"}))
+            .body::<identities::Link>()
             .returns::<identities::IdentityView>()
             .errors(&[409]),
-        call("DELETE /v1/users/{login}/identities", "Unlink a user from all providers and end their sessions")
-            .returns_fields(&[("identities", Type::Integer), CUT]),
+        call(
+            "DELETE /v1/users/{login}/identities",
+            "Unlink a user from all providers and end their sessions",
+        )
+        .returns_fields(&[("identities", Type::Integer), CUT]),
         call("DELETE /v1/users/{login}/sessions", "End all sessions of a user")
             .returns_fields(&[("sessions", Type::Integer), CUT]),
         call("GET /v1/whoami", "The caller, and what the caller may do").response(
@@ -143,11 +138,7 @@ fn people() -> Vec<Operation> {
                 .property("operator", of_type(Type::Boolean))
                 .required("operator")
                 .required("permissions"),
-        )
-        .with_example(json!({
-            "operator": false, "user": "ann", "user_id": "019b76da-a800-7000-8000-000000000001",
-            "permissions": ["update-self"], "services": ["permgate", "youtrack"], "access": "full", "token": null,
-        })),
+        ),
     ]
 }
 
@@ -156,12 +147,12 @@ fn of_groups() -> Vec<Operation> {
     vec![
         call("GET /v1/groups", "Groups").paged().returns_page::<groups::GroupView>(),
         call("POST /v1/groups", "Create a group")
-            .body::<groups::Create>(json!({"name": "developers"}))
+            .body::<groups::Create>()
             .creates::<groups::GroupView>()
             .errors(&[404, 409]),
         call("GET /v1/groups/{name}", "A group").returns::<groups::GroupView>(),
         call("PATCH /v1/groups/{name}", "Rename a group or move it below another")
-            .body::<groups::Edit>(json!({"parent": "staff"}))
+            .body::<groups::Edit>()
             .returns::<groups::GroupView>()
             .conditional()
             .errors(&[409]),
@@ -178,19 +169,16 @@ fn of_groups() -> Vec<Operation> {
 }
 
 fn of_roles() -> Vec<Operation> {
-    let grant = || json!({"role": "observer", "user": "ann"});
     let granted = [("role", Type::String), ("granted", Type::Boolean), CUT];
     vec![
         call("GET /v1/roles", "Roles").paged().returns_page::<roles::RoleView>(),
         call("POST /v1/roles", "Create a role")
-            .body::<roles::Create>(
-                json!({"key": "auditor", "name": "Auditor", "permissions": ["read-audit"]}),
-            )
+            .body::<roles::Create>()
             .creates::<roles::RoleView>()
             .errors(&[409]),
         call("GET /v1/roles/{key}", "A role").returns::<roles::RoleView>(),
         call("PATCH /v1/roles/{key}", "Rename a role or change its permissions")
-            .body::<roles::Edit>(json!({"permissions": ["read-audit", "read-user"]}))
+            .body::<roles::Edit>()
             .returns::<roles::RoleView>()
             .conditional()
             .errors(&[409, 422]),
@@ -199,11 +187,11 @@ fn of_roles() -> Vec<Operation> {
             .errors(&[409, 422]),
         call("GET /v1/grants", "Who holds which role").paged().returns_page::<roles::GrantView>(),
         call("POST /v1/grants", "Grant a role to a user or a group")
-            .body::<roles::GrantView>(grant())
+            .body::<roles::GrantView>()
             .returns_fields(&granted)
             .errors(&[404, 409]),
         call("DELETE /v1/grants", "Withdraw a role from a user or a group")
-            .body::<roles::GrantView>(grant())
+            .body::<roles::GrantView>()
             .returns_fields(&granted)
             .errors(&[404, 409]),
     ]
@@ -212,7 +200,7 @@ fn of_roles() -> Vec<Operation> {
 fn sign_in() -> Vec<Operation> {
     vec![
         call("POST /v1/session", "Sign in: sets a cookie and returns the `csrf` token for changes")
-            .body::<session::SignIn>(json!({"login": "ann", "password": "correct horse battery"}))
+            .body::<session::SignIn>()
             .creates::<session::SessionView>()
             .errors(&[429])
             .open(),
@@ -225,11 +213,11 @@ fn sign_in() -> Vec<Operation> {
             .returns_fields(&[("sessions", Type::Integer), CUT])
             .errors(&[404]),
         call("POST /v1/invitation", "Set a password with an invitation")
-            .body::<invitations::Redeem>(json!({"invitation": "...", "password": "correct horse battery"}))
+            .body::<invitations::Redeem>()
             .returns_fields(&[("user", Type::String), ("password", Type::Boolean), CUT])
             .open(),
         call("POST /v1/invitation/check", "Whom an invitation is for, before it is used")
-            .body::<invitations::Check>(json!({"invitation": "..."}))
+            .body::<invitations::Check>()
             .returns_fields(&[("user", Type::String), ("name", Type::String), ("expires_at", Type::String)])
             .open(),
     ]
@@ -245,43 +233,47 @@ fn operation() -> Vec<Operation> {
             .errors(&[404]),
         call("GET /v1/overview", "The last hour in figures").returns::<overview::Overview>(),
         call("POST /v1/explain", "How a request would be decided, step by step")
-            .body::<explain::ExplainRequest>(json!({"method": "GET", "url": "/api/issues", "user": "ann"}))
-            .returns_example(json!({
-                "outcome": "denied", "reason": "read_service_denied", "service": "youtrack",
-                "origin": {"file": "gateway.toml", "line": 42},
-                "steps": [{
-                    "step": "read service", "looked_at": "the groups developers", "result": "ann is in none of them",
-                    "origin": {"file": "gateway.toml", "line": 42},
-                }],
-                "answer": {
-                    "status": 403, "error": "insufficient_scope",
-                    "error_description": "The account may not read this service",
-                    "www_authenticate": "Bearer realm=\"permgate\", error=\"insufficient_scope\"", "allow": null,
-                },
-            }))
+            .body::<explain::ExplainRequest>()
+            .returns_object()
             .errors(&[404]),
         call("GET /v1/audit", "The audit log, newest first").paged().returns_page::<audit::AuditView>(),
-        call("GET /v1/audit/verify", "Verify the chain of the audit log").returns_fields(&[("valid", Type::Boolean)]),
+        call("GET /v1/audit/verify", "Verify the chain of the audit log")
+            .returns_fields(&[("valid", Type::Boolean)]),
         call("GET /v1/live", "Requests in flight").returns_page::<live::LiveView>(),
         call("DELETE /v1/live/{id}", "Cut a request in flight").returns_fields(&[CUT]),
-        call("GET /v1/cluster", "The cluster as this node sees it").returns::<cluster::ClusterView>().errors(&[404]),
-        call("GET /v1/config", "The configuration in force, without secrets").returns_fields(&[("text", Type::String)]),
+        call("GET /v1/cluster", "The cluster as this node sees it")
+            .returns::<cluster::ClusterView>()
+            .errors(&[404]),
+        call("GET /v1/config", "The configuration in force, without secrets")
+            .returns_fields(&[("text", Type::String)]),
         call("POST /v1/config/check", "Validate a configuration without changing anything")
-            .body::<configuration::Check>(json!({"text": "version = 1"}))
+            .body::<configuration::Check>()
             .returns_fields(&[("valid", Type::Boolean), ("errors", Type::Array)]),
         call("POST /v1/reload", "Reload the configuration file, all or nothing")
             .returns_fields(&[("reloaded", Type::Boolean), CUT])
             .errors(&[422]),
-        call("GET /v1/backup", "A backup of the store as a stream").response(200, "application/octet-stream", binary()),
-        call("GET /v1/store/verify", "Read and verify the whole store; reports progress, then the result, line by line")
-            .response(200, "application/x-ndjson", binary())
-            .with_example(json!("{\"part\":\"tokens\",\"done\":256,\"of\":1000}\n{\"sound\":true,\"damage\":[]}\n")),
-        call("GET /healthz", "Liveness: the process answers").returns_fields(&[("status", Type::String)]).open(),
-        call("GET /readyz", "Readiness: the gateway takes requests").returns_fields(&[("status", Type::String)]).open(),
-        call("GET /metrics", "Metrics in the Prometheus text format").response(200, "text/plain; version=0.0.4", binary()),
-        call("GET /openapi.json", "This document")
-            .returns_example(json!({"openapi": "3.1.0"}))
+        call("GET /v1/backup", "A backup of the store as a stream").response(
+            200,
+            "application/octet-stream",
+            binary(),
+        ),
+        call(
+            "GET /v1/store/verify",
+            "Read and verify the whole store; reports progress, then the result, line by line",
+        )
+        .response(200, "application/x-ndjson", binary()),
+        call("GET /healthz", "Liveness: the process answers")
+            .returns_fields(&[("status", Type::String)])
             .open(),
+        call("GET /readyz", "Readiness: the gateway takes requests")
+            .returns_fields(&[("status", Type::String)])
+            .open(),
+        call("GET /metrics", "Metrics in the Prometheus text format").response(
+            200,
+            "text/plain; version=0.0.4",
+            binary(),
+        ),
+        call("GET /openapi.json", "This document").returns_object().open(),
     ]
 }
 
@@ -300,35 +292,32 @@ fn of_hub() -> Vec<Operation> {
     let paged = |operation: Operation| {
         fields(operation).query("$skip", "Rows to skip", Type::Integer).query("$top", "Rows", Type::Integer)
     };
-    let new = || json!({"name": "ci", "scope": [{"key": "youtrack"}]});
-    let mut made = examples::hub_token();
-    made["token"] = examples::TEXT.into();
     const JSON: &str = "application/json";
     vec![
         paged(call("GET /hub/api/rest/services", "Services in Hub's form")).response(
             200,
             JSON,
             page("services"),
-        )
-        .with_example(json!({
-            "skip": 0, "top": 100, "total": 1,
-            "services": [{"id": "youtrack", "key": "youtrack", "name": "YouTrack"}],
-        })),
-        fields(call("GET /hub/api/rest/users/{user}", "A user by id, login or `me`")).returns_example(
-            json!({"id": "019b76da-a800-7000-8000-000000000001", "login": "ann", "name": "Ann", "banned": false}),
         ),
-        paged(call("GET /hub/api/rest/users/{user}/permanenttokens", "A user's tokens")).response(200, JSON, page("permanenttokens")).with_example(
-            json!({"skip": 0, "top": 100, "total": 1, "permanenttokens": [examples::hub_token()]}),
+        fields(call("GET /hub/api/rest/users/{user}", "A user by id, login or `me`")).returns_object(),
+        paged(call("GET /hub/api/rest/users/{user}/permanenttokens", "A user's tokens")).response(
+            200,
+            JSON,
+            page("permanenttokens"),
         ),
-        fields(call("POST /hub/api/rest/users/{user}/permanenttokens", "Create a token; the answer holds its text in `token`, once"))
-            .body::<hub::Body>(new())
-            .returns_example(made)
-            .errors(&[409, 429]),
-        fields(call("GET /hub/api/rest/users/{user}/permanenttokens/{id}", "A token")).returns_example(examples::hub_token()),
+        fields(call(
+            "POST /hub/api/rest/users/{user}/permanenttokens",
+            "Create a token; the answer holds its text in `token`, once",
+        ))
+        .body::<hub::Body>()
+        .returns_object()
+        .errors(&[409, 429]),
+        fields(call("GET /hub/api/rest/users/{user}/permanenttokens/{id}", "A token")).returns_object(),
         fields(call("POST /hub/api/rest/users/{user}/permanenttokens/{id}", "Rename or narrow a token"))
-            .body::<hub::Body>(new())
-            .returns_example(examples::hub_token())
+            .body::<hub::Body>()
+            .returns_object()
             .errors(&[409]),
-        call("DELETE /hub/api/rest/users/{user}/permanenttokens/{id}", "Revoke a token").returns_fields(&[("revoked", Type::Boolean), CUT]),
+        call("DELETE /hub/api/rest/users/{user}/permanenttokens/{id}", "Revoke a token")
+            .returns_fields(&[("revoked", Type::Boolean), CUT]),
     ]
 }

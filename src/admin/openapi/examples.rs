@@ -1,18 +1,26 @@
-//! Example answers, by the name of their schema.
+//! Example bodies and responses, which `examples.json` has.
 
 use std::sync::LazyLock;
 
 use serde_json::{Value, json};
-use utoipa::openapi::schema::Type;
 
 static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("examples.json"))
-        .expect("the examples are JSON: a test writes the document")
+    serde_json::from_str(include_str!("examples.json")).expect("a test reads the examples with the document")
 });
 
-/// `None`: the schema needs no example.
+/// The body of a request, by the name of its schema.
+pub(super) fn body(schema: &str) -> Value {
+    EXAMPLES["bodies"][schema].clone()
+}
+
+/// The response to a call such as `GET /v1/whoami`, whose schema has no name.
+pub(super) fn response(call: &str) -> Option<Value> {
+    EXAMPLES["calls"].get(call).cloned()
+}
+
+/// A response by the name of its schema; `None`: it needs no example.
 pub(super) fn example(schema: &str) -> Option<Value> {
-    EXAMPLES.get(schema).cloned()
+    EXAMPLES["schemas"].get(schema).cloned()
 }
 
 /// The example of a response that creates a record; a token's also has its text.
@@ -25,45 +33,11 @@ pub(super) fn created_example(schema: &str) -> Option<Value> {
     Some(example)
 }
 
-/// An example object with these fields.
-pub(super) fn fields(fields: &[(&str, Type)]) -> Value {
-    let value = |(name, kind): &(&str, Type)| {
-        let value = match (*name, kind) {
-            ("sessions", _) => json!(2),
-            (_, Type::Integer) => json!(1),
-            (_, Type::Boolean) => json!(true),
-            (_, Type::Array) => json!([]),
-            ("group", _) => json!("developers"),
-            ("role", _) => json!("auditor"),
-            ("status", _) => json!("ok"),
-            ("text", _) => json!("version = 1\n"),
-            _ => json!("ann"),
-        };
-        ((*name).to_owned(), value)
-    };
-    Value::Object(fields.iter().map(value).collect())
-}
-
 /// The body of a refusal, with the first of the codes that `codes` lists for its status.
 pub(super) fn problem(status: u16, codes: &str) -> Value {
     let code = codes.split('`').nth(1).unwrap_or("internal");
-    let description = match code {
-        "invalid_request" => "The query string: unknown field `colour`",
-        "unauthorized" => "Missing credentials",
-        "permission_denied" => "the permission update-user is needed",
-        "not_found" => "There is no such token",
-        "name_taken" => "the name \"ci\" is taken",
-        "precondition_failed" => "The record has changed since it was read",
-        "invalid_name" => "a token name must not be empty",
-        "too_many_attempts" => "Too many wrong passwords: wait before the next one",
-        _ => "What is wrong, in a sentence",
-    };
+    let description = EXAMPLES["problems"][code].as_str().unwrap_or("What is wrong, in a sentence");
     json!({"error": code, "error_description": description, "status": status, "request_id": REQUEST})
-}
-
-/// A token as the Hub calls return it.
-pub(super) fn hub_token() -> Value {
-    EXAMPLES["HubToken"].clone()
 }
 
 pub(super) const TEXT: &str = "pgt_A1iceYt00001_...";

@@ -91,14 +91,14 @@ impl Operation {
         self.call.split(' ').nth(1).unwrap_or_default()
     }
 
-    /// Requires a JSON body of this type, with an example.
-    pub(super) fn body<T: ToSchema>(mut self, example: Value) -> Self {
+    /// Requires a JSON body of this type.
+    pub(super) fn body<T: ToSchema>(mut self) -> Self {
         let schema = self.schema_ref::<T>();
-        self.content(JSON, schema, example).errors(&[413, 415, 422])
+        self.content(JSON, schema, examples::body(&T::name())).errors(&[413, 415, 422])
     }
 
-    pub(super) fn optional_body<T: ToSchema>(self, example: Value) -> Self {
-        let mut operation = self.body::<T>(example);
+    pub(super) fn optional_body<T: ToSchema>(self) -> Self {
+        let mut operation = self.body::<T>();
         if let Some(body) = &mut operation.body {
             body.required = Some(Required::False);
         }
@@ -144,14 +144,9 @@ impl Operation {
         self
     }
 
-    /// An example of the response, where its schema has none.
-    pub(super) fn with_example(self, example: Value) -> Self {
-        Self { example: Some(example), ..self }
-    }
-
     /// Answers with an object that its example describes.
-    pub(super) fn returns_example(self, example: Value) -> Self {
-        self.response(200, JSON, of_type(Type::Object)).with_example(example)
+    pub(super) fn returns_object(self) -> Self {
+        self.response(200, JSON, of_type(Type::Object))
     }
 
     /// Answers with another media type, or with a schema that has no name.
@@ -170,7 +165,7 @@ impl Operation {
         let object = fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
             object.property(*name, of_type(kind.clone())).required(*name)
         });
-        self.response(200, JSON, object).with_example(examples::fields(fields))
+        self.response(200, JSON, object)
     }
 
     pub(super) fn errors(mut self, statuses: &[u16]) -> Self {
@@ -236,7 +231,7 @@ impl Operation {
             .parameters(Some(self.parameters).filter(|all| !all.is_empty()))
             .request_body(self.body);
         if let Some((status, form, mut content)) = self.answer {
-            content.example = self.example;
+            content.example = self.example.or_else(|| examples::response(self.call));
             if self.idempotent {
                 let mut record = content.clone();
                 record.example.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("token"));
