@@ -59,6 +59,7 @@ impl UpstreamSettings {
     pub const MAX_URLS: usize = 64;
 
     /// Returns an upstream with the default of every setting.
+    #[cfg(test)]
     pub fn new(name: &str, urls: Vec<UpstreamUrl>) -> Self {
         Self {
             name: name.into(),
@@ -138,6 +139,7 @@ impl Ejection {
     pub const MAX: Duration = Duration::from_secs(60);
 }
 
+#[cfg(test)]
 impl Default for Ejection {
     fn default() -> Self {
         Self { failures: 3, back_off: Duration::from_secs(5) }

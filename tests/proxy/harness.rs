@@ -113,12 +113,19 @@ fn record(id: TokenId, digest: Digest) -> TokenRecord {
 
 const ALICE: &str = "0190a000-0000-7000-8000-000000000001";
 
+/// An upstream with the default of every setting.
+fn origin(urls: &[SocketAddr]) -> UpstreamSettings {
+    let text = "version = 1\n[upstream.origin]\nurls = [\"http://origin.test\"]\n";
+    let config = permgate::config::parse(text, std::path::Path::new("gateway.toml")).unwrap();
+    let urls = urls.iter().map(|at| UpstreamUrl::parse(&format!("http://{at}")).unwrap().into());
+    UpstreamSettings { urls: urls.collect(), ..config.proxy.upstreams["origin"].as_ref().clone() }
+}
+
 impl Setup {
     pub fn to(upstreams: &[SocketAddr]) -> Self {
-        let urls = upstreams.iter().map(|at| UpstreamUrl::parse(&format!("http://{at}")).unwrap()).collect();
         let reading = |name: &str| ReadMethod { method: name.parse().unwrap(), prefix: None };
         Self {
-            upstream: UpstreamSettings::new("origin", urls),
+            upstream: origin(upstreams),
             settings: ProxySettings::default(),
             rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
             service: ServiceSpec {
