@@ -1,7 +1,6 @@
 //! Sign-in with an OpenID Connect provider: authorization code flow with PKCE; state and nonce are bound
 //! to one browser.
 
-use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use self::{client::Client, metadata::Metadata};
@@ -140,13 +139,4 @@ impl AuthorizationResponse {
 /// Foreign text made safe for a log line: printable ASCII, at most 100 characters.
 fn plain(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(100).collect()
-}
-
-/// The sign-in that this browser began, if the state matches it.
-pub(super) fn pending_request(
-    headers: &HeaderMap,
-    secure: bool,
-    state: &str,
-) -> Option<AuthorizationRequest> {
-    AuthorizationRequest::read(headers, secure).filter(|flow| flow.is_state(state))
 }

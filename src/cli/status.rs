@@ -48,11 +48,8 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
 
 fn table(status: &Value) -> Result<(), Failure> {
     let ready = status["ready"] == true;
-    let word = if ready {
-        colored("ready", "32", &std::io::stdout())
-    } else {
-        colored("not ready", "31", &std::io::stdout())
-    };
+    let (word, color) = if ready { ("ready", "32") } else { ("not ready", "31") };
+    let word = colored(word, color, &std::io::stdout());
     let reason = status["reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
     print(&format!("{word}{reason}"))?;
     if status["users"].is_null() {

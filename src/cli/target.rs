@@ -2,7 +2,6 @@
 
 use std::{
     env,
-    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
@@ -73,12 +72,8 @@ impl Target {
             Address::Inherited(_) => None,
             Address::Tcp(address) if address.port() == 0 => None,
             Address::Tcp(address) if address.ip().is_unspecified() => {
-                let local: IpAddr = if address.is_ipv4() {
-                    [127, 0, 0, 1].into()
-                } else {
-                    std::net::Ipv6Addr::LOCALHOST.into()
-                };
-                Some(Self::Tcp(SocketAddr::new(local, address.port()).to_string()))
+                let local = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
+                Some(Self::Tcp(format!("{local}:{}", address.port())))
             }
             Address::Tcp(address) => Some(Self::Tcp(address.to_string())),
         }

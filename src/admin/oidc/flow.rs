@@ -33,7 +33,12 @@ impl AuthorizationRequest {
         Ok(Self { secret: Secret::draw()?, next: next.filter(|next| next.len() <= MAX_NEXT) })
     }
 
-    pub(super) fn read(headers: &HeaderMap, secure: bool) -> Option<Self> {
+    /// The sign-in that this browser began, if the state matches it.
+    pub(in crate::admin) fn pending(headers: &HeaderMap, secure: bool, state: &str) -> Option<Self> {
+        Self::read(headers, secure).filter(|flow| flow.is_state(state))
+    }
+
+    fn read(headers: &HeaderMap, secure: bool) -> Option<Self> {
         let (secret, next) = cookie::sent(headers, cookies::FLOW, secure)?.split_once('.')?;
         let next = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(next).ok()?).ok()?;
         Some(Self { secret: Secret::parse(secret)?, next: Some(next).filter(|next| !next.is_empty()) })
@@ -55,7 +60,7 @@ impl AuthorizationRequest {
     }
 
     /// Compares in constant time.
-    pub(super) fn is_state(&self, state: &str) -> bool {
+    fn is_state(&self, state: &str) -> bool {
         blake3::Hash::from_hex(state).is_ok_and(|state| state == self.derive(STATE))
     }
 

@@ -16,7 +16,7 @@ use crate::{
     admin::{
         ApiResult, Context, Problem,
         caller::RequestMeta,
-        oidc::{self, AuthorizationRequest, AuthorizationResponse, ProviderError, RelyingParty, UserInfo},
+        oidc::{AuthorizationRequest, AuthorizationResponse, ProviderError, RelyingParty, UserInfo},
         pagination::Params,
         session::{LoginMethod, SignInAttempt, cookie, secret::Secret},
     },
@@ -53,7 +53,8 @@ pub async fn callback(
 ) -> PageResult {
     let relying_party = relying_party(&context)?;
     let returned = AuthorizationResponse::parse(query.as_deref().unwrap_or_default());
-    let flow = returned.as_ref().and_then(|(state, _)| oidc::pending_request(&headers, meta.secure, state));
+    let flow =
+        returned.as_ref().and_then(|(state, _)| AuthorizationRequest::pending(&headers, meta.secure, state));
     let (Some((_, returned)), Some(flow)) = (returned, flow) else {
         let text = "This sign-in was begun in another browser or too long ago: sign in again";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
@@ -132,30 +133,25 @@ fn failed(context: &Context, meta: &RequestMeta, error: &ProviderError) -> Probl
     if !is_down || context.provider_warnings().is_due(std::time::Instant::now()) {
         tracing::warn!(client = %meta.client, request_id, "sign-in through the provider failed: {error}");
     }
-    let (status, code, text) = match error {
+    let refused = (StatusCode::FORBIDDEN, "sign_in_failed");
+    let ((status, code), text) = match error {
         ProviderError::Unreachable(_) | ProviderError::Metadata(_) => (
-            StatusCode::BAD_GATEWAY,
-            "provider_unavailable",
+            (StatusCode::BAD_GATEWAY, "provider_unavailable"),
             "The identity provider cannot be reached at the moment: try again later",
         ),
         ProviderError::Busy => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "busy",
+            (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             "Too many people are signing in at this moment: try again",
         ),
-        ProviderError::NoLogin(_) => (
-            StatusCode::FORBIDDEN,
-            "sign_in_failed",
-            "The identity provider did not send your login: ask an administrator",
-        ),
+        ProviderError::NoLogin(_) => {
+            (refused, "The identity provider did not send your login: ask an administrator")
+        }
         ProviderError::OtherIssuer
         | ProviderError::Refused(_)
         | ProviderError::Token(_)
-        | ProviderError::Claims(_) => (
-            StatusCode::FORBIDDEN,
-            "sign_in_failed",
-            "The identity provider did not sign you in: try again, or ask an administrator",
-        ),
+        | ProviderError::Claims(_) => {
+            (refused, "The identity provider did not sign you in: try again, or ask an administrator")
+        }
     };
     Problem::new(status, code, text)
 }

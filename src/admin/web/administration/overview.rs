@@ -117,16 +117,12 @@ fn services(context: &Context, overview: &Overview, upstreams: &[UpstreamReading
             health,
         }
     };
-    let mut rows: Vec<ServiceRow> = Vec::new();
-    for service in rules.services() {
+    let present = rules.services().iter().map(|service| {
         let upstream = upstreams.iter().find(|reading| *reading.name == *service.spec.upstream);
-        rows.push(row(
-            service.spec.key.as_str(),
-            upstream.map(|reading| Health::from_reading(Some(reading))),
-        ));
-    }
+        row(service.spec.key.as_str(), upstream.map(|reading| Health::from_reading(Some(reading))))
+    });
     let gone = overview.services.keys().filter(|key| rules.service_by_key(key).is_none());
-    rows.extend(gone.map(|key| row(key, None)));
+    let mut rows: Vec<ServiceRow> = present.chain(gone.map(|key| row(key, None))).collect();
     rows.sort_by_key(|row| (row.key.is_empty(), std::cmp::Reverse(row.requests)));
     rows
 }

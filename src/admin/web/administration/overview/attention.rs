@@ -103,11 +103,8 @@ pub fn alerts(overview: &Overview, upstreams: &[UpstreamReading], attention: &At
             continue;
         }
         let all = down.len() == upstream.urls.len();
-        let text = format!("Upstream {}: {} not answering.", upstream.name, down.join(", "));
-        let text = text.replace(
-            " not answering",
-            if down.len() == 1 { " is not answering" } else { " are not answering" },
-        );
+        let verb = if down.len() == 1 { "is" } else { "are" };
+        let text = format!("Upstream {}: {} {verb} not answering.", upstream.name, down.join(", "));
         let link = Some(("Services", "/services".to_owned()));
         found.push(Alert { tone: if all { "bad" } else { "warn" }, text, link });
     }
@@ -123,11 +120,8 @@ pub fn alerts(overview: &Overview, upstreams: &[UpstreamReading], attention: &At
     if attention.expiring > 0 {
         let verb = if attention.expiring == 1 { "expires" } else { "expire" };
         let text = format!("{} {verb} within {EXPIRING} days.", words::count(attention.expiring, "token"));
-        found.push(Alert {
-            tone: "warn",
-            text,
-            link: Some(("Show", "/tokens?tab=expiring&sort=expires".to_owned())),
-        });
+        let link = Some(("Show", "/tokens?tab=expiring&sort=expires".to_owned()));
+        found.push(Alert { tone: "warn", text, link });
     }
     found
 }

@@ -32,12 +32,7 @@ const MINUTES: usize = 60;
 impl Chart {
     pub fn new(series: &Series, step: u64) -> Self {
         let steps = usize::try_from(60 / step.max(1)).unwrap_or(1).max(1);
-        let minutes = |counts: &[u64]| -> Vec<u64> {
-            let mut sums: Vec<u64> = counts.rchunks(steps).map(|part| part.iter().sum()).collect();
-            sums.resize(MINUTES, 0);
-            sums.reverse();
-            sums
-        };
+        let minutes = |counts: &[u64]| minutes(counts, steps);
         let (all, refused, failed) =
             (minutes(&series.requests), minutes(&series.refused), minutes(&series.failed));
         let top = ceiling(all.iter().copied().max().unwrap_or(0));
@@ -76,6 +71,14 @@ impl Chart {
     }
 }
 
+/// The sums of the last hour's minutes, of so many steps each.
+fn minutes(counts: &[u64], steps: usize) -> Vec<u64> {
+    let mut sums: Vec<u64> = counts.rchunks(steps).map(|part| part.iter().sum()).collect();
+    sums.resize(MINUTES, 0);
+    sums.reverse();
+    sums
+}
+
 /// The smallest of 2, 4, 10, 20, 40, 100, ... that is not below `value`; half of each is whole.
 fn ceiling(value: u64) -> u64 {
     let mut power = 1_u64;
@@ -92,9 +95,7 @@ fn ceiling(value: u64) -> u64 {
 
 /// The hour as a line of one point per minute: the `d` of a path in a box of 120 by 28.
 pub fn spark(counts: &[u64]) -> String {
-    let mut sums: Vec<u64> = counts.rchunks(6).map(|part| part.iter().sum()).collect();
-    sums.resize(MINUTES, 0);
-    sums.reverse();
+    let sums = minutes(counts, 6);
     let top = sums.iter().copied().max().unwrap_or(0).max(1);
     let last = sums.len().saturating_sub(1).max(1);
     let mut line = String::new();
