@@ -89,7 +89,7 @@ pub use self::{
     server::{ResponseBody, Server},
     services::ServiceView,
     session::{Csrf, FormKey, SessionRow, SessionView},
-    sign_in::{GroupMapping, Provider, SignIn, UserHeader},
+    sign_in::{GroupMapping, Provider, ProviderTls, SignIn, UserHeader},
     tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
     users::{KindWord, UserView},
     verify::report_json,

@@ -39,6 +39,7 @@ pub use worker::{WorkerEvent, WorkerMetrics};
 use crate::authz::rules::{Rules, ServiceId};
 
 /// What a scrape reads: the workers' tables, the store's counters and those of the control runtime.
+#[derive(Default)]
 pub struct Metrics {
     workers: Mutex<Vec<Arc<worker::Table>>>,
     /// Keys of all services so far, including removed ones, because a counter keeps its labels.
@@ -94,21 +95,7 @@ pub struct ClusterReading {
 
 impl Metrics {
     pub fn new(store: Arc<StoreMetrics>) -> Arc<Self> {
-        Arc::new(Self {
-            workers: Mutex::default(),
-            services: Mutex::default(),
-            store,
-            log_lines_dropped: Counter::default(),
-            refusals_dropped: Counter::default(),
-            reloads: Counter::default(),
-            reloads_failed: Counter::default(),
-            upstreams: OnceLock::new(),
-            budgets: OnceLock::new(),
-            certificate_reloads: Counter::default(),
-            certificate_reloads_failed: Counter::default(),
-            certificates: Mutex::default(),
-            old_names: AtomicBool::new(false),
-        })
+        Arc::new(Self { store, ..Self::default() })
     }
 
     /// Returns a new worker's handle. Its table outlives it, so that no counter ever decreases.

@@ -174,7 +174,7 @@ impl From<ErrorDetails> for Problem {
     fn from(details: ErrorDetails) -> Self {
         let ErrorDetails { status, error, description, challenge, allow } = details;
         let (challenge, allow) = (challenge.map(Into::into), allow.map(Into::into));
-        Self { status, error, description, challenge, allow, retry_after: None, more: Map::new() }
+        Self { challenge, allow, ..Self::new(status, error, description) }
     }
 }
 

@@ -44,7 +44,7 @@ pub(super) struct AuthorizationResponse {
 
 impl RelyingParty {
     pub(super) fn new(provider: Provider, base: &str) -> Self {
-        let client = Client::new(provider.tls.as_ref().map(|tls| tls.connector(HttpVersion::Http1)));
+        let client = Client::new(provider.tls.as_ref().map(|tls| tls.0.connector(HttpVersion::Http1)));
         let redirect = format!("{base}{CALLBACK}");
         let issuer = Issuer::new(&provider.issuer);
         Self { provider, redirect, client, issuer, exchanges: Semaphore::new(EXCHANGES) }

@@ -10,7 +10,7 @@ use super::session::FormKey;
 
 mod provider;
 
-pub use provider::{GroupMapping, Provider};
+pub use provider::{GroupMapping, Provider, ProviderTls};
 
 /// The settings of signing in. Built by `config`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

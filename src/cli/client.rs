@@ -74,19 +74,12 @@ impl Client {
 
     /// A client of the first of these listeners that accepts a connection.
     pub(super) fn of(targets: Vec<Target>, token: Option<&str>) -> Result<Self, Failure> {
-        let authorization = match token {
-            None => None,
-            Some(token) => {
-                let unfit = |_| {
-                    Failure::usage(
-                        "PERMGATE_TOKEN, or the token file, contains characters that a token cannot have",
-                    )
-                };
-                let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(unfit)?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
+        let unfit = "PERMGATE_TOKEN, or the token file, contains characters that a token cannot have";
+        let bearer = token.map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose();
+        let mut authorization = bearer.map_err(|_| Failure::usage(unfit))?;
+        if let Some(value) = &mut authorization {
+            value.set_sensitive(true);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (accepted, forbidden) = (OnceCell::new(), OnceCell::new());
         Ok(Self::Listener(Box::new(Listener { targets, authorization, runtime, accepted, forbidden })))

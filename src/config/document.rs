@@ -27,9 +27,7 @@ pub(super) struct Document<'t> {
     pub(super) directory: &'t Path,
     system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
     continued_secrets: OnceCell<Vec<bool>>,
-    errors: RefCell<Vec<Problem>>,
-    exposed_secrets: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<Problem>>,
+    found: RefCell<Diagnostics>,
 }
 
 /// Whether the files and environment variables that a text names are read.
@@ -41,6 +39,7 @@ pub(super) enum References {
 }
 
 /// The problems found, each list in the order of the file.
+#[derive(Default)]
 pub(super) struct Diagnostics {
     pub(super) errors: Vec<Problem>,
     pub(super) exposed_secrets: Vec<Problem>,
@@ -65,9 +64,7 @@ impl<'t> Document<'t> {
             directory: path.parent().unwrap_or(Path::new("")),
             system_roots: OnceCell::new(),
             continued_secrets: OnceCell::new(),
-            errors: RefCell::default(),
-            exposed_secrets: RefCell::default(),
-            warnings: RefCell::default(),
+            found: RefCell::default(),
         }
     }
 
@@ -86,12 +83,12 @@ impl<'t> Document<'t> {
 
     pub(super) fn error(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
         let problem = self.locate(span, &message.into(), advice.into());
-        self.errors.borrow_mut().push(problem);
+        self.found.borrow_mut().errors.push(problem);
     }
 
     pub(super) fn warn(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
         let problem = self.locate(span, &message.into(), advice.into());
-        self.warnings.borrow_mut().push(problem);
+        self.found.borrow_mut().warnings.push(problem);
     }
 
     /// Reports a file with a secret if users other than its owner and group can read or change it.
@@ -105,7 +102,7 @@ impl<'t> Document<'t> {
             let advice =
                 "run `chmod 600` on it, or 640 with a dedicated group, and replace the secret".to_owned();
             let problem = self.locate(span, &message, advice);
-            self.exposed_secrets.borrow_mut().push(problem);
+            self.found.borrow_mut().exposed_secrets.push(problem);
         }
     }
 
@@ -123,7 +120,7 @@ impl<'t> Document<'t> {
 
     /// Drops later errors on the lines of the `first` errors, since those of the earlier stage cause them.
     pub(super) fn drop_consequences(&self, first: usize) {
-        let mut errors = self.errors.borrow_mut();
+        let errors = &mut self.found.borrow_mut().errors;
         let lines: Vec<u32> = errors.iter().take(first).map(|p| p.line).collect();
         let mut index = 0;
         errors.retain(|p| {
@@ -133,17 +130,12 @@ impl<'t> Document<'t> {
     }
 
     pub(super) fn into_diagnostics(self) -> Diagnostics {
-        let sorted = |cell: RefCell<Vec<Problem>>| {
-            let mut problems = cell.into_inner();
+        let mut found = self.found.into_inner();
+        for problems in [&mut found.errors, &mut found.exposed_secrets, &mut found.warnings] {
             problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
             problems.dedup();
-            problems
-        };
-        Diagnostics {
-            errors: sorted(self.errors),
-            exposed_secrets: sorted(self.exposed_secrets),
-            warnings: sorted(self.warnings),
         }
+        found
     }
 
     fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {

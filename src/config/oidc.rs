@@ -8,7 +8,7 @@ use super::{
     tls,
 };
 use crate::{
-    admin::{GroupMapping, Provider},
+    admin::{GroupMapping, Provider, ProviderTls},
     authz::{accounts::ALL_USERS, administration::names},
     issuer::is_loopback_host,
 };
@@ -33,7 +33,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
     let client_id = line(section, "client_id");
     let client_secret =
         section.text("client_secret").map(|text| text.ok_or_report(secret::referenced(&text)));
-    let tls = if plain { Some(None) } else { tls::issuer(section).map(Some) };
+    let tls = if plain { Some(None) } else { tls::issuer(section).map(|tls| Some(ProviderTls(tls))) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
         let message = "`scopes` lacks \"openid\": the provider would not identify users";

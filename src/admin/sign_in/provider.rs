@@ -3,7 +3,7 @@
 use crate::{authz::rules::Secret, settings::UpstreamTls};
 
 /// An OpenID Connect provider. Built by `config`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
     /// Exactly as its metadata and every ID token have it.
     pub issuer: String,
@@ -21,8 +21,13 @@ pub struct Provider {
     /// A login at the provider means the account with the same login here.
     pub link_logins: bool,
     /// `None`: plain text, to a provider on this machine.
-    pub tls: Option<UpstreamTls>,
+    pub tls: Option<ProviderTls>,
 }
+
+/// The authorities are compared by their files: an update of those of the system is no change of the
+/// configuration.
+#[derive(Clone, Debug)]
+pub struct ProviderTls(pub UpstreamTls);
 
 /// A group's name in the provider's claim, and its name here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,32 +36,10 @@ pub struct GroupMapping {
     pub group: String,
 }
 
-impl PartialEq for Provider {
-    /// The authorities are compared by their files: an update of those of the system is no change of the
-    /// configuration.
+impl PartialEq for ProviderTls {
     fn eq(&self, other: &Self) -> bool {
-        self.settings() == other.settings()
+        self.0.files() == other.0.files()
     }
 }
 
-impl Eq for Provider {}
-
-impl Provider {
-    fn settings(&self) -> impl PartialEq {
-        let Self {
-            issuer,
-            client_id,
-            client_secret,
-            title,
-            scopes,
-            login_claim,
-            groups_claim,
-            groups,
-            link_logins,
-            tls,
-        } = self;
-        let authorities = tls.as_ref().map(UpstreamTls::files);
-        let claims = (login_claim, groups_claim, groups, link_logins);
-        (issuer, client_id, client_secret, title, scopes, claims, authorities)
-    }
-}
+impl Eq for ProviderTls {}

@@ -8,7 +8,7 @@ use super::{
     token_list::{self, Filter, Listing},
 };
 use crate::{
-    admin::{Context, Problem, groups::READ_GROUPS, services::ServiceView, wire::Time},
+    admin::{Context, Problem, UserView, groups::READ_GROUPS, services::ServiceView, wire::Time},
     authz::{
         accounts::{Account, Accounts, fold},
         rules::Service,
@@ -23,9 +23,7 @@ const SEARCH_THRESHOLD: usize = 8;
 #[template(path = "profile.html")]
 struct GeneralPage {
     shell: Shell,
-    name: String,
-    login: String,
-    email: Option<String>,
+    user: UserView,
     /// Group names, with links if the reader may follow them.
     groups: Vec<(String, Option<String>)>,
     permissions: Vec<&'static str>,
@@ -33,7 +31,6 @@ struct GeneralPage {
     sessions: Vec<BrowserSession>,
     /// Whether the account has a password to change.
     password: bool,
-    revision: u64,
     may_edit: bool,
 }
 
@@ -93,15 +90,12 @@ pub(super) async fn general(context: Context, reader: Reader) -> PageResult {
     });
     let page = GeneralPage {
         shell: reader.shell("Profile", "/profile"),
-        name: record.name.clone(),
-        login: record.login.clone(),
-        email: record.email.clone(),
+        user: UserView::new(&accounts, record),
         groups: groups.collect(),
         permissions: reader.user.permissions.iter().map(Permission::word).collect(),
         services: readable.map(|service| ReadableService::new(&accounts, account, service)).collect(),
         sessions: sessions.collect(),
         password: record.password.is_some(),
-        revision: record.revision,
         may_edit: reader.caller.may(Permission::UpdateSelf),
     };
     Ok(render(&page))
