@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, de::DeserializeOwned, ser};
 use serde_json::{Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -218,7 +218,11 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
         hasher.update(target.as_bytes()).update(b"\n").update(&bytes);
         let hash = *hasher.finalize().as_bytes();
         // Rotation works without a body.
-        let value = if bytes.is_empty() { read_nothing() } else { read(&headers, &bytes) }?;
+        let value = match bytes.is_empty() {
+            true => serde_json::from_str("{}")
+                .map_err(|error| Problem::unreadable("The request body", &error.to_string()))?,
+            false => read(&headers, &bytes)?,
+        };
         Ok(Self { value, hash })
     }
 }
@@ -235,10 +239,6 @@ impl<S: Sync> FromRequest<S> for NoBody {
     }
 }
 
-fn read_nothing<T: DeserializeOwned>() -> ApiResult<T> {
-    serde_json::from_str("{}").map_err(|error| Problem::unreadable("The request body", &error.to_string()))
-}
-
 impl Time {
     pub fn now() -> Timestamp {
         std::time::SystemTime::now().into()
@@ -247,8 +247,7 @@ impl Time {
 
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let time =
-            jiff::Timestamp::from_millisecond(self.0.as_millis()).map_err(serde::ser::Error::custom)?;
+        let time = jiff::Timestamp::from_millisecond(self.0.as_millis()).map_err(ser::Error::custom)?;
         serializer.collect_str(&format_args!("{time:.3}"))
     }
 }
@@ -294,10 +293,9 @@ impl HumanDuration {
             "w" => 7 * 86_400,
             _ => return None,
         };
-        let seconds = digits.parse::<u32>().ok().map(|count| u64::from(count) * unit)?;
         // The expiry of a longer one could not be represented as a date.
-        let seconds = u64::from(u32::try_from(seconds).ok()?);
-        Some(Self(Duration::from_secs(seconds)))
+        let seconds = digits.parse::<u32>().ok()?.checked_mul(unit)?;
+        Some(Self(Duration::from_secs(seconds.into())))
     }
 
     pub fn after(self, time: Timestamp) -> Timestamp {
