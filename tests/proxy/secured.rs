@@ -54,7 +54,7 @@ const VALID_UPSTREAM: UpstreamBehaviour = UpstreamBehaviour {
 
 /// A path whose answer takes a moment over HTTP/2.
 const SLOW: &str = "/api/slow";
-const SLOW_ANSWER: Duration = Duration::from_millis(300);
+const SLOW_ANSWER: Duration = Duration::from_secs(1);
 
 /// The kinds of the handshakes with an upstream.
 type Kinds = Arc<Mutex<Vec<HandshakeKind>>>;
