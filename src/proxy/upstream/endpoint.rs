@@ -1,6 +1,8 @@
 //! One worker's connections to one URL of an upstream: idle HTTP/1.1 connections, shared
 //! HTTP/2 connections, and the number of requests under way.
 
+mod guards;
+
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -10,6 +12,8 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
+pub use self::guards::InUse;
+use self::guards::WaitingGuard;
 use crate::{
     net::Clock,
     proxy::upstream::{
@@ -39,6 +43,8 @@ pub struct Endpoint {
     /// The upstream answered HTTP_1_1_REQUIRED, so new connections offer HTTP/1.1 only.
     http1_only: Cell<bool>,
     pending: RefCell<Option<PendingConnect>>,
+    /// Outcomes of pending connections that not every request which waited has seen yet.
+    unseen: Cell<usize>,
     /// The connect error that was logged last.
     logged: RefCell<Option<String>>,
     /// The generation of addresses that the idle connections belong to.
@@ -73,9 +79,6 @@ const MAX_KEPT_IN_A_ROW: u32 = 16;
 /// The outcome of a pending connection, which several requests wait for.
 type PendingConnect = watch::Receiver<Option<Result<(), ConnectError>>>;
 
-/// Counts a request at its endpoint, from connecting to its end.
-pub struct InUse(Rc<Endpoint>);
-
 impl Endpoint {
     /// `connections` is the limit on connections, if configured; `sockets` is their budget.
     pub fn new(
@@ -99,6 +102,7 @@ impl Endpoint {
             pool: Rc::default(),
             shared: RefCell::default(),
             pending: RefCell::default(),
+            unseen: Cell::new(0),
             logged: RefCell::default(),
             in_use: Cell::new(0),
             connections,
@@ -151,7 +155,7 @@ impl Endpoint {
     pub fn reuse(self: &Rc<Self>) -> Option<PooledConnection> {
         self.clear_if_addresses_changed();
         match self.pool.take() {
-            Some(http1) => Some(PooledConnection::new(self.enter(), Protocol::Http1(http1), true)),
+            Some(http1) => Some(PooledConnection::new(InUse::enter(self), Protocol::Http1(http1), true)),
             None => self.open_shared_stream(),
         }
     }
@@ -162,7 +166,7 @@ impl Endpoint {
         }
         let secure = self.connector.is_secure();
         let stream = self.shared.borrow().iter().find_map(|http2| http2.open(secure))?;
-        Some(PooledConnection::new(self.enter(), Protocol::Http2(stream), true))
+        Some(PooledConnection::new(InUse::enter(self), Protocol::Http2(stream), true))
     }
 
     /// A stream of a shared connection that can become a tunnel (RFC 8441).
@@ -188,17 +192,25 @@ impl Endpoint {
     /// Returns a connection to the pool. `generation` is that of the addresses when it was taken.
     pub(super) fn return_to_pool(&self, http1: Box<Http1>, generation: u64) {
         if generation == self.health.generation() && self.should_keep_idle() {
-            let keep_for = http1.idle_limit(self.idle_timeout);
-            self.pool.insert(http1, keep_for);
+            self.insert_idle(http1);
         }
+    }
+
+    fn insert_idle(&self, http1: Box<Http1>) {
+        let keep_for = http1.idle_limit(self.idle_timeout);
+        self.pool.insert(http1, keep_for);
     }
 
     /// Closes the least recently used idle connection. Returns whether there was one.
     pub fn close_one(&self) -> bool {
-        self.pool.close_one() || self.retire_idle()
+        self.unseen.get() == 0 && self.pool.close_one() || self.retire_idle()
     }
 
     fn retire_idle(&self) -> bool {
+        // A new connection is not idle, but about to be used by those who waited for it.
+        if self.unseen.get() > 0 {
+            return false;
+        }
         let idle = self.shared.borrow().iter().position(|http2| http2.is_idle());
         idle.map(|at| self.shared.borrow_mut().swap_remove(at).retire()).is_some()
     }
@@ -220,7 +232,7 @@ impl Endpoint {
         mut permit: Option<Permit>,
         purpose: Purpose,
     ) -> Result<PooledConnection, ConnectError> {
-        let in_use = self.enter();
+        let in_use = InUse::enter(self);
         let upgrading = purpose != Purpose::Requests;
         let begun = Instant::now();
         while self.speaks.get() != HttpVersion::Http1 && !upgrading && !self.http1_only.get() {
@@ -278,11 +290,19 @@ impl Endpoint {
             let generation = endpoint.health.generation();
             let connected = endpoint.open(within, &clock, permit, false).await;
             let outcome = connected.map(|connection| match connection {
-                NewConnection::Http1(http1) => endpoint.return_to_pool(http1, generation),
+                NewConnection::Http1(http1) if generation == endpoint.health.generation() => {
+                    endpoint.insert_idle(http1);
+                }
+                NewConnection::Http1(_) => {}
                 NewConnection::Http2(http2) => endpoint.insert(http2),
             });
             endpoint.pending.take();
             let _ = sender.send(Some(outcome));
+            endpoint.unseen.set(endpoint.unseen.get() + 1);
+            // Each request that waited drops its receiver in the step in which it takes the connection.
+            sender.closed().await;
+            endpoint.unseen.set(endpoint.unseen.get() - 1);
+            endpoint.notify_yielders();
         });
         pending
     }
@@ -329,17 +349,19 @@ impl Endpoint {
         shared.push(http2);
     }
 
-    fn enter(self: &Rc<Self>) -> InUse {
-        self.in_use.set(self.in_use.get() + 1);
-        InUse(Rc::clone(self))
-    }
-
     /// Closes idle connections if the name has resolved to other addresses.
     fn clear_if_addresses_changed(&self) {
         let generation = self.health.generation();
         if self.generation.replace(generation) != generation {
             self.pool.clear();
             self.retire_shared();
+        }
+    }
+
+    /// Has idle connections closed whose permits requests wait for.
+    fn notify_yielders(&self) {
+        if let Some(limit) = self.connections.as_ref().filter(|limit| limit.waiting() > 0) {
+            limit.yielders().notify_all();
         }
     }
 
@@ -351,39 +373,5 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.shared.get_mut().drain(..).for_each(|http2| http2.retire());
-    }
-}
-
-/// Counts a request that waits at an endpoint.
-struct WaitingGuard<'e>(&'e Endpoint);
-
-impl<'e> WaitingGuard<'e> {
-    fn enter(endpoint: &'e Endpoint) -> Self {
-        endpoint.waiting.set(endpoint.waiting.get() + 1);
-        Self(endpoint)
-    }
-}
-
-impl Drop for WaitingGuard<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.set(self.0.waiting.get() - 1);
-        // Others may use a connection that was kept for this waiter.
-        if let Some(limit) = self.0.connections.as_ref().filter(|limit| limit.waiting() > 0) {
-            limit.yielders().notify_all();
-        }
-    }
-}
-
-impl std::ops::Deref for InUse {
-    type Target = Rc<Endpoint>;
-
-    fn deref(&self) -> &Rc<Endpoint> {
-        &self.0
-    }
-}
-
-impl Drop for InUse {
-    fn drop(&mut self) {
-        self.0.in_use.set(self.0.in_use.get() - 1);
     }
 }
