@@ -160,7 +160,8 @@ fn streams() {
 }
 
 fn tokens() {
-    let mut cluster = Cluster::prepare_behind(Etcd::start(1, &[]), NODES, "127.0.0.1:9".parse().unwrap(), "");
+    let nobody = "127.0.0.1:9".parse().unwrap();
+    let mut cluster = Cluster::prepare_behind(Etcd::start(1, &[]), NODES, nobody, TOKENS_SECTION);
     let lines = import(0);
     let file = cluster.nodes[0].directory.path().join("import.ndjson");
     std::fs::write(&file, lines).unwrap();

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::support::http::{Answer, Client};
 
 /// Longer than anything that tests wait for.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Variables of this process's environment that permgate would use.
 const PERMGATE_VARIABLES: [&str; 9] = [
