@@ -1,27 +1,10 @@
 //! The admin listener's API, JSON over HTTP. Callers are tokens scoped to `permgate`, users who are signed
 //! in, and the operator on the unix socket.
 //!
-//! * `POST|GET /v1/users/{login|me}/tokens`, `GET /v1/tokens` with filters
-//! * `GET|PATCH|DELETE /v1/tokens/{id}`, `POST /v1/tokens/{id}/rotate`, `POST /v1/tokens/import`
-//! * `POST /v1/tokens/revoke-by-value`, `POST /v1/leaks`, `POST /oauth2/introspect`,
-//!   `POST /oauth2/revoke`; Hub's calls under `/hub/api/rest`
-//! * `GET|POST|DELETE /v1/session`, `GET|DELETE /v1/sessions`, `DELETE /v1/users/{login}/sessions`
-//! * `POST /v1/users/{login}/invitation`, `POST /v1/invitation`, `POST /v1/invitation/check`
-//! * `GET|POST|DELETE /v1/users/{login}/identities`
-//! * `GET|POST /v1/users`, `GET|PATCH|DELETE /v1/users/{login}`, `POST /v1/users/{login}/ban|unban`,
-//!   `PUT /v1/users/{login}/password`
-//! * `GET|POST /v1/groups`, `GET|PATCH|DELETE /v1/groups/{name}`,
-//!   `PUT|DELETE /v1/groups/{name}/members/{login}`
-//! * `GET|POST /v1/roles`, `GET|PATCH|DELETE /v1/roles/{key}`, `GET|POST|DELETE /v1/grants`
-//! * `GET /v1/services`, `GET /v1/services?readable_by=me`, `GET /v1/whoami`
-//! * `POST /v1/explain`, `GET /v1/audit`, `GET /v1/audit/verify`, `GET /v1/live`,
-//!   `DELETE /v1/live/{id}`
-//! * `GET /v1/overview`, `GET /v1/cluster`, `GET /openapi.json`
-//! * `GET /v1/config`, `POST /v1/config/check`, `POST /v1/reload`, `GET /v1/backup`,
-//!   `GET /v1/store/verify`
-//! * everything else: the HTML page, `web`
-//! * `GET /healthz` and `GET /readyz` without authentication; `GET /metrics` as `admin.metrics` allows, else
-//!   with `admin-read`
+//! `router` lists every route; `/openapi.json` describes them. Whatever else is asked for is the HTML page's, `web`.
+//!
+//! `/healthz` and `/readyz` need no authentication. `/metrics` is open to whom `admin.metrics` allows, and otherwise
+//! needs `admin-read`.
 
 mod audit;
 mod authenticate;
