@@ -288,9 +288,13 @@ def accessible(driver, name, views=(1280, 390)):
             look(driver, width, dark)
             # The scheme changes only colours.
             rules = {"preload": False, **({"runOnly": ["color-contrast", "link-in-text-block"]} if dark else {})}
+            # A message that is still fading in has less contrast.
             found = driver.execute_async_script(
                 "const [rules, done] = arguments;"
-                "axe.run(document.querySelector('dialog[open]') ?? document, rules).then((said) => done(said.violations))", rules)
+                "const ending = document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime < Infinity);"
+                "Promise.allSettled(ending.map((one) => one.finished))"
+                ".then(() => axe.run(document.querySelector('dialog[open]') ?? document, rules))"
+                ".then((said) => done(said.violations))", rules)
             told = [(v["id"], [(n["html"][:150], n["failureSummary"][-200:]) for n in v["nodes"]][:3]) for v in found]
             assert not told, (name, width, dark, told)
             if width in (1280, 390):
