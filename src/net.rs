@@ -16,7 +16,6 @@ mod http1;
 mod http2;
 mod io;
 mod limits;
-mod log_throttle;
 mod peer;
 pub mod proxy_protocol;
 mod request_error;
@@ -24,6 +23,7 @@ mod respond;
 mod serve;
 mod socket_activation;
 mod stream;
+mod throttle;
 pub mod tls;
 mod upgrade;
 mod worker;
@@ -39,11 +39,11 @@ pub use self::{
     connection::{CloseReason, Connection},
     fetch::fetch,
     limits::Limits,
-    log_throttle::LogThrottle,
     peer::Peer,
     request_error::RequestError,
     socket_activation::{InheritError, Inherited},
     stream::{Socket, Stream},
+    throttle::{LogThrottle, Throttle},
     upgrade::{OnUpgrade, Upgraded},
     worker::{Drain, Drained, Draining, Worker, drain},
 };

@@ -11,6 +11,8 @@ use parking_lot::Mutex;
 
 use crate::{
     authz::{network, reason::Reason},
+    net::Throttle,
+    proxy::limits::SEARCH_INTERVAL,
     settings::BadTokenLimit,
 };
 
@@ -21,8 +23,8 @@ pub struct BadTokens(Mutex<Counted>);
 #[derive(Default)]
 struct Counted {
     windows: HashMap<IpAddr, Window>,
-    /// When a full table may be searched for windows that have ended.
-    search_at: Option<Instant>,
+    /// Searches of a full table for windows that have ended.
+    searches: Throttle,
 }
 
 struct Window {
@@ -33,18 +35,15 @@ struct Window {
 /// The most addresses. Beyond it, new ones are not counted until windows end, which bounds memory. An
 /// attacker with more addresses gains only more guesses at a 256-bit token.
 const MAX_ADDRESSES: usize = 65_536;
-/// The time between two searches of a full table, so that not every new address costs one.
-const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl BadTokens {
     /// Counts a bad token. Returns how long the client must wait if its limit is exceeded.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
         let mut counted = self.0.lock();
-        let Counted { windows, search_at } = &mut *counted;
+        let Counted { windows, searches } = &mut *counted;
         let from = network::of_client(from);
         if windows.len() >= MAX_ADDRESSES && !windows.contains_key(&from) {
-            if search_at.is_none_or(|at| now >= at) {
-                *search_at = Some(now + SEARCH_INTERVAL);
+            if searches.is_due(now, SEARCH_INTERVAL) {
                 windows.retain(|_, window| window.ends > now);
             }
             if windows.len() >= MAX_ADDRESSES {
@@ -121,11 +120,11 @@ mod tests {
         }
         assert!(!count(room, 1) && !count(room, 1), "there is no room");
         assert!(count(0, 2), "who is in it is counted");
-        let searched = bad_tokens.0.lock().search_at;
+        let searched = bad_tokens.0.lock().searches;
         for from in room..room + 1_000 {
             count(from, 50);
         }
-        assert_eq!(bad_tokens.0.lock().search_at, searched, "not for every address");
+        assert_eq!(bad_tokens.0.lock().searches, searched, "not for every address");
         assert!(!count(room, 60_000) && count(room, 60_000), "when windows have ended there is room");
     }
 }

@@ -19,8 +19,11 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
-pub use self::concurrency::{ConcurrencySlot, Waiting};
 use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
+pub use self::{
+    concurrency::{ConcurrencySlot, Waiting},
+    table::SEARCH_INTERVAL,
+};
 use crate::{
     authz::{
         decide::Permit,

@@ -10,7 +10,10 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::authz::{rules::ServiceId, secret::TokenId, subject::UserIx};
+use crate::{
+    authz::{rules::ServiceId, secret::TokenId, subject::UserIx},
+    net::Throttle,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CountKey {
@@ -33,17 +36,17 @@ struct Shard<V> {
     counts: HashMap<CountKey, V>,
     /// Number of counts at which idle ones are removed.
     sweep_at: usize,
-    /// When a full shard may be searched for idle counts again.
-    search_at: Option<Instant>,
+    /// Searches of a full shard for idle counts.
+    searches: Throttle,
 }
 
 const SHARDS: usize = 16;
 /// The most counts per shard: 262,144 in all, about 16 MB.
 const MAX_COUNTS_PER_SHARD: usize = 16_384;
 const FIRST_SWEEP_SIZE: usize = 64;
-/// The time between two searches of a full shard. Without it, each new key would cost a search while an
-/// attacker keeps the shard full.
-const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
+/// The time between two searches of a full table. Without it, each new key would cost a search while an
+/// attacker keeps the table full.
+pub const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl<V: Copy + Default> Table<V> {
     /// Changes one count. `change` gets the count (or the default) and returns the new one, if it changes,
@@ -90,12 +93,8 @@ impl<V: Copy + Default> Table<V> {
 
 impl<V: Copy> Shard<V> {
     fn sweep(&mut self, now: impl FnOnce() -> Instant, idle: impl Fn(V) -> bool) {
-        if self.counts.len() >= MAX_COUNTS_PER_SHARD {
-            let now = now();
-            if self.search_at.is_some_and(|at| now < at) {
-                return;
-            }
-            self.search_at = Some(now + SEARCH_INTERVAL);
+        if self.counts.len() >= MAX_COUNTS_PER_SHARD && !self.searches.is_due(now(), SEARCH_INTERVAL) {
+            return;
         }
         self.counts.retain(|_, count| !idle(*count));
         self.sweep_at = (self.counts.len() * 2).clamp(FIRST_SWEEP_SIZE, MAX_COUNTS_PER_SHARD);
@@ -104,8 +103,13 @@ impl<V: Copy> Shard<V> {
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        let part =
-            || Mutex::new(Shard { counts: HashMap::new(), sweep_at: FIRST_SWEEP_SIZE, search_at: None });
+        let part = || {
+            Mutex::new(Shard {
+                counts: HashMap::new(),
+                sweep_at: FIRST_SWEEP_SIZE,
+                searches: Throttle::default(),
+            })
+        };
         Self { parts: (0..SHARDS).map(|_| part()).collect(), hasher: RandomState::new() }
     }
 }
