@@ -1,6 +1,6 @@
 //! Follows the lines of an HTTP/1 head as they arrive, because hyper limits only the head as a whole.
 
-use memchr::{memchr, memmem::rfind};
+use memchr::{memchr, memrchr};
 
 use crate::net::{Limits, RequestError};
 
@@ -56,9 +56,9 @@ impl Lines {
             bytes = &bytes[end + 1..];
             if self.ended {
                 // A body or pipelined heads, which are not followed.
-                let last =
-                    [&b"\n\r\n"[..], b"\n\n"].map(|end| rfind(bytes, end).map_or(0, |at| at + end.len()));
-                self.next_in_fields = bytes[last[0].max(last[1])..].contains(&b'\n');
+                let lines = memrchr(b'\n', bytes).map(|last| &bytes[..=last]);
+                let ends_head = |lines: &[u8]| lines.ends_with(b"\n\r\n") || lines.ends_with(b"\n\n");
+                self.next_in_fields = lines.is_some_and(|lines| !ends_head(lines));
             }
         }
         Ok(())
