@@ -1,31 +1,21 @@
 //! Durations and times as the user writes them, validated before anything is sent to the listener.
 
-use crate::authz::time::Timestamp;
+use crate::{admin::wire::HumanDuration, authz::time::Timestamp};
 
 /// `90d`, `12h`, `30m`, `45s` or `2w`. A bare number is refused: `--expires-in 90` hardly means seconds.
 pub(super) fn duration(text: &str) -> Result<String, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    let unit = match &text[number.len()..] {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 24 * 3600,
-        "w" => 7 * 24 * 3600,
+    match &text[number.len()..] {
+        "s" | "m" | "h" | "d" | "w" if digits => match HumanDuration::parse(text) {
+            Some(_) => Ok(text.to_owned()),
+            None => Err("write at most 136 years".to_owned()),
+        },
         "" if digits => {
-            let choice = format!("Write {text}d for days, {text}h for hours, {text}m or {text}s");
-            return Err(format!("{text} of what? {choice}"));
+            Err(format!("{text} of what? Write {text}d for days, {text}h for hours, {text}m or {text}s"))
         }
-        _ => 0,
-    };
-    if !digits || unit == 0 {
-        return Err("write a number and a unit, such as 90d, 12h, 30m or 45s".to_owned());
+        _ => Err("write a number and a unit, such as 90d, 12h, 30m or 45s".to_owned()),
     }
-    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
-    if seconds.is_none_or(|seconds| seconds > u32::MAX.into()) {
-        return Err("write at most 136 years".to_owned());
-    }
-    Ok(text.to_owned())
 }
 
 /// An RFC 3339 time, or a date, which means its first moment in UTC.

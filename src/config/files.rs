@@ -3,7 +3,10 @@
 use std::{fs, os::unix::fs::FileTypeExt as _};
 
 use super::{Config, Problem};
-use crate::{net::Address, store};
+use crate::{
+    net::{Address, BindError},
+    store,
+};
 
 impl Config {
     /// The errors that a start would get because of what is in these places.
@@ -14,7 +17,7 @@ impl Config {
         let sockets = listen.chain(metrics).filter_map(|(key, address)| {
             let Address::Unix(path) = address else { return None };
             let is_other = fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket());
-            let message = format!("{address} exists and is not a socket");
+            let message = BindError::NoSocket(address.clone()).to_string();
             is_other.then(|| self.problem_at_key(key, message, "name another path, or move it away"))
         });
         let store = store::foreign_directory(&self.store);

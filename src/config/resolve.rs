@@ -21,7 +21,7 @@ use super::{
     environment::Overrides,
     exchange, fields, keys,
     public::warn_of_risks,
-    section::{Section, SpannedText},
+    section::{Section, SpannedText, wrong},
     service, shape, tls, upstream,
 };
 use crate::{
@@ -139,7 +139,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
 
     let store_section = root.table("store");
     let store_path = store_section.parsed("path", |text| match text {
-        "" => Err(("`store.path` is empty".into(), "name a directory".into())),
+        "" => wrong("`store.path` is empty", "name a directory"),
         text => Ok(root.document.directory.join(text)),
     })?;
     let assertion = assertion::assertion(root, &sound_services, &store_path);
