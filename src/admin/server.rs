@@ -67,7 +67,7 @@ pub struct ResponseBody {
 type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
 
 /// Why a request has no response of the router, and its response.
-type Refusal = (Reason, Problem);
+type Rejected = (Reason, Problem);
 
 /// A running handler. One that has begun a change runs to its end even if its client disconnects:
 /// otherwise the rest of the change (a reload's second half, the audit event of a cut) would be lost.
@@ -113,7 +113,7 @@ impl Server {
         request_id: &Arc<str>,
         began: Instant,
         live: &mut Option<Registration<LiveRequest>>,
-    ) -> Result<Response<RouterBody>, Refusal> {
+    ) -> Result<Response<RouterBody>, Rejected> {
         let refused = |reason: Reason| (reason, Problem::from(reason.details(None)));
         let origin =
             ClientOrigin::from_request(&parts.headers, connection, &self.context).map_err(refused)?;
@@ -167,7 +167,7 @@ impl Server {
         meta: &RequestMeta,
         connection: &Rc<Connection>,
         began: Instant,
-    ) -> Result<AdmittedCaller, Refusal> {
+    ) -> Result<AdmittedCaller, Rejected> {
         let context = &self.context;
         let &RequestMeta { client, secure, ref request_id } = meta;
         let refuse = |reason: Reason, token| {

@@ -26,7 +26,7 @@ const PERSIST_INTERVAL: i64 = 60;
 pub(crate) trait KeyedByDigest: Record + Clone {
     const TABLE: Table;
     fn key(&self) -> Digest;
-    fn all(records: &Records) -> &HashMap<Digest, Self>;
+    fn all(records: &CachedRecords) -> &HashMap<Digest, Self>;
 }
 
 impl KeyedByDigest for SessionRecord {
@@ -34,7 +34,7 @@ impl KeyedByDigest for SessionRecord {
     fn key(&self) -> Digest {
         self.digest
     }
-    fn all(records: &Records) -> &HashMap<Digest, Self> {
+    fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
         &records.sessions
     }
 }
@@ -44,7 +44,7 @@ impl KeyedByDigest for InvitationRecord {
     fn key(&self) -> Digest {
         self.digest
     }
-    fn all(records: &Records) -> &HashMap<Digest, Self> {
+    fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
         &records.invitations
     }
 }
@@ -54,7 +54,7 @@ impl KeyedByDigest for IdentityRecord {
     fn key(&self) -> Digest {
         Self::digest(&self.issuer, &self.subject)
     }
-    fn all(records: &Records) -> &HashMap<Digest, Self> {
+    fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
         &records.identities
     }
 }
@@ -78,10 +78,10 @@ fn replace<R: KeyedByDigest>(records: &mut HashMap<Digest, R>, staged: &Staged) 
 }
 
 #[derive(Default)]
-pub(crate) struct Sessions(RwLock<Records>);
+pub(crate) struct Sessions(RwLock<CachedRecords>);
 
 #[derive(Default)]
-pub(crate) struct Records {
+pub(crate) struct CachedRecords {
     sessions: HashMap<Digest, SessionRecord>,
     /// The last use of each session that the engine has, or is about to get.
     persisted: HashMap<Digest, Timestamp>,
@@ -96,7 +96,7 @@ impl Store {
         self.shared.sessions.get(digest).filter(|session: &SessionRecord| session.is_valid(now))
     }
 
-    /// Records a use of a session in memory, and says whether it must be written as well.
+    /// CachedRecords a use of a session in memory, and says whether it must be written as well.
     pub fn touch_session(&self, digest: &Digest) -> SessionTouch {
         let now = (self.shared.clock)();
         if self.shared.sessions.touch(digest, now) { SessionTouch::Due(now) } else { SessionTouch::Recorded }
@@ -154,7 +154,7 @@ impl Sessions {
             records.into_iter().map(|record| (record.key(), record)).collect()
         }
         let sessions = by_key(engine.sessions()?);
-        Ok(Self(RwLock::new(Records {
+        Ok(Self(RwLock::new(CachedRecords {
             persisted: sessions.iter().map(|(digest, session)| (*digest, session.last_seen_at)).collect(),
             sessions,
             invitations: by_key(engine.invitations()?),
@@ -170,7 +170,7 @@ impl Sessions {
         R::all(&self.read()).values().filter(|record| fits(record)).cloned().collect()
     }
 
-    /// Records a use; returns whether it must be written.
+    /// CachedRecords a use; returns whether it must be written.
     fn touch(&self, digest: &Digest, now: Timestamp) -> bool {
         let mut records = self.write();
         let Some(session) = records.sessions.get_mut(digest) else { return false };
@@ -186,7 +186,7 @@ impl Sessions {
     /// Applies a durable batch; a later use in memory is kept.
     pub(crate) fn apply(&self, staged: &Staged) {
         let mut records = self.write();
-        let Records { sessions, persisted, invitations, identities } = &mut *records;
+        let CachedRecords { sessions, persisted, invitations, identities } = &mut *records;
         for (digest, record) in changes::<SessionRecord>(staged) {
             match record {
                 Some(mut record) => {
@@ -206,11 +206,11 @@ impl Sessions {
         replace(identities, staged);
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Records> {
+    fn read(&self) -> RwLockReadGuard<'_, CachedRecords> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Records> {
+    fn write(&self) -> RwLockWriteGuard<'_, CachedRecords> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
