@@ -53,109 +53,56 @@ pub enum PassFrom {
 }
 
 /// The first matching entry applies.
-const DROPPED: &[(&str, DropReason)] = &[
+const DROPPED: &[(DropReason, &str)] = &[
     // Set by the gateway.
-    ("x-permgate*", DropReason::Ours),
-    ("x-request-id", DropReason::Ours),
+    (DropReason::Ours, "x-permgate* x-request-id"),
     // A copy of Destination (WebDAV), and the older name for it in Netscape and mod_dav.
-    ("x-http-destination*", DropReason::Reroute),
-    ("new-uri", DropReason::Reroute),
+    (DropReason::Reroute, "x-http-destination* new-uri"),
     // The request's way to the gateway.
-    ("forwarded", DropReason::Hop),
-    ("x-forwarded-for", DropReason::Hop),
-    ("x-forwarded-host", DropReason::Hop),
-    ("x-forwarded-port", DropReason::Hop),
-    ("x-forwarded-proto", DropReason::Hop),
-    ("x-forwarded-scheme", DropReason::Hop),
-    ("x-forwarded-server", DropReason::Hop),
-    ("x-forwarded-ssl", DropReason::Hop),
-    ("x-forwarded-prefix", DropReason::Hop),
+    (
+        DropReason::Hop,
+        "forwarded x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto x-forwarded-scheme \
+         x-forwarded-server x-forwarded-ssl x-forwarded-prefix",
+    ),
     // Forward-auth's names for the target, then the identities of oauth2-proxy and others.
-    ("x-forwarded-method", DropReason::Reroute),
-    ("x-forwarded-uri", DropReason::Reroute),
-    ("x-forwarded-path", DropReason::Reroute),
-    ("x-forwarded*", DropReason::Identity),
-    ("cf-connecting-ip*", DropReason::Hop),
-    ("cf-pseudo-ipv4", DropReason::Hop),
-    ("client-ip", DropReason::Hop),
-    ("fastly-client-ip", DropReason::Hop),
-    ("fly-client-ip", DropReason::Hop),
-    ("front-end-https", DropReason::Hop),
-    ("proxy-client-ip", DropReason::Hop),
-    ("script-name", DropReason::Hop),
-    ("true-client-ip", DropReason::Hop),
-    ("wl-proxy-client-ip", DropReason::Hop),
-    ("x-client-ip", DropReason::Hop),
-    ("x-cluster-client-ip", DropReason::Hop),
-    ("x-envoy-external-address", DropReason::Hop),
-    ("x-original-forwarded-for", DropReason::Hop),
-    ("x-originating-ip", DropReason::Hop),
-    ("x-proxyuser-ip", DropReason::Hop),
-    ("x-real-ip", DropReason::Hop),
-    ("x-remote-addr", DropReason::Hop),
-    ("x-remote-ip", DropReason::Hop),
-    ("x-scheme", DropReason::Hop),
-    ("x-script-name", DropReason::Hop),
-    ("x-url-scheme", DropReason::Hop),
+    (DropReason::Reroute, "x-forwarded-method x-forwarded-uri x-forwarded-path"),
+    (DropReason::Identity, "x-forwarded*"),
+    (
+        DropReason::Hop,
+        "cf-connecting-ip* cf-pseudo-ipv4 client-ip fastly-client-ip fly-client-ip front-end-https \
+         proxy-client-ip script-name true-client-ip wl-proxy-client-ip x-client-ip x-cluster-client-ip \
+         x-envoy-external-address x-original-forwarded-for x-originating-ip x-proxyuser-ip x-real-ip \
+         x-remote-addr x-remote-ip x-scheme x-script-name x-url-scheme",
+    ),
     // Authelia, CGI's REMOTE_USER, and the front proxy of Kubernetes.
-    ("remote-user", DropReason::Identity),
-    ("remote-groups", DropReason::Identity),
-    ("remote-email", DropReason::Identity),
-    ("remote-name", DropReason::Identity),
-    ("x-remote-user", DropReason::Identity),
-    ("x-remote-uid", DropReason::Identity),
-    ("x-remote-group", DropReason::Identity),
-    ("x-remote-groups", DropReason::Identity),
-    ("x-remote-email", DropReason::Identity),
-    ("x-remote-name", DropReason::Identity),
-    ("x-remote-extra-*", DropReason::Identity),
+    (
+        DropReason::Identity,
+        "remote-user remote-groups remote-email remote-name x-remote-user x-remote-uid x-remote-group \
+         x-remote-groups x-remote-email x-remote-name x-remote-extra-*",
+    ),
     // X-Auth-Token is missing on purpose: clients of some applications sign in with it.
-    ("x-auth-user", DropReason::Identity),
-    ("x-auth-email", DropReason::Identity),
-    ("x-auth-groups", DropReason::Identity),
-    ("x-auth-roles", DropReason::Identity),
-    ("x-auth-request-*", DropReason::Identity),
-    ("x-authenticated-*", DropReason::Identity),
-    ("x-authentik-*", DropReason::Identity),
-    ("x-consumer-*", DropReason::Identity),
-    ("x-pomerium-*", DropReason::Identity),
-    ("x-vouch-*", DropReason::Identity),
-    ("x-webauth-*", DropReason::Identity),
-    ("cf-access-*", DropReason::Identity),
-    ("oidc-claim-*", DropReason::Identity),
-    ("tailscale-user-*", DropReason::Identity),
-    ("x-amzn-oidc-*", DropReason::Identity),
-    ("x-goog-authenticated-*", DropReason::Identity),
-    ("x-goog-iap-*", DropReason::Identity),
-    ("x-ms-client-principal*", DropReason::Identity),
+    (
+        DropReason::Identity,
+        "x-auth-user x-auth-email x-auth-groups x-auth-roles x-auth-request-* x-authenticated-* \
+         x-authentik-* x-consumer-* x-pomerium-* x-vouch-* x-webauth-* cf-access-* oidc-claim-* \
+         tailscale-user-* x-amzn-oidc-* x-goog-authenticated-* x-goog-iap-* x-ms-client-principal*",
+    ),
     // Certificates that a proxy verified.
-    ("ssl-client-*", DropReason::Identity),
-    ("x-amzn-mtls-*", DropReason::Identity),
-    ("x-arr-clientcert", DropReason::Identity),
-    ("x-client-cert*", DropReason::Identity),
-    ("x-ssl-client-*", DropReason::Identity),
+    (DropReason::Identity, "ssl-client-* x-amzn-mtls-* x-arr-clientcert x-client-cert* x-ssl-client-*"),
     // Httpoxy: CGI turns it into HTTP_PROXY.
-    ("proxy", DropReason::Reroute),
-    ("path-info", DropReason::Reroute),
-    ("x-accel-*", DropReason::Reroute),
-    ("x-envoy-original-*", DropReason::Reroute),
-    ("x-host", DropReason::Reroute),
-    ("x-http-host-override", DropReason::Reroute),
-    ("x-middleware-subrequest", DropReason::Reroute),
-    ("x-original-host", DropReason::Reroute),
-    ("x-original-method", DropReason::Reroute),
-    ("x-original-upgrade", DropReason::Reroute),
-    ("x-original-uri", DropReason::Reroute),
-    ("x-original-url", DropReason::Reroute),
-    ("x-rewrite-url", DropReason::Reroute),
-    ("x-sendfile*", DropReason::Reroute),
+    (
+        DropReason::Reroute,
+        "proxy path-info x-accel-* x-envoy-original-* x-host x-http-host-override x-middleware-subrequest \
+         x-original-host x-original-method x-original-upgrade x-original-uri x-original-url x-rewrite-url \
+         x-sendfile*",
+    ),
 ];
 
 /// The list, grouped by the letter that best separates its names.
 static BY_LETTER: LazyLock<[Vec<(FieldPattern, DropReason)>; LETTERS]> = LazyLock::new(|| {
     let mut lists = [const { Vec::new() }; LETTERS];
-    for (pattern, kind) in DROPPED {
-        lists[letter(pattern.as_bytes())].push((FieldPattern((*pattern).into()), *kind));
+    for (pattern, kind) in entries() {
+        lists[letter(pattern.as_bytes())].push((FieldPattern(pattern.into()), kind));
     }
     lists
 });
@@ -180,7 +127,11 @@ pub fn drop_reason(name: &[u8]) -> Option<DropReason> {
 
 /// The patterns of the list, to be shown.
 pub fn patterns() -> impl Iterator<Item = &'static str> {
-    DROPPED.iter().map(|(pattern, _)| *pattern)
+    entries().map(|(pattern, _)| pattern)
+}
+
+fn entries() -> impl Iterator<Item = (&'static str, DropReason)> {
+    DROPPED.iter().flat_map(|(kind, patterns)| patterns.split(' ').map(|pattern| (pattern, *kind)))
 }
 
 impl FieldPattern {
@@ -247,8 +198,8 @@ mod tests {
 
     #[test]
     fn the_list_is_in_the_form_that_it_is_compared_in() {
-        for (pattern, _) in DROPPED {
-            assert_eq!(FieldPattern::parse(pattern).unwrap().as_str(), *pattern);
+        for pattern in patterns() {
+            assert_eq!(FieldPattern::parse(pattern).unwrap().as_str(), pattern);
         }
     }
 
