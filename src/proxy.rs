@@ -58,7 +58,7 @@ use crate::{
     assertion::Keyring,
     authz::{carriers::Carrier, reason::Reason},
     fence::Registry,
-    metrics::{WorkerEvent, WorkerMetrics, outcome},
+    metrics::{WorkerEvent, WorkerMetrics},
     net::{CloseReason, Connection, ConnectionEvent, LogThrottle, RequestBody, RequestError, Service},
     state::State,
 };
@@ -204,10 +204,10 @@ impl Gateway {
             None if !done.complete.get() => match context.connection.close_reason() {
                 Some(CloseReason::Drained) => (Reason::ShuttingDown, "cut"),
                 Some(CloseReason::OverBudget) => (Reason::OverBudget, "cut"),
-                Some(CloseReason::WriteTimeout) => (Reason::ClientTooSlow, outcome(Reason::ClientTooSlow)),
-                _ => (Reason::ClientClosed, outcome(Reason::ClientClosed)),
+                Some(CloseReason::WriteTimeout) => (Reason::ClientTooSlow, Reason::ClientTooSlow.outcome()),
+                _ => (Reason::ClientClosed, Reason::ClientClosed.outcome()),
             },
-            None => (done.reason(), outcome(done.reason())),
+            None => (done.reason(), done.reason().outcome()),
         };
         // 499 is what other proxies log for a client that closed before the response.
         let status = if done.status.get() == 0 { 499 } else { done.status.get() };
@@ -299,7 +299,7 @@ impl Service for Gateway {
         self.parts.log.write(&LogLine {
             at: connection.clock().wall(),
             request_id: request_id.as_str(),
-            outcome: outcome(rejection.reason),
+            outcome: rejection.reason.outcome(),
             reason: rejection.reason,
             status: rejection.status().as_u16(),
             method: "",

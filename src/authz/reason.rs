@@ -133,6 +133,27 @@ impl Reason {
         Row::for_reason(self).status
     }
 
+    /// Returns the label `outcome` of a request. `denied` and `rejected` are for the client to look into,
+    /// `failed` for the operator.
+    pub fn outcome(self) -> &'static str {
+        let row = Row::for_reason(self);
+        match (self, row.status.as_u16()) {
+            (Reason::Answered, _) => "answered",
+            (_, 200) => "forwarded",
+            (Reason::NoService | Reason::ExchangeRefused | Reason::CutByAdmin, _) => "denied",
+            (Reason::OriginalUnclear | Reason::UnknownProtocol, _) => "rejected",
+            (_, 401 | 403 | 429) => "denied",
+            (_, 400) if row.has_challenge() => "denied",
+            (_, 500..) => "failed",
+            _ => "rejected",
+        }
+    }
+
+    /// Whether the response asks for a credential, or for another one.
+    pub fn has_challenge(self) -> bool {
+        Row::for_reason(self).has_challenge()
+    }
+
     /// Returns the details. `service` is the key for `scope="..."` and the description's advice; only the two
     /// reasons that may name it use it. The details of some reasons, such as `Ok` and `ClientClosed`, are
     /// never sent.

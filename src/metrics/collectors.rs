@@ -12,7 +12,6 @@ use super::{
     Metrics, Readings, UpstreamReading, UrlReading, budgets,
     cell::{Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
-    outcome,
     worker::{STATUS_CLASSES, ServiceTable, Table, WorkerEvent, by_service},
 };
 use crate::{
@@ -218,7 +217,7 @@ impl Scrape {
         let mut requests = Vec::new();
         for (service, tables) in &services {
             for &reason in Reason::ALL {
-                let (outcome, code) = (outcome(reason), reason.code());
+                let (outcome, code) = (reason.outcome(), reason.code());
                 requests.extend(STATUS_CLASSES.into_iter().enumerate().filter_map(|(class, name)| {
                     let labels = [
                         ("service", *service),

@@ -11,7 +11,6 @@ use parking_lot::Mutex;
 use super::{
     Metrics,
     cell::{BOUNDS, Distribution},
-    outcome,
     worker::{ServiceTable, by_service},
 };
 use crate::authz::{reason::Reason, time::Timestamp};
@@ -131,7 +130,7 @@ impl RequestStats {
     /// Returns the requests that were neither forwarded nor answered, by reason.
     pub fn refusals(&self) -> impl Iterator<Item = (Reason, u64)> {
         let all = self.requests.values().copied();
-        all.filter(|(reason, _)| !matches!(outcome(*reason), "forwarded" | "answered"))
+        all.filter(|(reason, _)| !matches!(reason.outcome(), "forwarded" | "answered"))
     }
 
     pub fn refused(&self) -> u64 {
@@ -140,7 +139,7 @@ impl RequestStats {
 
     /// Returns the number of refused requests that the operator has to look into.
     pub fn failed(&self) -> u64 {
-        let failed = self.refusals().filter(|(reason, _)| outcome(*reason) == "failed");
+        let failed = self.refusals().filter(|(reason, _)| reason.outcome() == "failed");
         failed.map(|(_, count)| count).sum()
     }
 

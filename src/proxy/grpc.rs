@@ -66,15 +66,8 @@ fn code(reason: Reason, status: StatusCode) -> u16 {
         // As a gRPC server without that service or method answers.
         (Reason::NoService, _) => UNIMPLEMENTED,
         // Malformed requests are INVALID_ARGUMENT, except for malformed credentials.
-        (
-            Reason::TokenInUrl
-            | Reason::AmbiguousAuthorization
-            | Reason::AmbiguousCredential
-            | Reason::MalformedAuthorization
-            | Reason::MalformedCredential,
-            _,
-        ) => UNAUTHENTICATED,
         (_, 401) => UNAUTHENTICATED,
+        (_, 400) if reason.has_challenge() => UNAUTHENTICATED,
         (_, 403) => PERMISSION_DENIED,
         (_, 404) => NOT_FOUND,
         (_, 405) => UNIMPLEMENTED,

@@ -24,6 +24,10 @@ pub enum Challenge {
 }
 
 impl Row {
+    pub fn has_challenge(&self) -> bool {
+        !matches!(self.challenge, Challenge::None)
+    }
+
     pub fn for_reason(reason: Reason) -> Row {
         use Challenge::{Bare, Error, None, Scope};
         use StatusCode as S;
