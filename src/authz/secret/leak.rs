@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr_iter;
+
 use super::{Bearer, ID, LENGTH, PREFIX, has_checksum, has_shape};
 
 /// Finds the tokens in `bytes`, with their positions. Only texts with a valid checksum count.
@@ -52,35 +54,12 @@ fn contains(text: &str, is_meant: impl Fn(&[u8]) -> bool) -> bool {
 }
 
 /// The position of the first text of a token's form that `is_meant` accepts. Searches for underscores, which
-/// are rare in targets.
+/// are rare in paths and which every token has behind `pgt`.
 fn find(bytes: &[u8], is_meant: impl Fn(&[u8]) -> bool) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = position(&bytes[from..], b'_') {
-        let underscore = from + at;
-        let start = (underscore + 1).checked_sub(PREFIX.len());
-        let candidate = start.and_then(|start| Some((start, bytes.get(start..start + LENGTH)?)));
-        if let Some((start, text)) = candidate
-            && has_shape(text)
-            && is_meant(text)
-        {
-            return Some(start);
-        }
-        from = underscore + 1;
-    }
-    None
-}
-
-/// Compares 16 bytes at a time, in a form that the compiler vectorizes.
-fn position(bytes: &[u8], wanted: u8) -> Option<usize> {
-    let mut done = 0;
-    let mut chunks = bytes.chunks_exact(16);
-    for chunk in &mut chunks {
-        if chunk.iter().fold(false, |found, b| found | (*b == wanted)) {
-            return chunk.iter().position(|b| *b == wanted).map(|at| done + at);
-        }
-        done += 16;
-    }
-    chunks.remainder().iter().position(|b| *b == wanted).map(|at| done + at)
+    let starts = memchr_iter(b'_', bytes).filter_map(|underscore| (underscore + 1).checked_sub(PREFIX.len()));
+    starts
+        .into_iter()
+        .find(|start| bytes.get(*start..start + LENGTH).is_some_and(|text| has_shape(text) && is_meant(text)))
 }
 
 /// The bytes after one decoding, and the position of each in the input, followed by the input's length.
