@@ -193,8 +193,7 @@ impl Schedule {
         if keys.len() > 1 {
             keys.retain(|one| one.signs_from <= now || one.key.algorithm() == self.algorithm);
         }
-        let retired =
-            keys.windows(2).filter(|pair| plus(pair[1].signs_from, retirement_delay) <= now).count();
+        let retired = keys.windows(2).filter(|pair| pair[1].signs_from.plus(retirement_delay) <= now).count();
         keys.drain(..retired);
         let mut changed = keys.len() != before;
         match keys.first_mut() {
@@ -213,7 +212,7 @@ impl Schedule {
             && let Some(newest) = keys.last()
         {
             let signs_from =
-                plus(now, self.publish_ahead).max(plus(newest.signs_from, self.signing_period(newest)));
+                now.plus(self.publish_ahead).max(newest.signs_from.plus(self.signing_period(newest)));
             keys.push(Scheduled { key: Key::generate(self.algorithm)?.into(), signs_from });
             changed = true;
         }
@@ -222,15 +221,15 @@ impl Schedule {
 
     /// Returns when [`Schedule::apply`] has something to do.
     fn due(&self, keys: &[Scheduled], retirement_delay: Duration) -> Timestamp {
-        let retires = keys.get(1).map(|second| plus(second.signs_from, retirement_delay));
+        let retires = keys.get(1).map(|second| second.signs_from.plus(retirement_delay));
         let made = self.next_key_due(keys);
         retires.into_iter().chain(made).min().unwrap_or(Timestamp::from_millis(i64::MAX))
     }
 
     fn next_key_due(&self, keys: &[Scheduled]) -> Option<Timestamp> {
         let newest = keys.last()?;
-        let until = plus(newest.signs_from, self.signing_period(newest));
-        Some(Timestamp::from_millis(until.as_millis().saturating_sub(millis(self.publish_ahead))))
+        let until = newest.signs_from.plus(self.signing_period(newest));
+        Some(until.minus(self.publish_ahead))
     }
 
     /// Returns how long the key signs. A key of another algorithm than the configured one is replaced as
@@ -238,12 +237,4 @@ impl Schedule {
     fn signing_period(&self, key: &Scheduled) -> Duration {
         if key.key.algorithm() == self.algorithm { self.rotate } else { Duration::ZERO }
     }
-}
-
-fn plus(at: Timestamp, duration: Duration) -> Timestamp {
-    Timestamp::from_millis(at.as_millis().saturating_add(millis(duration)))
-}
-
-fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

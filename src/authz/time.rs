@@ -1,6 +1,6 @@
 //! Points in time for the decision: whole milliseconds since the Unix epoch, UTC. Reads no clock.
 
-use std::{fmt, num::NonZero};
+use std::{fmt, num::NonZero, time::Duration};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 ///
@@ -38,6 +38,16 @@ impl Timestamp {
         Some(Self::from_millis(start.as_millisecond()))
     }
 
+    /// This time plus `duration`; saturates.
+    pub fn plus(self, duration: Duration) -> Self {
+        Self::from_millis(self.as_millis().saturating_add(millis(duration)))
+    }
+
+    /// This time minus `duration`; saturates.
+    pub fn minus(self, duration: Duration) -> Self {
+        Self::from_millis(self.as_millis().saturating_sub(millis(duration)))
+    }
+
     /// This time plus `seconds`; saturates.
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Self::from_millis(self.as_millis().saturating_add(seconds.saturating_mul(1000)))
@@ -48,8 +58,12 @@ impl From<std::time::SystemTime> for Timestamp {
     /// A time before 1970 becomes the epoch.
     fn from(time: std::time::SystemTime) -> Self {
         let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Self::from_millis(millis(since))
     }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl fmt::Debug for Timestamp {
