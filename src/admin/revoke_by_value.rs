@@ -13,7 +13,7 @@ use super::{
 use crate::{
     authz::{
         secret::{Bearer, BearerForm, Digest, find_tokens},
-        subject::{Access, Permission},
+        subject::{Permission, scope_text},
     },
     store::{TokenState, model::TokenRecord},
 };
@@ -157,17 +157,13 @@ fn introspection(context: &Context, record: &TokenRecord) -> Option<Value> {
         let service = snapshot.rules.service_by_key(key);
         service.is_some_and(|service| user.readable.contains(service.id))
     };
-    let word = |(key, access): &(String, Access)| match access {
-        Access::Full => key.clone(),
-        Access::Read => format!("{key}:read"),
-    };
-    let scope: Vec<String> = record.scope.iter().filter(|(key, _)| readable(key)).map(word).collect();
+    let scope = record.scope.iter().filter(|(key, _)| readable(key));
     let seconds = |time: crate::authz::time::Timestamp| time.as_millis().div_euclid(1000);
     let grace = record.rotation.map(|rotation| rotation.grace_until);
     let ends = record.expires_at.into_iter().chain(grace).min();
     let mut introspection = json!({
         "active": true,
-        "scope": scope.join(" "),
+        "scope": scope_text(scope),
         "username": owner.record.login,
         "sub": record.owner,
         "client_id": record.id.as_str(),

@@ -23,7 +23,7 @@ pub async fn whoami(context: Context, caller: Caller) -> ApiResult {
         "user_id": &*user.id,
         "permissions": permissions,
         "services": services,
-        "access": if access == Access::Full { "full" } else { "read" },
+        "access": access.word(),
         "token": record.map(|record| TokenView::new(&context, record)),
     })))
 }

@@ -285,11 +285,7 @@ fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Obser
 
 /// When the token's state changes by time alone.
 pub fn deadline(token: &Token) -> Option<Timestamp> {
-    let grace = match token.end {
-        TokenEnd::Rotated { grace_until } => Some(grace_until),
-        TokenEnd::None | TokenEnd::Revoked => None,
-    };
-    token.expires_at.into_iter().chain(grace).min()
+    token.expires_at.into_iter().chain(token.end.grace_until()).min()
 }
 
 impl<'a> Denial<'a> {

@@ -140,6 +140,44 @@ const MAX_ENTRIES: usize = 50;
 /// As many entries as fit into the 16 bytes of a boxed slice.
 const INLINE_ENTRIES: usize = 7;
 
+impl Access {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Access::Read => "read",
+            Access::Full => "full",
+        }
+    }
+}
+
+/// A scope as text, such as `youtrack hub:read`.
+pub fn scope_text<'s>(scope: impl IntoIterator<Item = &'s (String, Access)>) -> String {
+    let entries = scope.into_iter().map(|(key, access)| match access {
+        Access::Full => key.clone(),
+        Access::Read => format!("{key}:read"),
+    });
+    entries.collect::<Vec<_>>().join(" ")
+}
+
+/// Parses an entry of such a text. The error is the word that is not an access.
+pub fn parse_scope_entry(entry: &str) -> Result<(&str, Access), &str> {
+    match entry.split_once(':') {
+        None => Ok((entry, Access::Full)),
+        Some((key, "read")) => Ok((key, Access::Read)),
+        Some((key, "full")) => Ok((key, Access::Full)),
+        Some((_, other)) => Err(other),
+    }
+}
+
+impl TokenEnd {
+    /// When the grace period of a replaced token ends.
+    pub fn grace_until(self) -> Option<Timestamp> {
+        match self {
+            TokenEnd::Rotated { grace_until } => Some(grace_until),
+            TokenEnd::None | TokenEnd::Revoked => None,
+        }
+    }
+}
+
 impl Permission {
     pub const ALL: &'static [Permission] = Permission::VARIANTS;
 

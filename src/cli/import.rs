@@ -28,7 +28,6 @@ use crate::{
     store::{
         ImportedToken,
         import::{self as store_import, ImportEvent, ImportRecord, Options, Report},
-        model::UserKind,
     },
 };
 
@@ -188,12 +187,8 @@ impl Importer<'_> {
                 }
             },
             Ok(ImportRecord::User { login, name, kind }) => {
-                let kind = match kind {
-                    UserKind::Human => "human",
-                    UserKind::Service => "service",
-                };
                 let name = name.unwrap_or_else(|| login.clone());
-                ("/v1/users", json!({ "login": login, "name": name, "kind": kind }), None)
+                ("/v1/users", json!({ "login": login, "name": name, "kind": kind.word() }), None)
             }
             Ok(ImportRecord::Group { name, members }) => {
                 let path = format!("/v1/groups/{}", escape(&name));

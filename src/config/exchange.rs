@@ -8,7 +8,10 @@ use super::{
     tls,
 };
 use crate::{
-    authz::{rules::ServiceSpec, subject::Access},
+    authz::{
+        rules::ServiceSpec,
+        subject::{Access, parse_scope_entry},
+    },
     issuer::is_loopback_host,
     settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
 };
@@ -85,11 +88,9 @@ fn issuer(text: &str) -> Result<String, ValueError> {
 fn scope(section: &Section<'_>, services: &[ServiceSpec]) -> Vec<(String, Access)> {
     let mut scope: Vec<(String, Access)> = Vec::new();
     for text in section.texts("scope") {
-        let (key, access) = match text.value.split_once(':') {
-            None => (text.value.as_str(), Access::Full),
-            Some((key, "read")) => (key, Access::Read),
-            Some((key, "full")) => (key, Access::Full),
-            Some((_, other)) => {
+        let (key, access) = match parse_scope_entry(&text.value) {
+            Ok(entry) => entry,
+            Err(other) => {
                 text.error(format!("{other:?} is not an access"), "write \"read\" or \"full\"");
                 continue;
             }

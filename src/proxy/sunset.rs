@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::fmt::rfc2822::DateTimePrinter;
 
-use crate::authz::{decide::Permit, subject::TokenEnd, time::Timestamp};
+use crate::authz::{decide::Permit, time::Timestamp};
 
 const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
 const SUNSET: HeaderName = HeaderName::from_static("sunset");
@@ -16,10 +16,7 @@ pub fn announced_end(permit: &Permit<'_>, window: Duration, now: Timestamp) -> O
     let token = permit.subject()?.token;
     let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
     let expiry = token.expires_at.filter(|end| *end <= latest);
-    match token.end {
-        TokenEnd::Rotated { grace_until } => Some(expiry.map_or(grace_until, |end| end.min(grace_until))),
-        TokenEnd::None | TokenEnd::Revoked => expiry,
-    }
+    expiry.into_iter().chain(token.end.grace_until()).min()
 }
 
 /// Sets both fields. They replace the upstream's own, which a client could not tell

@@ -47,7 +47,7 @@ impl ExchangeRule {
         }
         for (service, access) in &self.scope {
             add(service);
-            add(if *access == Access::Full { "full" } else { "read" });
+            add(access.word());
         }
         add(&self.lifetime.as_secs().to_string());
         let digest = hasher.finalize().to_hex();

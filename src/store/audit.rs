@@ -8,7 +8,7 @@ use super::{
     engine::Engine,
     model::{AuditEvent, AuditPosition, RevokeReason, TokenRecord},
 };
-use crate::authz::{subject::Access, time::Timestamp};
+use crate::authz::{subject::scope_text, time::Timestamp};
 
 /// The result of verifying a whole chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub(crate) fn difference(before: &TokenRecord, after: &TokenRecord) -> Value {
     json!({
         "name": changed(&before.name, &after.name),
         "note": changed(&before.note, &after.note),
-        "scope": changed(&scope_json(&before.scope), &scope_json(&after.scope)),
+        "scope": changed(&scope_text(&before.scope), &scope_text(&after.scope)),
         "expires_at": changed(&before.expires_at.map(time_json), &after.expires_at.map(time_json)),
         "allow_ips": changed(&networks(before), &networks(after)),
     })
@@ -80,15 +80,6 @@ pub(crate) fn difference(before: &TokenRecord, after: &TokenRecord) -> Value {
 /// `[old, new]`, or `None` if they are equal.
 pub(crate) fn changed<T: serde::Serialize + PartialEq>(before: &T, after: &T) -> Option<Value> {
     (before != after).then(|| json!([before, after]))
-}
-
-/// A scope as text, such as `youtrack hub:read`.
-pub(crate) fn scope_json(scope: &[(String, Access)]) -> String {
-    let words = scope.iter().map(|(key, access)| match access {
-        Access::Full => key.clone(),
-        Access::Read => format!("{key}:read"),
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 pub(crate) fn time_json(at: Timestamp) -> String {

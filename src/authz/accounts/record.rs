@@ -36,6 +36,15 @@ pub enum UserKind {
     Service,
 }
 
+impl UserKind {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Human => "human",
+            Self::Service => "service",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRecord {
     pub id: String,

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use super::{AdminError, AdminErrorCode, AdminFacts, Principal, names, refuse, users};
 use crate::authz::{
     accounts::{Account, Power},
+    decide::deadline,
     rules::ServiceId,
     subject::{Access, Permission, Scope, TokenEnd},
     time::Timestamp,
@@ -264,12 +265,8 @@ fn require_within_parent(
     let entries: Option<Vec<(ServiceId, Access)>> =
         bounds.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();
     let narrower = entries.and_then(Scope::new).is_some_and(|scope| scope.is_within(&parent.scope));
-    let grace = match parent.end {
-        TokenEnd::None => None,
-        TokenEnd::Rotated { grace_until } => Some(grace_until),
-        TokenEnd::Revoked => Some(facts.now),
-    };
-    let end = parent.expires_at.into_iter().chain(grace).min();
+    let revoked = (parent.end == TokenEnd::Revoked).then_some(facts.now);
+    let end = deadline(parent).into_iter().chain(revoked).min();
     let shorter = end.is_none_or(|end| bounds.expires_at.is_some_and(|own| own <= end));
     if narrower && shorter && networks_within(&bounds.allow_ips, &parent.allow_ips) {
         return Ok(());

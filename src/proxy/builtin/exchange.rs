@@ -9,7 +9,12 @@ use serde_json::{Value, json};
 use self::verify::VerifyError;
 use super::{BuiltinResponse, form, json, not_issued};
 use crate::{
-    authz::{administration::names, reason::Reason, secret::TokenId, subject::Access},
+    authz::{
+        administration::names,
+        reason::Reason,
+        secret::TokenId,
+        subject::{Access, parse_scope_entry, scope_text},
+    },
     issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
@@ -103,13 +108,12 @@ impl Gateway {
         let Some(text) = made.text else { return Err(Reason::StoreUnavailable.into()) };
         place.keep();
         context.outcome.token.set(Some(made.record.id));
-        let scope: Vec<String> = scope.iter().map(scope_entry).collect();
         let body = json!({
             "access_token": text.expose(),
             "issued_token_type": ACCESS_TOKEN,
             "token_type": "Bearer",
             "expires_in": rule.lifetime.as_secs(),
-            "scope": scope.join(" "),
+            "scope": scope_text(&scope),
         });
         Ok(json(&body, &context.request_id))
     }
@@ -152,12 +156,8 @@ fn refused(error: &'static str, description: impl Into<String>) -> Rejection {
 fn narrow_scope(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, Access)>, Rejection> {
     let mut narrowed: Vec<(String, Access)> = Vec::new();
     for entry in asked.split(' ').filter(|entry| !entry.is_empty()) {
-        let (key, access) = match entry.split_once(':') {
-            None => (entry, Access::Full),
-            Some((key, "read")) => (key, Access::Read),
-            Some((key, "full")) => (key, Access::Full),
-            Some(_) => return Err(refused("invalid_scope", "The access of a service must be read or full")),
-        };
+        let (key, access) = parse_scope_entry(entry)
+            .map_err(|_| refused("invalid_scope", "The access of a service must be read or full"))?;
         let allowed = scope.iter().any(|(known, most)| known == key && access <= *most);
         if !allowed || narrowed.iter().any(|(known, _)| known == key) {
             return Err(refused("invalid_scope", "The scope must name services of the rule, each only once"));
@@ -166,13 +166,6 @@ fn narrow_scope(scope: &[(String, Access)], asked: &str) -> Result<Vec<(String, 
     }
     narrowed.sort();
     if narrowed.is_empty() { Err(refused("invalid_scope", "The scope is empty")) } else { Ok(narrowed) }
-}
-
-fn scope_entry((key, access): &(String, Access)) -> String {
-    match access {
-        Access::Full => key.clone(),
-        Access::Read => format!("{key}:read"),
-    }
 }
 
 /// The id of the permgate token that a subject token is exchanged for. It is derived from
@@ -201,7 +194,7 @@ mod tests {
         let scope = [("hub".to_owned(), Access::Read), ("tracker".to_owned(), Access::Full)];
         let check = |asked: &str, expected: Option<&str>| {
             let found = narrow_scope(&scope, asked).ok();
-            let found = found.map(|scope| scope.iter().map(scope_entry).collect::<Vec<_>>().join(" "));
+            let found = found.map(|scope| scope_text(&scope));
             assert_eq!(found.as_deref(), expected, "{asked}");
         };
         check("tracker", Some("tracker"));

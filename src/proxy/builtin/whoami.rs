@@ -12,7 +12,7 @@ use crate::{
         reason::Reason,
         rules::{BUILT_IN_SERVICE, Identity, Service},
         secret::TokenId,
-        subject::{Access, Directory, Subject, TokenEnd},
+        subject::{Access, Directory, Subject},
         time::Timestamp,
     },
     proxy::{
@@ -107,27 +107,22 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
             None => Some((key.as_str(), None, *access)),
         })
         .collect();
-    let entries =
-        scope.iter().map(|(key, _, access)| json!({"service": key, "access": access_name(*access)}));
+    let entries = scope.iter().map(|(key, _, access)| json!({"service": key, "access": access.word()}));
     let services = scope.iter().map(|(key, service, access)| match service {
         Some(service) => of_service(subject, service, *access, directory),
         None => describe_unreachable(key, *access, Reason::NoService, "There is no service of this name"),
     });
-    let grace_until = match token.end {
-        TokenEnd::Rotated { grace_until } => Some(grace_until),
-        TokenEnd::None | TokenEnd::Revoked => None,
-    };
     json!({
         "user": {
             "login": &*user.login,
             "id": &*user.id,
-            "kind": match kind { UserKind::Human => "human", UserKind::Service => "service" },
+            "kind": kind.word(),
         },
         "token": {
             "id": token.id.as_str(),
             "name": record.name,
             "expires_at": token.expires_at.and_then(time),
-            "grace_until": grace_until.and_then(time),
+            "grace_until": token.end.grace_until().and_then(time),
             "scope": entries.collect::<Vec<_>>(),
         },
         "services": services.collect::<Vec<_>>(),
@@ -147,7 +142,7 @@ fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory
             json!({
                 "service": spec.key.as_str(),
                 "title": spec.title,
-                "access": access_name(access),
+                "access": access.word(),
                 "reachable": true,
                 "hosts": spec.hosts,
                 "paths": spec.paths,
@@ -160,18 +155,11 @@ fn of_service(subject: Subject<'_>, service: &Service, access: Access, directory
 fn describe_unreachable(key: &str, access: Access, reason: Reason, why: &str) -> Value {
     json!({
         "service": key,
-        "access": access_name(access),
+        "access": access.word(),
         "reachable": false,
         "reason": reason.code(),
         "description": why,
     })
-}
-
-fn access_name(access: Access) -> &'static str {
-    match access {
-        Access::Read => "read",
-        Access::Full => "full",
-    }
 }
 
 pub(super) fn time(at: Timestamp) -> Option<String> {

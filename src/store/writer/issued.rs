@@ -8,11 +8,12 @@ use crate::{
         accounts::UserKind,
         administration::{AdminError, AdminErrorCode},
         secret::TokenId,
+        subject::scope_text,
     },
     settings::ExchangeRule,
     store::{
         ChangeError,
-        audit::{scope_json, time_json},
+        audit::time_json,
         change::ExchangedToken,
         model::{AuditEvent, TokenRecord},
         op::Op,
@@ -64,7 +65,7 @@ impl Transaction {
         let change = json!({
             "owner": login,
             "subject": new.subject,
-            "scope": scope_json(&record.scope),
+            "scope": scope_text(&record.scope),
             "expires_at": record.expires_at.map(time_json),
         });
         let actor = format!("exchange:{name}");

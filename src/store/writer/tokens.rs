@@ -13,12 +13,12 @@ use crate::{
             tokens::{self, TokenBounds},
         },
         secret::{Digest, TokenId},
-        subject::Permission,
+        subject::{Permission, scope_text},
     },
     fence::Affected,
     store::{
         ChangeError,
-        audit::{self, scope_json, time_json},
+        audit::{self, time_json},
         change::{Actor, Idempotency, NewToken, TokenEdit},
         model::{Revocation, RevokeReason, Rotation, TokenRecord},
         op::Op,
@@ -73,7 +73,7 @@ impl Transaction {
         let change = json!({
             "owner": owner.map_or(record.owner.as_str(), |owner| owner.record.login.as_str()),
             "name": record.name,
-            "scope": scope_json(&record.scope),
+            "scope": scope_text(&record.scope),
             "not_before": record.not_before.map(time_json),
             "expires_at": record.expires_at.map(time_json),
             "allow_ips": record.allow_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Transaction;
 use crate::{
     authz::{
-        accounts::{Account, GrantRecord, Grantee, UserKind, UserRecord, fold},
+        accounts::{Account, GrantRecord, Grantee, UserRecord, fold},
         administration::{AdminError, AdminErrorCode, users},
     },
     fence::Affected,
@@ -32,11 +32,7 @@ impl Transaction {
             ..UserRecord::new(id.to_owned(), new.login.clone(), new.name.clone(), new.kind, self.now)
         };
         let record = users::create(&self.admin_facts(), &principal, record)?;
-        let kind = match record.kind {
-            UserKind::Human => "human",
-            UserKind::Service => "service",
-        };
-        let change = json!({"id": record.id, "name": record.name, "kind": kind});
+        let change = json!({"id": record.id, "name": record.name, "kind": record.kind.word()});
         self.audit_as(actor, "user.create", target(&record.login), Some(change));
         if record.password.is_some() {
             self.audit_as(actor, "user.password", target(&record.login), Some(json!({"password": "set"})));
