@@ -180,6 +180,10 @@ async fn linger(open: &OpenStream) {
         if stream.poll_command(cx).is_some() {
             return Poll::Ready(());
         }
+        // The upstream's connection drops the body a moment after the response, and wakes this task.
+        if stream.exchange.holds_body() {
+            return Poll::Pending;
+        }
         stream.stream().map_or(Poll::Ready(()), |stream| stream.poll_leftover(cx))
     })
     .await;

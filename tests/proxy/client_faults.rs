@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::harness::{CloseKind, Origin, RawConnection, eventually};
+use crate::harness::{
+    CloseKind, Gate, Origin, RawConnection, eventually,
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, block},
+};
 
 /// The client sends this; once the upstream has the head, the client does that. The upstream must not mistake
 /// what it received for a complete request.
@@ -199,4 +202,36 @@ fn client_that_leaves_as_its_tunnel_is_accepted_leaves_nothing_behind() {
         client.reset();
     }
     eventually("no exchange is left", || gate.budget.open() == 0 && gate.live() == 0);
+}
+
+fn http2_request(gate: &Gate, method: &str) -> Vec<u8> {
+    let bearer = format!("Bearer {}", gate.bearer);
+    let (scheme, host) = ((":scheme", "http"), (":authority", "gate.example"));
+    block(&[(":method", method), scheme, host, (":path", "/api/x"), ("authorization", &bearer)])
+}
+
+#[test]
+fn http2_client_is_not_reset_while_it_sends_the_rest_after_an_early_response() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    for round in 0..10 {
+        let mut client = Frames::to(gate.address, &[]);
+        client.send(HEADERS, END_HEADERS, 1, &http2_request(&gate, "POST")).data(1, "begins");
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.until("begins");
+        let early = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong";
+        upstream.send(early);
+        assert_eq!(client.request(), (1, false));
+        assert_eq!(client.next().payload, b"long");
+        client.data(1, "more").send(DATA, END_STREAM, 1, b"ends");
+        drop(upstream);
+        // The answer to another request is next, not a reset.
+        client.send(HEADERS, END_HEADERS | END_STREAM, 3, &http2_request(&gate, "GET"));
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok");
+        let next = client.next();
+        assert_eq!((next.kind, next.stream), (HEADERS, 3), "round {round}: {next:?}");
+    }
 }

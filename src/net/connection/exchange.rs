@@ -134,6 +134,11 @@ impl Exchange {
         self.body.get() != BodyState::Read
     }
 
+    /// Whether the service still holds the request's body, and has not read it to its end.
+    pub(in crate::net) fn holds_body(&self) -> bool {
+        self.body.get() == BodyState::Open
+    }
+
     /// Whether the request will never be read to its end, so that the connection cannot be used again.
     pub(in crate::net) fn is_abandoned(&self) -> bool {
         self.body.get() == BodyState::Abandoned
