@@ -122,10 +122,11 @@ impl ResponseBody {
         Self { body: Either::Left(Full::new(text)), grpc: false, ended, guard: Some(guard) }
     }
 
-    /// `grpc`: whether a response that ends early ends with gRPC trailers.
-    pub fn stream(body: IncomingBody, grpc: bool, guard: LogGuard) -> Self {
+    /// `grpc`: whether a response that ends early ends with gRPC trailers. `bodiless`: the client gets the head
+    /// alone, whatever an HTTP/2 upstream may send after it.
+    pub fn stream(body: IncomingBody, grpc: bool, bodiless: bool, guard: LogGuard) -> Self {
         let mut body = Self { body: Either::Right(body), grpc, ended: false, guard: Some(guard) };
-        if body.body.is_end_stream() {
+        if bodiless || body.body.is_end_stream() {
             body.end();
         }
         body

@@ -117,7 +117,9 @@ impl Gateway {
             Ok(body) => {
                 let kind = headers.get(header::CONTENT_TYPE);
                 let is_grpc = is_http2 && kind.is_some_and(|kind| grpc::is_grpc_media_type(kind.as_bytes()));
-                ResponseBody::stream(body, is_grpc, guard)
+                let bodiless = context.method == Method::HEAD
+                    || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+                ResponseBody::stream(body, is_grpc, bodiless, guard)
             }
             // The tunnel starts once the client has received this 101.
             Err(upgraded) => {

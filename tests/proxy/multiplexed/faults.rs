@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::{SOON, h2c, with_open_connection};
 use crate::harness::{
     CloseKind, Origin,
-    frames::{CANCEL, DATA, END_STREAM, Frames, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM},
+    frames::{
+        CANCEL, DATA, END_STREAM, Frames, HEADERS, INTERNAL_ERROR, NO_ERROR, REFUSED_STREAM, RST_STREAM,
+    },
 };
 
 /// The upstream does this to stream 3 while stream 1 is under way. The client of stream 3
@@ -120,6 +122,41 @@ fn fault_within_a_response_never_looks_like_its_end() {
     check_broken("closed", None, Frames::close, reset);
     check_broken("garbage", None, |upstream| _ = upstream.send(DATA, 0, 0, b"on no stream"), reset);
     check_broken("silent", None, |upstream| assert_eq!(upstream.was_reset(3), CANCEL), "upstream_timeout");
+}
+
+/// To a client of HTTP/1.1 the response ends with its head, whatever the upstream does with the stream then.
+#[test]
+fn response_without_a_body_is_complete_with_its_head() {
+    let check = |row: &str, method: &str, status: &str, play: fn(&mut Frames)| {
+        let origin = Origin::new();
+        let (gate, mut client, mut upstream) = with_open_connection(&origin, h2c(&origin));
+        client.send(gate.request(&format!("{method} /api/x"), &[]));
+        assert_eq!(upstream.request(), (3, true));
+        upstream.head(3, &[(":status", status)]);
+        play(&mut upstream);
+        client.head();
+        let logged = ("forwarded".into(), "ok".into(), status.parse().unwrap());
+        assert_eq!(gate.next_outcome(), logged, "{row}");
+        client.send(gate.request("GET /api/y", &[]));
+        loop {
+            match upstream.next() {
+                frame if (frame.kind, frame.stream) == (HEADERS, 5) => break,
+                frame => assert_eq!((frame.kind, frame.stream), (RST_STREAM, 3), "{row}: {frame:?}"),
+            }
+        }
+        upstream.answer(5, "ok");
+        assert_eq!(client.answer().2, "ok", "{row}");
+        drop(client);
+        gate.wait_until_empty();
+    };
+    for (method, status) in [("HEAD", "200"), ("GET", "204"), ("GET", "304"), ("DELETE", "204")] {
+        check("ended by an empty frame", method, status, |upstream| {
+            upstream.send(DATA, END_STREAM, 3, b"");
+        });
+        check("with a body", method, status, |upstream| _ = upstream.send(DATA, END_STREAM, 3, b"page"));
+        check("not ended", method, status, |_| ());
+        check("reset", method, status, |upstream| _ = upstream.reset(3, INTERNAL_ERROR));
+    }
 }
 
 /// The upstream refuses stream 3 in this way, and the request is retried on a new stream.
