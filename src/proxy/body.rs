@@ -159,7 +159,8 @@ impl ResponseBody {
         frame
     }
 
-    /// Ends a response that the upstream broke off: with gRPC trailers after a timeout, else by an abort.
+    /// Ends a response that the upstream broke off: gRPC by trailers, since a reset would say that the call was
+    /// cancelled; anything else by an abort.
     fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Incomplete> {
         tracing::debug!(%error, "the upstream's response ended early");
         self.end();
@@ -167,9 +168,10 @@ impl ResponseBody {
         let Some(guard) = &self.guard else { return Err(Incomplete) };
         let context = guard.context();
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        context.outcome.reason.set(context.outcome.client_error().or(Some(upstream)));
-        if timed_out && self.grpc {
-            return Ok(Frame::trailers(grpc::unavailable()));
+        let reason = context.outcome.client_error().unwrap_or(upstream);
+        context.outcome.reason.set(Some(reason));
+        if self.grpc {
+            return Ok(Frame::trailers(grpc::trailers(reason)));
         }
         context.connection.abort();
         Err(Incomplete)

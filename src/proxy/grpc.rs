@@ -2,7 +2,7 @@
 //! description. Log and metrics keep the HTTP status.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::authz::reason::Reason;
@@ -19,29 +19,34 @@ pub fn is_grpc_request<B>(request: &Request<B>) -> bool {
 /// Converts a refusal to gRPC. Other header fields stay.
 pub fn refusal(reason: Reason, description: &str, http: Response<Bytes>) -> Response<Bytes> {
     let (mut parts, _) = http.into_parts();
+    parts.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    parts.headers.remove(header::CONTENT_LENGTH);
     set_status(&mut parts.headers, code(reason, parts.status), description);
     parts.status = StatusCode::OK;
     Response::from_parts(parts, Bytes::new())
 }
 
 fn set_status(headers: &mut HeaderMap, code: u16, description: &str) {
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert("grpc-status", HeaderValue::from(code));
     let message = utf8_percent_encode(description, ENCODED).to_string();
     if let Ok(message) = HeaderValue::try_from(message) {
         headers.insert("grpc-message", message);
     }
-    headers.remove(header::CONTENT_LENGTH);
 }
 
-/// The trailers of a call whose upstream timed out. UNAVAILABLE (14) allows a retry.
-pub fn unavailable() -> HeaderMap {
-    const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
-    const MESSAGE: HeaderValue = HeaderValue::from_static("the upstream was silent for too long");
-    HeaderMap::from_iter([
-        (HeaderName::from_static("grpc-status"), UNAVAILABLE),
-        (HeaderName::from_static("grpc-message"), MESSAGE),
-    ])
+/// The trailers of a call that breaks off for this reason. UNAVAILABLE (14) if the upstream caused it, as when a
+/// client of its own loses the connection: the call may be repeated.
+pub fn trailers(reason: Reason) -> HeaderMap {
+    const UNAVAILABLE: u16 = 14;
+    let details = reason.details(None);
+    let upstream = matches!(reason, Reason::UpstreamReset | Reason::UpstreamTimeout);
+    let mut trailers = HeaderMap::new();
+    set_status(
+        &mut trailers,
+        if upstream { UNAVAILABLE } else { code(reason, details.status) },
+        &details.description,
+    );
+    trailers
 }
 
 /// Whether a content type is `application/grpc`, also with `+proto` or parameters. `grpc-web` is not.
@@ -94,6 +99,19 @@ mod tests {
         check("application/grpc-web+proto", false);
         check("application/json", false);
         check("", false);
+    }
+
+    #[test]
+    fn call_that_breaks_off_says_whether_to_repeat_it() {
+        let check = |reason: Reason, expected: &str| {
+            let trailers = trailers(reason);
+            assert_eq!(trailers["grpc-status"], expected, "{reason:?}");
+            assert!(trailers.contains_key("grpc-message") && trailers.len() == 2, "{trailers:?}");
+        };
+        check(Reason::UpstreamReset, "14");
+        check(Reason::UpstreamTimeout, "14");
+        check(Reason::BodyTooLarge, "8");
+        check(Reason::BadBody, "3");
     }
 
     #[test]

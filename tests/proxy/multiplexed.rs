@@ -1,6 +1,7 @@
 //! HTTP/2 to an upstream: many exchanges on one connection, which end independently.
 
 mod faults;
+mod grpc;
 mod websockets;
 
 use std::time::Duration;
@@ -329,28 +330,6 @@ fn unix_socket_upstream_works_over_both_versions() {
         assert_eq!(gate.line()["upstream"], format!("unix:{}", path.display()));
         server.join().unwrap();
     }
-}
-
-/// A gRPC call whose upstream is silent for too long ends with a gRPC status, not with a cut.
-#[test]
-fn silent_grpc_call_ends_with_a_status() {
-    let origin = Origin::new();
-    let gate = h2c(&origin).with(|setup| setup.upstream.stream_idle_timeout = SOON).start();
-    let bearer = format!("Bearer {}", gate.bearer);
-    let mut client = Frames::to(gate.address, &[]);
-    let pseudo =
-        [(":method", "POST"), (":scheme", "http"), (":authority", "gate.example"), (":path", "/api/x")];
-    let fields = [("content-type", "application/grpc"), ("te", "trailers"), ("authorization", &bearer)];
-    client.trailers(1, &[&pseudo[..], &fields[..]].concat());
-    let mut upstream = origin.accept_h2(&[]);
-    assert_eq!(upstream.request(), (1, true));
-    upstream.head(1, &[(":status", "200"), ("content-type", "application/grpc")]);
-    let head = client.next();
-    assert_eq!((head.kind, head.flags & END_STREAM), (HEADERS, 0));
-    let trailers = client.next();
-    assert_eq!((trailers.kind, trailers.flags & END_STREAM), (HEADERS, END_STREAM));
-    assert_eq!(upstream.was_reset(1), CANCEL);
-    assert_eq!(gate.next_outcome().1, "upstream_timeout");
 }
 
 #[test]
