@@ -293,7 +293,7 @@ impl Service for Gateway {
     }
 
     fn reject(&self, error: RequestError, connection: &Connection) -> Response<Bytes> {
-        let rejection = Rejection::from(Reason::from(error));
+        let rejection = Rejection::from(error);
         self.parts.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
         self.parts.log.write(&LogLine {

@@ -52,7 +52,7 @@ impl ClientOrigin {
     ) -> Result<Self, Reason> {
         let trusted = connection.peer.is_trusted(&context.trusted_proxies);
         let address = client_address(headers, connection.address(), trusted, &context.trusted_proxies);
-        let address = address.map_err(|_| Reason::BadRequest)?;
+        let address = address.map_err(|_| Reason::BadForwarded)?;
         Ok(Self { address, forwarded: is_forwarded(headers) || trusted && is_tcp(connection) })
     }
 

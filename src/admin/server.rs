@@ -253,7 +253,7 @@ impl Service for Server {
         let reason = Reason::from(error);
         self.metrics.client_refused(reason);
         let request_id = uuid::Uuid::now_v7().simple().to_string();
-        let problem = Problem::from(reason.details(None));
+        let problem = Problem::from(error.details());
         let (_, headers, body) = problem.render(&HeaderMap::new(), &request_id);
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = error.status();

@@ -120,7 +120,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     if let Some(owner) = &denial.owner
         && !facts.rules.is_owner_on(owner, path, query.stated_hosts, query.method)
     {
-        return Err(denial.with_reason(Reason::BadRequest));
+        return Err(denial.with_reason(Reason::BadForwarded));
     }
     let second =
         SecondTarget::resolve(query, facts.rules).map_err(|reason| denial.clone().with_reason(reason))?;

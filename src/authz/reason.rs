@@ -23,6 +23,8 @@ pub enum Reason {
     AmbiguousPath,
     /// 400: a WebDAV `Destination` that cannot be judged.
     BadDestination,
+    /// 400: a trusted proxy describes the client or the host in ways that contradict each other.
+    BadForwarded,
     TokenInUrl,
     AmbiguousAuthorization,
     /// 400: two credentials that differ, or a carrier that is repeated or in a folded spelling.

@@ -40,7 +40,7 @@ pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection)
     Ok(())
 }
 
-const MALFORMED_TARGET: RequestError = RequestError::BadRequest("malformed request target");
+const MALFORMED_TARGET: RequestError = RequestError::BadRequest("the request target is malformed");
 
 /// Joins the Cookie fields, which HTTP/2 clients split for better compression (RFC 9113, 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
@@ -70,7 +70,7 @@ fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
     }
     // A token that was sent as the method by mistake must not reach the log.
     if parts.method.as_str().len() > MAX_METHOD {
-        return Err(RequestError::BadRequest("malformed request line"));
+        return Err(RequestError::BadRequest("the method is too long"));
     }
     let (mut head, mut largest) = (parts.method.as_str().len() + target + authority, 0);
     for (name, value) in &parts.headers {
@@ -86,22 +86,25 @@ fn check_sizes(parts: &Parts, limits: &Limits) -> Result<(), RequestError> {
 
 /// Rejects a head that leaves open where the body ends, and normalizes Content-Length.
 fn check_body(headers: &mut HeaderMap) -> Result<(), RequestError> {
-    if let Some(coding) = single_value(headers, &TRANSFER_ENCODING, "more than one Transfer-Encoding")?
+    if let Some(coding) =
+        single_value(headers, &TRANSFER_ENCODING, "Transfer-Encoding was sent more than once")?
         && !coding.as_bytes().eq_ignore_ascii_case(b"chunked")
     {
-        return Err(RequestError::BadRequest("a Transfer-Encoding other than chunked"));
+        return Err(RequestError::BadRequest("Transfer-Encoding is not \"chunked\""));
     }
-    if let Some(length) = single_value(headers, &CONTENT_LENGTH, "more than one Content-Length")? {
+    if let Some(length) = single_value(headers, &CONTENT_LENGTH, "Content-Length was sent more than once")? {
         let digits = length.to_str().ok().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
         let Some(value) = digits.and_then(|digits| digits.parse::<u64>().ok()) else {
-            return Err(RequestError::BadRequest("malformed Content-Length"));
+            return Err(RequestError::BadRequest("Content-Length is malformed"));
         };
         if length.len() > 1 && length.as_bytes()[0] == b'0' {
             headers.insert(CONTENT_LENGTH, HeaderValue::from(value));
         }
     }
     if has_framing_alias(headers) {
-        return Err(RequestError::BadRequest("a name that upstreams may read as a framing field"));
+        return Err(RequestError::BadRequest(
+            "servers may read a field as Content-Length or Transfer-Encoding",
+        ));
     }
     Ok(())
 }
@@ -120,9 +123,9 @@ fn single_value<'h>(
 
 /// Requires one valid Host that agrees with the target's authority. Over HTTP/2, sets a missing Host from it.
 fn host(parts: &mut Parts) -> Result<(), RequestError> {
-    let host = single_value(&parts.headers, &HOST, "more than one Host")?;
+    let host = single_value(&parts.headers, &HOST, "Host was sent more than once")?;
     let parse = |text, malformed| Authority::parse(text).ok_or(RequestError::BadRequest(malformed));
-    let named = host.map(|host| parse(host.as_bytes(), "malformed Host")).transpose()?;
+    let named = host.map(|host| parse(host.as_bytes(), "Host is malformed")).transpose()?;
     let http2 = parts.version == Version::HTTP_2;
     let authority = match (&parts.method, parts.uri.path()) {
         // RFC 9112, 3.2.3 and 3.2.4.
@@ -141,9 +144,13 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
     };
     let Some(authority) = authority.map(http::uri::Authority::as_str) else {
         let optional = parts.version == Version::HTTP_10;
-        return if named.is_some() || optional { Ok(()) } else { Err(RequestError::BadRequest("no Host")) };
+        return if named.is_some() || optional {
+            Ok(())
+        } else {
+            Err(RequestError::BadRequest("Host is missing"))
+        };
     };
-    let target = parse(authority.as_bytes(), "malformed authority")?;
+    let target = parse(authority.as_bytes(), "the host of the target is malformed")?;
     // The scheme's default port applies if none is written (RFC 9110, 4.2.3).
     let port = if parts.uri.scheme_str() == Some("https") { 443 } else { 80 };
     match named {
@@ -154,7 +161,7 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
             parts.headers.insert(HOST, host);
             Ok(())
         }
-        None => Err(RequestError::BadRequest("the target names a host, but Host is empty")),
+        None => Err(RequestError::BadRequest("the target names a host, but Host is missing")),
     }
 }
 

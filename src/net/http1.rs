@@ -80,9 +80,9 @@ pub(super) async fn drive<S: Service>(io: &CancelIo, worker: &Rc<Worker>, servic
         }
         over.map(|result| match (connection.phase(), result) {
             // hyper gave up on a head without writing a response.
-            (Phase::Head, Err(_)) if !connection.has_ended() => {
-                Outcome::Interrupted(ConnectionCommand::Reject(RequestError::BadRequest("malformed head")))
-            }
+            (Phase::Head, Err(_)) if !connection.has_ended() => Outcome::Interrupted(
+                ConnectionCommand::Reject(RequestError::BadRequest("the head cannot be parsed")),
+            ),
             (Phase::Switching, Ok(())) if response == ResponseState::Flushed => {
                 Outcome::Upgraded(Bytes::new())
             }

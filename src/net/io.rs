@@ -212,7 +212,7 @@ impl Inner {
         self.connection.command(ConnectionCommand::Reject(match status {
             b"431" => RequestError::HeadTooLarge,
             b"414" => RequestError::TargetTooLong,
-            _ => RequestError::BadRequest("malformed head"),
+            _ => RequestError::BadRequest("the head cannot be parsed"),
         }));
         true
     }

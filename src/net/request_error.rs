@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use http::{Response, StatusCode, header};
 
-use crate::authz::reason::Reason;
+use crate::authz::reason::{ErrorDetails, Reason};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestError {
-    /// 400; the text is for the log.
+    /// 400; the text ends "The request is malformed: …".
     BadRequest(&'static str),
     /// 501: an extended CONNECT (RFC 8441) for another protocol than WebSocket.
     UnknownProtocol,
@@ -26,6 +26,15 @@ pub enum RequestError {
 impl RequestError {
     pub fn status(self) -> StatusCode {
         Reason::from(self).status()
+    }
+
+    /// The response. That to a malformed request says what is malformed.
+    pub fn details(self) -> ErrorDetails {
+        let mut details = Reason::from(self).details(None);
+        if let Self::BadRequest(what) = self {
+            details.description = format!("{}: {what}", details.description);
+        }
+        details
     }
 }
 

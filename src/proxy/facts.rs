@@ -43,7 +43,7 @@ pub struct RequestFacts {
 
 impl RequestFacts {
     /// Reads the facts of a request for `host`. Errors: `Misdirected` if the proxy that named the peer is no
-    /// longer trusted; `BadRequest` if fields of trusted proxies are malformed or contradict each other.
+    /// longer trusted; `BadForwarded` if fields of trusted proxies are malformed or contradict each other.
     pub fn read(
         gateway: &Gateway,
         state: &WorkerState,
@@ -67,7 +67,7 @@ impl RequestFacts {
             carriers::read(headers, credential, carriers, site, (settings.perm_alias, has_imports))
         });
         Ok(Self {
-            client: client.map_err(|_| Reason::BadRequest)?,
+            client: client.map_err(|_| Reason::BadForwarded)?,
             credential,
             by_alias: settings.perm_alias && (carried.is_some() || Credential::may_have_alias(headers)),
             secure,
@@ -76,7 +76,7 @@ impl RequestFacts {
             method_override: method_override(headers),
             destination: Destination::from_headers(headers, host.as_ref().map(|host| host.field())),
             stated_hosts: if trusted {
-                stated_hosts(headers).map_err(|_| Reason::BadRequest)?
+                stated_hosts(headers).map_err(|_| Reason::BadForwarded)?
             } else {
                 Vec::new()
             },

@@ -13,6 +13,7 @@ use crate::{
         forwarding,
         reason::{ErrorDetails, Reason},
     },
+    net::RequestError,
     proxy::{
         builtin::BuiltinRoute,
         grpc,
@@ -162,6 +163,13 @@ impl Rejection {
 impl From<Reason> for Rejection {
     fn from(reason: Reason) -> Self {
         Self::with_details(reason, None)
+    }
+}
+
+impl From<RequestError> for Rejection {
+    fn from(error: RequestError) -> Self {
+        let has_details = matches!(error, RequestError::BadRequest(_));
+        Self::with_details(error.into(), has_details.then(|| Box::new(error.details())))
     }
 }
 

@@ -171,3 +171,49 @@ fn malformed_head_is_answered_and_logged() {
     assert_eq!(client.wait_for_close(), CloseKind::Closed);
     assert_eq!(gate.next_outcome(), ("rejected".into(), "bad_request".into(), 400));
 }
+
+#[test]
+fn refusal_of_a_malformed_request_says_what_is_malformed() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let check = |request: &str, what: &str| {
+        let mut client = gate.client();
+        client.send(request);
+        let (status, _, body) = client.answer();
+        let expected = format!("The request is malformed: {what}");
+        assert_eq!((status, json(&body)["error_description"].as_str()), (400, Some(&*expected)), "{request}");
+    };
+    check("nonsense\r\n\r\n", "the head cannot be parsed");
+    check("\r\n\r\n\r\n\r\n\r\n", "too many empty lines precede it");
+    let check_fields =
+        |fields: &str, what: &str| check(&format!("GET /api/x HTTP/1.1\r\n{fields}\r\n"), what);
+    check_fields("", "Host is missing");
+    check_fields("Host: a/b\r\n", "Host is malformed");
+    check_fields("Host: g\r\nHost: g\r\n", "Host was sent more than once");
+    check_fields("Host: g\r\nTransfer-Encoding: gzip, chunked\r\n", "Transfer-Encoding is not \"chunked\"");
+    let alias = "servers may read a field as Content-Length or Transfer-Encoding";
+    check_fields("Host: g\r\nContent_Length: 1\r\n", alias);
+    let hosts = "the target and Host name different hosts";
+    check("GET http://other/api HTTP/1.1\r\nHost: g\r\n\r\n", hosts);
+    check("GET api HTTP/1.1\r\nHost: g\r\n\r\n", "the request target is malformed");
+}
+
+#[test]
+fn contradictory_fields_of_a_trusted_proxy_have_a_reason_of_their_own() {
+    let origin = Origin::new();
+    let setup = origin.setup();
+    let gate = setup
+        .with(|setup| setup.rules.trusted_proxies.networks = vec!["127.0.0.0/8".parse().unwrap()])
+        .start();
+    let check = |fields: &[&str]| {
+        let mut client = gate.client();
+        client.send(gate.request("GET /api/x", fields));
+        let (status, _, body) = client.answer();
+        let said = json(&body)["error_description"].as_str().unwrap().to_owned();
+        assert!(status == 400 && said.contains("overwrite the Forwarded and X-Forwarded-* fields"), "{said}");
+        assert_eq!(gate.next_outcome(), ("rejected".into(), "bad_forwarded".into(), 400), "{fields:?}");
+    };
+    check(&["X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.2"]);
+    check(&["Forwarded: host=\"open"]);
+    check(&["Forwarded: host=a..b"]);
+}

@@ -154,7 +154,7 @@ fn every_refusal_is_401_or_403_with_its_reason() {
         "two clients",
         &[GET, API, "X-Forwarded-For: 192.0.2.7", "Forwarded: for=192.0.2.8"],
         (403, "invalid_request"),
-        "bad_request",
+        "bad_forwarded",
         false,
     );
     let main = gate.state.snapshot().rules.service_by_key("main").unwrap().id;

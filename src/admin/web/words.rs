@@ -8,6 +8,7 @@ pub fn reason(code: &str) -> &str {
         "bad_path" => "path that is not acceptable",
         "ambiguous_path" => "path that servers read in different ways",
         "bad_destination" => "WebDAV destination that cannot be judged",
+        "bad_forwarded" => "contradictory Forwarded and X-Forwarded-* fields",
         "token_in_url" => "access token in the URL",
         "ambiguous_authorization" => "more than one Authorization header",
         "ambiguous_credential" => "more than one token, or in a doubtful place",

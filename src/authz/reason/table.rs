@@ -64,6 +64,10 @@ impl Row {
                 "Send one Destination: an absolute path on this host, or its URL, in its plain form and behind \
                  the same upstream",
             ),
+            Reason::BadForwarded => bad_request(
+                "The proxy in front describes the client or the host in ways that contradict each other",
+                "Operators: have it overwrite the Forwarded and X-Forwarded-* fields of its clients",
+            ),
             Reason::TokenInUrl => bad_field(
                 "Access tokens must not be sent in the URL",
                 "Send it as \"Authorization: Bearer\". Servers may have logged this token: replace it",

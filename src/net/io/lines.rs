@@ -46,7 +46,7 @@ impl Lines {
             self.check_line(line, limits)?;
             match (line, self.lines) {
                 (0, 0) if self.leading == MAX_LEADING_LINES => {
-                    return Err(RequestError::BadRequest("empty lines before a request"));
+                    return Err(RequestError::BadRequest("too many empty lines precede it"));
                 }
                 (0, 0) => self.leading += 1,
                 (0, _) => self.ended = true,
