@@ -20,6 +20,7 @@ pub use credential::Credential;
 pub(in crate::authz) use observer::{Observation, Observer, Silent};
 use second_target::SecondTarget;
 
+mod below;
 mod credential;
 mod observer;
 mod second_target;
@@ -130,7 +131,10 @@ pub(in crate::authz) fn decide_observed<'a>(
         return Err(denial.with_reason(Reason::TokenInUrl));
     }
 
-    let public = owner.filter(|owner| is_public(owner, query) && second.is_public(query));
+    let services_below = |owner| below::services_below(query, path, owner, facts.rules);
+    let public = owner.filter(|owner| {
+        is_public(owner, query) && second.is_public(query) && services_below(*owner).is_empty()
+    });
     observer.record("credential", || Observation::credential(query, public));
     match query.credential {
         Credential::Ambiguous => return Err(denial.with_reason(Reason::AmbiguousAuthorization)),
@@ -182,7 +186,16 @@ pub(in crate::authz) fn decide_observed<'a>(
         observer.record("scope", || Observation::scope(subject, owner, reading));
     }
     let authorized = authorize(&subject, owner.service, reading).map_err(|reason| (reason, Some(owner)));
-    let subject = match authorized.and_then(|()| second.authorize(&subject)) {
+    let authorized = authorized.and_then(|()| second.authorize(&subject));
+    let authorized = authorized.and_then(|()| {
+        services_below(owner).iter().try_for_each(|other| {
+            observer.record("below the path", || Observation::below(query, *other));
+            authorize(&subject, other.service, false)
+                .and_then(|()| method_allowed(query, *other, observer))
+                .map_err(|reason| (reason, Some(*other)))
+        })
+    });
+    let subject = match authorized {
         Ok(()) => Some(subject),
         // The token is valid but permits nothing here, so the public rule applies as if none had been sent.
         Err((reason, _)) if public.is_some() => {

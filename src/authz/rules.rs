@@ -164,6 +164,33 @@ impl Rules {
         Ok(Some(owner))
     }
 
+    /// Returns the services of an upstream with a prefix below one of these paths, in any of its readings. `hosts`:
+    /// those of the request.
+    pub fn below<'r>(
+        &'r self,
+        paths: &[&RequestPath<'_>],
+        hosts: &[&str],
+        upstream: &str,
+    ) -> impl Iterator<Item = Owner<'r>> {
+        let readings = paths.iter().flat_map(|path| {
+            path.readings().iter().map(Reading::text).chain([path.literal()]).map(str::to_ascii_lowercase)
+        });
+        let parents: Vec<String> = readings.map(|path| format!("{}/", path.trim_end_matches('/'))).collect();
+        let on_host = |spec: &ServiceSpec| {
+            spec.hosts.is_empty() || compile::hosts(spec).any(|host| hosts.contains(&host))
+        };
+        let services =
+            self.services.iter().filter(move |one| *one.spec.upstream == *upstream && on_host(&one.spec));
+        services.filter_map(move |service| {
+            let is_below = |prefix: &&String| {
+                let prefix = prefix.to_ascii_lowercase();
+                parents.iter().any(|parent| prefix.len() > parent.len() && prefix.starts_with(parent))
+            };
+            let prefix = service.spec.paths.iter().find(is_below)?;
+            Some(Owner { service, public: None, prefix, reading: false })
+        })
+    }
+
     /// Whether a service lists this host, given in canonical form.
     pub fn lists_host(&self, host: &str) -> bool {
         self.services.iter().any(|service| service.spec.hosts.iter().any(|one| one == host))

@@ -188,6 +188,16 @@ impl Observation {
             .with_origin(&owner.service.spec.origin)
     }
 
+    pub fn below(query: &Query<'_>, other: Owner<'_>) -> Self {
+        let key = &other.service.spec.key;
+        let looked_at = format!("what {} also reaches", query.method);
+        Self::new(
+            looked_at,
+            format!("\"{}\" of the service \"{key}\", which needs full access", other.prefix),
+        )
+        .with_origin(&other.service.spec.origin)
+    }
+
     pub fn anonymous(reason: Reason, owner: Owner<'_>) -> Self {
         let observation = Self::new(reason.code(), "forwarded without an identity: the token is not needed");
         match owner.public {

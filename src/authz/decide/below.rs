@@ -1,0 +1,141 @@
+//! Requests that act on everything below their path, as DELETE, COPY and MOVE do on a directory (RFC 4918, 9.6, 9.8
+//! and 9.9). They need full access to all of it, also where a prefix of another service begins.
+
+use super::Query;
+use crate::authz::{
+    destination::Destination,
+    path::RequestPath,
+    rules::{Owner, Rules},
+};
+
+const RECURSIVE: [&str; 3] = ["DELETE", "COPY", "MOVE"];
+
+/// Returns the other services that a request to this path reaches on the owner's upstream.
+pub fn services_below<'r>(
+    query: &Query<'_>,
+    path: &RequestPath<'_>,
+    owner: Owner<'r>,
+    rules: &'r Rules,
+) -> Vec<Owner<'r>> {
+    // An upstream may ignore case.
+    let is_recursive = RECURSIVE.iter().any(|method| query.method.as_str().eq_ignore_ascii_case(method));
+    if !is_recursive && !query.method_override {
+        return Vec::new();
+    }
+    // What is in the place of the destination is deleted.
+    let destination = query.destination.and_then(Destination::path).and_then(Result::ok);
+    let paths: Vec<_> = [Some(path), destination.as_ref()].into_iter().flatten().collect();
+    let hosts: Vec<_> = query.host.into_iter().chain(query.stated_hosts.iter().map(String::as_str)).collect();
+    let others = rules.below(&paths, &hosts, &owner.service.spec.upstream);
+    others.filter(|other| other.service.id != owner.service.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, Method};
+
+    use super::*;
+    use crate::authz::{
+        decide::{Credential, Facts, decide},
+        fixture::{DIGEST, Fixture, service},
+        reason::Reason,
+        rules::{PublicPath, PublicSpec, ServiceKey},
+        secret::BearerForm,
+        subject::{Access, Scope, Token},
+    };
+
+    /// One upstream with `files` at `/dav`, `secret` below it, and others that are not reached.
+    fn fixture() -> Fixture {
+        let on_disk = |key: &str, path: &str| {
+            let mut one = service(key, &[path]);
+            one.upstream = "disk".into();
+            one
+        };
+        let mut vhost = on_disk("vhost", "/dav/vhost");
+        vhost.hosts = vec!["other.example".to_owned()];
+        let elsewhere = service("elsewhere", &["/dav/elsewhere"]);
+        let services = vec![
+            on_disk("files", "/dav"),
+            on_disk("secret", "/dav/a/Secret"),
+            vhost,
+            elsewhere,
+            on_disk("twin", "/dav/a/Sec"),
+        ];
+        let public = PublicSpec {
+            service: ServiceKey::parse("files").unwrap(),
+            methods: Some(vec![Method::DELETE]),
+            path: PublicPath::Prefix("/dav".to_owned()),
+            origin: crate::authz::fixture::origin(20),
+        };
+        Fixture::of(services, vec![public])
+    }
+
+    fn reason(token: &Token, credential: Credential, method: &str, path: &str, to: Option<&str>) -> Reason {
+        let fixture = fixture();
+        let map = to.map(|to| (HeaderName::from_static("destination"), to.parse().unwrap()));
+        let destination = Destination::from_headers(&map.into_iter().collect(), None);
+        let query = Query {
+            method: &method.parse().unwrap(),
+            host: Some("gate.example"),
+            path: RequestPath::parse(path),
+            token_in_url: false,
+            credential,
+            client: [192, 0, 2, 1].into(),
+            upgrade: false,
+            method_override: false,
+            destination: destination.as_ref(),
+            stated_hosts: &[],
+        };
+        decide(&query, Facts { token: Some(token), ..fixture.facts() })
+            .map_or_else(|denial| denial.reason, |permit| permit.reason())
+    }
+
+    const SENT: Credential = Credential::Bearer { form: BearerForm::Own, digest: Some(DIGEST) };
+
+    #[test]
+    fn whole_directory_needs_access_to_the_services_in_it() {
+        let mut token = fixture().token();
+        let scope = |services: &[&str], access: Access| {
+            let fixture = fixture();
+            let full = ["files", "twin"].map(|key| (key, Access::Full));
+            let all = full.into_iter().chain(services.iter().map(|key| (*key, access)));
+            Scope::new(all.map(|(key, access)| (fixture.rules.service_by_key(key).unwrap().id, access)))
+                .unwrap()
+        };
+        token.scope = scope(&[], Access::Full);
+        let check = |token: &Token, method: &str, path: &str, to: Option<&str>, expected: Reason| {
+            assert_eq!(reason(token, SENT, method, path, to), expected, "{method} {path} {to:?}");
+        };
+        for path in ["/dav", "/dav/", "/dav/a", "/dav/a/", "/DAV/a", "/dav//a", "/dav/%61", "/dav/A"] {
+            // A path in other letters is refused before, unless its service ignores case, too.
+            let expected = if path == "/DAV/a" { Reason::NoService } else { Reason::ScopeDenied };
+            check(&token, "DELETE", path, None, expected);
+        }
+        check(&token, "delete", "/dav/a", None, Reason::ScopeDenied);
+        check(&token, "MOVE", "/dav/a", Some("/dav/b"), Reason::ScopeDenied);
+        check(&token, "COPY", "/dav/a", Some("/dav/b"), Reason::ScopeDenied);
+        check(&token, "COPY", "/dav/b", Some("/dav/a"), Reason::ScopeDenied);
+        check(&token, "COPY", "/dav/b", Some("/dav/a/Secrets"), Reason::Ok);
+        check(&token, "DELETE", "/dav/a/x", None, Reason::Ok);
+        check(&token, "DELETE", "/dav/elsewhere1", None, Reason::Ok);
+        check(&token, "DELETE", "/dav/a/Sec", None, Reason::Ok);
+        check(&token, "GET", "/dav/a", None, Reason::Ok);
+        check(&token, "PUT", "/dav/a", None, Reason::Ok);
+        token.scope = scope(&["secret"], Access::Read);
+        check(&token, "COPY", "/dav/a", Some("/dav/b"), Reason::ReadOnlyScope);
+        token.scope = scope(&["secret"], Access::Full);
+        check(&token, "COPY", "/dav/a", Some("/dav/b"), Reason::Ok);
+        check(&token, "DELETE", "/dav/", None, Reason::Ok);
+    }
+
+    #[test]
+    fn public_rule_does_not_open_what_is_below() {
+        let token = fixture().token();
+        let check = |path: &str, credential: Credential, expected: Reason| {
+            assert_eq!(reason(&token, credential, "DELETE", path, None), expected, "{path}");
+        };
+        check("/dav/b", Credential::Missing, Reason::OkAnonymous);
+        check("/dav/a", Credential::Missing, Reason::MissingCredentials);
+        check("/dav/a", SENT, Reason::ScopeDenied);
+    }
+}
