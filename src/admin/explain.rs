@@ -15,6 +15,7 @@ use crate::authz::{
     carriers::{Carried, Carrier, CarrierKind},
     decide::{Credential, Facts, Query},
     explain::{self, Explanation, FICTITIOUS_TOKEN_ID},
+    forwarding,
     host::Authority,
     path::RequestPath,
     rules::{Origin, Rules, ServiceKey},
@@ -72,7 +73,7 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResul
         credential: Credential::Missing,
         client: body.client.unwrap_or(caller.client),
         upgrade: false,
-        method_override: false,
+        method_override: method == Method::POST && has_method_parameter(&body.url),
         destination: None,
         stated_hosts: &[],
     };
@@ -210,6 +211,10 @@ const MAX_URL: usize = 16 << 10;
 const MAX_METHOD: usize = 32;
 
 /// A URL, split into a request's Host and path.
+fn has_method_parameter(url: &str) -> bool {
+    url.split_once('?').is_some_and(|(_, query)| forwarding::has_method_parameter(query))
+}
+
 struct Target<'a> {
     host: Option<String>,
     path: &'a str,

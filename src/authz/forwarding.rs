@@ -21,7 +21,7 @@ pub use hop::{is_secure, stated_hosts};
 pub use identity::{ASSERTION, Claims, IdentityCache, ReportedIdentity};
 use names::{FieldSection, is_dropped_if_listed, is_forwarded};
 pub(in crate::authz) use names::{folds_onto, is_reserved};
-pub use names::{has_framing_alias, has_spoofing_field, method_override};
+pub use names::{has_framing_alias, has_method_parameter, has_spoofing_field, method_override};
 
 mod client;
 mod dropped;

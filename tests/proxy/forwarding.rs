@@ -1,5 +1,10 @@
 //! What reaches the upstream of a permitted request, and what comes back.
 
+use permgate::authz::{
+    rules::ReadMethod,
+    subject::{Access, Scope},
+};
+
 use crate::harness::{Gate, Origin, field, fields};
 
 /// The head that the upstream receives.
@@ -138,4 +143,24 @@ fn public_rule_permits_only_anonymous_requests() {
     let mut client = gate.client();
     client.send("GET /api/public/x HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer nonsense\r\n\r\n");
     assert_eq!(client.refused(), (401, "invalid_token".into()));
+}
+
+#[test]
+fn post_that_counts_as_reading_cannot_hide_another_method() {
+    let origin = Origin::new();
+    let reading = ReadMethod { method: "POST".parse().unwrap(), prefix: Some("/api/search".into()) };
+    let gate = origin.setup().with(|setup| setup.service.read_methods.push(reading)).start();
+    let main = gate.state.snapshot().rules.service_by_key("main").unwrap().id;
+    gate.change_token(|token| token.scope = Scope::new([(main, Access::Read)]).unwrap());
+    let line = |query: &str| gate.request(&format!("POST /api/search{query}"), &["Content-Length: 0"]);
+    sent(&gate, &origin, &line("?q=_method"));
+    assert_eq!(gate.next_outcome().1, "ok");
+    for query in ["?_method=DELETE", "?q=a&%5Fmethod=PUT"] {
+        let mut client = gate.client();
+        client.send(line(query));
+        assert_eq!(client.refused().0, 403, "{query}");
+        assert_eq!(gate.next_outcome().1, "read_only_scope", "{query}");
+    }
+    // A GET is what it is.
+    sent(&gate, &origin, &gate.request("GET /api/search?_method=DELETE", &[]));
 }

@@ -3,6 +3,7 @@
 //! byte too.
 
 use http::{HeaderMap, HeaderName};
+use percent_encoding::percent_decode_str;
 
 use super::dropped::{self, DropReason, FieldPolicy};
 use crate::authz::destination;
@@ -70,6 +71,16 @@ pub fn has_framing_alias(headers: &HeaderMap) -> bool {
 pub fn method_override(headers: &HeaderMap) -> bool {
     const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
     names(headers).any(|name| name.starts_with(b"x") && OVERRIDES.iter().any(|field| folds_to(name, field)))
+}
+
+/// Whether the query of a POST asks for another method, as frameworks for PHP read it: `_method`, which PHP also
+/// reads from names such as `.method`.
+pub fn has_method_parameter(query: &str) -> bool {
+    query.split('&').any(|pair| {
+        let name: Vec<u8> = percent_decode_str(pair.split('=').next().unwrap_or_default()).collect();
+        let start = name.iter().position(|byte| !matches!(byte, b' ' | b'+')).unwrap_or(name.len());
+        matches!(&name[start..], [b'_' | b'.' | b'[', rest @ ..] if rest == b"method")
+    })
 }
 
 /// Whether a request has a field that forwarding would drop, but a forward-auth proxy sends on, and that

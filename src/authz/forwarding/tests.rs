@@ -355,4 +355,18 @@ fn names_that_pass_for_others_are_seen() {
     }
     let others = map(&[("x-http-method-overridden", "1"), ("x-method", "1")]);
     assert!(!method_override(&others));
+    for query in [
+        "_method=DELETE",
+        "a=1&_method=PUT",
+        "%5fmethod=x",
+        "_%6Dethod=x",
+        ".method=x",
+        "+_method=x",
+        "_method",
+    ] {
+        assert!(has_method_parameter(query), "{query}");
+    }
+    for query in ["", "method=DELETE", "a=_method", "_methods=1", "a_method=1", "_METHOD=1"] {
+        assert!(!has_method_parameter(query), "{query}");
+    }
 }
