@@ -69,33 +69,50 @@ const DROPPED: &[(DropReason, &str)] = &[
     (DropReason::Identity, "x-forwarded*"),
     (
         DropReason::Hop,
-        "cf-connecting-ip* cf-pseudo-ipv4 client-ip fastly-client-ip fly-client-ip front-end-https \
-         proxy-client-ip script-name true-client-ip wl-proxy-client-ip x-client-ip x-cluster-client-ip \
-         x-envoy-external-address x-original-forwarded-for x-originating-ip x-proxyuser-ip x-real-ip \
-         x-remote-addr x-remote-ip x-scheme x-script-name x-url-scheme",
+        "cf-connecting-ip* cf-pseudo-ipv4 cf-visitor client-ip cloudfront-forwarded-proto do-connecting-ip \
+         fastly-client-ip fly-client-ip forwarded-for front-end-https proxy-client-ip script-name \
+         true-client-ip wl-proxy-client-ip wl-proxy-ssl x-appengine-user-ip x-azure-clientip x-azure-socketip \
+         x-client-ip x-cluster-client-ip x-envoy-external-address x-original-forwarded-for x-originating-ip \
+         x-proxied-https x-proxyuser-ip x-real-ip x-remote-addr x-remote-ip x-scheme x-script-name \
+         x-true-client-ip x-url-scheme",
     ),
-    // Authelia, CGI's REMOTE_USER, and the front proxy of Kubernetes.
+    // Authelia, CGI's REMOTE_USER, NetBox, Dex, and the front proxy of Kubernetes.
     (
         DropReason::Identity,
-        "remote-user remote-groups remote-email remote-name x-remote-user x-remote-uid x-remote-group \
-         x-remote-groups x-remote-email x-remote-name x-remote-extra-*",
+        "remote-user remote-user-* remote-groups remote-email remote-name x-remote-user x-remote-user-* \
+         x-remote-uid x-remote-group x-remote-groups x-remote-email x-remote-name x-remote-extra-*",
     ),
     // X-Auth-Token is missing on purpose: clients of some applications sign in with it.
     (
         DropReason::Identity,
-        "x-auth-user x-auth-email x-auth-groups x-auth-roles x-auth-request-* x-authenticated-* \
-         x-authentik-* x-consumer-* x-pomerium-* x-vouch-* x-webauth-* cf-access-* oidc-claim-* \
-         tailscale-user-* x-amzn-oidc-* x-goog-authenticated-* x-goog-iap-* x-ms-client-principal*",
+        "x-auth-user x-auth-userid x-auth-username x-auth-subject x-auth-email x-auth-groups x-auth-roles \
+         x-auth-couchdb-* x-auth-request-* x-authenticated-* x-authentik-* x-anonymous-consumer x-consumer-* \
+         x-credential-identifier x-credential-username x-pomerium-* x-proxy-user x-proxy-roles x-proxy-ext-* \
+         x-rstudio-username x-vouch-* x-webauth-* cf-access-* ngrok-auth-user-* oidc-claim-* \
+         tailscale-user-* tailscale-app-capabilities teleport-jwt-assertion x-amzn-oidc-* \
+         x-apigateway-api-userinfo x-endpoint-api-userinfo x-goog-authenticated-* x-goog-iap-* \
+         x-ms-client-principal* x-ms-token-*",
     ),
-    // Certificates that a proxy verified.
-    (DropReason::Identity, "ssl-client-* x-amzn-mtls-* x-arr-clientcert x-client-cert* x-ssl-client-*"),
+    // IBM WebSEAL, Oracle, SiteMinder.
+    (
+        DropReason::Identity,
+        "iv-user* iv-groups iv-creds* oam-remote-user* osso-user-* proxy-remote-user sm-user* sm-universalid",
+    ),
+    // Certificates that a proxy verified: RFC 9440, and the names of products.
+    (
+        DropReason::Identity,
+        "client-cert client-cert-* ssl-client-* wl-proxy-client-cert* x-amzn-mtls-* x-arr-clientcert \
+         x-client-cert* x-client-dn x-client-verify x-ssl-client-*",
+    ),
     // Httpoxy: CGI turns it into HTTP_PROXY.
     (
         DropReason::Reroute,
-        "proxy path-info x-accel-* x-envoy-original-* x-host x-http-host-override x-middleware-subrequest \
-         x-original-host x-original-method x-original-upgrade x-original-uri x-original-url x-rewrite-url \
-         x-sendfile*",
+        "proxy path-info x-accel-* x-envoy-original-* x-host x-http-host-override x-original-host \
+         x-original-method x-original-upgrade x-original-uri x-original-url x-rewrite-url x-sendfile* \
+         x-waws-unencoded-url",
     ),
+    // Next.js; and the sidecar proxy of Linkerd, which in ingress mode sends the request to this host.
+    (DropReason::Reroute, "x-invoke-path x-matched-path x-middleware-subrequest l5d-dst-override"),
 ];
 
 /// The list, grouped by the letter that best separates its names.
@@ -228,6 +245,19 @@ mod tests {
             "cf-access-jwt-assertion",
             "tailscale-user-login",
             "ssl_client_verify",
+            "client-cert",
+            "client_cert_chain",
+            "wl-proxy-client-cert",
+            "x-client-verify",
+            "remote-user-group",
+            "x-remote-user-id",
+            "x-auth-username",
+            "x_proxy_roles",
+            "iv-user-l",
+            "sm_user",
+            "x-ms-token-aad-id-token",
+            "l5d-dst-override",
+            "x-matched-path",
             "x-ssl-client-s-dn",
             "x-client-cert",
             "x-client-certificate",
@@ -252,6 +282,10 @@ mod tests {
             "x-cluster-client-ip",
             "front-end-https",
             "x-url-scheme",
+            "forwarded-for",
+            "do-connecting-ip",
+            "x-azure-clientip",
+            "wl-proxy-ssl",
             "x-forwarded-prefix",
             "x-forwarded-proto",
             "forwarded",
@@ -265,6 +299,12 @@ mod tests {
             "x-amzn-trace-id",
             "x-envoy-attempt-count",
             "x-client-version",
+            "x-client-data",
+            "client-certs",
+            "x-middleware-prefetch",
+            "l5d-client-id",
+            "sm-token",
+            "x-proxy-authorization",
             "x-forward",
             "remote-users",
             "cf-ray",
