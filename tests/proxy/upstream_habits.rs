@@ -162,6 +162,11 @@ fn streaming_responses_may_be_silent() {
     check_quiet("GET /api/x?a=1&watch=true", "application/json", true);
     check_quiet("GET /api/x?watch=1", "application/json", true);
     check_quiet("GET /api/x?watch=false", "application/json", false);
+    check_quiet("GET /api/x?watch=0", "application/json", false);
+    check_quiet("GET /api/x?container=a&follow=true", "text/plain", true);
+    check_quiet("GET /api/x?follow=1&stdout=1", "application/octet-stream", true);
+    check_quiet("GET /api/x?follow=false", "text/plain", false);
+    check_quiet("GET /api/x?follow=", "text/plain", false);
     check_quiet("GET /api/x?stopwatch=1", "application/json", false);
     check_quiet("GET /api/x", "text/event-streams", false);
     check_quiet("GET /api/x", "application/json", false);

@@ -64,7 +64,11 @@ pub fn silence_timeouts(
         return (silence, stream_idle_timeout);
     }
     let watches = request.uri().query().is_some_and(|query| {
-        query.split('&').any(|pair| pair.starts_with("watch=") && !pair.ends_with("=false"))
+        let is_on = |value: &str| !matches!(value, "" | "false" | "0");
+        query.split('&').filter_map(|pair| pair.split_once('=')).any(|(name, value)| {
+            // Kubernetes' watches and `kubectl logs --follow`, and Docker's logs.
+            matches!(name, "watch" | "follow") && is_on(value)
+        })
     });
     (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
 }
