@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use permgate::settings::Health;
+use permgate::{authz::rules::Authorization, settings::Health};
 
 use crate::harness::{CloseKind, Gate, Origin, RawConnection, Setup, eventually, field, fields, status};
 
@@ -207,4 +207,33 @@ fn request_loop_is_stopped() {
     client.send(gate.request("GET /api/x", &[&format!("Via: {own}, {own}, {own}, {own}")]));
     assert_eq!(client.refused(), (502, "bad_gateway".into()));
     assert!(!origin.has_pending_connection());
+}
+
+#[test]
+fn connection_on_which_a_user_signs_in_is_used_for_no_other_request() {
+    let check = |authorization: &str, is_shared: bool| {
+        let origin = Origin::new();
+        let setup = origin.setup().public("/api/public");
+        let gate = setup.with(|setup| setup.service.authorization = Authorization::Keep).start();
+        let request = |fields: &str| format!("GET /api/public HTTP/1.1\r\nHost: g\r\n{fields}\r\n");
+        let mut client = gate.client();
+        client.send(request(&format!("Authorization: {authorization}\r\n")));
+        let mut upstream = origin.accept();
+        assert_eq!(field(&upstream.head(), "authorization"), Some(authorization));
+        upstream.send(OK);
+        assert_eq!(client.answer().0, 200, "{authorization}");
+        let mut other = gate.client();
+        other.send(request(""));
+        if !is_shared {
+            upstream.wait_for_close();
+            upstream = origin.accept();
+        }
+        upstream.head();
+        upstream.send(OK);
+        assert_eq!(other.answer().0, 200, "{authorization}");
+    };
+    check("NTLM TlRMTVNTUAABAAAA", false);
+    check("negotiate YIIJvwYGKwYBBQ", false);
+    check("Basic YTpi", true);
+    check("Digest username=\"a\"", true);
 }

@@ -42,6 +42,8 @@ pub struct Http1 {
     served: u32,
     /// How long the upstream keeps the connection, by `Keep-Alive` in the last response.
     announced: Option<Duration>,
+    /// The upstream may take every later request on the connection for one of the same user.
+    has_user: bool,
 }
 
 /// Out of reach on purpose: the head is limited by its size in bytes.
@@ -86,7 +88,18 @@ impl Http1 {
         call.add_task(task.abort_handle());
         let last_used = clock.now();
         let clock = clock.clone();
-        Ok(Self { sender, call, clock, interim, upgrading, upgraded, last_used, served: 0, announced: None })
+        Ok(Self {
+            sender,
+            call,
+            clock,
+            interim,
+            upgrading,
+            upgraded,
+            last_used,
+            served: 0,
+            announced: None,
+            has_user: false,
+        })
     }
 
     pub fn call(&self) -> &Rc<Call> {
@@ -97,10 +110,10 @@ impl Http1 {
         &self.clock
     }
 
-    /// Whether the connection can take the next request: none is under way, and the upstream has neither
-    /// closed it nor sent anything.
+    /// Whether the connection can take the next request: none is under way, the upstream has neither closed it
+    /// nor sent anything, and no user has signed in on it.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready() && self.call.ended().is_none()
+        self.sender.is_ready() && self.call.ended().is_none() && !self.has_user
     }
 
     /// How long the connection may be idle: `idle`, or a little less than the upstream announced.
@@ -123,6 +136,7 @@ impl Http1 {
         let surely_open =
             self.served >= PROVEN_REQUESTS && now.saturating_duration_since(self.last_used) <= RECENTLY_USED;
         let copy = (reused && repeatable && !surely_open).then(|| copy(&request));
+        self.has_user |= signs_in_connection(request.headers());
         self.upgrading.set(request.headers().contains_key(header::UPGRADE));
         request.body().attach(&self.call, None);
         self.interim.reset();
@@ -165,6 +179,14 @@ impl Http1 {
         io.begin_tunnel();
         Some((io, early))
     }
+}
+
+/// Whether a credential signs in the connection and not only the request: NTLM does, and IIS keeps the user of a
+/// Kerberos ticket, too (RFC 4559, section 6).
+fn signs_in_connection(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
+    let mut schemes = values.filter_map(|value| value.trim_start().split(' ').next());
+    schemes.any(|scheme| ["ntlm", "negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
 }
 
 /// A copy of a request that shares the body, of which nothing may have been read yet.
