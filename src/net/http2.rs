@@ -97,7 +97,15 @@ pub(super) async fn drive<S: Service>(
             leaving = true;
             http.as_mut().graceful_shutdown();
         }
-        let over = http.as_mut().poll(cx);
+        let mut over = http.as_mut().poll(cx);
+        // hyper gives up the connection at a CONNECT that announces a body, after it has reset the stream. Other
+        // streams may be those of other clients, if a proxy in front shares the connection between them.
+        for _ in 0..MAX_STREAMS {
+            if !matches!(over, Poll::Ready(Ok(()))) || streams.is_empty() || connection.has_ended() {
+                break;
+            }
+            over = http.as_mut().poll(cx);
+        }
         if connection.is_rejected() {
             cx.waker().wake_by_ref();
             return Poll::Pending;

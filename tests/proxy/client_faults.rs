@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::harness::{
     CloseKind, Gate, Origin, RawConnection, eventually,
-    frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, block},
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, INTERNAL_ERROR, block},
 };
 
 /// The client sends this; once the upstream has the head, the client does that. The upstream must not mistake
@@ -234,4 +234,26 @@ fn http2_client_is_not_reset_while_it_sends_the_rest_after_an_early_response() {
         let next = client.next();
         assert_eq!((next.kind, next.stream), (HEADERS, 3), "round {round}: {next:?}");
     }
+}
+
+#[test]
+fn connect_that_announces_a_body_ends_no_other_stream() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut client = Frames::to(gate.address, &[]);
+    client.send(HEADERS, END_HEADERS | END_STREAM, 1, &http2_request(&gate, "GET"));
+    let mut upstream = origin.accept();
+    upstream.head();
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nbegin");
+    assert_eq!(client.request(), (1, false));
+    assert_eq!(client.next().payload, b"begin");
+    let mut connect = block(&[(":method", "CONNECT"), (":protocol", "websocket")]);
+    connect.extend(&http2_request(&gate, "GET")[block(&[(":method", "GET")]).len()..]);
+    connect.extend(block(&[("content-length", "5")]));
+    for stream in [3, 5] {
+        client.send(HEADERS, END_HEADERS, stream, &connect);
+    }
+    assert_eq!((client.was_reset(3), client.was_reset(5)), (INTERNAL_ERROR, INTERNAL_ERROR));
+    upstream.send("ended");
+    assert_eq!(client.next().payload, b"ended");
 }
