@@ -20,7 +20,7 @@ use crate::{
         sunset,
         tunnel::Tunnel,
         upgrade,
-        upstream::{OutgoingBody, Upstream, UpstreamResponse},
+        upstream::{self, OutgoingBody, Upstream, UpstreamResponse},
     },
     settings::UpstreamSettings,
 };
@@ -52,6 +52,11 @@ impl Gateway {
         let settings = upstream.settings();
         let request = permitted.request_mut();
         let is_http2 = request.version() == Version::HTTP_2;
+        if is_http2 && upstream::is_stream(request.headers()) {
+            // The client may pause between its messages; the upstream's `stream_idle` limits how long.
+            permitted.guard().context().connection.disarm_body_timeout();
+        }
+        let request = permitted.request_mut();
         let rounds = count_passes(request.headers());
         append_via(request);
         prepare(request, settings);

@@ -85,6 +85,39 @@ fn client_may_be_silent_after_the_response_has_begun() {
     assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok".into(), 200));
 }
 
+/// A server may begin its response only when it has read the first message, or all of them.
+#[test]
+fn client_of_a_stream_may_be_silent_before_the_response() {
+    let soon = Duration::from_millis(50);
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.limits.body_timeout = soon).start();
+    let bearer = format!("Bearer {}", gate.bearer);
+    let send = |kind: &str| {
+        let mut client = Frames::to(gate.address, &[]);
+        let pseudo =
+            [(":method", "POST"), (":scheme", "http"), (":authority", "gate.example"), (":path", "/api/x")];
+        client.head(1, &[&pseudo[..], &[("content-type", kind), ("authorization", &bearer)]].concat());
+        let mut upstream = origin.accept();
+        upstream.head();
+        (client, upstream)
+    };
+    for kind in ["application/grpc", "application/grpc+proto", "application/connect+proto"] {
+        let (mut client, mut upstream) = send(kind);
+        upstream.assert_silent();
+        client.data(1, "one");
+        upstream.until("one");
+        upstream.assert_silent();
+        client.send(DATA, END_STREAM, 1, b"two");
+        upstream.until("two");
+        upstream.send("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok");
+        assert_eq!(client.next().kind, HEADERS, "{kind}");
+        assert_eq!(client.next().payload, b"ok", "{kind}");
+        assert_eq!(gate.next_outcome(), ("forwarded".into(), "ok".into(), 200), "{kind}");
+    }
+    let (_client, _upstream) = send("application/json");
+    assert_eq!(gate.next_outcome().1, "request_timeout");
+}
+
 #[test]
 fn slow_client_applies_backpressure_to_the_upstream() {
     let origin = Origin::new();

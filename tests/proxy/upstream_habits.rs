@@ -169,6 +169,9 @@ fn streaming_responses_may_be_silent() {
     check_quiet("GET /api/x?follow=", "text/plain", false);
     check_quiet("GET /api/x?stopwatch=1", "application/json", false);
     check_quiet("GET /api/x", "text/event-streams", false);
+    check_quiet("GET /api/x", "application/grpc-web+proto", true);
+    check_quiet("GET /api/x", "application/connect+json", true);
+    check_quiet("GET /api/x", "application/connection", false);
     check_quiet("GET /api/x", "application/json", false);
 }
 

@@ -42,6 +42,10 @@ impl<G, T> Permitted<G, T> {
         Self { guard, request }
     }
 
+    pub fn guard(&self) -> &G {
+        &self.guard
+    }
+
     pub fn into_guard(self) -> G {
         self.guard
     }
@@ -82,5 +86,8 @@ pub fn is_stream(headers: &HeaderMap) -> bool {
                 && rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
         })
     };
-    starts(b"text/event-stream") || starts(b"application/grpc")
+    // `application/connect` is followed by `+proto` or `+json`: the streams of the Connect protocol.
+    [&b"text/event-stream"[..], b"application/grpc", b"application/grpc-web", b"application/connect"]
+        .into_iter()
+        .any(starts)
 }
