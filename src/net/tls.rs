@@ -19,7 +19,8 @@ use rustls::{
     RootCertStore,
     crypto::{CryptoProvider, aws_lc_rs},
     server::{
-        ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier, danger::ClientCertVerifier,
+        NoServerSessionStorage, ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier,
+        danger::ClientCertVerifier,
     },
     sign::CertifiedKey,
 };
@@ -211,10 +212,15 @@ impl ServerConfig {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(keys.clone());
         config.alpn_protocols = vec![http2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
-        // The ticketer rotates its own keys and is shared by all workers. It is replaced with the
-        // certificates, because a ticket proves that a client's certificate was accepted.
-        config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-        config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+        // A resumed session would keep a client's certificate valid beyond its expiry, for as long as the client
+        // resumes one session after the other: rustls verifies it in full handshakes only (RFC 8446, 4.6.1).
+        if clients.is_some() {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        } else {
+            // Rotates its own keys, and is shared by all workers.
+            config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
+            config.session_storage = ServerSessionMemoryCache::new(MAX_SESSIONS);
+        }
         Ok(Self {
             config: Arc::new(config),
             keys,

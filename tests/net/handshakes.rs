@@ -137,6 +137,22 @@ fn tls_session_is_resumed() {
     }
 }
 
+/// Otherwise a client could use its certificate after it has expired.
+#[test]
+fn client_certificate_is_verified_for_every_connection() {
+    let pki = TestPki::new();
+    for version in [&version::TLS12, &version::TLS13] {
+        for (required, shows) in [(true, Shows::Good), (false, Shows::Good), (false, Shows::Nothing)] {
+            let gate = pki.gate(&["one"], Some(required));
+            let client = pki.client(version, shows);
+            for _ in 0..3 {
+                assert_eq!(ask(&gate, &client, "one.test", "one.test"), Some(200));
+            }
+            assert_eq!(outcomes(&gate, 3), [Handshake::Full; 3], "{version:?}, required: {required}");
+        }
+    }
+}
+
 #[test]
 fn host_not_covered_by_tls_is_misdirected() {
     let pki = TestPki::new();
