@@ -240,3 +240,41 @@ fn connection_on_which_a_user_signs_in_is_used_for_no_other_request() {
     check("Basic YTpi", true);
     check("Digest username=\"a\"", true);
 }
+
+/// Some servers do not read the body of a GET, and take it for the next request.
+#[test]
+fn body_that_servers_may_not_read_is_the_last_of_its_connection() {
+    let check = |method: &str, framing: &str, body: &str, is_shared: bool| {
+        let origin = Origin::new();
+        let gate = origin.start();
+        let mut client = gate.client();
+        client.send(gate.request(&format!("{method} /api/x"), &[framing]) + body);
+        let mut upstream = origin.accept();
+        let expected = (!is_shared).then_some("close");
+        assert_eq!(field(&upstream.head(), "connection"), expected, "{method}, {framing}");
+        if !body.is_empty() {
+            upstream.until(body);
+        }
+        let length = if method == "HEAD" { "" } else { "content-length: 0\r\n" };
+        upstream.send(format!("HTTP/1.1 200 OK\r\n{length}\r\n"));
+        client.head();
+        let mut other = gate.client_with_get();
+        if !is_shared {
+            upstream.wait_for_close();
+            upstream = origin.accept();
+        }
+        upstream.head();
+        upstream.send(OK);
+        assert_eq!(other.answer().0, 200, "{method}, {framing}");
+    };
+    let chunked = ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n");
+    for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
+        check(method, "Content-Length: 4", "body", false);
+        check(method, chunked.0, chunked.1, false);
+    }
+    for method in ["POST", "PUT", "PROPFIND"] {
+        check(method, "Content-Length: 4", "body", true);
+        check(method, chunked.0, chunked.1, true);
+    }
+    check("GET", "Content-Length: 0", "", true);
+}

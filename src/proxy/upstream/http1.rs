@@ -42,8 +42,8 @@ pub struct Http1 {
     served: u32,
     /// How long the upstream keeps the connection, by `Keep-Alive` in the last response.
     announced: Option<Duration>,
-    /// The upstream may take every later request on the connection for one of the same user.
-    has_user: bool,
+    /// The connection takes no other request after the current one.
+    is_last: bool,
 }
 
 /// Out of reach on purpose: the head is limited by its size in bytes.
@@ -98,7 +98,7 @@ impl Http1 {
             last_used,
             served: 0,
             announced: None,
-            has_user: false,
+            is_last: false,
         })
     }
 
@@ -111,9 +111,9 @@ impl Http1 {
     }
 
     /// Whether the connection can take the next request: none is under way, the upstream has neither closed it
-    /// nor sent anything, and no user has signed in on it.
+    /// nor sent anything, and the request before was not the last.
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready() && self.call.ended().is_none() && !self.has_user
+        self.sender.is_ready() && self.call.ended().is_none() && !self.is_last
     }
 
     /// How long the connection may be idle: `idle`, or a little less than the upstream announced.
@@ -136,7 +136,7 @@ impl Http1 {
         let surely_open =
             self.served >= PROVEN_REQUESTS && now.saturating_duration_since(self.last_used) <= RECENTLY_USED;
         let copy = (reused && repeatable && !surely_open).then(|| copy(&request));
-        self.has_user |= signs_in_connection(request.headers());
+        self.is_last |= is_last(request.headers());
         self.upgrading.set(request.headers().contains_key(header::UPGRADE));
         request.body().attach(&self.call, None);
         self.interim.reset();
@@ -181,9 +181,13 @@ impl Http1 {
     }
 }
 
-/// Whether a credential signs in the connection and not only the request: NTLM does, and IIS keeps the user of a
-/// Kerberos ticket, too (RFC 4559, section 6).
-fn signs_in_connection(headers: &HeaderMap) -> bool {
+/// Whether no other request may follow on the connection: this one closes it, or its credential signs in the
+/// connection and not only the request. NTLM does, and IIS keeps the user of a Kerberos ticket, too (RFC 4559,
+/// section 6).
+fn is_last(headers: &HeaderMap) -> bool {
+    if headers.get(header::CONNECTION).is_some_and(|options| options == "close") {
+        return true;
+    }
     let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut schemes = values.filter_map(|value| value.trim_start().split(' ').next());
     schemes.any(|scheme| ["ntlm", "negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
