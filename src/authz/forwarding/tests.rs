@@ -362,6 +362,7 @@ fn names_that_pass_for_others_are_seen() {
         "_%6Dethod=x",
         ".method=x",
         "+_method=x",
+        "X-Http-Method-Override=PUT",
         "_method",
     ] {
         assert!(has_method_parameter(query), "{query}");
