@@ -142,8 +142,11 @@ fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
     let is_empty = request.body().is_end_stream();
     let has_length = request.body().size_hint().exact().is_some();
     let may_have_content = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
+    // Servers that do not read such a body take it for the next request, which nobody has judged, unless they close
+    // the connection (RFC 9110, section 9.3.1).
     let has_odd_content = !is_empty
         && matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
+    let closes = has_odd_content || settings.idle_timeout.is_zero();
     let headers = request.headers_mut();
     if let Some(host) = &settings.host {
         headers.insert(header::HOST, host.clone());
@@ -158,9 +161,7 @@ fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
         // Set explicitly, because hyper drops the body of a GET without a length.
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if has_odd_content {
-        // Servers that do not read such a body take it for the next request, which nobody has judged, unless they
-        // close the connection (RFC 9110, section 9.3.1).
+    if closes && !headers.contains_key(header::UPGRADE) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     // RFC 9110, section 8.6: some servers require a length.

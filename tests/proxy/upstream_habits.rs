@@ -277,4 +277,37 @@ fn body_that_servers_may_not_read_is_the_last_of_its_connection() {
         check(method, chunked.0, chunked.1, true);
     }
     check("GET", "Content-Length: 0", "", true);
+    check("HEAD", "Content-Length: 0", "", true);
+    // An operator may distrust an upstream.
+    let origin = Origin::new();
+    let gate = origin.setup().with(|setup| setup.upstream.idle_timeout = Duration::ZERO).start();
+    let _client = client_with_request(&gate, "POST /api/x", &["Content-Length: 0"]);
+    assert_eq!(field(&origin.accept().head(), "connection"), Some("close"));
+}
+
+#[test]
+fn content_after_a_response_without_any_is_no_response_to_others() {
+    let check = |head: &str, is_shared: bool| {
+        let origin = Origin::new();
+        let gate = origin.start();
+        let mut client = gate.client_with_get();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send(format!("HTTP/1.1 {head}\r\n\r\n"));
+        client.head();
+        let mut other = gate.client_with_get();
+        if !is_shared {
+            upstream.wait_for_close();
+            upstream = origin.accept();
+        }
+        upstream.head();
+        upstream.send(OK);
+        assert_eq!(other.answer().2, "ok", "{head}");
+    };
+    check("204 No Content", true);
+    check("204 No Content\r\ncontent-length: 0", true);
+    check("204 No Content\r\ncontent-length: 4", false);
+    check("204 No Content\r\ntransfer-encoding: chunked", false);
+    check("304 Not Modified\r\ncontent-length: 4", true);
+    check("304 Not Modified\r\ntransfer-encoding: chunked", false);
 }

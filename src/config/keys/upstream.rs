@@ -60,7 +60,7 @@ const UPSTREAM_TIMEOUTS: &[Key] = &[
     duration("tunnel_idle", 1, "How long a tunnel (a WebSocket or another upgrade) may stay silent.").with_default(r#""1h""#),
     // Shorter than the keep-alive of common upstreams (nginx 75 s, Jetty 30 s); for Node (5 s), retries
     // apply.
-    duration("pool_idle", 0, "How long an idle connection is kept, unless the upstream announces less.").with_default(r#""15s""#),
+    duration("pool_idle", 0, "How long an idle connection is kept, unless the upstream announces less; `0s`: each request closes its connection.").with_default(r#""15s""#),
 ];
 
 const URL: &[Key] = &[

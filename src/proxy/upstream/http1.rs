@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
@@ -149,6 +149,7 @@ impl Http1 {
             Some(Ok(response)) => {
                 self.call.response_began();
                 self.last_used = now;
+                self.is_last |= announces_odd_content(&response);
                 self.served = self.served.saturating_add(1);
                 self.announced = announced_timeout(response.headers());
                 Ok(response)
@@ -191,6 +192,18 @@ fn is_last(headers: &HeaderMap) -> bool {
     let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
     let mut schemes = values.filter_map(|value| value.trim_start().split(' ').next());
     schemes.any(|scheme| ["ntlm", "negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
+}
+
+/// Whether a response that has no content announces some, which would become the response to the next request.
+fn announces_odd_content<B>(response: &Response<B>) -> bool {
+    let headers = response.headers();
+    let has_length = || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");
+    match response.status() {
+        StatusCode::NO_CONTENT => has_length() || headers.contains_key(header::TRANSFER_ENCODING),
+        // The length of a 304 is that of the response to a GET.
+        StatusCode::NOT_MODIFIED => headers.contains_key(header::TRANSFER_ENCODING),
+        _ => false,
+    }
 }
 
 /// A copy of a request that shares the body, of which nothing may have been read yet.
