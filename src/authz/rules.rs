@@ -164,8 +164,8 @@ impl Rules {
         Ok(Some(owner))
     }
 
-    /// Returns the services of an upstream with a prefix below one of these paths, in any of its readings. `hosts`:
-    /// those of the request.
+    /// Returns the services of an upstream with a prefix below one of these paths, in any of its readings.
+    /// `hosts`: those of the request.
     pub fn below<'r>(
         &'r self,
         paths: &[&RequestPath<'_>],

@@ -98,8 +98,9 @@ pub(super) async fn drive<S: Service>(
             http.as_mut().graceful_shutdown();
         }
         let mut over = http.as_mut().poll(cx);
-        // hyper gives up the connection at a CONNECT that announces a body, after it has reset the stream. Other
-        // streams may be those of other clients, if a proxy in front shares the connection between them.
+        // hyper gives up the connection at a CONNECT that announces a body, after it has reset the stream.
+        // Other streams may be those of other clients, if a proxy in front shares the connection between
+        // them.
         for _ in 0..MAX_STREAMS {
             if !matches!(over, Poll::Ready(Ok(()))) || streams.is_empty() || connection.has_ended() {
                 break;

@@ -212,8 +212,9 @@ impl ServerConfig {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(keys.clone());
         config.alpn_protocols = vec![http2::PROTOCOL.to_vec(), b"http/1.1".to_vec()];
-        // A resumed session would keep a client's certificate valid beyond its expiry, for as long as the client
-        // resumes one session after the other: rustls verifies it in full handshakes only (RFC 8446, 4.6.1).
+        // A resumed session would keep a client's certificate valid beyond its expiry, for as long as the
+        // client resumes one session after the other: rustls verifies it in full handshakes only (RFC 8446,
+        // 4.6.1).
         if clients.is_some() {
             config.session_storage = Arc::new(NoServerSessionStorage {});
         } else {

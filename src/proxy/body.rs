@@ -122,8 +122,8 @@ impl ResponseBody {
         Self { body: Either::Left(Full::new(text)), grpc: false, ended, guard: Some(guard) }
     }
 
-    /// `grpc`: whether a response that ends early ends with gRPC trailers. `bodiless`: the client gets the head
-    /// alone, whatever an HTTP/2 upstream may send after it.
+    /// `grpc`: whether a response that ends early ends with gRPC trailers. `bodiless`: the client gets the
+    /// head alone, whatever an HTTP/2 upstream may send after it.
     pub fn stream(body: IncomingBody, grpc: bool, bodiless: bool, guard: LogGuard) -> Self {
         let mut body = Self { body: Either::Right(body), grpc, ended: false, guard: Some(guard) };
         if bodiless || body.body.is_end_stream() {
@@ -159,8 +159,8 @@ impl ResponseBody {
         frame
     }
 
-    /// Ends a response that the upstream broke off: gRPC by trailers, since a reset would say that the call was
-    /// cancelled; anything else by an abort.
+    /// Ends a response that the upstream broke off: gRPC by trailers, since a reset would say that the call
+    /// was cancelled; anything else by an abort.
     fn break_off(&mut self, error: &BoxError) -> Result<Frame<Bytes>, Incomplete> {
         tracing::debug!(%error, "the upstream's response ended early");
         self.end();

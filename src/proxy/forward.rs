@@ -142,8 +142,8 @@ fn prepare(request: &mut Request<OutgoingBody>, settings: &UpstreamSettings) {
     let is_empty = request.body().is_end_stream();
     let has_length = request.body().size_hint().exact().is_some();
     let may_have_content = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-    // Servers that do not read such a body take it for the next request, which nobody has judged, unless they close
-    // the connection (RFC 9110, section 9.3.1).
+    // Servers that do not read such a body take it for the next request, which nobody has judged, unless they
+    // close the connection (RFC 9110, section 9.3.1).
     let has_odd_content = !is_empty
         && matches!(*request.method(), Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS);
     let closes = has_odd_content || settings.idle_timeout.is_zero();

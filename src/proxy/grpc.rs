@@ -34,8 +34,8 @@ fn set_status(headers: &mut HeaderMap, code: u16, description: &str) {
     }
 }
 
-/// The trailers of a call that breaks off for this reason. UNAVAILABLE (14) if the upstream caused it, as when a
-/// client of its own loses the connection: the call may be repeated.
+/// The trailers of a call that breaks off for this reason. If the upstream caused it: UNAVAILABLE (14), which
+/// a direct client gets when its connection breaks, and after which a call may be repeated.
 pub fn trailers(reason: Reason) -> HeaderMap {
     const UNAVAILABLE: u16 = 14;
     let details = reason.details(None);

@@ -1,5 +1,5 @@
-//! Requests that act on everything below their path, as DELETE, COPY and MOVE do on a directory (RFC 4918, 9.6, 9.8
-//! and 9.9). They need full access to all of it, also where a prefix of another service begins.
+//! Requests that act on everything below their path, as DELETE, COPY and MOVE do on a directory (RFC 4918,
+//! 9.6, 9.8 and 9.9). They need full access to all of it, also where a prefix of another service begins.
 
 use super::Query;
 use crate::authz::{

@@ -73,8 +73,8 @@ pub fn method_override(headers: &HeaderMap) -> bool {
     names(headers).any(|name| name.starts_with(b"x") && OVERRIDES.iter().any(|field| folds_to(name, field)))
 }
 
-/// Whether the query of a POST asks for another method: by `_method` in frameworks for PHP, which also reads it from
-/// names such as `.method`, or by the name of the header field in ASP.NET.
+/// Whether the query of a POST asks for another method: by `_method` in frameworks for PHP, which also reads
+/// it from names such as `.method`, or by the name of the header field in ASP.NET.
 pub fn has_method_parameter(query: &str) -> bool {
     query.split('&').any(|pair| {
         let name: Vec<u8> = percent_decode_str(pair.split('=').next().unwrap_or_default()).collect();

@@ -110,8 +110,8 @@ impl Http1 {
         &self.clock
     }
 
-    /// Whether the connection can take the next request: none is under way, the upstream has neither closed it
-    /// nor sent anything, and the request before was not the last.
+    /// Whether the connection can take the next request: none is under way, the upstream has neither closed
+    /// it nor sent anything, and the request before was not the last.
     pub fn is_ready(&self) -> bool {
         self.sender.is_ready() && self.call.ended().is_none() && !self.is_last
     }
@@ -183,8 +183,8 @@ impl Http1 {
 }
 
 /// Whether no other request may follow on the connection: this one closes it, or its credential signs in the
-/// connection and not only the request. NTLM does, and IIS keeps the user of a Kerberos ticket, too (RFC 4559,
-/// section 6).
+/// connection and not only the request. NTLM does, and IIS keeps the user of a Kerberos ticket, too (RFC
+/// 4559, section 6).
 fn is_last(headers: &HeaderMap) -> bool {
     if headers.get(header::CONNECTION).is_some_and(|options| options == "close") {
         return true;
@@ -194,7 +194,8 @@ fn is_last(headers: &HeaderMap) -> bool {
     schemes.any(|scheme| ["ntlm", "negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
 }
 
-/// Whether a response that has no content announces some, which would become the response to the next request.
+/// Whether a response that has no content announces some, which would become the response to the next
+/// request.
 fn announces_odd_content<B>(response: &Response<B>) -> bool {
     let headers = response.headers();
     let has_length = || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length != "0");

@@ -1,5 +1,5 @@
-//! gRPC calls whose upstream fails: the client gets a status, since a reset with CANCEL would say that the call was
-//! cancelled.
+//! gRPC calls whose upstream fails: the client gets a status, since a reset with CANCEL would say that the
+//! call was cancelled.
 
 use super::{SOON, h2c};
 use crate::harness::{
