@@ -226,6 +226,7 @@ impl Config {
             ("admin.trusted_proxies", self.admin.trusted_proxies != new.admin.trusted_proxies),
             ("admin.metrics", self.admin.metrics != new.admin.metrics),
             ("admin.user_header", self.admin.sign_in.header != new.admin.sign_in.header),
+            ("admin.user_header_key", self.admin.sign_in.form_key != new.admin.sign_in.form_key),
             ("server.url", same_scheme && self.admin.sign_in.gateway != new.admin.sign_in.gateway),
             ("admin.oidc", self.admin.sign_in.provider != new.admin.sign_in.provider),
             ("store.path", self.store.path != new.store.path),

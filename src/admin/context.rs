@@ -144,7 +144,7 @@ impl fmt::Display for ConfigurationError {
 
 impl Context {
     pub fn new(parts: Parts) -> Self {
-        let shared = parts.sign_in.header.as_ref().and_then(|header| header.key.clone());
+        let shared = parts.sign_in.form_key.clone();
         let drawn = || FormKey::draw().expect("the system has random numbers, or nothing here is safe");
         let relying_party = parts.sign_in.provider.clone();
         Self(Arc::new(Inner {

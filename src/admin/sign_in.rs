@@ -20,6 +20,8 @@ pub struct SignIn {
     /// An address of the listener itself, for links if there is no `url`.
     pub address: Option<String>,
     pub header: Option<UserHeader>,
+    /// Signs CSRF tokens of the header's users, and marks known browsers. `None`: each process draws its own.
+    pub form_key: Option<FormKey>,
     pub provider: Option<Provider>,
     /// The address at which clients reach the services, for command lines to copy.
     pub gateway: Option<String>,
@@ -33,8 +35,6 @@ pub struct UserHeader {
     pub name: HeaderName,
     /// The trusted peers. Never empty: otherwise any client could pose as any user.
     pub from: Vec<IpNet>,
-    /// The key of CSRF tokens, if several gateways share it; `None`: each process draws its own.
-    pub key: Option<FormKey>,
 }
 
 /// The header's value.
@@ -90,7 +90,7 @@ mod tests {
         let sign_in = SignIn {
             url: None,
             address: None,
-            header: Some(UserHeader { name: name.clone(), from, key: None }),
+            header: Some(UserHeader { name: name.clone(), from }),
             ..SignIn::default()
         };
         let check = |case: &str, values: &[&'static str], peer: Option<&str>, expected: TrustedHeader| {

@@ -49,6 +49,7 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
     let gateway = root.table("server").parsed("url", self::url).map(|(url, _)| url);
     let gateway = gateway.or_else(|| reachable_url(!server.tls.pairs.is_empty(), &server.listen));
     let header = user_header(section);
+    let form_key = section.text("user_header_key").and_then(|text| text.ok_or_report(form_key(&text)));
     let url = url.map(|(url, _)| url);
     let metrics = metrics(section);
     let provider = oidc::provider(section, url.as_deref());
@@ -59,7 +60,7 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
         allow_remote: allowed,
         trusted_proxies: trusted_proxies(section),
         metrics,
-        sign_in: SignIn { url, address, header, provider, gateway, demo: false },
+        sign_in: SignIn { url, address, header, form_key, provider, gateway, demo: false },
     }
 }
 
@@ -129,8 +130,7 @@ fn user_header(section: &Section<'_>) -> Option<UserHeader> {
         text.error(message, advice);
         return None;
     }
-    let key = section.text("user_header_key").map(|text| text.ok_or_report(form_key(&text)));
-    Some(UserHeader { name, from, key: key.flatten() })
+    Some(UserHeader { name, from })
 }
 
 fn form_key(text: &SpannedText<'_>) -> Result<FormKey, ValueError> {

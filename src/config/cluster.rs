@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::section::{Section, SpannedText, ValueError, wrong};
 use crate::{
-    admin::UserHeader,
+    admin::SignIn,
     assertion::KeySource,
     store::cluster::{Etcd, Settings, Tls, User},
 };
@@ -20,7 +20,7 @@ const MAX_NAME: usize = 63;
 pub(super) fn cluster(
     store: &Section<'_>,
     assertion: Option<&crate::assertion::Settings>,
-    user_header: Option<&UserHeader>,
+    sign_in: &SignIn,
 ) -> Option<Settings> {
     let section = store.optional_table("cluster")?;
     if cfg!(not(feature = "etcd")) {
@@ -31,7 +31,7 @@ pub(super) fn cluster(
         let advice = "give all of them the same file: `keys = \"file:PATH\"` in [assertion]";
         store.error("cluster", "each gateway would sign assertions with its own keys", advice);
     }
-    if user_header.is_some_and(|header| header.key.is_none()) {
+    if sign_in.header.is_some() && sign_in.form_key.is_none() {
         let advice = "give all of them the same file: `user_header_key = \"file:PATH\"` in [admin]";
         store.error("cluster", "each gateway would sign CSRF tokens with its own key", advice);
     }

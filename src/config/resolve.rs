@@ -143,7 +143,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         text => Ok(root.document.directory.join(text)),
     })?;
     let assertion = assertion::assertion(root, &sound_services, &store_path);
-    let cluster = cluster::cluster(&store_section, assertion.as_ref(), admin.sign_in.header.as_ref());
+    let cluster = cluster::cluster(&store_section, assertion.as_ref(), &admin.sign_in);
     Some(Config {
         file: path.to_owned(),
         text: String::new(),

@@ -329,6 +329,7 @@ fn what_a_reload_cannot_change() {
     check("the page's names", "[admin]\nhosts = [\"gate.example\"]", Some("admin.hosts"));
     let vouched = "[admin]\nuser_header = \"X-User\"\nuser_header_from = [\"10.0.0.5\"]";
     check("who vouches", vouched, Some("admin.user_header"));
+    check("what signs forms", "[admin]\nuser_header_key = \"env:PATH\"", Some("admin.user_header_key"));
     check("who names clients", "[admin]\ntrusted_proxies = [\"::1\"]", Some("admin.trusted_proxies"));
     check("who scrapes", "[admin]\nmetrics = \"socket\"", Some("admin.metrics"));
     check("a budget", "[server.budgets]\nstreams = 100", None);

@@ -359,7 +359,7 @@ fn changing_ones_password_requires_the_current_one() {
 fn trusted_header_counts_only_from_a_listed_proxy() {
     let start = |from: &str| {
         let (name, from) = ("x-remote-user".parse().unwrap(), vec![from.parse().unwrap()]);
-        let header = UserHeader { name, from, key: None };
+        let header = UserHeader { name, from };
         let fixture = Fixture::signed_in_by(None, SignIn { header: Some(header), ..SignIn::default() });
         fixture.user("alice", &[]);
         fixture.user("bob", &[]);

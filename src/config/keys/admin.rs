@@ -17,7 +17,7 @@ pub(super) const ADMIN: &[Key] = &[
     text("url", "The URL at which browsers reach the admin listener, for invitation links; https makes cookies Secure. Not reloadable."),
     text("user_header", "Header field in which a proxy in front sends the user's login; needs `user_header_from`. Not reloadable."),
     texts("user_header_from", "Addresses and networks of the proxies whose `user_header` is trusted. Not reloadable."),
-    secret("user_header_key", "`\"file:PATH\"` or `\"env:NAME\"`: a secret of 32 characters or more that signs CSRF tokens for users of `user_header`; the same on every gateway of a cluster. Not reloadable."),
+    secret("user_header_key", "`\"file:PATH\"` or `\"env:NAME\"`: a secret of 32 characters or more that signs CSRF tokens for users of `user_header` and marks browsers as known; the same on every gateway of a cluster. Each start draws a new one unless set. Not reloadable."),
     table("oidc", OIDC, "Sign-in through an OpenID Connect provider; needs `admin.url`."),
     // The names that applications behind a gateway give to their first account.
     texts("reserved_logins", "Logins that upstreams give power to by name: giving one to an account needs the permission `admin-write`.")

@@ -36,6 +36,12 @@ fn what_gateways_of_a_cluster_sign_by_comes_from_files() {
     );
     check("forms alone", &vouched(""), false, &[]);
     check("forms by a file", &vouched(&long), true, &[]);
+    check("known browsers by a file", &format!("[admin]\n{long}\n"), true, &[]);
+    let key = |text: &str| read(&format!("{SMALL}[admin]\n{text}\n")).unwrap().admin.sign_in.form_key;
+    assert!(
+        key(&long).is_some() && key("").is_none(),
+        "the key counts without a proxy that names users, too"
+    );
     check(
         "a short secret",
         &vouched(&short),
