@@ -30,6 +30,8 @@ impl Check {
                     config.warnings.extend(unknown);
                     config.warnings.extend(unreloadable(&listener, &config));
                 }
+                let found = config.file_warnings();
+                config.warnings.extend(found);
                 let files = config.access_log_error().into_iter().chain(config.file_errors());
                 let files: Vec<_> = files.collect();
                 config.exposed_secrets.extend(files);

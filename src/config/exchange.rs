@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     authz::{
+        administration::names,
         rules::ServiceSpec,
         subject::{Access, parse_scope_entry},
     },
@@ -35,9 +36,9 @@ pub(super) fn rule(
     let claims: Vec<_> = section
         .tables("claims")
         .iter()
-        .filter_map(|claim| Some((claim.text("name")?, claim.text("value")?.value)))
+        .filter_map(|claim| Some((filled(claim, "name")?, filled(claim, "value")?.value)))
         .collect();
-    if claims.is_empty() && section.is_set("claims") {
+    if section.is_set("claims") && section.tables("claims").is_empty() {
         let advice = "name what only your jobs have, such as `claims = [{ name = \"repository\", value = \"acme/app\" }]`";
         section.error("claims", "every job of this issuer could exchange its token", advice);
     }
@@ -53,6 +54,10 @@ pub(super) fn rule(
     if lifetime > MAX_EXCHANGED_LIFETIME {
         section.error("lifetime", "`lifetime` must be at most 1h", "");
     }
+    let audience = filled(section, "audience");
+    let account = section.parsed("account", |login| {
+        names::login(login).map_err(|refusal| (refusal.message, "name a service account".into()))
+    });
     let issuer = issuer?;
     let tls = match issuer.starts_with("http://") {
         true => None,
@@ -61,14 +66,24 @@ pub(super) fn rule(
     Some(ExchangeRule {
         name: text.clone(),
         issuer,
-        audience: section.text("audience")?.value,
+        audience: audience?.value,
         claims: claims.into_iter().map(|(name, value)| (name.value, value)).collect(),
-        account: section.text("account")?.value,
+        account: account?,
         scope,
         lifetime,
         max_tokens: section.count("max_tokens").unwrap_or_default(),
         tls,
     })
+}
+
+/// A text that is not empty. `None` if it is absent or empty, which is reported.
+fn filled<'a>(section: &Section<'a>, name: &str) -> Option<SpannedText<'a>> {
+    let text = section.text(name)?;
+    if text.value.is_empty() {
+        text.error(format!("`{name}` is empty: no token of a CI system could match it"), "");
+        return None;
+    }
+    Some(text)
 }
 
 fn issuer(text: &str) -> Result<String, ValueError> {

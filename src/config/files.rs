@@ -1,6 +1,6 @@
 //! Checks what is in the places of the unix sockets and of the store, without creating anything.
 
-use std::{fs, os::unix::fs::FileTypeExt as _};
+use std::{fs, os::unix::fs::FileTypeExt as _, path::Path};
 
 use super::{Config, Problem};
 use crate::{
@@ -11,17 +11,44 @@ use crate::{
 impl Config {
     /// The errors that a start would get because of what is in these places.
     pub fn file_errors(&self) -> Vec<Problem> {
-        let listeners = [("server.listen", &self.server.listen), ("admin.listen", &self.admin.listen)];
-        let listen = listeners.iter().flat_map(|(key, all)| all.iter().map(|one| (*key, &one.address)));
-        let metrics = self.admin.metrics.separate_listener().map(|address| ("admin.metrics", address));
-        let sockets = listen.chain(metrics).filter_map(|(key, address)| {
-            let Address::Unix(path) = address else { return None };
+        let sockets = self.sockets().filter_map(|(key, path)| {
             let is_other = fs::symlink_metadata(path).is_ok_and(|file| !file.file_type().is_socket());
-            let message = BindError::NoSocket(address.clone()).to_string();
+            let message = BindError::NoSocket(Address::Unix(path.to_path_buf())).to_string();
             is_other.then(|| self.problem_at_key(key, message, "name another path, or move it away"))
         });
         let store = store::foreign_directory(&self.store);
         let store = store.map(|error| self.problem_at_key("store.path", error.to_string(), ""));
         sockets.chain(store).collect()
+    }
+
+    /// Warnings about what a start needs there. A service manager may create it just before the start.
+    pub fn file_warnings(&self) -> Vec<Problem> {
+        let missing = |path: &Path| {
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
+            // A start creates the store's directory, and those above it.
+            let absent = !directory.exists() && !self.store.path.starts_with(directory);
+            absent.then(|| directory.display().to_string())
+        };
+        let sockets = self.sockets().filter_map(|(key, path)| {
+            let message = format!("the directory {} of a unix socket does not exist", missing(path)?);
+            Some(self.problem_at_key(key, message, "create it before the start, or name another path"))
+        });
+        let large = (self.store.ballast > store::ballast::LARGE).then(|| {
+            let message = "the ballast takes more than 1g of the disk, and is written at the first start";
+            self.problem_at_key("store.ballast", message.into(), "16m is enough for the store to open")
+        });
+        sockets.chain(large).collect()
+    }
+
+    /// The paths of the unix sockets that a start creates, with the keys that name them.
+    fn sockets(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let listeners = [("server.listen", &self.server.listen), ("admin.listen", &self.admin.listen)];
+        let listen =
+            listeners.into_iter().flat_map(|(key, all)| all.iter().map(move |one| (key, &one.address)));
+        let metrics = self.admin.metrics.separate_listener().map(|address| ("admin.metrics", address));
+        listen.chain(metrics).filter_map(|(key, address)| match address {
+            Address::Unix(path) => Some((key, path.as_path())),
+            Address::Tcp(_) | Address::Inherited(_) => None,
+        })
     }
 }

@@ -206,6 +206,9 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<Server
         let advice = "take 2 from the last digit of the mode, or \"unix\" out of `trusted_proxies`";
         section.warn("unix_mode", "every user of this machine is a trusted proxy", advice);
     }
+    if section.is_set("unix_mode") && !listen.iter().any(|(one, _)| matches!(one.address, Address::Unix(_))) {
+        section.warn("unix_mode", "`unix_mode` has no effect: no address of `listen` is a unix socket", "");
+    }
     Some(Server {
         unix_mode,
         proxy_protocol,
@@ -361,12 +364,19 @@ fn warn_of_unused(
 }
 
 fn log(section: &Section<'_>) -> Option<Log> {
-    let access = match section.text("access")?.value.as_str() {
-        "stdout" => LogTarget::Stdout,
-        "off" => LogTarget::Off,
-        path => LogTarget::File(section.document.directory.join(path)),
-    };
-    Some(Log { access, level: section.text("level")?.value })
+    let access = section.text("access")?;
+    let target = access.parse(|text| match text {
+        "stdout" => Ok(LogTarget::Stdout),
+        "off" => Ok(LogTarget::Off),
+        "" => wrong("`log.access` is empty", "write \"stdout\", \"off\" or the name of a file"),
+        path => Ok(LogTarget::File(section.document.directory.join(path))),
+    })?;
+    let other_words = ["stderr", "none", "syslog", "journald", "-"];
+    if let Some(word) = other_words.into_iter().find(|word| access.value.eq_ignore_ascii_case(word)) {
+        let message = format!("the access log is written to a file that is called {word}");
+        access.warn(message, "write \"stdout\" or \"off\", or the file's name with its directory");
+    }
+    Some(Log { access: target, level: section.text("level")?.value })
 }
 
 fn metrics(section: &Section<'_>) -> metrics::Settings {

@@ -68,12 +68,16 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
             }
         }
         (ValueKind::Duration(least), DeValue::String(text)) => match units::duration(text) {
+            None if units::is_duration(text) => {
+                error(&at, format!("`{path}` must be at most {}", units::in_words(units::MAX_DURATION)));
+            }
             None => {
                 let advice = format!("write {}", units::DURATION_FORM);
                 document.error(&at, format!("`{path}` is not a duration"), advice);
             }
             Some(d) if d < Duration::from_millis(least) => {
-                error(&at, format!("`{path}` must be at least {least}ms"));
+                let least = units::in_words(Duration::from_millis(least));
+                error(&at, format!("`{path}` must be at least {least}"));
             }
             Some(_) => {}
         },

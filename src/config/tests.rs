@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod cluster;
+mod effects;
 mod environment;
 mod mistakes;
 mod oidc;
@@ -299,7 +300,9 @@ fn warnings() {
     );
     check(
         "every user as a proxy",
-        &format!("{SMALL}[server]\ntrusted_proxies = [\"unix\"]\nunix_mode = \"0666\"\n"),
+        &format!(
+            "{SMALL}[server]\ntrusted_proxies = [\"unix\"]\nunix_mode = \"0666\"\nlisten = [\"unix:a\"]\n"
+        ),
         &["10: every user of this machine is a trusted proxy"],
     );
     check(

@@ -8,26 +8,42 @@ pub const DURATION_FORM: &str = "a number and one of ms, s, m, h, d, w, such as 
 pub const SIZE_FORM: &str = "a number of bytes, optionally with k, m or g (powers of 1024), such as \"256m\"";
 
 /// The longest duration, which keeps every later sum in range.
-const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
+pub const MAX_DURATION: Duration = Duration::from_secs(100 * 366 * 86_400);
 
-/// `None` if it is malformed or longer than a century.
+/// The units of a duration with their milliseconds, in the order in which [`in_words`] prefers them.
+const UNITS: [(&str, u64); 6] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1), ("w", 7 * 86_400_000)];
+
+/// `None` if it is malformed or longer than [`MAX_DURATION`].
 pub fn duration(text: &str) -> Option<Duration> {
+    let (number, millis) = number_and_unit(text)?;
+    Some(Duration::from_millis(number?.checked_mul(millis)?)).filter(|d| *d <= MAX_DURATION)
+}
+
+/// Whether it has the form of a duration, however long.
+pub fn is_duration(text: &str) -> bool {
+    number_and_unit(text).is_some()
+}
+
+/// The duration as it would be written in the file, in its largest whole unit.
+pub fn in_words(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    let (unit, size) =
+        UNITS.into_iter().find(|(_, size)| millis % u128::from(*size) == 0).unwrap_or(("ms", 1));
+    format!("{}{unit}", millis / u128::from(size))
+}
+
+/// The number, if it fits, and the milliseconds of its unit.
+fn number_and_unit(text: &str) -> Option<(Option<u64>, u64)> {
     let (number, unit) = split(text)?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        "w" => 7 * 86_400_000,
-        _ => return None,
-    };
-    Some(Duration::from_millis(number.checked_mul(millis)?)).filter(|d| *d <= MAX_DURATION)
+    let (_, millis) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+    Some((number, millis))
 }
 
 /// `None` if it is malformed or at least 2^63 bytes.
 pub fn size(text: &str) -> Option<u64> {
     let (number, unit) = split(text)?;
+    let number = number?;
     let factor: u64 = match unit.to_ascii_lowercase().as_str() {
         "" | "b" => 1,
         "k" | "kb" | "kib" => 1 << 10,
@@ -38,12 +54,12 @@ pub fn size(text: &str) -> Option<u64> {
     number.checked_mul(factor).filter(|bytes| *bytes < 1 << 63)
 }
 
-fn split(text: &str) -> Option<(u64, &str)> {
+/// The number, `None` if it does not fit, and the unit.
+fn split(text: &str) -> Option<(Option<u64>, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     let sound = digits.starts_with(|c: char| c.is_ascii_digit()) && !digits.ends_with('_');
-    let number = digits.replace('_', "").parse().ok().filter(|_| sound)?;
-    Some((number, unit.trim_start()))
+    sound.then(|| (digits.replace('_', "").parse().ok(), unit.trim_start()))
 }
 
 #[cfg(test)]
@@ -72,6 +88,20 @@ mod tests {
         check("1y", None);
         check("40000d", None);
         check("99999999999999999999s", None);
+    }
+
+    #[test]
+    fn durations_in_words() {
+        let check = |millis: u64, expected: &str| {
+            assert_eq!(in_words(Duration::from_millis(millis)), expected);
+            assert_eq!(duration(expected), Some(Duration::from_millis(millis)));
+        };
+        check(1, "1ms");
+        check(1_000, "1s");
+        check(1_500, "1500ms");
+        check(86_400_000, "1d");
+        check(7 * 86_400_000, "7d");
+        assert!(is_duration("99999999999999999999s") && !is_duration("1y"));
     }
 
     #[test]

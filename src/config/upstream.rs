@@ -29,6 +29,12 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
         value.ok_or_else(|| (format!("{text:?} cannot be a Host field"), String::new()))
     });
     let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));
+    if !["max_connections", "max_in_flight"].iter().any(|limit| section.is_set(limit)) {
+        for key in ["queue", "queue_timeout"].into_iter().filter(|key| section.is_set(key)) {
+            let message = format!("`{key}` has no effect without `max_connections` or `max_in_flight`");
+            section.warn(key, message, "");
+        }
+    }
     Some(UpstreamSettings {
         name: name.value.as_str().into(),
         host,

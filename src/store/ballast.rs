@@ -9,6 +9,9 @@ use std::{
 
 const FILE: &str = "ballast";
 
+/// More than opening a store ever writes: a larger ballast is probably a mistake, which must not fill the disk.
+pub(crate) const LARGE: u64 = 1 << 30;
+
 /// Creates the file, or replaces one of another size. It is written, not sparse, and its bytes do not
 /// compress, so that the space is really allocated.
 pub(crate) fn ensure(directory: &Path, size: u64) -> io::Result<()> {
@@ -20,6 +23,12 @@ pub(crate) fn ensure(directory: &Path, size: u64) -> io::Result<()> {
     }
     if size == 0 {
         return release(directory).map(drop);
+    }
+    // The file that is replaced counts as free.
+    release(directory)?;
+    if size > LARGE && size > free(directory)? / 2 {
+        let text = format!("{} MiB would take more than half of the free space", size >> 20);
+        return Err(io::Error::other(text));
     }
     let written = write(&path, size);
     if written.is_err() {
@@ -39,6 +48,12 @@ pub(crate) fn release(directory: &Path) -> io::Result<u64> {
     };
     fs::remove_file(path)?;
     Ok(size)
+}
+
+/// How many bytes an unprivileged process can still write there.
+fn free(directory: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(directory)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Whether not even 1 MiB can be written.
@@ -90,6 +105,14 @@ mod tests {
         assert_eq!(release(directory.path()).unwrap(), 100_000);
         assert_eq!(release(directory.path()).unwrap(), 0);
         assert!(!disk_is_full(directory.path()));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_ballast_never_takes_most_of_the_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = ensure(directory.path(), 1 << 60).unwrap_err().to_string();
+        assert!(refused.contains("1099511627776 MiB would take more than half"), "{refused}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
     }
 
