@@ -50,7 +50,7 @@ impl From<ImportedToken> for ImportLine {
 #[serde(deny_unknown_fields)]
 pub struct ImportOutcome {
     pub id: Option<String>,
-    /// The digest was registered with this owner and name already; nothing was changed.
+    /// The digest was registered for this owner already; nothing was changed.
     #[serde(default)]
     pub known: bool,
     pub error: Option<String>,

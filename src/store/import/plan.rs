@@ -165,7 +165,10 @@ impl<'a> Plan<'a> {
         if fold(&name) == "all-users" {
             return Err("every user is in the group all-users anyway: leave the line out".to_owned());
         }
-        // All members first, so that the group does not change if one of them is unknown.
+        // All members first, so that nothing changes if one of them is unknown or cannot be created.
+        for login in members.iter().filter(|login| !self.users.contains_key(&fold(login))) {
+            self.may_make_owner(login)?;
+        }
         let mut ids = Vec::with_capacity(members.len());
         for login in members {
             let known = self.users.get(&fold(login)).copied();
@@ -194,10 +197,15 @@ impl<'a> Plan<'a> {
         Ok(outcome)
     }
 
-    fn owner(&mut self, login: &str, report: &mut Report) -> Result<u32, String> {
+    fn may_make_owner(&self, login: &str) -> Result<(), String> {
         if !self.options.make_owners {
             return Err(format!("there is no user {login:?}"));
         }
+        names::login(login).map(drop).map_err(|e| e.message)
+    }
+
+    fn owner(&mut self, login: &str, report: &mut Report) -> Result<u32, String> {
+        self.may_make_owner(login)?;
         self.make_user(login, None, UserKind::Service, report)
     }
 

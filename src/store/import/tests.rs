@@ -171,3 +171,15 @@ fn what_is_underway_counts_as_taken() {
         engine.close();
     }
 }
+
+#[test]
+fn a_group_line_that_is_refused_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let line = br#"{"group":"readers","members":["fine","not a login"]}"#;
+    let (report, bad) = import(&settings, true, line);
+    assert!(bad.len() == 1 && bad[0].contains("a login has 1 to 64"), "{bad:?}");
+    assert_eq!((report.users, report.groups, report.members), (0, 0, 0));
+    let engine = Engine::open(&settings).unwrap();
+    assert!(engine.users().unwrap().is_empty() && engine.groups().unwrap().is_empty());
+}

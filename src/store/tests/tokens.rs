@@ -276,6 +276,8 @@ async fn imported_tokens_are_known_by_digest() {
     assert!(bench.indexed(&Digest::from_bytes([6; 32])).is_some());
     assert_eq!(import(operator(), lines).await.unwrap(), expected, "an import can be resumed");
     assert_eq!(bench.state.index().imported(), 2);
+    let again = ImportedToken { scope: Vec::new(), expires_at: Some(bench.now()), ..line(6, "ci", "") };
+    assert_eq!(import(operator(), vec![again]).await.unwrap(), ["ok"], "known, whatever is refused by now");
     assert_eq!(code(import(bench.by("ci"), vec![line(7, "ci", "g")]).await), "permission_denied");
 
     let bench = bench.again().await;

@@ -62,12 +62,13 @@ impl Transaction {
         make_owners: bool,
     ) -> Result<AcceptedImport, ChangeError> {
         let token = &line.token;
-        let name = tokens::name(&token.name)?;
-        let scope = tokens::import(&self.admin_facts(), principal, &token.scope, token.expires_at)?;
         let known = self.state.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
-        if let Some(id) = self.registered(line, known.as_deref(), &name)? {
+        // First: since a line was imported, its token may have expired, or its name or service may be refused now.
+        if let Some(id) = self.registered(line, known.as_deref())? {
             return Ok(AcceptedImport { id, known: true });
         }
+        let name = tokens::name(&token.name)?;
+        let scope = tokens::import(&self.admin_facts(), principal, &token.scope, token.expires_at)?;
         let folded = fold(&name);
         if let Some(owner) = &known
             && self.token_named(owner, &folded)?.is_some()
@@ -94,18 +95,12 @@ impl Transaction {
     }
 
     /// The token of a line that was imported before, so that an import can be resumed.
-    fn registered(
-        &self,
-        line: &PlannedImport,
-        owner: Option<&str>,
-        name: &str,
-    ) -> Result<Option<TokenId>, ChangeError> {
+    fn registered(&self, line: &PlannedImport, owner: Option<&str>) -> Result<Option<TokenId>, ChangeError> {
         let Some(record) = self.token_by_digest(&line.token.digest)? else { return Ok(None) };
         let ended = record.is_ended();
         // But not in this batch: a line that comes twice is a mistake.
         if self.shared.state.index().with(&record.digest, |token| token.is_some())
             && Some(record.owner.as_str()) == owner
-            && record.name == name
             && !ended
         {
             return Ok(Some(record.id));
