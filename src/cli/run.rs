@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tracing::Subscriber;
+use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{EnvFilter, reload::Handle};
 
 use super::{
@@ -86,23 +86,41 @@ fn disable_core_dumps() {
 
 /// Logs text to a terminal, and JSON lines to anything else.
 fn log_to_stderr(level: &str) {
-    let filter = EnvFilter::try_from_env(LOG_VARIABLE).unwrap_or_else(|_| EnvFilter::new(level));
+    let variable = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
+    let overriding = variable.as_deref().and_then(filter);
+    let has_override = overriding.is_some();
+    let filter = overriding.unwrap_or_else(|| EnvFilter::new(level));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         let lines = lines.with_ansi(use_color(&std::io::stderr())).with_target(false).without_time();
         let lines = lines.with_filter_reloading();
-        change_on_reload(lines.reload_handle());
+        change_on_reload(lines.reload_handle(), has_override);
         lines.init();
     } else {
         let lines = lines.json().flatten_event(true).with_target(false).with_filter_reloading();
-        change_on_reload(lines.reload_handle());
+        change_on_reload(lines.reload_handle(), has_override);
         lines.init();
+    }
+    if let Some(text) = variable.filter(|_| !has_override) {
+        tracing::warn!(
+            "{LOG_VARIABLE} is {text:?}, which is not a level such as \"debug\": log.level applies"
+        );
     }
 }
 
+/// The filter of a level or of `EnvFilter`'s directives. A single word that is not a level would be the name of a
+/// module, and would silence everything else.
+fn filter(text: &str) -> Option<EnvFilter> {
+    let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if is_word && text.parse::<LevelFilter>().is_err() {
+        return None;
+    }
+    EnvFilter::try_new(text).ok()
+}
+
 /// Has reloads change the level, unless the variable has set it.
-fn change_on_reload<S: Subscriber + 'static>(filter: Handle<EnvFilter, S>) {
-    if EnvFilter::try_from_env(LOG_VARIABLE).is_err() {
+fn change_on_reload<S: Subscriber + 'static>(filter: Handle<EnvFilter, S>, has_override: bool) {
+    if !has_override {
         app::log_level::on_reload(move |level| {
             if let Err(error) = filter.reload(EnvFilter::new(level)) {
                 tracing::warn!(%error, "the level of the log stays as it was");
@@ -116,6 +134,20 @@ mod tests {
     use rustix::process::dumpable_behavior;
 
     use super::*;
+
+    #[test]
+    fn a_mistyped_level_does_not_silence_the_log() {
+        let check = |text: &str, expected: Option<&str>| {
+            assert_eq!(filter(text).map(|filter| filter.to_string()).as_deref(), expected, "{text}");
+        };
+        check("debug", Some("debug"));
+        check("WARN", Some("warn"));
+        check("off", Some("off"));
+        check("permgate::store=debug,warn", Some("permgate::store=debug,warn"));
+        check("warning", None);
+        check("verbose", None);
+        check("permgate=loud", None);
+    }
 
     #[test]
     fn core_dumps_are_off() {
