@@ -42,6 +42,7 @@ use std::{
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
+use serde_json::json;
 
 use self::{failure::Failure, output::Format};
 
@@ -244,17 +245,19 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Store(store) => store.run(&global),
         Command::Cluster(cluster) => cluster.run(&global),
         Command::Whoami => token::whoami(&global),
-        Command::Version => version(),
+        Command::Version => version(global.output),
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
     }
 }
 
 /// Version, optional features and platform, for bug reports.
-fn version() -> Result<(), Failure> {
-    let parts = if cfg!(feature = "etcd") { ", with etcd" } else { "" };
+fn version(format: Format) -> Result<(), Failure> {
     let (version, arch, os) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS);
-    output::print(&format!("permgate {version} ({arch}-{os}{parts})"))
+    let etcd = cfg!(feature = "etcd");
+    let parts = if etcd { ", with etcd" } else { "" };
+    let line = || output::print(&format!("permgate {version} ({arch}-{os}{parts})"));
+    format.document(&json!({"version": version, "arch": arch, "os": os, "etcd": etcd}), line, line)
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Audit {
         let client = Client::new(global)?;
         match self {
             Self::Tail(tail) => tail.run(global, &client),
-            Self::Verify => verify(&client),
+            Self::Verify => verify(global, &client),
         }
     }
 }
@@ -132,8 +132,11 @@ fn format_edit(event: &mut Value) {
 }
 
 /// Has the process that has the store open compute every hash again.
-fn verify(client: &Client) -> Result<(), Failure> {
+fn verify(global: &Global, client: &Client) -> Result<(), Failure> {
     let verified = client.get("/v1/audit/verify")?;
+    if matches!(global.output, Format::Json | Format::Jsonl) {
+        global.output.record(&verified, "valid")?;
+    }
     if verified["valid"] != true {
         let (seq, what) = (&verified["seq"], verified["error"].as_str().unwrap_or_default());
         return Err(Failure::failed(format!("the chain is broken at event {seq}: {what}")));

@@ -9,7 +9,7 @@ use super::{
     complete,
     failure::Failure,
     hint::{self, NamedRecord},
-    output::{Columns, ListView, done},
+    output::{Columns, ListView},
 };
 
 #[derive(Debug, Subcommand)]
@@ -53,14 +53,14 @@ impl Grant {
         let client = Client::new(global)?;
         match self {
             Self::List => global.output.list(client.list("/v1/grants?limit=1000", None)?, VIEW),
-            Self::Add(given) => given.set(&client, true),
-            Self::Remove(given) => given.set(&client, false),
+            Self::Add(given) => given.set(global, &client, true),
+            Self::Remove(given) => given.set(global, &client, false),
         }
     }
 }
 
 impl GrantArgs {
-    fn set(&self, client: &Client, granted: bool) -> Result<(), Failure> {
+    fn set(&self, global: &Global, client: &Client, granted: bool) -> Result<(), Failure> {
         let role = &self.role;
         let (kind, name, holder) = match (&self.to.user, &self.to.group) {
             (Some(login), _) => ("user", login, NamedRecord::User(login)),
@@ -73,6 +73,7 @@ impl GrantArgs {
             client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))
         };
         let response = hint::named(client, response, [NamedRecord::Role(role), holder])?;
-        done(&response, &format!("{name} {} holds {role}", if granted { "now" } else { "no longer" }))
+        let now = if granted { "now" } else { "no longer" };
+        global.output.done(&response, &format!("{name} {now} holds {role}"))
     }
 }

@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::{self, Failure},
     hint::{self, NamedRecord},
-    output::{Columns, ListView, counted, done},
+    output::{Columns, ListView, counted},
 };
 use crate::authz::accounts::fold;
 
@@ -118,16 +118,19 @@ impl Group {
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
                 let response = hinted(client.delete(&path(&name)), &name)?;
-                done(&response, &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }))
+                global.output.done(
+                    &response,
+                    &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }),
+                )
             }
-            Self::Add(members) => members.set(&client, true),
-            Self::Remove(members) => members.set(&client, false),
+            Self::Add(members) => members.set(global, &client, true),
+            Self::Remove(members) => members.set(global, &client, false),
         }
     }
 }
 
 impl Members {
-    fn set(&self, client: &Client, member: bool) -> Result<(), Failure> {
+    fn set(&self, global: &Global, client: &Client, member: bool) -> Result<(), Failure> {
         let name = &self.group.name;
         failure::for_each(&self.logins, |login| {
             let path = format!("{}/members/{}", path(name), escape(login));
@@ -135,7 +138,7 @@ impl Members {
             let response =
                 hint::named(client, response, [NamedRecord::Group(name), NamedRecord::User(login)])?;
             let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
-            done(&response, &format!("{change} {login} {to} {name}"))
+            global.output.done(&response, &format!("{change} {login} {to} {name}"))
         })
     }
 }

@@ -59,13 +59,22 @@ impl Format {
     /// Prints a changed record: for people a sentence on stderr, because they know the rest.
     pub(super) fn changed(self, record: &Value, id: &str, sentence: &str) -> Result<(), Failure> {
         match self {
-            Self::Table => done(record, sentence),
-            other => {
-                other.record(record, id)?;
-                report_cut(record);
-                Ok(())
-            }
+            Self::Id => print(&cell(&record[id]))?,
+            other => return other.done(record, sentence),
         }
+        report_effect(record);
+        Ok(())
+    }
+
+    /// Says what a command has done. The response to it is data only for programs.
+    pub(super) fn done(self, response: &Value, sentence: &str) -> Result<(), Failure> {
+        let say = || {
+            print_stderr(sentence);
+            Ok(())
+        };
+        self.document(response, say, say)?;
+        report_effect(response);
+        Ok(())
     }
 
     /// Prints one record, which the field `id` identifies.
@@ -89,19 +98,18 @@ impl Format {
     }
 }
 
-/// Says what a command has done, and how many requests in flight that has cut.
-pub(super) fn done(response: &Value, sentence: &str) -> Result<(), Failure> {
-    print_stderr(sentence);
-    report_cut(response);
-    Ok(())
+/// Reports how many requests in flight a change has cut, and which nodes of a cluster did not confirm it.
+pub(super) fn report_effect(response: &Value) {
+    effect(response).iter().for_each(|line| print_stderr(line));
 }
 
-/// Reports how many requests in flight a change has cut.
-pub(super) fn report_cut(response: &Value) {
-    match response["cut"].as_u64() {
-        None | Some(0) => {}
-        Some(cut) => print_stderr(&format!("cut {} in flight", counted(cut, "request"))),
-    }
+fn effect(response: &Value) -> Vec<String> {
+    let cut = response["cut"].as_u64().filter(|cut| *cut > 0);
+    let cut = cut.map(|cut| format!("cut {} in flight", counted(cut, "request")));
+    let lapsed = response["nodes"]["lapsed"].as_array().into_iter().flatten().map(cell);
+    let lapsed = lapsed
+        .map(|node| format!("{node} did not confirm in time: it forwards nothing until it has the change"));
+    cut.into_iter().chain(lapsed).collect()
 }
 
 /// Prints one line to stdout. If its reader is gone (`| head`), the command ends.
@@ -203,6 +211,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_change_tells_what_it_cut_and_who_lapsed() {
+        let check =
+            |response: Value, expected: &[&str]| assert_eq!(effect(&response), expected, "{response}");
+        check(serde_json::json!({"revoked": true, "cut": 0}), &[]);
+        let nodes = serde_json::json!({"confirmed": 2, "lapsed": ["gate-2"]});
+        check(
+            serde_json::json!({"cut": 1, "nodes": nodes}),
+            &[
+                "cut 1 request in flight",
+                "gate-2 did not confirm in time: it forwards nothing until it has the change",
+            ],
+        );
+    }
 
     #[test]
     fn cells() {

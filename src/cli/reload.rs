@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use super::{Global, client::Client, failure::Failure, output::done};
+use super::{Global, client::Client, failure::Failure};
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let response = Client::new(global)?.post("/v1/reload", &json!({}))?;
-    done(&response, "the configuration is in force")
+    global.output.done(&response, "the configuration is in force")
 }

@@ -10,7 +10,7 @@ use super::{
     confirm::confirm,
     failure::Failure,
     hint::{self, NamedRecord},
-    output::{Columns, ListView, done},
+    output::{Columns, ListView},
 };
 use crate::authz::subject::Permission;
 
@@ -97,7 +97,7 @@ impl Role {
             Self::Delete { role: RoleSelector { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
                 let response = hinted(client.delete(&path(&key)), &key)?;
-                done(&response, &format!("deleted {key}"))
+                global.output.done(&response, &format!("deleted {key}"))
             }
         }
     }

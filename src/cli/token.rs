@@ -12,7 +12,7 @@ use super::{
     failure::{self, Failure, print_stderr},
     hint::{self, NamedRecord},
     import,
-    output::{Columns, Format, ListView, done, print, report_cut},
+    output::{Columns, Format, ListView, print, report_effect},
     time,
     token_file::TokenFile,
 };
@@ -187,10 +187,11 @@ impl Token {
                 let client = Client::new(global)?;
                 failure::for_each(tokens, |token| {
                     for id in hint::token_ids(&client, &token, user.as_deref())? {
-                        let response = client.delete(&path(&id))?;
+                        let mut response = client.delete(&path(&id))?;
+                        response["id"] = id.as_str().into();
                         let shown = hint::shown(&token);
                         let which = if id == *shown { id } else { format!("{shown} ({id})") };
-                        done(&response, &format!("revoked {which}"))?;
+                        global.output.done(&response, &format!("revoked {which}"))?;
                     }
                     Ok(())
                 })
@@ -303,7 +304,7 @@ impl Edit {
 /// Prints the text on stdout unless it was saved: alone for people and scripts, in the record for JSON. It
 /// is shown only once, so every format includes it.
 fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Result<(), Failure> {
-    report_cut(created);
+    report_effect(created);
     let until = created["expires_at"].as_str().map(|at| format!(", valid until {at}")).unwrap_or_default();
     let sentence = format!("created {}{until}", display_name(created));
     match (global.output, created["token"].as_str(), saved) {

@@ -11,7 +11,7 @@ use super::{
     confirm::confirm,
     failure::{Failure, print_stderr},
     hint::{self, NamedRecord},
-    output::{Columns, Format, ListView, counted, done, print},
+    output::{Columns, Format, ListView, counted, print},
     target::ADMIN_VARIABLE,
 };
 
@@ -157,12 +157,12 @@ impl User {
             Self::Unlink(UserSelector { login }) => {
                 let response = client.delete(&format!("{}/identities", path(&login)))?;
                 let identities = counted(response["identities"].as_u64().unwrap_or_default(), "identity");
-                done(&response, &format!("unlinked {identities} from {login}"))
+                output.done(&response, &format!("unlinked {identities} from {login}"))
             }
             Self::SignOut(UserSelector { login }) => {
                 let response = client.delete(&format!("{}/sessions", path(&login)))?;
                 let sessions = counted(response["sessions"].as_u64().unwrap_or_default(), "session");
-                done(&response, &format!("ended {sessions} of {login}"))
+                output.done(&response, &format!("ended {sessions} of {login}"))
             }
             Self::List => output.list(client.list("/v1/users?limit=1000", None)?, VIEW),
             Self::Show(UserSelector { login }) => output.record(&client.get(&path(&login))?, "login"),
@@ -194,7 +194,7 @@ impl User {
                     let tokens = counted(live as u64, "token");
                     confirm(&format!("Delete {login} and revoke {tokens}, for good?"), yes)?;
                 }
-                done(&client.delete(&path(&login))?, &format!("deleted {login}"))
+                output.done(&client.delete(&path(&login))?, &format!("deleted {login}"))
             }
         }
     }

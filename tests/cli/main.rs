@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod first_minutes;
+mod formats;
 mod secrets;
 mod words;
 
