@@ -111,6 +111,9 @@ pub fn offline(
     input: impl Read,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Restored, RestoreError> {
+    if cluster::is_copy(&settings.path) {
+        return Err(OpenError::Copy { path: settings.path.clone() }.into());
+    }
     let mut reader = Reader::open(input)?;
     let header = reader.header.clone();
     let store = parse_id(&header.store).ok_or(StreamError::Damaged(0))?;
@@ -124,9 +127,6 @@ pub fn offline(
         }
     };
     let directory = StoreDirectory::open(&settings.path)?;
-    if cluster::is_copy(directory.path()) {
-        return Err(OpenError::Copy { path: directory.path().to_owned() }.into());
-    }
     let generations = directory.generations();
     let new = generations.begin(Some(store)).map_err(OpenError::from)?;
     let mut restored =

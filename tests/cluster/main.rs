@@ -49,7 +49,15 @@ fn change_on_one_node_applies_on_all() {
     }
     for node in &cluster.nodes {
         node.directory.check("audit verify", 0);
+        node.directory.check("store verify", 0);
     }
+    let mut cluster = cluster;
+    let stopped = cluster.nodes[2].process.as_mut().unwrap();
+    stopped.stop();
+    assert!(!stopped.words.text().contains("lease has ended"), "{}", stopped.words.text());
+    cluster.nodes[2].directory.check("--offline store verify", 0);
+    let (_, words) = cluster.nodes[2].directory.check("store restore gateway.toml", 1);
+    assert!(words.contains("a node's copy") && !words.contains("--accept"), "{words}");
 }
 
 #[test]

@@ -218,9 +218,11 @@ impl Driver {
                 Some(left) if !left.is_zero() => cut_off = false,
                 Some(_) | None if !cut_off => {
                     cut_off = true;
-                    tracing::error!(
-                        "this node's lease has ended: requests in flight are cut, new ones are answered 503"
-                    );
+                    if !todo.left {
+                        tracing::error!(
+                            "this node's lease has ended: requests in flight are cut, new ones are answered 503"
+                        );
+                    }
                     // Everything in flight is judged again, and nothing is permitted any more.
                     drop(self.fence.raise(Affected::All));
                 }

@@ -248,6 +248,7 @@ impl Node {
             read_acknowledgements: protocol.wants_acknowledgements(),
             propose: !protocol.proposals(now).is_empty(),
             waiting: protocol.completions.waiting() > 0,
+            left: protocol.membership() == MembershipState::Left,
             deadline: protocol.completions.deadline().map(left),
             permitted_for: protocol.permitted_until().map(left),
         }
@@ -311,6 +312,8 @@ pub(super) struct NextSteps {
     pub propose: bool,
     /// Whether changes wait for other nodes.
     pub waiting: bool,
+    /// Whether this node has left, as every node does that stops.
+    pub left: bool,
     /// Time until more may be to do.
     pub deadline: Option<Duration>,
     /// Zero: the permission has expired; `None`: there is none.

@@ -10,6 +10,7 @@ use super::{Engine, OpenError, StoreDirectory, checkpoint, checkpoint::read_thro
 use crate::store::{
     Settings,
     audit::VerifyError as AuditError,
+    cluster,
     generation::Contents,
     log::{
         Head, StoreId,
@@ -30,18 +31,23 @@ const CHECKPOINT_ADVICE: &str = "nothing is lost as long as the replica is sound
 const REPLICA_ADVICE: &str = "restart permgate: it rebuilds the replica from a checkpoint and the journal";
 const BACKUP_ADVICE: &str = "copy the store directory and check the disk, then restore the newest backup with \
                           `permgate store restore`: there is nothing sound to rebuild the replica from";
+const COPY_ADVICE: &str =
+    "stop permgate, check the disk, move the store directory away and start again: it is filled from etcd";
 
 impl Engine {
     /// Verifies what was acknowledged when it begins; changes continue meanwhile.
     pub(crate) fn verify(&self, on_progress: &mut OnProgress<'_>) -> Result<Report, Stopped> {
         // Changes wait while the files are opened, not while they are read.
         let log = self.log();
-        let acknowledged = log.head;
-        let inventory = Inventory::read(&OsDirectory::new(&self.generation), self.store);
+        let (acknowledged, is_copy) = (log.head, log.log.is_shared());
+        let inventory = (!is_copy).then(|| Inventory::read(&OsDirectory::new(&self.generation), self.store));
         let at = self.replica.head();
         drop(log);
         let mut verifier = Verifier::new(&self.generation, self.store, on_progress);
-        verifier.journal(inventory, Some(acknowledged), None);
+        match inventory {
+            Some(inventory) => verifier.journal(inventory, Some(acknowledged), None),
+            None => verifier.copy_at(acknowledged),
+        }
         verifier.checkpoints()?;
         if at != acknowledged {
             let (at, position) = (at.position, acknowledged.position);
@@ -78,7 +84,11 @@ pub(crate) fn verify_closed(
     let mut verifier = Verifier::new(files.path(), id, on_progress);
     let replica = Replica::open(&files.path().join(REPLICA), id);
     let at = replica.as_ref().ok().map(Replica::head);
-    verifier.journal(Inventory::read(&*files, id), None, at);
+    if cluster::is_copy(&settings.path) {
+        verifier.copy_at(at.unwrap_or(Head::EMPTY));
+    } else {
+        verifier.journal(Inventory::read(&*files, id), None, at);
+    }
     verifier.checkpoints()?;
     match replica {
         Ok(replica) => {
@@ -112,12 +122,21 @@ struct Verifier<'a, 't> {
     /// Positions of the intact checkpoints.
     whole: Vec<u64>,
     head: Head,
+    /// Whether this is a node's copy of a cluster's store, whose log is in etcd.
+    is_copy: bool,
 }
 
 impl<'a, 't> Verifier<'a, 't> {
     fn new(generation: &'a Path, store: StoreId, on_progress: &'a mut OnProgress<'t>) -> Self {
         let (report, head) = (Report::default(), Head::EMPTY);
-        Self { generation, store, on_progress, report, first: None, whole: Vec::new(), head }
+        Self { generation, store, on_progress, report, first: None, whole: Vec::new(), head, is_copy: false }
+    }
+
+    /// Notes that there is no journal to verify.
+    fn copy_at(&mut self, head: Head) {
+        self.is_copy = true;
+        self.report.position = head.position;
+        self.report.notes.push("this is a node's copy of a cluster's store, whose log is in etcd".to_owned());
     }
 
     /// Verifies the journal up to `head`, or to its end. `at`: the replica's head.
@@ -263,7 +282,11 @@ impl<'a, 't> Verifier<'a, 't> {
 
     /// The advice for a damaged replica.
     fn advice(&self) -> &'static str {
-        if self.can_make_replica() { REPLICA_ADVICE } else { BACKUP_ADVICE }
+        match self.is_copy {
+            true => COPY_ADVICE,
+            false if self.can_make_replica() => REPLICA_ADVICE,
+            false => BACKUP_ADVICE,
+        }
     }
 
     fn can_make_replica(&self) -> bool {

@@ -285,4 +285,9 @@ fn a_spoilt_backup_is_refused_and_the_store_stays() {
     }
     assert!(dir.restore(&backup, true).is_ok());
     assert_eq!(generations(), ["gen-2", "gen-3"]);
+    fs::write(dir.settings().path.join("cluster"), "").unwrap();
+    for accept in [false, true] {
+        let said = dir.restore(&backup, accept).unwrap_err().to_string();
+        assert!(said.contains("a node's copy of a cluster's store") && !said.contains("--accept"), "{said}");
+    }
 }

@@ -128,3 +128,15 @@ fn where_there_is_no_store_none_is_made() {
     let error = verify_closed(&settings, &mut all).unwrap_err().to_string();
     assert!(error.contains("first release"), "{error}");
 }
+
+#[test]
+fn a_copy_of_a_clusters_store_has_no_journal_to_miss() {
+    let (dir, engine) = TestDirectory::filled();
+    engine.close();
+    fs::remove_file(dir.file("journal-")).unwrap();
+    assert!(!verify_closed(&dir.settings(), &mut all).unwrap().is_sound());
+    fs::write(dir.settings().path.join("cluster"), "").unwrap();
+    let report = verify_closed(&dir.settings(), &mut all).unwrap();
+    assert_eq!((wrong(&report), report.position), (Vec::new(), 60));
+    assert_eq!(report.notes, ["this is a node's copy of a cluster's store, whose log is in etcd"]);
+}
