@@ -290,6 +290,25 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
+/// The API reference lists the codes with the statuses that `/openapi.json` gives them.
+#[test]
+fn every_error_code_is_in_the_api_reference() {
+    let reference = read("docs/api.md");
+    let document = serde_json::to_value(permgate::admin::document()).unwrap();
+    let operations =
+        document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap());
+    let mut missing = BTreeSet::new();
+    for (status, response) in operations.filter_map(|(_, call)| call["responses"].as_object()).flatten() {
+        let row =
+            reference.lines().find(|line| line.starts_with(&format!("| {status} |"))).unwrap_or_default();
+        let is_code = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let words = response["description"].as_str().unwrap_or_default().split('`').skip(1).step_by(2);
+        let codes = words.filter(is_code).filter(|code| !row.contains(&format!("`{code}`")));
+        missing.extend(codes.filter(|_| !status.starts_with('2')).map(|code| format!("{status} {code}")));
+    }
+    assert!(missing.is_empty(), "not in the table of docs/api.md: {missing:?}");
+}
+
 /// Complete configurations, wherever they are shown or shipped.
 #[test]
 fn every_documented_configuration_is_valid() {

@@ -276,7 +276,8 @@ impl PartialSchema for HumanDuration {
         let word = word.examples([json!("90d")]);
         let seconds =
             ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(u32::MAX));
-        OneOfBuilder::new().item(word).item(seconds).into()
+        let text = "A number without a unit counts seconds.";
+        OneOfBuilder::new().item(word).item(seconds).description(Some(text)).into()
     }
 }
 

@@ -121,17 +121,26 @@ fn restore(global: &Global, file: &Path, accept_lost_revocations: bool) -> Resul
     progress.finish_and_clear();
     let restored = outcome.map_err(|error| Failure::failed(chain(&error)))?;
     print_stderr(&format!("{} rows restored to {}", restored.rows, config.store.path.display()));
-    let (tokens, users) = (counted(restored.revoked, "token"), counted(restored.users, "user"));
-    let (passwords, narrowed) = (counted(restored.passwords, "password"), restored.narrowed);
-    print_stderr(&format!(
-        "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}, {}",
-        counted(narrowed, "narrowed or shortened token"),
-    ));
-    print_stderr(
-        "group members, grants and roles are those of the backup: take away again what was taken away since",
-    );
-    if let Some(replaced) = restored.replaced {
-        print_stderr(&format!("the previous store was moved to {}", replaced.display()));
+    match &restored.replaced {
+        Some(replaced) => {
+            let (tokens, users) = (counted(restored.revoked, "token"), counted(restored.users, "user"));
+            let (passwords, narrowed) = (counted(restored.passwords, "password"), restored.narrowed);
+            print_stderr(&format!(
+                "ended since the backup, and so again: {tokens}, {users}; changed since and kept: {passwords}, {}",
+                counted(narrowed, "narrowed or shortened token"),
+            ));
+            print_stderr(
+                "group members, grants and roles are those of the backup: take away again what was taken away since",
+            );
+            print_stderr(&format!("the previous store was moved to {}", replaced.display()));
+        }
+        None => {
+            let at = jiff::Timestamp::from_millisecond(restored.taken_at_millis);
+            let at = at.map_or_else(|_| "the backup".to_owned(), |at| at.to_string());
+            print_stderr(&format!(
+                "everything is as it was at {at}: revoke, ban, delete and take away again what was since"
+            ));
+        }
     }
     Ok(())
 }
