@@ -9,6 +9,8 @@ pub trait UpstreamReadings: Send + Sync {
 pub struct UpstreamReading {
     pub name: String,
     pub urls: Vec<UrlReading>,
+    /// Whether it has health checks. Without them, a url is only known to be down once requests have failed.
+    pub is_checked: bool,
     /// In flight and queued; `None` without a limit, because nothing is counted then.
     pub requests: Option<(usize, usize)>,
     /// Open, and queued for one; `None` without a limit.

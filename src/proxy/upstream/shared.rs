@@ -181,6 +181,7 @@ impl UpstreamReadings for Upstreams {
             Some(UpstreamReading {
                 name: settings.name.to_string(),
                 urls: settings.urls.iter().zip(endpoints).map(url).collect(),
+                is_checked: settings.health.is_some(),
                 requests: figures(&requests, settings.max_in_flight),
                 connections: figures(&connections, settings.max_connections),
             })

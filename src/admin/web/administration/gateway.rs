@@ -117,9 +117,33 @@ impl Health {
         let all = reading.urls.len();
         let up = reading.urls.iter().filter(|url| url.up && !url.ejected).count();
         match all - up {
+            0 if !reading.is_checked => Self { tone: "", text: "not checked".to_owned() },
             0 => Self { tone: "good", text: "up".to_owned() },
             down if down == all => Self { tone: "bad", text: "down".to_owned() },
             down => Self { tone: "warn", text: format!("{} of {all} down", words::count(down, "URL")) },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::UrlReading;
+
+    #[test]
+    fn an_upstream_without_health_checks_is_not_called_up() {
+        let check = |is_checked: bool, ups: &[bool], expected: &str| {
+            let url = |up: &bool| UrlReading { url: String::new(), up: *up, ejected: false };
+            let urls = ups.iter().map(url).collect();
+            let name = "tracker".to_owned();
+            let reading = UpstreamReading { name, urls, is_checked, requests: None, connections: None };
+            assert_eq!(Health::from_reading(Some(&reading)).text, expected, "{is_checked} {ups:?}");
+        };
+        check(true, &[true], "up");
+        check(false, &[true], "not checked");
+        check(false, &[true, true], "not checked");
+        check(false, &[true, false], "1 URL of 2 down");
+        check(true, &[false], "down");
+        assert_eq!(Health::from_reading(None).text, "no upstream");
     }
 }
