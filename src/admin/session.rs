@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::{extract::Path, response::Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
@@ -174,6 +174,9 @@ fn signed_out(meta: &RequestMeta, body: &serde_json::Value) -> Response {
     if let Some(cookie) = cookie::clear(meta.secure) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }
+    // Pages that "back" would show again. Not cookies: the browser stays known, and other ports share them.
+    let dropped = HeaderValue::from_static(r#""cache", "storage""#);
+    response.headers_mut().insert(HeaderName::from_static("clear-site-data"), dropped);
     response
 }
 

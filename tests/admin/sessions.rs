@@ -226,6 +226,7 @@ fn sign_out_ban_deletion_and_new_password_end_sessions() {
         &|fixture, one| {
             let answer = by(fixture, one, "DELETE", "/v1/session", None);
             assert!(answer.field("set-cookie").unwrap().starts_with("permgate=; Path=/; Max-Age=0"));
+            assert_eq!(answer.field("clear-site-data"), Some("\"cache\", \"storage\""));
         },
         true,
     );
