@@ -61,10 +61,10 @@ pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Curso
     let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
-        let page = paging.page(accounts.groups().collect(), |group: &&Group| fold(&group.record.name));
-        ok(&page.map(|group| GroupView::new(&accounts, &group.record)))
+        let page = paging.page(accounts.groups().collect(), |group: &&Group| fold(&group.record.name))?;
+        Ok(ok(&page.map(|group| GroupView::new(&accounts, &group.record))))
     };
-    READS.run(read).await
+    READS.run(read).await?
 }
 
 pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {

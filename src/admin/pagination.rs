@@ -1,6 +1,7 @@
 //! Query strings, in which unknown parameters are refused, and the cursors and limits of lists.
 
 use axum::extract::{FromRequestParts, Query};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{Uri, request::Parts};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -44,15 +45,18 @@ impl PageRequest {
         Self::new(cursor.cursor, cursor.limit)
     }
 
-    /// A page of rows in memory, in the order of `key`; the cursor is the key of the last row.
-    pub fn page<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> Page<T> {
+    /// A page of rows in memory, in the order of `key`. The cursor is the key of the last row, encoded so that a
+    /// script may put it into a URL as it is.
+    pub fn page<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> ApiResult<Page<T>> {
+        let last = self.cursor.map(|cursor| URL_SAFE_NO_PAD.decode(cursor)).transpose();
+        let last = last.map_err(|_| bad_cursor())?;
         rows.sort_by_cached_key(&key);
-        let after = self.cursor.as_ref().map_or(0, |cursor| rows.partition_point(|row| key(row) <= *cursor));
+        let after = last.map_or(0, |last| rows.partition_point(|row| key(row).as_bytes() <= last.as_slice()));
         let mut items = rows.split_off(after);
         let more = items.len() > self.limit;
         items.truncate(self.limit);
-        let next = items.last().filter(|_| more).map(key);
-        Page { items, next }
+        let next = items.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
+        Ok(Page { items, next })
     }
 }
 
@@ -84,8 +88,10 @@ mod tests {
             let mut cursor = None;
             loop {
                 let paging = PageRequest::new(cursor, Some(limit)).unwrap();
-                let page = paging.page(rows.to_vec(), |row| (*row).to_owned());
+                let page = paging.page(rows.to_vec(), |row| (*row).to_owned()).unwrap();
                 pages.push(page.items);
+                let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+                assert!(page.next.iter().all(|next| next.bytes().all(is_plain)), "{name}: {:?}", page.next);
                 cursor = page.next;
                 if cursor.is_none() {
                     break;
@@ -97,6 +103,9 @@ mod tests {
         check("one short page", &["b", "a"], 3, &[&["a", "b"]]);
         check("one full page has no next", &["b", "a"], 2, &[&["a", "b"]]);
         check("several", &["c", "a", "e", "b", "d"], 2, &[&["a", "b"], &["c", "d"], &["e"]]);
+        check("signs", &["a+b", "a&b", "a b", "é#%"], 1, &[&["a b"], &["a&b"], &["a+b"], &["é#%"]]);
+        let garbled = PageRequest::new(Some("a b".to_owned()), None).unwrap();
+        assert!(garbled.page(vec!["a"], |row| (*row).to_owned()).is_err());
     }
 
     #[test]

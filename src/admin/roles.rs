@@ -73,9 +73,10 @@ pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Curso
     let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
-        ok(&paging.page(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone()).map(RoleView::new))
+        let page = paging.page(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone())?;
+        Ok(ok(&page.map(RoleView::new)))
     };
-    READS.run(read).await
+    READS.run(read).await?
 }
 
 pub async fn show(context: Context, caller: Caller, Path(key): Path<String>) -> ApiResult {
@@ -127,9 +128,9 @@ pub async fn list_grants(context: Context, caller: Caller, Params(cursor): Param
     let read = move || {
         let accounts = context.store.accounts();
         let grants = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();
-        ok(&paging.page(grants, GrantView::order))
+        Ok(ok(&paging.page(grants, GrantView::order)?))
     };
-    READS.run(read).await
+    READS.run(read).await?
 }
 
 pub async fn grant(context: Context, caller: Caller, Json(body): Json<GrantView>) -> ApiResult {

@@ -94,10 +94,10 @@ pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Curso
     let read = move || {
         let accounts = context.store.accounts();
         let users = accounts.present_users().collect();
-        let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase());
-        ok(&page.map(|user| UserView::new(&accounts, &user.record)))
+        let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase())?;
+        Ok(ok(&page.map(|user| UserView::new(&accounts, &user.record))))
     };
-    READS.run(read).await
+    READS.run(read).await?
 }
 
 pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {

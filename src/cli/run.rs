@@ -108,8 +108,8 @@ fn log_to_stderr(level: &str) {
     }
 }
 
-/// The filter of a level or of `EnvFilter`'s directives. A single word that is not a level would be the name of a
-/// module, and would silence everything else.
+/// The filter of a level or of `EnvFilter`'s directives. A single word that is not a level would be the name of
+/// a module, and would silence everything else.
 fn filter(text: &str) -> Option<EnvFilter> {
     let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
     if is_word && text.parse::<LevelFilter>().is_err() {

@@ -29,7 +29,7 @@ pub fn is_duration(text: &str) -> bool {
 pub fn in_words(duration: Duration) -> String {
     let millis = duration.as_millis();
     let (unit, size) =
-        UNITS.into_iter().find(|(_, size)| millis % u128::from(*size) == 0).unwrap_or(("ms", 1));
+        UNITS.into_iter().find(|(_, size)| millis.is_multiple_of(u128::from(*size))).unwrap_or(("ms", 1));
     format!("{}{unit}", millis / u128::from(size))
 }
 

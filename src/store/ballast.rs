@@ -9,7 +9,7 @@ use std::{
 
 const FILE: &str = "ballast";
 
-/// More than opening a store ever writes: a larger ballast is probably a mistake, which must not fill the disk.
+/// More than opening a store ever writes. A larger ballast is probably a mistake, which must not fill the disk.
 pub(crate) const LARGE: u64 = 1 << 30;
 
 /// Creates the file, or replaces one of another size. It is written, not sparse, and its bytes do not

@@ -12,7 +12,7 @@ fn every_change_is_data_for_programs() {
         serde_json::from_str(&data).unwrap_or_else(|error| panic!("{line}: {error}: {data:?}"))
     };
     let field = |line: &str, name: &str, expected: serde_json::Value| {
-        assert_eq!(json(line)[name], expected, "{line}")
+        assert_eq!(json(line)[name], expected, "{line}");
     };
     field("user create ann", "login", "ann".into());
     field("group create staff", "name", "staff".into());

@@ -63,7 +63,7 @@ impl Transaction {
     ) -> Result<AcceptedImport, ChangeError> {
         let token = &line.token;
         let known = self.state.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
-        // First: since a line was imported, its token may have expired, or its name or service may be refused now.
+        // First: since the import, the token may have expired, or its name or service may be refused.
         if let Some(id) = self.registered(line, known.as_deref())? {
             return Ok(AcceptedImport { id, known: true });
         }

@@ -96,7 +96,7 @@ fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
     let users: Vec<&Account> = accounts.users().filter(fits).collect();
     let total = users.len();
     let paging = PageRequest::new(asked.cursor.clone(), asked.limit)?;
-    let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase());
+    let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase())?;
     let now = Time::now();
     let users = page.items.into_iter().map(|user| UserRow::new(&accounts, user, now)).collect();
     let next =
