@@ -1,11 +1,12 @@
 //! `permgate check`: the complete validation of the start-up, without starting.
 
 use clap::Args;
+use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::Client,
+    client::{Client, escape},
     failure::{Failure, colored, print_stderr},
     output::{Format, counted, pretty, print},
 };
@@ -28,6 +29,7 @@ impl Check {
                 if let Some(listener) = listener(global, &config) {
                     let unknown = unknown_readers(&listener, &config);
                     config.warnings.extend(unknown);
+                    config.warnings.extend(unfit_accounts(&listener, &config));
                     config.warnings.extend(unreloadable(&listener, &config));
                 }
                 let found = config.file_warnings();
@@ -109,6 +111,21 @@ fn listener(global: &Global, config: &Config) -> Option<Client> {
 fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
     let Ok(groups) = listener.list("/v1/groups?limit=1000", None) else { return Vec::new() };
     config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
+}
+
+/// Accounts of exchange rules that do not exist, or are not service accounts: every exchange would be refused.
+fn unfit_accounts(listener: &Client, config: &Config) -> Vec<Problem> {
+    let unfit = config.proxy.exchange.iter().filter_map(|rule| {
+        let user = listener.send(&Method::GET, &format!("/v1/users/{}", escape(&rule.account)), None).ok()?;
+        let message = match (user.status, user.body["kind"].as_str()) {
+            (StatusCode::NOT_FOUND, _) => format!("there is no user {:?}", rule.account),
+            (_, Some("human")) => format!("{:?} is not a service account", rule.account),
+            _ => return None,
+        };
+        let advice = format!("create one with `permgate user create {} --kind service`", rule.account);
+        Some(config.problem_at_key(&format!("exchange.{}.account", rule.name), message, &advice))
+    });
+    unfit.collect()
 }
 
 /// A warning about changes from the running configuration that a reload would refuse.

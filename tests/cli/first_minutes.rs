@@ -233,3 +233,21 @@ fn check_reports_what_is_in_the_place_of_a_socket_or_the_store() {
     let (_, words) = check(at, "check", 2);
     assert!(words.contains("permgate-data is not a permgate store: it has mine"), "{words}");
 }
+
+#[test]
+fn check_reports_an_exchange_for_an_account_that_cannot_own_its_tokens() {
+    let rule = "[exchange.ci]\nissuer = \"https://ci.example\"\naudience = \"gate\"\naccount = \"ci-app\"\n\
+                scope = [\"app\"]\nclaims = { name = \"sub\", value = \"job\" }\n";
+    let place = directory_with(&format!("{CONFIG}[metrics]\nold_names = false\n{rule}"));
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    let (_, words) = check(at, "--offline check", 0);
+    assert!(words.contains("there is no user \"ci-app\""), "{words}");
+    assert!(words.contains("permgate user create ci-app --kind service"), "{words}");
+    check(at, "--offline user create ci-app", 0);
+    let (_, words) = check(at, "--offline check --strict", 2);
+    assert!(words.contains("\"ci-app\" is not a service account"), "{words}");
+    check(at, "--offline user delete ci-app --yes", 0);
+    check(at, "--offline user create ci-app --kind service", 0);
+    check(at, "--offline check --strict", 0);
+}
