@@ -200,6 +200,23 @@ impl TokenId {
         Self(random_base62(fill))
     }
 
+    /// The next id in their order; after the last one comes the first.
+    #[must_use]
+    pub fn successor(mut self) -> Self {
+        for place in self.0.iter_mut().rev() {
+            *place = match *place {
+                b'z' => b'0',
+                b'9' => b'A',
+                b'Z' => b'a',
+                character => character + 1,
+            };
+            if *place != b'0' {
+                break;
+            }
+        }
+        self
+    }
+
     pub const fn as_bytes(&self) -> &[u8; ID] {
         &self.0
     }
@@ -288,6 +305,22 @@ mod tests {
         assert_eq!(bearer.digest(), text.digest());
         assert_eq!(Digest::from_hex(&text.digest().to_hex()), Some(text.digest()));
         assert!(!format!("{text:?}{bearer:?}{:?}", text.digest()).contains(&text.expose()[17..]));
+    }
+
+    #[test]
+    fn ids_follow_each_other_in_their_order() {
+        let id = |text: &str| TokenId::parse(text).unwrap();
+        let pairs = [
+            ("000000000000", "000000000001"),
+            ("A1iceYt00009", "A1iceYt0000A"),
+            ("A1iceYt0000Z", "A1iceYt0000a"),
+            ("A1iceYt00zzz", "A1iceYt01000"),
+        ];
+        for (before, after) in pairs {
+            assert_eq!(id(before).successor().as_str(), after);
+            assert!(id(before) < id(after));
+        }
+        assert_eq!(id("zzzzzzzzzzzz").successor(), id("000000000000"));
     }
 
     #[test]

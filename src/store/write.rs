@@ -2,6 +2,7 @@
 //! force. A plan may be run again, so random values are generated here.
 
 use std::{
+    iter,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -357,9 +358,12 @@ fn generate_text(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeErro
     }
 }
 
+/// The ids follow each other: where they are stored, as many random ones would be as many places to write.
 fn plan_import(tokens: Vec<ImportedToken>) -> Result<Vec<PlannedImport>, ChangeError> {
-    let plan = |token| Ok(PlannedImport { token, id: generate_text(None)?.0, owner_id: new_id() });
-    tokens.into_iter().map(plan).collect()
+    let first = generate_text(None)?.0;
+    let ids = iter::successors(Some(first), |id| Some(id.successor()));
+    let plan = |(token, id)| PlannedImport { token, id, owner_id: new_id() };
+    Ok(tokens.into_iter().zip(ids).map(plan).collect())
 }
 
 /// The kind of a change that only removes power, or of any other one.

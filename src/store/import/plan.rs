@@ -36,7 +36,8 @@ pub(super) struct Plan<'a> {
     /// The same for the batch that was drained last, which the engine may not have yet.
     in_flight: HashSet<(u32, String)>,
     ops: Vec<Op>,
-    random: blake3::OutputReader,
+    /// The last token's id. They follow each other: random ones would be stored in as many places.
+    id: TokenId,
 }
 
 /// The index of the next user.
@@ -70,8 +71,9 @@ impl<'a> Plan<'a> {
                 digests.insert(digest, numbers.get(row.owner).copied().filter(|_| !row.is_ended()));
             })?
             .map_err(|damage| ReadError(damage.to_string()))?;
-        let mut seed = [0; 32];
-        getrandom::fill(&mut seed).map_err(|e| ReadError(format!("no random numbers: {e}")))?;
+        let mut random = Ok(());
+        let id = TokenId::generate(&mut |bytes| random = getrandom::fill(bytes));
+        random.map_err(|e| ReadError(format!("no random numbers: {e}")))?;
         Ok(Self {
             engine,
             options,
@@ -83,7 +85,7 @@ impl<'a> Plan<'a> {
             names: HashSet::new(),
             in_flight: HashSet::new(),
             ops: Vec::new(),
-            random: blake3::Hasher::new_keyed(&seed).finalize_xof(),
+            id,
         })
     }
 
@@ -140,7 +142,8 @@ impl<'a> Plan<'a> {
         if taken || self.in_flight.contains(&key) || !self.names.insert(key) {
             return Err(format!("{} already has a token named {name:?}", token.owner));
         }
-        let id = TokenId::generate(&mut |bytes| self.random.fill(bytes));
+        let id = self.id.successor();
+        self.id = id;
         self.digests.insert(token.digest, Some(number));
         let take = Op::TakeName { owner: owner.clone(), name: folded, token: id };
         let record = TokenRecord {
