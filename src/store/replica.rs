@@ -111,7 +111,8 @@ impl Replica {
         let state_row = if self.finished.load(Ordering::Acquire) { Some(state.encode()?) } else { None };
         let work = || {
             copying.iter_mut().for_each(|copying| copying.keep(&staged.rows));
-            if stage::is_large(&staged.rows) {
+            // Nobody reads a replica that is being filled, and after a crash it is filled anew.
+            if state_row.is_none() || stage::is_large(&staged.rows) {
                 trees.write_large(&staged.rows, state_row)
             } else {
                 trees.write(&staged.rows, state_row.as_deref())
@@ -158,8 +159,9 @@ impl Replica {
         Ok(scanned)
     }
 
-    /// Finishes a replica that was created, which is then at `head`.
-    pub(crate) fn finish(&self, head: Head) -> Result<(), ApplyError> {
+    /// Finishes a replica that was created and filled, which is then at `head`.
+    pub(crate) fn finish(&self, filled: Staged, head: Head) -> Result<(), ApplyError> {
+        filled.into_ids().try_for_each(|ids| self.commit(&ids, Head::EMPTY))?;
         self.flush()?;
         self.finished.store(true, Ordering::Release);
         self.commit(&Staged::default(), head)?;

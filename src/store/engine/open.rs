@@ -228,21 +228,22 @@ impl Generation {
             })?;
             // Many batches at once: one write to sled for each would be slow.
             let Some((_, head)) = batches.last() else { return Ok(()) };
-            self.apply(replica, batches.iter().flat_map(|(ops, _)| ops), *head)?;
+            self.apply(replica, Staged::default(), batches.iter().flat_map(|(ops, _)| ops), *head)?;
         }
     }
 
     fn apply<'a>(
         &self,
         replica: &Replica,
+        mut staged: Staged,
         ops: impl IntoIterator<Item = &'a Op>,
         head: Head,
-    ) -> Result<(), OpenError> {
-        let mut staged = Staged::default();
+    ) -> Result<Staged, OpenError> {
         let damaged = |e: StageError| self.damaged(e.to_string());
         ops.into_iter().try_for_each(|op| replica.stage(&mut staged, op)).map_err(damaged)?;
         replica.check(&staged).map_err(damaged)?;
-        replica.commit(&staged, head).map_err(|e| self.write_error(&e))
+        replica.commit(&staged, head).map_err(|e| self.write_error(&e))?;
+        Ok(staged.next_batch())
     }
 
     /// Builds the replica from the newest intact checkpoint, or from nothing, and the journal. An existing
@@ -310,21 +311,21 @@ impl Generation {
         }
         disk::remove_directory(&path)?;
         let replica = Replica::create(&path, self.store).map_err(|error| self.replica_error(error))?;
-        let mut head = Head::EMPTY;
+        let (mut head, mut staged) = (Head::EMPTY, Staged::filling());
         if let Some(checkpoint) = checkpoint {
             let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
             let mut reader = checkpoint::open(checkpoint).map_err(damaged)?;
             let mut ops = Vec::new();
             while reader.next(&mut ops).map_err(damaged)? {
                 if ops.len() >= checkpoint::LOAD_BATCH {
-                    self.apply(&replica, &ops, head)?;
+                    staged = self.apply(&replica, staged, &ops, head)?;
                     ops.clear();
                 }
             }
             head = reader.head;
-            self.apply(&replica, &ops, head)?;
+            staged = self.apply(&replica, staged, &ops, head)?;
         }
-        replica.finish(head).map_err(|e| self.write_error(&e))?;
+        replica.finish(staged, head).map_err(|e| self.write_error(&e))?;
         self.replay(&replica, journal)?;
         Ok(replica)
     }

@@ -20,7 +20,7 @@ fn a_large_batch_is_there_after_a_restart_and_one_that_was_cut_off_leaves_no_rep
     let path = directory.path().join("sled");
     let store = StoreId([1; 16]);
     let replica = Replica::create(&path, store).unwrap();
-    replica.finish(Head::EMPTY).unwrap();
+    replica.finish(Staged::default(), Head::EMPTY).unwrap();
     let staged = large(&replica, 0);
     replica.commit(&staged, Head::EMPTY).unwrap();
     let counts = Counts { all: 600, ended: 0 };
