@@ -189,8 +189,9 @@ fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> E
         if step.name == "read service" {
             step.looked_at = "the readers of the service".to_owned();
         }
-        if unreadable && matches!(step.name, "owner" | "credential" | "service" | "service methods" | "scope")
-        {
+        const OF_SERVICE: [&str; 6] =
+            ["owner", "credential", "service", "service methods", "scope", "below the path"];
+        if unreadable && OF_SERVICE.contains(&step.name) {
             (step.looked_at, step.result) = (hidden(), hidden());
         }
     }

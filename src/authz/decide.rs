@@ -16,6 +16,7 @@ use crate::authz::{
     time::Timestamp,
 };
 
+pub(in crate::authz) use below::services_below;
 pub use credential::Credential;
 pub(in crate::authz) use observer::{Observation, Observer, Silent};
 use second_target::SecondTarget;
@@ -131,10 +132,9 @@ pub(in crate::authz) fn decide_observed<'a>(
         return Err(denial.with_reason(Reason::TokenInUrl));
     }
 
-    let services_below = |owner| below::services_below(query, path, owner, facts.rules);
-    let public = owner.filter(|owner| {
-        is_public(owner, query) && second.is_public(query) && services_below(*owner).is_empty()
-    });
+    let below = |owner| services_below(query, path, owner, facts.rules);
+    let public =
+        owner.filter(|owner| is_public(owner, query) && second.is_public(query) && below(*owner).is_empty());
     observer.record("credential", || Observation::credential(query, public));
     match query.credential {
         Credential::Ambiguous => return Err(denial.with_reason(Reason::AmbiguousAuthorization)),
@@ -188,7 +188,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     let authorized = authorize(&subject, owner.service, reading).map_err(|reason| (reason, Some(owner)));
     let authorized = authorized.and_then(|()| second.authorize(&subject));
     let authorized = authorized.and_then(|()| {
-        services_below(owner).iter().try_for_each(|other| {
+        below(owner).iter().try_for_each(|other| {
             observer.record("below the path", || Observation::below(query, *other));
             authorize(&subject, other.service, false)
                 .and_then(|()| method_allowed(query, *other, observer))

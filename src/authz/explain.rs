@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 
 use crate::authz::{
     carriers::CarrierKind,
-    decide::{Credential, Facts, Observation, Observer, Permit, Query, decide_observed},
+    decide::{Credential, Facts, Observation, Observer, Permit, Query, decide_observed, services_below},
     forwarding::{
         ASSERTION, Claims, FieldPattern, FieldPolicy, Hop, IdentityCache, PassFrom, PeerFields, edit_request,
         patterns,
@@ -13,7 +13,7 @@ use crate::authz::{
     reason::{ErrorDetails, Reason},
     rules::{Authorization, Origin, RESERVED_PREFIX, ServiceKey},
     secret::{BearerForm, Digest, TokenId, redact},
-    subject::{Access, Directory, Scope, Token, TokenEnd, UserIx},
+    subject::{Access, Directory, MAX_ENTRIES, Scope, Token, TokenEnd, UserIx},
     time::Timestamp,
 };
 
@@ -97,16 +97,14 @@ pub const FICTITIOUS_TOKEN_ID: &str = "000000000000";
 /// Explains what an account may do, as if the user sent a valid token with a sufficient scope. Ignores the
 /// query's credential and the facts' token.
 pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explanation {
-    let owner = query
-        .path
-        .as_ref()
-        .ok()
-        .and_then(|path| facts.rules.owner(path, query.host, query.method).ok().flatten());
+    let path = query.path.as_ref().ok();
+    let owner = path.and_then(|path| facts.rules.owner(path, query.host, query.method).ok().flatten());
+    let below = path.zip(owner).map(|(path, owner)| services_below(query, path, owner, facts.rules));
     // Without an owner, the scope is never checked, but it must contain some service.
     let service = owner.map(|owner| owner.service).or(facts.rules.services().last());
-    let Some(scope) = service.and_then(|service| Scope::new([(service.id, Access::Full)])) else {
-        return explain(query, facts);
-    };
+    let services = service.into_iter().chain(below.iter().flatten().map(|other| other.service));
+    let scope = services.take(MAX_ENTRIES).map(|service| (service.id, Access::Full));
+    let Some(scope) = Scope::new(scope) else { return explain(query, facts) };
     let token = Token {
         id: TokenId::parse(FICTITIOUS_TOKEN_ID).expect("twelve base62 characters"),
         owner: user,

@@ -135,7 +135,7 @@ pub struct Subject<'a> {
 const READ_BIT: u16 = 1 << 15;
 
 /// The most entries of a scope (docs/domain.md, "Entities").
-const MAX_ENTRIES: usize = 50;
+pub(in crate::authz) const MAX_ENTRIES: usize = 50;
 
 /// As many entries as fit into the 16 bytes of a boxed slice.
 const INLINE_ENTRIES: usize = 7;

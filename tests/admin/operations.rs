@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     exchange::Request,
-    harness::{Credentials, Fixture, bad_file, begin_drain, id, text},
+    harness::{Credentials, Fixture, Row, bad_file, begin_drain, id, text},
 };
 
 #[test]
@@ -131,10 +131,11 @@ fn unreadable_service_is_not_revealed() {
     let fixture = Fixture::start();
     fixture.user("bob", &[]);
     let bob = fixture.credentials("bob");
-    let own = |url: &str| {
-        let body = json!({"method": "GET", "url": url, "user": "me"});
+    let own_by = |method: &str, url: &str| {
+        let body = json!({"method": method, "url": url, "user": "me"});
         fixture.call(&bob, "POST", "/v1/explain", Some(&body)).json()
     };
+    let own = |url: &str| own_by("GET", url);
     let told = own("/vault/x");
     assert_eq!(told["reason"], "read_service_denied", "{told}");
     let hub = own("/hub/api");
@@ -145,6 +146,12 @@ fn unreadable_service_is_not_revealed() {
     let told = own("/wiki");
     assert_eq!((&told["service"], &told["outcome"]), (&json!("wiki"), &json!("forwarded")));
     assert_eq!(told["origin"], Value::Null, "where it is configured is for admin-read");
+    let nested: Vec<Row> = vec![("wiki", &["/wiki"], &["all-users"]), ("vault", &["/wiki/secret"], &[])];
+    *fixture.around.file.lock().unwrap() = Some(Ok(nested));
+    fixture.must("POST", "/v1/reload", None);
+    let told = own_by("DELETE", "/wiki");
+    assert_eq!(told["reason"], "read_service_denied", "{told}");
+    assert!(!told.to_string().contains("secret") && !told.to_string().contains("vault"), "{told}");
 }
 
 #[test]

@@ -3,7 +3,7 @@ use http::Method;
 use super::*;
 use crate::authz::{
     decide::decide,
-    fixture::{DIGEST, Fixture},
+    fixture::{DIGEST, Fixture, service},
     rules::{Identity, Secret},
 };
 
@@ -135,6 +135,14 @@ fn a_user_is_explained_without_a_token() {
     };
     assert_eq!(explain_alice(&fixture, "/api/reports/1"), Reason::Ok);
     assert_eq!(explain_alice(&fixture, "/nobody"), Reason::NoService);
+    let mut reports = service("reports", &["/api/reports"]);
+    reports.upstream = "youtrack".into();
+    let nested = Fixture::of(vec![service("youtrack", &["/api"]), reports], Vec::new());
+    let deletion = Query { method: &Method::DELETE, ..query("/api") };
+    let explanation = explain_user(&deletion, nested.facts(), UserIx(0));
+    assert_eq!(explanation.reason, Reason::Ok);
+    let below = explanation.steps.iter().find(|step| step.name == "below the path").unwrap();
+    assert!(below.result.contains("\"/api/reports\" of the service \"reports\""), "{below:?}");
     fixture.change_user(|alice| alice.readable = [].into_iter().collect());
     assert_eq!(explain_alice(&fixture, "/api/reports/1"), Reason::ReadServiceDenied);
 }
