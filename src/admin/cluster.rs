@@ -1,5 +1,6 @@
 //! `/v1/cluster`: the cluster as this node sees it.
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -40,7 +41,11 @@ pub struct MemberView {
 
 pub async fn show(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminRead)?;
-    let node = context.store.node().ok_or_else(|| Problem::not_found("cluster"))?;
+    let single = || {
+        let text = "This gateway is not part of a cluster: its configuration has no [store.cluster]";
+        Problem::new(StatusCode::NOT_FOUND, "not_found", text)
+    };
+    let node = context.store.node().ok_or_else(single)?;
     Ok(ok(&ClusterView::from(node.status())))
 }
 

@@ -31,6 +31,8 @@ fn every_change_is_data_for_programs() {
     field("audit verify", "valid", true.into());
     field("version", "version", env!("CARGO_PKG_VERSION").into());
 
+    let (_, words) = check(at, "--offline cluster status", 4);
+    assert!(words.contains("not part of a cluster"), "{words}");
     let (data, words) = check(at, "--offline user create bob", 0);
     assert_eq!((data.as_str(), words.as_str()), ("", "created bob\n"), "people read a sentence");
     let (data, words) = check(at, "--offline user delete bob --yes -o id", 0);
