@@ -257,6 +257,7 @@ fn systemd_units_are_valid() {
     let directory = tempfile::tempdir().unwrap();
     for unit in ["permgate.service", "permgate.socket"] {
         let text = std::fs::read_to_string(deploy.join(unit)).unwrap();
+        assert!(!text.contains("ExecStartPre"), "`check` refuses what a start only warns of");
         // The program must exist.
         let text = text.replace("/usr/local/bin/permgate", env!("CARGO_BIN_EXE_permgate"));
         std::fs::write(directory.path().join(unit), text).unwrap();
