@@ -251,3 +251,17 @@ fn check_reports_an_exchange_for_an_account_that_cannot_own_its_tokens() {
     check(at, "--offline user create ci-app --kind service", 0);
     check(at, "--offline check --strict", 0);
 }
+
+#[test]
+fn restore_without_a_store_to_replace_names_the_time_to_which_everything_goes_back() {
+    let place = directory_with(CONFIG);
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    check(at, "--offline store backup backup", 0);
+    let (_, words) = check(at, "store restore backup", 0);
+    assert!(words.contains("ended since the backup, and so again: 0 tokens"), "{words}");
+    std::fs::remove_dir_all(at.join("permgate-data")).unwrap();
+    check(at, "store restore backup", 1);
+    let (_, words) = check(at, "store restore backup --accept-lost-revocations", 0);
+    assert!(words.contains("everything is as it was at 20") && !words.contains("ended since"), "{words}");
+}
