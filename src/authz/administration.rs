@@ -5,9 +5,9 @@
 use std::{borrow::Cow, time::Duration};
 
 use crate::authz::{
-    accounts::{Account, Accounts, Power},
+    accounts::{Account, Accounts, Power, of_membership},
     rules::Rules,
-    subject::{Access, Permission, Token, TokenEnd, UserIx},
+    subject::{Access, GroupIx, Permission, Token, TokenEnd, UserIx},
     time::Timestamp,
 };
 
@@ -20,9 +20,10 @@ pub mod users;
 
 pub use admin_error::{AdminError, AdminErrorCode};
 
-/// The state by which a change is judged.
+/// The state by which a change is judged, and the account that asks for it.
 #[derive(Clone, Copy)]
 pub struct AdminFacts<'a> {
+    pub principal: &'a Principal<'a>,
     pub accounts: &'a Accounts,
     pub rules: &'a Rules,
     pub now: Timestamp,
@@ -48,17 +49,22 @@ impl<'a> Principal<'a> {
     }
 
     /// An actor without power.
-    pub(super) fn nobody() -> Self {
+    pub fn nobody() -> Self {
         Self { user: None, power: Power::default(), parent: None }
     }
 
     /// Fails if the account was banned or deleted since it was authenticated.
-    pub fn user(facts: &AdminFacts<'_>, id: &str, parent: Option<&'a Token>) -> Result<Self, AdminError> {
-        let account = facts.accounts.user_by_id(id);
+    pub fn user(
+        accounts: &Accounts,
+        rules: &Rules,
+        id: &str,
+        parent: Option<Cow<'a, Token>>,
+    ) -> Result<Self, AdminError> {
+        let account = accounts.user_by_id(id);
         match account.filter(|a| a.record.deleted_at.is_none() && a.record.banned.is_none()) {
             Some(account) => {
-                let power = Power::of_user(facts.accounts, facts.rules, account);
-                Ok(Self { user: Some(account.ix), power, parent: parent.map(Cow::Borrowed) })
+                let power = Power::of_user(accounts, rules, account);
+                Ok(Self { user: Some(account.ix), power, parent })
             }
             None => refuse(AdminErrorCode::PermissionDenied, "the caller's account is disabled"),
         }
@@ -82,7 +88,7 @@ impl<'a> Principal<'a> {
     }
 
     /// Requires `update-self` for the actor's own account, `update-user` for others.
-    pub(super) fn require_update(&self, user: UserIx) -> Result<(), AdminError> {
+    fn require_update(&self, user: UserIx) -> Result<(), AdminError> {
         self.require(if self.is(user) { Permission::UpdateSelf } else { Permission::UpdateUser })
     }
 
@@ -98,7 +104,7 @@ impl<'a> Principal<'a> {
 
     /// The subset rule: an actor cannot give power that it lacks, or take over an account that has such
     /// power.
-    pub(super) fn require_covers(&self, power: &Power) -> Result<(), AdminError> {
+    fn require_covers(&self, power: &Power) -> Result<(), AdminError> {
         if self.power.covers(power) {
             Ok(())
         } else {
@@ -108,7 +114,7 @@ impl<'a> Principal<'a> {
 
     /// Requires a session or an unbounded token. Given power and an account taken over outlast the request,
     /// so a token must be able to do as much as its owner, without expiry and from anywhere.
-    pub(super) fn require_unbounded(&self) -> Result<(), AdminError> {
+    fn require_unbounded(&self) -> Result<(), AdminError> {
         let unbounded = |token: &Token| {
             token.expires_at.is_none()
                 && token.end == TokenEnd::None
@@ -123,32 +129,43 @@ impl<'a> Principal<'a> {
         refuse(AdminErrorCode::ExceedsParentToken, message)
     }
 
+    /// Checks a change of the power that others have by a group or a role.
+    fn require_can_change(&self, had: &Power, has: &Power) -> Result<(), AdminError> {
+        self.require_covers(&had.union(has))?;
+        if had.covers(has) { Ok(()) } else { self.require_unbounded() }
+    }
+
     /// Checks a change that gives this power.
-    pub(super) fn require_can_give(&self, power: &Power) -> Result<(), AdminError> {
+    fn require_can_give(&self, power: &Power) -> Result<(), AdminError> {
         self.require_covers(power)?;
         if power.is_none() { Ok(()) } else { self.require_unbounded() }
     }
-
-    /// Applies the subset rule to an account's whole power, unless it is the actor's own account.
-    pub(super) fn require_covers_account(
-        &self,
-        facts: &AdminFacts<'_>,
-        target: &Account,
-    ) -> Result<(), AdminError> {
-        if self.is(target.ix) {
-            Ok(())
-        } else {
-            self.require_covers(&Power::of_user(facts.accounts, facts.rules, target))
-        }
-    }
 }
 
-/// Fails if no active account would keep `admin-write`, although one has it now.
-pub fn require_remaining_admin(before: &Accounts, after: &Accounts) -> Result<(), AdminError> {
-    if has_admin(after) || !has_admin(before) {
-        Ok(())
-    } else {
-        refuse(AdminErrorCode::LastAdmin, "no enabled user with the permission admin-write would be left")
+impl AdminFacts<'_> {
+    /// Applies the subset rule to an account's whole power, unless it is the actor's own account.
+    fn require_covers_account(&self, target: &Account) -> Result<(), AdminError> {
+        if self.principal.is(target.ix) {
+            Ok(())
+        } else {
+            self.principal.require_covers(&Power::of_user(self.accounts, self.rules, target))
+        }
+    }
+
+    /// The power that membership in a group gives.
+    fn power_of_group(&self, group: GroupIx) -> Power {
+        of_membership(self.accounts, self.rules, self.accounts.with_ancestors(group), &[])
+    }
+
+    /// Fails if no active account would keep `admin-write` after a change, although one has it now.
+    fn require_remaining_admin<R>(&self, change: impl FnOnce(&mut Accounts) -> R) -> Result<(), AdminError> {
+        let mut after = self.accounts.clone();
+        change(&mut after);
+        if has_admin(&after) || !has_admin(self.accounts) {
+            Ok(())
+        } else {
+            refuse(AdminErrorCode::LastAdmin, "no enabled user with the permission admin-write would be left")
+        }
     }
 }
 

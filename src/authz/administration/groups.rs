@@ -1,32 +1,25 @@
 //! Checks for creating, changing and filling groups. The subset rule applies to a group that carries power.
 
-use super::{
-    AdminError, AdminErrorCode, AdminFacts, Principal, names, not_found, refuse, require_remaining_admin,
-    users,
-};
+use super::{AdminError, AdminErrorCode, AdminFacts, names, not_found, refuse, users};
 use crate::authz::{
-    accounts::{ALL_USERS, Account, Group, GroupRecord, MAX_DEPTH, of_membership},
+    accounts::{ALL_USERS, Account, Accounts, Group, GroupRecord, MAX_DEPTH, of_membership},
     subject::{GroupIx, Permission},
 };
 
-pub fn find<'a>(facts: &AdminFacts<'a>, name: &str) -> Result<&'a Group, AdminError> {
-    facts.accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
+pub fn find<'a>(accounts: &'a Accounts, name: &str) -> Result<&'a Group, AdminError> {
+    accounts.group_by_name(name).map_or_else(|| not_found("group", name), Ok)
 }
 
 /// Checks a new group; `record.parent` is an id. Its members get what its ancestors carry, and what the
 /// configuration already gives to its name.
-pub fn create(
-    facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
-    record: GroupRecord,
-) -> Result<GroupRecord, AdminError> {
-    principal.require(Permission::CreateGroup)?;
+pub fn create(facts: &AdminFacts<'_>, record: GroupRecord) -> Result<GroupRecord, AdminError> {
+    facts.principal.require(Permission::CreateGroup)?;
     let record = validate(facts, None, record)?;
     let parent = record.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id));
     let line: Vec<&Group> =
         parent.into_iter().flat_map(|parent| facts.accounts.with_ancestors(parent.ix)).collect();
     require_depth(line.len() + 1)?;
-    principal.require_can_give(&of_membership(
+    facts.principal.require_can_give(&of_membership(
         facts.accounts,
         facts.rules,
         line.into_iter(),
@@ -36,79 +29,56 @@ pub fn create(
 }
 
 /// Checks the change of a group to `after`. The actor needs the power that the group had and gets.
-pub fn edit(
-    facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
-    before: &Group,
-    after: GroupRecord,
-) -> Result<GroupRecord, AdminError> {
-    principal.require(Permission::UpdateGroup)?;
+pub fn edit(facts: &AdminFacts<'_>, before: &Group, after: GroupRecord) -> Result<GroupRecord, AdminError> {
+    facts.principal.require(Permission::UpdateGroup)?;
     require_editable(before)?;
     let after = validate(facts, Some(&before.record.name), after)?;
-    let mut next = facts.accounts.clone();
     if let Some(parent) = after.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id)) {
         if facts.accounts.with_ancestors(parent.ix).any(|group| group.ix == before.ix) {
             return refuse(AdminErrorCode::InvalidValue, "a group cannot be below itself");
         }
         require_depth(facts.accounts.with_ancestors(parent.ix).count() + height(facts, before.ix))?;
     }
-    let had = of_membership(facts.accounts, facts.rules, facts.accounts.with_ancestors(before.ix), &[]);
+    let mut next = facts.accounts.clone();
     next.put_group(after.clone());
-    let has = of_membership(&next, facts.rules, next.with_ancestors(before.ix), &[]);
-    principal.require_covers(&had.union(&has))?;
-    if !had.covers(&has) {
-        principal.require_unbounded()?;
-    }
-    require_remaining_admin(facts.accounts, &next)?;
+    let has = AdminFacts { accounts: &next, ..*facts }.power_of_group(before.ix);
+    facts.principal.require_can_change(&facts.power_of_group(before.ix), &has)?;
+    facts.require_remaining_admin(|accounts| *accounts = next)?;
     Ok(after)
 }
 
-pub fn delete<'a>(
-    facts: &AdminFacts<'a>,
-    principal: &Principal<'_>,
-    name: &str,
-) -> Result<&'a Group, AdminError> {
-    principal.require(Permission::DeleteGroup)?;
-    let group = find(facts, name)?;
+pub fn delete<'a>(facts: &AdminFacts<'a>, name: &str) -> Result<&'a Group, AdminError> {
+    facts.principal.require(Permission::DeleteGroup)?;
+    let group = find(facts.accounts, name)?;
     require_editable(group)?;
     if let Some(child) = facts.accounts.children(&group.record.id).next() {
         let message =
             format!("the group {:?} is below it: move or delete that group first", child.record.name);
         return refuse(AdminErrorCode::InvalidValue, message);
     }
-    principal.require_covers(&of_membership(
-        facts.accounts,
-        facts.rules,
-        facts.accounts.with_ancestors(group.ix),
-        &[],
-    ))?;
-    let mut next = facts.accounts.clone();
-    next.drop_group(&group.record.id);
-    require_remaining_admin(facts.accounts, &next)?;
+    facts.principal.require_covers(&facts.power_of_group(group.ix))?;
+    facts.require_remaining_admin(|accounts| accounts.drop_group(&group.record.id))?;
     Ok(group)
 }
 
 /// Checks that a member may be added or removed.
 pub fn set_member<'a>(
     facts: &AdminFacts<'a>,
-    principal: &Principal<'_>,
     group: &str,
     login: &str,
     member: bool,
 ) -> Result<(&'a Group, &'a Account), AdminError> {
-    principal.require(Permission::UpdateGroup)?;
-    let group = find(facts, group)?;
+    facts.principal.require(Permission::UpdateGroup)?;
+    let group = find(facts.accounts, group)?;
     require_editable(group)?;
-    let user = users::find(facts, login)?;
-    let of_membership =
-        of_membership(facts.accounts, facts.rules, facts.accounts.with_ancestors(group.ix), &[]);
+    let user = users::find(facts.accounts, login)?;
+    let power = facts.power_of_group(group.ix);
     if member {
-        principal.require_can_give(&of_membership)?;
+        facts.principal.require_can_give(&power)?;
     } else {
-        principal.require_covers(&of_membership)?;
-        let mut next = facts.accounts.clone();
-        next.set_member(&group.record.id, &user.record.id, false);
-        require_remaining_admin(facts.accounts, &next)?;
+        facts.principal.require_covers(&power)?;
+        let (group, user) = (&group.record.id, &user.record.id);
+        facts.require_remaining_admin(|accounts| accounts.set_member(group, user, false))?;
     }
     Ok((group, user))
 }

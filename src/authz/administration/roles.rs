@@ -1,28 +1,22 @@
 //! Checks for roles and grants: they require `manage-role` and every permission of the role.
 
-use super::{
-    AdminError, AdminErrorCode, AdminFacts, Principal, names, not_found, refuse, require_remaining_admin,
-};
+use super::{AdminError, AdminErrorCode, AdminFacts, names, not_found, refuse};
 use crate::authz::{
-    accounts::{GrantRecord, Power, RoleRecord, built_in_roles},
+    accounts::{Accounts, GrantRecord, Power, RoleRecord, built_in_roles},
     subject::Permission,
 };
 
-pub fn find<'a>(facts: &AdminFacts<'a>, key: &str) -> Result<&'a RoleRecord, AdminError> {
-    facts.accounts.role(key).map_or_else(|| not_found("role", key), Ok)
+pub fn find<'a>(accounts: &'a Accounts, key: &str) -> Result<&'a RoleRecord, AdminError> {
+    accounts.role(key).map_or_else(|| not_found("role", key), Ok)
 }
 
-pub fn create(
-    facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
-    mut role: RoleRecord,
-) -> Result<RoleRecord, AdminError> {
-    principal.require(Permission::ManageRole)?;
+pub fn create(facts: &AdminFacts<'_>, mut role: RoleRecord) -> Result<RoleRecord, AdminError> {
+    facts.principal.require(Permission::ManageRole)?;
     role.key = names::role_key(&role.key)?;
     role.name = names::text("role name", &role.name, 1, 200)?;
     role.permissions.sort_unstable();
     role.permissions.dedup();
-    principal.require_can_give(&power_of(&role))?;
+    facts.principal.require_can_give(&power_of(&role))?;
     if facts.accounts.role(&role.key).is_some() {
         return refuse(AdminErrorCode::NameTaken, format!("the role {:?} already exists", role.key));
     }
@@ -32,24 +26,17 @@ pub fn create(
 /// Checks the change of a role to `after`. The actor needs every permission that the role had or gets.
 pub fn edit(
     facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
     before: &RoleRecord,
     mut after: RoleRecord,
 ) -> Result<RoleRecord, AdminError> {
-    principal.require(Permission::ManageRole)?;
+    facts.principal.require(Permission::ManageRole)?;
     require_editable(&before.key)?;
     let name = |name: &str| names::text("role name", name, 1, 200);
     after.name = names::edited(Some(&before.name), &after.name, name)?;
     after.permissions.sort_unstable();
     after.permissions.dedup();
-    let (had, has) = (power_of(before), power_of(&after));
-    principal.require_covers(&had.union(&has))?;
-    if !had.covers(&has) {
-        principal.require_unbounded()?;
-    }
-    let mut next = facts.accounts.clone();
-    next.put_role(after.clone());
-    require_remaining_admin(facts.accounts, &next)?;
+    facts.principal.require_can_change(&power_of(before), &power_of(&after))?;
+    facts.require_remaining_admin(|accounts| accounts.put_role(after.clone()))?;
     Ok(after)
 }
 
@@ -59,37 +46,24 @@ pub fn only_removes(before: &[Permission], after: &[Permission]) -> bool {
 }
 
 /// Checks the deletion of a role and its grants.
-pub fn delete<'a>(
-    facts: &AdminFacts<'a>,
-    principal: &Principal<'_>,
-    key: &str,
-) -> Result<&'a RoleRecord, AdminError> {
-    principal.require(Permission::ManageRole)?;
-    let role = find(facts, key)?;
+pub fn delete<'a>(facts: &AdminFacts<'a>, key: &str) -> Result<&'a RoleRecord, AdminError> {
+    facts.principal.require(Permission::ManageRole)?;
+    let role = find(facts.accounts, key)?;
     require_editable(key)?;
-    principal.require_covers(&power_of(role))?;
-    let mut next = facts.accounts.clone();
-    next.drop_role(key);
-    require_remaining_admin(facts.accounts, &next)?;
+    facts.principal.require_covers(&power_of(role))?;
+    facts.require_remaining_admin(|accounts| accounts.drop_role(key))?;
     Ok(role)
 }
 
 /// Checks that a role may be granted, or a grant removed. The actor needs every permission of the role.
-pub fn grant(
-    facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
-    grant: &GrantRecord,
-    granted: bool,
-) -> Result<(), AdminError> {
-    principal.require(Permission::ManageRole)?;
-    let role = find(facts, &grant.role)?;
+pub fn grant(facts: &AdminFacts<'_>, grant: &GrantRecord, granted: bool) -> Result<(), AdminError> {
+    facts.principal.require(Permission::ManageRole)?;
+    let role = find(facts.accounts, &grant.role)?;
     if granted {
-        principal.require_can_give(&power_of(role))?;
+        facts.principal.require_can_give(&power_of(role))?;
     } else {
-        principal.require_covers(&power_of(role))?;
-        let mut next = facts.accounts.clone();
-        next.set_grant(grant, false);
-        require_remaining_admin(facts.accounts, &next)?;
+        facts.principal.require_covers(&power_of(role))?;
+        facts.require_remaining_admin(|accounts| accounts.set_grant(grant, false))?;
     }
     Ok(())
 }

@@ -125,8 +125,9 @@ impl Town {
         Self { accounts, rules, ids, reserved_logins: vec!["root".into()] }
     }
 
-    fn facts(&self) -> AdminFacts<'_> {
+    fn facts<'a>(&'a self, principal: &'a Principal<'_>) -> AdminFacts<'a> {
         AdminFacts {
+            principal,
             accounts: &self.accounts,
             rules: &self.rules,
             now: NOW,
@@ -138,7 +139,7 @@ impl Town {
     fn principal(&self, login: &str) -> Principal<'static> {
         match login {
             "operator" => Principal::operator(&self.rules),
-            login => Principal::user(&self.facts(), &format!("id-{login}"), None).unwrap(),
+            login => Principal::user(&self.accounts, &self.rules, &format!("id-{login}"), None).unwrap(),
         }
     }
 
@@ -211,7 +212,7 @@ fn who_sees_whom() {
 #[test]
 fn who_is_disabled_does_nothing() {
     let mut town = Town::new();
-    let acts = |town: &Town, id: &str| code(Principal::user(&town.facts(), id, None));
+    let acts = |town: &Town, id: &str| code(Principal::user(&town.accounts, &town.rules, id, None));
     assert_eq!(acts(&town, "id-dave"), "permission_denied");
     assert_eq!(acts(&town, "id-nobody"), "permission_denied");
     assert_eq!(acts(&town, "id-bob"), "ok");

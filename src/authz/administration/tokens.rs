@@ -45,13 +45,9 @@ impl TokenBounds {
 }
 
 /// Finds the owner of a new token, and checks that the actor may create tokens for it.
-pub fn owner<'a>(
-    facts: &AdminFacts<'a>,
-    principal: &Principal<'_>,
-    login: &str,
-) -> Result<&'a Account, AdminError> {
-    let owner = users::find_for(facts, principal, login, Permission::UpdateUser)?;
-    principal.require_update(owner.ix)?;
+pub fn owner<'a>(facts: &AdminFacts<'a>, login: &str) -> Result<&'a Account, AdminError> {
+    let owner = users::find_for(facts, login, Permission::UpdateUser)?;
+    facts.principal.require_update(owner.ix)?;
     if owner.record.banned.is_some() {
         return refuse(AdminErrorCode::UserBanned, format!("the user {login:?} is banned"));
     }
@@ -70,7 +66,6 @@ pub fn note(text: &str) -> Result<String, AdminError> {
 /// limits, expiry in the future.
 pub fn create(
     facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
     owner: &Account,
     bounds: TokenBounds,
     not_before: Option<Timestamp>,
@@ -80,38 +75,37 @@ pub fn create(
     for (key, _) in &bounds.scope {
         let service = facts.rules.service_by_key(key).map(|service| service.id);
         let readable = |by: &Power| service.is_some_and(|id| by.readable.contains(id));
-        if !readable(&owned) || !readable(&principal.power) {
+        if !readable(&owned) || !readable(&facts.principal.power) {
             return not_readable(key);
         }
     }
-    if !principal.is(owner.ix) {
-        principal.require_covers(&owned)?;
+    if !facts.principal.is(owner.ix) {
+        facts.principal.require_covers(&owned)?;
     }
     require_lifetime(facts, bounds.expires_at, "give it an expiry within that time")?;
     if not_before.zip(bounds.expires_at).is_some_and(|(start, end)| start >= end) {
         return refuse(AdminErrorCode::InvalidValue, "the token would expire before it becomes valid");
     }
-    require_within_parent(facts, principal, &bounds)?;
+    require_within_parent(facts, &bounds)?;
     Ok(bounds)
 }
 
 /// Checks that a token may be replaced by one with the same bounds. Returns the old token's grace.
 pub fn rotate(
     facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
     owner: &Account,
     bounds: &TokenBounds,
     grace: Option<Duration>,
 ) -> Result<Duration, AdminError> {
-    require_change(facts, principal, owner)?;
+    require_change(facts, owner)?;
     if owner.record.banned.is_some() {
         return refuse(AdminErrorCode::UserBanned, format!("the user {:?} is banned", owner.record.login));
     }
     // The actor gets a token that can also use what its owner becomes able to read later.
-    if !principal.is(owner.ix) && !principal.has(Permission::ReadService) {
+    if !facts.principal.is(owner.ix) && !facts.principal.has(Permission::ReadService) {
         for (key, _) in &bounds.scope {
             let service = facts.rules.service_by_key(key);
-            if !service.is_some_and(|service| principal.power.readable.contains(service.id)) {
+            if !service.is_some_and(|service| facts.principal.power.readable.contains(service.id)) {
                 return not_readable(key);
             }
         }
@@ -124,7 +118,7 @@ pub fn rotate(
         bounds.expires_at,
         "a rotation keeps the expiry, so shorten the old token first",
     )?;
-    require_within_parent(facts, principal, bounds)?;
+    require_within_parent(facts, bounds)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
     if grace > MAX_GRACE {
         return refuse(
@@ -138,12 +132,11 @@ pub fn rotate(
 /// Checks the reduced bounds of a token; fails if they are wider in any respect.
 pub fn edit(
     facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
     owner: &Account,
     before: &TokenBounds,
     after: TokenBounds,
 ) -> Result<TokenBounds, AdminError> {
-    require_change(facts, principal, owner)?;
+    require_change(facts, owner)?;
     if after == *before {
         return Ok(after);
     }
@@ -171,11 +164,10 @@ pub fn edit(
 /// may read it is checked at each request.
 pub fn import(
     facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
     scope: &[(String, Access)],
     expires_at: Option<Timestamp>,
 ) -> Result<Vec<(String, Access)>, AdminError> {
-    principal.require(Permission::AdminWrite)?;
+    facts.principal.require(Permission::AdminWrite)?;
     let bounds = validate(TokenBounds { scope: scope.to_vec(), expires_at, allow_ips: Vec::new() })?;
     if let Some((key, _)) = bounds.scope.iter().find(|(key, _)| facts.rules.service_by_key(key).is_none()) {
         return not_readable(key);
@@ -183,7 +175,7 @@ pub fn import(
     if expires_at.is_some_and(|end| end <= facts.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the token has already expired");
     }
-    require_within_parent(facts, principal, &bounds)?;
+    require_within_parent(facts, &bounds)?;
     Ok(bounds.scope)
 }
 
@@ -192,13 +184,9 @@ pub fn revoke(principal: &Principal<'_>, owner: &Account) -> Result<(), AdminErr
     if principal.is(owner.ix) { Ok(()) } else { principal.require(Permission::UpdateUser) }
 }
 
-fn require_change(
-    facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
-    owner: &Account,
-) -> Result<(), AdminError> {
-    principal.require_update(owner.ix)?;
-    principal.require_covers_account(facts, owner)
+fn require_change(facts: &AdminFacts<'_>, owner: &Account) -> Result<(), AdminError> {
+    facts.principal.require_update(owner.ix)?;
+    facts.require_covers_account(owner)
 }
 
 /// Sorts the scope, and checks that each service occurs once.
@@ -255,12 +243,8 @@ fn require_lifetime(
 }
 
 /// A token that is created through a token must not be wider, longer-lived or usable from more addresses.
-fn require_within_parent(
-    facts: &AdminFacts<'_>,
-    principal: &Principal<'_>,
-    bounds: &TokenBounds,
-) -> Result<(), AdminError> {
-    let Some(parent) = principal.parent.as_deref() else { return Ok(()) };
+fn require_within_parent(facts: &AdminFacts<'_>, bounds: &TokenBounds) -> Result<(), AdminError> {
+    let Some(parent) = facts.principal.parent.as_deref() else { return Ok(()) };
     let known = |key: &str| facts.rules.service_by_key(key).map(|service| service.id);
     let entries: Option<Vec<(ServiceId, Access)>> =
         bounds.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();

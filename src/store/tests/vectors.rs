@@ -6,12 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
-use crate::authz::{
-    accounts::fold,
-    administration::{AdminFacts, Principal},
-    secret::Bearer,
-    subject::Permission,
-};
+use crate::authz::{accounts::fold, administration::Principal, secret::Bearer, subject::Permission};
 
 const LISTENER: [&str; 3] = ["M02", "M20", "M40"];
 
@@ -68,15 +63,8 @@ async fn run(bench: &Bench, fixture: &Value, vector: &Value) -> (String, u16) {
         }
         "list_tokens" => {
             let (accounts, snapshot) = (bench.store.accounts(), bench.state.snapshot());
-            let facts = AdminFacts {
-                accounts: &accounts,
-                rules: &snapshot.rules,
-                now: bench.now(),
-                max_lifetime: None,
-                reserved_logins: &[],
-            };
             let ActorKind::User(actor) = &by.kind else { panic!("a user asks") };
-            let principal = Principal::user(&facts, actor, None).unwrap();
+            let principal = Principal::user(&accounts, &snapshot.rules, actor, None).unwrap();
             let whom = accounts.user_by_login(params["user"].as_str().unwrap()).unwrap();
             answer(principal.require_can_see(whom.ix).map_err(ChangeError::from), 200)
         }

@@ -57,7 +57,7 @@ impl Transaction {
             if *member && self.state.accounts.group_by_name(group).is_none() {
                 let record = GroupRecord { id: id.clone(), name: group.clone(), parent: None, revision: 1 };
                 let operator = Principal::operator(&self.state.rules);
-                let group = groups::create(&self.admin_facts(), &operator, record)?;
+                let group = groups::create(&self.admin_facts(&operator), record)?;
                 self.audit_federated(
                     new,
                     "group.create",
@@ -89,7 +89,7 @@ impl Transaction {
     ) -> Result<IdentityRecord, ChangeError> {
         let principal = self.principal(actor)?;
         // As for setting the password: whoever controls the identity can be that user.
-        let user = users::invite(&self.admin_facts(), &principal, login)?.record.clone();
+        let user = users::invite(&self.admin_facts(&principal), login)?.record.clone();
         let issuer = names::text("provider's issuer", issuer, 1, MAX_ISSUER)?;
         let subject = names::text("subject", subject, 1, MAX_SUBJECT)?;
         let key = IdentityRecord::digest(&issuer, &subject);
@@ -114,7 +114,7 @@ impl Transaction {
     /// Unlinks all of the user's identities and signs the user out; returns how many identities there were.
     pub(crate) fn unlink_identities(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
         let principal = self.principal(actor)?;
-        let user = users::end_sessions(&self.admin_facts(), &principal, login)?;
+        let user = users::end_sessions(&self.admin_facts(&principal), login)?;
         let (ix, user) = (user.ix, user.record.clone());
         let identities = self.staged_records(|record: &IdentityRecord| record.user == user.id);
         for identity in &identities {
@@ -152,7 +152,7 @@ impl Transaction {
                     email: new.email.as_deref().and_then(|email| names::email(email).ok()),
                     ..UserRecord::new(id.to_owned(), login, name, UserKind::Human, self.now)
                 };
-                let record = users::provision(&self.admin_facts(), record)?;
+                let record = users::provision(&self.admin_facts(&Principal::nobody()), record)?;
                 let change = json!({"id": record.id, "name": record.name, "kind": "human"});
                 self.audit_federated(new, "user.create", format!("user:{}", record.login), change);
                 self.apply(Op::PutUser(record.clone()));

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::Transaction;
 use crate::{
     authz::{
-        accounts::{GrantRecord, Grantee, GroupRecord},
-        administration::{AdminFacts, groups},
+        accounts::{Accounts, GrantRecord, Grantee, GroupRecord},
+        administration::groups,
         subject::Permission,
     },
     fence::Affected,
@@ -26,11 +26,11 @@ impl Transaction {
         id: &str,
     ) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let admin_facts = self.admin_facts();
+        let admin_facts = self.admin_facts(&principal);
         principal.require(Permission::CreateGroup)?;
-        let parent = parent_id(&admin_facts, parent_name)?;
+        let parent = parent_id(&self.state.accounts, parent_name)?;
         let record = GroupRecord { id: id.to_owned(), name: name.to_owned(), parent, revision: 1 };
-        let record = groups::create(&admin_facts, &principal, record)?;
+        let record = groups::create(&admin_facts, record)?;
         let change = json!({"id": record.id, "parent": parent_name});
         self.audit_as(actor, "group.create", target(&record.name), Some(change));
         self.apply(Op::PutGroup(record.clone()));
@@ -45,16 +45,16 @@ impl Transaction {
         edit: &GroupEdit,
     ) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let admin_facts = self.admin_facts();
+        let admin_facts = self.admin_facts(&principal);
         principal.require(Permission::UpdateGroup)?;
-        let group = groups::find(&admin_facts, name)?;
+        let group = groups::find(&self.state.accounts, name)?;
         let before = group.record.clone();
         let mut after = before.clone();
         after.name = edit.name.clone().unwrap_or(after.name);
         if let Some(parent) = &edit.parent {
-            after.parent = parent_id(&admin_facts, parent.as_deref())?;
+            after.parent = parent_id(&self.state.accounts, parent.as_deref())?;
         }
-        let after = groups::edit(&admin_facts, &principal, group, after)?;
+        let after = groups::edit(&admin_facts, group, after)?;
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
         }
@@ -75,7 +75,7 @@ impl Transaction {
     /// Deletes a group, its memberships and its grants.
     pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let group = groups::delete(&self.admin_facts(), &principal, name)?;
+        let group = groups::delete(&self.admin_facts(&principal), name)?;
         let (record, roles) = (group.record.clone(), group.roles.clone());
         let members = self.state.accounts.members(group.ix).map(|user| user.record.id.clone());
         let members: Vec<String> = members.collect();
@@ -101,7 +101,7 @@ impl Transaction {
         member: bool,
     ) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (group, user) = groups::set_member(&self.admin_facts(), &principal, group, login, member)?;
+        let (group, user) = groups::set_member(&self.admin_facts(&principal), group, login, member)?;
         let was = user.groups.binary_search(&group.ix).is_ok();
         let (record, user, ix) = (group.record.clone(), user.record.clone(), user.ix);
         if !member {
@@ -121,8 +121,8 @@ impl Transaction {
     }
 }
 
-fn parent_id(admin_facts: &AdminFacts<'_>, name: Option<&str>) -> Result<Option<String>, AdminError> {
-    name.map(|name| groups::find(admin_facts, name).map(|group| group.record.id.clone())).transpose()
+fn parent_id(accounts: &Accounts, name: Option<&str>) -> Result<Option<String>, AdminError> {
+    name.map(|name| groups::find(accounts, name).map(|group| group.record.id.clone())).transpose()
 }
 
 fn target(name: &str) -> String {

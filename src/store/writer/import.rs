@@ -68,7 +68,7 @@ impl Transaction {
             return Ok(AcceptedImport { id, known: true });
         }
         let name = tokens::name(&token.name)?;
-        let scope = tokens::import(&self.admin_facts(), principal, &token.scope, token.expires_at)?;
+        let scope = tokens::import(&self.admin_facts(principal), &token.scope, token.expires_at)?;
         let folded = fold(&name);
         if let Some(owner) = &known
             && self.token_named(owner, &folded)?.is_some()
@@ -119,7 +119,7 @@ impl Transaction {
         let login = &line.token.owner;
         let (id, name) = (line.owner_id.clone(), login.clone());
         let record = UserRecord::new(id, login.clone(), name, UserKind::Service, self.now);
-        let record = users::create(&self.admin_facts(), principal, record)?;
+        let record = users::create(&self.admin_facts(principal), record)?;
         let id = record.id.clone();
         self.audit_as(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
         self.apply(Op::PutUser(record));

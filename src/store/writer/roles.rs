@@ -32,7 +32,7 @@ impl Transaction {
             permissions: permissions.to_vec(),
             revision: 1,
         };
-        let role = roles::create(&self.admin_facts(), &principal, role)?;
+        let role = roles::create(&self.admin_facts(&principal), role)?;
         self.audit_as(actor, "role.create", target(key), Some(json!({"permissions": words(&role)})));
         self.apply(Op::PutRole(role.clone()));
         Ok(role)
@@ -48,13 +48,13 @@ impl Transaction {
         removing: bool,
     ) -> Result<RoleRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let admin_facts = self.admin_facts();
+        let admin_facts = self.admin_facts(&principal);
         principal.require(Permission::ManageRole)?;
-        let before = roles::find(&admin_facts, key)?.clone();
+        let before = roles::find(&self.state.accounts, key)?.clone();
         let mut after = before.clone();
         after.name = edit.name.clone().unwrap_or(after.name);
         after.permissions = edit.permissions.clone().unwrap_or(after.permissions);
-        let after = roles::edit(&admin_facts, &principal, &before, after)?;
+        let after = roles::edit(&admin_facts, &before, after)?;
         let gives = !roles::only_removes(&before.permissions, &after.permissions);
         if if_revision.is_some_and(|revision| revision != before.revision) || removing && gives {
             return Err(ChangeError::Stale);
@@ -79,7 +79,7 @@ impl Transaction {
     /// Deletes a role and its grants.
     pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let role = roles::delete(&self.admin_facts(), &principal, key)?.clone();
+        let role = roles::delete(&self.admin_facts(&principal), key)?.clone();
         let grants = self.state.accounts.grants().filter(|grant| grant.role == key);
         let grants: Vec<GrantRecord> = grants.collect();
         self.audit_as(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
@@ -97,23 +97,23 @@ impl Transaction {
         granted: bool,
     ) -> Result<GrantRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let admin_facts = self.admin_facts();
+        let admin_facts = self.admin_facts(&principal);
         principal.require(Permission::ManageRole)?;
         let (to, user, target, has) = match to {
             GrantTarget::User(login) => {
-                let user = users::find(&admin_facts, login)?;
+                let user = users::find(&self.state.accounts, login)?;
                 let target = format!("user:{}", user.record.login);
                 (Grantee::User(user.record.id.clone()), Some(user.ix), target, &user.roles)
             }
             GrantTarget::Group(name) => {
-                let group = groups::find(&admin_facts, name)?;
+                let group = groups::find(&self.state.accounts, name)?;
                 let target = format!("group:{}", group.record.name);
                 (Grantee::Group(group.record.id.clone()), None, target, &group.roles)
             }
         };
         let was = has.iter().any(|key| key == role);
         let grant = GrantRecord { role: role.to_owned(), to };
-        roles::grant(&admin_facts, &principal, &grant, granted)?;
+        roles::grant(&admin_facts, &grant, granted)?;
         if !granted {
             self.affected = Some(user.map_or(Affected::All, Affected::User));
         }

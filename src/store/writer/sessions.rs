@@ -119,7 +119,7 @@ impl Transaction {
     /// Ends all sessions of a user; returns how many there were.
     pub(crate) fn end_sessions(&mut self, actor: &Actor, login: &str) -> Result<usize, ChangeError> {
         let principal = self.principal(actor)?;
-        let user = users::end_sessions(&self.admin_facts(), &principal, login)?;
+        let user = users::end_sessions(&self.admin_facts(&principal), login)?;
         let (ix, user) = (user.ix, user.record.clone());
         let ended = self.sign_out(ix, &user.id);
         if ended > 0 {
@@ -137,7 +137,7 @@ impl Transaction {
         digest: Digest,
     ) -> Result<(UserRecord, InvitationRecord), ChangeError> {
         let principal = self.principal(actor)?;
-        let user = users::invite(&self.admin_facts(), &principal, login)?.record.clone();
+        let user = users::invite(&self.admin_facts(&principal), login)?.record.clone();
         self.drop_invitations_of(&user.id);
         let expires_at = self.now.plus_seconds(INVITATION_LIFETIME);
         let author = Transaction::author(actor);
@@ -171,15 +171,14 @@ impl Transaction {
 
     /// Whether the author of an invitation could create it now.
     fn may_invite(&self, invitation: &InvitationRecord) -> bool {
-        let admin_facts = self.admin_facts();
         let principal = match &invitation.author {
             None => Ok(Principal::operator(&self.state.rules)),
-            Some(author) => Principal::user(&admin_facts, author, None),
+            Some(author) => Principal::user(&self.state.accounts, &self.state.rules, author, None),
         };
         let user = self.state.accounts.user_by_id(&invitation.user);
         let login = user.map(|user| user.record.login.as_str());
         principal.is_ok_and(|principal| {
-            login.is_some_and(|login| users::invite(&admin_facts, &principal, login).is_ok())
+            login.is_some_and(|login| users::invite(&self.admin_facts(&principal), login).is_ok())
         })
     }
 

@@ -45,13 +45,13 @@ impl Transaction {
             return Ok((first, false));
         }
         let principal = self.principal(actor)?;
-        let admin_facts = self.admin_facts();
-        let owner = tokens::owner(&admin_facts, &principal, &new.owner)?;
+        let admin_facts = self.admin_facts(&principal);
+        let owner = tokens::owner(&admin_facts, &new.owner)?;
         let name = tokens::name(&new.name)?;
         let note = tokens::note(&new.note)?;
         let (scope, allow_ips) = (new.scope.clone(), new.allow_ips.clone());
         let bounds = TokenBounds { scope, expires_at: new.expires_at, allow_ips };
-        let bounds = tokens::create(&admin_facts, &principal, owner, bounds, new.not_before)?;
+        let bounds = tokens::create(&admin_facts, owner, bounds, new.not_before)?;
         let owner = owner.record.id.clone();
         let record = TokenRecord {
             author: Transaction::author(actor),
@@ -102,7 +102,7 @@ impl Transaction {
             bounds.allow_ips.clone_from(networks);
         }
         let owner = self.owner_of(&before)?;
-        let bounds = tokens::edit(&self.admin_facts(), &principal, owner, &before.bounds(), bounds)?;
+        let bounds = tokens::edit(&self.admin_facts(&principal), owner, &before.bounds(), bounds)?;
         if before.revoked.is_some()
             || before.rotation.is_some_and(|rotation| rotation.grace_until <= self.now)
         {
@@ -156,7 +156,7 @@ impl Transaction {
         Transaction::refuse_exchanged(&before)?;
         let principal = self.principal(actor)?;
         let owner = self.owner_of(&before)?;
-        let grace = tokens::rotate(&self.admin_facts(), &principal, owner, &before.bounds(), grace);
+        let grace = tokens::rotate(&self.admin_facts(&principal), owner, &before.bounds(), grace);
         if let Some(rotation) = before.rotation {
             let message = format!("the token was already replaced by {}", rotation.to);
             return Err(AdminError::new(AdminErrorCode::TokenRevoked, message).into());

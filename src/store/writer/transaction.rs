@@ -78,8 +78,9 @@ impl Transaction {
         self.shared.engine.with_staged(&self.batch.staged)
     }
 
-    pub(crate) fn admin_facts(&self) -> AdminFacts<'_> {
+    pub(crate) fn admin_facts<'a>(&'a self, principal: &'a Principal<'_>) -> AdminFacts<'a> {
         AdminFacts {
+            principal,
             accounts: &self.state.accounts,
             rules: &self.state.rules,
             now: self.now,
@@ -124,7 +125,7 @@ impl Transaction {
         let parent = self.parent(actor)?.map(Cow::Owned);
         Ok(match &actor.kind {
             ActorKind::Operator => Principal::operator(&self.state.rules),
-            ActorKind::User(id) => Principal { parent, ..Principal::user(&self.admin_facts(), id, None)? },
+            ActorKind::User(id) => Principal::user(&self.state.accounts, &self.state.rules, id, parent)?,
         })
     }
 

@@ -31,7 +31,7 @@ impl Transaction {
             password,
             ..UserRecord::new(id.to_owned(), new.login.clone(), new.name.clone(), new.kind, self.now)
         };
-        let record = users::create(&self.admin_facts(), &principal, record)?;
+        let record = users::create(&self.admin_facts(&principal), record)?;
         let change = json!({"id": record.id, "name": record.name, "kind": record.kind.word()});
         self.audit_as(actor, "user.create", target(&record.login), Some(change));
         if record.password.is_some() {
@@ -49,14 +49,14 @@ impl Transaction {
         edit: &UserEdit,
     ) -> Result<UserRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let admin_facts = self.admin_facts();
-        let user = users::find_to_edit(&admin_facts, &principal, login)?;
+        let admin_facts = self.admin_facts(&principal);
+        let user = users::find_to_edit(&admin_facts, login)?;
         let (ix, before) = (user.ix, user.record.clone());
         let mut after = before.clone();
         after.login = edit.login.clone().unwrap_or(after.login);
         after.name = edit.name.clone().unwrap_or(after.name);
         after.email = edit.email.clone().unwrap_or(after.email);
-        let after = users::edit(&admin_facts, &principal, user, after)?;
+        let after = users::edit(&admin_facts, user, after)?;
         if if_revision.is_some_and(|revision| revision != before.revision) {
             return Err(ChangeError::Stale);
         }
@@ -86,7 +86,7 @@ impl Transaction {
         reason: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let (user, reason) = users::ban(&self.admin_facts(), &principal, login, reason)?;
+        let (user, reason) = users::ban(&self.admin_facts(&principal), login, reason)?;
         let (ix, before) = (user.ix, user.record.clone());
         if reason.is_some() {
             self.affected = Some(Affected::User(ix));
@@ -109,7 +109,7 @@ impl Transaction {
     pub(crate) fn delete_user(&mut self, actor: &Actor, login: &str) -> Result<UserRecord, ChangeError> {
         let principal = self.principal(actor)?;
         let Account { ix, record: before, groups, roles } =
-            users::delete(&self.admin_facts(), &principal, login)?.clone();
+            users::delete(&self.admin_facts(&principal), login)?.clone();
         let tokens = self.tokens_of(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
@@ -153,7 +153,7 @@ impl Transaction {
     /// Fails if the actor may not set the user's password.
     pub(crate) fn may_set_password(&mut self, actor: &Actor, login: &str) -> Result<(), ChangeError> {
         let principal = self.principal(actor)?;
-        users::set_password(&self.admin_facts(), &principal, login, true)?;
+        users::set_password(&self.admin_facts(&principal), login, true)?;
         Ok(())
     }
 
@@ -167,7 +167,7 @@ impl Transaction {
         phc: Option<&str>,
     ) -> Result<UserRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let user = users::set_password(&self.admin_facts(), &principal, login, phc.is_some())?;
+        let user = users::set_password(&self.admin_facts(&principal), login, phc.is_some())?;
         if verified != principal.is(user.ix).then_some(&user.record.password) {
             let message = "the password was changed since the current one was checked";
             return Err(AdminError::new(AdminErrorCode::WrongPassword, message).into());

@@ -5,12 +5,12 @@ use super::*;
 #[test]
 fn users_are_managed() {
     let town = Town::new();
-    let facts = town.facts();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, login: &str| {
-        users::create(&facts, &town.principal(by), UserRecord { id: "new".into(), ..user(login) }).map(drop)
+        users::create(&town.facts(&town.principal(by)), UserRecord { id: "new".into(), ..user(login) })
+            .map(drop)
     };
     check("create", create("grace", "new"), "ok");
     check("create without", create("alice", "new"), "permission_denied");
@@ -19,10 +19,10 @@ fn users_are_managed() {
 
     let edit = |by: &str, whom: &str, change: fn(&mut UserRecord)| {
         let principal = town.principal(by);
-        let before = users::find_to_edit(&facts, &principal, whom)?;
+        let before = users::find_to_edit(&town.facts(&principal), whom)?;
         let mut after = before.record.clone();
         change(&mut after);
-        users::edit(&facts, &principal, before, after).map(drop)
+        users::edit(&town.facts(&principal), before, after).map(drop)
     };
     check("own name", edit("alice", "alice", |u| u.name = "A.".into()), "ok");
     check("own login", edit("alice", "alice", |u| u.login = "a".into()), "permission_denied");
@@ -37,8 +37,10 @@ fn users_are_managed() {
     check("a reserved login, by who may", edit("carol", "ci-bot", |u| u.login = "root".into()), "ok");
     check("a reserved login, made", create("grace", "ROOT"), "permission_denied");
     check("a reserved login, made by who may", create("operator", "root"), "ok");
-    let provided =
-        |login: &str| users::provision(&facts, UserRecord { id: "new".into(), ..user(login) }).map(drop);
+    let provided = |login: &str| {
+        users::provision(&town.facts(&Principal::nobody()), UserRecord { id: "new".into(), ..user(login) })
+            .map(drop)
+    };
     check("a provider's new login", provided("new"), "ok");
     check("a provider's reserved login", provided("root"), "permission_denied");
     check("a provider's login that is taken", provided("alice"), "name_taken");
@@ -49,7 +51,7 @@ fn users_are_managed() {
     check("a login that is taken", edit("carol", "bob", |u| u.login = "alice".into()), "name_taken");
 
     let ban = |by: &str, whom: &str, reason: Option<&str>| {
-        users::ban(&facts, &town.principal(by), whom, reason).map(drop)
+        users::ban(&town.facts(&town.principal(by)), whom, reason).map(drop)
     };
     check("ban", ban("grace", "bob", Some("x")), "ok");
     check("ban without", ban("alice", "bob", Some("x")), "permission_denied");
@@ -60,7 +62,7 @@ fn users_are_managed() {
     check("unban", ban("grace", "dave", None), "ok");
     check("ban nobody", ban("grace", "nobody", Some("x")), "not_found");
 
-    let delete = |by: &str, whom: &str| users::delete(&facts, &town.principal(by), whom).map(drop);
+    let delete = |by: &str, whom: &str| users::delete(&town.facts(&town.principal(by)), whom).map(drop);
     check("delete", delete("carol", "bob"), "ok");
     check("delete without", delete("grace", "bob"), "permission_denied");
     check("delete oneself", delete("carol", "carol"), "permission_denied");
@@ -68,7 +70,7 @@ fn users_are_managed() {
     check("delete the last administrator", delete("operator", "carol"), "last_admin");
 
     let password =
-        |by: &str, whom: &str| users::set_password(&facts, &town.principal(by), whom, true).map(drop);
+        |by: &str, whom: &str| users::set_password(&town.facts(&town.principal(by)), whom, true).map(drop);
     check("own password", password("alice", "alice"), "ok");
     check("another's password", password("alice", "bob"), "permission_denied");
     check("a password of more power", password("grace", "carol"), "would_escalate");
@@ -79,13 +81,15 @@ fn users_are_managed() {
 #[test]
 fn groups_that_carry_power_need_it() {
     let town = Town::new();
-    let facts = town.facts();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, name: &str, parent: Option<&str>| {
-        groups::create(&facts, &town.principal(by), GroupRecord { id: "new".into(), ..group(name, parent) })
-            .map(drop)
+        groups::create(
+            &town.facts(&town.principal(by)),
+            GroupRecord { id: "new".into(), ..group(name, parent) },
+        )
+        .map(drop)
     };
     check("a plain group", create("mia", "knitters", None), "ok");
     check("without", create("alice", "knitters", None), "permission_denied");
@@ -98,10 +102,10 @@ fn groups_that_carry_power_need_it() {
     check("below nothing", create("mia", "climbers", Some("hikers")), "ok");
 
     let edit = |by: &str, name: &str, change: fn(&mut GroupRecord)| {
-        let before = groups::find(&facts, name)?;
+        let before = groups::find(&town.accounts, name)?;
         let mut after = before.record.clone();
         change(&mut after);
-        groups::edit(&facts, &town.principal(by), before, after).map(drop)
+        groups::edit(&town.facts(&town.principal(by)), before, after).map(drop)
     };
     check("rename a plain one", edit("mia", "hikers", |g| g.name = "walkers".into()), "ok");
     check("rename into power", edit("mia", "hikers", |g| g.name = "ghosts".into()), "would_escalate");
@@ -121,7 +125,7 @@ fn groups_that_carry_power_need_it() {
     check("built in", edit("carol", "all-users", |g| g.name = "everybody".into()), "invalid_value");
 
     let member = |by: &str, name: &str, put_in: bool| {
-        groups::set_member(&facts, &town.principal(by), name, "grace", put_in).map(drop)
+        groups::set_member(&town.facts(&town.principal(by)), name, "grace", put_in).map(drop)
     };
     check("into a plain one", member("mia", "hikers", true), "ok");
     check("without", member("alice", "hikers", true), "permission_denied");
@@ -132,7 +136,7 @@ fn groups_that_carry_power_need_it() {
     check("by an administrator", member("carol", "auditors", true), "ok");
     check("into everybody", member("carol", "all-users", true), "invalid_value");
 
-    let delete = |by: &str, name: &str| groups::delete(&facts, &town.principal(by), name).map(drop);
+    let delete = |by: &str, name: &str| groups::delete(&town.facts(&town.principal(by)), name).map(drop);
     check("delete a plain one", delete("mia", "hikers"), "ok");
     check("delete without", delete("alice", "hikers"), "permission_denied");
     check("delete power", delete("mia", "l2"), "would_escalate");
@@ -146,19 +150,20 @@ fn groups_are_nested_eight_deep_at_most() {
     let names: Vec<String> = (1..=8).map(|level| format!("level-{level}")).collect();
     for (at, name) in names.iter().enumerate() {
         let parent = at.checked_sub(1).map(|above| names[above].as_str());
-        let made = groups::create(&town.facts(), &town.principal("carol"), group(name, parent)).unwrap();
+        let made = groups::create(&town.facts(&town.principal("carol")), group(name, parent)).unwrap();
         town.accounts.put_group(made);
     }
-    let (facts, carol) = (town.facts(), town.principal("carol"));
-    assert_eq!(code(groups::create(&facts, &carol, group("level-9", Some("level-8")))), "invalid_value");
-    let top = groups::find(&facts, "level-1").unwrap();
+    let carol = town.principal("carol");
+    let facts = town.facts(&carol);
+    assert_eq!(code(groups::create(&facts, group("level-9", Some("level-8")))), "invalid_value");
+    let top = groups::find(&town.accounts, "level-1").unwrap();
     let below = GroupRecord { parent: Some("g-hikers".into()), ..top.record.clone() };
-    assert_eq!(code(groups::edit(&facts, &carol, top, below)), "invalid_value", "a tree moved down");
+    assert_eq!(code(groups::edit(&facts, top, below)), "invalid_value", "a tree moved down");
     let fits = GroupRecord { parent: None, ..top.record.clone() };
-    assert_eq!(code(groups::edit(&facts, &carol, top, fits)), "ok");
-    let lowest = groups::find(&facts, "level-8").unwrap();
+    assert_eq!(code(groups::edit(&facts, top, fits)), "ok");
+    let lowest = groups::find(&town.accounts, "level-8").unwrap();
     let higher = GroupRecord { parent: Some("g-level-6".into()), ..lowest.record.clone() };
-    assert_eq!(code(groups::edit(&facts, &carol, lowest, higher)), "ok");
+    assert_eq!(code(groups::edit(&facts, lowest, higher)), "ok");
 }
 
 /// The thread that makes every change checks an edit, so many children must not make it slow.
@@ -170,11 +175,11 @@ fn group_with_many_children_is_edited_quickly() {
         for number in 0..children {
             town.accounts.put_group(group(&format!("child-{number}"), Some("top")));
         }
-        let (facts, carol) = (town.facts(), town.principal("carol"));
-        let top = groups::find(&facts, "top").unwrap();
+        let carol = town.principal("carol");
+        let facts = town.facts(&carol);
+        let top = groups::find(&town.accounts, "top").unwrap();
         let begun = std::time::Instant::now();
-        let edited =
-            || groups::edit(&facts, &carol, top, GroupRecord { name: "Top".into(), ..top.record.clone() });
+        let edited = || groups::edit(&facts, top, GroupRecord { name: "Top".into(), ..top.record.clone() });
         assert_eq!(code(edited()), "ok");
         begun.elapsed()
     };
@@ -186,12 +191,11 @@ fn group_with_many_children_is_edited_quickly() {
 #[test]
 fn roles_hold_only_what_one_has() {
     let town = Town::new();
-    let facts = town.facts();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {
         assert_eq!(code(result), expected, "{name}");
     };
     let create = |by: &str, key: &str, permissions: &[Permission]| {
-        roles::create(&facts, &town.principal(by), role(key, permissions)).map(drop)
+        roles::create(&town.facts(&town.principal(by)), role(key, permissions)).map(drop)
     };
     check("create", create("rita", "x", &[Permission::ReadUser]), "ok");
     check("create without", create("grace", "x", &[]), "permission_denied");
@@ -201,7 +205,7 @@ fn roles_hold_only_what_one_has() {
 
     let grant = |by: &str, key: &str, granted: bool| {
         let grant = GrantRecord { role: key.into(), to: Grantee::User("id-carol".into()) };
-        roles::grant(&facts, &town.principal(by), &grant, granted).map(drop)
+        roles::grant(&town.facts(&town.principal(by)), &grant, granted).map(drop)
     };
     check("grant", grant("rita", "contributor", true), "ok");
     check("grant without", grant("grace", "contributor", true), "permission_denied");
@@ -212,8 +216,8 @@ fn roles_hold_only_what_one_has() {
     check("unknown", grant("carol", "no-such", true), "not_found");
 
     let edit = |by: &str, key: &str, permissions: &[Permission]| {
-        let before = roles::find(&facts, key)?;
-        roles::edit(&facts, &town.principal(by), before, role(key, permissions)).map(drop)
+        let before = roles::find(&town.accounts, key)?;
+        roles::edit(&town.facts(&town.principal(by)), before, role(key, permissions)).map(drop)
     };
     check("edit", edit("carol", "auditor", &[Permission::ReadUser]), "ok");
     check("edit without", edit("grace", "auditor", &[]), "permission_denied");
@@ -221,7 +225,7 @@ fn roles_hold_only_what_one_has() {
     check("edit a built-in one", edit("carol", "contributor", &[]), "invalid_value");
     check("edit nothing", edit("carol", "no-such", &[]), "not_found");
 
-    let delete = |by: &str, key: &str| roles::delete(&facts, &town.principal(by), key).map(drop);
+    let delete = |by: &str, key: &str| roles::delete(&town.facts(&town.principal(by)), key).map(drop);
     check("delete", delete("carol", "auditor"), "ok");
     check("delete more", delete("rita", "auditor"), "would_escalate");
     check("delete a built-in one", delete("carol", "contributor"), "invalid_value");

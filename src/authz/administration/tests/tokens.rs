@@ -7,9 +7,10 @@ use crate::authz::administration::tokens;
 fn making_tokens() {
     let town = Town::new();
     let check = |by: &str, owner: &str, scope: &[(&str, Access)], expected: &str| {
-        let (facts, principal) = (town.facts(), town.principal(by));
-        let made = tokens::owner(&facts, &principal, owner)
-            .and_then(|owner| tokens::create(&facts, &principal, owner, bounds(scope, None, &[]), None));
+        let principal = town.principal(by);
+        let facts = town.facts(&principal);
+        let made = tokens::owner(&facts, owner)
+            .and_then(|owner| tokens::create(&facts, owner, bounds(scope, None, &[]), None));
         assert_eq!(code(made), expected, "{by} for {owner}: {scope:?}");
     };
     check("alice", "alice", &[("youtrack", FULL), ("hub", Access::Read)], "ok");
@@ -36,10 +37,11 @@ fn making_tokens() {
 fn without_update_self_nobody_makes_tokens() {
     let mut town = Town::new();
     town.accounts.set_grant(&initial_grant(), false);
-    let (facts, principal) = (town.facts(), town.principal("alice"));
-    assert_eq!(code(tokens::owner(&facts, &principal, "alice")), "permission_denied");
-    assert_eq!(code(users::set_password(&facts, &principal, "alice", true)), "permission_denied");
-    let alice = users::find(&facts, "alice").unwrap();
+    let principal = town.principal("alice");
+    let facts = town.facts(&principal);
+    assert_eq!(code(tokens::owner(&facts, "alice")), "permission_denied");
+    assert_eq!(code(users::set_password(&facts, "alice", true)), "permission_denied");
+    let alice = users::find(&town.accounts, "alice").unwrap();
     assert_eq!(code(tokens::revoke(&principal, alice)), "ok", "revoking one's own needs nothing");
 }
 
@@ -53,15 +55,12 @@ fn a_token_made_through_a_token_stays_within_it() {
         &["10.0.0.0/8"],
     );
     let check = |name: &str, parent: &Token, child: tokens::TokenBounds, expected: &str| {
-        let facts = town.facts();
-        let principal = Principal::user(&facts, "id-alice", Some(parent)).unwrap();
-        let alice = users::find(&facts, "alice").unwrap();
-        assert_eq!(code(tokens::create(&facts, &principal, alice, child.clone(), None)), expected, "{name}");
-        assert_eq!(
-            code(tokens::rotate(&facts, &principal, alice, &child, None)),
-            expected,
-            "{name}, rotated"
-        );
+        let principal =
+            Principal::user(&town.accounts, &town.rules, "id-alice", Some(Cow::Borrowed(parent))).unwrap();
+        let facts = town.facts(&principal);
+        let alice = users::find(&town.accounts, "alice").unwrap();
+        assert_eq!(code(tokens::create(&facts, alice, child.clone(), None)), expected, "{name}");
+        assert_eq!(code(tokens::rotate(&facts, alice, &child, None)), expected, "{name}, rotated");
     };
     let inside = ["10.1.0.0/16"];
     check("within", &parent, bounds(&[("youtrack", FULL)], Some(end), &inside), "ok");
@@ -98,10 +97,9 @@ fn changing_and_replacing_tokens() {
     let end = NOW.plus_seconds(1000);
     let before = bounds(&[("hub", Access::Read), ("youtrack", FULL)], Some(end), &["10.0.0.0/8"]);
     let check = |name: &str, by: &str, after: tokens::TokenBounds, expected: &str| {
-        let facts = town.facts();
-        let alice = users::find(&facts, "alice").unwrap();
+        let alice = users::find(&town.accounts, "alice").unwrap();
         assert_eq!(
-            code(tokens::edit(&facts, &town.principal(by), alice, &before, after)),
+            code(tokens::edit(&town.facts(&town.principal(by)), alice, &before, after)),
             expected,
             "{name}"
         );
@@ -127,10 +125,10 @@ fn changing_and_replacing_tokens() {
     check("from fewer", "alice", bounds(&[("youtrack", FULL)], Some(end), &["10.9.0.0/16"]), "ok");
 
     let check = |name: &str, by: &str, grace: u64, expected: &str| {
-        let (facts, grace) = (town.facts(), Some(Duration::from_secs(grace)));
-        let alice = users::find(&facts, "alice").unwrap();
+        let grace = Some(Duration::from_secs(grace));
+        let alice = users::find(&town.accounts, "alice").unwrap();
         assert_eq!(
-            code(tokens::rotate(&facts, &town.principal(by), alice, &before, grace)),
+            code(tokens::rotate(&town.facts(&town.principal(by)), alice, &before, grace)),
             expected,
             "{name}"
         );
@@ -147,13 +145,14 @@ fn changing_and_replacing_tokens() {
 fn the_longest_lifetime_is_told_as_it_is_written() {
     let town = Town::new();
     let check = |seconds: u64, expected: &str| {
-        let facts = AdminFacts { max_lifetime: Some(Duration::from_secs(seconds)), ..town.facts() };
-        let alice = users::find(&facts, "alice").unwrap();
+        let principal = town.principal("alice");
+        let facts = AdminFacts { max_lifetime: Some(Duration::from_secs(seconds)), ..town.facts(&principal) };
+        let alice = users::find(&town.accounts, "alice").unwrap();
         let endless = bounds(&[("youtrack", FULL)], None, &[]);
         let told = format!("a token can live at most {expected} here: ");
-        let refused = tokens::rotate(&facts, &town.principal("alice"), alice, &endless, None).unwrap_err();
+        let refused = tokens::rotate(&facts, alice, &endless, None).unwrap_err();
         assert!(refused.message.starts_with(&told) && refused.message.contains("shorten"), "{refused}");
-        let refused = tokens::create(&facts, &town.principal("alice"), alice, endless, None).unwrap_err();
+        let refused = tokens::create(&facts, alice, endless, None).unwrap_err();
         assert!(refused.message.starts_with(&told), "{refused}");
     };
     check(30 * 86_400, "30d");
@@ -167,16 +166,12 @@ fn lifetimes() {
     let town = Town::new();
     let day = 86400;
     let check = |name: &str, max_lifetime: Option<u64>, expires: Option<i64>, expected: &str| {
-        let facts = AdminFacts { max_lifetime: max_lifetime.map(Duration::from_secs), ..town.facts() };
+        let principal = town.principal("alice");
+        let facts =
+            AdminFacts { max_lifetime: max_lifetime.map(Duration::from_secs), ..town.facts(&principal) };
         let expires = expires.map(|seconds| NOW.plus_seconds(seconds));
-        let alice = users::find(&facts, "alice").unwrap();
-        let made = tokens::create(
-            &facts,
-            &town.principal("alice"),
-            alice,
-            bounds(&[("wiki", FULL)], expires, &[]),
-            None,
-        );
+        let alice = users::find(&town.accounts, "alice").unwrap();
+        let made = tokens::create(&facts, alice, bounds(&[("wiki", FULL)], expires, &[]), None);
         assert_eq!(code(made), expected, "{name}");
     };
     check("endless", None, None, "ok");
@@ -192,10 +187,11 @@ fn an_import_through_a_token_stays_within_it_too() {
     let end = NOW.plus_seconds(1000);
     let parent = town.token(&[("permgate", FULL), ("youtrack", FULL)], Some(end), &[]);
     let check = |name: &str, parent: Option<&Token>, service: &str, expires_at, expected: &str| {
-        let facts = town.facts();
-        let principal = Principal::user(&facts, "id-carol", parent).unwrap();
+        let principal =
+            Principal::user(&town.accounts, &town.rules, "id-carol", parent.map(Cow::Borrowed)).unwrap();
+        let facts = town.facts(&principal);
         let scope = [(service.to_owned(), FULL)];
-        assert_eq!(code(tokens::import(&facts, &principal, &scope, expires_at)), expected, "{name}");
+        assert_eq!(code(tokens::import(&facts, &scope, expires_at)), expected, "{name}");
     };
     check("without a token", None, "hub", None, "ok");
     check("within", Some(&parent), "youtrack", Some(end), "ok");
