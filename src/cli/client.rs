@@ -18,6 +18,7 @@ use tokio::{
 use super::{
     Global,
     failure::{Failure, reason},
+    hint,
     offline::Offline,
     target::{self, Target},
 };
@@ -144,7 +145,7 @@ impl Client {
         if response.status.is_success() {
             return Ok(response.body);
         }
-        let failure = response_failure(&response);
+        let failure = hint::name_missing(self, response_failure(&response), path, body);
         let forbidden = match self {
             Self::Listener(listener) => listener.forbidden.get(),
             Self::Offline(_) => None,

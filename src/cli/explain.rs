@@ -10,7 +10,7 @@ use super::{
     client::{Client, without_nulls},
     complete,
     failure::Failure,
-    hint::{self, NamedRecord},
+    hint,
     output::{plain, print},
 };
 
@@ -48,8 +48,7 @@ impl Explain {
             "method": method, "url": self.url, "token_id": token, "user": self.user, "carrier": self.carrier,
             "client": self.client,
         }));
-        let explanation = listener.post("/v1/explain", &body);
-        let explanation = hint::named(&listener, explanation, self.user.as_deref().map(NamedRecord::User))?;
+        let explanation = listener.post("/v1/explain", &body)?;
         let reason = || print(explanation["reason"].as_str().unwrap_or_default());
         global.output.document(&explanation, || show(&explanation), reason)?;
         // A denial fails the command, so that a pipeline can depend on the decision.

@@ -8,7 +8,6 @@ use super::{
     client::{Client, escape},
     complete,
     failure::Failure,
-    hint::{self, NamedRecord},
     output::{Columns, ListView},
 };
 
@@ -62,17 +61,16 @@ impl Grant {
 impl GrantArgs {
     fn set(&self, global: &Global, client: &Client, granted: bool) -> Result<(), Failure> {
         let role = &self.role;
-        let (kind, name, holder) = match (&self.to.user, &self.to.group) {
-            (Some(login), _) => ("user", login, NamedRecord::User(login)),
-            (None, Some(group)) => ("group", group, NamedRecord::Group(group)),
+        let (kind, name) = match (&self.to.user, &self.to.group) {
+            (Some(login), _) => ("user", login),
+            (None, Some(group)) => ("group", group),
             (None, None) => return Err(Failure::usage("give --user or --group")),
         };
         let response = if granted {
-            client.post("/v1/grants", &json!({"role": role, kind: name}))
+            client.post("/v1/grants", &json!({"role": role, kind: name}))?
         } else {
-            client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))
+            client.delete(&format!("/v1/grants?role={}&{kind}={}", escape(role), escape(name)))?
         };
-        let response = hint::named(client, response, [NamedRecord::Role(role), holder])?;
         let now = if granted { "now" } else { "no longer" };
         global.output.done(&response, &format!("{name} {now} holds {role}"))
     }

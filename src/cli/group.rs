@@ -9,7 +9,6 @@ use super::{
     complete,
     confirm::confirm,
     failure::{self, Failure},
-    hint::{self, NamedRecord},
     output::{Columns, ListView, counted},
 };
 use crate::authz::accounts::fold;
@@ -81,19 +80,15 @@ const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COL
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let hinted = |result: Result<Value, Failure>, group: &str| {
-            hint::named(&client, result, [NamedRecord::Group(group)])
-        };
         match self {
             Self::Create { name, parent } => {
                 let body = without_nulls(json!({"name": name, "parent": parent}));
-                let created = client.post("/v1/groups", &body);
-                let record = hinted(created, parent.as_deref().unwrap_or_default())?;
+                let record = client.post("/v1/groups", &body)?;
                 global.output.changed(&record, "name", &format!("created {name}"))
             }
             Self::List => global.output.list(client.list("/v1/groups?limit=1000", None)?, VIEW),
             Self::Show(GroupSelector { name }) => {
-                let record = hinted(client.get(&path(&name)), &name)?;
+                let record = client.get(&path(&name))?;
                 global.output.record(&record, "name")
             }
             Self::Edit { rename: None, parent: None, .. } => {
@@ -101,23 +96,21 @@ impl Group {
             }
             Self::Edit { group: GroupSelector { name }, rename, parent } => {
                 let mut body = without_nulls(json!({"name": rename, "parent": parent}));
-                let parent = parent.as_deref();
-                if parent == Some("") {
+                if parent.as_deref() == Some("") {
                     body["parent"] = Value::Null;
                 }
-                let named = [NamedRecord::Group(&name), NamedRecord::Group(parent.unwrap_or_default())];
-                let record = hint::named(&client, client.patch(&path(&name), &body), named)?;
+                let record = client.patch(&path(&name), &body)?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
                 global.output.changed(&record, "name", &format!("changed {name}{renamed}"))
             }
             Self::Delete { group: GroupSelector { name }, yes } => {
                 let read = readers_hint(&client, &name);
                 if !yes {
-                    let record = hinted(client.get(&path(&name)), &name)?;
+                    let record = client.get(&path(&name))?;
                     let members = counted(record["members"].as_array().map_or(0, Vec::len) as u64, "member");
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
-                let response = hinted(client.delete(&path(&name)), &name)?;
+                let response = client.delete(&path(&name))?;
                 global.output.done(
                     &response,
                     &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }),
@@ -134,9 +127,7 @@ impl Members {
         let name = &self.group.name;
         failure::for_each(&self.logins, |login| {
             let path = format!("{}/members/{}", path(name), escape(login));
-            let response = if member { client.put(&path) } else { client.delete(&path) };
-            let response =
-                hint::named(client, response, [NamedRecord::Group(name), NamedRecord::User(login)])?;
+            let response = if member { client.put(&path)? } else { client.delete(&path)? };
             let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
             global.output.done(&response, &format!("{change} {login} {to} {name}"))
         })

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{
@@ -11,63 +12,52 @@ use super::{
 };
 use crate::{authz::accounts::fold, config::suggest};
 
-/// A name on the command line, with the kind of record that it should refer to.
-#[derive(Clone, Copy)]
-pub(super) enum NamedRecord<'a> {
-    User(&'a str),
-    Group(&'a str),
-    Role(&'a str),
-}
-
 /// At most this many names are searched for a similar one.
 const SEARCHED: usize = 5000;
 
 /// A longer word that refers to nothing may be a secret.
 const MAX_SHOWN: usize = 40;
 
-impl NamedRecord<'_> {
-    fn parts(&self) -> (&'static str, &str, &'static str, &'static str) {
-        match self {
-            NamedRecord::User(name) => ("user", name, "/v1/users?limit=1000", "login"),
-            NamedRecord::Group(name) => ("group", name, "/v1/groups?limit=1000", "name"),
-            NamedRecord::Role(name) => ("role", name, "/v1/roles?limit=1000", "key"),
-        }
-    }
-}
-
-/// A result whose failure names the record that does not exist, as [`name_missing`] does.
-pub(super) fn named<'n, T>(
-    client: &Client,
-    result: Result<T, Failure>,
-    names: impl IntoIterator<Item = NamedRecord<'n>>,
-) -> Result<T, Failure> {
-    result.map_err(|failure| name_missing(client, failure, names))
-}
-
-/// Names the record that does not exist, if the listener said only that one does not.
-pub(super) fn name_missing<'n>(
-    client: &Client,
-    failure: Failure,
-    names: impl IntoIterator<Item = NamedRecord<'n>>,
-) -> Failure {
+/// Names the user, group or role of a request that does not exist, if the listener said only that one does
+/// not.
+pub(super) fn name_missing(client: &Client, failure: Failure, path: &str, body: Option<&Value>) -> Failure {
     if failure.error() != "not_found" {
         return failure;
     }
-    for named in names {
-        let (noun, name, path, field) = named.parts();
-        if matches!(named, NamedRecord::User("me")) {
-            continue;
-        }
+    for (noun, name) in names(path, body).into_iter().filter(|(_, name)| name != "me") {
+        let (path, field) = match noun {
+            "user" => ("/v1/users?limit=1000", "login"),
+            "group" => ("/v1/groups?limit=1000", "name"),
+            _ => ("/v1/roles?limit=1000", "key"),
+        };
         // A caller who may not list them learns no more than before.
         let Ok(records) = client.list(path, Some(SEARCHED)) else { continue };
         let known: Vec<&str> = records.iter().filter_map(|record| record[field].as_str()).collect();
-        if known.iter().any(|word| same(word, name)) {
+        if known.iter().any(|word| same(word, &name)) {
             continue;
         }
-        let advice = advice(noun, name, known);
+        let advice = advice(noun, &name, known);
         return failure.with_message(format!("there is no {noun} {name:?}: {advice}"));
     }
     failure
+}
+
+/// The users, groups and roles that a request names, in its path, query or body.
+fn names(path: &str, body: Option<&Value>) -> Vec<(&'static str, String)> {
+    let noun = |word: &str| match word {
+        "user" | "users" | "members" => Some("user"),
+        "group" | "groups" | "parent" => Some("group"),
+        "role" | "roles" => Some("role"),
+        _ => None,
+    };
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let segments: Vec<&str> = path.split('/').skip(2).collect();
+    let segments = segments.chunks_exact(2).map(|pair| (pair[0].to_owned(), pair[1]));
+    let in_path = segments.map(|(of, name)| (of, percent_decode_str(name).decode_utf8_lossy().into_owned()));
+    let in_query = form_urlencoded::parse(query.as_bytes()).into_owned();
+    let fields = body.and_then(Value::as_object).into_iter().flatten();
+    let in_body = fields.filter_map(|(field, value)| Some((field.clone(), value.as_str()?.to_owned())));
+    in_path.chain(in_query).chain(in_body).filter_map(|(of, name)| Some((noun(&of)?, name))).collect()
 }
 
 /// The known name that was probably meant.
@@ -227,8 +217,7 @@ fn ambiguous(written: &str, tokens: &[Value]) -> Failure {
 }
 
 fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
-    let listed = client.list(&format!("/v1/users/{}/tokens?limit=1000", escape(login)), None);
-    named(client, listed, [NamedRecord::User(login)])
+    client.list(&format!("/v1/users/{}/tokens?limit=1000", escape(login)), None)
 }
 
 /// Compares names as the store does.

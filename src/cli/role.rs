@@ -1,7 +1,7 @@
 //! `permgate role ...`: named sets of permissions.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     Global,
@@ -9,7 +9,6 @@ use super::{
     complete,
     confirm::confirm,
     failure::Failure,
-    hint::{self, NamedRecord},
     output::{Columns, ListView},
 };
 use crate::authz::subject::Permission;
@@ -70,9 +69,6 @@ const VIEW: ListView = ListView { nouns: "roles", sort: &["key"], columns: COLUM
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
         let client = Client::new(global)?;
-        let hinted = |result: Result<Value, Failure>, key: &str| {
-            hint::named(&client, result, [NamedRecord::Role(key)])
-        };
         match self {
             Self::Create { key, name, permission } => {
                 let name = name.as_ref().unwrap_or(&key);
@@ -82,7 +78,7 @@ impl Role {
             }
             Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
             Self::Show(RoleSelector { key }) => {
-                let record = hinted(client.get(&path(&key)), &key)?;
+                let record = client.get(&path(&key))?;
                 global.output.record(&record, "key")
             }
             Self::Edit { name: None, permission, .. } if permission.is_empty() => {
@@ -91,12 +87,12 @@ impl Role {
             Self::Edit { role: RoleSelector { key }, name, permission } => {
                 let permissions = Some(permission).filter(|permissions| !permissions.is_empty());
                 let body = without_nulls(json!({"name": name, "permissions": permissions}));
-                let record = hinted(client.patch(&path(&key), &body), &key)?;
+                let record = client.patch(&path(&key), &body)?;
                 global.output.changed(&record, "key", &format!("changed {key}"))
             }
             Self::Delete { role: RoleSelector { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
-                let response = hinted(client.delete(&path(&key)), &key)?;
+                let response = client.delete(&path(&key))?;
                 global.output.done(&response, &format!("deleted {key}"))
             }
         }

@@ -10,8 +10,7 @@ use super::{
     client::{Client, escape, without_nulls},
     complete,
     failure::{self, Failure, print_stderr},
-    hint::{self, NamedRecord},
-    import,
+    hint, import,
     output::{Columns, Format, ListView, print, report_effect},
     time,
     token_file::TokenFile,
@@ -238,8 +237,7 @@ impl Create {
                 let message = "the operator has no account of its own: name the owner with --user LOGIN";
                 return Failure::usage(message);
             }
-            let failure = hint::unreadable(&client, failure, &self.user, &scope);
-            hint::name_missing(&client, failure, [NamedRecord::User(&self.user)])
+            hint::unreadable(&client, failure, &self.user, &scope)
         })?;
         let mut saved = None;
         if let (Some(file), Some(text)) = (file, created["token"].as_str()) {
@@ -260,7 +258,7 @@ impl Create {
 
 impl List {
     fn run(self, global: &Global) -> Result<(), Failure> {
-        let (user, service) = (self.user.clone(), self.service.clone());
+        let service = self.service.clone();
         let filters = [
             ("user", self.user),
             ("service", self.service),
@@ -275,8 +273,7 @@ impl List {
             .collect();
         let client = Client::new(global)?;
         let limit = self.limit.map(|limit| limit as usize);
-        let listed = client.list(&format!("/v1/tokens?{}", query.join("&")), limit);
-        let records = hint::named(&client, listed, user.as_deref().map(NamedRecord::User))?;
+        let records = client.list(&format!("/v1/tokens?{}", query.join("&")), limit)?;
         if let Some(service) = service.filter(|_| records.is_empty()) {
             hint::known_service(&client, &service)?;
         }

@@ -10,7 +10,7 @@ use super::{
     complete,
     confirm::confirm,
     failure::{Failure, print_stderr},
-    hint::{self, NamedRecord},
+    hint,
     output::{Columns, Format, ListView, counted, print},
     target::ADMIN_VARIABLE,
 };
@@ -133,22 +133,10 @@ impl User {
             create.take_switch(&mut global);
         }
         let client = Client::new(&global)?;
-        let named = match &self {
-            Self::Create(_) | Self::List => None,
-            Self::Invite(user) | Self::Unlink(user) | Self::SignOut(user) => Some(user),
-            Self::Show(user) | Self::Unban(user) => Some(user),
-            Self::Link { user, .. } | Self::Edit { user, .. } => Some(user),
-            Self::Ban { user, .. } | Self::Delete { user, .. } => Some(user),
-        };
-        let named = named.map(|user| user.login.clone());
-        hint::named(&client, self.ask(&global, &client), named.as_deref().map(NamedRecord::User))
-    }
-
-    fn ask(self, global: &Global, client: &Client) -> Result<(), Failure> {
         let output = global.output;
         match self {
-            Self::Create(create) => create.run(global, client),
-            Self::Invite(UserSelector { login }) => invitation(global, client, &login),
+            Self::Create(create) => create.run(&global, &client),
+            Self::Invite(UserSelector { login }) => invitation(&global, &client, &login),
             Self::Link { user: UserSelector { login }, subject, issuer } => {
                 let body = without_nulls(json!({"subject": subject, "issuer": issuer}));
                 let linked = client.post(&format!("{}/identities", path(&login)), &body)?;
