@@ -28,10 +28,46 @@ impl Cluster {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
         match self {
             Self::Status => status(global),
-            Self::Init => init(global),
-            Self::Adopt => adopt(global),
-            Self::Leave => leave(global),
+            #[cfg(feature = "etcd")]
+            change => change.make(global),
+            #[cfg(not(feature = "etcd"))]
+            _ => Err(Failure::usage("this permgate was built without the feature `etcd`")),
         }
+    }
+
+    /// Changes the store and etcd while this node is stopped.
+    #[cfg(feature = "etcd")]
+    fn make(&self, global: &Global) -> Result<(), Failure> {
+        use super::failure::{chain, print_stderr};
+        use crate::store::cluster;
+        let config = super::target::load(global.config())?;
+        let Some(settings) = &config.cluster else {
+            return Err(Failure::usage(format!("{} has no [store.cluster]", global.config().display())));
+        };
+        let failed = |error: cluster::JoinError| Failure::failed(chain(&error));
+        let made = match self {
+            Self::Init => {
+                let made = cluster::init(&config.store, settings, config.configuration());
+                let (store, position) = made.map_err(failed)?;
+                let (prefix, path) = (&settings.etcd.prefix, config.store.path.display());
+                format!(
+                    "etcd has store {store} up to position {position}, under {prefix}\n\
+                     {path} is now this node's copy; start the other nodes with empty directories"
+                )
+            }
+            Self::Adopt => {
+                let position = cluster::adopt(&config.store, settings).map_err(failed)?;
+                let state = format!("the state of this node's copy, position {position}");
+                format!("etcd has {state}: start the gateways again")
+            }
+            Self::Leave => {
+                cluster::leave(&config.store, settings).map_err(failed)?;
+                format!("{} has left the cluster", settings.node)
+            }
+            Self::Status => return status(global),
+        };
+        print_stderr(&made);
+        Ok(())
     }
 }
 
@@ -58,72 +94,3 @@ fn status(global: &Global) -> Result<(), Failure> {
     }
     Ok(())
 }
-
-#[cfg(feature = "etcd")]
-mod engine {
-    use super::{super::target, Failure, Global};
-    use crate::{
-        cli::failure::{chain, print_stderr},
-        config::Config,
-        store::cluster::{self, JoinError, Settings},
-    };
-
-    fn settings(global: &Global) -> Result<(Config, Settings), Failure> {
-        let config = target::load(global.config())?;
-        let cluster = config
-            .cluster
-            .clone()
-            .ok_or_else(|| Failure::usage(format!("{} has no [store.cluster]", global.config().display())))?;
-        Ok((config, cluster))
-    }
-
-    fn failed(error: &JoinError) -> Failure {
-        Failure::failed(chain(error))
-    }
-
-    pub(super) fn init(global: &Global) -> Result<(), Failure> {
-        let (config, cluster) = settings(global)?;
-        let (store, position) =
-            cluster::init(&config.store, &cluster, config.configuration()).map_err(|error| failed(&error))?;
-        print_stderr(&format!(
-            "etcd has store {store} up to position {position}, under {}",
-            cluster.etcd.prefix
-        ));
-        print_stderr(&format!(
-            "{} is now this node's copy; start the other nodes with empty directories",
-            config.store.path.display()
-        ));
-        Ok(())
-    }
-
-    pub(super) fn adopt(global: &Global) -> Result<(), Failure> {
-        let (config, cluster) = settings(global)?;
-        let position = cluster::adopt(&config.store, &cluster).map_err(|error| failed(&error))?;
-        print_stderr(&format!(
-            "etcd has the state of this node's copy, position {position}: start the gateways again"
-        ));
-        Ok(())
-    }
-
-    pub(super) fn leave(global: &Global) -> Result<(), Failure> {
-        let (config, cluster) = settings(global)?;
-        cluster::leave(&config.store, &cluster).map_err(|error| failed(&error))?;
-        print_stderr(&format!("{} has left the cluster", cluster.node));
-        Ok(())
-    }
-}
-
-#[cfg(feature = "etcd")]
-use engine::{adopt, init, leave};
-
-#[cfg(not(feature = "etcd"))]
-mod engine {
-    use super::{Failure, Global};
-
-    pub(super) fn missing(_: &Global) -> Result<(), Failure> {
-        Err(Failure::usage("this permgate was built without the feature `etcd`"))
-    }
-}
-
-#[cfg(not(feature = "etcd"))]
-use engine::{missing as adopt, missing as init, missing as leave};
