@@ -42,6 +42,14 @@ struct Demo {
     token_id: String,
 }
 
+/// What the demo is, and with `to_try` also the commands that show it.
+#[derive(Template)]
+#[template(path = "demo.txt", escape = "none")]
+struct Introduction<'d> {
+    demo: &'d Demo,
+    to_try: bool,
+}
+
 /// The example from the repository's `gateway.toml`, with these addresses.
 #[derive(Template)]
 #[template(path = "demo.toml", escape = "none")]
@@ -86,31 +94,7 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 /// Prints the commands to try and serves until SIGINT or SIGTERM.
 fn serve() -> Result<(), Failure> {
     let demo = Demo::start(port_or_any(DEFAULT_PORT), port_or_any(DEFAULT_PAGE_PORT), Signals::Handled)?;
-    println!("{}", demo.introduction());
-    println!("The page, already signed in:");
-    for (login, what) in [("alice", "her tokens"), ("root", "administration")] {
-        println!("  {what:<15} http://{}/sign-in#{login}:{}", demo.page, demo.password);
-    }
-    println!();
-    for request in &REQUESTS {
-        println!("# {}: {}\n{}\n", request.what, request.status, demo.curl(request.target, request.bearer));
-    }
-    println!(
-        "# a stream, and its end: run this in one shell ...\n{}\n",
-        demo.curl(STREAM, true).replace(" -i ", " -iN ")
-    );
-    println!("# ... and revoke the token in another one; the answer says how many streams were cut");
-    println!(
-        "curl -X DELETE --unix-socket {} http://localhost/v1/tokens/{}\n",
-        demo.socket.display(),
-        demo.token_id
-    );
-    println!(
-        "# why was a request refused?\npermgate --admin unix:{} explain GET http://{}/hub/api/rest/users --token-id {}\n",
-        demo.socket.display(),
-        demo.proxy,
-        demo.token_id
-    );
+    println!("{}", demo.introduction(true));
     eprintln!("Press Ctrl-C to stop; everything is removed then.");
     demo.running.wait();
     Ok(())
@@ -119,7 +103,7 @@ fn serve() -> Result<(), Failure> {
 /// Tries every request; `true` if each outcome is as expected.
 fn script() -> Result<bool, Failure> {
     let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
-    println!("{}", demo.introduction());
+    println!("{}", demo.introduction(false));
     let mut sound = true;
     for request in &REQUESTS {
         let response = demo.get(request.target, request.bearer)?;
@@ -180,13 +164,8 @@ impl Demo {
         Ok(Self { running, _example: example, _dir: dir, proxy, page, socket, password, token, token_id })
     }
 
-    fn introduction(&self) -> String {
-        format!(
-            "The gateway is on http://{}, in front of an example service.\n\
-             The service `youtrack` owns /rest and /api, `youtrack-admin` owns /hub/api and /hub/rest.\n\
-             alice may read youtrack; her token {} is granted for it.\n",
-            self.proxy, self.token_id
-        )
+    fn introduction(&self, to_try: bool) -> String {
+        Introduction { demo: self, to_try }.render().expect("the template writes only texts")
     }
 
     fn curl(&self, target: &str, bearer: bool) -> String {
