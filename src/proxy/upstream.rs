@@ -22,7 +22,6 @@ mod endpoint_health;
 mod health;
 mod http1;
 mod http2;
-mod http2_error;
 mod io;
 pub mod load_balancer;
 mod permitted;

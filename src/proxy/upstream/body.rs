@@ -21,8 +21,7 @@ use crate::{
     net::BoxError,
     proxy::upstream::{
         call::{Call, Ended},
-        http2::StreamExecutor,
-        http2_error,
+        http2::{self, StreamExecutor},
         pool::PooledConnection,
     },
 };
@@ -94,7 +93,7 @@ impl Source {
         let route = self.call.borrow();
         if let Some(Route { call, executor }) = &*route {
             if call.ended().is_some() {
-                return Poll::Ready(Some(Err(http2_error::cancelled())));
+                return Poll::Ready(Some(Err(http2::cancelled())));
             }
             if let Some(executor) = executor {
                 executor.next_is_for(call);
@@ -105,7 +104,7 @@ impl Source {
             match ready!(self.body.borrow_mut().as_mut().poll_frame(cx)) {
                 Some(Ok(frame)) => frame,
                 // The inner body has recorded its error; the upstream gets a reset.
-                Some(Err(_)) => return Poll::Ready(Some(Err(http2_error::cancelled()))),
+                Some(Err(_)) => return Poll::Ready(Some(Err(http2::cancelled()))),
                 None => {
                     self.end_upload(route.as_ref());
                     return Poll::Ready(None);

@@ -20,8 +20,7 @@ use crate::{
     proxy::upstream::{
         endpoint_health::EndpointHealth,
         http1::Http1,
-        http2::{Http2, Http2Error},
-        http2_error,
+        http2::{self, Http2, Http2Error},
         io::ConnectionPermits,
     },
     settings::{
@@ -211,7 +210,7 @@ impl ConnectError {
     /// With TLS 1.3 a client certificate may be refused after the handshake, when HTTP/2 has begun.
     fn of_http2(error: Http2Error) -> Self {
         let socket = match &error {
-            Http2Error::Broken(error) => http2_error::socket_error(error),
+            Http2Error::Broken(error) => http2::socket_error(error),
             Http2Error::Closed => None,
         };
         match socket.and_then(describe_tls_error) {

@@ -6,7 +6,9 @@ mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
+    error::Error as _,
     future::poll_fn,
+    io,
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
@@ -21,7 +23,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 
 pub use self::{stream::Http2Stream, websocket::is_requested as is_websocket};
 use crate::{
-    net::{Clock, Deadline, Stream},
+    net::{BoxError, Clock, Deadline, Stream},
     proxy::upstream::{
         HEAD_LIMIT,
         body::OutgoingBody,
@@ -255,6 +257,16 @@ impl Http2 {
         *slot = None;
         Poll::Ready(())
     }
+}
+
+/// The socket's error, if that is the cause of hyper's.
+pub fn socket_error(error: &hyper::Error) -> Option<&io::Error> {
+    error.source()?.downcast_ref()
+}
+
+/// The error of a body that ends early: the stream is reset with CANCEL.
+pub fn cancelled() -> BoxError {
+    h2::Error::from(h2::Reason::CANCEL).into()
 }
 
 /// Closes a connection that cannot send the reset of a stream that was cut.

@@ -1,23 +1,17 @@
 //! One request over HTTP/2: a stream of a shared connection.
 
-use std::{pin::pin, rc::Rc, time::Duration};
+use std::{error::Error as _, pin::pin, rc::Rc, time::Duration};
 
 use http::{Request, Response, Uri, Version, header, request, uri};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
 use super::{
-    Http2,
+    Http2, socket_error,
     websocket::{self, Handshake},
 };
 use crate::{
     authz::reason::Reason,
-    proxy::upstream::{
-        body::OutgoingBody,
-        call::Call,
-        http1::copy,
-        http2_error::{self, Failure as Http2Failure},
-        pool::Failure,
-    },
+    proxy::upstream::{body::OutgoingBody, call::Call, http1::copy, pool::Failure},
 };
 
 /// Counts as one of the connection's streams until it is dropped.
@@ -94,8 +88,17 @@ impl Http2Stream {
 
     /// Returns whether the request may be sent again, and the reason of the failure.
     fn classify_failure(&mut self, error: &hyper::Error, repeatable: bool) -> (bool, Reason) {
-        match http2_error::classify(error) {
-            Http2Failure::Http11Required { whole } => {
+        if socket_error(error).is_some() {
+            self.connection.retire();
+            return (repeatable && self.reused, Reason::UpstreamReset);
+        }
+        let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) else {
+            return (false, Reason::UpstreamReset);
+        };
+        match error.reason() {
+            // RFC 9113, section 7: for the whole connection, or only for this stream.
+            Some(h2::Reason::HTTP_1_1_REQUIRED) if error.is_remote() => {
+                let whole = !error.is_reset();
                 self.http11_required = true;
                 if whole {
                     self.connection.retire();
@@ -103,20 +106,19 @@ impl Http2Stream {
                 // For a single stream, nothing guarantees that the request was not processed.
                 (whole || repeatable, Reason::UpstreamReset)
             }
-            Http2Failure::Refused => {
+            // Section 8.7: the upstream has not processed it.
+            Some(h2::Reason::REFUSED_STREAM) if error.is_remote() && error.is_reset() => {
                 self.connection.stop_opening();
                 (true, Reason::UpstreamReset)
             }
-            Http2Failure::GoneAway => {
+            // The upstream closes the connection and has not processed this stream.
+            _ if error.is_remote() && error.is_go_away() => {
                 self.connection.retire();
                 (true, Reason::UpstreamReset)
             }
-            Http2Failure::Protocol => (false, Reason::UpstreamInvalid),
-            Http2Failure::Broken => {
-                self.connection.retire();
-                (repeatable && self.reused, Reason::UpstreamReset)
-            }
-            Http2Failure::Other => (false, Reason::UpstreamReset),
+            // The upstream has violated the protocol.
+            _ if error.is_library() => (false, Reason::UpstreamInvalid),
+            _ => (false, Reason::UpstreamReset),
         }
     }
 }
