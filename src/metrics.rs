@@ -3,15 +3,12 @@
 //!
 //! No label ever contains a token, a user or a path.
 
-mod budgets;
 mod cell;
 mod collectors;
 mod exposition;
 mod history;
 mod old_names;
 mod process;
-mod store;
-mod upstreams;
 mod worker;
 
 use std::{
@@ -26,15 +23,15 @@ use std::{
 use parking_lot::Mutex;
 use prometheus_client::collector::Collector;
 
-pub use budgets::BudgetReadings;
 pub use cell::{Counter, Histogram};
 pub use exposition::Format;
 pub use history::{History, RequestStats, STEP_LENGTH, Step};
-pub use store::StoreMetrics;
-pub use upstreams::{UpstreamReading, UpstreamReadings, UrlReading};
 pub use worker::{WorkerEvent, WorkerMetrics};
 
-use crate::authz::rules::{Rules, ServiceId};
+use crate::{
+    authz::rules::{Rules, ServiceId},
+    net::Reading,
+};
 
 /// What a scrape reads: the workers' tables, the store's counters and those of the control runtime.
 #[derive(Default)]
@@ -89,6 +86,59 @@ pub struct ClusterReading {
     pub waiting: u64,
     /// Removals that are in force on this node only, because etcd cannot be written.
     pub unwritten: u64,
+}
+
+/// Reads the budgets of the process at each scrape.
+pub type BudgetReadings = Box<dyn Fn() -> Vec<Reading> + Send + Sync>;
+
+/// Counters of the store, written by its writer thread.
+#[derive(Debug, Default)]
+pub struct StoreMetrics {
+    /// Durable group commits.
+    pub commits: Counter,
+    /// Changes in those commits.
+    pub changes: Counter,
+    /// From a transaction to the end of its sync.
+    pub commit_duration: Histogram,
+    pub sync_failures: Counter,
+    pub fences_raised: Counter,
+    /// Fences that a participant did not acknowledge in time.
+    pub fences_incomplete: Counter,
+    /// From waking the participants to the last acknowledgement.
+    pub fence_duration: Histogram,
+    /// Requests, streams and tunnels cut by a change.
+    pub cut: Counter,
+    /// Nodes of the cluster that a change waited for in vain.
+    pub lapsed: Counter,
+    /// Probes that etcd did not answer, and probes that it refused.
+    pub probes_unanswered: Counter,
+    pub probes_refused: Counter,
+    /// Removals that were in force on this node only and were refused when they could be written.
+    pub reverted: Counter,
+}
+
+/// The state of the upstreams, read at each scrape. Implemented by the connection pools.
+pub trait UpstreamReadings: Send + Sync {
+    fn read(&self) -> Vec<UpstreamReading>;
+}
+
+#[derive(Clone, Debug)]
+pub struct UpstreamReading {
+    pub name: String,
+    pub urls: Vec<UrlReading>,
+    /// Whether it has health checks. Without them, a url is only known to be down once requests have failed.
+    pub is_checked: bool,
+    /// In flight and queued; `None` without a limit, because nothing is counted then.
+    pub requests: Option<(usize, usize)>,
+    /// Open, and queued for one; `None` without a limit.
+    pub connections: Option<(usize, usize)>,
+}
+
+#[derive(Clone, Debug)]
+pub struct UrlReading {
+    pub url: String,
+    pub up: bool,
+    pub ejected: bool,
 }
 
 impl Metrics {

@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 
 use super::{
-    Metrics, Readings, UpstreamReading, UrlReading, budgets,
+    Metrics, Readings, UpstreamReading, UrlReading,
     cell::{Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
     worker::{STATUS_CLASSES, ServiceTable, Table, WorkerEvent, by_service},
@@ -158,7 +158,7 @@ impl Collector for Scrape {
         let help = "When a certificate expires, in seconds since 1970.";
         self.certificates(encoder, "tls_certificate_not_after_timestamp_seconds", help)?;
         self.upstreams(encoder)?;
-        budgets::encode(encoder, &self.budgets)?;
+        self.budgets(encoder)?;
         let store = &self.metrics.store;
         let commits = [(NO_LABELS, sum([&store.commit_duration]))];
         let help = "From a transaction to the end of its sync.";
@@ -257,6 +257,22 @@ impl Scrape {
             .iter()
             .map(|(file, at)| (Labels([("certificate", file.as_str())]), ConstGauge::new(*at)));
         family(encoder, name, help, samples)
+    }
+
+    fn budgets(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let label = |one: &Reading| Labels([("budget", one.name)]);
+        let gauge = |value: usize| ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+        let help = "The size of a budget: connections, streams, tunnels, or bytes.";
+        family(encoder, "budget_limit", help, self.budgets.iter().map(|one| (label(one), gauge(one.limit))))?;
+        let help = "How much of a budget is in use.";
+        family(encoder, "budget_used", help, self.budgets.iter().map(|one| (label(one), gauge(one.used))))?;
+        let refusals = self.budgets.iter().map(|one| (label(one), ConstCounter::new(one.refused)));
+        family(
+            encoder,
+            "budget_refusals",
+            "What was refused or closed because a budget was used up.",
+            refusals,
+        )
     }
 
     fn upstreams(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
