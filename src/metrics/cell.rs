@@ -54,6 +54,15 @@ impl Counter {
     }
 }
 
+impl Distribution {
+    pub(super) fn combine(&mut self, other: &Self, with: fn(u64, u64) -> u64) {
+        for (bucket, of_other) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket = with(*bucket, of_other);
+        }
+        self.nanos = with(self.nanos, other.nanos);
+    }
+}
+
 impl Histogram {
     /// May be called by any thread.
     pub fn observe(&self, duration: Duration) {

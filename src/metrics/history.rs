@@ -106,10 +106,7 @@ impl RequestStats {
             *count = count.saturating_sub(before.requests.get(code).map_or(0, |(_, count)| *count));
         }
         added.requests.retain(|_, (_, count)| *count > 0);
-        for (bucket, earlier) in added.latency.buckets.iter_mut().zip(before.latency.buckets) {
-            *bucket = bucket.saturating_sub(earlier);
-        }
-        added.latency.nanos = added.latency.nanos.saturating_sub(before.latency.nanos);
+        added.latency.combine(&before.latency, u64::saturating_sub);
         added
     }
 
@@ -117,10 +114,7 @@ impl RequestStats {
         for (code, (reason, count)) in &other.requests {
             self.requests.entry(code).or_insert((*reason, 0)).1 += count;
         }
-        for (bucket, more) in self.latency.buckets.iter_mut().zip(other.latency.buckets) {
-            *bucket += more;
-        }
-        self.latency.nanos = self.latency.nanos.wrapping_add(other.latency.nanos);
+        self.latency.combine(&other.latency, u64::wrapping_add);
     }
 
     pub fn requests(&self) -> u64 {
