@@ -24,7 +24,6 @@ use crate::{
     store,
 };
 
-mod access_log;
 mod address;
 mod admin;
 mod assertion;
@@ -42,7 +41,6 @@ mod locate;
 mod mask;
 mod oidc;
 mod problem;
-mod public;
 mod punycode;
 mod readers;
 mod resolve;

@@ -3,8 +3,6 @@
 //! is written as in the file; the comment above a key gives the reason for it.
 
 mod admin;
-mod budgets;
-mod cluster;
 mod service;
 mod upstream;
 
@@ -12,7 +10,6 @@ use strum::VariantNames as _;
 
 use self::{
     admin::ADMIN,
-    budgets::BUDGETS,
     service::{LIMIT, PUBLIC, SERVICE},
     upstream::UPSTREAM,
 };
@@ -135,7 +132,7 @@ const STORE: &[Key] = &[
     ),
     table(
         "cluster",
-        cluster::CLUSTER,
+        CLUSTER,
         "Several gateways that share one store through etcd; a single gateway unless set. Not reloadable.",
     ),
 ];
@@ -239,4 +236,43 @@ const METRICS: &[Key] = &[
         "Also report metrics under their old names. The next release removes the old names and this key.",
     )
     .with_default("true"),
+];
+
+/// `[server.budgets]`, which all clients of the proxy share.
+const BUDGETS: &[Key] = &[
+    count("upstream_connections", 2, 10_000_000, "Sockets to upstreams; 503 beyond."),
+    count("streams", 16, 10_000_000, "Open HTTP/2 streams; 503 beyond."),
+    count("tunnels", 1, 10_000_000, "WebSockets and other upgraded connections; 503 beyond."),
+    size(
+        "send_buffers",
+        "Response bytes that clients have not read. Above half, clients slower than 1 KiB/s are cut; when full, those that hold the most.",
+    ),
+    size(
+        "receive_buffers",
+        "How much HTTP/2 clients may send ahead of reading: 1 MiB each; 64 KiB each when used up.",
+    ),
+];
+
+/// `[store.cluster]`.
+const CLUSTER: &[Key] = &[
+    texts("endpoints", "The members of etcd: `\"https://HOST:2379\"`.").required(),
+    text("prefix", "Prefix of every key in etcd; one for each cluster.")
+        .with_default(r#""/permgate""#),
+    text("node", "This gateway's name in the cluster; unique.").required(),
+    // Longer than an election of etcd takes, and short enough to wait for.
+    duration("lease", 5000, "How long a gateway that has lost etcd still serves, and how long a revocation may wait for it; the same on every gateway.")
+    .with_default(r#""10s""#),
+    table("tls", ETCD_TLS, "TLS of `https://` endpoints."),
+    table("user", ETCD_USER, "An etcd user, if client certificates do not identify one."),
+];
+
+const ETCD_TLS: &[Key] = &[
+    text("ca", "PEM file: certificate authorities for etcd.").required(),
+    text("cert", "PEM file: permgate's client certificate for etcd."),
+    text("key", "PEM file: its private key."),
+];
+
+const ETCD_USER: &[Key] = &[
+    text("name", "The user's name.").required(),
+    secret("password", "`\"file:PATH\"`, read at every sign-in.").required(),
 ];

@@ -20,7 +20,6 @@ use super::{
     document::{Diagnostics, Document, References},
     environment::Overrides,
     exchange, fields, keys,
-    public::warn_of_risks,
     section::{Section, SpannedText, wrong},
     service, shape, tls, upstream,
 };
@@ -112,7 +111,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     for (section, rule) in written_public.iter().zip(&public) {
         let of = |rule: &PublicSpec| services.iter().flatten().find(|service| service.key == rule.service);
         if let Some((rule, service)) = rule.as_ref().and_then(|rule| Some((rule, of(rule)?))) {
-            warn_of_risks(section, rule, service);
+            service::warn_of_risks(section, rule, service);
         }
     }
     warn_of_unused(root, &written, &services);
