@@ -33,7 +33,6 @@ use http_body::Body as _;
 use self::{
     access_log::{LogLine, LogWriter},
     authorize::NotForwarded,
-    builtin::BuiltinRoute,
     facts::{ForwardedCache, HostCache, RequestFacts},
     permitted::{LogGuard, Permitted},
     refusals::RefusalSender,
@@ -56,7 +55,7 @@ pub use self::{
 };
 use crate::{
     assertion::Keyring,
-    authz::{carriers::Carrier, reason::Reason},
+    authz::{carriers::Carrier, reason::Reason, rules::BuiltinRoute},
     fence::Registry,
     metrics::{WorkerEvent, WorkerMetrics},
     net::{CloseReason, Connection, ConnectionEvent, LogThrottle, RequestBody, RequestError, Service},

@@ -11,7 +11,7 @@ use crate::authz::{
     },
     path::RequestPath,
     reason::{ErrorDetails, Reason},
-    rules::{Authorization, Origin, RESERVED_PREFIX, ServiceKey},
+    rules::{Authorization, BuiltinRoute, Origin, ServiceKey},
     secret::{BearerForm, Digest, TokenId, redact},
     subject::{Access, Directory, MAX_ENTRIES, Scope, Token, TokenEnd, UserIx},
     time::Timestamp,
@@ -152,33 +152,22 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
     }
 }
 
-/// The gateway's own endpoints on the proxy listener, and what they decide by if it is not the request's
-/// token (docs/endpoints.md).
-pub const ENDPOINTS: [(&str, Option<&str>); 6] = [
-    ("/whoami", None),
-    ("/rotate", None),
-    ("/auth", Some("the request that the proxy in front describes")),
-    ("/jwks.json", Some("no credential at all")),
-    ("/registry", Some("the password of the login")),
-    ("/token", Some("the token of the CI system")),
-];
-
 /// If the path is one of the gateway's own endpoints, reports that in place of a missing service. Returns
 /// whether the gateway answers there.
 fn report_own_endpoint(steps: &mut Vec<Step>, reason: Reason, query: &Query<'_>) -> bool {
     let path = query.path.as_ref().map(RequestPath::literal).unwrap_or_default();
-    let Some(rest) =
-        path.strip_prefix(RESERVED_PREFIX).filter(|rest| rest.is_empty() || rest.starts_with('/'))
-    else {
-        return false;
-    };
+    let Some(route) = BuiltinRoute::of(path) else { return false };
     if let Some(owner) = steps.iter_mut().find(|step| step.name == "owner" && reason != Reason::AmbiguousPath)
     {
         owner.result = "belongs to the gateway itself".to_owned();
     }
-    let below = |name: &str| name == "/auth" && rest.starts_with("/auth/");
-    let Some((_, credential)) = ENDPOINTS.iter().find(|(name, _)| rest == *name || below(name)) else {
-        return false;
+    let credential = match route {
+        BuiltinRoute::Whoami | BuiltinRoute::Rotate => None,
+        BuiltinRoute::Auth => Some("the request that the proxy in front describes"),
+        BuiltinRoute::Jwks => Some("no credential at all"),
+        BuiltinRoute::Registry => Some("the password of the login"),
+        BuiltinRoute::Token => Some("the token of the CI system"),
+        BuiltinRoute::Unknown => return false,
     };
     // Keeps rows 1 to 5, or those before the credential.
     let end = if credential.is_some() { "credential" } else { "service" };
@@ -242,24 +231,14 @@ fn format_claims(claims: &Claims<'_>) -> String {
 fn dropped(policy: &FieldPolicy) -> Vec<String> {
     let passes =
         |name: &str| policy.pass.iter().any(|field| *field.name == *name && field.from == PassFrom::Anybody);
-    let mut names: Vec<&str> = HOP_BY_HOP.into_iter().chain(patterns()).collect();
+    let mut names: Vec<&str> = HOP_BY_HOP.split(' ').chain(patterns()).collect();
     names.extend(policy.drop.iter().map(FieldPattern::as_str));
     names.into_iter().filter(|name| !passes(name)).map(str::to_owned).collect()
 }
 
 /// Fields that are dropped because they concern only the client's connection.
-const HOP_BY_HOP: [&str; 10] = [
-    "connection",
-    "expect",
-    "http2-settings",
-    "keep-alive",
-    "proxy-auth*",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const HOP_BY_HOP: &str = "connection expect http2-settings keep-alive proxy-auth* proxy-connection te trailer \
+                          transfer-encoding upgrade";
 
 #[cfg(test)]
 mod tests;

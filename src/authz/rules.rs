@@ -106,6 +106,43 @@ pub const BUILT_IN_SERVICE: &str = "permgate";
 /// A prefix that no service may own.
 pub const RESERVED_PREFIX: &str = "/.permgate";
 
+/// The route of a path under the reserved prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuiltinRoute {
+    /// `/.permgate/auth`, for forward-auth proxies. Envoy appends the original path.
+    Auth,
+    /// `/.permgate/whoami`
+    Whoami,
+    /// `/.permgate/jwks.json`
+    Jwks,
+    /// `/.permgate/registry`
+    Registry,
+    /// `/.permgate/rotate`
+    Rotate,
+    /// `/.permgate/token`
+    Token,
+    /// Any other path under the prefix: 404, but only after authentication.
+    Unknown,
+}
+
+impl BuiltinRoute {
+    /// Returns the route of a literal path, or `None` outside the prefix. A path that another reading (such
+    /// as percent-decoding) would move into or out of the prefix is denied by the decision.
+    pub fn of(path: &str) -> Option<Self> {
+        match path.strip_prefix(RESERVED_PREFIX)? {
+            "/auth" => Some(BuiltinRoute::Auth),
+            rest if rest.starts_with("/auth/") => Some(BuiltinRoute::Auth),
+            "/whoami" => Some(BuiltinRoute::Whoami),
+            "/jwks.json" => Some(BuiltinRoute::Jwks),
+            "/registry" => Some(BuiltinRoute::Registry),
+            "/rotate" => Some(BuiltinRoute::Rotate),
+            "/token" => Some(BuiltinRoute::Token),
+            rest if rest.is_empty() || rest.starts_with('/') => Some(BuiltinRoute::Unknown),
+            _ => None,
+        }
+    }
+}
+
 impl Rules {
     /// Compiles the rules and adds the built-in service. Returns every error, such as two owners of a host
     /// and prefix, or a public rule of an undefined service.

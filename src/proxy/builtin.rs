@@ -11,7 +11,7 @@ use crate::{
         decide::{Credential, Denial, Permit, Query},
         forwarding,
         reason::Reason,
-        rules::{BUILT_IN_SERVICE, RESERVED_PREFIX},
+        rules::{BUILT_IN_SERVICE, BuiltinRoute},
         subject::Subject,
         time::Timestamp,
     },
@@ -35,47 +35,10 @@ mod registry;
 mod rotate;
 mod whoami;
 
-/// The route of a path under the reserved prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BuiltinRoute {
-    /// `/.permgate/auth`, for forward-auth proxies. Envoy appends the original path.
-    Auth,
-    /// `/.permgate/whoami`
-    Whoami,
-    /// `/.permgate/jwks.json`
-    Jwks,
-    /// `/.permgate/registry`
-    Registry,
-    /// `/.permgate/rotate`
-    Rotate,
-    /// `/.permgate/token`
-    Token,
-    /// Any other path under the prefix: 404, but only after authentication.
-    Unknown,
-}
-
 /// Where clients of a container registry get a token.
 pub const REGISTRY_PATH: &str = "/.permgate/registry";
 
 type BuiltinResponse = Result<Response<Bytes>, Rejection>;
-
-impl BuiltinRoute {
-    /// Returns the route of a literal path, or `None` outside the prefix. A path that another reading (such
-    /// as percent-decoding) would move into or out of the prefix is denied by the decision.
-    pub fn of(path: &str) -> Option<Self> {
-        match path.strip_prefix(RESERVED_PREFIX)? {
-            "/auth" => Some(BuiltinRoute::Auth),
-            rest if rest.starts_with("/auth/") => Some(BuiltinRoute::Auth),
-            "/whoami" => Some(BuiltinRoute::Whoami),
-            "/jwks.json" => Some(BuiltinRoute::Jwks),
-            "/registry" => Some(BuiltinRoute::Registry),
-            "/rotate" => Some(BuiltinRoute::Rotate),
-            "/token" => Some(BuiltinRoute::Token),
-            rest if rest.is_empty() || rest.starts_with('/') => Some(BuiltinRoute::Unknown),
-            _ => None,
-        }
-    }
-}
 
 impl Gateway {
     pub(super) async fn respond_builtin(
@@ -230,13 +193,5 @@ mod tests {
         check("/x/.permgate/whoami", None);
         check("//.permgate/whoami", None);
         check("", None);
-    }
-
-    #[test]
-    fn explain_recognizes_the_gateways_own_paths() {
-        for (name, _) in crate::authz::explain::ENDPOINTS {
-            let route = BuiltinRoute::of(&format!("{RESERVED_PREFIX}{name}"));
-            assert!(route.is_some_and(|route| route != BuiltinRoute::Unknown), "{name}");
-        }
     }
 }

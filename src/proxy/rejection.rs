@@ -12,10 +12,10 @@ use crate::{
         decide::Denial,
         forwarding,
         reason::{ErrorDetails, Reason},
+        rules::BuiltinRoute,
     },
     net::RequestError,
     proxy::{
-        builtin::BuiltinRoute,
         grpc,
         limits::{self, Exceeded, seconds},
         request_id::RequestId,
