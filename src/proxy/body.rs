@@ -40,15 +40,20 @@ pub fn request_body(
     let body = WhilePermitted { body, context: Rc::clone(context) };
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let body = Limited::new(body, limit).map_err(move |error| {
-        failing.outcome.set_client_error(match error.downcast_ref() {
-            Some(BodyError::Timeout) => Reason::RequestTimeout,
-            Some(BodyError::Broken(_)) => Reason::BadBody,
-            Some(BodyError::Gone | BodyError::Aborted) => Reason::ClientClosed,
-            None => Reason::BodyTooLarge,
-        });
+        failing.outcome.set_client_error(body_error(&error));
         error
     });
     OutgoingBody::new(body, length, first_byte)
+}
+
+/// Why a client's body, behind a [`Limited`], did not arrive whole.
+pub fn body_error(error: &BoxError) -> Reason {
+    match error.downcast_ref() {
+        Some(BodyError::Timeout) => Reason::RequestTimeout,
+        Some(BodyError::Broken(_)) => Reason::BadBody,
+        Some(BodyError::Gone | BodyError::Aborted) => Reason::ClientClosed,
+        None => Reason::BodyTooLarge,
+    }
 }
 
 /// A client's body that fails once the request is over, so that nothing more is forwarded

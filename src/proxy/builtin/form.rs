@@ -3,12 +3,12 @@
 use std::{collections::HashMap, rc::Rc};
 
 use http::{HeaderValue, Request, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Limited};
 
 use crate::{
     authz::reason::Reason,
-    net::{BodyError, RequestBody},
-    proxy::context::RequestContext,
+    net::RequestBody,
+    proxy::{body::body_error, context::RequestContext},
 };
 
 /// In bytes. Identity providers' tokens that list groups have several thousand.
@@ -26,12 +26,8 @@ pub async fn read(
         return Err(Reason::BadRequest);
     }
     let body = Limited::new(request.into_body(), MAX_FORM).collect().await;
-    let body = body.map_err(|error| match error.downcast_ref::<BodyError>() {
-        Some(BodyError::Timeout) => Reason::RequestTimeout,
-        Some(BodyError::Gone | BodyError::Aborted) => Reason::ClientClosed,
-        None if error.is::<LengthLimitError>() => Reason::BodyTooLarge,
-        Some(BodyError::Broken(_)) | None => Reason::BadBody,
-    })?;
+    let body = body.map_err(|error| body_error(&error))?;
+
     let body = body.to_bytes();
     let received = &context.outcome.bytes_in;
     received.set(received.get() + body.len() as u64);
