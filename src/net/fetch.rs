@@ -15,6 +15,8 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
+use super::BoxError;
+
 /// The time limit for one request and its response.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest response body, in bytes. Metadata, keys and tokens are far smaller.
@@ -27,13 +29,13 @@ pub async fn fetch(
     tls: Option<&TlsConnector>,
 ) -> Result<(StatusCode, Bytes), String> {
     let response = tokio::time::timeout(FETCH_TIMEOUT, send(request, tls)).await;
-    response.map_err(|_| "no response in time".to_owned())?
+    response.map_err(|_| "no response in time".to_owned())?.map_err(|error| error.to_string())
 }
 
 async fn send(
     mut request: Request<Full<Bytes>>,
     tls: Option<&TlsConnector>,
-) -> Result<(StatusCode, Bytes), String> {
+) -> Result<(StatusCode, Bytes), BoxError> {
     let uri = request.uri().clone();
     let authority = uri.authority().ok_or("no host")?;
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
@@ -46,30 +48,27 @@ async fn send(
     let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
     // Tries every address of the name.
-    let connect = async || TcpStream::connect((&*name, port)).await.map_err(|error| error.to_string());
+    let connect = async || TcpStream::connect((&*name, port)).await;
     match (uri.scheme_str(), tls) {
         (Some("https"), Some(tls)) => {
-            let server = ServerName::try_from(name.clone()).map_err(|error| error.to_string())?;
-            let stream = connect().await?;
-            send_over(tls.connect(server, stream).await.map_err(|error| error.to_string())?, request).await
+            let server = ServerName::try_from(name.clone())?;
+            send_over(tls.connect(server, connect().await?).await?, request).await
         }
         (Some("http"), None) => send_over(connect().await?, request).await,
-        _ => Err("less protected than the issuer's URL".to_owned()),
+        _ => Err("less protected than the issuer's URL".into()),
     }
 }
 
 async fn send_over(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), String> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+) -> Result<(StatusCode, Bytes), BoxError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let driver = tokio::spawn(connection);
     let exchanged = async {
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = Limited::new(response.into_body(), MAX_BODY).collect().await;
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+        Ok((status, Limited::new(response.into_body(), MAX_BODY).collect().await?.to_bytes()))
     };
     let exchanged = exchanged.await;
     driver.abort();
