@@ -98,12 +98,9 @@ impl<E: Revocable> Registry<E> {
         Registration { registry: self.clone(), key, entry }
     }
 
-    pub fn len(&self) -> usize {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
         self.entries.borrow().len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Runs the participant's loop until the fence is gone. Call it once.

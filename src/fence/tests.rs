@@ -169,7 +169,7 @@ fn entries_that_are_expensive_to_decide_are_cut_in_time() {
         streams.iter().for_each(|stream| stream.expense.set(Duration::from_millis(10)));
         let cut = fence.raise(Affected::All).wait().await.expect("in time");
         assert_eq!(cut.0 as usize + one.len(), streams.len());
-        assert!(!one.is_empty() && cut.0 > 50, "{cut:?}");
+        assert!(one.len() > 0 && cut.0 > 50, "{cut:?}");
         assert_eq!(streams[99].cut.get(), Some(Reason::OverBudget));
     });
 }

@@ -39,7 +39,6 @@ struct Inner {
     watched: Cell<usize>,
     wake: Notify,
     slots: RefCell<Slab<Slot>>,
-    observers: RefCell<Vec<Rc<dyn Fn()>>>,
 }
 
 #[derive(Default)]
@@ -63,7 +62,6 @@ impl Clock {
             watched: Cell::new(0),
             wake: Notify::new(),
             slots: RefCell::default(),
-            observers: RefCell::default(),
         }))
     }
 
@@ -93,12 +91,6 @@ impl Clock {
             deadline.poll_expired(cx).map(|()| Err(Elapsed(after)))
         })
         .await
-    }
-
-    /// Calls `observe` on every tick while there are connections, for checks of the wall time such as the
-    /// expiry of a permit in use.
-    pub fn on_tick(&self, observe: impl Fn() + 'static) {
-        self.0.observers.borrow_mut().push(Rc::new(observe));
     }
 
     pub(super) fn refresh(&self) -> Instant {
@@ -138,10 +130,6 @@ impl Clock {
         tokio::time::sleep(self.0.tick.get()).await;
         let now = self.refresh();
         self.expire(now);
-        let observers = self.0.observers.borrow().clone();
-        for observe in &observers {
-            observe();
-        }
         now
     }
 
@@ -307,17 +295,6 @@ mod tests {
             short.arm(SHORT);
             poll_fn(|cx| short.poll_expired(cx)).await;
             assert_eq!(clock.0.tick.get(), MIN_TICK, "timeouts without deadlines still need it");
-        });
-    }
-
-    #[test]
-    fn observers_are_called_on_every_tick() {
-        check(async |clock| {
-            let seen = Rc::new(Cell::new(0));
-            let seeing = seen.clone();
-            clock.on_tick(move || seeing.set(seeing.get() + 1));
-            assert!(clock.timeout(SHORT * 5, pending::<()>()).await.is_err());
-            assert!(seen.get() >= 2, "{}", seen.get());
         });
     }
 }

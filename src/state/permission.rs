@@ -20,6 +20,7 @@ impl BootTime {
         Self(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
     }
 
+    #[cfg(test)]
     pub const fn from_start(elapsed: Duration) -> Self {
         Self(elapsed)
     }

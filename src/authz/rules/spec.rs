@@ -22,7 +22,6 @@ pub struct ServiceId(pub u16);
 #[derive(Clone, Debug, Default)]
 pub struct ServiceIds {
     by_key: HashMap<ServiceKey, ServiceId>,
-    keys: Vec<ServiceKey>,
 }
 
 /// Where a rule is written in the configuration; reported by `explain`.
@@ -194,14 +193,9 @@ impl ServiceIds {
         if let Some(id) = self.by_key.get(key) {
             return Some(*id);
         }
-        let id = ServiceId(u16::try_from(self.keys.len()).ok().filter(|n| *n < 1 << 15)?);
-        self.keys.push(key.clone());
+        let id = ServiceId(u16::try_from(self.by_key.len()).ok().filter(|n| *n < 1 << 15)?);
         self.by_key.insert(key.clone(), id);
         Some(id)
-    }
-
-    pub fn key(&self, id: ServiceId) -> Option<&ServiceKey> {
-        self.keys.get(usize::from(id.0))
     }
 }
 
