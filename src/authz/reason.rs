@@ -1,6 +1,8 @@
 //! Maps a reason to the client's response: status, `error`, description, challenge. The proxy, the admin
 //! listener and forward-auth all use this map.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
 use strum::{IntoStaticStr, VariantArray};
 
@@ -170,21 +172,12 @@ impl Reason {
                 None => challenge(&row),
             }),
         };
-        let mut description = String::with_capacity(row.text.len() + row.advice.len() + SERVICE.len());
-        description.push_str(row.text);
-        if !row.advice.is_empty() {
-            description.push_str(". ");
-            let mut advice = row.advice;
-            // Braces enclose only a service, and only in the text for a missing scope.
-            if matches!(row.challenge, Challenge::Scope) {
-                while let Some((before, behind)) = advice.split_once('{') {
-                    description.push_str(before);
-                    description.push_str(service.unwrap_or(SERVICE));
-                    advice = behind.split_once('}').map_or("", |(_, after)| after);
-                }
-            }
-            description.push_str(advice);
-        }
+        // Braces enclose only a service, and only in the text for a missing scope.
+        let advice = match row.challenge {
+            Challenge::Scope => row.advice.replace("{service}", service.unwrap_or(SERVICE)).into(),
+            _ => Cow::Borrowed(row.advice),
+        };
+        let description = [row.text, if advice.is_empty() { "" } else { ". " }, &*advice].concat();
         let allow = (self == Reason::MethodNotSupported).then(|| ALLOW.to_owned());
         ErrorDetails { status: row.status, error: row.error, description, challenge, allow }
     }

@@ -1,6 +1,6 @@
 //! Checks for creating, changing and filling groups. The subset rule applies to a group that carries power.
 
-use super::{AdminError, AdminErrorCode, AdminFacts, names, not_found, refuse, users};
+use super::{AdminError, AdminErrorCode, AdminFacts, invalid_value, names, not_found, refuse, users};
 use crate::authz::{
     accounts::{ALL_USERS, Account, Accounts, Group, GroupRecord, MAX_DEPTH, of_membership},
     subject::{GroupIx, Permission},
@@ -35,7 +35,7 @@ pub fn edit(facts: &AdminFacts<'_>, before: &Group, after: GroupRecord) -> Resul
     let after = validate(facts, Some(&before.record.name), after)?;
     if let Some(parent) = after.parent.as_deref().and_then(|id| facts.accounts.group_by_id(id)) {
         if facts.accounts.with_ancestors(parent.ix).any(|group| group.ix == before.ix) {
-            return refuse(AdminErrorCode::InvalidValue, "a group cannot be below itself");
+            return invalid_value("a group cannot be below itself");
         }
         require_depth(facts.accounts.with_ancestors(parent.ix).count() + height(facts, before.ix))?;
     }
@@ -54,7 +54,7 @@ pub fn delete<'a>(facts: &AdminFacts<'a>, name: &str) -> Result<&'a Group, Admin
     if let Some(child) = facts.accounts.children(&group.record.id).next() {
         let message =
             format!("the group {:?} is below it: move or delete that group first", child.record.name);
-        return refuse(AdminErrorCode::InvalidValue, message);
+        return invalid_value(message);
     }
     facts.principal.require_covers(&facts.power_of_group(group.ix))?;
     facts.require_remaining_admin(|accounts| accounts.drop_group(&group.record.id))?;
@@ -99,20 +99,14 @@ fn validate(
 
 fn require_editable(group: &Group) -> Result<(), AdminError> {
     if group.record.id == ALL_USERS {
-        return refuse(
-            AdminErrorCode::InvalidValue,
-            "the group all-users is built in: every user is its member",
-        );
+        return invalid_value("the group all-users is built in: every user is its member");
     }
     Ok(())
 }
 
 fn require_depth(depth: usize) -> Result<(), AdminError> {
     if depth > MAX_DEPTH {
-        return refuse(
-            AdminErrorCode::InvalidValue,
-            format!("groups can be nested at most {MAX_DEPTH} deep"),
-        );
+        return invalid_value(format!("groups can be nested at most {MAX_DEPTH} deep"));
     }
     Ok(())
 }

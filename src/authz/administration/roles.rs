@@ -1,6 +1,6 @@
 //! Checks for roles and grants: they require `manage-role` and every permission of the role.
 
-use super::{AdminError, AdminErrorCode, AdminFacts, names, not_found, refuse};
+use super::{AdminError, AdminErrorCode, AdminFacts, invalid_value, names, not_found, refuse};
 use crate::authz::{
     accounts::{Accounts, GrantRecord, Power, RoleRecord, built_in_roles},
     subject::Permission,
@@ -70,7 +70,7 @@ pub fn grant(facts: &AdminFacts<'_>, grant: &GrantRecord, granted: bool) -> Resu
 
 fn require_editable(key: &str) -> Result<(), AdminError> {
     if built_in_roles().iter().any(|built_in| built_in.key == key) {
-        return refuse(AdminErrorCode::InvalidValue, format!("the role {key:?} is built in"));
+        return invalid_value(format!("the role {key:?} is built in"));
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AdminError, AdminErrorCode, AdminFacts, Principal, names, refuse, users};
+use super::{AdminError, AdminErrorCode, AdminFacts, Principal, invalid_value, names, refuse, users};
 use crate::authz::{
     accounts::{Account, Power},
     decide::deadline,
@@ -84,7 +84,7 @@ pub fn create(
     }
     require_lifetime(facts, bounds.expires_at, "give it an expiry within that time")?;
     if not_before.zip(bounds.expires_at).is_some_and(|(start, end)| start >= end) {
-        return refuse(AdminErrorCode::InvalidValue, "the token would expire before it becomes valid");
+        return invalid_value("the token would expire before it becomes valid");
     }
     require_within_parent(facts, &bounds)?;
     Ok(bounds)
@@ -121,10 +121,7 @@ pub fn rotate(
     require_within_parent(facts, bounds)?;
     let grace = grace.unwrap_or(DEFAULT_GRACE);
     if grace > MAX_GRACE {
-        return refuse(
-            AdminErrorCode::InvalidValue,
-            "the grace period of a replaced token is at most 7 days",
-        );
+        return invalid_value("the grace period of a replaced token is at most 7 days");
     }
     Ok(grace)
 }
@@ -192,10 +189,7 @@ fn require_change(facts: &AdminFacts<'_>, owner: &Account) -> Result<(), AdminEr
 /// Sorts the scope, and checks that each service occurs once.
 fn validate(mut bounds: TokenBounds) -> Result<TokenBounds, AdminError> {
     if bounds.scope.len() > MAX_SCOPE {
-        return refuse(
-            AdminErrorCode::InvalidValue,
-            format!("a scope can have at most {MAX_SCOPE} services"),
-        );
+        return invalid_value(format!("a scope can have at most {MAX_SCOPE} services"));
     }
     bounds.scope.sort();
     if bounds.scope.is_empty() {
@@ -205,10 +199,7 @@ fn validate(mut bounds: TokenBounds) -> Result<TokenBounds, AdminError> {
         return refuse(AdminErrorCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
     }
     if bounds.allow_ips.len() > MAX_NETWORKS {
-        return refuse(
-            AdminErrorCode::InvalidValue,
-            format!("a token can have at most {MAX_NETWORKS} networks"),
-        );
+        return invalid_value(format!("a token can have at most {MAX_NETWORKS} networks"));
     }
     Ok(bounds)
 }

@@ -1,6 +1,6 @@
 //! Checks for creating, changing, banning and deleting users.
 
-use super::{AdminError, AdminErrorCode, AdminFacts, names, not_found, refuse};
+use super::{AdminError, AdminErrorCode, AdminFacts, denied, invalid_value, names, not_found, refuse};
 use crate::authz::{
     accounts::{Account, Accounts, UserKind, UserRecord},
     subject::Permission,
@@ -55,7 +55,7 @@ pub fn edit(facts: &AdminFacts<'_>, before: &Account, after: UserRecord) -> Resu
         facts.principal.require_update(before.ix)?;
     } else {
         if facts.principal.is(before.ix) {
-            return refuse(AdminErrorCode::PermissionDenied, "you cannot change your own login");
+            return denied("you cannot change your own login");
         }
         facts.principal.require(Permission::UpdateUser)?;
         facts.require_covers_account(before)?;
@@ -93,7 +93,7 @@ pub fn delete<'a>(facts: &AdminFacts<'a>, login: &str) -> Result<&'a Account, Ad
     facts.principal.require(Permission::DeleteUser)?;
     let user = find(facts.accounts, login)?;
     if facts.principal.is(user.ix) {
-        return refuse(AdminErrorCode::PermissionDenied, "you cannot delete your own account");
+        return denied("you cannot delete your own account");
     }
     let after = UserRecord { deleted_at: Some(facts.now), ..user.record.clone() };
     facts.require_remaining_admin(|accounts| accounts.put_user(after))?;
@@ -116,10 +116,7 @@ pub fn end_sessions<'a>(facts: &AdminFacts<'a>, login: &str) -> Result<&'a Accou
 pub fn invite<'a>(facts: &AdminFacts<'a>, login: &str) -> Result<&'a Account, AdminError> {
     let user = set_password(facts, login, true)?;
     if facts.principal.is(user.ix) {
-        return refuse(
-            AdminErrorCode::PermissionDenied,
-            "you cannot invite yourself: change your password instead",
-        );
+        return denied("you cannot invite yourself: change your password instead");
     }
     if user.record.banned.is_some() {
         return refuse(AdminErrorCode::UserBanned, "the account is disabled");
@@ -143,9 +140,7 @@ pub fn set_password<'a>(facts: &AdminFacts<'a>, login: &str, some: bool) -> Resu
 fn require_human(record: &UserRecord) -> Result<(), AdminError> {
     match record.kind {
         UserKind::Human => Ok(()),
-        UserKind::Service => {
-            refuse(AdminErrorCode::InvalidValue, "a service account has no password, only tokens")
-        }
+        UserKind::Service => invalid_value("a service account has no password, only tokens"),
     }
 }
 
@@ -181,5 +176,5 @@ fn require_unreserved(facts: &AdminFacts<'_>, login: &str) -> Result<(), AdminEr
     let message = format!(
         "the login {login:?} is reserved (admin.reserved_logins): giving it to an account needs admin-write"
     );
-    refuse(AdminErrorCode::PermissionDenied, message)
+    denied(message)
 }
