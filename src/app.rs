@@ -29,12 +29,12 @@ use tokio::sync::{Notify, mpsc, watch as watch_channel};
 use crate::{
     admin,
     assertion::{Keyring, KeyringError},
-    authz::subject::Permission,
+    authz::administration::has_administrator,
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
     net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
-    proxy::{BadTokens, Issuers, LastUsedTables, LimitCounters, Upstreams, access_log::AccessLog, refusals},
+    proxy::{self, Issuers, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     state::State,
     store::{OpenError, Store},
 };
@@ -144,7 +144,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     if let Some(assertion) = &config.assertion {
         keyring.update_keys(assertion, SystemTime::now().into())?;
     }
-    let administered = has_administrator(&store);
+    let administered = has_administrator(&store.accounts());
     warn_about_unknown_readers(&config, &store);
     let metrics = Metrics::new(store.metrics());
     metrics.set(config.metrics);
@@ -173,13 +173,23 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let budget_limits = config.budget_limits(Machine::with_raised_file_limit());
     let budgets = Budgets::for_proxy(&budget_limits);
     let admin_budgets = Budgets::for_admin(&budget_limits);
-    let bad_tokens = Arc::new(BadTokens::default());
-    let issuers = Arc::new(Issuers::with_exchanged(exchanged));
     let upstreams = Upstreams::new(budgets.clone());
     metrics.set_upstream_readings(upstreams.clone());
     let (of_proxy, of_admin) = (budgets.clone(), admin_budgets.clone());
     metrics.set_budget_readings(Box::new(move || [of_proxy.readings(), of_admin.admin_readings()].concat()));
-    let counts = Arc::new(LimitCounters::default());
+    let gateway = proxy::Parts {
+        state: state.clone(),
+        metrics: metrics.clone(),
+        log: log.clone(),
+        uses: uses.clone(),
+        refusals: refusal_sender.clone(),
+        bad_tokens: Arc::default(),
+        records: Arc::new(store.clone()),
+        issuers: Arc::new(Issuers::with_exchanged(exchanged)),
+        keyring: keyring.clone(),
+        counts: Arc::default(),
+        upstreams: upstreams.clone(),
+    };
     let (limits, watched_limits) = tokio::sync::watch::channel(config.server.limits.clone());
     let (drain, draining) = net::drain();
     let (exits, worker_exits) = mpsc::unbounded_channel();
@@ -199,17 +209,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             listeners,
             // Joins before the thread runs: from here on no change completes without this worker.
             participant: fence.join(),
-            state: state.clone(),
-            metrics: metrics.worker(),
-            log: log.clone(),
-            uses: uses.worker(),
-            refusals: refusal_sender.clone(),
-            bad_tokens: bad_tokens.clone(),
-            records: Arc::new(store.clone()),
-            issuers: issuers.clone(),
-            keyring: keyring.clone(),
-            upstreams: upstreams.clone(),
-            counts: counts.clone(),
+            gateway: gateway.clone(),
             budgets: budgets.clone(),
             limits: watched_limits.clone(),
             draining: draining.clone(),
@@ -249,9 +249,9 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         own,
     });
     let context = admin::Context::new(admin::Parts {
-        store: store.clone(),
+        store,
         state: state.clone(),
-        fence: fence.clone(),
+        fence,
         metrics,
         uses: Arc::new(AdminUses {
             all: uses.clone(),
@@ -287,10 +287,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         ready,
         reloader,
         budgets: admin_budgets,
-        store,
         cluster_ended: ended,
-        state,
-        fence,
         uses,
         upstreams,
         refusals,
@@ -347,12 +344,6 @@ fn warn_about_unknown_readers(config: &Config, store: &Store) {
     for warning in config.unknown_readers(accounts.groups().map(|group| group.record.name.as_str())) {
         tracing::warn!("{warning}");
     }
-}
-
-fn has_administrator(store: &Store) -> bool {
-    let accounts = store.accounts();
-    let mut active = accounts.present_users().filter(|user| user.record.banned.is_none());
-    active.any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 
 fn join_addresses(places: &[LocalAddr]) -> String {

@@ -31,7 +31,7 @@ use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 
 use self::{
-    access_log::{LogLine, LogWriter},
+    access_log::{AccessLog, LogLine, LogWriter},
     authorize::NotForwarded,
     facts::{ForwardedCache, HostCache, RequestFacts},
     permitted::{LogGuard, Permitted},
@@ -57,19 +57,18 @@ use crate::{
     assertion::Keyring,
     authz::{carriers::Carrier, reason::Reason, rules::BuiltinRoute},
     fence::Registry,
-    metrics::{WorkerEvent, WorkerMetrics},
+    metrics::{Metrics, WorkerEvent, WorkerMetrics},
     net::{CloseReason, Connection, ConnectionEvent, LogThrottle, RequestBody, RequestError, Service},
     state::State,
 };
 
-/// What a worker's [`Gateway`] is built from.
+/// What the [`Gateway`]s of all workers share.
+#[derive(Clone)]
 pub struct Parts {
     pub state: Arc<State>,
-    /// This worker's live requests. The worker runs the fence on them.
-    pub registry: Rc<Registry<RequestContext>>,
-    pub metrics: WorkerMetrics,
-    pub log: Rc<LogWriter>,
-    pub uses: Arc<LastUsedTable>,
+    pub metrics: Arc<Metrics>,
+    pub log: Arc<AccessLog>,
+    pub uses: Arc<LastUsedTables>,
     pub refusals: RefusalSender,
     pub bad_tokens: Arc<BadTokens>,
     pub records: Arc<dyn TokenLookup>,
@@ -82,6 +81,11 @@ pub struct Parts {
 /// One per worker. No other thread writes its fields while a request is served.
 pub struct Gateway {
     parts: Parts,
+    /// This worker's live requests. The worker runs the fence on them.
+    registry: Rc<Registry<RequestContext>>,
+    metrics: WorkerMetrics,
+    log: Rc<LogWriter>,
+    uses: Arc<LastUsedTable>,
     worker_state: RefCell<Rc<WorkerState>>,
     ids: RequestIds,
     forwarded: ForwardedCache,
@@ -92,10 +96,14 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    pub fn new(parts: Parts) -> Rc<Self> {
+    pub fn new(parts: Parts, registry: Rc<Registry<RequestContext>>) -> Rc<Self> {
         Rejection::prepare();
         let state = WorkerState::read(&parts.state, &parts.upstreams, &parts.counts, None);
         Rc::new(Self {
+            registry,
+            metrics: parts.metrics.worker(),
+            log: parts.log.writer(),
+            uses: parts.uses.worker(),
             parts,
             worker_state: RefCell::new(state),
             ids: RequestIds::new(),
@@ -214,17 +222,17 @@ impl Gateway {
         let upstream_wait = done.upstream_responded.get().map(|at| at - context.began);
         let (bytes_in, bytes_out) = (done.bytes_in.get(), done.bytes_out.get());
         let service = done.service.get();
-        self.parts.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
+        self.metrics.record(service, reason, status, duration, upstream_wait, bytes_in, bytes_out);
         let carrier = context.carrier();
         if let Some(kind) = carrier.as_ref().and_then(Carrier::kind) {
-            self.parts.metrics.count_carrier(kind);
+            self.metrics.count_carrier(kind);
         }
-        if !self.parts.log.is_on() {
+        if !self.log.is_on() {
             return;
         }
         let upstream = done.upstream.borrow();
         let carrier = carrier.map(|carrier| carrier.to_string());
-        self.parts.log.write(&LogLine {
+        self.log.write(&LogLine {
             at: context.at,
             request_id: context.request_id.as_str(),
             outcome,
@@ -293,9 +301,9 @@ impl Service for Gateway {
 
     fn reject(&self, error: RequestError, connection: &Connection) -> Response<Bytes> {
         let rejection = Rejection::from(error);
-        self.parts.metrics.client_refused(rejection.reason);
+        self.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
-        self.parts.log.write(&LogLine {
+        self.log.write(&LogLine {
             at: connection.clock().wall(),
             request_id: request_id.as_str(),
             outcome: rejection.reason.outcome(),
@@ -318,7 +326,7 @@ impl Service for Gateway {
     }
 
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {
-        let metrics = &self.parts.metrics;
+        let metrics = &self.metrics;
         match event {
             ConnectionEvent::Opened => metrics.count(WorkerEvent::ConnectionAccepted),
             ConnectionEvent::Closed => metrics.count(WorkerEvent::ConnectionClosed),
@@ -330,7 +338,7 @@ impl Service for Gateway {
 
 impl Gateway {
     fn missing_proxy_header(&self, connection: &Connection, why: &str) {
-        self.parts.metrics.count(WorkerEvent::MissingProxyHeader);
+        self.metrics.count(WorkerEvent::MissingProxyHeader);
         // A misconfigured proxy omits the header on every connection.
         if self.missing_header_warnings.is_due(connection.clock().now()) {
             tracing::warn!(proxy = %connection.address(), "closed a connection of a trusted proxy without a valid PROXY header: {why}");

@@ -26,14 +26,12 @@ use super::{
 use crate::{
     admin,
     authz::rules::Rules,
-    fence::Fence,
     net::{self, Budgets, Drain, Limits, Listener, Worker},
     proxy::{
         LastUsedTables, Upstreams,
         refusals::{AuditSample, RefusalEvent, Refusals},
     },
-    state::State,
-    store::{Actor, ActorKind, Store, model::AuditEvent},
+    store::{Actor, ActorKind, model::AuditEvent},
 };
 
 /// How often last uses are written to the store.
@@ -70,11 +68,8 @@ pub struct Control {
     pub context: admin::Context,
     /// Listeners that serve only `/metrics`.
     pub metrics_listeners: Vec<Listener>,
-    pub store: Store,
     /// Reports why this node can no longer take part in its cluster.
     pub cluster_ended: Option<watch::Receiver<Option<String>>>,
-    pub state: Arc<State>,
-    pub fence: Arc<Fence>,
     pub uses: Arc<LastUsedTables>,
     pub upstreams: Arc<Upstreams>,
     pub refusals: Refusals,
@@ -159,7 +154,7 @@ impl Control {
             let served = net::serve(worker.clone(), listener, scraped, admin_draining.clone());
             tokio::task::spawn_local(served);
         }
-        let care = self.upstreams.clone().maintain(self.state.clone(), worker.clock().clone());
+        let care = self.upstreams.clone().maintain(self.reloader.state.clone(), worker.clock().clone());
         tokio::task::spawn_local(care);
         self.supervisor.ready(&self.status);
         let outcome = self.run_until_stopped(&mut signals).await;
@@ -172,14 +167,14 @@ impl Control {
         }
         self.flush_uses().await;
         self.record_refusals().await;
-        if self.store.node().is_some()
-            && !matches!(tokio::time::timeout(LEAVE_TIMEOUT, self.store.leave()).await, Ok(Ok(())))
+        if self.reloader.store.node().is_some()
+            && !matches!(tokio::time::timeout(LEAVE_TIMEOUT, self.reloader.store.leave()).await, Ok(Ok(())))
         {
             tracing::warn!(
                 "cannot leave the cluster: the next change will wait for this node's lease to end"
             );
         }
-        self.store.close().await;
+        self.reloader.store.close().await;
         outcome
     }
 
@@ -189,10 +184,10 @@ impl Control {
         let mut record = tokio::time::interval(RECORD_REFUSALS);
         let mut rotate = tokio::time::interval(ROTATE_KEYS);
         let mut look = tokio::time::interval(CHECK_CERTIFICATES);
-        let fence = self.fence.clone();
+        let fence = self.reloader.fence.clone();
         let broken = fence.wait_until_broken();
         tokio::pin!(broken);
-        let store = self.store.clone();
+        let store = self.reloader.store.clone();
         let writer_ended = store.ended();
         tokio::pin!(writer_ended);
         loop {
@@ -301,10 +296,10 @@ impl Control {
     }
 
     fn flush_uses(&self) -> impl Future<Output = ()> + use<> {
-        let store = self.store.clone();
+        let store = self.reloader.store.clone();
         // If the store takes no changes, the uses stay in memory, where the admin listener finds them.
         let writable = store.writable().is_ok();
-        let uses = if writable { self.uses.take(&self.state.snapshot().rules) } else { Vec::new() };
+        let uses = if writable { self.uses.take(&self.reloader.state.snapshot().rules) } else { Vec::new() };
         async move {
             if !uses.is_empty()
                 && let Err(error) = store.record_use(uses).await
@@ -315,10 +310,10 @@ impl Control {
     }
 
     fn record_refusals(&mut self) -> impl Future<Output = ()> + use<> {
-        let rules = self.state.snapshot().rules.clone();
+        let rules = self.reloader.state.snapshot().rules.clone();
         let due = self.refusals.due(SystemTime::now().into());
         let events: Vec<_> = due.iter().map(|event| to_audit_event(event, &rules)).collect();
-        let store = self.store.clone();
+        let store = self.reloader.store.clone();
         async move {
             if !events.is_empty()
                 && let Err(error) = store.record_refusals(events).await

@@ -23,6 +23,8 @@ pub(super) struct BoundListener {
     secure: bool,
 }
 
+const OWNER_ONLY: u32 = 0o600;
+
 /// Returns the sockets that were passed to this process. An embedded gateway takes none, unless its
 /// configuration names one.
 pub(super) fn inherited_sockets(config: &Config, signals: Signals) -> Result<Inherited, InheritError> {
@@ -36,35 +38,43 @@ pub(super) fn inherited_sockets(config: &Config, signals: Signals) -> Result<Inh
 }
 
 pub(super) fn proxy(server: &Server, inherited: &mut Inherited) -> Result<Vec<BoundListener>, StartError> {
-    let mut all = Vec::new();
-    for listen in &server.listen {
-        let secure = listen.uses_tls(!server.tls.pairs.is_empty());
-        let Address::Inherited(name) = &listen.address else {
-            all.push(BoundListener { bound: bind_with_mode(&listen.address, server.unix_mode)?, secure });
-            continue;
-        };
-        let passed = inherited.take(name)?;
-        for remote in non_loopback(&passed)?.filter(|_| !secure) {
+    let warn = |remote: Address, name: &str, secure: bool| {
+        if !secure {
             tracing::warn!("{remote} (systemd:{name}) accepts tokens in plain text from other machines");
         }
-        all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
-    }
-    Ok(all)
+        Ok(())
+    };
+    open(&server.listen, !server.tls.pairs.is_empty(), server.unix_mode, inherited, warn)
 }
 
 pub(super) fn admin(admin: &Admin, inherited: &mut Inherited) -> Result<Vec<BoundListener>, StartError> {
+    let refuse = |remote: Address, _: &str, _: bool| match admin.allow_remote {
+        true => Ok(()),
+        false => Err(StartError::RemoteAdmin(remote)),
+    };
+    open(&admin.listen, !admin.tls.pairs.is_empty(), OWNER_ONLY, inherited, refuse)
+}
+
+/// Binds or takes over every address. `judge` decides on each inherited one that other machines may reach.
+fn open(
+    listen: &[Listen],
+    certificates: bool,
+    unix_mode: u32,
+    inherited: &mut Inherited,
+    judge: impl Fn(Address, &str, bool) -> Result<(), StartError>,
+) -> Result<Vec<BoundListener>, StartError> {
     let mut all = Vec::new();
-    for listen in &admin.listen {
-        let secure = listen.uses_tls(!admin.tls.pairs.is_empty());
-        let Address::Inherited(name) = &listen.address else {
-            all.push(BoundListener { bound: bind(&listen.address)?, secure });
-            continue;
+    for listen in listen {
+        let secure = listen.uses_tls(certificates);
+        let bound = match &listen.address {
+            Address::Inherited(name) => {
+                let passed = inherited.take(name)?;
+                non_loopback(&passed)?.try_for_each(|remote| judge(remote, name, secure))?;
+                passed
+            }
+            own => vec![bind_with_mode(own, unix_mode)?],
         };
-        let passed = inherited.take(name)?;
-        if let Some(remote) = non_loopback(&passed)?.find(|_| !admin.allow_remote) {
-            return Err(StartError::RemoteAdmin(remote));
-        }
-        all.extend(passed.into_iter().map(|bound| BoundListener { bound, secure }));
+        all.extend(bound.into_iter().map(|bound| BoundListener { bound, secure }));
     }
     Ok(all)
 }

@@ -10,32 +10,16 @@ use tokio::{
 
 use super::supervisor::Heartbeat;
 use crate::{
-    assertion::Keyring,
     fence::{Participant, Registry},
-    metrics::WorkerMetrics,
     net::{self, Budgets, Draining, Limits, Listener, Worker},
-    proxy::{
-        BadTokens, Gateway, Issuers, LastUsedTable, LimitCounters, Parts, TokenLookup, Upstreams,
-        access_log::AccessLog, refusals::RefusalSender,
-    },
-    state::State,
+    proxy::{self, Gateway},
 };
 
 /// Everything that a worker's thread needs.
 pub struct WorkerParts {
     pub listeners: Vec<Listener>,
     pub participant: Participant,
-    pub state: Arc<State>,
-    pub metrics: WorkerMetrics,
-    pub log: Arc<AccessLog>,
-    pub uses: Arc<LastUsedTable>,
-    pub refusals: RefusalSender,
-    pub bad_tokens: Arc<BadTokens>,
-    pub records: Arc<dyn TokenLookup>,
-    pub issuers: Arc<Issuers>,
-    pub keyring: Arc<Keyring>,
-    pub upstreams: Arc<Upstreams>,
-    pub counts: Arc<LimitCounters>,
+    pub gateway: proxy::Parts,
     pub budgets: Arc<Budgets>,
     pub limits: watch::Receiver<Limits>,
     pub draining: Draining,
@@ -76,20 +60,7 @@ async fn serve(parts: WorkerParts) -> io::Result<()> {
     let worker = Worker::new(limits.borrow_and_update().clone(), parts.budgets);
     let registry = Registry::new(parts.participant);
     tokio::task::spawn_local(registry.clone().run());
-    let gateway = Gateway::new(Parts {
-        state: parts.state,
-        registry,
-        metrics: parts.metrics,
-        log: parts.log.writer(),
-        uses: parts.uses,
-        refusals: parts.refusals,
-        bad_tokens: parts.bad_tokens,
-        records: parts.records,
-        issuers: parts.issuers,
-        keyring: parts.keyring,
-        upstreams: parts.upstreams,
-        counts: parts.counts,
-    });
+    let gateway = Gateway::new(parts.gateway, registry);
     let following = worker.clone();
     tokio::task::spawn_local(async move {
         while limits.changed().await.is_ok() {

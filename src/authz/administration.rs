@@ -66,7 +66,7 @@ impl<'a> Principal<'a> {
                 let power = Power::of_user(accounts, rules, account);
                 Ok(Self { user: Some(account.ix), power, parent })
             }
-            None => refuse(AdminErrorCode::PermissionDenied, "the caller's account is disabled"),
+            None => denied("the caller's account is disabled"),
         }
     }
 
@@ -83,7 +83,7 @@ impl<'a> Principal<'a> {
             Ok(())
         } else {
             let message = format!("the permission {} is needed", permission.word());
-            refuse(AdminErrorCode::PermissionDenied, message)
+            denied(message)
         }
     }
 
@@ -161,7 +161,7 @@ impl AdminFacts<'_> {
     fn require_remaining_admin<R>(&self, change: impl FnOnce(&mut Accounts) -> R) -> Result<(), AdminError> {
         let mut after = self.accounts.clone();
         change(&mut after);
-        if has_admin(&after) || !has_admin(self.accounts) {
+        if has_administrator(&after) || !has_administrator(self.accounts) {
             Ok(())
         } else {
             refuse(AdminErrorCode::LastAdmin, "no enabled user with the permission admin-write would be left")
@@ -169,13 +169,22 @@ impl AdminFacts<'_> {
     }
 }
 
-fn has_admin(accounts: &Accounts) -> bool {
+/// Whether an account that is neither banned nor deleted has `admin-write`.
+pub fn has_administrator(accounts: &Accounts) -> bool {
     let active = accounts.users().filter(|user| user.record.banned.is_none());
     active.into_iter().any(|user| accounts.permissions_of(user).contains(Permission::AdminWrite))
 }
 
 fn refuse<T>(code: AdminErrorCode, message: impl Into<String>) -> Result<T, AdminError> {
     Err(AdminError::new(code, message))
+}
+
+fn denied<T>(message: impl Into<String>) -> Result<T, AdminError> {
+    refuse(AdminErrorCode::PermissionDenied, message)
+}
+
+fn invalid_value<T>(message: impl Into<String>) -> Result<T, AdminError> {
+    refuse(AdminErrorCode::InvalidValue, message)
 }
 
 fn not_found<T>(what: &str, name: &str) -> Result<T, AdminError> {

@@ -208,7 +208,7 @@ impl Gateway {
         }
         if let Some(subject) = permit.subject() {
             let one = Use { at: context.at, from: context.facts.client, service: *service };
-            self.parts.uses.record(subject.digest, one);
+            self.uses.record(subject.digest, one);
         }
         Ok(())
     }

@@ -206,7 +206,7 @@ impl RequestContext {
     }
 
     pub fn metrics(&self) -> &WorkerMetrics {
-        &self.gateway.parts.metrics
+        &self.gateway.metrics
     }
 
     /// Whether the fence, an administrator or the client has ended the request, so that nothing may be sent.

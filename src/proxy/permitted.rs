@@ -40,7 +40,7 @@ impl LogGuard {
         limits: Option<Box<LimitPermit>>,
     ) -> Self {
         context.outcome.set_permit(permit);
-        let live = context.gateway.parts.registry.enter(Rc::clone(context));
+        let live = context.gateway.registry.enter(Rc::clone(context));
         context.metrics().count(WorkerEvent::Entered);
         Self { context: Rc::clone(context), limits, live: Some(live) }
     }

@@ -216,31 +216,29 @@ impl Setup {
         let listener = bound.listener().unwrap();
         let (drain, draining) = drain();
         let worker = {
-            let (state, participant, budget) = (state.clone(), fence.join(), budget.clone());
-            let (worker_metrics, uses) = (metrics.worker(), uses.worker());
-            let keyring = keyring.clone();
+            let (participant, budget) = (fence.join(), budget.clone());
+            let parts = Parts {
+                state: state.clone(),
+                metrics: metrics.clone(),
+                log: access_log,
+                uses: uses.clone(),
+                refusals: sender,
+                bad_tokens: Arc::<BadTokens>::default(),
+                records: Arc::new(Recorded(record)),
+                issuers: Arc::default(),
+                keyring: keyring.clone(),
+                upstreams,
+                counts: Arc::default(),
+            };
             std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 tokio::task::LocalSet::new().block_on(&runtime, async move {
                     let worker = Worker::new(limits, budget);
                     let registry = Registry::new(participant);
-                    let care = upstreams.clone().maintain(state.clone(), worker.clock().clone());
+                    let care = parts.upstreams.clone().maintain(parts.state.clone(), worker.clock().clone());
                     tokio::task::spawn_local(care);
                     tokio::task::spawn_local(registry.clone().run());
-                    let gateway = Gateway::new(Parts {
-                        state,
-                        registry,
-                        metrics: worker_metrics,
-                        log: access_log.writer(),
-                        uses,
-                        refusals: sender,
-                        bad_tokens: Arc::<BadTokens>::default(),
-                        records: Arc::new(Recorded(record)),
-                        issuers: Arc::default(),
-                        keyring,
-                        upstreams,
-                        counts: Arc::default(),
-                    });
+                    let gateway = Gateway::new(parts, registry);
                     serve(worker, listener, gateway, draining).await.unwrap();
                 });
             })

@@ -87,7 +87,7 @@ impl Gateway {
         let body = self.authenticate(&state, context, now, |subject| {
             if let Some(service) = state.snapshot.rules.service_by_key(BUILT_IN_SERVICE) {
                 let one = Use { at: now, from: context.facts.client, service: service.id };
-                self.parts.uses.record(subject.digest, one);
+                self.uses.record(subject.digest, one);
             }
             render(subject, &record, kind, &state)
         })?;
