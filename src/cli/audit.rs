@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Global,
-    client::{Client, escape},
+    client::Client,
     failure::{Failure, print_stderr},
     output::{Columns, Format, ListView, cell},
 };
@@ -86,23 +86,10 @@ fn print_after(
     last: Option<u64>,
     most: usize,
 ) -> Result<Option<u64>, Failure> {
-    let mut events = Vec::new();
-    let mut cursor: Option<String> = None;
-    loop {
-        let size = most.saturating_sub(events.len()).clamp(1, PAGE);
-        let page = client.get(&page_path(size, cursor.as_deref()))?;
-        for event in page["items"].as_array().into_iter().flatten() {
-            if last.is_some_and(|last| event["seq"].as_u64() <= Some(last)) {
-                cursor = None;
-                break;
-            }
-            events.push(event.clone());
-            cursor = page["next"].as_str().map(str::to_owned);
-        }
-        if cursor.is_none() || events.len() >= most {
-            break;
-        }
-    }
+    // One event is read even if none is printed: those after it follow.
+    let (wanted, page) = (most.max(1), most.clamp(1, PAGE));
+    let is_new = |event: &Value| last.is_none_or(|last| event["seq"].as_u64() > Some(last));
+    let mut events = client.list_while(&format!("/v1/audit?limit={page}"), Some(wanted), is_new)?;
     let newest = events.first().and_then(|event| event["seq"].as_u64());
     events.truncate(most);
     events.reverse();
@@ -147,9 +134,4 @@ fn verify(global: &Global, client: &Client) -> Result<(), Failure> {
     };
     print_stderr(&format!("{} events, unchanged and without a gap{last}", verified["events"]));
     Ok(())
-}
-
-fn page_path(limit: usize, cursor: Option<&str>) -> String {
-    let cursor = cursor.map(|cursor| format!("&cursor={}", escape(cursor))).unwrap_or_default();
-    format!("/v1/audit?limit={limit}{cursor}")
 }

@@ -116,6 +116,16 @@ impl Client {
 
     /// Reads all pages of a list, up to `most` records. `path` may have a query.
     pub(super) fn list(&self, path: &str, most: Option<usize>) -> Result<Vec<Value>, Failure> {
+        self.list_while(path, most, |_| true)
+    }
+
+    /// The records of all pages before the first one that is not wanted.
+    pub(super) fn list_while(
+        &self,
+        path: &str,
+        most: Option<usize>,
+        is_wanted: impl Fn(&Value) -> bool,
+    ) -> Result<Vec<Value>, Failure> {
         let mut records = Vec::new();
         let mut cursor: Option<String> = None;
         loop {
@@ -129,8 +139,8 @@ impl Client {
                     "the admin listener did not answer with a list: is this address a permgate?",
                 ));
             };
-            records.extend(items.iter().cloned());
-            let next = page["next"].as_str().map(str::to_owned);
+            records.extend(items.iter().take_while(|item| is_wanted(item)).cloned());
+            let next = page["next"].as_str().filter(|_| items.iter().all(&is_wanted)).map(str::to_owned);
             if next.is_none() || next == cursor || most.is_some_and(|most| records.len() >= most) {
                 records.truncate(most.unwrap_or(usize::MAX));
                 return Ok(records);
