@@ -130,10 +130,7 @@ impl Observer for Steps {
 
 /// Describes why row 5 refused the token.
 fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
-    let at = |time: Option<Timestamp>| {
-        let time = time.and_then(|time| jiff::Timestamp::from_millisecond(time.as_millis()).ok());
-        time.map(|time| format!("{time:.0}")).unwrap_or_default()
-    };
+    let at = |time: Option<Timestamp>| time.and_then(|time| time.rfc3339(0)).unwrap_or_default();
     match (reason, token) {
         (Reason::MalformedToken, _) => "is not in permgate's format, and no tokens were imported".to_owned(),
         (Reason::ChecksumMismatch, _) => "has a wrong checksum: it is mistyped".to_owned(),

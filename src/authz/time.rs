@@ -31,6 +31,12 @@ impl Timestamp {
         })
     }
 
+    /// The time as RFC 3339 writes it, with some digits of the second's fraction; `None` beyond the year 9999.
+    pub fn rfc3339(self, digits: usize) -> Option<String> {
+        let time = jiff::Timestamp::from_millisecond(self.as_millis()).ok()?;
+        Some(format!("{time:.digits$}"))
+    }
+
     /// The first moment of a date such as `2027-01-31`, in UTC.
     pub fn parse_date(text: &str) -> Option<Self> {
         let date: jiff::civil::Date = text.parse().ok().filter(|_| text.len() == "2027-01-31".len())?;

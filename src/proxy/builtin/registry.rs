@@ -13,7 +13,6 @@ use crate::{
         carriers::{self, Carrier},
         reason::Reason,
         secret::Bearer,
-        time::Timestamp,
     },
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
@@ -61,7 +60,7 @@ impl Gateway {
             "token": text,
             "access_token": text,
             "expires_in": left.clamp(1, EXPIRES_IN_SECONDS),
-            "issued_at": time(now),
+            "issued_at": now.rfc3339(0),
         });
         Ok(json(&body, &context.request_id))
     }
@@ -73,8 +72,4 @@ impl Gateway {
         // Clients accept only a bearer token without spaces; a browser's password is not a permgate token.
         password.filter(|text| Bearer::parse(text).is_some())
     }
-}
-
-fn time(at: Timestamp) -> Option<String> {
-    jiff::Timestamp::from_millisecond(at.as_millis()).ok().map(|at| format!("{at:.0}"))
 }

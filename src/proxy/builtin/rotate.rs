@@ -5,7 +5,7 @@ use std::rc::Rc;
 use http::{Method, Response, StatusCode};
 use serde_json::json;
 
-use super::{BuiltinResponse, json, not_issued, whoami};
+use super::{BuiltinResponse, json, not_issued};
 use crate::{
     authz::{
         reason::Reason,
@@ -50,7 +50,7 @@ impl Gateway {
             "token": text.expose(),
             "id": record.id.as_str(),
             "name": record.name,
-            "expires_at": record.expires_at.and_then(whoami::time),
+            "expires_at": record.expires_at.and_then(|at| at.rfc3339(3)),
             "replaces": id.as_str(),
         });
         let mut response: Response<_> = json(&body, &context.request_id);

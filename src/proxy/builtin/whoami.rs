@@ -13,7 +13,6 @@ use crate::{
         rules::{BUILT_IN_SERVICE, Identity, Service},
         secret::TokenId,
         subject::{Access, Directory, Subject},
-        time::Timestamp,
     },
     proxy::{
         Gateway, context::RequestContext, last_used::Use, rejection::Rejection, worker_state::WorkerState,
@@ -121,8 +120,8 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
         "token": {
             "id": token.id.as_str(),
             "name": record.name,
-            "expires_at": token.expires_at.and_then(time),
-            "grace_until": token.end.grace_until().and_then(time),
+            "expires_at": token.expires_at.and_then(|at| at.rfc3339(3)),
+            "grace_until": token.end.grace_until().and_then(|at| at.rfc3339(3)),
             "scope": entries.collect::<Vec<_>>(),
         },
         "services": services.collect::<Vec<_>>(),
@@ -160,8 +159,4 @@ fn describe_unreachable(key: &str, access: Access, reason: Reason, why: &str) ->
         "reason": reason.code(),
         "description": why,
     })
-}
-
-pub(super) fn time(at: Timestamp) -> Option<String> {
-    jiff::Timestamp::from_millisecond(at.as_millis()).ok().map(|at| format!("{at:.3}"))
 }
