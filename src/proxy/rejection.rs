@@ -23,7 +23,6 @@ use crate::{
 };
 
 mod accept;
-mod oci;
 
 /// Why a request is not forwarded, and the response that the client gets.
 #[derive(Debug)]
@@ -250,7 +249,7 @@ impl ErrorFormat {
     fn body(self, details: &ErrorDetails, request_id: &str) -> String {
         match self {
             Self::Text => format!("{}\nRequest id: {request_id}\n", details.description),
-            Self::Oci => oci::body(details, request_id),
+            Self::Oci => oci_body(details, request_id),
             Self::Problem => text(details, request_id, true),
             Self::Json | Self::Npm | Self::StatusLine | Self::Grpc => text(details, request_id, false),
         }
@@ -261,6 +260,21 @@ impl ErrorFormat {
     pub fn for_route(self, route: BuiltinRoute) -> Self {
         if route == BuiltinRoute::Auth && self == Self::Grpc { Self::Json } else { self }
     }
+}
+
+/// OCI distribution specification, "Error Codes". Clients show `code` and `message`.
+fn oci_body(details: &ErrorDetails, request_id: &str) -> String {
+    let code = match details.status.as_u16() {
+        401 => "UNAUTHORIZED",
+        403 => "DENIED",
+        404 => "NAME_UNKNOWN",
+        429 => "TOOMANYREQUESTS",
+        500.. => "UNAVAILABLE",
+        _ => "UNSUPPORTED",
+    };
+    let detail = json!({"error": details.error, "request_id": request_id, "status": details.status.as_u16()});
+    let body = json!({"errors": [{"code": code, "message": details.description, "detail": detail}]});
+    format!("{body}\n")
 }
 
 /// In whole seconds for `Retry-After`, rounded up, at least 1.
