@@ -24,14 +24,14 @@ mod upgrade;
 mod upstream;
 mod worker_state;
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
 use http_body::Body as _;
 
 use self::{
-    access_log::{AccessLog, LogLine, LogWriter},
+    access_log::{AccessLog, LogLine, LogWriter, millis},
     authorize::NotForwarded,
     facts::{ForwardedCache, HostCache, RequestFacts},
     permitted::{LogGuard, Permitted},
@@ -55,7 +55,7 @@ pub use self::{
 };
 use crate::{
     assertion::Keyring,
-    authz::{carriers::Carrier, reason::Reason, rules::BuiltinRoute},
+    authz::{carriers::Carrier, reason::Reason, rules::BuiltinRoute, secret::TokenId},
     fence::Registry,
     metrics::{Metrics, WorkerEvent, WorkerMetrics},
     net::{CloseReason, Connection, ConnectionEvent, LogThrottle, RequestBody, RequestError, Service},
@@ -230,26 +230,26 @@ impl Gateway {
         if !self.log.is_on() {
             return;
         }
-        let upstream = done.upstream.borrow();
+        let (upstream, token) = (done.upstream.borrow(), done.token.get());
         let carrier = carrier.map(|carrier| carrier.to_string());
         self.log.write(&LogLine {
             at: context.at,
             request_id: context.request_id.as_str(),
             outcome,
-            reason,
+            reason: reason.code(),
             status,
             method: context.method.as_str(),
             path: context.path(),
             service: context.state.service_key(service),
-            token_id: done.token.get(),
+            token_id: token.as_ref().map(TokenId::as_str),
             user: context.state.login(done.user.get()),
             carrier: carrier.as_deref(),
             client: context.facts.client,
             upstream: upstream.as_deref(),
             bytes_in,
             bytes_out,
-            duration,
-            upstream_wait,
+            duration_ms: millis(duration),
+            upstream_ms: upstream_wait.map(millis),
         });
     }
 }
@@ -307,7 +307,7 @@ impl Service for Gateway {
             at: connection.clock().wall(),
             request_id: request_id.as_str(),
             outcome: rejection.reason.outcome(),
-            reason: rejection.reason,
+            reason: rejection.reason.code(),
             status: rejection.status().as_u16(),
             method: "",
             path: "",
@@ -319,8 +319,8 @@ impl Service for Gateway {
             upstream: None,
             bytes_in: 0,
             bytes_out: 0,
-            duration: Duration::ZERO,
-            upstream_wait: None,
+            duration_ms: 0.0,
+            upstream_ms: None,
         });
         rejection.into_response(ErrorFormat::Json, &request_id)
     }

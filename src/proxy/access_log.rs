@@ -20,7 +20,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-pub use line::LogLine;
+pub use line::{LogLine, millis};
 use sink::Sink;
 
 use crate::metrics::Metrics;
@@ -192,14 +192,14 @@ mod tests {
     use std::{path::Path, process::Command};
 
     use super::*;
-    use crate::authz::{reason::Reason, time::Timestamp};
+    use crate::authz::time::Timestamp;
 
     fn line(path: &str) -> LogLine<'_> {
         LogLine {
             at: Timestamp::from_millis(0),
             request_id: "r",
             outcome: "forwarded",
-            reason: Reason::Ok,
+            reason: "ok",
             status: 200,
             method: "GET",
             path,
@@ -211,8 +211,8 @@ mod tests {
             upstream: None,
             bytes_in: 0,
             bytes_out: 0,
-            duration: Duration::ZERO,
-            upstream_wait: None,
+            duration_ms: 0.0,
+            upstream_ms: None,
         }
     }
 

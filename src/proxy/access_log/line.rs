@@ -4,12 +4,7 @@ use std::{cell::RefCell, net::IpAddr, time::Duration};
 
 use serde::{Serialize, Serializer};
 
-use crate::authz::{
-    administration::names,
-    reason::Reason,
-    secret::{self, TokenId},
-    time::Timestamp,
-};
+use crate::authz::{administration::names, secret, time::Timestamp};
 
 /// The fields of a line. `None` is written as `null`.
 #[derive(Debug, Serialize)]
@@ -18,16 +13,14 @@ pub struct LogLine<'a> {
     pub at: Timestamp,
     pub request_id: &'a str,
     pub outcome: &'a str,
-    #[serde(serialize_with = "code")]
-    pub reason: Reason,
+    pub reason: &'a str,
     pub status: u16,
     pub method: &'a str,
     /// Without the query. Tokens in it are redacted.
     #[serde(serialize_with = "redacted")]
     pub path: &'a str,
     pub service: Option<&'a str>,
-    #[serde(serialize_with = "token_id")]
-    pub token_id: Option<TokenId>,
+    pub token_id: Option<&'a str>,
     pub user: Option<&'a str>,
     /// Where the token was; omitted unless some service accepts more than a bearer token.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,10 +29,9 @@ pub struct LogLine<'a> {
     pub upstream: Option<&'a str>,
     pub bytes_in: u64,
     pub bytes_out: u64,
-    #[serde(rename = "duration_ms", serialize_with = "milliseconds")]
-    pub duration: Duration,
-    #[serde(rename = "upstream_ms", serialize_with = "milliseconds_if_any")]
-    pub upstream_wait: Option<Duration>,
+    pub duration_ms: f64,
+    /// From sending the request to the head of the upstream's response.
+    pub upstream_ms: Option<f64>,
 }
 
 thread_local! {
@@ -84,29 +76,13 @@ fn time<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error>
     })
 }
 
-fn code<S: Serializer>(reason: &Reason, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(reason.code())
-}
-
 fn redacted<S: Serializer>(path: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&secret::redact(path))
 }
 
-fn token_id<S: Serializer>(id: &Option<TokenId>, serializer: S) -> Result<S::Ok, S::Error> {
-    id.as_ref().map(TokenId::as_str).serialize(serializer)
-}
-
-fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    millis(*duration).serialize(serializer)
-}
-
-fn milliseconds_if_any<S: Serializer>(wait: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    wait.map(millis).serialize(serializer)
-}
-
 /// In milliseconds, to three decimals.
 #[expect(clippy::cast_precision_loss, reason = "285 years of microseconds are exact")]
-fn millis(duration: Duration) -> f64 {
+pub fn millis(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }
 
@@ -120,7 +96,7 @@ mod tests {
             at: Timestamp::from_millis(1_780_315_200_007),
             request_id: "a-1",
             outcome: "forwarded",
-            reason: Reason::Ok,
+            reason: "ok",
             status: 200,
             method: "GET",
             path: "/api/\"x\\\u{1}\u{9b}\u{202e}\u{e0041}\u{e9}",
@@ -132,8 +108,8 @@ mod tests {
             upstream: Some("127.0.0.1:8090"),
             bytes_in: 0,
             bytes_out: 18_446_744_073_709_551_615,
-            duration: Duration::from_micros(12_034),
-            upstream_wait: None,
+            duration_ms: millis(Duration::from_micros(12_034)),
+            upstream_ms: None,
         };
         let mut to = Vec::new();
         line.format(&mut to);
