@@ -178,13 +178,13 @@ async fn admit<S: Service>(
 
 /// Waits briefly for a permit while an idle connection is closed. `None`: the limit is reached.
 async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
-    let connections = &worker.budgets().connections;
-    let mut remaining = if worker.is_full() { MAX_CLOSE_TIME } else { SLOT_TIMEOUT };
+    let connections = &worker.budgets.connections;
+    let mut remaining = if worker.full.get() { MAX_CLOSE_TIME } else { SLOT_TIMEOUT };
     let mut yielded = false;
     loop {
         match worker.permit(peer) {
             Ok(permit) => {
-                worker.set_full(false);
+                worker.full.set(false);
                 return Some(permit);
             }
             Err(LimitReached::PerAddress) => break,
@@ -199,9 +199,9 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 }
                 let wait = if here { USUAL_CLOSE_TIME } else { SLOT_POLL_INTERVAL };
                 // The next connection takes the slot that another worker frees.
-                let refused = !here && worker.is_full();
+                let refused = !here && worker.full.get();
                 if draining.has_begun() || refused || remaining < wait {
-                    worker.set_full(true);
+                    worker.full.set(true);
                     break;
                 }
                 remaining -= wait;

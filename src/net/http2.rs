@@ -53,7 +53,7 @@ pub(super) async fn drive<S: Service>(
     let streams = connection.enable_streams();
     io.watch_frames();
     let executor = StreamExecutor::default();
-    let budget = &worker.budgets().receive_buffers;
+    let budget = &worker.budgets.receive_buffers;
     let window = budget.try_take(&Holder::default(), CONNECTION_WINDOW as usize);
     let (limits, current) = (worker.limits(), executor.current.clone());
     let mut builder = http2::Builder::new(executor);

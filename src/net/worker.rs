@@ -22,14 +22,14 @@ use super::{
 pub struct Worker {
     limits: RefCell<Rc<Limits>>,
     clock: Clock,
-    budgets: Arc<Budgets>,
+    pub(super) budgets: Arc<Budgets>,
     /// Open HTTP/2 streams.
-    streams: WorkerBudget,
+    pub(super) streams: WorkerBudget,
     /// Bytes of responses that clients had not read at the last tick.
     held: Cell<usize>,
     connections: RefCell<Slab<Rc<Connection>>>,
     /// Whether new connections find no free slot.
-    full: Cell<bool>,
+    pub(super) full: Cell<bool>,
     draining: Cell<bool>,
     emptied: Notify,
 }
@@ -94,22 +94,6 @@ impl Worker {
     /// Returns the number of open connections of this worker.
     pub fn connections(&self) -> usize {
         self.connections.borrow().len()
-    }
-
-    pub(super) fn budgets(&self) -> &Arc<Budgets> {
-        &self.budgets
-    }
-
-    pub(super) fn streams(&self) -> &WorkerBudget {
-        &self.streams
-    }
-
-    pub(super) fn is_full(&self) -> bool {
-        self.full.get()
-    }
-
-    pub(super) fn set_full(&self, full: bool) {
-        self.full.set(full);
     }
 
     pub(super) fn permit(&self, peer: &Peer) -> Result<ConnectionPermit, LimitReached> {

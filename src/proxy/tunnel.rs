@@ -76,17 +76,17 @@ impl Tunnel {
             let mut copy = pin!(copy_bidirectional(&mut client, &mut upstream));
             poll_fn(|cx| match copy.as_mut().poll(cx) {
                 Poll::Ready(Ok(_)) => Poll::Ready(Outcome::Complete),
-                Poll::Ready(Err(_)) if to_client.has_failed() => Poll::Ready(Outcome::ClientFailed),
+                Poll::Ready(Err(_)) if to_client.failed.get() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Ready(Err(_)) => Poll::Ready(Outcome::UpstreamFailed),
                 // The copy no longer polls an end that has reached end of file, so the cut is checked here.
                 Poll::Pending if context.is_over() => Poll::Ready(Outcome::ClientFailed),
                 Poll::Pending => {
-                    if !to_upstream.is_blocked() {
-                        stall.restart(to_upstream.written());
-                    } else if stall.poll(cx, to_upstream.written()).is_ready() {
+                    if !to_upstream.blocked.get() {
+                        stall.restart(to_upstream.written.get());
+                    } else if stall.poll(cx, to_upstream.written.get()).is_ready() {
                         return Poll::Ready(Outcome::Stalled);
                     }
-                    idle.poll(cx, to_upstream.written() + to_client.written()).map(|()| Outcome::Idle)
+                    idle.poll(cx, to_upstream.written.get() + to_client.written.get()).map(|()| Outcome::Idle)
                 }
             })
             .await

@@ -154,12 +154,12 @@ impl Upstream {
         loop {
             let mut connection = self.connection(permit, &mut attempts).await?;
             connection.attach(permit.cancel());
-            permit.set_url(connection.endpoint().label());
+            permit.set_url(&connection.endpoint().label);
             let failure = match connection.send(request, silence, repeatable).await {
                 Ok(mut response)
                     if response::is_acceptable(response.status(), response.headers(), asked.as_ref()) =>
                 {
-                    connection.endpoint().health().succeeded();
+                    connection.endpoint().health.succeeded();
                     if let Some(place) = place.take() {
                         connection.attach_permit(place);
                     }
@@ -271,7 +271,7 @@ impl Upstream {
                     continue;
                 }
                 Err(error) => {
-                    let (upstream, url) = (&self.settings.name, endpoint.label());
+                    let (upstream, url) = (&self.settings.name, &endpoint.label);
                     tracing::debug!(%upstream, %url, %error, "connect failed");
                     permit.metrics().count(WorkerEvent::UpstreamConnectFailed);
                     self.count_failure(endpoint, permit);
@@ -322,29 +322,29 @@ impl Upstream {
     /// Chooses an endpoint that is up and not ejected, else one that is up.
     fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
-            return (tried == 0 && only.health().is_up()).then_some(0);
+            return (tried == 0 && only.health.is_up()).then_some(0);
         }
         let now = permit.clock().now();
-        let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].health().is_up();
-        let serves = |place: usize| is_up(place) && !self.endpoints[place].health().is_ejected(now);
-        let in_use = |place: usize| self.endpoints[place].in_use();
+        let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].health.is_up();
+        let serves = |place: usize| is_up(place) && !self.endpoints[place].health.is_ejected(now);
+        let in_use = |place: usize| self.endpoints[place].in_use.get();
         let who = || permit.hash();
         self.balancer.choose(serves, in_use, who).or_else(|| self.balancer.choose(is_up, in_use, who))
     }
 
     fn count_failure(&self, endpoint: &Rc<Endpoint>, permit: &dyn SendContext) {
         let (now, ejection) = (permit.clock().now(), self.settings.ejection);
-        if endpoint.health().failed(ejection, now) && self.has_other_available(endpoint, now) {
-            endpoint.health().eject(ejection, now);
+        if endpoint.health.failed(ejection, now) && self.has_other_available(endpoint, now) {
+            endpoint.health.eject(ejection, now);
             permit.metrics().count(WorkerEvent::UpstreamEjection);
-            tracing::warn!(upstream = %self.settings.name, url = %endpoint.label(), "left out for a while");
+            tracing::warn!(upstream = %self.settings.name, url = %endpoint.label, "left out for a while");
         }
     }
 
     fn has_other_available(&self, endpoint: &Rc<Endpoint>, now: Instant) -> bool {
         let mut others = self.endpoints.iter().zip(&self.settings.urls);
         others.any(|(other, one)| {
-            !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.health().is_available(now)
+            !Rc::ptr_eq(other, endpoint) && one.weight > 0 && other.health.is_available(now)
         })
     }
 }

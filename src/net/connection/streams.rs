@@ -223,7 +223,7 @@ impl OpenStream {
         let stream = Rc::new(Connection::of_stream(connection));
         let mut admitted = None;
         if let Some(streams) = connection.streams() {
-            admitted = worker.streams().take(streams.count()).then(|| worker.clone());
+            admitted = worker.streams.take(streams.count()).then(|| worker.clone());
             streams.open.borrow_mut().push(stream.clone());
             streams.count_useful_frame(connection.clock.now());
         }
@@ -254,7 +254,7 @@ impl OpenStream {
 impl Drop for OpenStream {
     fn drop(&mut self) {
         if let Some(worker) = &self.admitted {
-            worker.streams().give_back();
+            worker.streams.give_back();
         }
         let Some(stream) = self.stream.stream() else { return };
         // A service that still holds the connection must not keep h2's stream open.

@@ -14,9 +14,11 @@ use crate::proxy::context::RequestContext;
 
 /// The record of one end, readable while the copy owns that end.
 pub struct EndState<'e> {
-    written: &'e Cell<u64>,
-    blocked: Cell<bool>,
-    failed: Cell<bool>,
+    /// The bytes written to this end.
+    pub written: &'e Cell<u64>,
+    /// Whether a write is pending.
+    pub blocked: Cell<bool>,
+    pub failed: Cell<bool>,
 }
 
 pub struct TunnelEnd<'t, S> {
@@ -26,22 +28,8 @@ pub struct TunnelEnd<'t, S> {
 }
 
 impl<'e> EndState<'e> {
-    /// `written` counts the bytes written to this end.
     pub fn new(written: &'e Cell<u64>) -> Self {
         Self { written, blocked: Cell::new(false), failed: Cell::new(false) }
-    }
-
-    pub fn written(&self) -> u64 {
-        self.written.get()
-    }
-
-    /// Whether a write is pending.
-    pub fn is_blocked(&self) -> bool {
-        self.blocked.get()
-    }
-
-    pub fn has_failed(&self) -> bool {
-        self.failed.get()
     }
 
     fn record<T>(&self, outcome: &Poll<io::Result<T>>) {
@@ -78,7 +66,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TunnelEnd<'_, S> {
         self.traffic.blocked.set(written.is_pending());
         self.traffic.record(&written);
         if let Poll::Ready(Ok(count)) = written {
-            self.traffic.written.set(self.traffic.written() + count as u64);
+            self.traffic.written.set(self.traffic.written.get() + count as u64);
         }
         written
     }

@@ -31,8 +31,8 @@ use crate::{
 
 pub struct Endpoint {
     url: UpstreamUrl,
-    label: Rc<str>,
-    health: Arc<EndpointHealth>,
+    pub label: Rc<str>,
+    pub health: Arc<EndpointHealth>,
     dialer: Dialer,
     connector: Connector,
     idle_timeout: Duration,
@@ -49,7 +49,8 @@ pub struct Endpoint {
     logged: RefCell<Option<String>>,
     /// The generation of addresses that the idle connections belong to.
     generation: Cell<u64>,
-    in_use: Cell<usize>,
+    /// Requests under way here, including those that are connecting.
+    pub in_use: Cell<usize>,
     /// The limit on connections, if configured.
     connections: Option<Arc<SharedLimit>>,
     /// The budget of sockets; `None` for health checks, which use few.
@@ -111,19 +112,6 @@ impl Endpoint {
             idle: Notify::new(),
             kept: Cell::new(0),
         })
-    }
-
-    pub fn label(&self) -> &Rc<str> {
-        &self.label
-    }
-
-    pub fn health(&self) -> &EndpointHealth {
-        &self.health
-    }
-
-    /// Requests under way here, including those that are connecting.
-    pub fn in_use(&self) -> usize {
-        self.in_use.get()
     }
 
     /// Waits for an idle connection.

@@ -30,8 +30,8 @@ use crate::{
 
 pub struct Http1 {
     sender: SendRequest<OutgoingBody>,
-    call: Rc<Call>,
-    clock: Clock,
+    pub call: Rc<Call>,
+    pub clock: Clock,
     interim: Interim,
     /// The current request asks for a protocol switch.
     upgrading: Rc<Cell<bool>>,
@@ -100,14 +100,6 @@ impl Http1 {
             announced: None,
             is_last: false,
         })
-    }
-
-    pub fn call(&self) -> &Rc<Call> {
-        &self.call
-    }
-
-    pub fn clock(&self) -> &Clock {
-        &self.clock
     }
 
     /// Whether the connection can take the next request: none is under way, the upstream has neither closed

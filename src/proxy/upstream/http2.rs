@@ -174,10 +174,6 @@ impl Http2 {
         Poll::Ready(Err(Http2Error::Closed))
     }
 
-    pub fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     /// Opens a stream for one request, if the connection accepts another.
     /// `secure` selects the scheme of requests.
     pub fn open(self: &Rc<Self>, secure: bool) -> Option<Http2Stream> {

@@ -62,10 +62,10 @@ impl From<Reason> for Failure {
 impl PooledConnection {
     pub(super) fn new(endpoint: InUse, protocol: Protocol, reused: bool) -> Self {
         let call = Rc::clone(match &protocol {
-            Protocol::Http1(http1) => http1.call(),
-            Protocol::Http2(stream) => stream.call(),
+            Protocol::Http1(http1) => &http1.call,
+            Protocol::Http2(stream) => &stream.call,
         });
-        let generation = endpoint.health().generation();
+        let generation = endpoint.health.generation();
         Self {
             endpoint,
             protocol: Some(protocol),
@@ -117,7 +117,7 @@ impl PooledConnection {
             Protocol::Http2(stream) => {
                 // Boxed to keep the futures of HTTP/1.1 requests small.
                 let outcome = Box::pin(stream.send(request, silence, repeatable)).await;
-                if stream.requires_http11() {
+                if stream.http11_required {
                     self.endpoint.disable_http2();
                 }
                 outcome
@@ -209,7 +209,7 @@ impl Pool {
     pub fn take(&self) -> Option<Box<Http1>> {
         loop {
             let idle = self.idle.borrow_mut().pop()?;
-            if idle.is_usable(idle.connection.clock().now()) {
+            if idle.is_usable(idle.connection.clock.now()) {
                 return Some(idle.connection);
             }
         }
@@ -229,7 +229,7 @@ impl Pool {
     }
 
     pub fn insert(self: &Rc<Self>, connection: Box<Http1>, keep_for: Duration) {
-        let clock = connection.clock().clone();
+        let clock = connection.clock.clone();
         self.idle.borrow_mut().push(Idle { connection, until: clock.now() + keep_for });
         if !self.sweep_scheduled.replace(true) {
             tokio::task::spawn_local(sweep(Rc::downgrade(self), SWEEP.min(keep_for), clock));

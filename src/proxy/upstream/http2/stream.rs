@@ -21,23 +21,14 @@ pub struct Http2Stream {
     sender: Option<SendRequest<OutgoingBody>>,
     secure: bool,
     reused: bool,
-    http11_required: bool,
-    call: Rc<Call>,
+    pub http11_required: bool,
+    pub call: Rc<Call>,
 }
 
 impl Http2Stream {
     pub(super) fn new(connection: Rc<Http2>, sender: SendRequest<OutgoingBody>, secure: bool) -> Self {
-        let (call, reused) = (Call::new(connection.clock()), connection.used.get());
+        let (call, reused) = (Call::new(&connection.clock), connection.used.get());
         Self { connection, sender: Some(sender), secure, reused, http11_required: false, call }
-    }
-
-    pub fn call(&self) -> &Rc<Call> {
-        &self.call
-    }
-
-    /// Whether the upstream has answered HTTP_1_1_REQUIRED.
-    pub fn requires_http11(&self) -> bool {
-        self.http11_required
     }
 
     /// `repeatable`: the request is idempotent and has no body.
