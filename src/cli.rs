@@ -202,7 +202,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.report();
-            ExitCode::from(failure.code())
+            ExitCode::from(failure.code)
         }
     }
 }

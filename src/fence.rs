@@ -150,7 +150,8 @@ impl Fence {
     /// out.
     pub async fn list(&self) -> Vec<LiveRow> {
         let mut rows = Vec::new();
-        for slot in self.participant_channels() {
+        let channels: Vec<_> = self.participants.lock().taken.iter().flatten().cloned().collect();
+        for slot in channels {
             let (sender, answer) = oneshot::channel();
             if slot.send(Command::List(sender)).is_ok()
                 && let Ok(Ok(mut part)) = tokio::time::timeout(self.timeout, answer).await
@@ -198,10 +199,6 @@ impl Fence {
         FenceIncomplete(self.timeout)
     }
 
-    fn participant_channels(&self) -> Vec<mpsc::UnboundedSender<Command>> {
-        self.participants.lock().taken.iter().flatten().cloned().collect()
-    }
-
     fn acknowledge(&self, slot: usize, cuts: impl IntoIterator<Item = (u64, u64)>) {
         let mut participants = self.participants.lock();
         for (epoch, cut) in cuts {
@@ -247,26 +244,6 @@ impl Completion {
             Ok(Ok(cut)) => Ok(cut),
             Ok(Err(_)) | Err(_) => Err(self.fence.mark_broken()),
         }
-    }
-}
-
-impl Participant {
-    /// The participant's number in the IDs of its rows.
-    pub fn number(&self) -> usize {
-        self.number
-    }
-
-    async fn command(&mut self) -> Option<Command> {
-        self.commands.recv().await
-    }
-
-    fn waiting_command(&mut self) -> Option<Command> {
-        self.commands.try_recv().ok()
-    }
-
-    /// Acknowledges pairs of `(epoch, entries cut for it)`.
-    fn acknowledge(&self, cuts: impl IntoIterator<Item = (u64, u64)>) {
-        self.fence.acknowledge(self.number, cuts);
     }
 }
 

@@ -190,7 +190,7 @@ impl Demo {
         let end = stream.download(STREAM, &mut events, &mut |_| {});
         let result = match &end {
             Ok(_) => "ended as if it were complete",
-            Err(failure) => failure.message(),
+            Err(failure) => &failure.message,
         };
         let cut = events.cut.unwrap_or_default();
         let sound = cut == 1 && end.is_err() && events.after_revocation <= MAX_IN_TRANSIT;

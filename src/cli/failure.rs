@@ -7,10 +7,10 @@ pub(super) use crate::config::{chain, reason};
 /// What failed, where, and what to do about it, in words for people.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    code: u8,
-    message: String,
+    pub(super) code: u8,
+    pub(super) message: String,
     /// The listener's error code; empty if it sent none.
-    error: String,
+    pub(super) error: String,
 }
 
 pub(super) const FAILED: u8 = 1;
@@ -68,22 +68,10 @@ impl Failure {
         Self { message, ..self }
     }
 
-    pub(super) fn message(&self) -> &str {
-        &self.message
-    }
-
     /// The same failure with another line below its message.
     pub(super) fn with_line(self, line: &str) -> Self {
         let message = format!("{}\n  {line}", self.message);
         self.with_message(message)
-    }
-
-    pub(super) fn error(&self) -> &str {
-        &self.error
-    }
-
-    pub(super) fn code(&self) -> u8 {
-        self.code
     }
 
     pub(super) fn report(&self) {

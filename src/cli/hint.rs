@@ -21,7 +21,7 @@ const MAX_SHOWN: usize = 40;
 /// Names the user, group or role of a request that does not exist, if the listener said only that one does
 /// not.
 pub(super) fn name_missing(client: &Client, failure: Failure, path: &str, body: Option<&Value>) -> Failure {
-    if failure.error() != "not_found" {
+    if failure.error != "not_found" {
         return failure;
     }
     for (noun, name) in names(path, body).into_iter().filter(|(_, name)| name != "me") {
@@ -82,7 +82,7 @@ fn no_service(key: &str, services: &[Value]) -> String {
 /// Explains why a scope was refused. The listener answers alike for a service that does not exist and one
 /// that may not be read; a caller who may see all services is told which of the two it is.
 pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &Value) -> Failure {
-    if failure.error() != "service_not_readable" {
+    if failure.error != "service_not_readable" {
         return failure;
     }
     let Ok(services) = client.list("/v1/services?detailed=true", None) else { return failure };
@@ -170,14 +170,14 @@ fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Valu
     if like_an_id && user.is_none() {
         match client.get(&format!("/v1/tokens/{bare}")) {
             Ok(record) => return Ok(vec![record]),
-            Err(failure) if failure.error() != "not_found" => return Err(failure),
+            Err(failure) if failure.error != "not_found" => return Err(failure),
             Err(_) => {}
         }
     }
     let records = match user {
         Some(login) => tokens_of(client, login)?,
         None => match tokens_of(client, "me") {
-            Err(failure) if failure.error() == "not_found" => client.list("/v1/tokens?limit=1000", None)?,
+            Err(failure) if failure.error == "not_found" => client.list("/v1/tokens?limit=1000", None)?,
             other => other?,
         },
     };

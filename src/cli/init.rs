@@ -92,7 +92,7 @@ impl Init {
             None if asks => ask_until("Where does your service listen?", "http://127.0.0.1:8090", |url| {
                 let local = "127.0.0.1:0";
                 let text = configuration(url, &["/".to_owned()], &self.service, local, local);
-                config::parse(&text, file).map_err(|errors| by_options(&errors).message().to_owned())
+                config::parse(&text, file).map_err(|errors| by_options(&errors).message)
             })?,
             None => {
                 return Err(Failure::usage("name the service that you want behind tokens: --upstream URL"));

@@ -25,7 +25,7 @@ impl Service {
         let client = Client::new(global)?;
         // The list with readers needs admin-read; without it, list the services that the caller may read.
         let listed = match client.list("/v1/services?detailed=true", None) {
-            Err(failure) if failure.error() == "permission_denied" => client.list("/v1/services", None),
+            Err(failure) if failure.error == "permission_denied" => client.list("/v1/services", None),
             other => other,
         };
         global.output.list(listed?, VIEW)

@@ -233,7 +233,7 @@ impl Create {
         let client = Client::new(global)?;
         let file = self.save.as_deref().map(TokenFile::create).transpose()?;
         let mut created = client.post(&path, &body).map_err(|failure| {
-            if self.user == "me" && failure.error() == "not_found" {
+            if self.user == "me" && failure.error == "not_found" {
                 let message = "the operator has no account of its own: name the owner with --user LOGIN";
                 return Failure::usage(message);
             }

@@ -74,7 +74,7 @@ pub struct Registration<E: Revocable> {
 impl<E: Revocable> Registry<E> {
     pub fn new(participant: Participant) -> Rc<Self> {
         Rc::new(Self {
-            number: participant.number(),
+            number: participant.number,
             sweep_limit: participant.fence.timeout / 2,
             participant: RefCell::new(Some(participant)),
             entries: RefCell::default(),
@@ -112,7 +112,7 @@ impl<E: Revocable> Registry<E> {
             let command = tokio::select! {
                 // A waiting change takes precedence over a check of the clock.
                 biased;
-                command = participant.command() => match command {
+                command = participant.commands.recv() => match command {
                     Some(command) => Some(command),
                     None => return,
                 },
@@ -137,7 +137,7 @@ impl<E: Revocable> Registry<E> {
     async fn take_over(&self, participant: &mut Participant, epoch: u64, affected: Affected) {
         let mut changes = vec![(epoch, affected, 0)];
         let mut others = Vec::new();
-        while let Some(command) = participant.waiting_command() {
+        while let Ok(command) = participant.commands.try_recv() {
             match command {
                 Command::Change { epoch, affected } => changes.push((epoch, affected, 0)),
                 other => others.push(other),
@@ -149,7 +149,9 @@ impl<E: Revocable> Registry<E> {
                 *cut += 1;
             }
         }
-        participant.acknowledge(changes.iter().map(|(epoch, _, cut)| (*epoch, *cut)));
+        participant
+            .fence
+            .acknowledge(participant.number, changes.iter().map(|(epoch, _, cut)| (*epoch, *cut)));
         for other in others {
             self.handle(other).await;
         }

@@ -76,7 +76,7 @@ pub(super) async fn drive<S: Service>(
             connection.clock().refresh();
             let open = Rc::new(OpenStream::new(connection, worker));
             current.set(Some(open.clone()));
-            let stream = open.get().clone();
+            let stream = open.stream.clone();
             respond(service.clone(), request, stream, Some(open), worker, Sent::default())
         }),
     ));
@@ -153,8 +153,8 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
             {
                 let mut future = pin!(future);
                 poll_fn(|cx| {
-                    open.get().register(cx);
-                    if let Some(stream) = open.get().stream() {
+                    open.stream.register(cx);
+                    if let Some(stream) = open.stream.stream() {
                         let _ = stream.poll_leftover(cx);
                     }
                     // For a task that the future spawns in turn, such as for an upgrade.
@@ -167,7 +167,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
             }
             linger(&open).await;
         });
-        if let Some(stream) = open.get().stream() {
+        if let Some(stream) = open.stream.stream() {
             stream.add_task(task.abort_handle());
         }
     }
@@ -176,7 +176,7 @@ impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {
 /// Reads on for a moment after a response that did not need the whole request. Many clients read the response
 /// only after sending their body, and some treat the reset that RFC 9113, 8.1 allows as a failure.
 async fn linger(open: &OpenStream) {
-    let stream = open.get();
+    let stream = &open.stream;
     if stream.exchange.response_state() == ResponseState::Open && !stream.aborted() && !stream.has_ended() {
         return open.cancelled();
     }

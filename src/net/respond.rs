@@ -42,7 +42,7 @@ pub(super) fn respond<S: Service>(
         None => Ok(()),
     };
     let judged = match &open {
-        Some(open) if !open.is_admitted() => Err(RequestError::OverBudget),
+        Some(open) if open.admitted.is_none() => Err(RequestError::OverBudget),
         _ => judged,
     };
     let judged = judged.and_then(|()| framing::check(&mut parts, &worker.limits(), &connection));
@@ -130,7 +130,7 @@ fn finish_http2<S: Service>(
     tunnel: Option<hyper::upgrade::OnUpgrade>,
     open: Rc<OpenStream>,
 ) {
-    let connection = open.get().clone();
+    let connection = open.stream.clone();
     let headers = response.headers_mut();
     headers.remove(CONNECTION);
     headers.remove(UPGRADE);

@@ -47,9 +47,9 @@ pub struct Stream {
 /// A stream's entry in its connection's list, with its unit of the stream budget. Dropping it removes the
 /// stream.
 pub struct OpenStream {
-    stream: Rc<Connection>,
+    pub(in crate::net) stream: Rc<Connection>,
     /// `None`: the budget was used up.
-    admitted: Option<Rc<Worker>>,
+    pub(in crate::net) admitted: Option<Rc<Worker>>,
 }
 
 /// Bytes of an unread body that are discarded, as after a last response in HTTP/1.1.
@@ -229,15 +229,6 @@ impl OpenStream {
         }
         connection.enter(Phase::Serving);
         Self { stream, admitted }
-    }
-
-    /// Whether the stream budget had room for it.
-    pub(in crate::net) fn is_admitted(&self) -> bool {
-        self.admitted.is_some()
-    }
-
-    pub(in crate::net) fn get(&self) -> &Rc<Connection> {
-        &self.stream
     }
 
     /// Counts a stream that the client reset before its response was complete. Too many close the connection.
