@@ -36,9 +36,9 @@ pub(crate) enum OpenError {
     Io(#[from] Failure),
 }
 
-/// Bytes of sled's cache. Requests are answered from the index, so this only holds what the admin listener
-/// has just read.
-const CACHE: u64 = 16 << 20;
+/// Bytes of sled's cache as they are stored; in memory they take three times as many. Requests are answered from
+/// the index, so this only holds what the admin listener has just read, and the nodes that a batch changes.
+const CACHE: u64 = 4 << 20;
 
 /// Bytes of a segment. A sled node has up to 20 records, and moves to `blobs/` beyond a quarter of this.
 const SEGMENT: usize = 2 << 20;
