@@ -74,13 +74,15 @@ pub fn method_override(headers: &HeaderMap) -> bool {
 }
 
 /// Whether the query of a POST asks for another method: by `_method` in frameworks for PHP, which also reads
-/// it from names such as `.method`, or by the name of the header field in ASP.NET.
+/// it from names such as `.method` and ignores what follows a NUL, and for Node.js, which also reads it from
+/// `[_method]`; or by the name of the header field in ASP.NET.
 pub fn has_method_parameter(query: &str) -> bool {
+    const FRAMEWORKS: [&[u8]; 4] = [b"_method", b".method", b"[method", b"[_method]"];
     query.split('&').any(|pair| {
-        let name: Vec<u8> = percent_decode_str(pair.split('=').next().unwrap_or_default()).collect();
-        let start = name.iter().position(|byte| !matches!(byte, b' ' | b'+')).unwrap_or(name.len());
-        matches!(&name[start..], [b'_' | b'.' | b'[', rest @ ..] if rest == b"method")
-            || name.eq_ignore_ascii_case(b"x-http-method-override")
+        let name = percent_decode_str(pair.split('=').next().unwrap_or_default());
+        let name = name.skip_while(|byte| matches!(byte, b' ' | b'+')).take_while(|byte| *byte != 0);
+        FRAMEWORKS.iter().any(|one| name.clone().eq(one.iter().copied()))
+            || name.map(|byte| byte.to_ascii_lowercase()).eq(*b"x-http-method-override")
     })
 }
 

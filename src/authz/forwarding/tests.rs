@@ -362,12 +362,15 @@ fn names_that_pass_for_others_are_seen() {
         "_%6Dethod=x",
         ".method=x",
         "+_method=x",
+        "_method%00a=x",
+        "[_method]=x",
+        "%5B_method%5d=x",
         "X-Http-Method-Override=PUT",
         "_method",
     ] {
         assert!(has_method_parameter(query), "{query}");
     }
-    for query in ["", "method=DELETE", "a=_method", "_methods=1", "a_method=1", "_METHOD=1"] {
+    for query in ["", "method=DELETE", "a=_method", "_methods=1", "a_method=1", "a[_method]=1", "_METHOD=1"] {
         assert!(!has_method_parameter(query), "{query}");
     }
 }
