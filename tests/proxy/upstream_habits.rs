@@ -237,6 +237,7 @@ fn connection_on_which_a_user_signs_in_is_used_for_no_other_request() {
     };
     check("NTLM TlRMTVNTUAABAAAA", false);
     check("negotiate YIIJvwYGKwYBBQ", false);
+    check("NTLM\tTlRMTVNTUAABAAAA", false);
     check("Basic YTpi", true);
     check("Digest username=\"a\"", true);
 }

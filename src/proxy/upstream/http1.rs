@@ -181,9 +181,10 @@ fn is_last(headers: &HeaderMap) -> bool {
     if headers.get(header::CONNECTION).is_some_and(|options| options == "close") {
         return true;
     }
-    let values = headers.get_all(header::AUTHORIZATION).iter().filter_map(|value| value.to_str().ok());
-    let mut schemes = values.filter_map(|value| value.trim_start().split(' ').next());
-    schemes.any(|scheme| ["ntlm", "negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
+    let values =
+        headers.get_all(header::AUTHORIZATION).iter().map(|value| value.as_bytes().trim_ascii_start());
+    let mut schemes = values.filter_map(|value| value.split(u8::is_ascii_whitespace).next());
+    schemes.any(|scheme| [&b"ntlm"[..], b"negotiate"].iter().any(|one| scheme.eq_ignore_ascii_case(one)))
 }
 
 /// Whether a response that has no content announces some, which would become the response to the next
