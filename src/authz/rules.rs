@@ -221,7 +221,10 @@ impl Rules {
         services.filter_map(move |service| {
             let is_below = |prefix: &&String| {
                 let prefix = prefix.to_ascii_lowercase();
-                parents.iter().any(|parent| prefix.len() > parent.len() && prefix.starts_with(parent))
+                parents.iter().any(|parent| {
+                    prefix.len() > parent.len() && prefix.starts_with(parent)
+                        || parent.contains('~') && short_names::is_above(parent, &prefix)
+                })
             };
             let prefix = service.spec.paths.iter().find(is_below)?;
             Some(Owner { service, public: None, prefix, reading: false })

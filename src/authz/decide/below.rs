@@ -60,6 +60,7 @@ mod tests {
             vhost,
             elsewhere,
             on_disk("twin", "/dav/a/Sec"),
+            on_disk("deep", "/dav/long-name/archive-box/Deep"),
         ];
         let public = PublicSpec {
             service: ServiceKey::parse("files").unwrap(),
@@ -118,12 +119,19 @@ mod tests {
         check(&token, "COPY", "/dav/b", Some("/dav/a/Secrets"), Reason::Ok);
         check(&token, "DELETE", "/dav/a/x", None, Reason::Ok);
         check(&token, "DELETE", "/dav/elsewhere1", None, Reason::Ok);
+        // Short names of Windows.
+        for path in
+            ["/dav/LONG-N~1", "/dav/long-n~1/", "/dav/long-name/ARCHIV~2", "/dav/LONG-N~1/archive-box"]
+        {
+            check(&token, "DELETE", path, None, Reason::ScopeDenied);
+        }
+        check(&token, "DELETE", "/dav/OTHER~1", None, Reason::Ok);
         check(&token, "DELETE", "/dav/a/Sec", None, Reason::Ok);
         check(&token, "GET", "/dav/a", None, Reason::Ok);
         check(&token, "PUT", "/dav/a", None, Reason::Ok);
-        token.scope = scope(&["secret"], Access::Read);
+        token.scope = scope(&["secret", "deep"], Access::Read);
         check(&token, "COPY", "/dav/a", Some("/dav/b"), Reason::ReadOnlyScope);
-        token.scope = scope(&["secret"], Access::Full);
+        token.scope = scope(&["secret", "deep"], Access::Full);
         check(&token, "COPY", "/dav/a", Some("/dav/b"), Reason::Ok);
         check(&token, "DELETE", "/dav/", None, Reason::Ok);
     }

@@ -18,6 +18,12 @@ pub fn expand(path: &str, prefix: &str) -> Option<String> {
     shortened.then(|| if rest.is_empty() { prefix.to_owned() } else { format!("{prefix}/{rest}") })
 }
 
+/// Whether a path ending with a slash is the short form of a directory above a prefix in lower case.
+pub fn is_above(path: &str, prefix: &str) -> bool {
+    let directories = prefix.match_indices('/').map(|(end, _)| &prefix[..end]);
+    directories.skip(1).any(|directory| expand(path, directory).as_deref() == Some(directory))
+}
+
 /// Whether NTFS may have made `short` for a file named `long`, which is in lower case: up to six characters
 /// of the name, or two and four digits of a hash, then `~` and a number, then up to three characters of the
 /// extension.
