@@ -16,17 +16,16 @@ pub(crate) const LARGE: u64 = 1 << 30;
 /// compress, so that the space is really allocated.
 pub(crate) fn ensure(directory: &Path, size: u64) -> io::Result<()> {
     let path = directory.join(FILE);
-    match fs::metadata(&path) {
+    let replaced = match fs::metadata(&path) {
         Ok(found) if found.len() == size => return Ok(()),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
+        Ok(found) => found.len(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(e),
+    };
     if size == 0 {
         return release(directory).map(drop);
     }
-    // The file that is replaced counts as free.
-    release(directory)?;
-    if size > LARGE && size > free(directory)? / 2 {
+    if size > LARGE && size > free(directory)?.saturating_add(replaced) / 2 {
         let text = format!("{} MiB would take more than half of the free space", size >> 20);
         return Err(io::Error::other(text));
     }
@@ -114,6 +113,9 @@ mod tests {
         let refused = ensure(directory.path(), 1 << 60).unwrap_err().to_string();
         assert!(refused.contains("1099511627776 MiB would take more than half"), "{refused}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        ensure(directory.path(), 300_000).unwrap();
+        ensure(directory.path(), 1 << 60).unwrap_err();
+        assert_eq!(release(directory.path()).unwrap(), 300_000, "a smaller one stays");
     }
 
     #[test]
