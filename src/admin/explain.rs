@@ -211,11 +211,11 @@ fn user(context: &Context, caller: &Caller, login: &str) -> ApiResult<UserIx> {
 const MAX_URL: usize = 16 << 10;
 const MAX_METHOD: usize = 32;
 
-/// A URL, split into a request's Host and path.
 fn has_method_parameter(url: &str) -> bool {
     url.split_once('?').is_some_and(|(_, query)| forwarding::has_method_parameter(query))
 }
 
+/// A URL, split into a request's Host and path.
 struct Target<'a> {
     host: Option<String>,
     path: &'a str,
