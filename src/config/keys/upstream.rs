@@ -53,7 +53,7 @@ const UPSTREAM_TIMEOUTS: &[Key] = &[
     duration("first_byte", 1, "Until the head of the response; 504 beyond.").with_default(r#""60s""#),
     duration("body_idle", 1, "Between two pieces of the response body.").with_default(r#""60s""#),
     // A WebSocket in use pings more often than once an hour.
-    duration("stream_idle", 1, "The same for event streams, gRPC and requests with `watch=`; a gRPC client then gets UNAVAILABLE.")
+    duration("stream_idle", 1, "The same for event streams, gRPC, Connect and requests with `watch=` or `follow=`; a gRPC client then gets UNAVAILABLE.")
     .with_default(r#""1h""#),
     duration("ping", 1, "How often an HTTP/2 upstream with requests in flight is pinged; its connection is closed after 20s without a reply.")
     .with_default(r#""5m""#),
