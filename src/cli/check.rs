@@ -117,12 +117,17 @@ fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
 fn unfit_accounts(listener: &Client, config: &Config) -> Vec<Problem> {
     let unfit = config.proxy.exchange.iter().filter_map(|rule| {
         let user = listener.send(&Method::GET, &format!("/v1/users/{}", escape(&rule.account)), None).ok()?;
-        let message = match (user.status, user.body["kind"].as_str()) {
-            (StatusCode::NOT_FOUND, _) => format!("there is no user {:?}", rule.account),
-            (_, Some("human")) => format!("{:?} is not a service account", rule.account),
+        let account = &rule.account;
+        let (message, advice) = match (user.status, user.body["kind"].as_str()) {
+            (StatusCode::NOT_FOUND, _) => (
+                format!("there is no user {account:?}"),
+                format!("create it with `permgate user create {account} --kind service`"),
+            ),
+            (_, Some("human")) => {
+                (format!("{account:?} is not a service account"), "name one that is".to_owned())
+            }
             _ => return None,
         };
-        let advice = format!("create one with `permgate user create {} --kind service`", rule.account);
         Some(config.problem_at_key(&format!("exchange.{}.account", rule.name), message, &advice))
     });
     unfit.collect()
