@@ -1,5 +1,5 @@
-//! Requests that act on what is below their path, as DELETE, COPY and MOVE do on a directory (RFC 4918, 9.6,
-//! 9.8 and 9.9), or whose body names something in it, as for RFC 5842. They need full access to all of it,
+//! Requests that act on what is below their path, as DELETE, COPY, MOVE and LOCK do on a directory (RFC 4918,
+//! 9.6 and 9.8 to 9.10), or whose body names something in it, as for RFC 5842. They need full access to all of it,
 //! also where a prefix of another service begins.
 
 use super::Query;
@@ -9,7 +9,7 @@ use crate::authz::{
     rules::{Owner, Rules},
 };
 
-const RECURSIVE: [&str; 6] = ["DELETE", "COPY", "MOVE", "BIND", "REBIND", "UNBIND"];
+const RECURSIVE: [&str; 7] = ["DELETE", "COPY", "MOVE", "LOCK", "BIND", "REBIND", "UNBIND"];
 
 /// Returns the other services that a request to this path reaches on the owner's upstream.
 pub fn services_below<'r>(
@@ -116,6 +116,7 @@ mod tests {
         check(&token, "delete", "/dav/a", None, Reason::ScopeDenied);
         check(&token, "UNBIND", "/dav/a", None, Reason::ScopeDenied);
         check(&token, "MOVE", "/dav/a", Some("/dav/b"), Reason::ScopeDenied);
+        check(&token, "LOCK", "/dav/a", None, Reason::ScopeDenied);
         check(&token, "COPY", "/dav/a", Some("/dav/b"), Reason::ScopeDenied);
         check(&token, "COPY", "/dav/b", Some("/dav/a"), Reason::ScopeDenied);
         check(&token, "COPY", "/dav/b", Some("/dav/a/Secrets"), Reason::Ok);

@@ -26,9 +26,7 @@ pub async fn read(
         return Err(Reason::BadRequest);
     }
     let body = Limited::new(request.into_body(), MAX_FORM).collect().await;
-    let body = body.map_err(|error| body_error(&error))?;
-
-    let body = body.to_bytes();
+    let body = body.map_err(|error| body_error(&error))?.to_bytes();
     let received = &context.outcome.bytes_in;
     received.set(received.get() + body.len() as u64);
     let mut form = HashMap::new();

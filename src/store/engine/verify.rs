@@ -103,7 +103,7 @@ pub(crate) fn verify_closed(
         }
         Err(replica::OpenError::Absent { .. }) => {
             verifier.report.notes.push("there is no complete replica: the next start rebuilds it".to_owned());
-            if !verifier.can_make_replica() {
+            if !verifier.is_copy && !verifier.can_make_replica() {
                 verifier.replica_damage("it is missing");
             }
         }
