@@ -16,6 +16,24 @@ fn client_with_request(gate: &Gate, line: &str, with: &[&str]) -> RawConnection 
     client
 }
 
+/// Answers the request of the client, which comes on the same connection as the one before only if it may.
+fn answer_next(
+    origin: &Origin,
+    mut upstream: RawConnection,
+    mut client: RawConnection,
+    is_shared: bool,
+    before: &str,
+) {
+    if !is_shared {
+        upstream.wait_for_close();
+        upstream = origin.accept();
+    }
+    upstream.head();
+    upstream.send(OK);
+    let (status, _, body) = client.answer();
+    assert_eq!((status, body.as_str()), (200, "ok"), "{before}");
+}
+
 #[test]
 fn method_with_content_sends_content_length() {
     let check = |line: &str, expected: Option<&str>| {
@@ -227,13 +245,7 @@ fn connection_on_which_a_user_signs_in_is_used_for_no_other_request() {
         assert_eq!(client.answer().0, 200, "{authorization}");
         let mut other = gate.client();
         other.send(request(""));
-        if !is_shared {
-            upstream.wait_for_close();
-            upstream = origin.accept();
-        }
-        upstream.head();
-        upstream.send(OK);
-        assert_eq!(other.answer().0, 200, "{authorization}");
+        answer_next(&origin, upstream, other, is_shared, authorization);
     };
     check("NTLM TlRMTVNTUAABAAAA", false);
     check("negotiate YIIJvwYGKwYBBQ", false);
@@ -259,14 +271,7 @@ fn body_that_servers_may_not_read_is_the_last_of_its_connection() {
         let length = if method == "HEAD" { "" } else { "content-length: 0\r\n" };
         upstream.send(format!("HTTP/1.1 200 OK\r\n{length}\r\n"));
         client.head();
-        let mut other = gate.client_with_get();
-        if !is_shared {
-            upstream.wait_for_close();
-            upstream = origin.accept();
-        }
-        upstream.head();
-        upstream.send(OK);
-        assert_eq!(other.answer().0, 200, "{method}, {framing}");
+        answer_next(&origin, upstream, gate.client_with_get(), is_shared, &format!("{method}, {framing}"));
     };
     let chunked = ("Transfer-Encoding: chunked", "4\r\nbody\r\n0\r\n\r\n");
     for method in ["GET", "HEAD", "DELETE", "OPTIONS"] {
@@ -296,14 +301,7 @@ fn content_after_a_response_without_any_is_no_response_to_others() {
         upstream.head();
         upstream.send(format!("HTTP/1.1 {head}\r\n\r\n"));
         client.head();
-        let mut other = gate.client_with_get();
-        if !is_shared {
-            upstream.wait_for_close();
-            upstream = origin.accept();
-        }
-        upstream.head();
-        upstream.send(OK);
-        assert_eq!(other.answer().2, "ok", "{head}");
+        answer_next(&origin, upstream, gate.client_with_get(), is_shared, head);
     };
     check("204 No Content", true);
     check("204 No Content\r\ncontent-length: 0", true);
