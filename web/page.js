@@ -102,7 +102,8 @@ const permgate = {
     }
     place.append(toast);
     let left = setTimeout(() => toast.remove(), 6000);
-    toast.onpointerenter = toast.onfocusin = () => clearTimeout(left);
+    // Only if somebody moves there: where the pointer rests already, the message would stay and cover the page.
+    toast.onpointermove = toast.onfocusin = () => clearTimeout(left);
     toast.onpointerleave = toast.onfocusout = () => (left = setTimeout(() => toast.remove(), 3000));
   },
 
