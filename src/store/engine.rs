@@ -101,7 +101,6 @@ impl Engine {
         if self.broken.load(Ordering::Relaxed) {
             return Err(log.fail("injected fault".to_owned()));
         }
-        self.replica.check(staged).map_err(|error| CommitError::Refused(error.to_string()))?;
         let largest = log.log.max_operations();
         let entries =
             op::encode_batch(ops, largest).map_err(|error| CommitError::Refused(error.to_string()))?;
@@ -139,9 +138,7 @@ impl Engine {
         // Under one lock, so that no reader finds the replica behind the acknowledged head.
         let mut log = self.log();
         log.head = head;
-        let applied = self.replica.check(staged).map_err(|error| error.to_string());
-        let applied =
-            applied.and_then(|()| self.replica.commit(staged, head).map_err(|error| error.to_string()));
+        let applied = self.replica.commit(staged, head);
         applied.map_err(|why| log.fail(format!("position {} of the log: {why}", head.position)))
     }
 

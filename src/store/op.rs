@@ -108,10 +108,9 @@ operations! {
         26 NODE Node(MemberChange),
     }
     keys {
-        /// Removes the row, its place in the owner's list and its last use. [`Op::FreeName`] frees the
-        /// name.
+        /// Removes the row and its last use.
         2 DROP_TOKEN DropToken { id: TokenId, owner: UserId },
-        /// Gives a name to an owner's live token. The caller must fold the name.
+        /// Changes nothing, like the next one: it is in older logs, where names had a table of their own.
         3 TAKE_NAME TakeName { token: TokenId, owner: UserId, name: String },
         4 FREE_NAME FreeName { owner: UserId, name: String },
         /// Ignored if the stored use is as late or later, or if the token does not exist.

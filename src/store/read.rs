@@ -126,7 +126,7 @@ impl Store {
             // Ended tokens lie between: a small slice may take many steps.
             step = (step * 2).min(SCAN_PAGE);
         }
-        let counts = self.engine().counts(owner);
+        let counts = self.engine().counts(owner)?;
         let total = counts.all.saturating_sub(counts.ended) + in_grace;
         Ok(Slice { items, total: total.max(seen) })
     }

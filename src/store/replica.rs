@@ -3,7 +3,6 @@
 //! calls [`Replica::commit`]; any thread may read.
 
 use std::{
-    collections::HashMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -11,6 +10,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+
+use parking_lot::{MappedRwLockReadGuard, RwLockReadGuard};
 
 use super::{
     ReadError,
@@ -22,20 +23,20 @@ use crate::authz::secret::Digest;
 mod copy;
 pub(super) mod keys;
 mod open;
-mod owner_tokens;
 mod read;
 mod stage;
 mod tables;
+mod token_lists;
 mod verify;
 
 pub(crate) use open::{OpenError, guard_sled, open_sled_at};
-pub(crate) use owner_tokens::Counts;
 pub(crate) use read::StagedView;
 pub(crate) use stage::{StageError, Staged};
 pub(crate) use tables::{ReplicaState, Table};
+pub(crate) use token_lists::Counts;
 
 use copy::CopyProgress;
-use owner_tokens::OwnerTokens;
+use token_lists::{TokenLists, TokenListsLoad};
 
 pub(crate) struct Replica {
     path: PathBuf,
@@ -45,8 +46,8 @@ pub(crate) struct Replica {
     finished: AtomicBool,
     /// As of the last batch.
     state: Mutex<ReplicaState>,
-    /// Tokens by owner. They are not in sled, where they would be the largest of all trees.
-    owners: RwLock<HashMap<String, OwnerTokens>>,
+    /// `None` until they are needed.
+    lists: parking_lot::RwLock<Option<TokenLists>>,
     copying: Mutex<Vec<CopyProgress>>,
     marked_damaged: AtomicBool,
 }
@@ -68,6 +69,8 @@ pub(crate) enum ReplicaError {
     Key(&'static str),
     #[error("{0} does not have the rows that were written")]
     Sum(&'static str),
+    #[error("two tokens have the same id")]
+    Ids,
     #[error("the audit log does not end with the last event that was written")]
     AuditEnd,
     #[error("{0}")]
@@ -119,49 +122,50 @@ impl Replica {
             }
         };
         catch_unwind(AssertUnwindSafe(work)).map_err(|_| ApplyError::Panic)??;
-        let mut owner_tokens = self.owners.write().unwrap_or_else(PoisonError::into_inner);
-        for (owner, change) in &staged.owners {
-            // `entry` would copy the owner each time.
-            match owner_tokens.get_mut(owner) {
-                Some(owner_tokens) => change.apply(owner_tokens),
-                None => change.apply(owner_tokens.entry(owner.clone()).or_default()),
-            }
+        if let Some(lists) = &mut *self.lists.write() {
+            lists.apply(&staged.lists);
         }
-        drop(owner_tokens);
         // The lock on `copying` is still held: a copy that begins next sees both or neither.
         *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
         drop(copying);
         Ok(())
     }
 
-    /// Visits every token once, in the order of digests. Compares the rows with their sum, and lists the
-    /// owners' tokens.
+    /// Visits every token once, in the order of digests. Compares the rows with their sum, and makes the lists.
     pub(crate) fn load(
         &self,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
     ) -> Result<Result<(), ReplicaError>, ReadError> {
-        let expected = self.state().sum(Table::Tokens);
-        let mut owners: HashMap<String, OwnerTokens> = HashMap::new();
-        let scanned = self.guarded(|trees| {
-            trees.scan_tokens(expected, &mut |digest, token| {
-                // `entry` would copy the owner a million times.
-                if !owners.contains_key(token.owner) {
-                    owners.insert(token.owner.to_owned(), OwnerTokens::default());
-                }
-                if let Some(owner_tokens) = owners.get_mut(token.owner) {
-                    owner_tokens.load(&token);
-                }
-                visit(digest, token);
-            })
+        self.guarded(|trees| self.load_from(trees, visit))
+    }
+
+    fn load_from(
+        &self,
+        trees: &Trees,
+        visit: &mut dyn FnMut(Digest, TokenHead<'_>),
+    ) -> Result<(), ReplicaError> {
+        let mut lists = TokenListsLoad::default();
+        trees.scan_tokens(self.state().sum(Table::Tokens), &mut |digest, token| {
+            lists.add(digest, &token);
+            visit(digest, token);
         })?;
-        owners.values_mut().for_each(OwnerTokens::finish_load);
-        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = owners;
-        Ok(scanned)
+        *self.lists.write() = Some(lists.finish()?);
+        Ok(())
+    }
+
+    /// The lists of what is stored. Loads them first if nothing has: a replica that catches up with the log
+    /// may need them before the start loads it.
+    fn lists(&self, trees: &Trees) -> Result<MappedRwLockReadGuard<'_, TokenLists>, ReplicaError> {
+        loop {
+            if let Ok(lists) = RwLockReadGuard::try_map(self.lists.read(), Option::as_ref) {
+                return Ok(lists);
+            }
+            self.load_from(trees, &mut |_, _| {})?;
+        }
     }
 
     /// Finishes a replica that was created and filled, which is then at `head`.
-    pub(crate) fn finish(&self, filled: Staged, head: Head) -> Result<(), ApplyError> {
-        filled.into_ids().try_for_each(|ids| self.commit(&ids, Head::EMPTY))?;
+    pub(crate) fn finish(&self, head: Head) -> Result<(), ApplyError> {
         self.flush()?;
         self.finished.store(true, Ordering::Release);
         self.commit(&Staged::default(), head)?;
@@ -212,7 +216,7 @@ impl Replica {
         let lasting = match damage {
             ReplicaError::Sled(error) => !matches!(error, sled::Error::Io(_)),
             ReplicaError::Record(error) => !matches!(error, DecodeError::Newer { .. }),
-            ReplicaError::Key(_) | ReplicaError::Sum(_) | ReplicaError::AuditEnd => true,
+            ReplicaError::Key(_) | ReplicaError::Sum(_) | ReplicaError::Ids | ReplicaError::AuditEnd => true,
             ReplicaError::Unreadable(_) => false,
         };
         if lasting {

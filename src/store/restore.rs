@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use crate::{
     authz::{
-        accounts::{Grantee, fold},
+        accounts::Grantee,
         administration::tokens::TokenBounds,
         secret::{Digest, TokenId},
         subject::Access,
@@ -313,10 +313,6 @@ impl Merge<'_> {
             token.rotation = token.rotation.or_else(|| last?.rotation);
             if (&token.revoked, token.rotation) != (&before.revoked, before.rotation) {
                 self.restored.revoked += 1;
-                let name = fold(&token.name);
-                if engine.token_named(&token.owner, &name)? == Some(id) {
-                    self.ops.push(Op::FreeName { owner: token.owner.clone(), name });
-                }
             }
             if token != before {
                 token.revision += 1;

@@ -28,11 +28,6 @@ pub(crate) fn user(number: u8, login: &str) -> UserRecord {
     }
 }
 
-pub(crate) fn named(number: usize) -> [Op; 2] {
-    let name = format!("token {number}");
-    [Op::PutToken(token(number, "u1")), Op::TakeName { owner: "u1".to_owned(), name, token: id(number) }]
-}
-
 /// The next event of a chain.
 pub(crate) fn chained(head: &mut AuditPosition) -> Op {
     let at = Timestamp::from_millis(7);
@@ -104,7 +99,7 @@ pub(crate) fn one_of_each() -> Vec<Op> {
         Op::PutToken(TokenRecord { revoked: Some(revocation), ..token(900, "u2") }),
     ];
     // Enough for several slices.
-    ops.extend((0..600).flat_map(named));
+    ops.extend((0..600).map(|number| Op::PutToken(token(number, "u1"))));
     ops.push(Op::PutLastUsed { token: id(1), used });
     let mut head = AuditPosition::START;
     ops.extend((0..300).map(|_| chained(&mut head)));

@@ -37,8 +37,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Opens without loading. [`Replica::load`] must come before any use of the owners' counts. A start
-    /// calls it itself, once it has read the users, so that the tokens are read only once.
+    /// Opens without loading. A start loads once it has read the users, so that the tokens are read only
+    /// once.
     pub(crate) fn open_unloaded(settings: &Settings) -> Result<Self, OpenError> {
         let directory = StoreDirectory::open(&settings.path)?;
         let mut engine = with_ballast(&settings.path, || open_present(&directory, settings))?;
@@ -228,22 +228,20 @@ impl Generation {
             })?;
             // Many batches at once: one write to sled for each would be slow.
             let Some((_, head)) = batches.last() else { return Ok(()) };
-            self.apply(replica, Staged::default(), batches.iter().flat_map(|(ops, _)| ops), *head)?;
+            self.apply(replica, batches.iter().flat_map(|(ops, _)| ops), *head)?;
         }
     }
 
     fn apply<'a>(
         &self,
         replica: &Replica,
-        mut staged: Staged,
         ops: impl IntoIterator<Item = &'a Op>,
         head: Head,
-    ) -> Result<Staged, OpenError> {
+    ) -> Result<(), OpenError> {
         let damaged = |e: StageError| self.damaged(e.to_string());
+        let mut staged = Staged::default();
         ops.into_iter().try_for_each(|op| replica.stage(&mut staged, op)).map_err(damaged)?;
-        replica.check(&staged).map_err(damaged)?;
-        replica.commit(&staged, head).map_err(|e| self.write_error(&e))?;
-        Ok(staged.next_batch())
+        replica.commit(&staged, head).map_err(|e| self.write_error(&e))
     }
 
     /// Builds the replica from the newest intact checkpoint, or from nothing, and the journal. An existing
@@ -311,21 +309,21 @@ impl Generation {
         }
         disk::remove_directory(&path)?;
         let replica = Replica::create(&path, self.store).map_err(|error| self.replica_error(error))?;
-        let (mut head, mut staged) = (Head::EMPTY, Staged::filling());
+        let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {
             let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
             let mut reader = checkpoint::open(checkpoint).map_err(damaged)?;
             let mut ops = Vec::new();
             while reader.next(&mut ops).map_err(damaged)? {
                 if ops.len() >= checkpoint::LOAD_BATCH {
-                    staged = self.apply(&replica, staged, &ops, head)?;
+                    self.apply(&replica, &ops, head)?;
                     ops.clear();
                 }
             }
             head = reader.head;
-            staged = self.apply(&replica, staged, &ops, head)?;
+            self.apply(&replica, &ops, head)?;
         }
-        replica.finish(staged, head).map_err(|e| self.write_error(&e))?;
+        replica.finish(head).map_err(|e| self.write_error(&e))?;
         self.replay(&replica, journal)?;
         Ok(replica)
     }

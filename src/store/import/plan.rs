@@ -145,22 +145,20 @@ impl<'a> Plan<'a> {
         let id = self.id.successor();
         self.id = id;
         self.digests.insert(token.digest, Some(number));
-        let take = Op::TakeName { owner: owner.clone(), name: folded, token: id };
         let record = TokenRecord {
             imported: true,
             expires_at: token.expires_at,
             ..TokenRecord::new(id, token.digest, owner, name, scope, self.options.now)
         };
         self.ops.push(Op::PutToken(record));
-        self.ops.push(take);
         report.tokens += 1;
         Ok(Outcome::Added)
     }
 
     /// Whether the owner has a live token of this name; an expired one does not count.
     fn has_live(&self, owner: &str, name: &str) -> Result<bool, ReadError> {
-        let Some(id) = self.engine.token_named(owner, name)? else { return Ok(false) };
-        Ok(self.engine.token(id)?.is_some_and(|token| is_live(&token, self.options.now)))
+        let named = self.engine.tokens_named(owner, name)?;
+        Ok(named.iter().any(|token| is_live(token, self.options.now)))
     }
 
     fn group(&mut self, name: &str, members: &[String], report: &mut Report) -> Result<Outcome, String> {

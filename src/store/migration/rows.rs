@@ -36,7 +36,7 @@ struct ItemV1<'a> {
     #[serde(with = "wire")]
     id: TokenId,
     /// The folded name that it has taken among its owner's tokens.
-    taken: Option<&'a str>,
+    _taken: Option<&'a str>,
     token: &'a [u8],
 }
 
@@ -119,9 +119,7 @@ fn block(row: &[u8], ops: &mut Vec<Op>) -> Result<(), DecodeError> {
     let block: BlockV1<'_> = read("token block", row)?;
     for item in &block.items {
         let token = token(block.owner, item)?;
-        let (id, owner) = (token.id, token.owner.clone());
         ops.push(Op::PutToken(token));
-        ops.extend(item.taken.map(|name| Op::TakeName { owner, name: name.to_owned(), token: id }));
     }
     Ok(())
 }

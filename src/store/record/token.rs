@@ -33,12 +33,12 @@ pub(crate) struct TokenHead<'a> {
     #[serde(with = "wire")]
     pub revoked_at: Option<Timestamp>,
     pub rotation: Option<Rotation>,
+    pub author: Option<&'a str>,
+    pub name: &'a str,
 }
 
 #[derive(Serialize, Deserialize)]
 struct TailV1<'a> {
-    author: Option<&'a str>,
-    name: &'a str,
     note: &'a str,
     #[serde(with = "wire")]
     created_at: Timestamp,
@@ -55,8 +55,6 @@ impl TokenRecord {
     /// Encodes everything but the digest, which is the key, and the last use, which is stored separately.
     pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
         let tail = TailV1 {
-            author: self.author.as_deref(),
-            name: &self.name,
             note: &self.note,
             created_at: self.created_at,
             revoked_by: self.revoked.as_ref().and_then(|revocation| revocation.by.as_deref()),
@@ -79,6 +77,8 @@ impl TokenRecord {
             expires_at: self.expires_at,
             revoked_at: self.revoked.as_ref().map(|revocation| revocation.at),
             rotation: self.rotation,
+            author: self.author.as_deref(),
+            name: &self.name,
         }
     }
 
@@ -98,8 +98,8 @@ impl TokenRecord {
             digest: *digest,
             imported: head.imported,
             owner: head.owner.to_owned(),
-            author: tail.author.map(str::to_owned),
-            name: tail.name.to_owned(),
+            author: head.author.map(str::to_owned),
+            name: head.name.to_owned(),
             note: tail.note.to_owned(),
             scope: scope.collect(),
             allow_ips: head.allow_ips,

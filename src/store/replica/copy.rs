@@ -170,8 +170,6 @@ fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         Table::Meta if key == super::tables::AUDIT_START => (tag::TRIM_AUDIT, &[][..]),
         Table::Meta if keys::is_node(key) => (tag::NODE, &[][..]),
         Table::Tokens => (tag::PUT_TOKEN, key),
-        // The row is the token's id.
-        Table::Names => return Some([&[tag::TAKE_NAME], row, key].concat()),
         Table::Uses => (tag::PUT_LAST_USED, key),
         Table::Users => (tag::PUT_USER, &[][..]),
         Table::Groups => (tag::PUT_GROUP, &[][..]),
@@ -183,7 +181,7 @@ fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         Table::Invitations => (tag::PUT_INVITATION, &[][..]),
         Table::Idempotency => (tag::PUT_IDEMPOTENCY, &[][..]),
         Table::Audit => (tag::APPEND_AUDIT, &[][..]),
-        Table::Meta | Table::Ids | Table::IdempotencyTimes => return None,
+        Table::Meta | Table::IdempotencyTimes => return None,
     };
     Some([&[tag], first, row].concat())
 }

@@ -25,11 +25,6 @@ pub(crate) fn parts(key: &[u8]) -> Option<(String, String)> {
     Some((first.to_owned(), second.to_owned()))
 }
 
-/// The prefix of the keys of an owner's rows.
-pub(super) fn of_owner(owner: &str) -> Key {
-    [owner.as_bytes(), &[SEPARATOR]].concat()
-}
-
 pub(super) fn audit(seq: u64) -> Key {
     seq.to_be_bytes().to_vec()
 }

@@ -84,7 +84,7 @@ impl Replica {
             finished: finished.into(),
             trees: RwLock::new(Some(trees)),
             state: Mutex::new(state),
-            owners: RwLock::default(),
+            lists: parking_lot::RwLock::default(),
             copying: Mutex::default(),
             marked_damaged: AtomicBool::default(),
         }

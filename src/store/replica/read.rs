@@ -1,15 +1,17 @@
 //! Reads, in pages where there may be many rows.
 
-use std::{collections::BTreeMap, ops::Bound, sync::PoisonError};
+use std::ops::Bound;
 
 use sled::IVec;
 
 use super::{
-    Counts, Replica, ReplicaError, Staged, Trees, keys, owner_tokens,
+    Counts, Replica, ReplicaError, Staged, Trees, keys,
     tables::{AUDIT_START, Sum, Table},
+    token_lists::TokenLists,
 };
 use crate::{
     authz::{
+        accounts::fold,
         secret::{Digest, TokenId},
         time::Timestamp,
     },
@@ -37,11 +39,7 @@ impl Replica {
 
     /// Tokens in the order of ids, after `after`.
     pub(crate) fn tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<TokenRecord>, ReadError> {
-        let from = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.as_bytes().to_vec()));
-        self.read(|trees| {
-            let rows = trees.tree(Table::Ids).range((from, Bound::Unbounded));
-            rows.map(|row| trees.listed(&row?.1)).filter_map(Result::transpose).take(limit).collect()
-        })
+        self.page(after, limit, |lists, after, limit| lists.page(after, limit))
     }
 
     /// One owner's tokens in the order of ids, after `after`.
@@ -51,31 +49,39 @@ impl Replica {
         after: Option<TokenId>,
         limit: usize,
     ) -> Result<Vec<TokenRecord>, ReadError> {
-        let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-        let ids = owners
-            .get(owner)
-            .map(|owner_tokens| owner_tokens.page(after, limit).to_vec())
-            .unwrap_or_default();
-        drop(owners);
+        self.page(after, limit, |lists, after, limit| lists.page_of(owner, after, limit))
+    }
+
+    /// Up to `limit` of the tokens that `listed` lists. It is called again in place of tokens that were dropped
+    /// meanwhile, so that a short page is the last one.
+    fn page(
+        &self,
+        mut after: Option<TokenId>,
+        limit: usize,
+        listed: impl Fn(&TokenLists, Option<TokenId>, usize) -> Vec<(TokenId, Digest)>,
+    ) -> Result<Vec<TokenRecord>, ReadError> {
         self.read(|trees| {
-            let mut tokens = Vec::with_capacity(ids.len());
-            for id in ids {
-                // A token that was dropped meanwhile is left out.
-                let Some(digest) = trees.get(Table::Ids, id.as_bytes())? else { continue };
-                tokens.extend(token(&digest, &|table, key| trees.get(table, key))?);
+            let mut tokens = Vec::new();
+            while tokens.len() < limit {
+                let listed = listed(&*self.lists(trees)?, after, limit - tokens.len());
+                let Some((last, _)) = listed.last() else { break };
+                after = Some(*last);
+                for (_, digest) in listed {
+                    tokens.extend(token(&digest, &|table, key| trees.get(table, key))?);
+                }
             }
             Ok(tokens)
         })
     }
 
     /// How many tokens an owner has.
-    pub(crate) fn counts(&self, owner: &str) -> Counts {
+    pub(crate) fn counts(&self, owner: &str) -> Result<Counts, ReadError> {
         self.with_staged(&Staged::default()).counts(owner)
     }
 
-    /// The owner's token that has taken the name.
-    pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        self.with_staged(&Staged::default()).token_named(owner, name)
+    /// The owner's tokens with the folded name that were neither revoked nor replaced.
+    pub(crate) fn tokens_named(&self, owner: &str, name: &str) -> Result<Vec<TokenRecord>, ReadError> {
+        self.with_staged(&Staged::default()).tokens_named(owner, name)
     }
 
     /// All users, including the tombstones of deleted ones.
@@ -213,12 +219,6 @@ impl Trees {
     fn evict(&self, table: Table, key: &[u8]) -> Result<(), ReplicaError> {
         (0..EVICTION_READS).try_for_each(|_| self.get(table, key).map(drop))
     }
-
-    /// The token that an entry of another table refers to; `None` if it was dropped since the entry was
-    /// read.
-    fn listed(&self, digest: &[u8]) -> Result<Option<TokenRecord>, ReplicaError> {
-        token(digest, &|table, key| self.get(table, key))
-    }
 }
 
 /// What is stored, overlaid with a batch that is not written yet.
@@ -233,62 +233,48 @@ type Get<'a> = &'a dyn Fn(Table, &[u8]) -> Result<Option<IVec>, ReplicaError>;
 impl StagedView<'_> {
     /// A token with its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        self.read(|get| match get(Table::Ids, id.as_bytes())? {
-            Some(digest) => token(&digest, get),
-            None => Ok(None),
-        })
+        Ok(self.tokens(|lists| lists.digest(id, &self.staged.lists).into_iter().collect())?.pop())
     }
 
     pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
-        self.read(|get| token(digest.as_bytes(), get))
+        self.read(|get| token(digest, get))
     }
 
     /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
-        let mut ids = owners.get(owner).map(|owner_tokens| owner_tokens.ids.clone()).unwrap_or_default();
-        drop(owners);
-        ids.extend(self.staged.owners.get(owner).iter().flat_map(|change| &change.added));
-        ids.into_iter().filter_map(|id| self.token(id).transpose()).collect()
+        self.tokens(|lists| lists.digests_of(owner, &self.staged.lists))
+    }
+
+    /// An owner's tokens that were neither revoked nor replaced.
+    pub(crate) fn unended_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
+        self.tokens(|lists| lists.digests_of_unended(owner, &self.staged.lists))
+    }
+
+    /// Those of them with the folded name.
+    pub(crate) fn tokens_named(&self, owner: &str, name: &str) -> Result<Vec<TokenRecord>, ReadError> {
+        let mut tokens = self.tokens(|lists| lists.digests_named(owner, name, &self.staged.lists))?;
+        tokens.retain(|token| fold(&token.name) == name);
+        Ok(tokens)
     }
 
     /// How many tokens an owner has.
-    pub(crate) fn counts(&self, owner: &str) -> Counts {
-        let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
-        owner_tokens::counts(owners.get(owner), self.staged.owners.get(owner))
+    pub(crate) fn counts(&self, owner: &str) -> Result<Counts, ReadError> {
+        self.lists(|lists| lists.counts(owner, &self.staged.lists))
     }
 
     /// How many of an owner's tokens were replaced and still work.
-    pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> usize {
-        let owners = self.replica.owners.read().unwrap_or_else(PoisonError::into_inner);
-        owner_tokens::in_grace(owners.get(owner), self.staged.owners.get(owner), now)
+    pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> Result<usize, ReadError> {
+        self.lists(|lists| lists.in_grace(owner, now, &self.staged.lists))
     }
 
-    /// The owner's token that has taken the name.
-    pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        let Ok(key) = keys::pair(owner, name) else { return Ok(None) };
-        self.read(|get| get(Table::Names, &key)?.map(|id| token_id(&id)).transpose())
+    /// The tokens that `listed` lists.
+    fn tokens(&self, listed: impl FnOnce(&TokenLists) -> Vec<Digest>) -> Result<Vec<TokenRecord>, ReadError> {
+        let digests = self.lists(listed)?;
+        self.read(|get| digests.iter().filter_map(|digest| token(digest, get).transpose()).collect())
     }
 
-    /// All names that an owner's tokens have taken.
-    pub(crate) fn names_of(&self, owner: &str) -> Result<BTreeMap<String, TokenId>, ReadError> {
-        let prefix = keys::of_owner(owner);
-        self.replica.read(|trees| {
-            let mut names = BTreeMap::new();
-            for row in trees.tree(Table::Names).scan_prefix(&prefix) {
-                let (key, id) = row?;
-                names.insert(keys::parts(&key).ok_or(ReplicaError::Key("names"))?.1, token_id(&id)?);
-            }
-            let changed = self.staged.rows[Table::Names as usize].range(prefix.clone()..);
-            for (key, row) in changed.take_while(|(key, _)| key.starts_with(&prefix)) {
-                let (_, name) = keys::parts(key).ok_or(ReplicaError::Key("names"))?;
-                match &row.after {
-                    Some(id) => names.insert(name, token_id(id)?),
-                    None => names.remove(&name),
-                };
-            }
-            Ok(names)
-        })
+    fn lists<T>(&self, read: impl FnOnce(&TokenLists) -> T) -> Result<T, ReadError> {
+        self.replica.read(|trees| Ok(read(&*self.replica.lists(trees)?)))
     }
 
     pub(crate) fn idempotency(&self, key: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
@@ -303,9 +289,9 @@ impl StagedView<'_> {
     }
 }
 
-fn token(key: &[u8], get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaError> {
-    let Some(row) = get(Table::Tokens, key)? else { return Ok(None) };
-    let mut token = TokenRecord::decode(&digest(key)?, &row)?;
+fn token(digest: &Digest, get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaError> {
+    let Some(row) = get(Table::Tokens, digest.as_bytes())? else { return Ok(None) };
+    let mut token = TokenRecord::decode(digest, &row)?;
     let used = get(Table::Uses, token.id.as_bytes())?;
     token.last_used = used.map(|row| LastUsed::decode(&row)).transpose()?;
     Ok(Some(token))
@@ -317,8 +303,4 @@ const EVICTION_READS: usize = 8;
 
 pub(super) fn digest(key: &[u8]) -> Result<Digest, ReplicaError> {
     key.try_into().map(Digest::from_bytes).map_err(|_| ReplicaError::Key("tokens"))
-}
-
-fn token_id(id: &[u8]) -> Result<TokenId, ReplicaError> {
-    id.try_into().ok().and_then(TokenId::from_bytes).ok_or(ReplicaError::Key("names"))
 }

@@ -1,15 +1,15 @@
 //! Stages a batch: operations become rows over what is stored, in memory. Nothing is written before all of
 //! them are staged.
 
-use std::collections::{BTreeMap, HashMap, btree_map::Entry};
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use sled::IVec;
 
 use super::{
     Replica, ReplicaError, Trees, keys,
     keys::Key,
-    owner_tokens::OwnerTokensChange,
     tables::{AUDIT_START, ReplicaState, Table},
+    token_lists::TokenListsChange,
 };
 use crate::{
     authz::secret::{Digest, TokenId},
@@ -33,8 +33,6 @@ pub(crate) enum StageError {
     Replica(#[from] ReplicaError),
     #[error("there is no token {0}")]
     NoToken(TokenId),
-    #[error("a name belongs to a token that does not exist")]
-    Nameless,
     #[error("token {0} belongs to another user")]
     Owner(TokenId),
     #[error("the id {0} is that of another token")]
@@ -55,13 +53,10 @@ pub(super) struct Row {
 #[derive(Default)]
 pub(crate) struct Staged {
     pub(super) rows: [Rows; Table::ALL.len()],
-    /// Changes of the owners' tokens.
-    pub(super) owners: HashMap<String, OwnerTokensChange>,
+    pub(super) lists: TokenListsChange,
     /// Change of the number of imported tokens.
     imported: i64,
     audit: Option<(u64, [u8; 32])>,
-    /// While a new replica is filled: the digests of all tokens so far, by id.
-    ids: Option<BTreeMap<[u8; 12], [u8; 32]>>,
     /// Whether rows that cannot be read count as absent. Such a batch is never written, but what it takes
     /// away must take effect all the same.
     pub(crate) ignore_damage: bool,
@@ -82,24 +77,7 @@ impl Replica {
     /// Stages one more operation; nothing is written before [`Replica::commit`]. After an error, the batch
     /// must be staged again without that operation.
     pub(crate) fn stage(&self, staged: &mut Staged, op: &Op) -> Result<(), StageError> {
-        self.mark_damage_in(|trees| Stage { trees, staged }.apply(op))
-    }
-
-    /// Checks that a batch is complete: its names belong to tokens that exist in the end.
-    pub(crate) fn check(&self, staged: &Staged) -> Result<(), StageError> {
-        self.mark_damage_in(|trees| {
-            for id in staged.rows[Table::Names as usize].values().filter_map(|row| row.after.as_ref()) {
-                if staged.get(trees, Table::Ids, id)?.is_none() {
-                    return Err(StageError::Nameless);
-                }
-            }
-            Ok(())
-        })
-    }
-
-    /// Runs `work`; if that meets damage, the next start rebuilds the replica.
-    fn mark_damage_in(&self, work: impl FnOnce(&Trees) -> Result<(), StageError>) -> Result<(), StageError> {
-        self.guarded(work)
+        self.guarded(|trees| Stage { replica: self, trees, staged }.apply(op))
             .unwrap_or_else(|error| Err(ReplicaError::from(sled::Error::ReportableBug(error.0)).into()))
             .inspect_err(|error| {
                 if let StageError::Replica(damage) = error {
@@ -110,38 +88,8 @@ impl Replica {
 }
 
 impl Staged {
-    /// For a new replica that is filled from a checkpoint, which has its tables in the order of keys: sled is
-    /// several times as fast when it is written in this order. Only ids come in another one. So they are
-    /// collected, and [`Replica::finish`] writes them.
-    pub(crate) fn filling() -> Self {
-        Self { ids: Some(BTreeMap::new()), ..Self::default() }
-    }
-
-    /// For the batch after this one.
-    pub(crate) fn next_batch(self) -> Self {
-        Self { ids: self.ids, ..Self::default() }
-    }
-
-    /// The collected ids as batches.
-    pub(super) fn into_ids(self) -> impl Iterator<Item = Self> {
-        let mut ids = self.ids.unwrap_or_default().into_iter();
-        std::iter::from_fn(move || {
-            let row = |digest: [u8; 32]| Row { before: None, after: Some(digest.as_slice().into()) };
-            let rows: Rows =
-                ids.by_ref().take(LARGE).map(|(id, digest)| (id.to_vec(), row(digest))).collect();
-            let mut staged = Self::default();
-            staged.rows[Table::Ids as usize] = rows;
-            (!staged.rows[Table::Ids as usize].is_empty()).then_some(staged)
-        })
-    }
-
     /// A row as the batch leaves it.
     pub(super) fn get(&self, trees: &Trees, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {
-        if table == Table::Ids
-            && let Some(ids) = &self.ids
-        {
-            return Ok(ids.get(key).map(|digest| digest.as_slice().into()));
-        }
         match self.rows[table as usize].get(key) {
             Some(row) => Ok(row.after.clone()),
             None => trees.get(table, key),
@@ -182,6 +130,7 @@ impl Staged {
 
 /// A batch over what is stored.
 struct Stage<'a> {
+    replica: &'a Replica,
     trees: &'a Trees,
     staged: &'a mut Staged,
 }
@@ -191,10 +140,6 @@ impl Stage<'_> {
         match op {
             Op::PutToken(token) => self.put_token(token),
             Op::DropToken { id, owner } => self.drop_token(*id, owner),
-            Op::TakeName { owner, name, token } => {
-                self.set(Table::Names, keys::pair(owner, name)?, Some(token.as_bytes().to_vec()))
-            }
-            Op::FreeName { owner, name } => self.set(Table::Names, keys::pair(owner, name)?, None),
             Op::PutLastUsed { token, used } => self.put_last_used(*token, used),
             Op::PutUser(user) => self.put(Table::Users, keys::single(&user.id)?, user),
             Op::PutGroup(group) => self.put(Table::Groups, keys::single(&group.id)?, group),
@@ -223,7 +168,7 @@ impl Stage<'_> {
             }
             Op::DropIdentity(digest) => self.set(Table::IdentityCache, key(digest), None),
             Op::Node(change) => self.change_members(change),
-            Op::Affects(_) => Ok(()),
+            Op::TakeName { .. } | Op::FreeName { .. } | Op::Affects(_) => Ok(()),
         }
     }
 
@@ -235,19 +180,13 @@ impl Stage<'_> {
             Some(before) if before.id != token.id => return Err(StageError::Id(before.id)),
             Some(before) if before.owner != token.owner => return Err(StageError::Owner(token.id)),
             Some(_) => {}
-            None if self.get(Table::Ids, token.id.as_bytes())?.is_some() => {
-                return Err(StageError::Id(token.id));
-            }
+            None if self.is_listed(token.id) => return Err(StageError::Id(token.id)),
             None => {
                 keys::single(&token.owner)?;
                 self.staged.imported += i64::from(token.imported);
-                match &mut self.staged.ids {
-                    Some(ids) => drop(ids.insert(*token.id.as_bytes(), *token.digest.as_bytes())),
-                    None => self.set_new(Table::Ids, token.id.as_bytes().to_vec(), key(&token.digest)),
-                }
             }
         }
-        OwnerTokensChange::record(&mut self.staged.owners, before.as_ref(), Some(&token.head()));
+        self.staged.lists.record(&token.digest, before.as_ref(), Some(&token.head()));
         match before {
             Some(_) => self.set(Table::Tokens, key(&token.digest), Some(row)),
             None => {
@@ -258,30 +197,25 @@ impl Stage<'_> {
     }
 
     fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
-        let Some(digest) = self.get(Table::Ids, id.as_bytes())? else { return Ok(()) };
-        let row = self.get(Table::Tokens, &digest)?.ok_or(StageError::NoToken(id))?;
+        let Some(digest) = self.digest(id)? else { return Ok(()) };
+        let row = self.get(Table::Tokens, digest.as_bytes())?.ok_or(StageError::NoToken(id))?;
         let head = TokenHead::decode(&row).map_err(ReplicaError::from)?;
         if head.owner != owner {
             return Err(StageError::Owner(id));
         }
         self.staged.imported -= i64::from(head.imported);
-        OwnerTokensChange::record(&mut self.staged.owners, Some(&head), None);
-        match &mut self.staged.ids {
-            Some(ids) => drop(ids.remove(id.as_bytes())),
-            None => self.set(Table::Ids, id.as_bytes().to_vec(), None)?,
-        }
+        self.staged.lists.record(&digest, Some(&head), None);
         self.set(Table::Uses, id.as_bytes().to_vec(), None)?;
-        self.set(Table::Tokens, digest.to_vec(), None)
+        self.set(Table::Tokens, key(&digest), None)
     }
 
     fn put_last_used(&mut self, token: TokenId, used: &LastUsed) -> Result<(), StageError> {
-        if self.get(Table::Ids, token.as_bytes())?.is_none() {
-            return Ok(());
-        }
-        if let Some(before) = self.get(Table::Uses, token.as_bytes())?
-            && LastUsed::decode(&before).map_err(ReplicaError::from)?.at >= used.at
-        {
-            return Ok(());
+        match self.get(Table::Uses, token.as_bytes())? {
+            Some(before) if LastUsed::decode(&before).map_err(ReplicaError::from)?.at >= used.at => {
+                return Ok(());
+            }
+            None if self.digest(token)?.is_none() => return Ok(()),
+            _ => {}
         }
         self.put(Table::Uses, token.as_bytes().to_vec(), used)
     }
@@ -373,6 +307,16 @@ impl Stage<'_> {
     fn set_new(&mut self, table: Table, key: Key, row: Vec<u8>) {
         let place = self.staged.rows[table as usize].entry(key);
         place.or_insert(Row { before: None, after: None }).after = Some(row.into());
+    }
+
+    fn digest(&self, id: TokenId) -> Result<Option<Digest>, ReplicaError> {
+        Ok(self.replica.lists(self.trees)?.digest(id, &self.staged.lists))
+    }
+
+    /// Whether a token has the id. If the lists are not loaded yet, that is found once they are.
+    fn is_listed(&self, id: TokenId) -> bool {
+        let lists = self.replica.lists.read();
+        lists.as_ref().is_some_and(|lists| lists.digest(id, &self.staged.lists).is_some())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {

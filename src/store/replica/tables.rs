@@ -33,10 +33,6 @@ tables! {
     Meta "meta",
     /// Digest to record.
     Tokens "tokens",
-    /// Token id to digest.
-    Ids "ids",
-    /// Owner and folded name to token id.
-    Names "names",
     /// Token id to last use.
     Uses "uses",
     /// From here to [`Table::Invitations`], the tables that a start reads whole.
@@ -56,14 +52,14 @@ tables! {
 
 /// The key of the replica's head and sums. If the trees change, so must this key: a replica without it is
 /// rebuilt.
-pub(super) const STATE: &[u8] = b"state 2";
+pub(super) const STATE: &[u8] = b"state 3";
 /// The first audit event that is kept, when some were trimmed.
 pub(super) const AUDIT_START: &[u8] = b"audit start";
 
 impl Table {
     /// Whether it follows from other tables, so that backups leave it out.
     pub(super) const fn is_derived(self) -> bool {
-        matches!(self, Table::Ids | Table::IdempotencyTimes)
+        matches!(self, Table::IdempotencyTimes)
     }
 }
 

@@ -1,13 +1,17 @@
-//! What a crash between two rows leaves.
+//! What a crash between two rows leaves, and changes before the load.
 
 use super::*;
-use crate::store::{
-    conformance::{id, token},
-    op::Op,
+use crate::{
+    authz::time::Timestamp,
+    store::{
+        conformance::{id, token},
+        model::{LastUsed, TokenRecord},
+        op::Op,
+    },
 };
 
 fn large(replica: &Replica, first: usize) -> Staged {
-    let ops: Vec<Op> = (first..first + 600).map(|number| Op::PutToken(token(number, "ann"))).collect();
+    let ops: Vec<Op> = (first..first + 1200).map(|number| Op::PutToken(token(number, "ann"))).collect();
     let mut staged = Staged::default();
     ops.iter().for_each(|op| replica.stage(&mut staged, op).unwrap());
     assert!(stage::is_large(&staged.rows));
@@ -20,20 +24,63 @@ fn a_large_batch_is_there_after_a_restart_and_one_that_was_cut_off_leaves_no_rep
     let path = directory.path().join("sled");
     let store = StoreId([1; 16]);
     let replica = Replica::create(&path, store).unwrap();
-    replica.finish(Staged::default(), Head::EMPTY).unwrap();
+    replica.finish(Head::EMPTY).unwrap();
     let staged = large(&replica, 0);
     replica.commit(&staged, Head::EMPTY).unwrap();
-    let counts = Counts { all: 600, ended: 0 };
-    assert_eq!(replica.counts("ann"), counts);
+    let counts = Counts { all: 1200, ended: 0 };
+    assert_eq!(replica.counts("ann").unwrap(), counts);
     replica.close();
 
     let replica = Replica::open(&path, store).unwrap();
     replica.load(&mut |_, _| {}).unwrap().unwrap();
-    assert_eq!(replica.counts("ann"), counts);
+    assert_eq!(replica.counts("ann").unwrap(), counts);
     let page = replica.tokens_of("ann", Some(id(1)), 2).unwrap();
     assert_eq!(page.iter().map(|token| token.id).collect::<Vec<_>>(), [id(2), id(3)]);
-    let staged = large(&replica, 1000);
+    let staged = large(&replica, 2000);
     replica.guarded(|trees| trees.write_large(&staged.rows, None)).unwrap().unwrap();
     replica.close();
     assert!(matches!(Replica::open(&path, store), Err(OpenError::Absent { .. })));
+}
+
+/// A replica that catches up with the log changes before its lists are loaded.
+#[test]
+fn changes_before_the_load_find_tokens_by_id() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sled");
+    let store = StoreId([1; 16]);
+    let commit = |replica: &Replica, ops: &[Op]| {
+        let mut staged = Staged::default();
+        ops.iter().for_each(|op| replica.stage(&mut staged, op).unwrap());
+        replica.commit(&staged, Head::EMPTY).unwrap();
+    };
+    let reopened = |replica: &Replica| {
+        replica.close();
+        Replica::open(&path, store).unwrap()
+    };
+    let used = |seconds: i64| LastUsed {
+        at: Timestamp::from_millis(seconds * 1000),
+        from: [192, 0, 2, 1].into(),
+        service: "hub".to_owned(),
+    };
+    let put_used = |number, seconds| Op::PutLastUsed { token: id(number), used: used(seconds) };
+    let replica = Replica::create(&path, store).unwrap();
+    replica.finish(Head::EMPTY).unwrap();
+    let tokens: Vec<Op> = (0..5).map(|number| Op::PutToken(token(number, "ann"))).collect();
+    commit(&replica, &tokens);
+
+    let replica = reopened(&replica);
+    commit(&replica, &[Op::DropToken { id: id(1), owner: "ann".to_owned() }, put_used(1, 1), put_used(2, 1)]);
+    assert_eq!(replica.counts("ann").unwrap(), Counts { all: 4, ended: 0 });
+    let replica = reopened(&replica);
+    commit(&replica, &[put_used(2, 2), put_used(9, 2), Op::PutToken(token(7, "ann"))]);
+    replica.load(&mut |_, _| {}).unwrap().unwrap();
+    let ids: Vec<_> = replica.tokens(None, 10).unwrap().iter().map(|token| token.id).collect();
+    assert_eq!(ids, [0, 2, 3, 4, 7].map(id));
+    assert_eq!(replica.token(id(2)).unwrap().unwrap().last_used, Some(used(2)));
+    assert_eq!(replica.all_rows().iter().filter(|(table, ..)| *table == Table::Uses).count(), 1);
+
+    let replica = reopened(&replica);
+    let same = TokenRecord { digest: Digest::from_bytes([9; 32]), ..token(7, "ann") };
+    commit(&replica, &[Op::PutToken(same)]);
+    assert!(matches!(replica.load(&mut |_, _| {}).unwrap(), Err(ReplicaError::Ids)), "no log has this");
 }

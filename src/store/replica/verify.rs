@@ -6,15 +6,21 @@ use std::{
     error::Error,
     fmt::Display,
     ops::ControlFlow,
-    sync::{PoisonError, RwLockReadGuard},
+    sync::PoisonError,
 };
 
+use parking_lot::MappedRwLockReadGuard;
+
 use super::{
-    Counts, OwnerTokens, Replica, ReplicaState, Trees, keys, stage,
+    Counts, Replica, ReplicaError, ReplicaState, Trees, keys, stage,
     tables::{AUDIT_START, STATE, Sum, Table},
+    token_lists::{TokenLists, TokenListsChange},
 };
 use crate::{
-    authz::accounts::{Accounts, Grantee, fold},
+    authz::{
+        accounts::{Accounts, Grantee, fold},
+        secret::TokenId,
+    },
     store::{
         audit::Chain,
         model::{
@@ -58,10 +64,8 @@ impl Replica {
         found: &mut OnDamage<'_>,
     ) -> ControlFlow<(), ReplicaState> {
         let (mut copy, expected) = self.copy_with(true, || {
-            let owners = self.owners.read().unwrap_or_else(PoisonError::into_inner);
-            let owners =
-                owners.iter().map(|(owner, owner_tokens)| (owner.clone(), owner_tokens.counts())).collect();
-            ExpectedState { state: self.state(), owners }
+            let owners = self.lists.read().as_ref().map(TokenLists::all_counts);
+            ExpectedState { state: self.state(), owners: owners.unwrap_or_default() }
         });
         let mut pass = Pass {
             sums: Default::default(),
@@ -106,17 +110,22 @@ impl Replica {
             // No change is made while this lock is held.
             let _changes = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(row) = trees.get(table, key)? else { return Ok(None) };
-            Ok(self.rows_to_check(trees, built_in).check(table, key, &row).err())
+            let rows = self.rows_to_check(trees, built_in)?;
+            Ok(rows.check(table, key, &row).err())
         });
         row.ok()
     }
 
     fn verify_row(&self, built_in: &Accounts, table: Table, key: &[u8], row: &[u8]) -> Checked {
-        self.guarded(|trees| self.rows_to_check(trees, built_in).check(table, key, row))?
+        self.guarded(|trees| self.rows_to_check(trees, built_in)?.check(table, key, row))?
     }
 
-    fn rows_to_check<'a>(&'a self, trees: &'a Trees, built_in: &'a Accounts) -> Rows<'a> {
-        Rows { trees, owners: self.owners.read().unwrap_or_else(PoisonError::into_inner), built_in }
+    fn rows_to_check<'a>(
+        &'a self,
+        trees: &'a Trees,
+        built_in: &'a Accounts,
+    ) -> Result<Rows<'a>, ReplicaError> {
+        Ok(Rows { trees, lists: self.lists(trees)?, built_in })
     }
 }
 
@@ -202,7 +211,7 @@ const MALFORMED_KEY: &str = "a key is malformed";
 /// Look-ups whose errors say what is wrong.
 struct Rows<'a> {
     trees: &'a Trees,
-    owners: RwLockReadGuard<'a, HashMap<String, OwnerTokens>>,
+    lists: MappedRwLockReadGuard<'a, TokenLists>,
     built_in: &'a Accounts,
 }
 
@@ -217,41 +226,16 @@ impl Rows<'_> {
             Table::Meta => Ok(()),
             Table::Audit => require_key(key, &keys::audit(AuditEvent::decode(row)?.seq)),
             Table::Tokens => {
-                let token = TokenRecord::decode(&super::read::digest(key)?, row)?;
-                let id = token.id;
-                let what = format_args!("the id {id} leads to another token");
-                self.require_link(Table::Ids, id.as_bytes(), key, what)?;
-                self.user(&token.owner, format_args!("the token {id}"))?;
-                if !self.owners.get(&token.owner).is_some_and(|owner_tokens| owner_tokens.contains(id)) {
-                    let owner = token.owner;
-                    return Err(format!("the token {id} is not in the list of its owner {owner}").into());
-                }
-                if token.is_ended() {
-                    return Ok(());
-                }
-                let name = keys::pair(&token.owner, &fold(&token.name))?;
-                let what = format_args!("the name of the token {id} does not lead to it");
-                self.require_link(Table::Names, &name, id.as_bytes(), what)
-            }
-            Table::Ids | Table::Names => {
-                let entry = format_args!("an entry of {} leads to", table.name());
-                let digest = match table {
-                    Table::Ids => row.to_vec(),
-                    _ => self.require(Table::Ids, row, "a name leads to a token that does not exist")?,
-                };
-                let what = format_args!("{entry} a token that does not exist");
-                let token = self.require(Table::Tokens, &digest, what)?;
-                let token = TokenHead::decode(&token)?;
-                let fits = match table {
-                    Table::Ids => token.id.as_bytes().as_slice() == key,
-                    _ => keys::parts(key).is_some_and(|(owner, _)| owner == token.owner),
-                };
-                let what = || format!("{entry} the token {}, which is another", token.id);
-                if fits { Ok(()) } else { Err(what().into()) }
+                let digest = super::read::digest(key)?;
+                let token = TokenRecord::decode(&digest, row)?;
+                self.user(&token.owner, format_args!("the token {}", token.id))?;
+                self.lists.missing(&digest, &token.head()).map_or(Ok(()), |what| Err(what.into()))
             }
             Table::Uses => {
                 LastUsed::decode(row)?;
-                self.require(Table::Ids, key, "a last use belongs to no token").map(drop)
+                let token = key.try_into().ok().and_then(TokenId::from_bytes).ok_or(MALFORMED_KEY)?;
+                let known = self.lists.digest(token, &TokenListsChange::default()).is_some();
+                if known { Ok(()) } else { Err("a last use belongs to no token".into()) }
             }
             Table::Users => require_key(key, UserRecord::decode(row)?.id.as_bytes()),
             Table::Groups => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::*;
-use crate::authz::{accounts::fold, administration::Principal, secret::Bearer, subject::Permission};
+use crate::authz::{administration::Principal, secret::Bearer, subject::Permission};
 
 const LISTENER: [&str; 3] = ["M02", "M20", "M40"];
 
@@ -142,12 +142,7 @@ fn rows(fixture: &Value) -> Vec<Op> {
         ops.push(Op::PutGrant(GrantRecord { role: text(&grant["role"]), to }));
     }
     for given in list("tokens") {
-        let token = token(given);
-        if token.revoked.is_none() && token.rotation.is_none() {
-            let (owner, name) = (token.owner.clone(), fold(&token.name));
-            ops.push(Op::TakeName { owner, name, token: token.id });
-        }
-        ops.push(Op::PutToken(token));
+        ops.push(Op::PutToken(token(given)));
     }
     ops
 }

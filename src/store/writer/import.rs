@@ -89,7 +89,6 @@ impl Transaction {
             expires_at: token.expires_at,
             ..TokenRecord::new(line.id, token.digest, owner, name, scope, self.now)
         };
-        self.apply(Op::TakeName { owner: record.owner.clone(), name: folded, token: record.id });
         self.apply(Op::PutToken(record));
         Ok(AcceptedImport { id: line.id, known: false })
     }

@@ -3,7 +3,7 @@
 
 use super::{Batch, Writer, idempotency};
 use crate::{
-    authz::{accounts::fold, secret::TokenId, time::Timestamp},
+    authz::{secret::TokenId, time::Timestamp},
     store::{
         ReadError,
         model::{AuditEvent, AuditPosition, InvitationRecord, SessionRecord, TokenRecord},
@@ -72,7 +72,6 @@ impl Writer {
         self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
         let ended = now.plus_seconds(-ENDED_RETENTION);
         for record in page.into_iter().filter(|record| is_past_retention(record, ended, expired)) {
-            self.tx.free_name(&record, fold(&record.name))?;
             self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
         }
         let trimmed = self.outdated_audit()?;

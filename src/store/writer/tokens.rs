@@ -67,7 +67,6 @@ impl Transaction {
         }
         self.require_token_quota(&record.owner)?;
         self.require_ended_quota(&record.owner)?;
-        self.apply(Op::TakeName { owner: record.owner.clone(), name, token: record.id });
         self.remember(idempotency, &record);
         let owner = self.state.accounts.user_by_id(&record.owner);
         let change = json!({
@@ -131,9 +130,6 @@ impl Transaction {
             self.batch.republished.push(before.clone());
             return Ok(before);
         }
-        if renamed && self.free_name(&before, old_name)? {
-            self.apply(Op::TakeName { owner: before.owner.clone(), name: new_name, token: id });
-        }
         let after = TokenRecord { revision: before.revision + 1, ..after };
         self.audit_as(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
         self.apply(Op::PutToken(after.clone()));
@@ -187,8 +183,6 @@ impl Transaction {
         let grace_until = self.now.plus_seconds(i64::try_from(grace.as_secs()).unwrap_or(i64::MAX));
         before.rotation = Some(Rotation { to: after.id, grace_until });
         before.revision += 1;
-        let (owner, name) = (after.owner.clone(), fold(&after.name));
-        self.apply(Op::TakeName { owner, name, token: after.id });
         self.remember(idempotency, &after);
         let change = json!({"to": after.id.as_str(), "grace_until": time_json(grace_until)});
         self.audit_as(actor, "token.rotate", target(&before), Some(change));
@@ -278,7 +272,6 @@ impl Transaction {
             self.batch.republished.push(record.clone());
             return Ok(record);
         }
-        self.free_name(&record, fold(&record.name))?;
         record.revoked = Some(Revocation { at: self.now, by: Transaction::author(actor), reason });
         record.revision += 1;
         let change = json!({"reason": audit::reason_word(reason)});
@@ -300,15 +293,15 @@ impl Transaction {
 
     /// Fails if the owner has too many ended tokens. Their rows are kept for long, so this stops an owner
     /// that keeps creating and ending tokens. It is never checked where tokens only end.
-    fn require_ended_quota(&self, owner: &str) -> Result<(), AdminError> {
+    fn require_ended_quota(&self, owner: &str) -> Result<(), ChangeError> {
         let most = self.state.policy.max_ended_tokens;
-        if self.rows().counts(owner).ended < most {
+        if self.rows().counts(owner)?.ended < most {
             return Ok(());
         }
         let message = format!(
             "the user has {most} revoked or replaced tokens, the limit; their rows are kept for 90 days"
         );
-        Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message))
+        Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message).into())
     }
 
     fn find_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {

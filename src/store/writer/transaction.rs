@@ -154,32 +154,21 @@ impl Transaction {
 
     /// The live token that has the name; an expired one does not count.
     pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        let Some(id) = self.rows().token_named(owner, name)? else { return Ok(None) };
-        Ok(self.token(id)?.filter(|record| is_live(record, self.now)).map(|_| id))
+        let named = self.rows().tokens_named(owner, name)?.into_iter();
+        let mut named = named.map(|record| self.apply_unsaved(record));
+        Ok(named.find(|record| is_live(record, self.now)).map(|record| record.id))
     }
 
     /// Whether an owner has this many live tokens, those in their grace included.
     pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
-        let (counts, in_grace) = (self.rows().counts(owner), self.rows().in_grace(owner, self.now));
+        let (counts, in_grace) = (self.rows().counts(owner)?, self.rows().in_grace(owner, self.now)?);
         // Ended tokens are counted in memory, so most owners need no closer look.
         if counts.all - counts.ended + in_grace < count {
             return Ok(false);
         }
-        let mut live = in_grace;
-        for id in self.rows().names_of(owner)?.into_values() {
-            live += usize::from(self.token(id)?.is_some_and(|record| is_live(&record, self.now)));
-        }
-        Ok(live >= count)
-    }
-
-    /// Frees the name of a token that ends, unless another token has taken it. Returns whether it was
-    /// freed.
-    pub(crate) fn free_name(&mut self, record: &TokenRecord, name: String) -> Result<bool, ReadError> {
-        let held = self.rows().token_named(&record.owner, &name)? == Some(record.id);
-        if held {
-            self.apply(Op::FreeName { owner: record.owner.clone(), name });
-        }
-        Ok(held)
+        let unended = self.rows().unended_of(owner)?.into_iter().map(|record| self.apply_unsaved(record));
+        let live = unended.filter(|record| is_live(record, self.now)).count();
+        Ok(live + in_grace >= count)
     }
 
     pub(crate) fn audit(&mut self, event: AuditEvent) {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::Transaction;
 use crate::{
     authz::{
-        accounts::{Account, GrantRecord, Grantee, UserRecord, fold},
+        accounts::{Account, GrantRecord, Grantee, UserRecord},
         administration::{AdminError, AdminErrorCode, users},
     },
     fence::Affected,
@@ -125,7 +125,6 @@ impl Transaction {
             token.revoked = Some(Revocation { at, by, reason: RevokeReason::OwnerDeleted });
             token.revision += 1;
             revoked += 1;
-            self.free_name(&token, fold(&token.name))?;
             self.apply(Op::PutToken(token));
         }
         for ix in groups {

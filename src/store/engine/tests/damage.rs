@@ -9,7 +9,10 @@ use crate::{
     authz::time::Timestamp,
     store::{
         backup,
-        conformance::whole::{chained, named, one_of_each},
+        conformance::{
+            token,
+            whole::{chained, one_of_each},
+        },
         log::tests::Random,
         model::AuditPosition,
     },
@@ -45,8 +48,7 @@ fn filled(killed: bool) -> FilledStore {
     let mut head = AuditPosition::load(&engine).unwrap();
     let mut change = |engine: &Engine, numbers: std::ops::Range<usize>| {
         for number in numbers {
-            let mut ops = named(number).to_vec();
-            ops.push(chained(&mut head));
+            let ops = [Op::PutToken(token(number, "u1")), chained(&mut head)];
             engine.commit(&ops).unwrap();
         }
     };
