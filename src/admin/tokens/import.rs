@@ -1,5 +1,6 @@
 //! Registers tokens by digest, so that pipelines keep the secrets that they have.
 
+use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -79,12 +80,14 @@ pub async fn import(context: Context, caller: Caller, Json(body): Json<ImportReq
         outcomes.push(parsed.as_ref().err().map(refused));
         tokens.extend(parsed);
     }
-    let (mut tokens, mut results) = (tokens.into_iter(), Vec::new());
+    let mut changes = Vec::new();
+    let mut tokens = tokens.into_iter();
     while tokens.len() > 0 {
         let some = tokens.by_ref().take(BATCH).collect();
-        results.extend(context.store.import_tokens(caller.actor(), some, body.make_owners).await?.record);
+        changes.push(context.store.import_tokens(caller.actor(), some, body.make_owners));
     }
-    let mut results = results.into_iter();
+    // All are sent at once, so that the writer makes several durable together.
+    let mut results = try_join_all(changes).await?.into_iter().flat_map(|change| change.record);
     let tokens: Vec<ImportOutcome> = outcomes
         .into_iter()
         .filter_map(|outcome| outcome.or_else(|| results.next().map(|result| import_outcome(&result))))
