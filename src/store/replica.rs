@@ -36,7 +36,7 @@ pub(crate) use tables::{ReplicaState, Table};
 pub(crate) use token_lists::Counts;
 
 use copy::CopyProgress;
-use token_lists::{TokenLists, TokenListsLoad};
+use token_lists::TokenLists;
 
 pub(crate) struct Replica {
     path: PathBuf,
@@ -144,12 +144,14 @@ impl Replica {
         trees: &Trees,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
     ) -> Result<(), ReplicaError> {
-        let mut lists = TokenListsLoad::default();
-        trees.scan_tokens(self.state().sum(Table::Tokens), &mut |digest, token| {
-            lists.add(digest, &token);
+        let expected = self.state().sum(Table::Tokens);
+        let mut lists = TokenLists::with_capacity(usize::try_from(expected.rows).unwrap_or(0));
+        trees.scan_tokens(expected, &mut |digest, token| {
+            lists.load(digest, &token);
             visit(digest, token);
         })?;
-        *self.lists.write() = Some(lists.finish()?);
+        lists.finish_load()?;
+        *self.lists.write() = Some(lists);
         Ok(())
     }
 

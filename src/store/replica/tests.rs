@@ -79,6 +79,21 @@ fn changes_before_the_load_find_tokens_by_id() {
     assert_eq!(replica.token(id(2)).unwrap().unwrap().last_used, Some(used(2)));
     assert_eq!(replica.all_rows().iter().filter(|(table, ..)| *table == Table::Uses).count(), 1);
 
+    // Loaded tokens and later ones are listed as one, and what is dropped and made again is listed once.
+    let drop = |number| Op::DropToken { id: id(number), owner: "ann".to_owned() };
+    let made = [1, 3, 8].map(|number| Op::PutToken(token(number, "ann")));
+    commit(&replica, &[drop(3), drop(4)]);
+    commit(&replica, &made);
+    commit(&replica, &[drop(8)]);
+    let mut listed = Vec::new();
+    while let page = replica.tokens(listed.last().copied(), 2).unwrap()
+        && !page.is_empty()
+    {
+        listed.extend(page.iter().map(|token| token.id));
+    }
+    assert_eq!(listed, [0, 1, 2, 3, 7].map(id));
+    assert_eq!(replica.token(id(4)).unwrap(), None);
+
     let replica = reopened(&replica);
     let same = TokenRecord { digest: Digest::from_bytes([9; 32]), ..token(7, "ann") };
     commit(&replica, &[Op::PutToken(same)]);

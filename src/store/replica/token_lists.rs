@@ -28,7 +28,10 @@ pub(crate) struct Counts {
 
 #[derive(Default)]
 pub(super) struct TokenLists {
-    digests: BTreeMap<TokenId, Digest>,
+    /// As they were loaded, sorted: a tree would take half as much memory again.
+    loaded: Vec<(TokenId, Digest)>,
+    /// What has changed since. `None`: a loaded token was dropped.
+    changed: BTreeMap<TokenId, Option<Digest>>,
     owners: HashMap<String, OwnerTokens>,
 }
 
@@ -102,16 +105,15 @@ impl TokenListsChange {
     }
 }
 
-/// Collects tokens for [`TokenLists`].
-#[derive(Default)]
-pub(super) struct TokenListsLoad {
-    digests: Vec<(TokenId, Digest)>,
-    owners: HashMap<String, OwnerTokens>,
-}
+impl TokenLists {
+    /// For about so many tokens.
+    pub(super) fn with_capacity(tokens: usize) -> Self {
+        Self { loaded: Vec::with_capacity(tokens), ..Self::default() }
+    }
 
-impl TokenListsLoad {
-    pub(super) fn add(&mut self, digest: Digest, token: &TokenHead<'_>) {
-        self.digests.push((token.id, digest));
+    /// Loads a token. [`TokenLists::finish_load`] must follow.
+    pub(super) fn load(&mut self, digest: Digest, token: &TokenHead<'_>) {
+        self.loaded.push((token.id, digest));
         let Entry { name, grace_until } = Entry::of(token);
         let owner_tokens = owned(&mut self.owners, token.owner);
         owner_tokens.ids.push(token.id);
@@ -119,30 +121,42 @@ impl TokenListsLoad {
         owner_tokens.grace.extend(grace_until.map(|until| (token.id, until)));
     }
 
-    pub(super) fn finish(self) -> Result<TokenLists, ReplicaError> {
-        let Self { digests, mut owners } = self;
-        for owner_tokens in owners.values_mut() {
+    pub(super) fn finish_load(&mut self) -> Result<(), ReplicaError> {
+        for owner_tokens in self.owners.values_mut() {
             owner_tokens.ids.sort_unstable();
             owner_tokens.ids.shrink_to_fit();
             owner_tokens.names.sort_unstable();
             owner_tokens.names.shrink_to_fit();
         }
-        let rows = digests.len();
-        let digests = BTreeMap::from_iter(digests);
-        if digests.len() == rows { Ok(TokenLists { digests, owners }) } else { Err(ReplicaError::Ids) }
+        self.loaded.sort_unstable();
+        if self.loaded.is_sorted_by(|a, b| a.0 < b.0) { Ok(()) } else { Err(ReplicaError::Ids) }
     }
-}
 
-impl TokenLists {
+    /// As a batch leaves it.
     pub(super) fn digest(&self, id: TokenId, change: &TokenListsChange) -> Option<Digest> {
-        change.digests.get(&id).copied().unwrap_or_else(|| self.digests.get(&id).copied())
+        change.digests.get(&id).copied().unwrap_or_else(|| self.stored_digest(id))
+    }
+
+    fn stored_digest(&self, id: TokenId) -> Option<Digest> {
+        self.changed.get(&id).copied().unwrap_or_else(|| self.loaded_digest(id))
+    }
+
+    fn loaded_digest(&self, id: TokenId) -> Option<Digest> {
+        let at = self.loaded.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        Some(self.loaded[at].1)
     }
 
     /// Up to `limit` tokens after `after`, in the order of ids.
     pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> Vec<(TokenId, Digest)> {
+        let from = after.map_or(0, |after| self.loaded.partition_point(|(id, _)| *id <= after));
+        let loaded = self.loaded[from..].iter().copied().filter(|(id, _)| !self.changed.contains_key(id));
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let tokens = self.digests.range((from, Bound::Unbounded));
-        tokens.map(|(id, digest)| (*id, *digest)).take(limit).collect()
+        let changed = self.changed.range((from, Bound::Unbounded));
+        let changed = changed.filter_map(|(id, digest)| Some((*id, (*digest)?)));
+        let mut tokens: Vec<_> = loaded.take(limit).chain(changed.take(limit)).collect();
+        tokens.sort_unstable();
+        tokens.truncate(limit);
+        tokens
     }
 
     /// The same for one owner.
@@ -154,7 +168,7 @@ impl TokenLists {
     ) -> Vec<(TokenId, Digest)> {
         let Some(OwnerTokens { ids, .. }) = self.owners.get(owner) else { return Vec::new() };
         let from = after.map_or(0, |after| ids.partition_point(|id| *id <= after));
-        ids[from..].iter().filter_map(|id| Some((*id, *self.digests.get(id)?))).take(limit).collect()
+        ids[from..].iter().filter_map(|id| Some((*id, self.stored_digest(*id)?))).take(limit).collect()
     }
 
     /// All tokens of an owner.
@@ -225,7 +239,7 @@ impl TokenLists {
         let none = OwnerTokens::default();
         let owner_tokens = self.owners.get(*owner).unwrap_or(&none);
         let named = |name| owner_tokens.names.binary_search(&(name, *id)).is_ok();
-        if self.digests.get(id) != Some(digest) {
+        if self.stored_digest(*id).as_ref() != Some(digest) {
             Some(format!("the id {id} leads to another token"))
         } else if owner_tokens.ids.binary_search(id).is_err() {
             Some(format!("the token {id} is not in the list of its owner {owner}"))
@@ -239,9 +253,9 @@ impl TokenLists {
     pub(super) fn apply(&mut self, change: &TokenListsChange) {
         for (id, digest) in &change.digests {
             match digest {
-                Some(digest) => drop(self.digests.insert(*id, *digest)),
-                None => drop(self.digests.remove(id)),
-            }
+                None if self.loaded_digest(*id).is_none() => self.changed.remove(id),
+                digest => self.changed.insert(*id, *digest),
+            };
         }
         for (owner, changed) in &change.owners {
             owned(&mut self.owners, owner).apply(changed);
