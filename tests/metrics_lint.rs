@@ -27,12 +27,39 @@ fn reload_switches_old_names_off() {
     assert_eq!(old_names(), 0);
 }
 
+/// Without it, tests are skipped, but not in continuous integration.
+fn has_promtool() -> bool {
+    let Err(why) = Command::new("promtool").arg("--version").stdout(Stdio::null()).status() else {
+        return true;
+    };
+    assert!(std::env::var_os("PERMGATE_CI").is_none(), "PERMGATE_CI is set, but promtool: {why}");
+    println!("SKIPPED: promtool: {why}");
+    false
+}
+
+/// Each alert fires on what it claims.
+#[test]
+#[ignore = "needs promtool; .ci/run runs it"]
+fn alerts_fire() {
+    if !has_promtool() {
+        return;
+    }
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/prometheus");
+    let rules = std::fs::read_to_string(format!("{directory}/rules.yml")).unwrap();
+    let tested = std::fs::read_to_string(format!("{directory}/rules_test.yml")).unwrap();
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tested.contains(&format!("alertname=\"{alert}\"")), "rules_test.yml has no test of {alert}");
+    }
+    let mut promtool = Command::new("promtool");
+    let run = promtool.args(["test", "rules", "rules_test.yml"]).current_dir(directory).output().unwrap();
+    let output = [run.stdout, run.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(run.status.success(), "{output}");
+}
+
 #[test]
 #[ignore = "needs promtool; .ci/run runs it"]
 fn promtool_reports_no_problems() {
-    if let Err(why) = Command::new("promtool").arg("--version").stdout(Stdio::null()).status() {
-        assert!(std::env::var_os("PERMGATE_CI").is_none(), "PERMGATE_CI is set, but promtool: {why}");
-        println!("SKIPPED: promtool: {why}");
+    if !has_promtool() {
         return;
     }
     let upstream = Upstream::plain();
