@@ -27,6 +27,8 @@ pub(super) struct Document<'t> {
     pub(super) directory: &'t Path,
     system_roots: OnceCell<Result<SystemRoots, NoSystemRoots>>,
     continued_secrets: OnceCell<Vec<bool>>,
+    /// The offset at which each line begins: every service and rule has its line.
+    line_starts: OnceCell<Vec<usize>>,
     found: RefCell<Diagnostics>,
 }
 
@@ -64,6 +66,7 @@ impl<'t> Document<'t> {
             directory: path.parent().unwrap_or(Path::new("")),
             system_roots: OnceCell::new(),
             continued_secrets: OnceCell::new(),
+            line_starts: OnceCell::new(),
             found: RefCell::default(),
         }
     }
@@ -177,13 +180,20 @@ impl<'t> Document<'t> {
 
     fn position(&self, offset: usize) -> (u32, u32) {
         let start = self.line_start(offset);
-        let line = self.text[..start].matches('\n').count() + 1;
+        let line = self.line_starts().partition_point(|start| *start <= self.floor(offset));
         let column = self.text[start..self.floor(offset)].chars().count() + 1;
         (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
     }
 
     fn line_start(&self, offset: usize) -> usize {
         self.text[..self.floor(offset)].rfind('\n').map_or(0, |at| at + 1)
+    }
+
+    fn line_starts(&self) -> &[usize] {
+        self.line_starts.get_or_init(|| {
+            let ends = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(ends).collect()
+        })
     }
 
     fn floor(&self, offset: usize) -> usize {

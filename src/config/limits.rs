@@ -1,6 +1,6 @@
 //! `[[limits]]` and `service.NAME.limits`: rates, quotas and concurrency limits.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
 use super::{
     section::{Section, SpannedText, ValueError, wrong},
@@ -20,11 +20,12 @@ pub(super) fn limits(
     sound: &[ServiceSpec],
 ) -> Limits {
     let read = |section: &Section<'_>| section.tables("limits").iter().filter_map(limit).collect::<Vec<_>>();
+    let sound: HashSet<&str> = sound.iter().map(|service| service.key.as_str()).collect();
     let own = services.iter().filter_map(|(name, section)| {
         // Read even if the service has errors, so that errors in its limits are reported too.
         let limits = read(section);
-        let known = sound.iter().any(|service| service.key.as_str() == name.value);
-        Some((ServiceKey::parse(&name.value).filter(|_| known && !limits.is_empty())?, limits))
+        let counts = !limits.is_empty() && sound.contains(name.value.as_str());
+        Some((ServiceKey::parse(&name.value).filter(|_| counts)?, limits))
     });
     Limits { everywhere: read(root), services: own.collect() }
 }

@@ -1,7 +1,7 @@
 //! Warns about readers that are not groups. Groups are in the store, so the check needs both. An unknown name
 //! is no error, since the group may be created later; until then it has no effect.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use super::{Config, Problem, suggest::advice};
 use crate::authz::accounts::fold;
@@ -10,7 +10,8 @@ impl Config {
     /// Returns a warning for each name in `readers` that is not in `groups`.
     pub fn unknown_readers<'g>(&self, groups: impl IntoIterator<Item = &'g str>) -> Vec<Problem> {
         let groups: Vec<&str> = groups.into_iter().collect();
-        let known = |name: &str| groups.iter().any(|group| fold(group) == fold(name));
+        let folded: HashSet<_> = groups.iter().map(|group| fold(group)).collect();
+        let known = |name: &str| folded.contains(&fold(name));
         let mut problems = Vec::new();
         for service in &self.services {
             for name in service.readers.iter().filter(|name| !known(name)) {

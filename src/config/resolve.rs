@@ -2,7 +2,7 @@
 //! takes what the previous one could read, so that one run reports everything.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashMap, HashSet},
     ffi::OsString,
     num::{NonZeroU32, NonZeroUsize},
     ops::Range,
@@ -108,8 +108,9 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let written_public = root.tables("public");
     let public: Vec<_> =
         written_public.iter().map(|section| service::public(section, &service_names)).collect();
+    let by_key: HashMap<_, _> = services.iter().flatten().map(|service| (&service.key, service)).collect();
     for (section, rule) in written_public.iter().zip(&public) {
-        let of = |rule: &PublicSpec| services.iter().flatten().find(|service| service.key == rule.service);
+        let of = |rule: &PublicSpec| by_key.get(&rule.service);
         if let Some((rule, service)) = rule.as_ref().and_then(|rule| Some((rule, of(rule)?))) {
             service::warn_of_risks(section, rule, service);
         }
@@ -118,12 +119,8 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
 
     let sound_services: Vec<_> = services.iter().flatten().cloned().collect();
     // The rule of a service with errors would be reported as one of an unknown service.
-    let sound_public: Vec<_> = public
-        .iter()
-        .flatten()
-        .filter(|rule| sound_services.iter().any(|service| service.key == rule.service))
-        .cloned()
-        .collect();
+    let sound_public: Vec<_> =
+        public.iter().flatten().filter(|rule| by_key.contains_key(&rule.service)).cloned().collect();
     let (specs, public_specs) = (sound_services.clone(), sound_public.clone());
     let compiled = Rules::compile(specs, public_specs, rules.clone(), &mut ServiceIds::default());
     for error in compiled.err().into_iter().flatten() {
@@ -180,7 +177,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     })
 }
 
-fn names<'n>(tables: &'n [(SpannedText<'_>, Section<'_>)]) -> Vec<&'n str> {
+fn names<'n>(tables: &'n [(SpannedText<'_>, Section<'_>)]) -> BTreeSet<&'n str> {
     tables.iter().map(|(name, _)| name.value.as_str()).collect()
 }
 
@@ -354,9 +351,9 @@ fn warn_of_unused(
     }
     // While a service has errors, its upstream may only seem unused.
     let all_resolved = services.iter().all(Option::is_some);
+    let used: HashSet<&str> = services.iter().flatten().map(|service| &*service.upstream).collect();
     for (name, section) in upstreams.iter().filter(|_| all_resolved) {
-        let used = services.iter().flatten().any(|service| *service.upstream == *name.value);
-        if !used {
+        if !used.contains(name.value.as_str()) {
             root.document.warn(&section.at, format!("no service uses the upstream {:?}", name.value), "");
         }
     }

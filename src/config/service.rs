@@ -1,6 +1,6 @@
 //! `[service.NAME]` and `[[public]]`: reads the specifications that `authz` compiles.
 
-use std::{str::FromStr, sync::Arc};
+use std::{collections::BTreeSet, str::FromStr, sync::Arc};
 
 use http::Method;
 
@@ -28,13 +28,13 @@ const ALL_USERS: &str = "all-users";
 pub(super) fn service(
     name: &SpannedText<'_>,
     section: &Section<'_>,
-    upstreams: &[&str],
+    upstreams: &BTreeSet<&str>,
     dropped: &Arc<[FieldPattern]>,
 ) -> Option<ServiceSpec> {
     // Everything is read before something missing ends the function, so that all problems are reported.
     let key = name.parse(service_key);
     let upstream = section.text("upstream");
-    if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(&u.value.as_str())) {
+    if let Some(upstream) = upstream.as_ref().filter(|u| !upstreams.contains(u.value.as_str())) {
         report_unknown_name("upstream", upstream, upstreams);
     }
     let readers = group_names(&section.texts("readers"));
@@ -77,9 +77,9 @@ pub(super) fn service(
 }
 
 /// Reads a `[[public]]` rule.
-pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicSpec> {
+pub(super) fn public(section: &Section<'_>, services: &BTreeSet<&str>) -> Option<PublicSpec> {
     let service = section.text("service")?;
-    if !services.contains(&service.value.as_str()) {
+    if !services.contains(service.value.as_str()) {
         report_unknown_name("service", &service, services);
         return None;
     }
@@ -106,8 +106,9 @@ pub(super) fn public(section: &Section<'_>, services: &[&str]) -> Option<PublicS
 }
 
 /// Reports a reference to a table that does not exist.
-fn report_unknown_name(what: &str, name: &SpannedText<'_>, known: &[&str]) {
+fn report_unknown_name(what: &str, name: &SpannedText<'_>, known: &BTreeSet<&str>) {
     let advice = advice(&name.value, known.iter().copied(), || {
+        let known: Vec<_> = known.iter().copied().collect();
         format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", "))
     });
     name.error(format!("there is no {what} {:?}", name.value), advice);

@@ -22,10 +22,17 @@ pub fn compile(
     check_services(&specs, &mut errors);
     check_claims(&specs, &mut errors);
     check_public(&specs, &public, &mut errors);
+    let mut public_of: HashMap<&ServiceKey, Vec<(u32, &PublicSpec)>> = HashMap::new();
+    for (number, rule) in (0..).zip(&public) {
+        public_of.entry(&rule.service).or_default().push((number, rule));
+    }
     let mut services = Vec::with_capacity(specs.len() + 1);
     for spec in specs.into_iter().chain([built_in()]) {
         match ids.intern(&spec.key) {
-            Some(id) => services.push(service(id, spec, &public)),
+            Some(id) => {
+                let public = public_of.get(&spec.key).map_or(&[][..], Vec::as_slice);
+                services.push(service(id, spec, public));
+            }
             None => errors.push(RuleError {
                 message: "too many different service keys were used since permgate was started: restart it"
                     .to_owned(),
@@ -144,9 +151,10 @@ fn check_public(specs: &[ServiceSpec], public: &[PublicSpec], errors: &mut Vec<R
     }
 }
 
-fn service(id: ServiceId, spec: ServiceSpec, public: &[PublicSpec]) -> Service {
+/// `public`: the service's public rules, with their numbers.
+fn service(id: ServiceId, spec: ServiceSpec, public: &[(u32, &PublicSpec)]) -> Service {
     let mut rules = Table::<Vec<PublicRule>>::default();
-    for (number, rule) in (0..).zip(public).filter(|(_, rule)| rule.service == spec.key) {
+    for &(number, rule) in public {
         match &rule.path {
             PublicPath::Exact(path) => {
                 rules.change_path(path, |rules| rules.push(PublicRule { number, exact: true }));

@@ -98,3 +98,24 @@ fn a_text_that_is_checked_blindly_tells_nothing_of_files_and_variables() {
     let wrong = EVERY_SECRET.replace("paths", "path");
     assert!(checked(&wrong).unwrap_err().contains("did you mean"), "the text itself is judged as ever");
 }
+
+/// The time grew with the square of their number: this took minutes.
+#[test]
+fn thousands_of_services_are_read_in_seconds() {
+    let mut text = SMALL.replace("/app", "/app\", \"/none");
+    for n in 0..6000 {
+        let service = format!(
+            "[service.s{n}]\nupstream = \"up\"\npaths = [\"/s{n}\"]\nreaders = [\"g{n}\"]\n\
+             limits = [{{ per = \"token\", rate = \"9/s\" }}]\n\
+             [[public]]\nservice = \"s{n}\"\npath = \"/s{n}/health\"\n"
+        );
+        text += &service;
+    }
+    let began = std::time::Instant::now();
+    let config = read(&text).unwrap_or_else(|errors| panic!("{errors}"));
+    let last = config.services.last().map(|service| (service.key.as_str(), service.origin.line));
+    assert_eq!(last, Some(("s5999", 8 + 5999 * 8)));
+    let groups: Vec<String> = (0..6000).map(|n| format!("G{n}")).collect();
+    assert_eq!(config.unknown_readers(groups.iter().map(String::as_str)).len(), 1, "all-users is not given");
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+}
