@@ -23,7 +23,7 @@ use crate::{
     fence::{Affected, Cut, Fence, FenceIncomplete},
     metrics::Metrics,
     net::{Budgets, Limits, Machine, tls::Replacement},
-    proxy::access_log::AccessLog,
+    proxy::access_log::{AccessLog, OpenTarget},
     settings::{UpstreamSettings, UpstreamTls},
     state::State,
     store::{Actor, ActorKind, ChangeError, Store},
@@ -59,14 +59,16 @@ impl Reloader {
         self.supervisor.reloading();
         let outcome = self.replace(&mut present, actor).await;
         match &outcome {
-            Ok(_) => {
+            Ok(cut) => {
+                tracing::info!(cut = cut.0, "configuration reloaded");
                 self.metrics.reloads.add(1);
                 self.supervisor.ready("serving with the reloaded configuration");
             }
             Err(error) => {
+                let words = format!("reload failed, the previous configuration stays in force: {error}");
+                tracing::error!("{words}");
                 self.metrics.reloads_failed.add(1);
-                self.supervisor
-                    .ready(&format!("reload failed, the previous configuration stays in force: {error}"));
+                self.supervisor.ready(&words);
             }
         }
         outcome
@@ -92,6 +94,7 @@ impl Reloader {
             .read_certificates(&next)
             .await
             .map_err(|(key, error)| self.refused(format!("{key}: {error}")))?;
+        let log = self.open_log(present, &next).await?;
         // Keys are created before the rules that need them, and restored if the rules are not accepted.
         let keys = self.keyring.snapshot();
         if let Some(assertion) = next.assertion.clone() {
@@ -111,10 +114,8 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         super::warn_about_unknown_readers(&next, &self.store);
-        if next.log.access != present.log.access
-            && let Err(error) = self.log.retarget(next.log.access.clone())
-        {
-            tracing::error!("cannot switch to the new access log, the previous one stays in use: {error}");
+        if let Some(log) = log {
+            self.log.retarget(log);
         }
         let [proxy, admin] = &self.budgets;
         let limits = next.budget_limits(Machine::with_raised_file_limit());
@@ -133,6 +134,18 @@ impl Reloader {
     }
 
     /// Uses the certificates from now on. If the requirements for client certificates have changed, cuts the
+    /// Opens the access log if it is another one, on a blocking thread, because the disk may hang.
+    async fn open_log(&self, present: &Config, next: &Config) -> Result<Option<OpenTarget>, ReloadError> {
+        if next.log.access == present.log.access {
+            return Ok(None);
+        }
+        let target = next.log.access.clone();
+        let opened = run_blocking(move || target.open()).await.map_err(|why| self.refused(why))?;
+        opened.map(Some).map_err(|error| {
+            ReloadError::Invalid(configuration_errors(&Errors(vec![next.access_log_problem(&error)])))
+        })
+    }
+
     /// requests on connections made under the old ones.
     async fn activate(&self, certificates: &PendingCertificates) -> Result<Cut, FenceIncomplete> {
         match self.certificates.activate(certificates) {

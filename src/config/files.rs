@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use rustix::io::Errno;
+
 use super::{Config, Problem, reason};
 use crate::{
     net::{Address, BindError},
@@ -64,10 +66,16 @@ impl Config {
         let found = match fs::metadata(path) {
             // A pipe is not opened: that would wait for a reader.
             Ok(metadata) if metadata.is_file() => OpenOptions::new().append(true).open(path).map(drop),
-            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
+            Ok(metadata) if metadata.file_type().is_socket() => Err(Errno::NXIO.into()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                fs::metadata(directory.unwrap_or(Path::new("."))).map(drop)
+                let directory = directory.unwrap_or(Path::new("."));
+                // A start creates the store's directory first.
+                if self.store.path.starts_with(directory) {
+                    return None;
+                }
+                fs::metadata(directory).map(drop)
             }
             other => other.map(drop),
         };
@@ -89,3 +97,6 @@ impl Config {
         self.problem_at_key("log.access", message, advice)
     }
 }
+            _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                "a pipe needs a reader before the start; a socket cannot be written like a file"
+            }

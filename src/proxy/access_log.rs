@@ -34,6 +34,15 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
+/// A target that lines can be written to.
+pub struct OpenTarget(Sink);
+
+impl LogTarget {
+    pub fn open(self) -> io::Result<OpenTarget> {
+        Sink::open(self).map(OpenTarget)
+    }
+}
+
 /// Handle of the log thread, shared by the workers. Dropping the last handle flushes and joins the thread.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
@@ -77,10 +86,10 @@ impl AccessLog {
     /// Opens the target and starts the thread.
     pub fn start(target: LogTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
         let (chunks, waiting) = sync_channel::<Chunk>(CHANNEL_SIZE);
-        let off = AtomicBool::new(target == LogTarget::Off);
         let mut sink = Sink::open(target)?;
+        let off = AtomicBool::new(sink.is_off());
         let command = Arc::<Mutex<Option<LogCommand>>>::default();
-        let given = Arc::clone(&command);
+        let (given, counts) = (Arc::clone(&command), Arc::clone(&metrics));
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Chunk { mut text, home }) = waiting.recv() {
                 match given.lock().take() {
@@ -88,7 +97,7 @@ impl AccessLog {
                     Some(LogCommand::Reopen) => sink.reopen(),
                     None => {}
                 }
-                sink.write(&text);
+                counts.log_lines_dropped.add(sink.write(&text) as u64);
                 text.clear();
                 // The worker may be gone, or its channel full.
                 let _ = home.try_send(text);
@@ -102,12 +111,10 @@ impl AccessLog {
         self.command.lock().get_or_insert(LogCommand::Reopen);
     }
 
-    /// Switches to another target before the next chunk. On an error the old target stays.
-    pub fn retarget(&self, target: LogTarget) -> io::Result<()> {
-        let off = target == LogTarget::Off;
-        *self.command.lock() = Some(LogCommand::Retarget(Sink::open(target)?));
-        self.off.store(off, Ordering::Relaxed);
-        Ok(())
+    /// Switches to another target before the next chunk.
+    pub fn retarget(&self, OpenTarget(sink): OpenTarget) {
+        self.off.store(sink.is_off(), Ordering::Relaxed);
+        *self.command.lock() = Some(LogCommand::Retarget(sink));
     }
 
     /// Returns a new worker's writer.
@@ -240,12 +247,10 @@ mod tests {
             write("/second");
             log.reopen();
             write("/third");
-            log.retarget(LogTarget::File(at("missing").join("log"))).expect_err("there is no such directory");
+            log.retarget(LogTarget::File(at("other")).open().expect("opened"));
             write("/fourth");
-            log.retarget(LogTarget::File(at("other"))).expect("opened");
-            write("/fifth");
-            log.retarget(LogTarget::Off).expect("off");
-            writer.write(&line("/sixth"));
+            log.retarget(LogTarget::Off.open().expect("off"));
+            writer.write(&line("/fifth"));
         });
         let check = |name: &str, expected: &[&str]| {
             let text = std::fs::read_to_string(at(name)).expect("written");
@@ -254,8 +259,8 @@ mod tests {
             assert!(lines.iter().zip(expected).all(|(line, path)| line.contains(path)), "{name}: {text}");
         };
         check("moved", &["/first", "/second"]);
-        check("log", &["/third", "/fourth"]);
-        check("other", &["/fifth"]);
+        check("log", &["/third"]);
+        check("other", &["/fourth"]);
     }
 
     #[test]

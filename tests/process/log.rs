@@ -1,6 +1,6 @@
 //! The access log: on stdout only, one line per request, with the fields in order.
 
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -109,6 +109,47 @@ fn one_log_line_per_request_with_ordered_fields() {
         assert!((time.as_second() - since.as_second()).abs() < 60, "{line}");
     }
     assert!(!process.words.text().contains("/api/issues"), "requests are told on stdout alone");
+}
+
+#[test]
+fn every_field_is_documented() {
+    let page = include_str!("../../docs/operations.md");
+    let (_, section) = page.split_once("## The access log").unwrap();
+    let names: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    for field in FIELDS.into_iter().chain(["carrier"]) {
+        let named = names.iter().any(|row| row.split('|').nth(1).unwrap().contains(&format!("`{field}`")));
+        assert!(named, "docs/operations.md does not describe `{field}`");
+    }
+}
+
+/// A full disk or a pipe without a reader loses lines, not requests, and is seen.
+#[test]
+fn lost_lines_are_counted_and_reported_once_a_minute() {
+    let upstream = Upstream::plain();
+    let directory =
+        TestDirectory::new(&format!("{}[log]\naccess = \"/dev/full\"\n", services(upstream.address)));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
+    for _ in 0..5 {
+        assert_eq!(process.status("/api/x", &token), 200);
+        // Not all in one chunk.
+        std::thread::sleep(Duration::from_millis(120));
+    }
+    let line = process.words.wait_for("cannot write the access log");
+    assert!(line.contains("No space left on device"), "{line}");
+    let lost = || {
+        let page = process.operator("GET", "/metrics", None);
+        let line =
+            page.text().lines().find_map(|line| line.strip_prefix("permgate_log_lines_dropped_total "));
+        line.unwrap().parse::<u64>().unwrap()
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while lost() < 5 {
+        assert!(Instant::now() < deadline, "{} lines are counted", lost());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    process.stop();
+    assert_eq!(process.words.text().matches("cannot write the access log").count(), 1);
 }
 
 /// A client that knows the gateway's name in `Via` cannot fill the log with warnings of loops.

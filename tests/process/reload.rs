@@ -1,6 +1,9 @@
 //! SIGHUP: loads the whole file or nothing, and streams that remain permitted continue.
 
-use std::time::{Duration, Instant};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 
@@ -33,6 +36,11 @@ fn invalid_file_keeps_the_old_rules_and_is_located() {
     });
     check("syntax", "[service.hub]", "[service.hub", "gateway.toml:17:");
     check("a key that needs a restart", "workers = 1", "workers = 2", "workers");
+    assert!(Command::new("mkfifo").arg(directory.path().join("pipe")).status().unwrap().success());
+    let log = |file: &str| format!("[log]\naccess = \"{file}\"\n[service.hub]");
+    let missing = "cannot open the access log no/access.log: No such file or directory";
+    check("an access log that cannot be opened", "[service.hub]", &log("no/access.log"), missing);
+    check("a pipe that nobody reads", "[service.hub]", &log("pipe"), "a pipe needs a reader");
     check("half a file", "readers = [\"developers\"]\n[service.hub]", "readers = [\"dev", "gateway.toml:16:");
 
     let (_, words) = directory.check("check", 0);
@@ -41,6 +49,8 @@ fn invalid_file_keeps_the_old_rules_and_is_located() {
     assert!(budgets["budgets"]["admin_connections"].as_u64() > Some(0), "{budgets}");
     process.signal(Signal::HUP);
     process.words.wait_for("configuration reloaded");
+    directory.check("reload", 0);
+    process.words.wait_for_nth("configuration reloaded", 2);
     // By default these signals would end a process.
     process.signal(Signal::USR1);
     process.signal(Signal::USR2);

@@ -1,17 +1,30 @@
 //! The target that the log thread writes to.
 
 use std::{
+    borrow::Cow,
     fs::{File, OpenOptions},
-    io::{self, IsTerminal, Write},
-    os::unix::fs::OpenOptionsExt as _,
+    io::{self, IsTerminal},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::{Path, PathBuf},
+    time::Instant,
 };
 
+use rustix::{fs::OFlags, io::Errno};
 use serde_json::Value;
 
-use crate::{authz::administration::names, proxy::access_log::LogTarget};
+use crate::{authz::administration::names, net::LogThrottle, proxy::access_log::LogTarget};
 
-pub enum Sink {
+pub struct Sink {
+    target: Target,
+    /// The last write ended within a line.
+    torn: bool,
+    errors: LogThrottle,
+}
+
+enum Target {
     Off,
     Stdout,
     /// Stdout is a terminal: lines are formatted for people.
@@ -24,41 +37,69 @@ pub enum Sink {
 
 impl Sink {
     pub fn open(target: LogTarget) -> io::Result<Self> {
-        Ok(match target {
-            LogTarget::Off => Self::Off,
-            LogTarget::Stdout if io::stdout().is_terminal() => Self::Terminal,
-            LogTarget::Stdout => Self::Stdout,
+        let target = match target {
+            LogTarget::Off => Target::Off,
+            LogTarget::Stdout if io::stdout().is_terminal() => Target::Terminal,
+            LogTarget::Stdout => Target::Stdout,
             LogTarget::File(path) => {
                 let file = append(&path)?;
-                Self::File { path, file }
+                Target::File { path, file }
             }
-        })
+        };
+        Ok(Self { target, torn: false, errors: LogThrottle::default() })
+    }
+
+    pub fn is_off(&self) -> bool {
+        matches!(self.target, Target::Off)
     }
 
     /// Opens the file again. On an error lines still go to the old file.
     pub fn reopen(&mut self) {
-        if let Self::File { path, file } = self {
+        if let Target::File { path, file } = &mut self.target {
             match append(path) {
-                Ok(fresh) => *file = fresh,
+                Ok(fresh) => (*file, self.torn) = (fresh, false),
                 Err(error) => tracing::error!(path = %path.display(), %error, "cannot reopen the access log"),
             }
         }
     }
 
-    pub fn write(&mut self, lines: &[u8]) {
-        let written = match self {
-            Self::Off => Ok(()),
-            Self::Terminal => io::stdout().lock().write_all(format_for_terminal(lines).as_bytes()),
-            Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(lines).and_then(|()| stdout.flush())
-            }
-            Self::File { file, .. } => file.write_all(lines),
+    /// Writes the lines, and returns how many of them are lost. Logs an error once a minute.
+    pub fn write(&mut self, lines: &[u8]) -> usize {
+        let stdout = io::stdout();
+        let (fd, lines) = match &self.target {
+            Target::Off => return 0,
+            Target::Stdout => (stdout.as_fd(), Cow::Borrowed(lines)),
+            Target::Terminal => (stdout.as_fd(), Cow::Owned(format_for_terminal(lines).into_bytes())),
+            Target::File { file, .. } => (file.as_fd(), Cow::Borrowed(lines)),
         };
-        if let Err(error) = written {
-            tracing::error!(%error, "cannot write the access log");
+        let mut left = &*lines;
+        // What there is of a torn line must not garble the next one.
+        let mut end: &[u8] = if self.torn { b"\n" } else { b"" };
+        let written = write_all(fd, &mut end).and_then(|()| write_all(fd, &mut left));
+        if end.is_empty() {
+            let done = &lines[..lines.len() - left.len()];
+            self.torn = done.last().is_some_and(|last| *last != b'\n');
+        }
+        if let Err(error) = written
+            && self.errors.is_due(Instant::now())
+        {
+            let error = io::Error::from(error);
+            tracing::error!(%error, "cannot write the access log: lines are lost");
+        }
+        left.iter().filter(|byte| **byte == b'\n').count()
+    }
+}
+
+/// Writes until nothing is `left`. Not through `io::stdout()`, which would keep what it failed to write.
+fn write_all(fd: BorrowedFd<'_>, left: &mut &[u8]) -> rustix::io::Result<()> {
+    while !left.is_empty() {
+        match rustix::io::write(fd, left) {
+            Ok(written) => *left = &left[written..],
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
         }
     }
+    Ok(())
 }
 
 /// Formats JSON lines for people: time, status, method, path, service, user, reason and duration.
@@ -85,13 +126,41 @@ fn format_for_terminal(lines: &[u8]) -> String {
 }
 
 /// Creates the file with mode 0640, because it names people and paths. An existing file keeps its mode.
+/// Does not wait for the reader of a pipe: without one, this is an error.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640).custom_flags(OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path)?;
+    // Writes do wait: the log has a thread of its own.
+    rustix::fs::fcntl_setfl(&file, OFlags::APPEND)?;
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
+
+    #[test]
+    fn lost_lines_are_counted_and_torn_ones_end() {
+        let (reader, writer) = rustix::pipe::pipe().expect("a pipe");
+        // A full pipe is an error then, like a full disk.
+        rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).expect("set");
+        let target = Target::File { path: PathBuf::new(), file: writer.into() };
+        let mut sink = Sink { target, torn: false, errors: LogThrottle::default() };
+        let line = |text: &str| [text, &".".repeat(20_000), "\n"].concat();
+        assert_eq!(sink.write(line("first").repeat(5).as_bytes()), 2, "a pipe has 64 KiB");
+        assert_eq!(sink.write(b"lost\nlost\nlost\n"), 3);
+        let mut reader = File::from(reader);
+        reader.read_exact(&mut [0; 65536]).expect("read");
+        assert_eq!(sink.write(b"second\n"), 0);
+        assert_eq!(sink.write(b"third\n"), 0);
+        drop(sink);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).expect("read");
+        assert_eq!(rest, "\nsecond\nthird\n");
+    }
 
     #[test]
     fn terminal_output_is_readable_and_has_no_control_characters() {
