@@ -174,6 +174,14 @@ impl Config {
         text
     }
 
+    /// The files of the certificates that permgate shows to upstreams and to etcd.
+    pub fn client_certificates(&self) -> impl Iterator<Item = &PathBuf> {
+        let upstreams =
+            self.proxy.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.certificate());
+        let etcd = self.cluster.as_ref().and_then(|cluster| cluster.etcd.tls.as_ref()?.identity.as_ref());
+        upstreams.chain(etcd.map(|(certificate, _)| certificate))
+    }
+
     /// The number of worker threads.
     pub fn workers(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);

@@ -1,5 +1,5 @@
 //! The listeners' certificates while serving: replaced by a reload or when their files change, and reported
-//! before they expire. The client certificate for etcd is only reported.
+//! before they expire. The client certificates for upstreams and etcd are only reported.
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
@@ -16,8 +16,8 @@ use crate::{
 pub struct ActiveCertificates {
     pub proxy: Option<Certificates>,
     pub admin: Option<Certificates>,
-    /// The client certificate for etcd, which is read again at each connection.
-    etcd: Option<PathBuf>,
+    /// The client certificates, which others read again.
+    clients: Mutex<Vec<PathBuf>>,
     metrics: Arc<Metrics>,
     /// The last reported state of each certificate, and when it was reported.
     reported: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
@@ -44,9 +44,8 @@ const WARN_MS: i64 = 14 * DAY_MS;
 impl ActiveCertificates {
     pub fn load(config: &Config, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let (proxy, admin) = (load(&config.server.tls)?, load(&config.admin.tls)?);
-        let tls = config.cluster.as_ref().and_then(|cluster| cluster.etcd.tls.as_ref());
-        let etcd = tls.and_then(|tls| tls.identity.as_ref()).map(|(certificate, _)| certificate.clone());
-        let shown = Self { proxy, admin, etcd, metrics, reported: Mutex::default() };
+        let clients = Mutex::new(config.client_certificates().cloned().collect());
+        let shown = Self { proxy, admin, clients, metrics, reported: Mutex::default() };
         shown.report_expiry(now());
         Ok(shown)
     }
@@ -73,13 +72,18 @@ impl ActiveCertificates {
         replaced
     }
 
+    /// Reports the client certificates of this configuration from now on.
+    pub fn follow_clients(&self, config: &Config) {
+        *self.clients.lock() = config.client_certificates().cloned().collect();
+    }
+
     /// Logs certificates that expire soon or have expired, once a day, and updates the gauges.
     pub fn report_expiry(&self, now: Timestamp) {
         let shown = [&self.proxy, &self.admin].into_iter().flatten();
         let mut ends = Vec::new();
         let mut reported = self.reported.lock();
-        let of_etcd = self.etcd.iter().filter_map(|path| Expiry::read(path));
-        for expiry in shown.flat_map(Certificates::expiries).chain(of_etcd) {
+        let clients: Vec<_> = self.clients.lock().iter().filter_map(|path| Expiry::read(path)).collect();
+        for expiry in shown.flat_map(Certificates::expiries).chain(clients) {
             let (cert, left) = (expiry.cert.display(), expiry.at.as_millis() - now.as_millis());
             ends.push((expiry.cert.display().to_string(), expiry.at.as_millis() / 1000));
             let state = match left {
@@ -156,13 +160,13 @@ mod tests {
         params.not_after = date_time_ymd(2040, 1, 1);
         std::fs::write(&cert, params.self_signed(&pair).unwrap().pem()).unwrap();
         std::fs::write(&key, pair.serialize_pem()).unwrap();
-        let etcd = dir.path().join("etcd.crt");
+        let client = dir.path().join("client.crt");
         let settings = Settings { pairs: vec![CertifiedKeyFiles { cert, key }], clients: None };
         let proxy = load(&settings).unwrap();
         let shown = ActiveCertificates {
             proxy,
             admin: None,
-            etcd: Some(etcd.clone()),
+            clients: Mutex::new(vec![client.clone()]),
             metrics: Metrics::new(Arc::default()),
             reported: Mutex::default(),
         };
@@ -191,7 +195,7 @@ mod tests {
         check("the end", 0, Some("has expired"));
         check("the hour after", -3_600_000, None);
         check("the day after", -DAY_MS, Some("has expired"));
-        std::fs::copy(dir.path().join("tls.crt"), etcd).unwrap();
-        check("what etcd is shown", -DAY_MS, Some("etcd.crt has expired"));
+        std::fs::copy(dir.path().join("tls.crt"), client).unwrap();
+        check("what an upstream is shown", -DAY_MS, Some("client.crt has expired"));
     }
 }

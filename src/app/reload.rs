@@ -106,6 +106,7 @@ impl Reloader {
             ReloadError::Change(error)
         })?;
         let ended = exchange::revoke_orphans(&self.store, &self.state).await;
+        self.certificates.follow_clients(&next);
         let withdrawn = self.activate(&certificates).await;
         self.watch.follow(certificate_files(&next));
         self.metrics.set(next.metrics);
@@ -133,7 +134,6 @@ impl Reloader {
         Ok(Cut(cut.0 + withdrawn.0))
     }
 
-    /// Uses the certificates from now on. If the requirements for client certificates have changed, cuts the
     /// Opens the access log if it is another one, on a blocking thread, because the disk may hang.
     async fn open_log(&self, present: &Config, next: &Config) -> Result<Option<OpenTarget>, ReloadError> {
         if next.log.access == present.log.access {
@@ -146,6 +146,7 @@ impl Reloader {
         })
     }
 
+    /// Uses the certificates from now on. If the requirements for client certificates have changed, cuts the
     /// requests on connections made under the old ones.
     async fn activate(&self, certificates: &PendingCertificates) -> Result<Cut, FenceIncomplete> {
         match self.certificates.activate(certificates) {

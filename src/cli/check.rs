@@ -1,5 +1,7 @@
 //! `permgate check`: the complete validation of the start-up, without starting.
 
+use std::time::SystemTime;
+
 use clap::Args;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -32,7 +34,7 @@ impl Check {
                     config.warnings.extend(unfit_accounts(&listener, &config));
                     config.warnings.extend(unreloadable(&listener, &config));
                 }
-                let found = config.file_warnings();
+                let found = config.file_warnings(SystemTime::now().into());
                 config.warnings.extend(found);
                 let files = config.access_log_error().into_iter().chain(config.file_errors());
                 let files: Vec<_> = files.collect();

@@ -4,14 +4,15 @@ use std::{
     fs::{self, OpenOptions},
     io,
     os::unix::fs::FileTypeExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::io::Errno;
 
 use super::{Config, Problem, reason};
 use crate::{
-    net::{Address, BindError},
+    authz::time::Timestamp,
+    net::{Address, BindError, tls::Expiry},
     proxy::access_log::LogTarget,
     store,
 };
@@ -29,8 +30,9 @@ impl Config {
         sockets.chain(store).collect()
     }
 
-    /// Warnings about what a start needs there. A service manager may create it just before the start.
-    pub fn file_warnings(&self) -> Vec<Problem> {
+    /// Warnings about what a start needs there, which a service manager may create just before it, and about
+    /// certificates that have expired.
+    pub fn file_warnings(&self, now: Timestamp) -> Vec<Problem> {
         let missing = |path: &Path| {
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty())?;
             // A start creates the store's directory, and those above it.
@@ -45,7 +47,24 @@ impl Config {
             let message = "the ballast takes more than 1g of the disk, and is written at the first start";
             self.problem_at_key("store.ballast", message.into(), "16m is enough for the store to open")
         });
-        sockets.chain(large).collect()
+        let expired = self.certificates().filter_map(|(key, path)| {
+            let expired = Expiry::read(path).is_some_and(|expiry| expiry.at <= now);
+            let message = format!("the certificate {} has expired", path.display());
+            expired.then(|| self.problem_at_key(&key, message, "renew it: connections with it are refused"))
+        });
+        sockets.chain(large).chain(expired).collect()
+    }
+
+    /// The files of the certificates that are shown to others, with the keys that name them.
+    fn certificates(&self) -> impl Iterator<Item = (String, &PathBuf)> {
+        let listeners = [("server.tls", &self.server.tls), ("admin.tls", &self.admin.tls)];
+        let listeners =
+            listeners.into_iter().flat_map(|(key, tls)| tls.pairs.iter().map(move |pair| (key, pair)));
+        let upstreams = self.proxy.upstreams.iter();
+        let upstreams = upstreams.filter_map(|(name, one)| {
+            Some((format!("upstream.{name}.tls"), one.tls.as_ref()?.certificate()?))
+        });
+        listeners.map(|(key, pair)| (key.to_owned(), &pair.cert)).chain(upstreams)
     }
 
     /// The paths of the unix sockets that a start creates, with the keys that name them.
@@ -64,7 +83,7 @@ impl Config {
     pub fn access_log_error(&self) -> Option<Problem> {
         let LogTarget::File(path) = &self.log.access else { return None };
         let found = match fs::metadata(path) {
-            // A pipe is not opened: that would wait for a reader.
+            // A pipe is not opened: its reader would take the close for the end.
             Ok(metadata) if metadata.is_file() => OpenOptions::new().append(true).open(path).map(drop),
             Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
             Ok(metadata) if metadata.file_type().is_socket() => Err(Errno::NXIO.into()),
@@ -91,12 +110,12 @@ impl Config {
             io::ErrorKind::NotFound => "create the directory that it is in",
             io::ErrorKind::PermissionDenied => "let the user who runs permgate write there",
             io::ErrorKind::IsADirectory => "name a file in it",
+            _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
+                "a pipe needs a reader before the start; a socket cannot be written like a file"
+            }
             _ => "",
         };
         let message = format!("cannot open the access log{file}: {}", reason(error));
         self.problem_at_key("log.access", message, advice)
     }
 }
-            _ if error.raw_os_error() == Some(Errno::NXIO.raw_os_error()) => {
-                "a pipe needs a reader before the start; a socket cannot be written like a file"
-            }

@@ -6,6 +6,7 @@ use http::HeaderValue;
 
 use super::{
     document::References,
+    problem::reason,
     section::{SpannedText, ValueError, wrong},
 };
 use crate::authz::rules::Secret;
@@ -59,7 +60,7 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
     };
     let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
-    if text.is_empty() {
+    if text.trim_ascii().is_empty() {
         let advice = "write the whole field value into it, such as \"Bearer ...\"";
         return wrong(format!("{place} is empty"), advice);
     }
@@ -76,13 +77,13 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
 
 /// Reads a regular file. A pipe or a device could block the start.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = path.metadata().map_err(|error| error.to_string())?;
+    let metadata = path.metadata().map_err(|error| reason(&error))?;
     if !metadata.is_file() {
         return Err("it is not a regular file".into());
     }
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    file.take(MAX_LENGTH + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let file = File::open(path).map_err(|error| reason(&error))?;
+    file.take(MAX_LENGTH + 1).read_to_end(&mut bytes).map_err(|error| reason(&error))?;
     if bytes.len() as u64 > MAX_LENGTH {
         Err(format!("it is longer than {MAX_LENGTH} bytes"))
     } else {

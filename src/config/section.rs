@@ -11,6 +11,7 @@ use toml::{
 use super::{
     document::{Document, References},
     key::Key,
+    problem::reason,
     units,
 };
 
@@ -176,8 +177,8 @@ impl<'a> Section<'a> {
             }
             match path.metadata() {
                 Ok(metadata) if metadata.is_file() => Ok(path),
-                Ok(_) => Err((format!("{} is not a file", path.display()), String::new())),
-                Err(error) => Err((format!("{} cannot be read: {error}", path.display()), String::new())),
+                Ok(_) => wrong(format!("{} is not a file", path.display()), ""),
+                Err(error) => wrong(format!("{} cannot be read: {}", path.display(), reason(&error)), ""),
             }
         })
     }

@@ -92,7 +92,7 @@ fn the_example_names_every_key_and_its_default() {
     let uncommented: String = EXAMPLE.lines().skip(3).fold(String::new(), |mut text, line| {
         let line = line.strip_prefix("# ").unwrap_or(line.trim_start_matches('#'));
         let elsewhere =
-            ["tls", "keys", "ca =", "client_secret", "user_header"].iter().any(|name| line.starts_with(name));
+            ["tls", "keys", "ca =", "client_secret", "user"].iter().any(|name| line.starts_with(name));
         let line = if elsewhere { "# a file, or a variable" } else { line };
         // Some settings that are off by default need others that are empty by default.
         let line = line.replace("trusted_proxies = []", "trusted_proxies = [\"unix\"]");
@@ -214,6 +214,7 @@ fn a_secret_is_read_from_a_file_without_its_newline() {
     check("as Windows writes it", b"Bearer abc\r\n", Ok("Bearer abc"));
     check("empty", b"\n", Err("is empty"));
     check("two lines", b"a\nb\n", Err("more than one line"));
+    check("blanks", b" \t \n", Err("is empty"));
     check("too long", &[b'x'; 20_000], Err("longer than 16384 bytes"));
 }
 

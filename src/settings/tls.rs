@@ -29,6 +29,7 @@ pub struct UpstreamTls {
     /// The certificates of `Trust::File`.
     authorities: Vec<CertificateDer<'static>>,
     files: Vec<PathBuf>,
+    certificate: Option<PathBuf>,
     digest: [u8; 32],
 }
 
@@ -97,6 +98,7 @@ impl UpstreamTls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut digest = blake3::Hasher::new();
         let files = parts.files();
+        let certificate = parts.pair.as_ref().map(|pair| pair.cert.clone());
         let mut authorities = Vec::new();
         let roots = match &parts.trust {
             Trust::System(system) => {
@@ -129,12 +131,17 @@ impl UpstreamTls {
         };
         config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(MAX_SESSIONS)));
         let digest = *digest.finalize().as_bytes();
-        Ok(Self { config: Arc::new(config), name: parts.name, authorities, files, digest })
+        Ok(Self { config: Arc::new(config), name: parts.name, authorities, files, certificate, digest })
     }
 
     /// Returns the files that were read, without the system's authorities.
     pub fn files(&self) -> &[PathBuf] {
         &self.files
+    }
+
+    /// Returns the file of the client certificate.
+    pub fn certificate(&self) -> Option<&PathBuf> {
+        self.certificate.as_ref()
     }
 
     /// Returns the name that the upstream's certificate must have.

@@ -4,6 +4,7 @@
 
 mod first_minutes;
 mod formats;
+mod places;
 mod secrets;
 mod words;
 

@@ -278,25 +278,6 @@ fn reading_creates_no_store_and_deleting_reports_what_is_left() {
 }
 
 #[test]
-fn check_reports_an_access_log_that_cannot_be_opened() {
-    let place = directory_with(&format!(
-        "{CONFIG}[log]\naccess = \"logs/access.log\"\n[metrics]\nold_names = false\n"
-    ));
-    let at = place.path();
-    for line in ["check", "run"] {
-        let (_, words) = check(at, line, 2);
-        let told = "gateway.toml:13:1: cannot open the access log logs/access.log: No such file or directory";
-        assert!(words.contains(told) && words.contains("create the directory"), "{line}: {words}");
-    }
-    fs::create_dir(at.join("logs")).unwrap();
-    check(at, "check --strict", 0);
-    assert!(!at.join("logs/access.log").exists(), "`check` makes nothing");
-    fs::create_dir(at.join("logs/access.log")).unwrap();
-    let (_, words) = check(at, "check", 2);
-    assert!(words.contains("name a file in it"), "{words}");
-}
-
-#[test]
 fn unreadable_variable_is_reported_by_its_name() {
     let place = directory_with(&format!("{CONFIG}[metrics]\nold_names = false\n"));
     let at = place.path();

@@ -55,3 +55,28 @@ fn what_gateways_of_a_cluster_sign_by_comes_from_files() {
         &["must not be written into this file"],
     );
 }
+
+#[test]
+fn files_of_etcd_are_read_before_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name).display().to_string();
+    std::fs::write(at("empty"), "").unwrap();
+    std::fs::write(at("password"), "secret").unwrap();
+    let ca = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/net/certs/one.crt");
+    let check = |name: &str, ca: &str, password: &str, expected: &[&str]| {
+        let section = format!(
+            "[store.cluster]\nendpoints = [\"https://10.0.0.1:2379\"]\nnode = \"a\"\n\
+             tls.ca = {ca:?}\nuser = {{ name = \"permgate\", password = \"file:{password}\" }}\n"
+        );
+        let errors = errors_of(&format!("{SMALL}{section}"));
+        let errors: Vec<_> = errors.iter().filter(|error| !error.contains("was built without")).collect();
+        assert_eq!(errors.len(), expected.len(), "{name}: {errors:?}");
+        assert!(
+            errors.iter().zip(expected).all(|(error, words)| error.contains(words)),
+            "{name}: {errors:?}"
+        );
+    };
+    check("all there", ca, &at("password"), &[]);
+    check("no authority in it", &at("empty"), &at("password"), &["empty has no certificate"]);
+    check("no password", ca, &at("missing"), &["missing cannot be read: No such file or directory"]);
+}

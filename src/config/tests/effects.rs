@@ -1,6 +1,9 @@
 //! Settings that have no effect, or another one than they seem to have.
 
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
 use super::*;
+use crate::authz::time::Timestamp;
 
 /// `line: message` of every warning of a valid text.
 fn warnings_of(text: &str) -> Vec<String> {
@@ -81,8 +84,9 @@ fn what_a_start_needs_is_missed_before_it() {
     let directory = tempfile::tempdir().unwrap();
     let check = |name: &str, addition: &str, expected: &[&str]| {
         let config = parse(&format!("{SMALL}{addition}\n"), &directory.path().join("gateway.toml")).unwrap();
+        let now = Timestamp::from_millis(4_000_000_000_000);
         let found: Vec<_> =
-            config.file_warnings().into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect();
+            config.file_warnings(now).into_iter().map(|p| format!("{}: {}", p.line, p.message)).collect();
         assert_eq!(found, expected, "{name}");
     };
     let below = directory.path().join("run").display().to_string();
@@ -99,4 +103,24 @@ fn what_a_start_needs_is_missed_before_it() {
     check("a ballast", "[store]\nballast = \"1g\"", &[]);
     let large = "9: the ballast takes more than 1g of the disk, and is written at the first start";
     check("a typing mistake", "[store]\nballast = \"16g\"", &[large]);
+
+    let write = |name: &str, end: i32| {
+        let pair = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["gate.test".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(end, 1, 1);
+        let file = |end: &str| directory.path().join(format!("{name}.{end}")).display().to_string();
+        fs::write(file("crt"), params.self_signed(&pair).unwrap().pem()).unwrap();
+        fs::write(file("key"), pair.serialize_pem()).unwrap();
+        (format!("tls = {{ cert = \"{name}.crt\", key = \"{name}.key\" }}"), file("crt"))
+    };
+    let ((old, old_path), (new, _)) = (write("old", 2090), write("new", 2100));
+    let expired = |line: u32| format!("{line}: the certificate {old_path} has expired");
+    check("a certificate", &format!("[server]\n{new}"), &[]);
+    check("an old certificate", &format!("[server]\n{old}"), &[&expired(9)]);
+    check("the admin listener's", &format!("[admin]\n{old}"), &[&expired(9)]);
+    check(
+        "a client certificate",
+        &format!("[upstream.other]\nurls = [\"https://127.0.0.1:1\"]\n{old}"),
+        &[&expired(10)],
+    );
 }

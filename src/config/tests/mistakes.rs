@@ -145,7 +145,7 @@ fn errors_name_place_fault_and_remedy() {
         "an authority that is not there",
         "urls = [\"http://127.0.0.1:8090\"]",
         "urls = [\"https://a\"]\ntls.ca = \"no-such.pem\"",
-        &["4:10 no-such.pem cannot be read: No such file or directory (os error 2) | "],
+        &["4:10 no-such.pem cannot be read: No such file or directory | "],
     );
     check(
         "a file that has no certificate",

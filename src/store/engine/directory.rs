@@ -53,8 +53,9 @@ impl StoreDirectory {
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => reject_foreign_files(path),
             Ok(_) => Err(OpenError::File { path: path.to_owned() }),
-            // Opening creates it, or reports what prevents that.
-            Err(_) => Ok(()),
+            // Opening creates it. The gateway's user may see more than this one.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(()),
+            Err(e) => Err(Failure::new("look at", path, e).into()),
         }
     }
 
