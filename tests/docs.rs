@@ -6,12 +6,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::CommandFactory;
 use permgate::config::{
     key::{Key, ValueKind},
     keys::ROOT,
+    units::in_words,
 };
 
 const BEGIN: &str = "<!-- keys: made from src/config/keys.rs, do not edit -->\n";
@@ -107,7 +109,11 @@ fn row(prefix: &str, key: &Key) -> String {
         ValueKind::Flag => "`true`, `false`".to_owned(),
         ValueKind::Count(from, to) if from == to => from.to_string(),
         ValueKind::Count(from, to) => format!("{from} to {to}"),
-        ValueKind::Duration(_) => "duration".to_owned(),
+        ValueKind::Duration(0) => "duration, also `0s`".to_owned(),
+        ValueKind::Duration(1) => "duration".to_owned(),
+        ValueKind::Duration(least) => {
+            format!("duration, at least `{}`", in_words(Duration::from_millis(least)))
+        }
         ValueKind::Size => "size".to_owned(),
         ValueKind::Word(list) => words(list),
         ValueKind::Words(list) => format!("list of {}", words(list)),

@@ -27,6 +27,17 @@ fn reload_switches_old_names_off() {
     assert_eq!(old_names(), 0);
 }
 
+#[test]
+fn every_metric_is_documented() {
+    let services = Gateway::services("127.0.0.1:1".parse().unwrap());
+    let gateway = Gateway::with(&format!("{services}[metrics]\nold_names = false\n"));
+    let pages = concat!(include_str!("../docs/metrics.md"), include_str!("../docs/cluster.md"));
+    let page = gateway.operator("GET", "/metrics", None);
+    let names = page.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let missing: Vec<_> = names.filter(|name| !pages.contains(&format!("`{name}"))).collect();
+    assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
+}
+
 /// Without it, tests are skipped, but not in continuous integration.
 fn has_promtool() -> bool {
     let Err(why) = Command::new("promtool").arg("--version").stdout(Stdio::null()).status() else {

@@ -85,13 +85,13 @@ const TLS: &[Key] = &[
 
 const LIMITS: &[Key] = &[
     // Room for a field of 16 KiB and a dozen usual ones.
-    size("head", "Request line and header fields together; 431 beyond.").with_default(r#""32k""#),
+    size("head", "Request line and header fields together, 8k to 1m; 431 beyond.").with_default(r#""32k""#),
     // Four times the largest cookie; a credential is much shorter.
-    size("field", "One header field, name and value; 431 beyond.").with_default(r#""16k""#),
+    size("field", "One header field, name and value, at most `head`; 431 beyond.").with_default(r#""16k""#),
     // Browsers send about 20, chains of proxies add 10.
     count("fields", 1, 1000, "Number of header fields; 431 beyond.").with_default("200"),
     // Most upstreams refuse longer targets anyway.
-    size("target", "The request target; 414 beyond.").with_default(r#""16k""#),
+    size("target", "The request target, at most `head`; 414 beyond.").with_default(r#""16k""#),
     // When all are busy, about 300 MB of memory; two descriptors each.
     count("connections", 1, 10_000_000, "Connections of all workers together.").with_default("10000"),
     count(

@@ -72,7 +72,9 @@ const COUNTERS: [MetricDefinition; 24] = [
     ("cluster_reverted", "Removals that were in force only on this node and were undone later.", |s| {
         s.metrics.store.reverted.value()
     }),
-    ("log_lines_dropped", "Access log lines dropped.", |s| s.metrics.log_lines_dropped.value()),
+    ("log_lines_dropped", "Access log lines lost: the target was too slow or could not be written.", |s| {
+        s.metrics.log_lines_dropped.value()
+    }),
     ("refusals_dropped", "Audited refusals dropped.", |s| s.metrics.refusals_dropped.value()),
     ("reloads", "Reloads that took effect.", |s| s.metrics.reloads.value()),
     ("reloads_failed", "Reloads that were refused.", |s| s.metrics.reloads_failed.value()),
@@ -101,7 +103,7 @@ const HISTOGRAMS: [(&str, &str, fn(&ServiceTable) -> &Histogram); 2] = [
     }),
     (
         "upstream_duration_seconds",
-        "From sending a request to the head of the upstream's response.",
+        "From the head of a request to the head of the upstream's response.",
         |table| &table.upstream_latency,
     ),
 ];

@@ -30,7 +30,7 @@ pub struct LogLine<'a> {
     pub bytes_in: u64,
     pub bytes_out: u64,
     pub duration_ms: f64,
-    /// From sending the request to the head of the upstream's response.
+    /// From the head of the request to the head of the upstream's response.
     pub upstream_ms: Option<f64>,
 }
 
