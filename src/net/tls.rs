@@ -96,6 +96,10 @@ pub enum TlsError {
     Pem { path: PathBuf, source: pem::Error },
     #[error("{0} has no certificate")]
     NoCertificate(PathBuf),
+    #[error(
+        "{0} has no private key, or an encrypted one: write one without a passphrase with `openssl pkey`"
+    )]
+    NoKey(PathBuf),
     #[error("failed to use {cert} with {key}")]
     Unusable { cert: PathBuf, key: PathBuf, source: rustls::Error },
     #[error("failed to use {path} as certificate authorities")]
@@ -244,7 +248,10 @@ pub fn load_certified_key(
     let chain = load_certificates(cert, digest)?;
     let unreadable = |source| TlsError::Pem { path: key.clone(), source };
     let text = Zeroizing::new(read_pem(key).map_err(unreadable)?);
-    let secret = PrivateKeyDer::from_pem_slice(&text).map_err(unreadable)?;
+    let secret = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => TlsError::NoKey(key.clone()),
+        other => unreadable(other),
+    })?;
     digest.update(secret.secret_der());
     // Refuses a key that does not belong to the certificate.
     CertifiedKey::from_der(chain, secret, provider).map(Arc::new).map_err(|source| TlsError::Unusable {

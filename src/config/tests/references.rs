@@ -119,3 +119,13 @@ fn thousands_of_services_are_read_in_seconds() {
     assert_eq!(config.unknown_readers(groups.iter().map(String::as_str)).len(), 1, "all-users is not given");
     assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
 }
+
+#[test]
+fn an_encrypted_private_key_is_called_one() {
+    let directory = directory();
+    let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    fs::write(directory.path().join("one.key"), key).unwrap();
+    let errors = parse(EVERY_SECRET, &directory.path().join("gateway.toml")).unwrap_err();
+    let expected = "one.key has no private key, or an encrypted one";
+    assert!(errors.to_string().contains(expected), "{errors}");
+}

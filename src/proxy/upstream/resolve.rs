@@ -49,7 +49,7 @@ pub(super) async fn resolve_until_dropped(
                 health.set_addresses(Vec::new());
                 let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
                 if failures == 0 {
-                    tracing::warn!(%upstream, name, %error, "the name cannot be resolved; the known addresses stay in use");
+                    tracing::warn!(%upstream, name, %error, "the name cannot be resolved; addresses found before, if any, stay in use");
                 }
                 failures += 1;
                 MIN_RETRY_DELAY.saturating_mul(1 << (failures - 1).min(16)).min(settings.resolve)
