@@ -150,8 +150,13 @@ fn budget_lines(budgets: &BudgetLimits) -> String {
         format!("  {name:<22}{value}")
     });
     let all = mebibytes(budgets.memory());
+    let excess = if budgets.memory() > memory {
+        ": more than there is. Lower `server.limits.connections` and `admin.connections`"
+    } else {
+        ""
+    };
     format!(
-        "budgets with {files} open files (ulimit -n) and {} of memory:\n{}\nmemory: about {all} if every budget is used up, without the store",
+        "budgets with {files} open files (ulimit -n) and {} of memory:\n{}\nmemory: about {all} if every budget is used up, without the store{excess}",
         mebibytes(memory),
         lines.join("\n")
     )
