@@ -13,7 +13,7 @@ use clap::CommandFactory;
 use permgate::config::{
     key::{Key, ValueKind},
     keys::ROOT,
-    units::in_words,
+    units::{in_words, size_in_words},
 };
 
 const BEGIN: &str = "<!-- keys: made from src/config/keys.rs, do not edit -->\n";
@@ -114,7 +114,8 @@ fn row(prefix: &str, key: &Key) -> String {
         ValueKind::Duration(least) => {
             format!("duration, at least `{}`", in_words(Duration::from_millis(least)))
         }
-        ValueKind::Size => "size".to_owned(),
+        ValueKind::Size(1) => "size".to_owned(),
+        ValueKind::Size(least) => format!("size, at least `{}`", size_in_words(least)),
         ValueKind::Word(list) => words(list),
         ValueKind::Words(list) => format!("list of {}", words(list)),
         ValueKind::Texts => "list of texts".to_owned(),

@@ -23,7 +23,8 @@ pub enum ValueKind {
     Count(u64, u64),
     /// The minimum in milliseconds.
     Duration(u64),
-    Size,
+    /// The minimum in bytes.
+    Size(u64),
     Word(&'static [&'static str]),
     Texts,
     Words(&'static [&'static str]),
@@ -66,8 +67,9 @@ pub(super) const fn count(name: &'static str, from: u64, to: u64, description: &
     key(name, ValueKind::Count(from, to), description)
 }
 
-pub(super) const fn size(name: &'static str, description: &'static str) -> Key {
-    key(name, ValueKind::Size, description)
+/// Of at least so many bytes.
+pub(super) const fn size(name: &'static str, least: u64, description: &'static str) -> Key {
+    key(name, ValueKind::Size(least), description)
 }
 
 /// Of at least so many milliseconds.

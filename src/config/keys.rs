@@ -70,7 +70,7 @@ const SERVER: &[Key] = &[
     texts("drop_fields", "Request fields that are not forwarded, in addition to the built-in list: `\"X-Tenant\"`, `\"X-Tenant-*\"`.")
     .with_default("[]"),
     count("workers", 1, 1024, "Worker threads; one per core unless set. Not reloadable."),
-    size("max_body", "Largest request body, 413 beyond; unlimited unless set."),
+    size("max_body", 1, "Largest request body, 413 beyond; unlimited unless set."),
     // Enough for most requests, and less than the stop timeouts of `deploy/` (45 s).
     duration("drain", 0, "How long requests in flight may continue after SIGTERM.").with_default(r#""30s""#),
     table("limits", LIMITS, "Sizes and counts."),
@@ -85,13 +85,15 @@ const TLS: &[Key] = &[
 
 const LIMITS: &[Key] = &[
     // Room for a field of 16 KiB and a dozen usual ones.
-    size("head", "Request line and header fields together, 8k to 1m; 431 beyond.").with_default(r#""32k""#),
+    size("head", 1, "Request line and header fields together, 8k to 1m; 431 beyond.")
+        .with_default(r#""32k""#),
     // Four times the largest cookie; a credential is much shorter.
-    size("field", "One header field, name and value, at most `head`; 431 beyond.").with_default(r#""16k""#),
+    size("field", 1, "One header field, name and value, at most `head`; 431 beyond.")
+        .with_default(r#""16k""#),
     // Browsers send about 20, chains of proxies add 10.
     count("fields", 1, 1000, "Number of header fields; 431 beyond.").with_default("200"),
     // Most upstreams refuse longer targets anyway.
-    size("target", "The request target, at most `head`; 414 beyond.").with_default(r#""16k""#),
+    size("target", 1, "The request target, at most `head`; 414 beyond.").with_default(r#""16k""#),
     // When all are busy, about 300 MB of memory; two descriptors each.
     count("connections", 1, 10_000_000, "Connections of all workers together.").with_default("10000"),
     count(
@@ -123,7 +125,7 @@ const STORE: &[Key] = &[
     // Next to the configuration file.
     text("path", "The store's directory. Not reloadable.").with_default(r#""permgate-data""#),
     // sled needs free space to open a store; a full disk gets this much back.
-    size("ballast", "Size of a file that is deleted when the disk is full, so that the store can still open. Not reloadable.")
+    size("ballast", 1, "Size of a file that is deleted when the disk is full, so that the store can still open. Not reloadable.")
         .with_default(r#""16m""#),
     duration(
         "audit_retention",
@@ -243,12 +245,15 @@ const BUDGETS: &[Key] = &[
     count("upstream_connections", 2, 10_000_000, "Sockets to upstreams; 503 beyond."),
     count("streams", 16, 10_000_000, "Open HTTP/2 streams; 503 beyond."),
     count("tunnels", 1, 10_000_000, "WebSockets and other upgraded connections; 503 beyond."),
+    // A forgotten unit would cut every client.
     size(
         "send_buffers",
+        1 << 20,
         "Response bytes that clients have not read. Above half, clients slower than 1 KiB/s are cut; when full, those that hold the most.",
     ),
     size(
         "receive_buffers",
+        1 << 20,
         "How much HTTP/2 clients may send ahead of reading: 1 MiB each; 64 KiB each when used up.",
     ),
 ];

@@ -43,9 +43,9 @@ fn form(kind: ValueKind) -> Value {
         ValueKind::Flag => json!({ "type": "boolean" }),
         ValueKind::Count(from, to) => json!({ "type": "integer", "minimum": from, "maximum": to }),
         ValueKind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d|w)$" }),
-        ValueKind::Size => json!({
+        ValueKind::Size(least) => json!({
             "anyOf": [
-                { "type": "integer", "minimum": 1 },
+                { "type": "integer", "minimum": least },
                 { "type": "string", "pattern": "^[0-9][0-9_]* ?([kKmMgG]([iI]?[bB])?|[bB])?$" },
             ]
         }),

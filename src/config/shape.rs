@@ -81,13 +81,13 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
             }
             Some(_) => {}
         },
-        (ValueKind::Size, DeValue::String(text)) if units::size(text).is_none() => {
+        (ValueKind::Size(_), DeValue::String(text)) if units::size(text).is_none() => {
             document.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
         }
-        (ValueKind::Size, size @ (DeValue::String(_) | DeValue::Integer(_))) => {
+        (ValueKind::Size(least), size @ (DeValue::String(_) | DeValue::Integer(_))) => {
             let bytes = size.as_str().map_or_else(|| integer(size), units::size);
-            if !bytes.is_some_and(|n| (1..1 << 63).contains(&n)) {
-                error(&at, format!("`{path}` must be at least 1"));
+            if !bytes.is_some_and(|n| (least..1 << 63).contains(&n)) {
+                error(&at, format!("`{path}` must be at least {}", units::size_in_words(least)));
             }
         }
         (ValueKind::Word(words), DeValue::String(text)) => check_word(document, words, text, &at, path),
@@ -154,7 +154,7 @@ fn describe_kind(kind: ValueKind) -> (&'static str, &'static str) {
         ValueKind::Flag => ("true or false", "true"),
         ValueKind::Count(..) => ("a whole number", "1"),
         ValueKind::Duration(_) => ("a duration in quotes", "\"10s\""),
-        ValueKind::Size => ("a size", "\"256m\""),
+        ValueKind::Size(_) => ("a size", "\"256m\""),
         ValueKind::Texts | ValueKind::Words(_) => ("a list of texts", "[\"...\"]"),
         ValueKind::TextsOrTables(_) => ("a list of texts and tables", "[\"...\"]"),
         ValueKind::Table(_) => ("a table", "{ ... }"),

@@ -139,7 +139,9 @@ fn every_default_is_toml_of_its_kind() {
                 ValueKind::Duration(_) => {
                     value.get_ref().as_str().is_some_and(|t| super::units::duration(t).is_some())
                 }
-                ValueKind::Size => value.get_ref().as_str().is_some_and(|t| super::units::size(t).is_some()),
+                ValueKind::Size(_) => {
+                    value.get_ref().as_str().is_some_and(|t| super::units::size(t).is_some())
+                }
                 ValueKind::Flag => value.get_ref().is_bool(),
                 ValueKind::Count(..) => value.get_ref().is_integer(),
                 ValueKind::Texts | ValueKind::Words(_) | ValueKind::TextsOrTables(_) => {

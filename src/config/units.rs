@@ -54,6 +54,15 @@ pub fn size(text: &str) -> Option<u64> {
     number.checked_mul(factor).filter(|bytes| *bytes < 1 << 63)
 }
 
+/// The size as it would be written in the file.
+pub fn size_in_words(bytes: u64) -> String {
+    match bytes {
+        _ if bytes.is_multiple_of(1 << 20) => format!("{}m", bytes >> 20),
+        _ if bytes.is_multiple_of(1 << 10) => format!("{}k", bytes >> 10),
+        _ => bytes.to_string(),
+    }
+}
+
 /// The number, `None` if it does not fit, and the unit.
 fn split(text: &str) -> Option<(Option<u64>, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '_').unwrap_or(text.len());
@@ -116,5 +125,8 @@ mod tests {
         check("k", None);
         check("1t", None);
         check("9999999999g", None);
+        for text in ["1", "1000", "16k", "1m", "1025k"] {
+            assert_eq!(size(text).map(size_in_words).as_deref(), Some(text));
+        }
     }
 }

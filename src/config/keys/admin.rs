@@ -34,7 +34,8 @@ pub(super) const ADMIN: &[Key] = &[
     text("metrics", "Who may read `/metrics` without a token: `\"local\"` (this machine, not through a proxy), `\"socket\"` (the unix socket), `\"listener\"` (everybody who reaches the admin listener), or an address that serves only metrics. Not reloadable.")
     .with_default(r#""local""#),
     count("connections", 8, 100_000, "Connections to the admin listener, separate from those of the proxy; derived from `ulimit -n` unless set."),
-    size("bodies", "Memory for all buffered request bodies together; derived from the machine's memory unless set."),
+    // The largest request before signing in.
+    size("bodies", 16 << 10, "Memory for all buffered request bodies together; derived from the machine's memory unless set."),
     flag("allow_remote", "Unsafe: allows addresses in `admin.listen` that other machines can reach.")
         .with_default("false"),
 ];

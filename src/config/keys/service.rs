@@ -39,7 +39,7 @@ pub(super) const SERVICE: &[Key] = &[
         ValueKind::Words(Allowance::VARIANTS),
         "Unsafe: readings of a path that may disagree, for upstreams known not to use them; `invalid-utf8` allows escapes that are not UTF-8.",
     ),
-    size("max_body", "Largest request body, 413 beyond; the server's unless set."),
+    size("max_body", 1, "Largest request body, 413 beyond; the server's unless set."),
     tables("limits", LIMIT, "Limits of this service, in addition to those in `[[limits]]`."),
 ];
 

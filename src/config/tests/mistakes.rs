@@ -235,6 +235,13 @@ fn errors_name_place_fault_and_remedy() {
         "[server]\nlisten = [\"unix:a.sock\", \"unix:.//a.sock\"]",
         &["9:10 unix:.//a.sock is listened on twice (`server.listen`) | give each listener its own address"],
     );
+    let least = |at: &str, key: &str| format!("{at} `server.budgets.{key}` must be at least 1m | ");
+    check(
+        "budgets without a unit",
+        "",
+        "[server.budgets]\nsend_buffers = 2\nreceive_buffers = \"512\"",
+        &[&least("9:16", "send_buffers"), &least("10:19", "receive_buffers")],
+    );
     check(
         "a store without a path",
         "",
