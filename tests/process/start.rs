@@ -62,7 +62,9 @@ const NOBODY: u32 = 65534;
 /// A directory of another user, with a copy of the binary that this user can run.
 fn owned_by_nobody(upstream: &Upstream) -> TestDirectory {
     let directory = TestDirectory::new(&services(upstream.address));
-    std::fs::copy(env!("CARGO_BIN_EXE_permgate"), directory.path().join("permgate")).unwrap();
+    // By another process: what tests start meanwhile would inherit the open file, and nobody could run it.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_permgate")).arg(directory.path()).status();
+    assert!(copied.unwrap().success());
     chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
     directory
 }
