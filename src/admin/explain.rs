@@ -73,7 +73,7 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResul
         credential: Credential::Missing,
         client: body.client.unwrap_or(caller.client),
         upgrade: false,
-        method_override: method == Method::POST && has_method_parameter(&body.url),
+        method_override: has_method_parameter(&body.url),
         destination: None,
         stated_hosts: &[],
     };

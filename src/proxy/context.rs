@@ -152,7 +152,7 @@ impl RequestContext {
             client: self.facts.client,
             upgrade: self.facts.upgrade,
             method_override: self.facts.method_override
-                || self.method == Method::POST && self.has_method_parameter(),
+                || self.uri.query().is_some_and(forwarding::has_method_parameter),
             destination: self.facts.destination.as_ref(),
             stated_hosts: &self.facts.stated_hosts,
         }
@@ -187,10 +187,6 @@ impl RequestContext {
             let now = ReportedIdentity { user, service, directory: &current.snapshot.directory };
             ReportedIdentity { user: before, service: told, directory: &then.directory }.is_current(now)
         })
-    }
-
-    fn has_method_parameter(&self) -> bool {
-        self.uri.query().is_some_and(forwarding::has_method_parameter)
     }
 
     fn target(&self) -> &str {

@@ -73,9 +73,10 @@ pub fn method_override(headers: &HeaderMap) -> bool {
     names(headers).any(|name| name.starts_with(b"x") && OVERRIDES.iter().any(|field| folds_to(name, field)))
 }
 
-/// Whether the query of a POST asks for another method: by `_method` in frameworks for PHP, which also reads
-/// it from names such as `.method` and ignores what follows a NUL, and for Node.js, which also reads it from
-/// `[_method]`; or by the name of the header field in ASP.NET.
+/// Whether the query asks for another method: by `_method` in frameworks for PHP, which also reads it from
+/// names such as `.method` and ignores what follows a NUL, and for Node.js, which also reads it from
+/// `[_method]`; or by the name of the header field in ASP.NET. Most of them read it from a POST only, but
+/// WordPress and Apache CXF from a GET, too.
 pub fn has_method_parameter(query: &str) -> bool {
     const FRAMEWORKS: [&[u8]; 4] = [b"_method", b".method", b"[method", b"[_method]"];
     query.split('&').any(|pair| {
