@@ -55,7 +55,7 @@ impl<'a> RequestPath<'a> {
             return Err(PathError::Byte(path.bytes().find(refused).unwrap_or_default()));
         }
         let suspicious =
-            seen & (ESCAPE | PARAMETER | DOUBLE_SLASH) != 0 || seen & TAIL != 0 && readings::has_end(path);
+            seen & (ESCAPE | PARAMETER | DOUBLE_SLASH) != 0 || seen & TAIL != 0 && readings::is_cut(path);
         let (readings, utf8) = if suspicious { readings::all(path)? } else { (Vec::new(), true) };
         Ok(Self { literal: path, capitals: seen & CAPITAL != 0, utf8, readings })
     }
@@ -88,8 +88,8 @@ const DOUBLE_SLASH: u8 = SLASH << 1;
 const ESCAPE: u8 = 1 << 2;
 const PARAMETER: u8 = 1 << 3;
 const CAPITAL: u8 = 1 << 4;
-/// Characters that some servers cut off at the end of a segment (`.`, `+`), or that begin a suffix that they
-/// cut off (`:$DATA`).
+/// Characters that some servers cut off at the end of a segment (`.`, `+`), or that begin what they cut off
+/// (`:$DATA`, `(S(...))`).
 const TAIL: u8 = 1 << 5;
 const FORBIDDEN: u8 = 1 << 7;
 
@@ -104,9 +104,9 @@ const CLASS: [u8; 256] = {
             b'%' => ESCAPE,
             b';' => PARAMETER,
             b'A'..=b'Z' => CAPITAL,
-            b'.' | b'+' | b'$' => TAIL,
+            b'.' | b'+' | b'$' | b'(' => TAIL,
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' | b'@' => 0,
-            b'!' | b'&' | b'\'' | b'(' | b')' | b'*' | b',' | b'=' => 0,
+            b'!' | b'&' | b'\'' | b')' | b'*' | b',' | b'=' => 0,
             b'[' | b']' | b'|' | b'^' | b'{' | b'}' => 0,
             _ => FORBIDDEN,
         };

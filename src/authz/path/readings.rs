@@ -1,6 +1,8 @@
 //! The ways in which servers may read a path: every transformation that some server is known to apply, closed
 //! under combination, so that the order of application does not matter.
 
+use std::ops::Range;
+
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 use super::PathError;
@@ -89,9 +91,9 @@ fn without_dot_segments(literal: &str) -> Vec<String> {
     if literal.ends_with("/.") && bare != "/" { vec![format!("{bare}/"), bare] } else { vec![bare] }
 }
 
-/// Whether some servers cut off the end of a segment. A dot segment counts too.
-pub fn has_end(path: &str) -> bool {
-    has_tail(path) || has_stream(path)
+/// Whether some servers cut off the end of a segment, or a session. A dot segment counts too.
+pub fn is_cut(path: &str) -> bool {
+    has_tail(path) || has_stream(path) || cookieless_sessions(path).next().is_some()
 }
 
 fn has_tail(path: &str) -> bool {
@@ -132,7 +134,7 @@ fn check_escapes(literal: &str) -> Result<bool, PathError> {
 /// Returns every reading that a single transformation produces.
 fn transformations(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
     let text = from.text.as_str();
-    let step = |next: Option<String>, needs: Option<Allowance>| {
+    let step = move |next: Option<String>, needs: Option<Allowance>| {
         let needs = needs.map_or(from.needs, |allowance| from.needs.with(allowance));
         next.filter(|next| next != text).map(|text| Reading { text, needs, ..*from })
     };
@@ -147,14 +149,20 @@ fn transformations(from: &Reading) -> impl Iterator<Item = Reading> + '_ {
         step(text.contains('\\').then(|| text.replace('\\', "/")), None),
         step(merge_separators(text), Some(Allowance::EmptySegments)),
         step(drop_authority(text), Some(Allowance::EmptySegments)),
+        step(text.strip_prefix("//").and_then(in_root), Some(Allowance::EmptySegments)),
         step(cut_parameters(text), Some(Allowance::PathParameters)),
         step(text.find(['?', '#']).map(|at| text[..at].to_owned()), None),
         step(cut_tails(text), None),
         step(cut_streams(text), None),
         step(text.contains(is_hidden).then(|| text.replace(is_hidden, "")), None),
         step((!text.is_ascii()).then(|| fold(text)), None),
+        step(leave_alias(text), None),
     ];
-    decoded.into_iter().chain(others.into_iter().flatten())
+    let without_sessions = cookieless_sessions(text).filter_map(move |at| {
+        let rest = [&text[..at.start], &text[at.end..]].concat();
+        step(in_root(&rest).or_else(|| Some(format!("/{rest}"))), None)
+    });
+    decoded.into_iter().chain(others.into_iter().flatten()).chain(without_sessions)
 }
 
 /// Decodes every escape once, except separators, which [`decode_separators`] decodes. If the result is not
@@ -258,10 +266,36 @@ fn merge_separators(text: &str) -> Option<String> {
     })
 }
 
-/// Reads `//host/path` as a reference that names a host.
+/// Reads `//host/path` as a reference that names a host. URL parsers of browsers and Node.js skip further
+/// slashes in front of the host.
 fn drop_authority(text: &str) -> Option<String> {
-    let rest = text.strip_prefix("//")?;
+    let rest = text.strip_prefix("//")?.trim_start_matches('/');
     Some(rest.find('/').map_or("/", |at| &rest[at..]).to_owned())
+}
+
+/// Returns the text if it is an absolute path, as what follows an empty host is.
+fn in_root(text: &str) -> Option<String> {
+    text.starts_with('/').then(|| text.to_owned())
+}
+
+/// With `location /a` and `alias /b/`, nginx reads `/a../c` as `/b/../c`, which is usually beside `/a`.
+fn leave_alias(text: &str) -> Option<String> {
+    let mut segments: Vec<_> = text.split('/').collect();
+    let at = segments.iter().position(|segment| segment.ends_with("..") && !is_dot_segment(segment))?;
+    segments.remove(at);
+    Some(if segments.len() == 1 { "/".to_owned() } else { segments.join("/") })
+}
+
+/// Where a path has the sessions and tickets that ASP.NET cuts out of it: `/(S(...)F(...))`, also where more
+/// of the segment follows.
+fn cookieless_sessions(text: &str) -> impl Iterator<Item = Range<usize>> {
+    text.match_indices("/(").filter_map(|(start, opening)| {
+        let mut end = start + opening.len();
+        while text[end..].starts_with(|c: char| c.is_ascii_uppercase()) && text[end + 1..].starts_with('(') {
+            end += text[end..].find(')')? + 1;
+        }
+        (end > start + opening.len() && text[end..].starts_with(')')).then(|| start..end + 1)
+    })
 }
 
 fn cut_parameters(text: &str) -> Option<String> {

@@ -141,6 +141,9 @@ fn everything_else_passes_untouched() {
         "/x.tar.gz",
         "/~u/@me:1",
         "/!$&'()*,=",
+        "/(a)/b(S(x))",
+        "/(S(x/y",
+        "/(s(x))",
         "/C++x",
         "/a.b+c",
         "/.hidden",
@@ -233,6 +236,19 @@ fn readings_combine() {
     check("/a%3fx/b", "/a");
     check("/a%23x/b", "/a");
     check("//host/b", "/b");
+    check("///host/b", "/b");
+    check("/%2f//host/b", "/b");
+    check("///a//b", "/a//b");
+    check("/a../b", "/b");
+    check("/x/a.%2E/b", "/x/b");
+    check("/a..", "/");
+    check("/(S(x))/b", "/b");
+    check("/(S(x))b", "/b");
+    check("/a/(F(x)S(y))/b", "/a/b");
+    check("/a/(S(x))b/(S(x))/c", "/ab/c");
+    check("/a/(S(x))b/(S(x))/c", "/a/(S(x))b/c");
+    check("/%28S(x%29)/b", "/b");
+    check("/(S(x))", "/");
     check("/a%ef%bc%8fb", "/a/b");
     check("/a%e2%88%95b", "/a/b");
     check("/%C5%BFervice", "/service");
