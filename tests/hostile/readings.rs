@@ -7,7 +7,7 @@ use unicode_normalization::UnicodeNormalization;
 
 type Decoder = fn(&[u8]) -> Vec<u8>;
 
-const DECODERS: [Decoder; 13] = [
+const DECODERS: [Decoder; 16] = [
     percent,
     percent_u,
     overlong,
@@ -21,6 +21,9 @@ const DECODERS: [Decoder; 13] = [
     |p| p.iter().copied().filter(|b| !matches!(b, b'\t' | b'\r' | b'\n')).collect(),
     |p| p.split(|b| matches!(b, b'?' | b'#')).next().unwrap_or_default().to_vec(),
     |p| String::from_utf8_lossy(p).nfkc().collect::<String>().into_bytes(),
+    host,
+    session,
+    alias,
 ];
 
 /// Whether a server could read the path as one below one of the prefixes.
@@ -114,6 +117,32 @@ fn dots(path: &[u8]) -> Vec<u8> {
         }
     }
     [b"/", &kept.join(&b'/')[..]].concat()
+}
+
+/// The URL parser of browsers and Node.js, relative to a base.
+fn host(path: &[u8]) -> Vec<u8> {
+    let slashes = path.iter().take_while(|b| matches!(b, b'/' | b'\\')).count();
+    let rest = &path[slashes..];
+    let end = rest.iter().position(|b| matches!(b, b'/' | b'\\')).unwrap_or(rest.len());
+    if slashes < 2 { path.to_vec() } else { rest[end..].to_vec() }
+}
+
+/// ASP.NET without cookies.
+fn session(path: &[u8]) -> Vec<u8> {
+    let Some(start) = path.windows(3).position(|three| three == b"/(S") else { return path.to_vec() };
+    match path[start..].windows(2).position(|two| two == b"))") {
+        Some(end) => [&path[..start], &path[start + end + 2..]].concat(),
+        None => path.to_vec(),
+    }
+}
+
+/// nginx with `location /a` and `alias /b/`.
+fn alias(path: &[u8]) -> Vec<u8> {
+    let mut kept: Vec<_> = path.split(|b| *b == b'/').collect();
+    if let Some(at) = kept.iter().position(|one| one.len() > 2 && one.ends_with(b"..")) {
+        kept.remove(at);
+    }
+    kept.join(&b'/')
 }
 
 fn segments(path: &[u8], cut: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
