@@ -72,6 +72,10 @@ impl SendContext for LogGuard {
         self.context.hash()
     }
 
+    fn overrides_method(&self) -> bool {
+        self.context.overrides_method()
+    }
+
     fn client_error(&self) -> Option<Reason> {
         self.context.outcome.client_error()
     }

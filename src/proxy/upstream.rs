@@ -125,7 +125,8 @@ impl Upstream {
         permit: &dyn SendContext,
         mut request: Box<Request<OutgoingBody>>,
     ) -> Result<UpstreamResponse, Reason> {
-        let repeatable = request.method().is_idempotent() && request.body().is_end_stream();
+        let repeatable =
+            request.method().is_idempotent() && request.body().is_end_stream() && !permit.overrides_method();
         let (silence, idle) = silence_timeouts(&self.settings, &request);
         let streams = idle == self.settings.stream_idle_timeout;
         // An Upgrade field here was set after the permit, never copied from the client.

@@ -254,6 +254,8 @@ fn only_idempotent_requests_are_retried() {
     check_retry("POST", "POST /api/y", &["Content-Length: 0"], "", false);
     check_retry("PATCH", "PATCH /api/y", &["Content-Length: 0"], "", false);
     check_retry("GET with a body", "GET /api/y", &["Content-Length: 1"], "x", false);
+    check_retry("GET that hides a POST", "GET /api/y?_method=POST", &[], "", false);
+    check_retry("GET that hides one in a field", "GET /api/y", &["X-HTTP-Method: POST"], "", false);
     check_retry("an unknown method", "BREW /api/y", &[], "", false);
 }
 

@@ -28,6 +28,8 @@ pub trait SendContext {
     fn cancel(&self) -> &Rc<CancelHandle>;
     /// Hash of the client, for `balance = "hash"`.
     fn hash(&self) -> u64;
+    /// Whether the request asks the upstream for another method than its own.
+    fn overrides_method(&self) -> bool;
     /// The error of the client's body, if any, which explains why the request failed.
     fn client_error(&self) -> Option<Reason>;
     /// Records the URL that the request is now sent to.
