@@ -39,7 +39,7 @@ impl Replica {
 
     /// Tokens in the order of ids, after `after`.
     pub(crate) fn tokens(&self, after: Option<TokenId>, limit: usize) -> Result<Vec<TokenRecord>, ReadError> {
-        self.page(after, limit, |lists, after, limit| lists.page(after, limit))
+        self.page(after, limit, TokenLists::page)
     }
 
     /// One owner's tokens in the order of ids, after `after`.
