@@ -44,5 +44,5 @@ changes! {
 
     /// Idempotent.
     end_session(actor: Actor, digest: Digest) -> (),
-        OnlyRemoves, |tx| { tx.end_session(&actor, &digest); Ok(()) };
+        OnlyRemoves, |tx| { tx.end_session(&actor, &digest, None); Ok(()) };
 }

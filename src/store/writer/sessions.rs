@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{PERMISSION_DENIED, Transaction, users::target};
 use crate::{
@@ -68,7 +68,10 @@ impl Transaction {
             self.affects(Affected::User(ix));
             self.apply(Op::DropSession(session.digest));
         }
-        self.replace_session(actor, opening.replaces);
+        // The browser's previous session, whichever user's it was: its requests are cut as by a sign-out.
+        if let Some(replaced) = opening.replaces {
+            self.end_session(actor, &replaced, Some(json!({"by": "sign-in"})));
+        }
         let record = SessionRecord {
             digest: opening.digest,
             user: user.id.clone(),
@@ -87,17 +90,6 @@ impl Transaction {
         record
     }
 
-    /// Ends the browser's previous session, whichever user's it was, and cuts its requests as a sign-out
-    /// does.
-    fn replace_session(&mut self, actor: &Actor, replaced: Option<Digest>) {
-        let Some(session) = replaced.and_then(|digest| self.session(&digest)) else { return };
-        let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
-        let (ix, target) = (user.ix, target(&user.record.login));
-        self.affects(Affected::User(ix));
-        self.apply(Op::DropSession(session.digest));
-        self.audit_as(actor, "session.end", target, Some(json!({"by": "sign-in"})));
-    }
-
     /// Records a session's last use. Not audited: it only says when the user was last there.
     pub(crate) fn record_session(&mut self, digest: &Digest, seen: Timestamp) {
         if let Some(session) = self.session(digest) {
@@ -106,14 +98,14 @@ impl Transaction {
         }
     }
 
-    /// Ends the actor's own session. Idempotent.
-    pub(crate) fn end_session(&mut self, actor: &Actor, digest: &Digest) {
+    /// Ends one session. Idempotent.
+    pub(crate) fn end_session(&mut self, actor: &Actor, digest: &Digest, change: Option<Value>) {
         let Some(session) = self.session(digest) else { return };
         let Some(user) = self.state.accounts.user_by_id(&session.user) else { return };
-        let (ix, user) = (user.ix, user.record.clone());
-        self.affected = Some(Affected::User(ix));
+        let (ix, target) = (user.ix, target(&user.record.login));
+        self.affects(Affected::User(ix));
         self.apply(Op::DropSession(*digest));
-        self.audit_as(actor, "session.end", target(&user.login), None);
+        self.audit_as(actor, "session.end", target, change);
     }
 
     /// Ends all sessions of a user; returns how many there were.
