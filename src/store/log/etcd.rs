@@ -26,13 +26,12 @@ mod wire;
 
 pub use client::{EtcdError, Settings};
 pub use connection::Connection;
-pub use snapshot::{Snapshot, SnapshotUpload};
 pub use tail::{Tail, TailError, TailEvent};
 
 use connection::KnownHead;
 use fetch::{Encoded, LARGEST, PageSize};
 use keys::HeadRecord;
-use wire::{Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, revision};
+use wire::{Compare, PutRequest, RequestOp, TxnRequest, revision};
 
 /// One writer's handle.
 pub struct EtcdLog {
@@ -240,15 +239,10 @@ impl EtcdLog {
             if below <= first {
                 break;
             }
-            let key = connection.keys.head();
             let record = HeadRecord { first: below, ..known.record };
-            let trim = TxnRequest {
-                compare: vec![Compare::last_changed_by(key.clone(), known.revision)],
-                success: vec![RequestOp::put(key.clone(), record.encode()), RequestOp::get(key.clone())],
-                failure: vec![RequestOp::get(key)],
-            };
-            let response = connection.call_with_retries(trim).await.map_err(failure)?;
-            known = self.learn(connection.parse_head(response.found()).map_err(failure)?);
+            let put = connection.put_if_unchanged(connection.keys.head(), known.revision, record.encode());
+            let found = put.await.map_err(failure)?;
+            known = self.learn(connection.parse_head(found.as_ref()).map_err(failure)?);
         }
         // Deletes what an earlier trim has left behind, too.
         let (mut from, mut to) = (0, before);
@@ -258,7 +252,7 @@ impl EtcdLog {
                 (connection.keys.log(from), connection.keys.log(to)),
                 (connection.keys.parts(from), connection.keys.parts(to)),
             ] {
-                connection.call_with_retries(DeleteRangeRequest { key, range_end }).await.map_err(failure)?;
+                connection.delete(key, range_end).await.map_err(failure)?;
             }
             from = to;
         }

@@ -67,26 +67,15 @@ impl Connection {
     /// Creates a log whose first entry follows `after`, unless the prefix has one.
     pub fn create(&self, store: StoreId, after: Head) -> Result<(), EtcdError> {
         let record = HeadRecord { head: after, store, first: after.next() };
-        let key = self.keys.head();
-        let create = TxnRequest {
-            compare: vec![Compare::last_changed_by(key.clone(), 0)],
-            success: vec![RequestOp::put(key.clone(), record.encode())],
-            failure: vec![RequestOp::get(key)],
-        };
-        let response = self.block(self.call_with_retries(create))?;
-        if response.succeeded {
+        let found = self.block(self.put_if_unchanged(self.keys.head(), 0, record.encode()))?;
+        let found = self.parse_head(found.as_ref())?.record;
+        if found == record {
             return Ok(());
         }
-        match self.parse_head(response.found())?.record {
-            // An earlier try created it, and its answer was lost.
-            found if found == record => Ok(()),
-            HeadRecord { store, .. } => {
-                let prefix = self.keys.prefix();
-                Err(EtcdError::Unusable(format!(
-                    "etcd already has the log of store {store} under {prefix}: join it, or choose another prefix"
-                )))
-            }
-        }
+        let (store, prefix) = (found.store, self.keys.prefix());
+        Err(EtcdError::Unusable(format!(
+            "etcd already has the log of store {store} under {prefix}: join it, or choose another prefix"
+        )))
     }
 
     /// Sets the head to that of a node's copy, after the log has lost entries. All entries are deleted, so
@@ -95,8 +84,7 @@ impl Connection {
         let record = HeadRecord { head, store, first: head.next() };
         self.block(async {
             self.call_with_retries(PutRequest { key: self.keys.head(), value: record.encode() }).await?;
-            let (key, range_end) = (self.keys.log(0), self.keys.log(u64::MAX));
-            self.call_with_retries(DeleteRangeRequest { key, range_end }).await.map(drop)
+            self.delete(self.keys.log(0), self.keys.log(u64::MAX)).await
         })
     }
 
@@ -133,12 +121,11 @@ impl Connection {
 
     /// Removes the acknowledgement of a node that has left. Blocks.
     pub fn forget(&self, node: &str) -> Result<(), EtcdError> {
-        let delete = DeleteRangeRequest { key: self.keys.ack(node), range_end: Vec::new() };
-        self.block(self.call_with_retries(delete)).map(drop)
+        self.block(self.delete(self.keys.ack(node), Vec::new()))
     }
 
     pub(super) async fn head(&self) -> Result<KnownHead, EtcdError> {
-        self.parse_head(self.call_with_retries(self.get_head()).await?.kvs.first())
+        self.parse_head(self.get(self.keys.head()).await?.as_ref())
     }
 
     /// Reads the head without retries.
@@ -148,6 +135,33 @@ impl Connection {
 
     pub(super) fn get_head(&self) -> RangeRequest {
         RangeRequest::of(self.keys.head())
+    }
+
+    /// Reads a single key.
+    pub(super) async fn get(&self, key: Vec<u8>) -> Result<Option<KeyValue>, EtcdError> {
+        Ok(self.call_with_retries(RangeRequest::of(key)).await?.kvs.pop())
+    }
+
+    /// Deletes a range of keys; an empty end stands for the key alone.
+    pub(super) async fn delete(&self, key: Vec<u8>, range_end: Vec<u8>) -> Result<(), EtcdError> {
+        self.call_with_retries(DeleteRangeRequest { key, range_end }).await.map(drop)
+    }
+
+    /// Puts a value, unless the key was changed since `revision` (0: it did not exist). Returns what the key
+    /// has then: the value also if an earlier try has put it, and its answer was lost.
+    pub(super) async fn put_if_unchanged(
+        &self,
+        key: Vec<u8>,
+        revision: i64,
+        value: Vec<u8>,
+    ) -> Result<Option<KeyValue>, EtcdError> {
+        let get = RequestOp::get(key.clone());
+        let put = TxnRequest {
+            compare: vec![Compare::last_changed_by(key.clone(), revision)],
+            success: vec![RequestOp::put(key, value), get.clone()],
+            failure: vec![get],
+        };
+        Ok(self.call_with_retries(put).await?.found().cloned())
     }
 
     /// Retries until the patience is over. Only for calls that may be carried out twice.

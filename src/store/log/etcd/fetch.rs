@@ -140,10 +140,8 @@ impl Connection {
 
     /// The entry at a position and its attempt; `None` if there is none.
     pub(super) async fn entry_at(&self, position: u64, store: StoreId) -> Result<Option<Fetched>, ReadError> {
-        let get = RangeRequest::of(self.keys.log(position));
-        let found = self.call_with_retries(get).await.map_err(|e| self.failure("read", e))?;
-        match found.kvs.first() {
-            Some(kv) => Ok(Some(self.decode(kv, store).await?)),
+        match self.get(self.keys.log(position)).await.map_err(|e| self.failure("read", e))? {
+            Some(kv) => Ok(Some(self.decode(&kv, store).await?)),
             None => Ok(None),
         }
     }
@@ -167,9 +165,7 @@ impl Connection {
             let mut number = 0;
             while whole.len() < length {
                 let key = self.keys.part(position, attempt.0, number);
-                let get = RangeRequest::of(key);
-                let found = self.call_with_retries(get).await.map_err(|e| self.failure("read", e))?;
-                match found.kvs.first() {
+                match self.get(key).await.map_err(|e| self.failure("read", e))? {
                     Some(piece) if !piece.value.is_empty() => whole.extend_from_slice(&piece.value),
                     _ => return Err(self.piece_missing(position).await),
                 }

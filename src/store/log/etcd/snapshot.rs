@@ -3,12 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::{
-    client::EtcdError,
-    connection::Connection,
-    keys::Keys,
-    wire::{Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest},
-};
+use super::{client::EtcdError, connection::Connection, keys::Keys, wire::PutRequest};
 use crate::store::log::{entry::array, random_id};
 
 /// Bytes of a part. etcd accepts up to 1.5 MiB per request.
@@ -46,11 +41,10 @@ impl Snapshot {
 /// A snapshot that is being uploaded. It is invisible until it is [published](SnapshotUpload::publish).
 pub struct SnapshotUpload<'a> {
     connection: &'a Connection,
-    /// `snap/current` and its revision when the upload began.
-    before: (Option<Snapshot>, i64),
-    id: [u8; 16],
-    parts: u32,
-    bytes: u64,
+    /// The revision of `snap/current` when the upload began.
+    before: i64,
+    /// As far as it was sent.
+    snapshot: Snapshot,
     part: Vec<u8>,
 }
 
@@ -63,24 +57,17 @@ impl Connection {
     /// Begins a snapshot. Blocks.
     pub fn upload(&self) -> Result<SnapshotUpload<'_>, EtcdError> {
         let id = random_id().map_err(|e| EtcdError::Unusable(format!("no random numbers: {e}")))?;
-        let before = self.block(self.current_snapshot())?;
-        Ok(SnapshotUpload {
-            connection: self,
-            before,
-            id,
-            parts: 0,
-            bytes: 0,
-            part: Vec::with_capacity(PART),
-        })
+        let (_, before) = self.block(self.current_snapshot())?;
+        let snapshot = Snapshot { position: 0, id, parts: 0, bytes: 0 };
+        Ok(SnapshotUpload { connection: self, before, snapshot, part: Vec::with_capacity(PART) })
     }
 
     /// Writes a snapshot's stream to `out`. Blocks.
     pub fn download(&self, snapshot: &Snapshot, out: &mut dyn Write) -> io::Result<()> {
         for number in 0..snapshot.parts {
             let key = self.keys.snapshot_part(snapshot.id, number);
-            let get = RangeRequest::of(key);
-            let found = self.block(self.call_with_retries(get)).map_err(io::Error::other)?;
-            let part = found.kvs.first().ok_or_else(|| {
+            let found = self.block(self.get(key)).map_err(io::Error::other)?;
+            let part = found.ok_or_else(|| {
                 io::Error::other("a newer snapshot has replaced the one in etcd: try again")
             })?;
             out.write_all(&part.value)?;
@@ -102,15 +89,13 @@ impl Connection {
             None => vec![(start, end)],
         };
         for (key, range_end) in ranges {
-            self.block(self.call_with_retries(DeleteRangeRequest { key, range_end }))?;
+            self.block(self.delete(key, range_end))?;
         }
         Ok(())
     }
 
     async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), EtcdError> {
-        let get = RangeRequest::of(self.keys.current_snapshot());
-        let found = self.call_with_retries(get).await?;
-        match found.kvs.first() {
+        match self.get(self.keys.current_snapshot()).await? {
             None => Ok((None, 0)),
             Some(kv) => match Snapshot::decode(&kv.value) {
                 Some(snapshot) => Ok((Some(snapshot), kv.mod_revision)),
@@ -123,27 +108,16 @@ impl Connection {
 }
 
 impl SnapshotUpload<'_> {
-    /// The snapshot that was current when this upload began.
-    pub fn before(&self) -> Option<Snapshot> {
-        self.before.0
-    }
-
     /// Ends the stream, which has the state as of `position`, and makes it the current snapshot. Fails if
     /// another one was published meanwhile.
     pub fn publish(mut self, position: u64) -> io::Result<Snapshot> {
         self.send()?;
-        let Self { connection, id, parts, bytes, .. } = self;
-        let snapshot = Snapshot { position, id, parts, bytes };
+        let Self { connection, snapshot, .. } = self;
+        let snapshot = Snapshot { position, ..snapshot };
         let key = connection.keys.current_snapshot();
-        let flip = TxnRequest {
-            compare: vec![Compare::last_changed_by(key.clone(), self.before.1)],
-            success: vec![RequestOp::put(key.clone(), snapshot.encode())],
-            failure: vec![RequestOp::get(key)],
-        };
-        let answer = connection.block(connection.call_with_retries(flip)).map_err(io::Error::other)?;
-        // An earlier try published it, and its answer was lost.
-        let own = |found: &[u8]| Snapshot::decode(found) == Some(snapshot);
-        if answer.succeeded || answer.found().is_some_and(|kv| own(&kv.value)) {
+        let put = connection.put_if_unchanged(key, self.before, snapshot.encode());
+        let found = connection.block(put).map_err(io::Error::other)?;
+        if found.is_some_and(|kv| Snapshot::decode(&kv.value) == Some(snapshot)) {
             Ok(snapshot)
         } else {
             Err(io::Error::other("another node has published a snapshot in the meantime"))
@@ -154,12 +128,12 @@ impl SnapshotUpload<'_> {
         if self.part.is_empty() {
             return Ok(());
         }
-        let key = self.connection.keys.snapshot_part(self.id, self.parts);
+        let key = self.connection.keys.snapshot_part(self.snapshot.id, self.snapshot.parts);
         let value = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
         self.connection
             .block(self.connection.call_with_retries(PutRequest { key, value }))
             .map_err(io::Error::other)?;
-        self.parts += 1;
+        self.snapshot.parts += 1;
         Ok(())
     }
 }
@@ -168,7 +142,7 @@ impl Write for SnapshotUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(PART - self.part.len());
         self.part.extend_from_slice(&bytes[..taken]);
-        self.bytes += taken as u64;
+        self.snapshot.bytes += taken as u64;
         if self.part.len() == PART {
             self.send()?;
         }
