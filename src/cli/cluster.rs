@@ -47,7 +47,7 @@ impl Cluster {
         let failed = |error: cluster::JoinError| Failure::failed(chain(&error));
         let made = match self {
             Self::Init => {
-                let made = cluster::init(&config.store, settings, config.configuration());
+                let made = cluster::init(&config.store, settings);
                 let (store, position) = made.map_err(failed)?;
                 let (prefix, path) = (&settings.etcd.prefix, config.store.path.display());
                 format!(

@@ -12,7 +12,7 @@ use crate::{
         OpenError, ReadError, Settings,
         engine::{CommitError, Engine},
         load,
-        model::{AuditEvent, AuditPosition},
+        model::AuditEvent,
         op::Op,
     },
 };
@@ -113,13 +113,16 @@ fn run<'scope>(
     mut input: impl BufRead,
     on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
-    let mut audit = AuditPosition::load(engine)?;
-    if audit == AuditPosition::START {
-        load::initialize(engine, &mut audit, options.now)?;
-    }
+    let mut audit = load::begin(engine, options.now)?;
     let mut plan = Plan::new(engine, options)?;
     let mut report = Report::default();
     let mut planned = report;
+    let mut commit = |plan: &mut Plan<'_>, upto: Report| {
+        let mut ops = plan.drain();
+        ops.push(Op::AppendAudit(audit.append(event(&planned, &upto, options.now))));
+        planned = upto;
+        Commit { upto, handle: scope.spawn(move || engine.commit(&ops)) }
+    };
     let mut underway: Option<Commit<'_>> = None;
     let mut text = Vec::new();
     loop {
@@ -152,19 +155,14 @@ fn run<'scope>(
             if let Some(before) = underway.take() {
                 on_event(ImportEvent::Progress(&before.join()?));
             }
-            let mut ops = plan.drain();
-            ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
-            planned = report;
-            underway = Some(Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) });
+            underway = Some(commit(&mut plan, report));
         }
     }
     if let Some(before) = underway.take() {
         on_event(ImportEvent::Progress(&before.join()?));
     }
     if plan.planned() > 0 {
-        let mut ops = plan.drain();
-        ops.push(Op::AppendAudit(audit.append(event(&planned, &report, options.now))));
-        Commit { upto: report, handle: scope.spawn(move || engine.commit(&ops)) }.join()?;
+        commit(&mut plan, report).join()?;
     }
     on_event(ImportEvent::Progress(&report));
     Ok(report)
@@ -202,21 +200,11 @@ fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
 /// Reads a line and returns its bytes. The excess of a line beyond [`MAX_LINE`] is read, but not kept.
 fn next_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<u64> {
     line.clear();
-    let mut read = io::Read::take(&mut *input, MAX_LINE + 1).read_until(b'\n', line)? as u64;
+    let mut read = io::Read::take(&mut *input, MAX_LINE + 1).read_until(b'\n', line)?;
     if line.len() as u64 > MAX_LINE && line.last() != Some(&b'\n') {
-        loop {
-            let part = input.fill_buf()?;
-            let end = part.iter().position(|byte| *byte == b'\n');
-            let length = end.map_or(part.len(), |end| end + 1);
-            let last = end.is_some() || part.is_empty();
-            input.consume(length);
-            read += length as u64;
-            if last {
-                break;
-            }
-        }
+        read += input.skip_until(b'\n')?;
     }
-    Ok(read)
+    Ok(read as u64)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Loads the engine's rows into what workers read, in one scan before anything is published.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -11,17 +11,15 @@ use super::{
     engine::Engine,
     model::{AuditEvent, AuditPosition},
     op::Op,
-    record::TokenHead,
     replica::{ReplicaError, Table},
     sessions::Sessions,
-    state::{Effects, State, compiled, intern},
+    state::{Effects, State},
     writer::{self, Batch, Clock, Retention, Shared, Transaction, WriteRates, Writer},
 };
 use crate::{
     authz::{
         accounts::{Accounts, compile, initial_grant},
-        rules::{Rules, ServiceId, ServiceIds},
-        subject::{Scope, UserIx},
+        rules::{Rules, ServiceIds},
         time::Timestamp,
     },
     fence::Fence,
@@ -105,33 +103,31 @@ fn load(
     ids: &mut ServiceIds,
     now: Timestamp,
 ) -> Result<Result<(State, Arc<state::State>), ReplicaError>, OpenError> {
-    state.audit = AuditPosition::load(engine)?;
-    if state.audit == AuditPosition::START {
-        initialize(engine, &mut state.audit, now)?;
-    }
+    state.audit = begin(engine, now)?;
     for op in accounts(engine)? {
         state.apply(&op);
     }
     let directory = Arc::new(compile(&state.accounts, &state.rules));
     let (rules, proxy) = (state.rules.clone(), state.proxy.clone());
     let published = state::State::new(Snapshot { rules, directory, proxy });
-    let imported = index(engine, &state.accounts, ids, &published)?;
+    let imported = index(engine, &state, ids, &published)?;
     Ok(imported.map(|imported| {
         published.index().set_imported(imported);
         (state, published)
     }))
 }
 
-/// Begins a new store: the grant that every user has, and the first event of the chain.
-pub(super) fn initialize(
-    engine: &Engine,
-    audit: &mut AuditPosition,
-    now: Timestamp,
-) -> Result<(), OpenError> {
-    let first = AuditEvent::new(now, "store.create", "system", "store", None);
-    let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first))];
-    let path = || engine.generation.clone();
-    engine.commit(&ops).map_err(|error| OpenError::Write { path: path(), why: error.to_string() })
+/// The end of the audit chain. A new store first gets the grant that every user has, and the first event.
+pub(super) fn begin(engine: &Engine, now: Timestamp) -> Result<AuditPosition, OpenError> {
+    let mut audit = AuditPosition::load(engine)?;
+    if audit == AuditPosition::START {
+        let first = AuditEvent::new(now, "store.create", "system", "store", None);
+        let ops = [Op::PutGrant(initial_grant()), Op::AppendAudit(audit.append(first))];
+        let path = || engine.generation.clone();
+        let begun = engine.commit(&ops);
+        begun.map_err(|error| OpenError::Write { path: path(), why: error.to_string() })?;
+    }
+    Ok(audit)
 }
 
 /// Operations that put everything but tokens into memory.
@@ -144,36 +140,25 @@ fn accounts(engine: &Engine) -> Result<Vec<Op>, ReadError> {
     Ok(ops)
 }
 
-/// Service ids by key, shared by all tokens while they are loaded.
-type Services = HashMap<String, ServiceId>;
-
 /// Fills the index; returns the number of imported tokens.
 fn index(
     engine: &Engine,
-    accounts: &Accounts,
+    state: &State,
     ids: &mut ServiceIds,
     published: &state::State,
 ) -> Result<Result<u64, ReplicaError>, OpenError> {
-    let mut services = Services::default();
-    let mut owners: HashMap<String, UserIx> = HashMap::new();
-    let mut imported = 0;
-    let mut wrong = None;
+    let (mut imported, mut wrong) = (0, None);
     let about = usize::try_from(engine.replica().state().sum(Table::Tokens).rows).unwrap_or(0);
     let loaded = published.index().fill(about, |put| {
         engine.load(&mut |digest, row| {
-            let owner = owners.get(row.owner).copied().or_else(|| {
-                let ix = accounts.user_by_id(row.owner)?.ix;
-                owners.insert(row.owner.to_owned(), ix);
-                Some(ix)
-            });
-            let scope = scope(&row, &mut services, ids);
-            let (Some(owner), Some(scope)) = (owner, scope) else {
-                let what = || format!("token {}: its owner is unknown, or its scope is empty", row.id);
+            let (id, is_imported) = (row.id, row.imported);
+            let Some(token) = state.compile(row, ids) else {
+                let what = || format!("token {id}: its owner is unknown, or its scope is empty");
                 wrong.get_or_insert_with(what);
                 return;
             };
-            imported += u64::from(row.imported);
-            put(digest, compiled(row, owner, scope));
+            imported += u64::from(is_imported);
+            put(digest, token);
         })
     })?;
     match (loaded, wrong) {
@@ -181,19 +166,4 @@ fn index(
         (Ok(()), Some(what)) => Err(OpenError::Row(what)),
         (Ok(()), None) => Ok(Ok(imported)),
     }
-}
-
-fn scope(row: &TokenHead<'_>, services: &mut Services, ids: &mut ServiceIds) -> Option<Scope> {
-    let mut unknown = false;
-    let scope = Scope::new(row.scope.iter().filter_map(|(key, access)| {
-        let id = match services.get(*key) {
-            Some(id) => Some(*id),
-            None => intern(ids, key).inspect(|id| {
-                services.insert((*key).to_owned(), *id);
-            }),
-        };
-        unknown |= id.is_none();
-        Some((id?, *access))
-    }));
-    scope.filter(|_| !unknown)
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     authz::{
         accounts::{Accounts, Grantee},
-        rules::{Rules, ServiceId, ServiceIds, ServiceKey},
+        rules::{Rules, ServiceIds, ServiceKey},
         subject::{Scope, Token, TokenEnd, UserIx},
     },
     fence::Affected,
@@ -97,9 +97,16 @@ impl State {
     /// A token as workers use it; `None` if its owner or scope is invalid.
     pub(crate) fn compile(&self, token: TokenHead<'_>, ids: &mut ServiceIds) -> Option<Token> {
         let owner = self.accounts.user_by_id(token.owner)?.ix;
-        let scope = token.scope.iter().map(|(key, access)| Some((intern(ids, key)?, *access)));
+        let mut id = |key: &str| ids.get(key).or_else(|| ids.intern(&ServiceKey::parse(key)?));
+        let scope = token.scope.iter().map(|(key, access)| Some((id(key)?, *access)));
         let scope = scope.collect::<Option<Vec<_>>>().and_then(Scope::new)?;
-        Some(compiled(token, owner, scope))
+        let end = match (token.revoked_at, token.rotation) {
+            (Some(_), _) => TokenEnd::Revoked,
+            (None, Some(rotation)) => TokenEnd::Rotated { grace_until: rotation.grace_until },
+            (None, None) => TokenEnd::None,
+        };
+        let TokenHead { id, not_before, expires_at, .. } = token;
+        Some(Token { id, owner, scope, not_before, expires_at, end, allow_ips: token.allow_ips.into() })
     }
 }
 
@@ -113,24 +120,4 @@ impl Effects {
         self.all_users |= other.all_users;
         self.affected.extend(other.affected);
     }
-}
-
-pub(crate) fn compiled(token: TokenHead<'_>, owner: UserIx, scope: Scope) -> Token {
-    Token {
-        id: token.id,
-        owner,
-        scope,
-        not_before: token.not_before,
-        expires_at: token.expires_at,
-        end: match (token.revoked_at, token.rotation) {
-            (Some(_), _) => TokenEnd::Revoked,
-            (None, Some(rotation)) => TokenEnd::Rotated { grace_until: rotation.grace_until },
-            (None, None) => TokenEnd::None,
-        },
-        allow_ips: token.allow_ips.into(),
-    }
-}
-
-pub(crate) fn intern(ids: &mut ServiceIds, key: &str) -> Option<ServiceId> {
-    ids.intern(&ServiceKey::parse(key)?)
 }

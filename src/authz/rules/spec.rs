@@ -188,6 +188,11 @@ impl ServiceKey {
 }
 
 impl ServiceIds {
+    /// The id of a key that was interned before.
+    pub fn get(&self, key: &str) -> Option<ServiceId> {
+        self.by_key.get(key).copied()
+    }
+
     /// `None` once 2^15 keys are known.
     pub fn intern(&mut self, key: &ServiceKey) -> Option<ServiceId> {
         if let Some(id) = self.by_key.get(key) {

@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -44,13 +44,13 @@ pub enum JoinError {
     #[error(
         "{path} is a separate store, not a copy of the cluster's: name an empty directory as [store] path, or write this store to etcd with `permgate cluster init`"
     )]
-    OwnStore { path: String },
+    OwnStore { path: PathBuf },
     #[error(
         "{path} is a copy of store {copy}, but etcd has store {log}: move it away, and the node fetches the store again"
     )]
-    Foreign { path: String, copy: StoreId, log: StoreId },
+    Foreign { path: PathBuf, copy: StoreId, log: StoreId },
     #[error("{path} is not a copy of a cluster's store")]
-    NoCopy { path: String },
+    NoCopy { path: PathBuf },
     #[error("the snapshot cannot be written: {0}")]
     Snapshot(String),
     #[error(
@@ -77,16 +77,15 @@ impl Store {
     ) -> Result<(Store, Arc<State>, Ended), JoinError> {
         let directory = StoreDirectory::open(&settings.path)?;
         let connection = connect(cluster)?;
-        let path = || settings.path.display().to_string();
         let copy = LocalCopy::read(&settings.path)?;
         let log = wait_for_log(&connection, || position_of(&directory, copy?.store))?;
         let store = log.store();
         if let Some(copy) = copy.filter(|copy| copy.store != store) {
-            return Err(JoinError::Foreign { path: path(), copy: copy.store, log: store });
+            return Err(JoinError::Foreign { path: settings.path.clone(), copy: copy.store, log: store });
         }
         let contents = directory.generations().read().map_err(OpenError::from)?;
         if copy.is_none() && matches!(contents, Contents::Store { .. }) {
-            return Err(JoinError::OwnStore { path: path() });
+            return Err(JoinError::OwnStore { path: settings.path.clone() });
         }
         let incarnation = Incarnation(random_id().map_err(JoinError::System)?);
         // Before joining: the next run has to know its predecessor.
@@ -123,21 +122,14 @@ impl Store {
 
 /// Writes the store at `settings.path`, which must not be in use, to etcd. The directory becomes a node's
 /// copy. Creates the store if there is none. Returns its id and position.
-pub fn init(
-    settings: &store::Settings,
-    cluster: &Settings,
-    configuration: Configuration,
-) -> Result<(StoreId, u64), JoinError> {
+pub fn init(settings: &store::Settings, cluster: &Settings) -> Result<(StoreId, u64), JoinError> {
     let connection = connect(cluster)?;
     if LocalCopy::read(&settings.path)?.is_some() {
         let log = EtcdLog::open(connection)?;
         return Ok((log.store(), log.known_head().position));
     }
-    // Opening the store with its writer writes its first events.
-    let fence = Fence::new(crate::fence::ACKNOWLEDGE_TIMEOUT);
-    let (store, _) = Store::open(settings, configuration, fence)?;
-    drop(store);
-    let engine = open_closed(settings)?;
+    let engine = Engine::open(settings)?;
+    load::begin(&engine, wall_clock())?;
     let (id, head) = (engine.store, engine.replica().head());
     upload(&connection, engine.replica())?;
     connection.create(id, head)?;
@@ -152,35 +144,30 @@ pub fn init(
 /// Replaces the state in etcd, which has lost entries, by this node's copy, which must not be in use.
 /// Returns the position.
 pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, JoinError> {
-    let directory = StoreDirectory::open(&settings.path)?;
-    let path = settings.path.display().to_string();
-    let copy = LocalCopy::read(&settings.path)?.ok_or(JoinError::NoCopy { path: path.clone() })?;
+    let (_directory, generation) = open_copy(settings)?;
     let connection = connect(cluster)?;
-    let generation = generation(&directory, copy.store)?;
     let replica = generation.open_replica()?;
     let own = replica.head();
     if let Ok(log) = EtcdLog::open(connection.clone()) {
         let (store, etcd) = (log.store(), log.known_head());
-        if store != copy.store {
-            return Err(JoinError::Foreign { path, copy: copy.store, log: store });
+        if store != generation.store {
+            let path = settings.path.clone();
+            return Err(JoinError::Foreign { path, copy: generation.store, log: store });
         }
         if etcd.position > own.position || etcd == own {
             return Err(JoinError::NothingLost { own: own.position, etcd: etcd.position });
         }
     }
     upload(&connection, &replica)?;
-    connection.reset(copy.store, own)?;
+    connection.reset(generation.store, own)?;
     replica.close();
     Ok(own.position)
 }
 
 /// Removes this stopped node from the cluster at once: no change waits for it any more.
 pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinError> {
-    let directory = StoreDirectory::open(&settings.path)?;
-    let path = || settings.path.display().to_string();
-    let copy = LocalCopy::read(&settings.path)?.ok_or_else(|| JoinError::NoCopy { path: path() })?;
+    let (_directory, generation) = open_copy(settings)?;
     let connection = connect(cluster)?;
-    let generation = generation(&directory, copy.store)?;
     loop {
         let engine = generation.with_log(Box::new(EtcdLog::open(connection.clone())?))?;
         let members = engine.members_of_cluster().map_err(OpenError::from)?;
@@ -196,6 +183,15 @@ pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinE
         }
     }
     Ok(connection.forget(&cluster.node)?)
+}
+
+/// The copy of a stopped node. It is locked while the directory is held.
+fn open_copy(settings: &store::Settings) -> Result<(StoreDirectory, Generation), JoinError> {
+    let directory = StoreDirectory::open(&settings.path)?;
+    let absent = || JoinError::NoCopy { path: settings.path.clone() };
+    let copy = LocalCopy::read(&settings.path)?.ok_or_else(absent)?;
+    let generation = generation(&directory, copy.store)?;
+    Ok((directory, generation))
 }
 
 fn connect(cluster: &Settings) -> Result<Arc<Connection>, JoinError> {
@@ -245,17 +241,6 @@ fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, 
         }
     };
     Ok(Generation { path, store })
-}
-
-/// Opens a store that was just closed; its writer thread may need a moment to release the lock.
-fn open_closed(settings: &store::Settings) -> Result<Engine, OpenError> {
-    for _ in 0..100 {
-        match Engine::open(settings) {
-            Err(OpenError::Locked { .. }) => thread::sleep(Duration::from_millis(20)),
-            opened => return opened,
-        }
-    }
-    Engine::open(settings)
 }
 
 pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<u64, JoinError> {
