@@ -184,7 +184,7 @@ impl Driver {
                     Err(_) => return,
                 }
             }
-            self.node.in_force(position, cut);
+            self.node.update(|protocol| protocol.in_force(position, cut));
             self.acknowledge.notify_one();
         }
     }
@@ -257,7 +257,7 @@ impl Driver {
         match self.connection.acknowledgements().await {
             Ok(acks) => {
                 acks.iter().for_each(|(node, value)| self.node.acknowledged(node, value));
-                self.node.acknowledgements_read(sent);
+                self.node.update(|protocol| protocol.acknowledgements_read(sent));
             }
             Err(error) => {
                 tracing::debug!(%error, "the acknowledgements cannot be read now");

@@ -11,8 +11,6 @@ use super::Incarnation;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub incarnation: Incarnation,
-    /// The newest entry format that it reads.
-    pub format: u8,
     /// Digest of its rules; nodes may run different rules for a while.
     pub rules: [u8; 32],
     /// Increases from member to member: the lowest is the eldest.
@@ -29,7 +27,7 @@ pub struct Departed {
 /// A change of the members. Stored in the log as it is here, so it never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MemberChange {
-    /// The node joins, or joins again.
+    /// The node joins, or joins again. `format`: the newest entry format that it reads.
     Put { node: String, incarnation: [u8; 16], format: u8, rules: [u8; 32], since: u64 },
     /// The incarnation leaves. Changes no longer wait for it once its permission must have expired. `over`:
     /// it has expired already. The node itself, its successor on the same directory, or a node that waited
@@ -48,10 +46,10 @@ impl Members {
     /// Applies a change. Idempotent.
     pub fn apply(&mut self, change: &MemberChange) {
         match change {
-            MemberChange::Put { node, incarnation, format, rules, since } => {
+            MemberChange::Put { node, incarnation, rules, since, .. } => {
                 let incarnation = Incarnation(*incarnation);
                 self.forget(node, incarnation);
-                let member = Member { incarnation, format: *format, rules: *rules, since: *since };
+                let member = Member { incarnation, rules: *rules, since: *since };
                 let before = self.members.insert(node.clone(), member);
                 // A joining node drops its predecessor first. Without that, the predecessor may still
                 // forward.
@@ -99,19 +97,6 @@ impl Members {
     /// The member that does what is done once for the whole cluster.
     pub fn eldest(&self) -> Option<&str> {
         self.members.iter().min_by_key(|(_, member)| member.since).map(|(node, _)| node.as_str())
-    }
-
-    /// The newest entry format that every member reads.
-    pub fn format(&self) -> Option<u8> {
-        self.members.values().map(|member| member.format).min()
-    }
-
-    pub fn len(&self) -> usize {
-        self.members.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.members.is_empty()
     }
 
     fn forget(&mut self, node: &str, incarnation: Incarnation) {
@@ -166,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn the_eldest_and_the_lowest_format_are_the_same_on_every_node() {
+    fn the_eldest_is_the_same_on_every_node() {
         let mut state = Members::default();
-        assert_eq!((state.eldest(), state.format()), (None, None));
-        for (node, format) in [("b", 3), ("a", 2), ("c", 7)] {
-            let since = state.since_of(node, Incarnation([format; 16]));
-            state.apply(&put(node, format, since));
+        assert_eq!(state.eldest(), None);
+        for (node, incarnation) in [("b", 3), ("a", 2), ("c", 7)] {
+            let since = state.since_of(node, Incarnation([incarnation; 16]));
+            state.apply(&put(node, incarnation, since));
         }
-        assert_eq!((state.eldest(), state.format()), (Some("b"), Some(2)));
+        assert_eq!(state.eldest(), Some("b"));
         assert_eq!(state.since_of("b", Incarnation([3; 16])), 1, "it keeps its place");
         assert_eq!(state.since_of("b", Incarnation([4; 16])), 4);
         state.apply(&drop("b", 3, true));

@@ -1,7 +1,6 @@
 //! A running node: the state that its writer, its network tasks and the callers waiting for changes share.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -30,8 +29,8 @@ pub struct Node {
 struct Shared {
     protocol: Protocol,
     head: Head,
-    /// Waiting callers by position, in the order of the protocol's waits.
-    waiting: BTreeMap<u64, Vec<Vec<oneshot::Sender<Completed>>>>,
+    /// Waiting callers with their position, in the order of the protocol's waits.
+    waiting: Vec<(u64, Vec<oneshot::Sender<Completed>>)>,
 }
 
 /// An entry that the writer has applied, with the fences raised for it.
@@ -82,13 +81,9 @@ impl Node {
         let name = identity.node.clone();
         let (timing, now) = (Timing::from_lease(lease), BootTime::now());
         let protocol = Protocol::new(identity, members, head.position, timing, now);
-        let shared = Mutex::new(Shared { protocol, head, waiting: BTreeMap::new() });
+        let shared = Mutex::new(Shared { protocol, head, waiting: Vec::new() });
         let (changed, behind) = (Notify::new(), Notify::new());
         (Arc::new(Self { name, shared, published, applied, changed, behind }), receiver)
-    }
-
-    pub fn name(&self) -> &str {
-        &self.name
     }
 
     /// Takes in an entry that the writer has applied, its own or another node's, and the fences raised for
@@ -130,16 +125,12 @@ impl Node {
 
     /// Stops serving. The returned change must be appended to the log.
     pub(crate) fn leave(&self) -> MemberChange {
-        let mut shared = self.shared();
-        let change = shared.protocol.leave();
-        self.publish(&shared);
-        change
+        self.update(Protocol::leave)
     }
 
     /// Sets the digest of the rules that are in force here.
     pub(crate) fn set_rules(&self, digest: [u8; 32]) {
-        self.shared().protocol.set_rules(digest);
-        self.changed.notify_one();
+        self.update(|protocol| protocol.set_rules(digest));
     }
 
     /// Whether this node does what is done once for the whole cluster.
@@ -187,22 +178,15 @@ impl Node {
     }
 
     pub(super) fn forked(&self, fork: Fork) {
-        let mut shared = self.shared();
-        if !matches!(shared.protocol.membership(), MembershipState::Forked(_)) {
-            tracing::error!(
-                error = %fork,
-                "this node stops serving: run `permgate cluster adopt` on the node that is furthest ahead to put its state in force"
-            );
-        }
-        shared.protocol.forked(fork);
-        self.publish(&shared);
-    }
-
-    /// Every worker has applied the entry; `cut` is what was cut for it.
-    pub(super) fn in_force(&self, position: u64, cut: u64) {
-        let mut shared = self.shared();
-        shared.protocol.in_force(position, cut);
-        self.publish(&shared);
+        self.update(|protocol| {
+            if !matches!(protocol.membership(), MembershipState::Forked(_)) {
+                tracing::error!(
+                    error = %fork,
+                    "this node stops serving: run `permgate cluster adopt` on the node that is furthest ahead to put its state in force"
+                );
+            }
+            protocol.forked(fork);
+        });
     }
 
     pub(super) fn acknowledgement(&self) -> Acknowledgement {
@@ -211,18 +195,9 @@ impl Node {
 
     pub(super) fn acknowledged(&self, node: &str, value: &[u8]) {
         match Acknowledgement::decode(node, value) {
-            Some(ack) => {
-                self.shared().protocol.acknowledged(ack);
-                self.changed.notify_one();
-            }
+            Some(ack) => self.update(|protocol| protocol.acknowledged(ack)),
             None => tracing::warn!(node, "another node's acknowledgement cannot be read"),
         }
-    }
-
-    /// All acknowledgements were read again, by a request that was sent at `sent`.
-    pub(super) fn acknowledgements_read(&self, sent: BootTime) {
-        self.shared().protocol.acknowledgements_read(sent);
-        self.changed.notify_one();
     }
 
     /// Notifies the callers whose changes are in force everywhere by now; returns what else is to do.
@@ -254,13 +229,21 @@ impl Node {
         }
     }
 
+    /// Changes the protocol's state, and publishes what follows from it.
+    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Protocol) -> T) -> T {
+        let mut shared = self.shared();
+        let changed = change(&mut shared.protocol);
+        self.publish(&shared);
+        changed
+    }
+
     fn publish(&self, shared: &Shared) {
         self.published.permission().set_until(shared.protocol.permitted_until());
         self.changed.notify_one();
     }
 
     fn log_transition(&self, before: MembershipState, shared: &Shared) {
-        let (node, members) = (&self.name, shared.protocol.members().len());
+        let (node, members) = (&self.name, shared.protocol.members().iter().count());
         match (before, shared.protocol.membership()) {
             (MembershipState::Outside, MembershipState::Member) => {
                 tracing::info!(node, members, "joined the cluster");
@@ -287,12 +270,8 @@ impl Node {
 impl Shared {
     /// Takes the callers that were registered first for a position.
     fn take_waiting(&mut self, position: u64) -> Vec<oneshot::Sender<Completed>> {
-        let Some(waiting) = self.waiting.get_mut(&position) else { return Vec::new() };
-        let first = if waiting.is_empty() { Vec::new() } else { waiting.remove(0) };
-        if waiting.is_empty() {
-            self.waiting.remove(&position);
-        }
-        first
+        let first = self.waiting.iter().position(|(at, _)| *at == position);
+        first.map_or_else(Vec::new, |first| self.waiting.remove(first).1)
     }
 
     fn wait(&mut self, position: u64, waiting: usize) -> Vec<oneshot::Receiver<Completed>> {
@@ -301,7 +280,7 @@ impl Shared {
         }
         self.protocol.fence(BootTime::now());
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..waiting).map(|_| oneshot::channel()).unzip();
-        self.waiting.entry(position).or_default().push(senders);
+        self.waiting.push((position, senders));
         receivers
     }
 }

@@ -47,17 +47,14 @@ impl Snapshots {
     /// Begins a snapshot if one is due and this node is the eldest.
     pub(super) fn start_if_due(&mut self, driver: &Driver) {
         let (now, position) = (Instant::now(), driver.store.head().position);
-        if self.positions.back().is_none_or(|(at, _)| now - *at >= ENTRIES_KEPT / 20) {
-            self.positions.push_back((now, position));
-            while self.positions.get(1).is_some_and(|(at, _)| now - *at >= ENTRIES_KEPT) {
-                self.positions.pop_front();
-            }
-            // Far more often than a snapshot is due.
-            self.begin_when_due(driver, now, position);
+        // Far more often than a snapshot is due.
+        if self.positions.back().is_some_and(|(at, _)| now - *at < ENTRIES_KEPT / 20) {
+            return;
         }
-    }
-
-    fn begin_when_due(&mut self, driver: &Driver, now: Instant, position: u64) {
+        self.positions.push_back((now, position));
+        while self.positions.get(1).is_some_and(|(at, _)| now - *at >= ENTRIES_KEPT) {
+            self.positions.pop_front();
+        }
         let running = self.running.as_ref().is_some_and(|thread| !thread.is_finished());
         let Some((at, kept)) = self.positions.front().copied() else { return };
         if running || now - at < ENTRIES_KEPT || !driver.node.is_eldest() {

@@ -167,7 +167,7 @@ impl World {
     }
 
     pub fn members(&self) -> usize {
-        self.states.last().unwrap().members.len()
+        self.states.last().unwrap().members.iter().count()
     }
 
     /// Runs until this time, or until the first violation.
