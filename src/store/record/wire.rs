@@ -69,20 +69,10 @@ to_stored!(Grantee as (u8, String), to => match to {
     _ => None,
 });
 
-/// Stored as the variant's number, in this order.
-macro_rules! numbered {
-    ($type:ident: $($variant:ident),+) => {
-        to_stored!($type as u8, value => {
-                const ALL: &[$type] = &[$($type::$variant),+];
-                // The list has every variant.
-                ALL.iter().position(|one| one == value).map_or(u8::MAX, |at| at as u8)
-            },
-            number => [$($type::$variant),+].get(usize::from(number)).copied());
-    };
-}
-
-numbered!(Access: Read, Full);
-numbered!(UserKind: Human, Service);
+to_stored!(Access as u8, access => u8::from(*access == Self::Full),
+    number => [Self::Read, Self::Full].get(usize::from(number)).copied());
+to_stored!(UserKind as u8, kind => u8::from(*kind == Self::Service),
+    number => [Self::Human, Self::Service].get(usize::from(number)).copied());
 
 impl<T: StoredForm> StoredForm for Option<T> {
     type Stored = Option<T::Stored>;

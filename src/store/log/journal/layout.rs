@@ -63,23 +63,14 @@ impl Header {
     const CHECKSUM: usize = 84;
 
     pub(super) fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[..8].copy_from_slice(&HEADER_MAGIC);
-        block[8..12].copy_from_slice(&VERSION.to_le_bytes());
-        block[12..28].copy_from_slice(&self.store.0);
-        block[28..36].copy_from_slice(&self.sequence.to_le_bytes());
-        block[36..44].copy_from_slice(&self.after.position.to_le_bytes());
-        block[44..76].copy_from_slice(&self.after.hash.0);
-        block[76..84].copy_from_slice(&self.capacity.to_le_bytes());
-        seal(&mut block, Self::CHECKSUM);
-        block
+        let Self { store, sequence, after: Head { position, hash }, capacity } = self;
+        let (version, sequence) = (VERSION.to_le_bytes(), sequence.to_le_bytes());
+        let (position, capacity) = (position.to_le_bytes(), capacity.to_le_bytes());
+        seal(&[&HEADER_MAGIC[..], &version, &store.0, &sequence, &position, &hash.0, &capacity].concat())
     }
 
     pub(super) fn decode(block: &[u8; BLOCK]) -> Result<Self, HeaderError> {
-        if block[..8] != HEADER_MAGIC {
-            return Err(HeaderError::Invalid);
-        }
-        if !is_sealed(block, Self::CHECKSUM) {
+        if block[..8] != HEADER_MAGIC || !is_sealed(block, Self::CHECKSUM) {
             return Err(HeaderError::Invalid);
         }
         // The version is checked last, once the block verifies. The checksum's place never changes.
@@ -116,15 +107,9 @@ impl Slot {
     const CHECKSUM: usize = 73;
 
     pub(super) fn encode(&self) -> [u8; BLOCK] {
-        let mut block = [0; BLOCK];
-        block[..8].copy_from_slice(&SLOT_MAGIC);
-        block[8..24].copy_from_slice(&self.store.0);
-        block[24..32].copy_from_slice(&self.head.position.to_le_bytes());
-        block[32..64].copy_from_slice(&self.head.hash.0);
-        block[64..72].copy_from_slice(&self.oldest.to_le_bytes());
-        block[72] = u8::from(self.full);
-        seal(&mut block, Self::CHECKSUM);
-        block
+        let Self { store, head: Head { position, hash }, oldest, full } = self;
+        let (position, oldest) = (position.to_le_bytes(), oldest.to_le_bytes());
+        seal(&[&SLOT_MAGIC[..], &store.0, &position, &hash.0, &oldest, &[u8::from(*full)]].concat())
     }
 
     /// Returns `None` if the block does not verify.
@@ -141,9 +126,13 @@ impl Slot {
     }
 }
 
-fn seal(block: &mut [u8; BLOCK], at: usize) {
-    let checksum = blake3::hash(&block[..at]);
-    block[at..at + 32].copy_from_slice(checksum.as_bytes());
+/// A block of these fields, followed by their checksum.
+fn seal(fields: &[u8]) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    let (start, rest) = block.split_at_mut(fields.len());
+    start.copy_from_slice(fields);
+    rest[..32].copy_from_slice(blake3::hash(fields).as_bytes());
+    block
 }
 
 fn is_sealed(block: &[u8; BLOCK], at: usize) -> bool {
