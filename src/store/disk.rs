@@ -1,13 +1,15 @@
 //! File operations of the store that no test replaces by a disk that loses power.
 
 use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    fs,
+    io::{self, ErrorKind},
     path::Path,
 };
 
-use super::log::Failure;
+use super::log::{
+    Failure,
+    files::{Directory as _, OsDirectory},
+};
 
 /// Removes a file, if it exists.
 pub(super) fn remove_file(path: &Path) -> Result<(), Failure> {
@@ -28,17 +30,5 @@ fn unless_absent(path: &Path, removed: io::Result<()>) -> Result<(), Failure> {
 
 /// Returns once every change of names in the directory is durable.
 pub(super) fn sync_directory(path: &Path) -> Result<(), Failure> {
-    let synced = File::open(path).and_then(|directory| directory.sync_all());
-    synced.map_err(|e| Failure::new("sync the directory", path, e))
-}
-
-/// Replaces a file as a whole, or not at all. Durable on return.
-pub(super) fn replace(directory: &Path, name: &str, text: &str) -> io::Result<()> {
-    let new = directory.join(format!("{name}.new"));
-    let mut options = File::options();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(new, directory.join(name))?;
-    File::open(directory)?.sync_all()
+    OsDirectory::new(path).sync_names()
 }

@@ -91,7 +91,7 @@ impl Generations {
                     io::ErrorKind::NotFound => {
                         GenerationError::Missing { directory: self.store.path().join(&name) }
                     }
-                    _ => self.failure("open", &name)(e).into(),
+                    _ => self.store.failure("open", &name, e).into(),
                 })?;
                 Ok(Contents::Store { id, generation, directory })
             }
@@ -116,7 +116,8 @@ impl Generations {
         self.remove(|number| number > current.generation)?;
         let number = current.generation + 1;
         let name = generation_name(number);
-        let directory = self.store.create_directory(&name).map_err(self.failure("create", &name))?;
+        let directory =
+            self.store.create_directory(&name).map_err(|e| self.store.failure("create", &name, e))?;
         Ok(NewGeneration { id: id.unwrap_or(current.id), number, directory })
     }
 
@@ -140,27 +141,26 @@ impl Generations {
     }
 
     fn make_current(&self, new: &NewGeneration) -> Result<(), GenerationError> {
-        let path = new.directory.path();
-        new.directory.sync().map_err(|e| Failure::new("sync the directory", path, e))?;
-        self.sync()?;
+        new.directory.sync_names()?;
+        self.store.sync_names()?;
         self.write_current(Current { id: new.id, generation: new.number })
     }
 
     /// Removes the generations that match, and an unfinished `CURRENT`.
     fn remove(&self, is_gone: impl Fn(u64) -> bool) -> Result<(), GenerationError> {
         let mut removed = false;
-        for name in self.names()? {
+        for name in self.store.names()? {
             if name == UNFINISHED {
-                self.store.remove(&name).map_err(self.failure("remove", &name))?;
+                self.store.remove_file(&name)?;
             } else if parse_name(&name).is_some_and(&is_gone) {
-                self.store.remove_directory(&name).map_err(self.failure("remove", &name))?;
+                self.store.remove_directory(&name).map_err(|e| self.store.failure("remove", &name, e))?;
             } else {
                 continue;
             }
             removed = true;
         }
         if removed {
-            self.sync()?;
+            self.store.sync_names()?;
         }
         Ok(())
     }
@@ -174,15 +174,15 @@ impl Generations {
         let file = match self.store.open(CURRENT) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(self.failure("open", CURRENT)(e).into()),
+            Err(e) => return Err(self.store.failure("open", CURRENT, e).into()),
         };
         let path = || self.store.path().join(CURRENT);
-        let size = file.size().map_err(self.failure("read the size of", CURRENT))?;
+        let size = file.size().map_err(|e| self.store.failure("read the size of", CURRENT, e))?;
         if size > MAX_SIZE {
             return Err(GenerationError::Damaged { file: path() });
         }
         let mut content = vec![0; usize::try_from(size).unwrap_or_default()];
-        file.read_exact_at(&mut content, 0).map_err(self.failure("read", CURRENT))?;
+        file.read_exact_at(&mut content, 0).map_err(|e| self.store.failure("read", CURRENT, e))?;
         match Current::decode(&content) {
             Ok(current) => Ok(Some(current)),
             Err(None) => Err(GenerationError::Damaged { file: path() }),
@@ -191,21 +191,12 @@ impl Generations {
     }
 
     fn write_current(&self, current: Current) -> Result<(), GenerationError> {
-        if let Err(e) = self.store.remove(UNFINISHED)
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            return Err(self.failure("remove", UNFINISHED)(e).into());
-        }
-        let file = self.store.create(UNFINISHED).map_err(self.failure("create", UNFINISHED))?;
-        file.write_all_at(current.encode().as_bytes(), 0).map_err(self.failure("write to", UNFINISHED))?;
-        file.sync_all().map_err(self.failure("sync", UNFINISHED))?;
-        self.store.rename(UNFINISHED, CURRENT).map_err(self.failure("replace", CURRENT))?;
-        self.sync()
+        Ok(self.store.replace(CURRENT, &current.encode())?)
     }
 
     /// Fails if the directory has unknown files. Without `CURRENT`, they may be a store or someone else's.
     fn reject_foreign_files(&self) -> Result<(), GenerationError> {
-        let mut names = self.names()?;
+        let mut names = self.store.names()?;
         names.retain(|name| {
             name != UNFINISHED && name != LOST_AND_FOUND && !self.own.contains(&name.as_str())
         });
@@ -215,20 +206,6 @@ impl Generations {
         names.sort();
         names.truncate(5);
         Err(GenerationError::NotAStore { directory: self.store.path().to_owned(), names: names.join(", ") })
-    }
-
-    fn names(&self) -> Result<Vec<String>, Failure> {
-        self.store.list().map_err(|e| Failure::new("list the directory", self.store.path(), e))
-    }
-
-    fn sync(&self) -> Result<(), GenerationError> {
-        let synced = self.store.sync();
-        Ok(synced.map_err(|e| Failure::new("sync the directory", self.store.path(), e))?)
-    }
-
-    fn failure(&self, action: &'static str, name: &str) -> impl Fn(io::Error) -> Failure {
-        let path = self.store.path().join(name);
-        move |e| Failure::new(action, &path, e)
     }
 }
 

@@ -140,10 +140,10 @@ fn original_manifest(path: &Path) -> Result<Manifest, MigrationError> {
 fn preserve_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
     let kept = path.join(KEPT_DIRECTORY);
     create_kept_directory(&kept)?;
-    manifest.write(&kept).map_err(|e| Failure::new("write", kept.join(manifest::FILE), e))?;
+    manifest.write(&kept)?;
     sync_directory(&kept)?;
     sync_directory(path)?;
-    Manifest::write_migrating(path).map_err(|e| Failure::new("write", path.join(manifest::FILE), e))
+    Manifest::write_migrating(path)
 }
 
 fn create_kept_directory(kept: &Path) -> Result<(), Failure> {

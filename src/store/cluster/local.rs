@@ -5,9 +5,11 @@ use std::{fs, io, path::Path};
 
 use super::Incarnation;
 use crate::store::{
-    disk,
     generation::parse_id,
-    log::{Failure, StoreId},
+    log::{
+        Failure, StoreId,
+        files::{Directory as _, OsDirectory},
+    },
 };
 
 /// Name in STORE.
@@ -44,7 +46,7 @@ impl LocalCopy {
     pub(crate) fn write(self, directory: &Path) -> Result<(), Failure> {
         let last = self.last.map(|last| format!("run {last}\n")).unwrap_or_default();
         let text = format!("permgate cluster 1\nstore {}\n{last}", self.store);
-        disk::replace(directory, FILE, &text).map_err(|e| Failure::new("write", directory.join(FILE), e))
+        OsDirectory::new(directory).replace(FILE, &text)
     }
 }
 

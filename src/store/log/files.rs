@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::Failure;
+
 /// A directory. Names are single components.
 ///
 /// A change of names is durable only after [`sync`](Directory::sync).
@@ -32,6 +34,40 @@ pub trait Directory: Send + Sync {
     fn remove_directory(&self, name: &str) -> io::Result<()>;
     /// Returns once every change of names so far is durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// [`list`](Directory::list), with an error that names the directory.
+    fn names(&self) -> Result<Vec<String>, Failure> {
+        self.list().map_err(|e| Failure::new("list the directory", self.path(), e))
+    }
+
+    /// [`remove`](Directory::remove), with an error that names the file.
+    fn remove_file(&self, name: &str) -> Result<(), Failure> {
+        self.remove(name).map_err(|e| self.failure("remove", name, e))
+    }
+
+    /// [`sync`](Directory::sync), with an error that names the directory.
+    fn sync_names(&self) -> Result<(), Failure> {
+        self.sync().map_err(|e| Failure::new("sync the directory", self.path(), e))
+    }
+
+    /// Replaces a file as a whole, or not at all. Durable on return.
+    fn replace(&self, name: &str, content: &str) -> Result<(), Failure> {
+        let new = &format!("{name}.new");
+        match self.remove(new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failure("remove", new, e)),
+            _ => {}
+        }
+        let file = self.create(new).map_err(|e| self.failure("create", new, e))?;
+        file.write_all_at(content.as_bytes(), 0).map_err(|e| self.failure("write to", new, e))?;
+        file.sync_all().map_err(|e| self.failure("sync", new, e))?;
+        self.rename(new, name).map_err(|e| self.failure("replace", name, e))?;
+        self.sync_names()
+    }
+
+    /// The error of an action on a file.
+    fn failure(&self, action: &'static str, name: &str, e: io::Error) -> Failure {
+        Failure::new(action, self.path().join(name), e)
+    }
 }
 
 /// An open file. Offsets and sizes are in bytes.

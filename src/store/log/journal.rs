@@ -18,14 +18,13 @@ use super::{
 };
 use create::{CreateError, NewFile};
 use layout::{ENTRIES, Header, SLOTS, Slot, blocks};
-use segment::Segment;
+use scan::Scan;
 
 mod create;
 mod inventory;
 mod layout;
 mod open;
 mod scan;
-mod segment;
 
 pub use inventory::{EntryVisitor, Inventory};
 pub use open::{Dropped, OpenError, Recovery};
@@ -51,7 +50,7 @@ pub struct Journal {
     options: Options,
     store: StoreId,
     /// Files that accept no more batches, oldest first.
-    full: Vec<Segment>,
+    full: Vec<Header>,
     active: ActiveFile,
     head: Head,
     failed: Option<Failure>,
@@ -61,10 +60,9 @@ pub struct Journal {
 
 /// The newest file.
 struct ActiveFile {
-    segment: Segment,
+    header: Header,
     file: Box<dyn File>,
     path: PathBuf,
-    capacity: u64,
     /// Where the next batch begins.
     end: u64,
     /// The slot that is written next.
@@ -80,26 +78,27 @@ impl Journal {
     /// Starts the next file, with room for a batch of `length` bytes.
     fn rotate(&mut self, length: usize) -> Result<(), AppendError> {
         let capacity = create::capacity(self.options.file_size, length as u64);
-        let sequence = self.active.segment.sequence + 1;
+        let sequence = self.active.header.sequence + 1;
         let header = Header { store: self.store, sequence, after: self.head, capacity };
-        let next =
-            match NewFile::new(&*self.directory, header, self.slot(self.head)).create(&mut create::empty) {
-                Ok(next) => next,
-                Err(CreateError::NotWritten(failure)) => return Err(AppendError::NotWritten(failure)),
-                Err(CreateError::Unsynced(failure)) => return Err(self.stop(failure)),
-            };
+        let new = NewFile { directory: &*self.directory, header, slot: self.slot(self.head) };
+        let next = match new.create(&mut create::empty) {
+            Ok(next) => next,
+            Err(CreateError::NotWritten(failure)) => return Err(AppendError::NotWritten(failure)),
+            Err(CreateError::Unsynced(failure)) => return Err(self.stop(failure)),
+        };
         let slot = Slot { full: true, ..self.slot(self.head) };
         if let Err(failure) = self.active.write_slot(slot).and_then(|()| self.active.sync()) {
             return Err(self.stop(failure));
         }
         let old = std::mem::replace(&mut self.active, next);
         if old.end > ENTRIES {
-            self.full.push(old.segment);
+            self.full.push(old.header);
             return Ok(());
         }
         // The new file begins at the same position as the empty one, and replaces it.
-        self.remove_file(&old.segment)
-            .and_then(|()| self.sync_directory())
+        self.directory
+            .remove_file(&layout::file_name(old.header.sequence))
+            .and_then(|()| self.directory.sync_names())
             .map_err(|failure| self.stop(failure))
     }
 
@@ -114,32 +113,22 @@ impl Journal {
     }
 
     fn oldest(&self) -> u64 {
-        self.full.first().unwrap_or(&self.active.segment).after.next()
-    }
-
-    fn remove_file(&self, segment: &Segment) -> Result<(), Failure> {
-        let name = layout::file_name(segment.sequence);
-        let removed = self.directory.remove(&name);
-        removed.map_err(|e| Failure::new("remove", self.directory.path().join(name), e))
-    }
-
-    fn sync_directory(&self) -> Result<(), Failure> {
-        self.directory.sync().map_err(|e| Failure::new("sync the directory", self.directory.path(), e))
+        self.full.first().unwrap_or(&self.active.header).after.next()
     }
 
     /// Reads the entries of one file from position `from` to `last`, as many as fit into `left` bytes.
     fn read_file(
         &self,
-        segment: &Segment,
+        header: &Header,
         from: u64,
         last: u64,
         left: &mut usize,
         entries: &mut Vec<Entry>,
     ) -> Result<(), ReadError> {
-        let name = layout::file_name(segment.sequence);
+        let name = layout::file_name(header.sequence);
         let path = self.directory.path().join(&name);
         let file = self.directory.open(&name).map_err(|e| Failure::new("open", &path, e))?;
-        let mut scan = segment.scan(from, &*file, &path, self.store)?;
+        let mut scan = Scan::new(&*file, &path, header)?;
         while scan.head.position < last {
             let entry = scan.next()?;
             if entry.position < from {
@@ -158,12 +147,11 @@ impl Journal {
 }
 
 impl ActiveFile {
-    /// Returns once the batch, which follows `after`, is durable.
-    fn commit(&mut self, batch: &[u8], after: Head, slot: Slot) -> Result<(), Failure> {
+    /// Returns once the batch is durable.
+    fn commit(&mut self, batch: &[u8], slot: Slot) -> Result<(), Failure> {
         self.file.write_all_at(batch, self.end).map_err(|e| Failure::new("write to", &self.path, e))?;
         self.sync()?;
         self.write_slot(slot)?;
-        self.segment.mark(self.end, after);
         self.end += batch.len() as u64;
         Ok(())
     }
@@ -203,12 +191,12 @@ impl Log for Journal {
         }
         let mut entries = Vec::new();
         let mut left = bytes;
-        let mut segments = self.full.iter().chain([&self.active.segment]).peekable();
-        while let Some(segment) = segments.next() {
-            let last = segments.peek().map_or(self.head, |next| next.after).position;
-            let from = from.max(segment.after.next());
+        let mut files = self.full.iter().chain([&self.active.header]).peekable();
+        while let Some(header) = files.next() {
+            let last = files.peek().map_or(self.head, |next| next.after).position;
+            let from = from.max(header.after.next());
             if from <= last && (left > 0 || entries.is_empty()) {
-                self.read_file(segment, from, last, &mut left, &mut entries)?;
+                self.read_file(header, from, last, &mut left, &mut entries)?;
             }
         }
         Ok(entries)
@@ -225,7 +213,7 @@ impl Log for Journal {
             return Err(AppendError::TooLarge { bytes: operations.len(), largest: MAX_OPERATIONS });
         }
         let length = blocks(entry::HEADER + operations.len());
-        if self.active.end + length as u64 > self.active.capacity {
+        if self.active.end + length as u64 > self.active.header.capacity {
             self.rotate(length)?;
         }
         self.buffer.clear();
@@ -234,7 +222,7 @@ impl Log for Journal {
         self.buffer.resize(length, 0);
         let head = Head { position, hash };
         let slot = self.slot(head);
-        let committed = self.active.commit(&self.buffer, self.head, slot);
+        let committed = self.active.commit(&self.buffer, slot);
         let committed = committed.inspect_err(|failure| self.failed = Some(failure.clone()));
         committed.map_err(AppendError::UnknownOutcome)?;
         self.head = head;
@@ -248,21 +236,21 @@ impl Log for Journal {
         if below > self.head.next() {
             return Err(TrimError::Ahead { below, head: self.head.position });
         }
-        let nexts = self.full.iter().skip(1).chain([&self.active.segment]);
-        let all_before = |(_, next): &(&Segment, &Segment)| next.after.next() <= below;
+        let nexts = self.full.iter().skip(1).chain([&self.active.header]);
+        let all_before = |(_, next): &(&Header, &Header)| next.after.next() <= below;
         let count = self.full.iter().zip(nexts).take_while(all_before).count();
         if count == 0 {
             return Ok(());
         }
-        let gone: Vec<Segment> = self.full.drain(..count).collect();
+        let gone: Vec<Header> = self.full.drain(..count).collect();
         let slot = self.slot(self.head);
         // Both slots must not be in flight at once. Once this one is durable, it does not matter which
         // removals a crash undoes.
         let noted = self.active.sync().and_then(|()| self.active.write_slot(slot));
         let noted = noted.and_then(|()| self.active.sync());
         noted.inspect_err(|failure| self.failed = Some(failure.clone()))?;
-        gone.iter().try_for_each(|segment| self.remove_file(segment))?;
-        Ok(self.sync_directory().inspect_err(|failure| self.failed = Some(failure.clone()))?)
+        gone.iter().try_for_each(|file| self.directory.remove_file(&layout::file_name(file.sequence)))?;
+        Ok(self.directory.sync_names().inspect_err(|failure| self.failed = Some(failure.clone()))?)
     }
 
     /// Makes the slot of the last batch durable, so that damage to that batch is found even after a power

@@ -2,7 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use crate::store::disk;
+use crate::store::log::{
+    Failure,
+    files::{Directory as _, OsDirectory},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
@@ -67,16 +70,16 @@ impl Manifest {
     }
 
     /// Writes it as the first release did.
-    pub(super) fn write(&self, directory: &Path) -> io::Result<()> {
+    pub(super) fn write(&self, directory: &Path) -> Result<(), Failure> {
         let state = if self.ready { "ready" } else { "creating" };
         let Self { store, revision, .. } = self;
         let text = format!("{TITLE}\nformat 1\nstore {store}\nrevision {revision}\nstate {state}\n");
-        disk::replace(directory, FILE, &text)
+        OsDirectory::new(directory).replace(FILE, &text)
     }
 
     /// Replaces the manifest while its store is migrated.
-    pub(super) fn write_migrating(directory: &Path) -> io::Result<()> {
-        disk::replace(directory, FILE, &format!("{TITLE}\nformat {MIGRATING}\n"))
+    pub(super) fn write_migrating(directory: &Path) -> Result<(), Failure> {
+        OsDirectory::new(directory).replace(FILE, &format!("{TITLE}\nformat {MIGRATING}\n"))
     }
 }
 

@@ -3,7 +3,6 @@
 use super::{
     ActiveFile,
     layout::{self, BLOCK, ENTRIES, Header, SLOTS, Slot},
-    segment::Segment,
 };
 use crate::store::log::{
     Failure,
@@ -14,10 +13,10 @@ const ZEROS: usize = 256 << 10;
 
 /// A file to create.
 pub(super) struct NewFile<'a> {
-    directory: &'a dyn Directory,
-    header: Header,
+    pub directory: &'a dyn Directory,
+    pub header: Header,
     /// The initial content of both slots.
-    slot: Slot,
+    pub slot: Slot,
 }
 
 pub(super) enum CreateError {
@@ -28,16 +27,12 @@ pub(super) enum CreateError {
 }
 
 /// Writes the batches that a new file begins with and returns where they end.
-pub(super) type Fill<'f, E> = dyn FnMut(&dyn File, &mut Segment) -> Result<u64, E> + 'f;
+pub(super) type Fill<'f, E> = dyn FnMut(&dyn File) -> Result<u64, E> + 'f;
 
-impl<'a> NewFile<'a> {
-    pub(super) fn new(directory: &'a dyn Directory, header: Header, slot: Slot) -> Self {
-        Self { directory, header, slot }
-    }
-
+impl NewFile<'_> {
     /// Creates the file; returns once it would survive a power cut.
     pub(super) fn create<E: From<CreateError>>(&self, fill: &mut Fill<'_, E>) -> Result<ActiveFile, E> {
-        let Header { sequence, capacity, .. } = self.header;
+        let sequence = self.header.sequence;
         let (name, unfinished) = (layout::file_name(sequence), layout::unfinished_name(sequence));
         let (directory, path) = (self.directory, self.directory.path().join(&name));
         // A crash or a full disk may have left an unfinished file.
@@ -45,9 +40,7 @@ impl<'a> NewFile<'a> {
         let file = directory
             .create(&unfinished)
             .map_err(|e| CreateError::NotWritten(Failure::new("create", &path, e)))?;
-        let mut segment = Segment::new(&self.header);
-        let end =
-            self.write(&*file, &mut segment, fill).inspect_err(|_| drop(directory.remove(&unfinished)))?;
+        let end = self.write(&*file, fill).inspect_err(|_| drop(directory.remove(&unfinished)))?;
         let unsynced = |action| {
             let path = &path;
             move |e| CreateError::Unsynced(Failure::new(action, path, e))
@@ -55,27 +48,21 @@ impl<'a> NewFile<'a> {
         file.sync_all().map_err(unsynced("sync"))?;
         directory.rename(&unfinished, &name).map_err(unsynced("rename to"))?;
         directory.sync().map_err(unsynced("sync the directory of"))?;
-        Ok(ActiveFile { segment, file, path, capacity, end, slot: 0 })
+        Ok(ActiveFile { header: self.header, file, path, end, slot: 0 })
     }
 
-    fn write<E: From<CreateError>>(
-        &self,
-        file: &dyn File,
-        segment: &mut Segment,
-        fill: &mut Fill<'_, E>,
-    ) -> Result<u64, E> {
+    fn write<E: From<CreateError>>(&self, file: &dyn File, fill: &mut Fill<'_, E>) -> Result<u64, E> {
         let write = |bytes: &[u8], offset| {
             file.write_all_at(bytes, offset).map_err(|e| {
                 let path = self.directory.path().join(layout::unfinished_name(self.header.sequence));
                 CreateError::NotWritten(Failure::new("write to", path, e))
             })
         };
-        let slot = self.slot.encode();
         write(&self.header.encode(), 0)?;
         for offset in SLOTS {
-            write(&slot, offset)?;
+            write(&self.slot.encode(), offset)?;
         }
-        let end = fill(file, segment)?;
+        let end = fill(file)?;
         // The space is written, not only reserved. A batch then changes only its own blocks, and its sync
         // waits for nothing else.
         let zeros = vec![0; ZEROS];
@@ -91,7 +78,7 @@ impl<'a> NewFile<'a> {
 }
 
 /// For a file that begins without batches.
-pub(super) fn empty(_: &dyn File, _: &mut Segment) -> Result<u64, CreateError> {
+pub(super) fn empty(_: &dyn File) -> Result<u64, CreateError> {
     Ok(ENTRIES)
 }
 

@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::{
     OpenError, Recovery,
-    layout::{self, BLOCK, ENTRIES, FileName, Header, HeaderError, SLOTS, Slot},
+    layout::{self, BLOCK, FileName, Header, HeaderError, SLOTS, Slot},
     open::Dropped,
     scan::{Scan, ScanError},
-    segment::Segment,
 };
 use crate::store::log::{
     Failure, Head, LogCorruption, StoreId,
@@ -18,7 +17,7 @@ use crate::store::log::{
 /// The opened files of a journal. Later appends and removals do not disturb `verify`.
 pub struct Inventory {
     /// Files that accept no more batches, oldest first.
-    full: Vec<JournalFile>,
+    pub(super) full: Vec<JournalFile>,
     pub(super) last: JournalFile,
     covered: Slot,
     /// The position of the oldest entry that can be read.
@@ -33,7 +32,6 @@ pub struct Inventory {
 
 /// A journal that was verified.
 pub struct Verified {
-    pub(super) full: Vec<Segment>,
     /// The newest entry.
     pub head: Head,
     /// Where the last entry ends in the last file.
@@ -80,13 +78,12 @@ impl Inventory {
         head: Option<Head>,
         visit: &mut EntryVisitor<'_>,
     ) -> Result<Verified, OpenError> {
-        let mut full = Vec::new();
         for (at, found) in self.full.iter().enumerate() {
             let next = &self.full.get(at + 1).unwrap_or(&self.last).header;
-            full.push(found.verify_full(next, visit)?);
+            found.verify_full(next, visit)?;
         }
         let (head, end) = self.last.verify_last(self.covered, head, &mut self.recovery, visit)?;
-        Ok(Verified { full, head, end })
+        Ok(Verified { head, end })
     }
 }
 
@@ -99,9 +96,8 @@ pub(super) struct JournalFile {
 
 /// The numbers of the files in order, and the names of unfinished files.
 pub(super) fn list(directory: &dyn Directory) -> Result<(Vec<u64>, Vec<String>), Failure> {
-    let names = directory.list().map_err(|e| Failure::new("list the directory", directory.path(), e))?;
     let (mut sequences, mut unfinished) = (Vec::new(), Vec::new());
-    for name in names {
+    for name in directory.names()? {
         match FileName::parse(&name) {
             Some(FileName::File(sequence)) => sequences.push(sequence),
             Some(FileName::Unfinished) => unfinished.push(name),
@@ -144,7 +140,7 @@ impl JournalFile {
     fn read(directory: &dyn Directory, sequence: u64, store: StoreId) -> Result<Self, OpenError> {
         let name = layout::file_name(sequence);
         let path = directory.path().join(&name);
-        let file = directory.open(&name).map_err(|e| Failure::new("open", &path, e))?;
+        let file = directory.open(&name).map_err(|e| directory.failure("open", &name, e))?;
         let damage = |what: &str| LogCorruption { file: path.clone(), offset: 0, what: what.to_owned() };
         let Some(block) = read_block(&*file, &path, 0)? else {
             return Err(damage("the file is cut off within its header").into());
@@ -168,22 +164,20 @@ impl JournalFile {
     }
 
     fn scan(&self) -> Result<Scan<'_>, Failure> {
-        Scan::new(&*self.file, &self.path, self.header.store, ENTRIES, self.header.after)
+        Scan::new(&*self.file, &self.path, &self.header)
     }
 
     /// Verifies a file that another one follows: everything up to the next file was acknowledged.
-    fn verify_full(&self, next: &Header, visit: &mut EntryVisitor<'_>) -> Result<Segment, OpenError> {
-        let mut segment = Segment::new(&self.header);
+    fn verify_full(&self, next: &Header, visit: &mut EntryVisitor<'_>) -> Result<(), OpenError> {
         let mut scan = self.scan()?;
         while scan.head.position < next.after.position {
-            segment.mark(scan.offset, scan.head);
             visit(scan.next()?);
         }
         if scan.head != next.after {
             let what = format!("{} does not follow it", layout::file_name(next.sequence));
             return Err(self.damage(scan.offset, what).into());
         }
-        Ok(segment)
+        Ok(())
     }
 
     /// Verifies the last file; returns the newest entry and where it ends.
@@ -276,13 +270,12 @@ impl JournalFile {
 
     /// Copies the batches up to `head`; returns where they end. Each is verified again: this read may come
     /// from the disk, and the earlier one may have come from the page cache.
-    pub fn copy(&self, head: Head, to: &dyn File, segment: &mut Segment) -> Result<u64, OpenError> {
+    pub fn copy(&self, head: Head, to: &dyn File) -> Result<u64, OpenError> {
         let mut scan = self.scan()?;
         while scan.head != head {
-            let (offset, after) = (scan.offset, scan.head);
+            let offset = scan.offset;
             scan.next()?;
             to.write_all_at(scan.batch(), offset).map_err(|e| Failure::new("copy", &self.path, e))?;
-            segment.mark(offset, after);
         }
         Ok(scan.offset)
     }

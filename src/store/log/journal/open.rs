@@ -66,7 +66,7 @@ impl Journal {
         }
         let header = Header { store, sequence: 1, after, capacity: create::capacity(options.file_size, 0) };
         let slot = Slot { store, head: after, oldest: after.next(), full: false };
-        let new = NewFile::new(&*directory, header, slot);
+        let new = NewFile { directory: &*directory, header, slot };
         let active = new.create(&mut create::empty).map_err(OpenError::from)?;
         Ok(Self {
             directory,
@@ -87,24 +87,23 @@ impl Journal {
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
         let mut inventory = Inventory::read(&*directory, store)?;
-        let Verified { full, head, end } = inventory.verify(None, &mut |_| {})?;
-        let Inventory { last, oldest, resurrected, unfinished, recovery, .. } = inventory;
+        let Verified { head, end } = inventory.verify(None, &mut |_| {})?;
+        let Inventory { full, last, oldest, resurrected, unfinished, recovery, .. } = inventory;
 
         let sequence = last.header.sequence + 1;
         let capacity = create::capacity(options.file_size, end - ENTRIES);
         let header = Header { store, sequence, after: last.header.after, capacity };
-        let new = NewFile::new(&*directory, header, Slot { store, head, oldest, full: false });
-        let active = new.create(&mut |file, segment| last.copy(head, file, segment))?;
-        let remove = |name: &str| {
-            directory.remove(name).map_err(|e| Failure::new("remove", directory.path().join(name), e))
-        };
+        let slot = Slot { store, head, oldest, full: false };
+        let new = NewFile { directory: &*directory, header, slot };
+        let active = new.create(&mut |file| last.copy(head, file))?;
         for sequence in resurrected.into_iter().chain([last.header.sequence]) {
-            remove(&layout::file_name(sequence))?;
+            directory.remove_file(&layout::file_name(sequence))?;
         }
         for name in unfinished.iter().filter(|name| **name != layout::unfinished_name(sequence)) {
-            remove(name)?;
+            directory.remove_file(name)?;
         }
-        directory.sync().map_err(|e| Failure::new("sync the directory", directory.path(), e))?;
+        directory.sync_names()?;
+        let full = full.into_iter().map(|file| file.header).collect();
         let journal =
             Self { directory, options, store, full, active, head, failed: None, buffer: Vec::new() };
         Ok((journal, recovery))

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::layout::{BLOCK, blocks};
+use super::layout::{BLOCK, ENTRIES, Header, blocks};
 use crate::store::log::{
     Failure, Head, LogCorruption, ReadError, StoreId,
     entry::{self, DecodeError, EntryRef},
@@ -25,15 +25,11 @@ pub(super) struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
-    pub(super) fn new(
-        file: &'a dyn File,
-        path: &'a Path,
-        store: StoreId,
-        offset: u64,
-        head: Head,
-    ) -> Result<Self, Failure> {
+    /// Begins at the first batch of the file.
+    pub(super) fn new(file: &'a dyn File, path: &'a Path, header: &Header) -> Result<Self, Failure> {
         let size = file.size().map_err(|e| Failure::new("read the size of", path, e))?;
-        Ok(Self { file, path, store, offset, head, size, buffer: Vec::new(), length: 0 })
+        let Header { store, after: head, .. } = *header;
+        Ok(Self { file, path, store, offset: ENTRIES, head, size, buffer: Vec::new(), length: 0 })
     }
 
     /// Reads the next batch. If it does not verify, the scan does not advance.
