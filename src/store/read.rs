@@ -1,7 +1,7 @@
 //! Reads from the engine, corrected by the changes that could not be saved. They never go through the
 //! writer.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::{
     Page, ReadError, Store, TokenFilter, TokenState, audit,
@@ -65,11 +65,7 @@ impl Store {
                 None => return Ok(Page { items: Vec::new(), next: None }),
             },
         };
-        let mut after = match cursor.map(TokenId::parse) {
-            Some(None) => return Err(ReadError("the cursor is not the `next` of a page".into())),
-            Some(id) => id,
-            None => None,
-        };
+        let mut after = position_of(cursor, TokenId::parse)?;
         let mut items = Vec::new();
         let mut looked_at = 0;
         loop {
@@ -133,11 +129,7 @@ impl Store {
 
     /// Events with `seq` below the cursor, newest first.
     pub fn audit(&self, cursor: Option<&str>, limit: usize) -> Result<Page<AuditEvent>, ReadError> {
-        let before = match cursor.map(str::parse) {
-            Some(Err(_)) => return Err(ReadError("the cursor is not the `next` of a page".into())),
-            Some(Ok(seq)) => Some(seq),
-            None => None,
-        };
+        let before = position_of(cursor, |cursor| cursor.parse().ok())?;
         let items = self.engine().audit_before(before, limit)?;
         let next = items.last().filter(|event| items.len() == limit && event.seq > 1);
         let next = next.map(|event| event.seq.to_string());
@@ -167,8 +159,13 @@ impl Store {
     }
 
     fn unsaved(&self, id: TokenId) -> Option<TokenRecord> {
-        self.shared.unsaved.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.shared.unsaved(|unsaved| unsaved.get(&id).cloned())
     }
+}
+
+fn position_of<T>(cursor: Option<&str>, parse: fn(&str) -> Option<T>) -> Result<Option<T>, ReadError> {
+    let wrong = || ReadError("the cursor is not the `next` of a page".into());
+    cursor.map(|cursor| parse(cursor).ok_or_else(wrong)).transpose()
 }
 
 impl TokenFilter {

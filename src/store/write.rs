@@ -216,26 +216,27 @@ impl Store {
 
     /// Records last uses; one that is not newer than the stored one is ignored. Not audited.
     pub async fn record_use(&self, uses: Vec<(Digest, LastUsed)>) -> Result<(), ChangeError> {
-        for part in uses.chunks(CHUNK) {
-            let part = part.to_vec();
-            self.change(Unfenced, move |tx| {
-                tx.record_use(&part);
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
+        self.record(&uses, Transaction::record_use).await
     }
 
     /// Records audited refusals, which the caller has counted and bounded.
     pub async fn record_refusals(&self, refusals: Vec<AuditEvent>) -> Result<(), ChangeError> {
-        for part in refusals.chunks(CHUNK) {
+        self.record(&refusals, Transaction::record_refusals).await
+    }
+
+    /// Records what requests leave behind. No other node is waited for.
+    async fn record<T: Clone + Send + 'static>(
+        &self,
+        items: &[T],
+        plan: fn(&mut Transaction, &[T]),
+    ) -> Result<(), ChangeError> {
+        for part in items.chunks(CHUNK) {
             let part = part.to_vec();
-            self.change(Unfenced, move |tx| {
-                tx.record_refusals(&part);
+            let plan = move |tx: &mut Transaction| {
+                plan(tx, &part);
                 Ok(())
-            })
-            .await?;
+            };
+            self.change(Unfenced, plan).await?;
         }
         Ok(())
     }

@@ -375,7 +375,7 @@ impl Shared {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 
-    fn unsaved<T>(&self, work: impl FnOnce(&mut HashMap<TokenId, TokenRecord>) -> T) -> T {
+    pub(super) fn unsaved<T>(&self, work: impl FnOnce(&mut HashMap<TokenId, TokenRecord>) -> T) -> T {
         work(&mut self.unsaved.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

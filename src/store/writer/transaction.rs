@@ -1,11 +1,7 @@
 //! A batch that is being planned: what plans read, and the operations that result. Later plans of a batch
 //! see the results of earlier ones, although nothing is durable yet.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, PoisonError},
-    time::Duration,
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{Shared, WriteRates};
 use crate::{
@@ -148,8 +144,7 @@ impl Transaction {
         if self.as_logged || self.batch.staged.change(Table::Tokens, record.digest.as_bytes()).is_some() {
             return record;
         }
-        let unsaved = self.shared.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-        unsaved.get(&record.id).cloned().unwrap_or(record)
+        self.shared.unsaved(|unsaved| unsaved.get(&record.id).cloned()).unwrap_or(record)
     }
 
     /// The live token that has the name; an expired one does not count.
