@@ -104,9 +104,7 @@ fn load(
     now: Timestamp,
 ) -> Result<Result<(State, Arc<state::State>), ReplicaError>, OpenError> {
     state.audit = begin(engine, now)?;
-    for op in accounts(engine)? {
-        state.apply(&op);
-    }
+    state.accounts = accounts(engine)?;
     let directory = Arc::new(compile(&state.accounts, &state.rules));
     let (rules, proxy) = (state.rules.clone(), state.proxy.clone());
     let published = state::State::new(Snapshot { rules, directory, proxy });
@@ -130,14 +128,19 @@ pub(super) fn begin(engine: &Engine, now: Timestamp) -> Result<AuditPosition, Op
     Ok(audit)
 }
 
-/// Operations that put everything but tokens into memory.
-fn accounts(engine: &Engine) -> Result<Vec<Op>, ReadError> {
-    let mut ops: Vec<Op> = engine.users()?.into_iter().map(Op::PutUser).collect();
-    ops.extend(engine.groups()?.into_iter().map(Op::PutGroup));
-    ops.extend(engine.roles()?.into_iter().map(Op::PutRole));
-    ops.extend(engine.members()?.into_iter().map(|(group, user)| Op::PutMember { group, user }));
-    ops.extend(engine.grants()?.into_iter().map(Op::PutGrant));
-    Ok(ops)
+/// Users, groups, roles, members and grants.
+pub(super) fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
+    let mut accounts = Accounts::new();
+    for user in engine.users()? {
+        accounts.put_user(user);
+    }
+    for group in engine.groups()? {
+        accounts.put_group(group);
+    }
+    engine.roles()?.into_iter().for_each(|role| accounts.put_role(role));
+    engine.members()?.iter().for_each(|(group, user)| accounts.set_member(group, user, true));
+    engine.grants()?.iter().for_each(|grant| accounts.set_grant(grant, true));
+    Ok(accounts)
 }
 
 /// Fills the index; returns the number of imported tokens.

@@ -5,14 +5,15 @@ use std::collections::{HashMap, HashSet};
 use super::{ImportRecord, Options, Report};
 use crate::{
     authz::{
-        accounts::fold,
+        accounts::{Account, Accounts, fold},
         administration::names,
         secret::{Digest, TokenId},
-        subject::Access,
+        subject::{Access, UserIx},
     },
     store::{
         ImportedToken, ReadError,
         engine::Engine,
+        load,
         model::{GroupRecord, TokenRecord, UserId, UserKind, UserRecord},
         op::Op,
         writer::{REGISTERED_AND_ENDED, is_live},
@@ -23,26 +24,17 @@ use crate::{
 pub(super) struct Plan<'a> {
     engine: &'a Engine,
     options: &'a Options<'a>,
-    /// Indices into `ids`, by folded login.
-    users: HashMap<String, u32>,
-    ids: Vec<UserId>,
-    /// Ids by folded name.
-    groups: HashMap<String, String>,
-    members: HashSet<(String, UserId)>,
+    /// As the planned operations leave them.
+    accounts: Accounts,
     /// The owners of all tokens; `None`: the token was revoked or replaced.
-    digests: HashMap<Digest, Option<u32>>,
+    digests: HashMap<Digest, Option<UserIx>>,
     /// Owners and folded names of the tokens in `ops`.
-    names: HashSet<(u32, String)>,
+    names: HashSet<(UserIx, String)>,
     /// The same for the batch that was drained last, which the engine may not have yet.
-    in_flight: HashSet<(u32, String)>,
+    in_flight: HashSet<(UserIx, String)>,
     ops: Vec<Op>,
     /// The last token's id. They follow each other: random ones would be stored in as many places.
     id: TokenId,
-}
-
-/// The index of the next user.
-fn number(ids: &[UserId]) -> u32 {
-    u32::try_from(ids.len()).expect("memory holds fewer users than that")
 }
 
 /// The result of a valid line.
@@ -57,18 +49,12 @@ const MAX_SCOPE: usize = 50;
 
 impl<'a> Plan<'a> {
     pub(super) fn new(engine: &'a Engine, options: &'a Options<'a>) -> Result<Self, ReadError> {
-        let mut users = HashMap::new();
-        let mut ids = Vec::new();
-        for user in engine.users()?.into_iter().filter(|user| user.deleted_at.is_none()) {
-            users.insert(fold(&user.login), number(&ids));
-            ids.push(user.id);
-        }
-        let numbers: HashMap<&str, u32> =
-            ids.iter().enumerate().map(|(at, id)| (id.as_str(), number(&ids[..at]))).collect();
+        let accounts = load::accounts(engine)?;
         let mut digests = HashMap::new();
         engine
             .load(&mut |digest, row| {
-                digests.insert(digest, numbers.get(row.owner).copied().filter(|_| !row.is_ended()));
+                let owner = accounts.user_by_id(row.owner).filter(|owner| owner.record.deleted_at.is_none());
+                digests.insert(digest, owner.map(|owner| owner.ix).filter(|_| !row.is_ended()));
             })?
             .map_err(|damage| ReadError(damage.to_string()))?;
         let mut random = Ok(());
@@ -77,10 +63,7 @@ impl<'a> Plan<'a> {
         Ok(Self {
             engine,
             options,
-            users,
-            ids,
-            groups: engine.groups()?.into_iter().map(|group| (fold(&group.name), group.id)).collect(),
-            members: engine.members()?.into_iter().collect(),
+            accounts,
             digests,
             names: HashSet::new(),
             in_flight: HashSet::new(),
@@ -94,7 +77,7 @@ impl<'a> Plan<'a> {
         match line {
             ImportRecord::Token(token) => self.token(token, report),
             ImportRecord::User { login, name, kind } => {
-                if self.users.contains_key(&fold(&login)) {
+                if self.accounts.user_by_login(&login).is_some() {
                     return Ok(Outcome::Skipped);
                 }
                 self.make_user(&login, name.as_deref(), kind, report)?;
@@ -119,7 +102,8 @@ impl<'a> Plan<'a> {
 
     fn token(&mut self, token: ImportedToken, report: &mut Report) -> Result<Outcome, String> {
         if let Some(owner) = self.digests.get(&token.digest) {
-            let same = owner.is_some() && *owner == self.users.get(&fold(&token.owner)).copied();
+            let named = self.accounts.user_by_login(&token.owner).map(|user| user.ix);
+            let same = owner.is_some() && *owner == named;
             let refused = || match owner {
                 Some(_) => "a token with this digest is already registered for another owner",
                 None => REGISTERED_AND_ENDED,
@@ -131,20 +115,16 @@ impl<'a> Plan<'a> {
         if token.expires_at.is_some_and(|end| end <= self.options.now) {
             return Err("the token has already expired".to_owned());
         }
-        let number = match self.users.get(&fold(&token.owner)) {
-            Some(number) => *number,
-            None => self.owner(&token.owner, report)?,
-        };
-        let owner = self.ids[number as usize].clone();
+        let (ix, owner) = self.owner(&token.owner, report)?;
         let folded = fold(&name);
         let taken = self.has_live(&owner, &folded).map_err(|e| e.to_string())?;
-        let key = (number, folded.clone());
+        let key = (ix, folded.clone());
         if taken || self.in_flight.contains(&key) || !self.names.insert(key) {
             return Err(format!("{} already has a token named {name:?}", token.owner));
         }
         let id = self.id.successor();
         self.id = id;
-        self.digests.insert(token.digest, Some(number));
+        self.digests.insert(token.digest, Some(ix));
         let record = TokenRecord {
             imported: true,
             expires_at: token.expires_at,
@@ -167,29 +147,26 @@ impl<'a> Plan<'a> {
             return Err("every user is in the group all-users anyway: leave the line out".to_owned());
         }
         // All members first, so that nothing changes if one of them is unknown or cannot be created.
-        for login in members.iter().filter(|login| !self.users.contains_key(&fold(login))) {
+        for login in members.iter().filter(|login| self.accounts.user_by_login(login).is_none()) {
             self.may_make_owner(login)?;
         }
-        let mut ids = Vec::with_capacity(members.len());
-        for login in members {
-            let known = self.users.get(&fold(login)).copied();
-            let number = known.map_or_else(|| self.owner(login, report), Ok)?;
-            ids.push(self.ids[number as usize].clone());
-        }
+        let users = members.iter().map(|login| self.owner(login, report)).collect::<Result<Vec<_>, _>>()?;
         let mut outcome = Outcome::Skipped;
-        let group = match self.groups.get(&fold(&name)) {
-            Some(id) => id.clone(),
+        let (group_ix, group) = match self.accounts.group_by_name(&name) {
+            Some(group) => (group.ix, group.record.id.clone()),
             None => {
                 let id = uuid::Uuid::now_v7().to_string();
-                self.groups.insert(fold(&name), id.clone());
-                self.ops.push(Op::PutGroup(GroupRecord { id: id.clone(), name, parent: None, revision: 1 }));
+                let record = GroupRecord { id: id.clone(), name, parent: None, revision: 1 };
+                self.ops.push(Op::PutGroup(record.clone()));
                 report.groups += 1;
                 outcome = Outcome::Added;
-                id
+                (self.accounts.put_group(record), id)
             }
         };
-        for user in ids {
-            if self.members.insert((group.clone(), user.clone())) {
+        for (ix, user) in users {
+            let is_in = |user: &Account| user.groups.binary_search(&group_ix).is_ok();
+            if !self.accounts.user(ix).is_some_and(is_in) {
+                self.accounts.set_member(&group, &user, true);
                 self.ops.push(Op::PutMember { group: group.clone(), user });
                 report.members += 1;
                 outcome = Outcome::Added;
@@ -205,7 +182,11 @@ impl<'a> Plan<'a> {
         names::login(login).map(drop).map_err(|e| e.message)
     }
 
-    fn owner(&mut self, login: &str, report: &mut Report) -> Result<u32, String> {
+    /// The user with this login, who is created if that is wanted.
+    fn owner(&mut self, login: &str, report: &mut Report) -> Result<(UserIx, UserId), String> {
+        if let Some(user) = self.accounts.user_by_login(login) {
+            return Ok((user.ix, user.record.id.clone()));
+        }
         self.may_make_owner(login)?;
         self.make_user(login, None, UserKind::Service, report)
     }
@@ -216,16 +197,14 @@ impl<'a> Plan<'a> {
         name: Option<&str>,
         kind: UserKind,
         report: &mut Report,
-    ) -> Result<u32, String> {
+    ) -> Result<(UserIx, UserId), String> {
         let login = names::login(login).map_err(|e| e.message)?;
         let name = names::text("user name", name.unwrap_or(&login), 1, 200).map_err(|e| e.message)?;
         let id = uuid::Uuid::now_v7().to_string();
-        let number = number(&self.ids);
-        self.users.insert(fold(&login), number);
-        self.ids.push(id.clone());
-        self.ops.push(Op::PutUser(UserRecord::new(id, login, name, kind, self.options.now)));
+        let record = UserRecord::new(id.clone(), login, name, kind, self.options.now);
+        self.ops.push(Op::PutUser(record.clone()));
         report.users += 1;
-        Ok(number)
+        Ok((self.accounts.put_user(record), id))
     }
 
     fn scope(&self, mut scope: Vec<(String, Access)>) -> Result<Vec<(String, Access)>, String> {
