@@ -2,7 +2,10 @@
 //! Each is a loop of its own, so that none waits for another.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -47,7 +50,8 @@ pub(crate) struct Driver {
     pub heard: watch::Sender<u64>,
     /// Notified when this node's acknowledgement has changed.
     pub acknowledge: Notify,
-    pub snapshots: Mutex<Snapshots>,
+    /// Bytes of entries since the last snapshot, as far as this node has seen them.
+    pub grown: Arc<AtomicU64>,
 }
 
 /// Set to the reason when the node cannot go on.
@@ -131,7 +135,7 @@ impl Driver {
                     for heard in heard {
                         match heard {
                             TailEvent::Entry(entry) => {
-                                self.snapshots().add_bytes(entry.operations.len());
+                                self.grown.fetch_add(entry.operations.len() as u64, Ordering::Relaxed);
                                 self.heard.send_replace(entry.position);
                             }
                             TailEvent::Acknowledgement { node, value } => {
@@ -211,9 +215,10 @@ impl Driver {
     async fn run_protocol(self: Arc<Self>) {
         let mut cut_off = true;
         let mut read = Instant::now();
+        let mut snapshots = Snapshots::default();
         loop {
             let todo = self.node.advance();
-            self.snapshots().start_if_due(&self);
+            snapshots.start_if_due(&self);
             match todo.permitted_for {
                 Some(left) if !left.is_zero() => cut_off = false,
                 Some(_) | None if !cut_off => {
@@ -246,10 +251,6 @@ impl Driver {
             // A timer may fire slightly early.
             let _ = timeout(wait + Duration::from_millis(1), self.node.changed.notified()).await;
         }
-    }
-
-    fn snapshots(&self) -> MutexGuard<'_, Snapshots> {
-        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn read_acknowledgements(&self) {

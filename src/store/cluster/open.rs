@@ -1,12 +1,6 @@
 //! Opens a node's copy of the cluster's store, or creates it from nothing or from a single gateway's store.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    thread,
-    time::Duration,
-};
+use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
 
 use tokio::sync::{Notify, watch};
 
@@ -23,6 +17,7 @@ use crate::{
         log::{
             Failure, Head, Log as _, StoreId,
             etcd::{self, Connection, EtcdError, EtcdLog},
+            files::{Directory as _, OsDirectory},
             random_id,
         },
         op::Op,
@@ -112,7 +107,7 @@ impl Store {
                 fence,
                 heard: watch::Sender::default(),
                 acknowledge: Notify::new(),
-                snapshots: Mutex::default(),
+                grown: Arc::default(),
             };
             driver.start(applied, ended);
         }
@@ -137,7 +132,11 @@ pub fn init(settings: &store::Settings, cluster: &Settings) -> Result<(StoreId, 
     engine.replica().flush().map_err(|e| JoinError::Snapshot(e.to_string()))?;
     LocalCopy { store: id, last: None }.write(&settings.path)?;
     engine.close();
-    remove_journal(&generation)?;
+    // etcd has what the journal has.
+    let files = OsDirectory::new(generation);
+    for name in files.names()?.iter().filter(|name| name.starts_with("journal-")) {
+        files.remove_file(name)?;
+    }
     Ok((id, head.position))
 }
 
@@ -252,16 +251,4 @@ pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<u64, 
         copied.map_err(|error: BackupError| JoinError::Snapshot(error.to_string()))?;
     upload.publish(position).map_err(broken)?;
     Ok(position)
-}
-
-/// Removes the journal of a former single gateway's store: etcd has its contents.
-fn remove_journal(generation: &Path) -> Result<(), JoinError> {
-    let failure = |e| Failure::new("remove the journal of", generation, e);
-    for entry in fs::read_dir(generation).map_err(failure)? {
-        let entry = entry.map_err(failure)?;
-        if entry.file_name().to_string_lossy().starts_with("journal-") {
-            fs::remove_file(entry.path()).map_err(failure)?;
-        }
-    }
-    Ok(())
 }

@@ -31,19 +31,12 @@ const REPLACED_KEPT: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(super) struct Snapshots {
-    /// Bytes of entries since the last snapshot, as far as this node has seen them.
-    grown: Arc<AtomicU64>,
     /// Positions of the log at some times within the last [`ENTRIES_KEPT`].
     positions: VecDeque<(Instant, u64)>,
     running: Option<thread::JoinHandle<()>>,
 }
 
 impl Snapshots {
-    /// Adds the bytes of a new entry.
-    pub(super) fn add_bytes(&mut self, bytes: usize) {
-        self.grown.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-
     /// Begins a snapshot if one is due and this node is the eldest.
     pub(super) fn start_if_due(&mut self, driver: &Driver) {
         let (now, position) = (Instant::now(), driver.store.head().position);
@@ -61,7 +54,7 @@ impl Snapshots {
             return;
         }
         let (store, connection) = (driver.store.clone(), driver.connection.clone());
-        let job = SnapshotTask { store, connection, kept, position, grown: self.grown.clone() };
+        let job = SnapshotTask { store, connection, kept, position, grown: driver.grown.clone() };
         let run = move || {
             if let Err(error) = job.write_and_trim() {
                 tracing::warn!(
