@@ -5,10 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{ApiResult, Caller, Context, Problem, wire::ok};
-use crate::{
-    authz::subject::Permission,
-    store::cluster::{MembershipState, Status},
-};
+use crate::{authz::subject::Permission, store::cluster::Status};
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Cluster)]
@@ -52,13 +49,6 @@ pub async fn show(context: Context, caller: Caller) -> ApiResult {
 impl From<Status> for ClusterView {
     fn from(status: Status) -> Self {
         let Status { node, membership, head, in_force, permitted_for, members, departed, waiting } = status;
-        let standing = match membership {
-            MembershipState::Member => "member",
-            MembershipState::Outside => "joining",
-            MembershipState::Displaced => "displaced",
-            MembershipState::Forked(_) => "forked",
-            MembershipState::Left => "left",
-        };
         let members = members.into_iter().map(|member| MemberView {
             node: member.node,
             acknowledged: member.acknowledged,
@@ -66,7 +56,7 @@ impl From<Status> for ClusterView {
         });
         Self {
             node,
-            standing: standing.to_owned(),
+            standing: membership.into_str().to_owned(),
             position: head.position,
             in_force,
             permitted_ms: permitted_for.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),

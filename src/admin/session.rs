@@ -17,10 +17,7 @@ use super::{
 };
 use crate::{
     authz::subject::User,
-    store::{
-        NewSession,
-        model::{SessionRecord, SignedInBy},
-    },
+    store::{NewSession, model::SessionRecord},
 };
 
 mod attempts;
@@ -189,11 +186,7 @@ impl SessionView {
             user_id: user.id.to_string(),
             name: account.map_or_else(String::new, |account| account.record.name.clone()),
             csrf: csrf.text(),
-            by: match record.map(|record| record.by) {
-                Some(SignedInBy::Password) => "password",
-                Some(SignedInBy::Provider) => "provider",
-                None => "header",
-            },
+            by: record.map_or("header", |record| record.by.into_str()),
             created_at: record.map(|record| Time(record.created_at)),
             expires_at: record.map(|record| Time(record.ends_at())),
             idle_until: record.map(|record| Time(record.idle_until())),

@@ -11,10 +11,7 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use self::view::{addresses, scope};
-pub(super) use self::{
-    import::Imported,
-    view::{last_used, state_word},
-};
+pub(super) use self::{import::Imported, view::last_used};
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},
     view::{AccessWord, ScopeEntry, TokenView},

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     ReadError,
     engine::Engine,
-    model::{AuditEvent, AuditPosition, RevokeReason, TokenRecord},
+    model::{AuditEvent, AuditPosition, TokenRecord},
 };
 use crate::authz::{subject::scope_text, time::Timestamp};
 
@@ -87,16 +87,6 @@ pub(crate) fn time_json(at: Timestamp) -> String {
         .map_or_else(|_| at.as_millis().to_string(), |t| t.to_string())
 }
 
-pub(crate) const fn reason_word(reason: RevokeReason) -> &'static str {
-    match reason {
-        RevokeReason::User => "user",
-        RevokeReason::Admin => "admin",
-        RevokeReason::Rotated => "rotated",
-        RevokeReason::OwnerDeleted => "owner-deleted",
-        RevokeReason::Leaked => "leaked",
-    }
-}
-
 /// A chain that is being verified event by event.
 pub(crate) struct Chain {
     next: AuditPosition,
@@ -129,23 +119,14 @@ impl Chain {
     /// Ends the verification. `acknowledged` is the newest event known to be acknowledged: the chain must
     /// contain it, unless it was trimmed, and may continue after it.
     pub(crate) fn end(self, acknowledged: Option<(u64, [u8; 32])>) -> Result<Verified, VerifyError> {
-        match acknowledged {
-            Some((acknowledged, _)) if acknowledged >= self.next.seq => {
-                Err(VerifyError::CutOff { seq: self.next.seq, acknowledged })
-            }
-            Some(acknowledged)
-                if self
-                    .verified
-                    .last
-                    .is_some_and(|last| last.0 == acknowledged.0 && last != acknowledged) =>
-            {
-                Err(VerifyError::Broken {
-                    seq: acknowledged.0,
-                    what: "it is not the event that was acknowledged",
-                })
-            }
-            _ => Ok(self.verified),
+        let Some((seq, hash)) = acknowledged else { return Ok(self.verified) };
+        if seq >= self.next.seq {
+            return Err(VerifyError::CutOff { seq: self.next.seq, acknowledged: seq });
         }
+        if self.verified.last.is_some_and(|last| last.0 == seq && last.1 != hash) {
+            return Err(VerifyError::Broken { seq, what: "it is not the event that was acknowledged" });
+        }
+        Ok(self.verified)
     }
 }
 

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use strum::IntoStaticStr;
 
 use super::record::wire;
 use crate::authz::{
@@ -108,7 +109,8 @@ pub struct Revocation {
 }
 
 /// Stored as the variant's number, like [`SignedInBy`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum RevokeReason {
     User,
     Admin,
@@ -143,7 +145,8 @@ pub struct SessionRecord {
 }
 
 /// How the user authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum SignedInBy {
     Password,
     /// An OpenID Connect provider.

@@ -97,17 +97,7 @@ fn span(name: &str, text: Option<&str>) -> ApiResult<Option<HumanDuration>> {
 }
 
 fn state(word: &str) -> ApiResult<TokenState> {
-    const ALL: [TokenState; 7] = [
-        TokenState::Pending,
-        TokenState::Active,
-        TokenState::Expired,
-        TokenState::Rotating,
-        TokenState::Rotated,
-        TokenState::Revoked,
-        TokenState::Suspended,
-    ];
-    let found = ALL.into_iter().find(|state| super::state_word(*state) == word);
-    found.ok_or_else(|| {
+    word.parse().map_err(|_| {
         Problem::invalid("state takes pending, active, expired, rotating, rotated, revoked or suspended")
     })
 }

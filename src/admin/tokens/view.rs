@@ -9,10 +9,7 @@ use utoipa::ToSchema;
 use super::super::{ApiResult, Context, Problem, wire::Time};
 use crate::{
     authz::{accounts::Accounts, network, secret, subject::Access, time::Timestamp},
-    store::{
-        TokenState,
-        model::{LastUsed, RevokeReason, TokenRecord, UserId},
-    },
+    store::model::{LastUsed, TokenRecord, UserId},
 };
 
 /// A scope entry; `access` is `full` by default.
@@ -84,7 +81,7 @@ impl TokenView {
     pub fn at(context: &Context, accounts: &Arc<Accounts>, record: TokenRecord, now: Timestamp) -> Self {
         let owner = accounts.user_by_id(&record.owner);
         let banned = owner.is_some_and(|owner| owner.record.banned.is_some());
-        let state = state_word(record.state(banned, now)).to_owned();
+        let state = record.state(banned, now).into_str().to_owned();
         let used = last_used(context, &record);
         let login =
             |id: &UserId| accounts.user_by_id(id).map_or_else(|| id.clone(), |u| u.record.login.clone());
@@ -109,7 +106,7 @@ impl TokenView {
             last_used_ip: used.as_ref().map(|used| used.from.to_string()),
             last_used_service: used.map(|used| used.service),
             revoked_at: record.revoked.as_ref().map(|r| Time(r.at)),
-            revoke_reason: record.revoked.map(|r| reason_word(r.reason).to_owned()),
+            revoke_reason: record.revoked.map(|r| r.reason.into_str().to_owned()),
             family: record.family.to_string(),
             rotated_to: record.rotation.map(|r| r.to.to_string()),
             grace_until: record.rotation.map(|r| Time(r.grace_until)),
@@ -125,28 +122,6 @@ pub(in crate::admin) fn last_used(context: &Context, record: &TokenRecord) -> Op
     match (recent, record.last_used.clone()) {
         (Some(recent), Some(stored)) if recent.at < stored.at => Some(stored),
         (recent, stored) => recent.or(stored),
-    }
-}
-
-pub fn state_word(state: TokenState) -> &'static str {
-    match state {
-        TokenState::Pending => "pending",
-        TokenState::Active => "active",
-        TokenState::Expired => "expired",
-        TokenState::Rotating => "rotating",
-        TokenState::Rotated => "rotated",
-        TokenState::Revoked => "revoked",
-        TokenState::Suspended => "suspended",
-    }
-}
-
-fn reason_word(reason: RevokeReason) -> &'static str {
-    match reason {
-        RevokeReason::User => "user",
-        RevokeReason::Admin => "admin",
-        RevokeReason::Rotated => "rotated",
-        RevokeReason::OwnerDeleted => "owner-deleted",
-        RevokeReason::Leaked => "leaked",
     }
 }
 

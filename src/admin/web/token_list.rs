@@ -13,7 +13,7 @@ use crate::{
     admin::{
         ApiResult, Context, Problem,
         offload::READS,
-        tokens::{TokenView, last_used, state_word},
+        tokens::{TokenView, last_used},
         wire::{HumanDuration, Time},
     },
     authz::{accounts::Accounts, secret::TokenId, time::Timestamp},
@@ -183,7 +183,7 @@ fn listing(
         .into_iter()
         .map(|record| ListedToken::new(context, &accounts, record, now))
         .filter(|entry| unused_since.is_none_or(|at| entry.used < Some(at)))
-        .filter(|entry| asked.state.as_deref().is_none_or(|state| state_word(entry.state) == state))
+        .filter(|entry| asked.state.as_deref().is_none_or(|state| entry.state.into_str() == state))
         .filter(|entry| asked.q.as_deref().is_none_or(|words| entry.matches(words)))
         .collect();
     let all = entries.len();

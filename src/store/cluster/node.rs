@@ -8,8 +8,8 @@ use std::{
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
-    Acknowledgement, BootTime, Completed, Follower, Fork, Incarnation, MemberChange, Members,
-    MembershipState, NodeIdentity, Probe, Protocol, Timing,
+    Acknowledgement, BootTime, Completed, Follower, Fork, MemberChange, Members, MembershipState,
+    NodeIdentity, Probe, Protocol, Timing,
 };
 use crate::{fence::Completion, state::State, store::log::Head};
 
@@ -43,7 +43,6 @@ pub(crate) struct Applied {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeStatus {
     pub node: String,
-    pub incarnation: Incarnation,
     /// The highest position that it has acknowledged, as far as this node knows.
     pub acknowledged: Option<u64>,
     /// Whether its rules are the same as this node's.
@@ -146,7 +145,6 @@ impl Node {
         let own = protocol.members().get(&self.name).map(|member| member.rules);
         let members = protocol.members().iter().map(|(node, member)| NodeStatus {
             node: node.to_owned(),
-            incarnation: member.incarnation,
             acknowledged: protocol.completions.acknowledged_by(node, member.incarnation),
             same_rules: own.is_none_or(|own| own == member.rules),
         });

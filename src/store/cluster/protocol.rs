@@ -2,6 +2,7 @@
 //! log.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use super::{BootTime, Completed, Completions, Fork, Incarnation, MemberChange, Members, Permission, Timing};
 use crate::store::op::FORMAT;
@@ -41,9 +42,11 @@ impl Acknowledgement {
 }
 
 /// This node's standing in the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum MembershipState {
     /// It has not joined, or was dropped and joins again.
+    #[strum(serialize = "joining")]
     Outside,
     Member,
     /// Another process has joined under its name; this one serves no more.

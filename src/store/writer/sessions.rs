@@ -80,11 +80,7 @@ impl Transaction {
             client: opening.client,
             by: opening.by,
         };
-        let by = match record.by {
-            SignedInBy::Password => "password",
-            SignedInBy::Provider => "provider",
-        };
-        let change = json!({"client": record.client.to_string(), "by": by});
+        let change = json!({"client": record.client.to_string(), "by": record.by.into_str()});
         self.audit_as(actor, "session.begin", target(&user.login), Some(change));
         self.apply(Op::PutSession(record.clone()));
         record

@@ -274,7 +274,7 @@ impl Transaction {
         }
         record.revoked = Some(Revocation { at: self.now, by: Transaction::author(actor), reason });
         record.revision += 1;
-        let change = json!({"reason": audit::reason_word(reason)});
+        let change = json!({"reason": reason.into_str()});
         self.audit_as(actor, "token.revoke", target(&record), Some(change));
         self.apply(Op::PutToken(record.clone()));
         Ok(record)
