@@ -25,7 +25,7 @@ mod verify;
 
 pub(crate) use directory::StoreDirectory;
 pub(crate) use open::Generation;
-pub(crate) use verify::verify_closed;
+pub use verify::verify_closed;
 
 /// A store that this process has opened. Dereferences to the replica for reads.
 pub(crate) struct Engine {

@@ -29,35 +29,24 @@ pub(crate) trait KeyedByDigest: Record + Clone {
     fn all(records: &CachedRecords) -> &HashMap<Digest, Self>;
 }
 
-impl KeyedByDigest for SessionRecord {
-    const TABLE: Table = Table::Sessions;
-    fn key(&self) -> Digest {
-        self.digest
-    }
-    fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
-        &records.sessions
-    }
+macro_rules! keyed_by_digest {
+    ($record:ident, $table:ident, $all:ident, |$it:ident| $key:expr) => {
+        impl KeyedByDigest for $record {
+            const TABLE: Table = Table::$table;
+            fn key(&self) -> Digest {
+                let $it = self;
+                $key
+            }
+            fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
+                &records.$all
+            }
+        }
+    };
 }
 
-impl KeyedByDigest for InvitationRecord {
-    const TABLE: Table = Table::Invitations;
-    fn key(&self) -> Digest {
-        self.digest
-    }
-    fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
-        &records.invitations
-    }
-}
-
-impl KeyedByDigest for IdentityRecord {
-    const TABLE: Table = Table::IdentityCache;
-    fn key(&self) -> Digest {
-        Self::digest(&self.issuer, &self.subject)
-    }
-    fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
-        &records.identities
-    }
-}
+keyed_by_digest!(SessionRecord, Sessions, sessions, |it| it.digest);
+keyed_by_digest!(InvitationRecord, Invitations, invitations, |it| it.digest);
+keyed_by_digest!(IdentityRecord, IdentityCache, identities, |it| Self::digest(&it.issuer, &it.subject));
 
 /// The records of a kind that a batch changes, as the batch leaves them.
 pub(crate) fn changes<R: KeyedByDigest>(staged: &Staged) -> impl Iterator<Item = (Digest, Option<R>)> {

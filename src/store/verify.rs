@@ -3,7 +3,8 @@
 
 use std::{fmt::Display, ops::ControlFlow};
 
-use super::{OpenError, Settings, engine};
+use super::OpenError;
+pub use super::engine::verify_closed as offline;
 
 /// What was read, and what is wrong with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -78,10 +79,4 @@ impl Report {
             self.damage.push(Finding { place: place.to_string(), what: what.to_string(), advice });
         }
     }
-}
-
-/// Verifies a store that is not being served. Nothing is recovered, migrated or rebuilt. sled's files are
-/// opened as at a start.
-pub fn offline(settings: &Settings, on_progress: &mut OnProgress<'_>) -> Result<Report, VerifyError> {
-    engine::verify_closed(settings, on_progress)
 }

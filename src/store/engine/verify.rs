@@ -69,8 +69,9 @@ impl Engine {
     }
 }
 
-/// Verifies a store that no process has open.
-pub(crate) fn verify_closed(
+/// Verifies a store that no process has open. Nothing is recovered, migrated or rebuilt. sled's files are
+/// opened as at a start.
+pub fn verify_closed(
     settings: &Settings,
     on_progress: &mut OnProgress<'_>,
 ) -> Result<Report, verify::VerifyError> {

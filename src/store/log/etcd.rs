@@ -124,7 +124,7 @@ impl EtcdLog {
         mut attempt: CommitAttempt,
         encoded: &Encoded,
     ) -> Result<Head, AppendError> {
-        let end = Instant::now() + self.connection.client.settings().patience;
+        let end = Instant::now() + self.connection.client.settings.patience;
         let head = Head { position: attempt.position(), hash: encoded.hash };
         let mut answer = self.send(&attempt, encoded).await?;
         loop {

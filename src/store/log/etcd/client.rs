@@ -72,7 +72,7 @@ impl EtcdError {
 }
 
 pub(super) struct Client {
-    settings: Settings,
+    pub settings: Settings,
     endpoint_state: Mutex<EndpointState>,
 }
 
@@ -101,10 +101,6 @@ type Codec<Q, A> = ProstCodec<Q, A>;
 impl Client {
     pub(super) fn new(settings: Settings) -> Self {
         Self { settings, endpoint_state: Mutex::default() }
-    }
-
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     /// Calls once. If the user's token is missing or expired, signs in and calls again.

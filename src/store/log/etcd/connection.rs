@@ -169,7 +169,7 @@ impl Connection {
         &self,
         message: Q,
     ) -> Result<Q::Answer, EtcdError> {
-        let end = tokio::time::Instant::now() + self.client.settings().patience;
+        let end = tokio::time::Instant::now() + self.client.settings.patience;
         loop {
             match self.client.call(message.clone()).await {
                 Err(EtcdError::NoAnswer(_)) if tokio::time::Instant::now() < end => sleep(PAUSE).await,
