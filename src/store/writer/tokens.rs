@@ -262,7 +262,8 @@ impl Transaction {
         Ok(ended)
     }
 
-    fn revoke_record(
+    /// Revokes a token, unless it is revoked already. Its owner's deletion is audited as a whole.
+    pub(super) fn revoke_record(
         &mut self,
         actor: &Actor,
         mut record: TokenRecord,
@@ -274,8 +275,10 @@ impl Transaction {
         }
         record.revoked = Some(Revocation { at: self.now, by: Transaction::author(actor), reason });
         record.revision += 1;
-        let change = json!({"reason": reason.into_str()});
-        self.audit_as(actor, "token.revoke", target(&record), Some(change));
+        if reason != RevokeReason::OwnerDeleted {
+            let change = json!({"reason": reason.into_str()});
+            self.audit_as(actor, "token.revoke", target(&record), Some(change));
+        }
         self.apply(Op::PutToken(record.clone()));
         Ok(record)
     }

@@ -12,7 +12,7 @@ use crate::{
     store::{
         ChangeError, audit,
         change::{Actor, NewUser, UserEdit},
-        model::{Revocation, RevokeReason},
+        model::RevokeReason,
         op::Op,
     },
 };
@@ -116,16 +116,9 @@ impl Transaction {
         self.sign_out(ix, &before.id);
         self.drop_invitations_of(&before.id);
         let mut revoked = 0;
-        for mut token in tokens {
-            if token.revoked.is_some() {
-                self.batch.republished.push(token);
-                continue;
-            }
-            let (at, by) = (self.now, Transaction::author(actor));
-            token.revoked = Some(Revocation { at, by, reason: RevokeReason::OwnerDeleted });
-            token.revision += 1;
-            revoked += 1;
-            self.apply(Op::PutToken(token));
+        for token in tokens {
+            revoked += u32::from(token.revoked.is_none());
+            self.revoke_record(actor, token, RevokeReason::OwnerDeleted)?;
         }
         for ix in groups {
             if let Some(group) = self.state.accounts.group(ix) {
