@@ -20,7 +20,7 @@ use crate::{
     store::{
         Store,
         log::{
-            ReadError, StoreId,
+            ReadError,
             etcd::{Connection, Tail, TailError, TailEvent},
         },
     },
@@ -45,7 +45,6 @@ pub(crate) struct Driver {
     pub node: Arc<Node>,
     pub connection: Arc<Connection>,
     pub fence: Arc<Fence>,
-    pub log: StoreId,
     /// The newest position known to be in the log.
     pub heard: watch::Sender<u64>,
     /// Notified when this node's acknowledgement has changed.
@@ -120,7 +119,7 @@ impl Driver {
 
     /// Watches the log for new entries. The writer reads the entries itself.
     async fn tail_log(self: Arc<Self>, ended: Arc<Ended>) {
-        let mut tail = Tail::new(self.connection.clone(), self.log, self.store.head());
+        let mut tail = Tail::new(self.connection.clone(), self.store.engine().store, self.store.head());
         loop {
             let heard = tokio::select! {
                 heard = tail.next() => heard,

@@ -100,7 +100,6 @@ impl Store {
         let (ended, asked) = watch::channel(None);
         if let Some((node, applied)) = store.node().cloned().zip(applied) {
             let driver = Driver {
-                log: store.engine().store,
                 store: store.clone(),
                 node,
                 connection,

@@ -154,7 +154,7 @@ impl<'a, 't> Verifier<'a, 't> {
         let read = inventory.and_then(|mut inventory| {
             report.journal_files = inventory.files() as u64;
             let first = inventory.oldest;
-            let verified = inventory.verify(head, &mut |entry| {
+            let (head, _) = inventory.verify(head, &mut |entry| {
                 entries += 1;
                 match batches.entry(entry.operations) {
                     Ok(_) => begun = true,
@@ -176,7 +176,7 @@ impl<'a, 't> Verifier<'a, 't> {
             if let Some(file) = &inventory.recovery.unreadable_slot {
                 report.notes.push(format!("{}: one of the two position slots cannot be read", file.display()));
             }
-            Ok((verified.head, first))
+            Ok((head, first))
         });
         report.journal_entries = entries;
         match (read, wrong) {

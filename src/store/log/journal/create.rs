@@ -41,13 +41,10 @@ impl NewFile<'_> {
             .create(&unfinished)
             .map_err(|e| CreateError::NotWritten(Failure::new("create", &path, e)))?;
         let end = self.write(&*file, fill).inspect_err(|_| drop(directory.remove(&unfinished)))?;
-        let unsynced = |action| {
-            let path = &path;
-            move |e| CreateError::Unsynced(Failure::new(action, path, e))
-        };
-        file.sync_all().map_err(unsynced("sync"))?;
-        directory.rename(&unfinished, &name).map_err(unsynced("rename to"))?;
-        directory.sync().map_err(unsynced("sync the directory of"))?;
+        let unsynced = |action, e| CreateError::Unsynced(Failure::new(action, &path, e));
+        file.sync_all().map_err(|e| unsynced("sync", e))?;
+        directory.rename(&unfinished, &name).map_err(|e| unsynced("rename to", e))?;
+        directory.sync().map_err(|e| unsynced("sync the directory of", e))?;
         Ok(ActiveFile { header: self.header, file, path, end, slot: 0 })
     }
 

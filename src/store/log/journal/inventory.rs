@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     OpenError, Recovery,
-    layout::{self, BLOCK, FileName, Header, HeaderError, SLOTS, Slot},
+    layout::{self, BLOCK, FileName, Header, SLOTS, Slot},
     open::Dropped,
     scan::{Scan, ScanError},
 };
@@ -28,14 +28,6 @@ pub struct Inventory {
     pub(super) unfinished: Vec<String>,
     /// The findings that an operator may want to know.
     pub recovery: Recovery,
-}
-
-/// A journal that was verified.
-pub struct Verified {
-    /// The newest entry.
-    pub head: Head,
-    /// Where the last entry ends in the last file.
-    pub(super) end: u64,
 }
 
 /// Called with every entry, in order.
@@ -71,19 +63,18 @@ impl Inventory {
         self.full.len() + 1
     }
 
-    /// Reads every entry up to the newest. `head`: the acknowledged head, if it is known. What follows it is
-    /// ignored, since it may be being written.
+    /// Reads every entry up to the newest; returns that one, and where it ends in the last file. `head`: the
+    /// acknowledged head, if it is known. What follows it is ignored, since it may be being written.
     pub fn verify(
         &mut self,
         head: Option<Head>,
         visit: &mut EntryVisitor<'_>,
-    ) -> Result<Verified, OpenError> {
+    ) -> Result<(Head, u64), OpenError> {
         for (at, found) in self.full.iter().enumerate() {
             let next = &self.full.get(at + 1).unwrap_or(&self.last).header;
             found.verify_full(next, visit)?;
         }
-        let (head, end) = self.last.verify_last(self.covered, head, &mut self.recovery, visit)?;
-        Ok(Verified { head, end })
+        self.last.verify_last(self.covered, head, &mut self.recovery, visit)
     }
 }
 
@@ -147,8 +138,8 @@ impl JournalFile {
         };
         let header = match Header::decode(&block) {
             Ok(header) => header,
-            Err(HeaderError::Version(found)) => return Err(OpenError::Newer { file: path, found }),
-            Err(HeaderError::Invalid) => return Err(damage("the file's header does not verify").into()),
+            Err(Some(found)) => return Err(OpenError::Newer { file: path, found }),
+            Err(None) => return Err(damage("the file's header does not verify").into()),
         };
         if header.store != store {
             return Err(OpenError::OtherStore { file: path, found: header.store, expected: store });

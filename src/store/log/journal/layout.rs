@@ -69,14 +69,15 @@ impl Header {
         seal(&[&HEADER_MAGIC[..], &version, &store.0, &sequence, &position, &hash.0, &capacity].concat())
     }
 
-    pub(super) fn decode(block: &[u8; BLOCK]) -> Result<Self, HeaderError> {
+    /// `Err(Some(version))` if another version wrote it.
+    pub(super) fn decode(block: &[u8; BLOCK]) -> Result<Self, Option<u32>> {
         if block[..8] != HEADER_MAGIC || !is_sealed(block, Self::CHECKSUM) {
-            return Err(HeaderError::Invalid);
+            return Err(None);
         }
         // The version is checked last, once the block verifies. The checksum's place never changes.
         let version = u32::from_le_bytes(array(block, 8));
         if version != VERSION {
-            return Err(HeaderError::Version(version));
+            return Err(Some(version));
         }
         Ok(Self {
             store: StoreId(array(block, 12)),
@@ -85,11 +86,6 @@ impl Header {
             capacity: u64::from_le_bytes(array(block, 76)),
         })
     }
-}
-
-pub(super) enum HeaderError {
-    Invalid,
-    Version(u32),
 }
 
 /// The acknowledged head, as stored in one of two alternating blocks.

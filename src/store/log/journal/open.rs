@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::{
     Journal, Options,
     create::{self, CreateError, NewFile},
-    inventory::{self, Inventory, Verified},
+    inventory::{self, Inventory},
     layout::{self, ENTRIES, Header, Slot},
     scan::ScanError,
 };
@@ -87,7 +87,7 @@ impl Journal {
         options: Options,
     ) -> Result<(Self, Recovery), OpenError> {
         let mut inventory = Inventory::read(&*directory, store)?;
-        let Verified { head, end } = inventory.verify(None, &mut |_| {})?;
+        let (head, end) = inventory.verify(None, &mut |_| {})?;
         let Inventory { full, last, oldest, resurrected, unfinished, recovery, .. } = inventory;
 
         let sequence = last.header.sequence + 1;
