@@ -56,14 +56,11 @@ pub(super) fn serve(
     let rules = Arc::new(rules);
     let state = State { accounts: Accounts::new(), audit: AuditPosition::START, rules, proxy, policy };
     let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
-    let (node, applied) = match node {
-        None => (None, None),
-        Some((identity, lease)) => {
-            let members = engine.members_of_cluster()?;
-            let (node, applied) = Node::new(identity, members, lease, engine.head(), published.clone());
-            (Some(node), Some(applied))
-        }
+    let join = |(identity, lease)| -> Result<_, ReadError> {
+        let members = engine.members_of_cluster()?;
+        Ok(Node::new(identity, members, lease, engine.head(), published.clone()))
     };
+    let (node, applied) = node.map(join).transpose()?.unzip();
     let shared = Arc::new(Shared {
         state: published.clone(),
         sessions: Arc::new(Sessions::load(&engine)?),

@@ -123,8 +123,7 @@ fn original_manifest(path: &Path) -> Result<Manifest, MigrationError> {
     let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
     let read = |directory: &Path| match Manifest::read(directory) {
         Ok(manifest) => Ok(Some(manifest)),
-        Err(ReadManifestError::Absent) => Ok(None),
-        Err(ReadManifestError::Migrating) => Ok(None),
+        Err(ReadManifestError::Absent | ReadManifestError::Migrating) => Ok(None),
         Err(ReadManifestError::Newer(found)) => Err(MigrationError::Newer { path: path.to_owned(), found }),
         Err(ReadManifestError::Malformed) => Err(damaged("its `format` file is malformed")),
         Err(ReadManifestError::Io(e)) => Err(Failure::new("read", directory.join(manifest::FILE), e).into()),

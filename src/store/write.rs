@@ -53,6 +53,21 @@ macro_rules! changes {
     };
 }
 
+/// A change that issues a token: its arguments, its kind, the token's id or `None`, and its plan.
+macro_rules! issues {
+    ($(
+        $(#[$doc:meta])*
+        $method:ident($($arg:ident: $type:ty),*), $kind:expr, $id:expr, |$tx:ident, $secret:ident| $plan:expr;
+    )*) => {
+        impl Store {$(
+            $(#[$doc])*
+            pub async fn $method(&self, $($arg: $type),*) -> Result<CreatedToken, ChangeError> {
+                self.issue($kind, $id, move |$tx, $secret| $plan).await
+            }
+        )*}
+    };
+}
+
 mod cluster;
 mod sessions;
 
@@ -126,6 +141,24 @@ changes! {
         task_kind(!granted), |tx| tx.set_grant(&actor, &role, &to, granted);
 }
 
+issues! {
+    create_token(actor: Actor, new: NewToken, idempotency: Option<Idempotency>),
+        Counted, None, |tx, secret| tx.create_token(&actor, &new, idempotency.as_ref(), secret);
+
+    rotate_token(actor: Actor, id: TokenId, grace: Option<Duration>, idempotency: Option<Idempotency>),
+        Counted, None, |tx, secret| tx.rotate_token(&actor, id, grace, idempotency.as_ref(), secret, false);
+
+    /// Rotates a token by itself; its owner is the actor. Revoking the old token revokes the new one, too.
+    /// The actor has no parent, since the new token reaches exactly as far.
+    rotate_itself(actor: Actor, id: TokenId),
+        Exempt, None, |tx, secret| tx.rotate_token(&actor, id, None, None, secret, true);
+
+    /// Issues a token for one of another issuer. `id` is derived from that token, so that each is exchanged
+    /// once.
+    exchange_token(id: TokenId, new: ExchangedToken),
+        Exempt, Some(id), |tx, secret| tx.exchange_token(&new, secret);
+}
+
 impl Store {
     /// An edit that only removes permissions from the current role takes effect like any removal. If the
     /// role changes before the edit's turn, so that the edit would add one, it is refused as stale.
@@ -141,47 +174,6 @@ impl Store {
         let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
         let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
         self.change(task_kind(removes), plan).await
-    }
-
-    pub async fn create_token(
-        &self,
-        actor: Actor,
-        new: NewToken,
-        idempotency: Option<Idempotency>,
-    ) -> Result<CreatedToken, ChangeError> {
-        let plan =
-            move |tx: &mut Transaction, secret| tx.create_token(&actor, &new, idempotency.as_ref(), secret);
-        self.issue(Counted, None, plan).await
-    }
-
-    pub async fn rotate_token(
-        &self,
-        actor: Actor,
-        id: TokenId,
-        grace: Option<Duration>,
-        idempotency: Option<Idempotency>,
-    ) -> Result<CreatedToken, ChangeError> {
-        let plan = move |tx: &mut Transaction, secret| {
-            tx.rotate_token(&actor, id, grace, idempotency.as_ref(), secret, false)
-        };
-        self.issue(Counted, None, plan).await
-    }
-
-    /// Rotates a token by itself; its owner is the actor. Revoking the old token revokes the new one, too.
-    pub async fn rotate_itself(&self, actor: Actor, id: TokenId) -> Result<CreatedToken, ChangeError> {
-        // The actor has no parent, since the new token reaches exactly as far.
-        let plan = move |tx: &mut Transaction, secret| tx.rotate_token(&actor, id, None, None, secret, true);
-        self.issue(Exempt, None, plan).await
-    }
-
-    /// Issues a token for one of another issuer. `id` is derived from that token, so that each is exchanged
-    /// once.
-    pub async fn exchange_token(
-        &self,
-        id: TokenId,
-        new: ExchangedToken,
-    ) -> Result<CreatedToken, ChangeError> {
-        self.issue(Exempt, Some(id), move |tx, secret| tx.exchange_token(&new, secret)).await
     }
 
     /// Reloads the configuration: compiles, publishes, fences. All or nothing.
