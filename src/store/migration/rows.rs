@@ -127,23 +127,17 @@ fn block(row: &[u8], ops: &mut Vec<Op>) -> Result<(), DecodeError> {
 fn token(owner: &str, item: &ItemV1<'_>) -> Result<TokenRecord, DecodeError> {
     let row: TokenV1 = read("token", item.token)?;
     Ok(TokenRecord {
-        id: item.id,
-        digest: row.digest,
         imported: row.imported,
-        owner: owner.to_owned(),
         author: row.author,
-        name: row.name,
         note: row.note,
-        scope: row.scope,
         allow_ips: row.allow_ips,
-        created_at: row.created_at,
         not_before: row.not_before,
         expires_at: row.expires_at,
-        last_used: None,
         revoked: row.revoked,
         rotation: row.rotation,
         family: row.family,
         revision: row.revision,
+        ..TokenRecord::new(item.id, row.digest, owner.to_owned(), row.name, row.scope, row.created_at)
     })
 }
 

@@ -2,7 +2,7 @@
 //! A load-balancing client would keep calling a dead endpoint.
 
 use std::{
-    fs, io,
+    fs, io, iter,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -313,11 +313,6 @@ fn describe(status: &Status) -> String {
 }
 
 fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
+    let causes = iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
