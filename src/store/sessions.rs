@@ -85,7 +85,7 @@ impl Store {
         self.shared.sessions.get(digest).filter(|session: &SessionRecord| session.is_valid(now))
     }
 
-    /// CachedRecords a use of a session in memory, and says whether it must be written as well.
+    /// Records a use of a session in memory, and says whether it must be written as well.
     pub fn touch_session(&self, digest: &Digest) -> SessionTouch {
         let now = (self.shared.clock)();
         if self.shared.sessions.touch(digest, now) { SessionTouch::Due(now) } else { SessionTouch::Recorded }
@@ -159,7 +159,7 @@ impl Sessions {
         R::all(&self.read()).values().filter(|record| fits(record)).cloned().collect()
     }
 
-    /// CachedRecords a use; returns whether it must be written.
+    /// Records a use; returns whether it must be written.
     fn touch(&self, digest: &Digest, now: Timestamp) -> bool {
         let mut records = self.write();
         let Some(session) = records.sessions.get_mut(digest) else { return false };
