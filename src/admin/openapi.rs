@@ -7,19 +7,61 @@ use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header;
 use utoipa::openapi::{
-    ComponentsBuilder, InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathItem,
-    PathsBuilder,
+    InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathsBuilder,
     schema::Type,
     security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
 };
 
-use super::{ApiResult, Problem};
+use super::{
+    ApiResult, Problem, audit, cluster, configuration, explain, groups, hub, identities, invitations, live,
+    overview, passwords, revoke_by_value, roles, services, session, tokens, users,
+};
 
 mod calls;
 mod examples;
-mod operation;
 
-use self::operation::of_type;
+/// The types that `calls.toml` names.
+#[derive(utoipa::OpenApi)]
+#[openapi(components(schemas(
+    audit::AuditView,
+    cluster::ClusterView,
+    configuration::Check,
+    explain::ExplainRequest,
+    groups::Create,
+    groups::Edit,
+    groups::GroupView,
+    hub::Body,
+    identities::IdentityView,
+    identities::Link,
+    invitations::Check,
+    invitations::InvitationView,
+    invitations::Redeem,
+    live::LiveView,
+    overview::Overview,
+    passwords::Password,
+    revoke_by_value::ByValue,
+    revoke_by_value::Leaks,
+    revoke_by_value::Report,
+    roles::Create,
+    roles::Edit,
+    roles::GrantView,
+    roles::RoleView,
+    services::ServiceView,
+    session::SessionRow,
+    session::SessionView,
+    session::SignIn,
+    tokens::Create,
+    tokens::Edit,
+    tokens::ImportRequest,
+    tokens::Imported,
+    tokens::Rotate,
+    tokens::TokenView,
+    users::Ban,
+    users::Create,
+    users::Edit,
+    users::UserView,
+)))]
+struct Schemas;
 
 pub async fn show() -> ApiResult {
     static DOCUMENT: LazyLock<Option<Bytes>> =
@@ -35,21 +77,12 @@ pub fn document() -> OpenApi {
         .iter()
         .fold(status, |object, name| object.property(*name, of_type(Type::String)).required(*name));
     let cookie = "The cookie of POST /v1/session; a change repeats `csrf` as X-CSRF-Token";
-    let mut components = ComponentsBuilder::new()
-        .schema("Problem", problem)
-        .security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
-        .security_scheme(
-            "cookie",
-            SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::with_description("permgate", cookie))),
-        );
-    let mut paths = PathsBuilder::new();
-    for mut operation in calls::all() {
-        for (name, schema) in std::mem::take(&mut operation.schemas) {
-            components = components.schema(name, schema);
-        }
-        let (path, method) = (operation.path(), operation.method());
-        paths = paths.path(path, PathItem::new(method, operation.build()));
-    }
+    let mut components = <Schemas as utoipa::OpenApi>::openapi().components.unwrap_or_default();
+    components.schemas.insert("Problem".to_owned(), problem.into());
+    components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description("permgate", cookie));
+    components.add_security_scheme("cookie", SecurityScheme::ApiKey(cookie));
+    let paths = calls::all().fold(PathsBuilder::new(), |paths, (path, item)| paths.path(path, item));
     let none: [&str; 0] = [];
     let info = InfoBuilder::new()
         .title("permgate")
@@ -59,9 +92,13 @@ pub fn document() -> OpenApi {
     OpenApiBuilder::new()
         .info(info)
         .paths(paths)
-        .components(Some(components.build()))
+        .components(Some(components))
         .security(Some([SecurityRequirement::new("bearer", none), SecurityRequirement::new("cookie", none)]))
         .build()
+}
+
+fn of_type(kind: Type) -> ObjectBuilder {
+    ObjectBuilder::new().schema_type(kind)
 }
 
 #[cfg(test)]

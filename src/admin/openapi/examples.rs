@@ -33,6 +33,12 @@ pub(super) fn created_example(schema: &str) -> Option<Value> {
     Some(example)
 }
 
+/// Every status of a refusal, with the codes that come with it.
+pub(super) fn statuses() -> impl Iterator<Item = (u16, &'static str)> {
+    let statuses = EXAMPLES["statuses"].as_object().into_iter().flatten();
+    statuses.filter_map(|(status, codes)| Some((status.parse().ok()?, codes.as_str()?)))
+}
+
 /// The body of a refusal, with the first of the codes that `codes` lists for its status.
 pub(super) fn problem(status: u16, codes: &str) -> Value {
     let code = codes.split('`').nth(1).unwrap_or("internal");
