@@ -21,7 +21,7 @@ use crate::authz::{
 };
 
 /// A copy keeps a thread busy for as long as its client reads.
-static COPYING: Offload = Offload::new::<2, 4>();
+static COPYING: Offload = Offload::new(2, 4);
 
 const PART: usize = 64 << 10;
 

@@ -14,7 +14,7 @@ use super::{
 use crate::authz::subject::Permission;
 
 /// Reads and compares configurations with the files that they name, one at a time.
-pub(in crate::admin) static FILES: Offload = Offload::new::<1, 8>();
+pub(in crate::admin) static FILES: Offload = Offload::new(1, 8);
 
 /// The text of a `gateway.toml`.
 #[derive(Debug, Deserialize, ToSchema)]

@@ -31,7 +31,7 @@ pub async fn ready(context: Context) -> Response {
 }
 
 /// One at a time, because `admin.metrics` may let anybody in.
-static ENCODING: Offload = Offload::new::<1, 16>();
+static ENCODING: Offload = Offload::new(1, 16);
 
 pub async fn metrics(context: Context, headers: HeaderMap) -> ApiResult {
     context.metrics.name_services(&context.rules());

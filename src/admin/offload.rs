@@ -1,32 +1,27 @@
 //! Runs work whose size the caller chooses off the control thread, so that revocations never wait for it.
 
-use std::sync::{Arc, LazyLock};
-
 use tokio::{sync::Semaphore, task::JoinHandle};
 
 use super::{ApiResult, Problem};
 
 /// Reads that may scan many rows, such as a list whose filter matches few.
-pub(super) static READS: Offload = Offload::new::<1, 32>();
+pub(super) static READS: Offload = Offload::new(1, 32);
 
 /// Runs a few jobs at a time and lets a few more wait.
 pub(super) struct Offload {
-    running: LazyLock<Arc<Semaphore>>,
-    queued: LazyLock<Arc<Semaphore>>,
+    running: Semaphore,
+    queued: Semaphore,
 }
 
 impl Offload {
-    pub(super) const fn new<const TURNS: usize, const PLACES: usize>() -> Self {
-        Self {
-            running: LazyLock::new(|| Arc::new(Semaphore::new(TURNS))),
-            queued: LazyLock::new(|| Arc::new(Semaphore::new(PLACES))),
-        }
+    pub(super) const fn new(turns: usize, places: usize) -> Self {
+        Self { running: Semaphore::const_new(turns), queued: Semaphore::const_new(places) }
     }
 
     /// Answers 503 if too many jobs wait. A job keeps its permit until it ends, even if its caller is gone:
     /// otherwise callers that disconnect could start any number of threads.
     pub(super) async fn run<T: Send + 'static>(
-        &self,
+        &'static self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> ApiResult<T> {
         join(self.spawn(work).await?).await
@@ -34,11 +29,11 @@ impl Offload {
 
     /// As [`Offload::run`], but returns as soon as the job has started.
     pub(super) async fn spawn<T: Send + 'static>(
-        &self,
+        &'static self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> ApiResult<JoinHandle<T>> {
-        let place = self.queued.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
-        let turn = self.running.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
+        let place = self.queued.try_acquire().map_err(|_| Problem::busy())?;
+        let turn = self.running.acquire().await.map_err(|_| Problem::busy())?;
         Ok(tokio::task::spawn_blocking(move || {
             let worked = work();
             drop((turn, place));
@@ -65,7 +60,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_keeps_its_turn_when_its_caller_goes_away() {
-        static ONE: Offload = Offload::new::<1, 2>();
+        static ONE: Offload = Offload::new(1, 2);
         let (go, held) = mpsc::channel::<()>();
         let (began, begun) = tokio::sync::oneshot::channel();
         let first = tokio::spawn(ONE.run(move || {

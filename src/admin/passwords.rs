@@ -30,7 +30,7 @@ const LENGTH: std::ops::RangeInclusive<usize> = 12..=1024;
 const MAX_SENT: usize = 4 * *LENGTH.end();
 
 /// A derivation takes 19 MiB and keeps a core busy, so only one runs at a time.
-static DERIVATIONS: Offload = Offload::new::<1, 32>();
+static DERIVATIONS: Offload = Offload::new(1, 32);
 
 /// Compared if an account has no password, so that the response takes as long.
 static DUMMY_HASH: LazyLock<Option<String>> = LazyLock::new(|| hash(b"nobody has this password"));

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Each job reads the whole store or audit log, so one runs at a time and few wait.
-pub(super) static VERIFICATIONS: Offload = Offload::new::<1, 4>();
+pub(super) static VERIFICATIONS: Offload = Offload::new(1, 4);
 
 /// The time between two lines of progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
