@@ -73,8 +73,8 @@ pub use self::{
     services::ServiceView,
     session::{Csrf, FormKey, SessionRow, SessionView},
     sign_in::{GroupMapping, Provider, ProviderTls, SignIn, UserHeader},
-    tokens::{AccessWord, ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
-    users::{KindWord, UserView},
+    tokens::{ImportLine, ImportOutcome, ImportRequest, ScopeEntry, TokenView},
+    users::UserView,
     verify::report_json,
 };
 

@@ -175,15 +175,6 @@ impl Caller {
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for RequestMeta {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> ApiResult<Self> {
-        let meta = parts.extensions.get::<Self>().cloned();
-        meta.ok_or_else(|| Problem::invalid("The request has no connection metadata"))
-    }
-}
-
 /// For endpoints open to everybody; `None` is an anonymous request.
 impl<S: Sync> OptionalFromRequestParts<S> for Caller {
     type Rejection = Problem;

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     caller::RequestMeta,
     client::MetricsAccess,
-    session::{Attempts, Csrf, Failures, FormKey, LoginMethod},
+    session::{Attempts, Csrf, Failures, FormKey},
     sign_in::SignIn,
     wire::Time,
 };
@@ -31,7 +31,7 @@ use crate::{
     state::State,
     store::{
         Actor, ChangeError, Store, cluster,
-        model::{AuditEvent, LastUsed, UserId, UserRecord},
+        model::{AuditEvent, LastUsed, SignedInBy, UserId, UserRecord},
     },
 };
 
@@ -167,7 +167,7 @@ impl Context {
     pub(super) fn record_sign_in_failure(
         &self,
         user: Option<UserId>,
-        method: LoginMethod,
+        method: SignedInBy,
         meta: &RequestMeta,
     ) {
         self.0.failures.note(user, method, meta.client, &meta.request_id, Time::now());

@@ -2,8 +2,9 @@
 //! to one browser.
 
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsConnector;
 
-use self::{client::Client, metadata::Metadata};
+use self::metadata::Metadata;
 use super::{sign_in::Provider, wire::Time};
 use crate::{
     issuer::{Issuer, SignedToken},
@@ -26,10 +27,11 @@ const EXCHANGES: usize = 8;
 
 /// The provider with its metadata and keys.
 pub(super) struct RelyingParty {
-    provider: Provider,
+    pub(super) provider: Provider,
     /// The redirect URI: `{admin.url}` followed by [`CALLBACK`].
     redirect: String,
-    client: Client,
+    /// `None`: plain text, to a provider on this machine.
+    tls: Option<TlsConnector>,
     issuer: Issuer,
     exchanges: Semaphore,
 }
@@ -44,14 +46,10 @@ pub(super) struct AuthorizationResponse {
 
 impl RelyingParty {
     pub(super) fn new(provider: Provider, base: &str) -> Self {
-        let client = Client::new(provider.tls.as_ref().map(|tls| tls.0.connector(HttpVersion::Http1)));
+        let tls = provider.tls.as_ref().map(|tls| tls.0.connector(HttpVersion::Http1));
         let redirect = format!("{base}{CALLBACK}");
         let issuer = Issuer::new(&provider.issuer);
-        Self { provider, redirect, client, issuer, exchanges: Semaphore::new(EXCHANGES) }
-    }
-
-    pub(super) fn provider(&self) -> &Provider {
-        &self.provider
+        Self { provider, redirect, tls, issuer, exchanges: Semaphore::new(EXCHANGES) }
     }
 
     /// The URL of the provider's authorization endpoint for this sign-in.
@@ -91,13 +89,13 @@ impl RelyingParty {
         let _turn = self.exchanges.try_acquire().map_err(|_| ProviderError::Busy)?;
         let tokens = self.redeem(&metadata, &code, flow).await?;
         let token = SignedToken::parse(&tokens.id_token)?;
-        let claims = self.issuer.verify(&token, self.client.tls()).await?;
+        let claims = self.issuer.verify(&token, self.tls.as_ref()).await?;
         let now = Time::now();
         let subject = claims::check(&claims, &self.provider, &flow.nonce(), now)?;
         let complete = claims::has_every_claim(&claims, &self.provider);
         let more = match (&metadata.userinfo_endpoint, &tokens.access_token) {
             (Some(endpoint), Some(bearer)) if !complete => {
-                let more = self.client.userinfo(endpoint, bearer).await?;
+                let more = self.userinfo(endpoint, bearer).await?;
                 // OpenID Connect Core, 5.3.2: without this check it could describe another user.
                 if more.get("sub").and_then(|sub| sub.as_str()) != Some(subject.as_str()) {
                     return Err(ProviderError::Claims("userinfo is of another subject"));
@@ -110,7 +108,7 @@ impl RelyingParty {
     }
 
     async fn metadata(&self) -> Result<Metadata, ProviderError> {
-        let published = self.issuer.published(self.client.tls()).await.map_err(ProviderError::Unreachable)?;
+        let published = self.issuer.published(self.tls.as_ref()).await.map_err(ProviderError::Unreachable)?;
         Metadata::parse(&published.metadata, &self.issuer)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use axum::{extract::Path, response::Response};
+use axum::{Extension, extract::Path, response::Response};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -26,7 +26,7 @@ mod failures;
 pub(super) mod secret;
 
 pub(super) use attempts::{ActiveAttempt, AttemptRefused, Attempts, SignInAttempt};
-pub(super) use failures::{FAILURES_INTERVAL, Failures, LoginMethod};
+pub(super) use failures::{FAILURES_INTERVAL, Failures};
 pub use secret::{Csrf, FormKey};
 
 #[derive(Deserialize, ToSchema)]
@@ -69,7 +69,7 @@ pub struct SessionRow {
 /// Answers a wrong login like a wrong password, and after one derivation in either case.
 pub async fn sign_in(
     context: Context,
-    meta: RequestMeta,
+    Extension(meta): Extension<RequestMeta>,
     headers: HeaderMap,
     Json(body): Json<SignIn>,
 ) -> ApiResult {
@@ -86,7 +86,7 @@ pub async fn sign_in(
         Ok(attempt) => attempt,
         Err(refused) => {
             if matches!(refused, AttemptRefused::TooMany(_)) {
-                context.record_sign_in_failure(known, LoginMethod::Password, &meta);
+                context.record_sign_in_failure(known, SignedInBy::Password, &meta);
             }
             return Err(refused.into());
         }
@@ -112,7 +112,7 @@ pub async fn sign_in(
     let (Some(record), Some(user)) = (begun, user) else {
         let request_id = &*meta.request_id;
         tracing::info!(client = %meta.client, request_id, "sign-in failed");
-        context.record_sign_in_failure(known, LoginMethod::Password, &meta);
+        context.record_sign_in_failure(known, SignedInBy::Password, &meta);
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
     let view = SessionView::new(&context, user, &secret.csrf(), Some(&record));
@@ -146,7 +146,11 @@ pub async fn list(context: Context, caller: Caller) -> ApiResult {
     Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
 }
 
-pub async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> ApiResult {
+pub async fn sign_out(
+    context: Context,
+    Extension(meta): Extension<RequestMeta>,
+    caller: Caller,
+) -> ApiResult {
     let Some(digest) = caller.session() else {
         return Err(Problem::not_found("session: this request used another credential"));
     };
@@ -154,7 +158,11 @@ pub async fn sign_out(context: Context, meta: RequestMeta, caller: Caller) -> Ap
     Ok(signed_out(&meta, &json!({"signed_out": true, "cut": cut.0})))
 }
 
-pub async fn sign_out_everywhere(context: Context, meta: RequestMeta, caller: Caller) -> ApiResult {
+pub async fn sign_out_everywhere(
+    context: Context,
+    Extension(meta): Extension<RequestMeta>,
+    caller: Caller,
+) -> ApiResult {
     let login = caller.login("me")?;
     let ended = context.store.end_sessions(caller.actor(), login).await?;
     Ok(signed_out(&meta, &json!({"sessions": ended.record, "cut": ended.cut.0})))

@@ -14,7 +14,7 @@ use self::view::{addresses, scope};
 pub(super) use self::{import::Imported, view::last_used};
 pub use self::{
     import::{ImportLine, ImportOutcome, ImportRequest},
-    view::{AccessWord, ScopeEntry, TokenView},
+    view::{ScopeEntry, TokenView},
 };
 use super::{
     ApiResult, Caller, Context, Problem,

@@ -36,7 +36,9 @@ pub struct UserView {
     pub login: String,
     pub name: String,
     pub email: Option<String>,
-    pub kind: KindWord,
+    #[serde(with = "KindWord")]
+    #[schema(value_type = KindWord)]
+    pub kind: UserKind,
     pub banned: bool,
     pub ban_reason: Option<String>,
     pub created_at: Time,
@@ -48,13 +50,16 @@ pub struct UserView {
     pub revision: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(remote = "UserKind", rename_all = "lowercase")]
 #[schema(as = Kind)]
-pub enum KindWord {
-    #[default]
+enum KindWord {
     Human,
     Service,
+}
+
+const fn human() -> UserKind {
+    UserKind::Human
 }
 
 #[derive(Debug, Deserialize, ToSchema)]
@@ -64,8 +69,9 @@ pub(in crate::admin) struct Create {
     login: String,
     /// Default: the login.
     name: Option<String>,
-    #[serde(default)]
-    kind: KindWord,
+    #[serde(default = "human", with = "KindWord")]
+    #[schema(value_type = KindWord)]
+    kind: UserKind,
     email: Option<String>,
     #[schema(value_type = Option<String>)]
     password: Option<Zeroizing<String>>,
@@ -81,7 +87,7 @@ pub(in crate::admin) struct Edit {
     email: Option<Option<String>>,
 }
 
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::admin) struct Ban {
     #[serde(default)]
@@ -101,12 +107,8 @@ pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Curso
 }
 
 pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) -> ApiResult {
-    let kind = match body.kind {
-        KindWord::Human => UserKind::Human,
-        KindWord::Service => UserKind::Service,
-    };
     let password = match body.password {
-        Some(_) if kind == UserKind::Service => {
+        Some(_) if body.kind == UserKind::Service => {
             return Err(Problem::value("A service account has no password, tokens only"));
         }
         Some(password) => {
@@ -118,7 +120,7 @@ pub async fn create(context: Context, caller: Caller, Json(body): Json<Create>) 
         None => None,
     };
     let name = body.name.unwrap_or_else(|| body.login.clone());
-    let new = NewUser { login: body.login, name, email: body.email, kind, password };
+    let new = NewUser { login: body.login, name, email: body.email, kind: body.kind, password };
     let changed = context.store.create_user(caller.actor(), new).await?;
     Ok(created(response(&context, &changed), "/v1/users", &changed.record.login))
 }
@@ -181,10 +183,7 @@ impl UserView {
             login: record.login.clone(),
             name: record.name.clone(),
             email: record.email.clone(),
-            kind: match record.kind {
-                UserKind::Human => KindWord::Human,
-                UserKind::Service => KindWord::Service,
-            },
+            kind: record.kind,
             banned: record.banned.is_some(),
             ban_reason: record.banned.clone().filter(|reason| !reason.is_empty()),
             created_at: Time(record.created_at),

@@ -19,12 +19,11 @@ mod words;
 
 use axum::{Router, extract::FromRequestParts, middleware, routing::get};
 use http::{Uri, request::Parts};
-use percent_encoding::utf8_percent_encode;
 use serde::de::DeserializeOwned;
 
 use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, tokens, users};
 use self::shell::{PageResult, Reader, Shell, problems_as_pages, render};
-use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::UNRESERVED};
+use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::link};
 
 pub(super) use self::shell::not_found;
 pub(crate) use self::words::reason as reason_in_words;
@@ -79,9 +78,4 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for FormQuery<T> {
         let uri = query.extend_pairs(filled).finish().parse::<Uri>();
         pagination::parse(&uri.map_err(|_| Problem::invalid("The query string is too long"))?).map(Self)
     }
-}
-
-/// `/users/ann`, with the name percent-encoded.
-fn link(section: &str, name: &str) -> String {
-    format!("{section}/{}", utf8_percent_encode(name, UNRESERVED))
 }

@@ -36,7 +36,7 @@ pub const UNRESERVED: &AsciiSet =
 /// A JSON request body. Its types refuse unknown fields.
 pub struct Json<T>(pub T);
 
-/// As [`Json`], but an empty body stands for the type's default.
+/// As [`Json`], but an empty body stands for an object without fields.
 pub struct Optional<T>(pub T);
 
 /// A JSON request body, with the hash of path and bytes that an idempotency key is bound to.
@@ -152,10 +152,14 @@ pub(super) fn created(mut response: Response, section: &str, name: &str) -> Resp
     located(response, section, name)
 }
 
+/// `/users/ann`, with the name percent-encoded.
+pub fn link(section: &str, name: &str) -> String {
+    format!("{section}/{}", utf8_percent_encode(name, UNRESERVED))
+}
+
 /// Adds the record's `Location`.
 pub(super) fn located(mut response: Response, section: &str, name: &str) -> Response {
-    let name = utf8_percent_encode(name, UNRESERVED);
-    if let Ok(location) = HeaderValue::try_from(format!("{section}/{name}")) {
+    if let Ok(location) = HeaderValue::try_from(link(section, name)) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
@@ -179,6 +183,15 @@ pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult
         let text = "The request body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }
+    parse(bytes)
+}
+
+/// As [`read`], but an empty body stands for an object without fields.
+fn read_optional<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<T> {
+    if bytes.is_empty() { parse(b"{}") } else { read(headers, bytes) }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> ApiResult<T> {
     // The parser's message may quote the body.
     serde_json::from_slice(bytes)
         .map_err(|error| Problem::unreadable("The request body", &secret::redact(&error.to_string())))
@@ -199,12 +212,12 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
     }
 }
 
-impl<S: Sync, T: DeserializeOwned + Default> FromRequest<S> for Optional<T> {
+impl<S: Sync, T: DeserializeOwned> FromRequest<S> for Optional<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let (headers, bytes) = collect(request).await?;
-        if bytes.is_empty() { Ok(Self(T::default())) } else { read(&headers, &bytes).map(Self) }
+        read_optional(&headers, &bytes).map(Self)
     }
 }
 
@@ -218,12 +231,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequest<S> for BodyDigest<T> {
         hasher.update(target.as_bytes()).update(b"\n").update(&bytes);
         let hash = *hasher.finalize().as_bytes();
         // Rotation works without a body.
-        let value = match bytes.is_empty() {
-            true => serde_json::from_str("{}")
-                .map_err(|error| Problem::unreadable("The request body", &error.to_string()))?,
-            false => read(&headers, &bytes)?,
-        };
-        Ok(Self { value, hash })
+        Ok(Self { value: read_optional(&headers, &bytes)?, hash })
     }
 }
 

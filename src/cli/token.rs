@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use serde_json::{Value, json};
+use strum::VariantNames as _;
 
 use super::{
     Global,
@@ -15,6 +16,7 @@ use super::{
     time,
     token_file::TokenFile,
 };
+use crate::{authz::subject::parse_scope_entry, store::TokenState};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Token {
@@ -108,7 +110,7 @@ pub(super) struct List {
     #[arg(long, value_name = "DURATION", value_parser = time::duration)]
     expiring_in: Option<String>,
     /// Only tokens in this state
-    #[arg(long, value_parser = ["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"])]
+    #[arg(long, value_parser = PossibleValuesParser::new(TokenState::VARIANTS))]
     state: Option<String>,
     /// Maximum number of tokens
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -334,11 +336,10 @@ fn path(id: &str) -> String {
 
 /// Parses `hub:read` to `{"service": "hub", "access": "read"}`.
 fn scope(words: &[String]) -> Result<Value, Failure> {
-    let entry = |word: &String| match word.split_once(':') {
-        None => Ok(json!({ "service": word })),
-        Some((service, access @ ("read" | "full"))) => Ok(json!({ "service": service, "access": access })),
-        Some(_) => Err(Failure::usage(format!("{word:?} is not a scope: write SERVICE or SERVICE:read"))),
+    let entry = |word: &str| match parse_scope_entry(word) {
+        Ok((service, access)) => Ok(json!({ "service": service, "access": access.word() })),
+        Err(_) => Err(Failure::usage(format!("{word:?} is not a scope: write SERVICE or SERVICE:read"))),
     };
     let words = words.iter().flat_map(|words| words.split([' ', ','])).filter(|word| !word.is_empty());
-    words.map(|word| entry(&word.to_owned())).collect()
+    words.map(entry).collect()
 }

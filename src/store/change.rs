@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
-use strum::{EnumString, IntoStaticStr};
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 use super::model::{TokenRecord, UserId, UserKind};
 use crate::{
@@ -230,7 +230,7 @@ pub struct TokenFilter {
 }
 
 /// The state of a token at a given time (docs/domain.md, "The life of a token").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "lowercase", const_into_str)]
 pub enum TokenState {
     Pending,

@@ -145,7 +145,7 @@ pub struct SessionRecord {
 }
 
 /// How the user authenticated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr)]
 #[strum(serialize_all = "lowercase", const_into_str)]
 pub enum SignedInBy {
     Password,

@@ -4,37 +4,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::Full;
 use serde_json::Value;
-use tokio_rustls::TlsConnector;
 
-use super::metadata::ProviderError;
+use super::{RelyingParty, metadata::ProviderError};
 use crate::{issuer::Claims, net};
 
-pub(super) struct Client {
-    /// `None`: plain text, to a provider on this machine.
-    tls: Option<TlsConnector>,
-}
-
-impl Client {
-    pub(super) fn new(tls: Option<TlsConnector>) -> Self {
-        Self { tls }
-    }
-
-    pub(super) fn tls(&self) -> Option<&TlsConnector> {
-        self.tls.as_ref()
-    }
-
-    /// Posts a form; returns the response whatever its status.
-    pub(super) async fn post(
-        &self,
-        url: &str,
-        mut fields: HeaderMap,
-        form: String,
-    ) -> Result<(StatusCode, Value), ProviderError> {
-        let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
-        fields.insert(header::CONTENT_TYPE, kind);
-        self.ask(Method::POST, url, fields, form.into()).await
-    }
-
+impl RelyingParty {
     /// The claims of the user whom the access token was issued for.
     pub(super) async fn userinfo(&self, url: &str, bearer: &str) -> Result<Claims, ProviderError> {
         let mut value = HeaderValue::try_from(format!("Bearer {bearer}"))
@@ -49,7 +23,8 @@ impl Client {
         }
     }
 
-    async fn ask(
+    /// The response whatever its status; its body is null unless it is JSON.
+    pub(super) async fn ask(
         &self,
         method: Method,
         url: &str,

@@ -1,7 +1,7 @@
 //! Redeems an authorization code for tokens (RFC 6749, 4.1.3, with RFC 7636).
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::Value;
 
 use super::{RelyingParty, flow::AuthorizationRequest, metadata::Metadata, metadata::ProviderError, plain};
@@ -20,7 +20,7 @@ impl RelyingParty {
         flow: &AuthorizationRequest,
     ) -> Result<Tokens, ProviderError> {
         let (fields, form) = self.request(metadata, code, flow)?;
-        let (status, body) = self.client.post(&metadata.token_endpoint, fields, form).await?;
+        let (status, body) = self.ask(Method::POST, &metadata.token_endpoint, fields, form.into()).await?;
         if status.is_server_error() || body.is_null() {
             let why = format!("{}: the response is {status}", metadata.token_endpoint);
             return Err(ProviderError::Unreachable(why));
@@ -47,11 +47,12 @@ impl RelyingParty {
             .append_pair("code", code)
             .append_pair("redirect_uri", &self.redirect)
             .append_pair("code_verifier", &flow.verifier());
-        let mut fields = HeaderMap::new();
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let mut fields = HeaderMap::from_iter([(header::CONTENT_TYPE, form_type)]);
         let client_id = &self.provider.client_id;
         let secret = self.provider.client_secret.as_ref().map(|secret| secret.0.to_str());
         match secret.transpose().map_err(|_| ProviderError::Claims("the client's secret is not text"))? {
-            Some(secret) if metadata.secret_in_form => {
+            Some(secret) if metadata.has_secret_in_form() => {
                 form.append_pair("client_id", client_id).append_pair("client_secret", secret);
             }
             Some(secret) => {

@@ -6,15 +6,16 @@ use serde_json::Value;
 use crate::issuer::{Issuer, TokenError};
 
 /// Validated metadata: the fields that permgate uses.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
 pub(super) struct Metadata {
     pub authorization_endpoint: String,
     pub token_endpoint: String,
     pub userinfo_endpoint: Option<String>,
     /// RFC 9207: its authorization responses carry `iss`.
+    #[serde(default, rename = "authorization_response_iss_parameter_supported")]
     pub sends_issuer: bool,
-    /// It accepts the client's secret in the form only, not as `Authorization: Basic`.
-    pub secret_in_form: bool,
+    token_endpoint_auth_methods_supported: Option<Vec<String>>,
+    code_challenge_methods_supported: Option<Vec<String>>,
 }
 
 /// Why a sign-in failed. For the log; the browser is told less.
@@ -48,44 +49,33 @@ impl From<TokenError> for ProviderError {
     }
 }
 
-#[derive(Deserialize)]
-struct RawMetadata {
-    authorization_endpoint: String,
-    token_endpoint: String,
-    userinfo_endpoint: Option<String>,
-    #[serde(default)]
-    authorization_response_iss_parameter_supported: bool,
-    token_endpoint_auth_methods_supported: Option<Vec<String>>,
-    code_challenge_methods_supported: Option<Vec<String>>,
-}
-
 impl Metadata {
     /// Validates what the issuer published.
     pub(super) fn parse(value: &Value, issuer: &Issuer) -> Result<Self, ProviderError> {
         let wrong = |what: String| ProviderError::Metadata(what);
-        let written = RawMetadata::deserialize(value).map_err(|error| wrong(error.to_string()))?;
-        if written
-            .code_challenge_methods_supported
-            .is_some_and(|methods| !methods.iter().any(|m| m == "S256"))
-        {
+        let metadata = Self::deserialize(value).map_err(|error| wrong(error.to_string()))?;
+        if !takes(metadata.code_challenge_methods_supported.as_deref(), "S256") {
             return Err(wrong("it does not take code_challenge_method S256".to_owned()));
         }
-        let endpoints = [&written.authorization_endpoint, &written.token_endpoint];
-        for endpoint in endpoints.into_iter().chain(&written.userinfo_endpoint) {
+        let endpoints = [&metadata.authorization_endpoint, &metadata.token_endpoint];
+        for endpoint in endpoints.into_iter().chain(&metadata.userinfo_endpoint) {
             if !issuer.is_secure_enough(endpoint) {
                 return Err(wrong(format!("{endpoint:?} is not reached as safely as the issuer")));
             }
         }
-        let methods = written.token_endpoint_auth_methods_supported;
-        let takes = |word: &str| methods.as_ref().is_none_or(|methods| methods.iter().any(|m| m == word));
-        Ok(Self {
-            secret_in_form: !takes("client_secret_basic") && takes("client_secret_post"),
-            authorization_endpoint: written.authorization_endpoint,
-            token_endpoint: written.token_endpoint,
-            userinfo_endpoint: written.userinfo_endpoint,
-            sends_issuer: written.authorization_response_iss_parameter_supported,
-        })
+        Ok(metadata)
     }
+
+    /// Whether it accepts the client's secret in the form only, not as `Authorization: Basic`.
+    pub(super) fn has_secret_in_form(&self) -> bool {
+        let methods = self.token_endpoint_auth_methods_supported.as_deref();
+        !takes(methods, "client_secret_basic") && takes(methods, "client_secret_post")
+    }
+}
+
+/// Without a list, a provider takes everything.
+fn takes(listed: Option<&[String]>, word: &str) -> bool {
+    listed.is_none_or(|listed| listed.iter().any(|one| one == word))
 }
 
 #[cfg(test)]
@@ -118,7 +108,7 @@ mod tests {
         let methods = |methods: Value| {
             let mut metadata = sound();
             metadata["token_endpoint_auth_methods_supported"] = methods;
-            Metadata::parse(&metadata, &issuer).unwrap().secret_in_form
+            Metadata::parse(&metadata, &issuer).unwrap().has_secret_in_form()
         };
         assert!(!methods(json!(null)) && !methods(json!(["client_secret_post", "client_secret_basic"])));
         assert!(methods(json!(["client_secret_post"])));

@@ -4,9 +4,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use crate::authz::network;
 
@@ -89,7 +90,7 @@ impl Attempts {
         client: IpAddr,
         now: Instant,
     ) -> Result<ActiveAttempt<'_>, AttemptRefused> {
-        let Counts { failures, waiting } = &mut *self.lock();
+        let Counts { failures, waiting } = &mut *self.0.lock();
         let client = network::of_client(client);
         let keys = keys(attempt, client);
         let late = keys.iter().filter_map(|(key, most)| {
@@ -120,10 +121,6 @@ impl Attempts {
         }
         Ok(ActiveAttempt { attempts: self, keys, waits, compared: false })
     }
-
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl ActiveAttempt<'_> {
@@ -136,7 +133,7 @@ impl ActiveAttempt<'_> {
     /// Ends a successful attempt and clears the failures of its login from this address.
     pub(in crate::admin) fn succeed(mut self) {
         self.compared = false;
-        let mut counts = self.attempts.lock();
+        let mut counts = self.attempts.0.lock();
         for (key, _) in &self.keys {
             if matches!(key, Key::Pair(..) | Key::Known(..)) {
                 counts.failures.remove(key);
@@ -146,7 +143,7 @@ impl ActiveAttempt<'_> {
 
     fn leave_queue(&mut self) {
         let Some(client) = self.waits.take() else { return };
-        let waiting = &mut self.attempts.lock().waiting;
+        let waiting = &mut self.attempts.0.lock().waiting;
         if let Some(count) = waiting.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
@@ -162,7 +159,7 @@ impl Drop for ActiveAttempt<'_> {
         if self.compared {
             return;
         }
-        let failures = &mut self.attempts.lock().failures;
+        let failures = &mut self.attempts.0.lock().failures;
         for (key, _) in &self.keys {
             if let Some(count) = failures.get_mut(key) {
                 count.failures = count.failures.saturating_sub(1);
@@ -276,7 +273,7 @@ mod tests {
             drop(attempts.begin(unknown("ann"), client, now).ok().unwrap());
         }
         assert!(attempts.fail(unknown("ann"), client, now));
-        assert!(attempts.0.lock().unwrap().waiting.is_empty());
+        assert!(attempts.0.lock().waiting.is_empty());
     }
 
     #[test]
@@ -311,6 +308,6 @@ mod tests {
             let at = now + Duration::from_millis(u64::from(number));
             assert!(attempts.fail(unknown(&number.to_string()), client, at));
         }
-        assert!(attempts.0.lock().unwrap().failures.len() <= MAX_COUNTERS);
+        assert!(attempts.0.lock().failures.len() <= MAX_COUNTERS);
     }
 }

@@ -1,16 +1,13 @@
 //! Failed sign-ins for the audit log: one event with a count for each account and hour, and one for all
 //! logins without an account. The login as typed is not kept, because it may have been a password.
 
-use std::{
-    collections::HashMap,
-    mem,
-    net::IpAddr,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashMap, mem, net::IpAddr};
+
+use parking_lot::Mutex;
 
 use crate::{
     authz::time::Timestamp,
-    store::model::{AuditEvent, UserId},
+    store::model::{AuditEvent, SignedInBy, UserId},
 };
 
 /// How often [`Failures::due`] is called. Nothing is written earlier: a response's timing must not depend on
@@ -24,15 +21,8 @@ const MAX_KEYS: usize = 10_000;
 #[derive(Default)]
 pub(in crate::admin) struct Failures(Mutex<HashMap<Key, Window>>);
 
-/// How a sign-in was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::admin) enum LoginMethod {
-    Password,
-    Provider,
-}
-
-/// `None`: no account has the login.
-type Key = (Option<UserId>, LoginMethod);
+/// The account, and how the sign-in was tried. `None`: no account has the login.
+type Key = (Option<UserId>, SignedInBy);
 
 struct Window {
     ends: Timestamp,
@@ -52,12 +42,12 @@ impl Failures {
     pub(in crate::admin) fn note(
         &self,
         user: Option<UserId>,
-        method: LoginMethod,
+        method: SignedInBy,
         client: IpAddr,
         request_id: &str,
         at: Timestamp,
     ) {
-        let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hours = self.0.lock();
         let last = Sample { at, client, request_id: request_id.to_owned() };
         let full = hours.len() >= MAX_KEYS;
         let key = if full && !hours.contains_key(&(user.clone(), method)) {
@@ -77,7 +67,7 @@ impl Failures {
         now: Timestamp,
         login: impl Fn(&str) -> Option<String>,
     ) -> Vec<AuditEvent> {
-        let mut hours = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hours = self.0.lock();
         let mut events = Vec::new();
         hours.retain(|(user, method), hour| {
             if hour.ends > now {
@@ -89,21 +79,17 @@ impl Failures {
                     Some(id) => format!("user:{}", login(id).unwrap_or_else(|| id.clone())),
                     None => "nobody".to_owned(),
                 };
-                events.push(event(&hour.last, *method, target, count));
+                let Sample { at, client, request_id } = &hour.last;
+                let reason = method.into_str();
+                let event =
+                    AuditEvent::refused("session.refused", *at, *client, target, request_id, reason, count);
+                events.push(event);
             }
             hour.ends = now.plus_seconds(HOUR_SECONDS);
             count > 0
         });
         events
     }
-}
-
-fn event(last: &Sample, method: LoginMethod, target: String, count: u64) -> AuditEvent {
-    let reason = match method {
-        LoginMethod::Password => "password",
-        LoginMethod::Provider => "provider",
-    };
-    AuditEvent::refused("session.refused", last.at, last.client, target, &last.request_id, reason, count)
 }
 
 #[cfg(test)]
@@ -116,7 +102,7 @@ mod tests {
         let at = |seconds: i64| Timestamp::from_millis(0).plus_seconds(seconds);
         let fail = |user: Option<&str>, seconds: i64| {
             let client = [192, 0, 2, 1].into();
-            failures.note(user.map(str::to_owned), LoginMethod::Password, client, "r", at(seconds));
+            failures.note(user.map(str::to_owned), SignedInBy::Password, client, "r", at(seconds));
         };
         let check = |name: &str, seconds: i64, expected: &[(&str, &str)]| {
             let events = failures.due(at(seconds), |id| (id == "1").then(|| "ann".to_owned()));

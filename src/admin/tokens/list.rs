@@ -97,7 +97,6 @@ fn span(name: &str, text: Option<&str>) -> ApiResult<Option<HumanDuration>> {
 }
 
 fn state(word: &str) -> ApiResult<TokenState> {
-    word.parse().map_err(|_| {
-        Problem::invalid("state takes pending, active, expired, rotating, rotated, revoked or suspended")
-    })
+    let text = "state takes pending, active, expired, rotating, rotated, revoked or suspended";
+    word.parse().map_err(|_| Problem::invalid(text))
 }

@@ -17,23 +17,27 @@ use crate::{
 #[serde(deny_unknown_fields)]
 pub struct ScopeEntry {
     pub service: String,
-    #[serde(default)]
-    pub access: AccessWord,
+    #[serde(default = "full", with = "AccessWord")]
+    #[schema(value_type = AccessWord)]
+    pub access: Access,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Serialize, Deserialize, ToSchema)]
+#[serde(remote = "Access", rename_all = "lowercase")]
 #[schema(as = Access)]
-pub enum AccessWord {
+enum AccessWord {
     Read,
-    // A scope that names no more than the service means full access.
-    #[default]
     Full,
+}
+
+/// A scope that names no more than the service means full access.
+const fn full() -> Access {
+    Access::Full
 }
 
 impl ScopeEntry {
     pub fn is_reading(&self) -> bool {
-        self.access == AccessWord::Read
+        self.access == Access::Read
     }
 }
 
@@ -126,19 +130,11 @@ pub(in crate::admin) fn last_used(context: &Context, record: &TokenRecord) -> Op
 }
 
 pub(super) fn scope(entries: Vec<ScopeEntry>) -> Vec<(String, Access)> {
-    let access = |word| match word {
-        AccessWord::Read => Access::Read,
-        AccessWord::Full => Access::Full,
-    };
-    entries.into_iter().map(|entry| (entry.service, access(entry.access))).collect()
+    entries.into_iter().map(|entry| (entry.service, entry.access)).collect()
 }
 
 pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
-    let word = |access| match access {
-        Access::Read => AccessWord::Read,
-        Access::Full => AccessWord::Full,
-    };
-    scope.into_iter().map(|(service, access)| ScopeEntry { service, access: word(access) }).collect()
+    scope.into_iter().map(|(service, access)| ScopeEntry { service, access }).collect()
 }
 
 /// Parses networks and single addresses.

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::{
+    Extension,
     extract::RawQuery,
     response::{IntoResponse, Redirect, Response},
 };
@@ -18,9 +19,9 @@ use crate::{
         caller::RequestMeta,
         oidc::{AuthorizationRequest, AuthorizationResponse, ProviderError, RelyingParty, UserInfo},
         pagination::Params,
-        session::{LoginMethod, SignInAttempt, cookie, secret::Secret},
+        session::{SignInAttempt, cookie, secret::Secret},
     },
-    store::{ChangeError, FederatedSession},
+    store::{ChangeError, FederatedSession, model::SignedInBy},
 };
 
 /// A page between the provider's and the requested one: the browser sends the new cookie, which is
@@ -34,7 +35,7 @@ struct SignedInPage {
 
 pub async fn begin_sign_in(
     context: Context,
-    meta: RequestMeta,
+    Extension(meta): Extension<RequestMeta>,
     Params(next): Params<NextQuery>,
 ) -> PageResult {
     let relying_party = relying_party(&context)?;
@@ -47,7 +48,7 @@ pub async fn begin_sign_in(
 
 pub async fn callback(
     context: Context,
-    meta: RequestMeta,
+    Extension(meta): Extension<RequestMeta>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> PageResult {
@@ -68,7 +69,7 @@ pub async fn callback(
         attempt.succeed();
     }
     let user_info = user_info.map_err(|error| {
-        context.record_sign_in_failure(None, LoginMethod::Provider, &meta);
+        context.record_sign_in_failure(None, SignedInBy::Provider, &meta);
         failed(&context, &meta, &error)
     })?;
     let secret = Secret::draw()?;
@@ -90,12 +91,12 @@ async fn begin(
 ) -> ApiResult<()> {
     let UserInfo { subject, login, name, email, groups } = user_info;
     let new = FederatedSession {
-        issuer: relying_party.provider().issuer.clone(),
+        issuer: relying_party.provider.issuer.clone(),
         subject,
         login,
         name,
         email,
-        adopt: relying_party.provider().link_logins,
+        adopt: relying_party.provider.link_logins,
         groups,
         digest: secret.digest(),
         client: meta.client,
@@ -109,7 +110,7 @@ async fn begin(
         Err(ChangeError::Refused(refusal)) => {
             let request_id = &*meta.request_id;
             tracing::warn!(client = %meta.client, request_id, subject, "sign-in through the provider was refused: {refusal}");
-            context.record_sign_in_failure(None, LoginMethod::Provider, meta);
+            context.record_sign_in_failure(None, SignedInBy::Provider, meta);
             let mut text = refusal.message.clone();
             if let Some(first) = text.get_mut(..1) {
                 first.make_ascii_uppercase();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use strum::VariantNames as _;
 
 use super::{PageResult, address, time::DisplayTime, token::TokenRow};
 use crate::{
@@ -165,10 +166,7 @@ fn listing(
     let now = Time::now();
     let accounts = context.store.accounts();
     if let Some(state) = asked.state.as_deref() {
-        require_known(
-            state,
-            &["pending", "active", "expired", "rotating", "rotated", "revoked", "suspended"],
-        )?;
+        require_known(state, TokenState::VARIANTS)?;
     }
     let tab = asked.tab.as_deref().unwrap_or("active");
     require_known(tab, &["active", "expiring", "inactive", "all"])?;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{FormQuery, Named, PageResult, Permissions, Reader, Shell, address, joinable, link, render};
 use crate::{
     admin::{
-        Context, IdentityView, KindWord, Problem, RoleView, UserView,
+        Context, IdentityView, Problem, RoleView, UserView,
         offload::READS,
         pagination::PageRequest,
         users::READ_OTHERS,
@@ -17,7 +17,7 @@ use crate::{
         wire::Time,
     },
     authz::{
-        accounts::{Account, Accounts},
+        accounts::{Account, Accounts, UserKind},
         subject::Permission,
     },
     fence::LiveRow,
@@ -177,7 +177,7 @@ impl UserRow {
         Self {
             link: link("/users", &view.login),
             created: DisplayTime::at(view.created_at, now),
-            service: matches!(view.kind, KindWord::Service),
+            service: matches!(view.kind, UserKind::Service),
             groups: view.groups.iter().map(|name| Named::new("/groups", name)).collect(),
             view,
         }
