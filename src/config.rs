@@ -1,6 +1,6 @@
 //! `gateway.toml` as checked values. All errors are reported at once, with file, line and column.
 //!
-//! `keys` lists every key, in the terms of `key`; `shape` checks a file against that list; `resolve`
+//! `key` reads `keys.toml`, which lists every key; `shape` checks a file against that list; `resolve`
 //! interprets the values.
 
 use std::{
@@ -35,7 +35,6 @@ mod exchange;
 mod fields;
 mod files;
 pub mod key;
-pub mod keys;
 mod limits;
 mod locate;
 mod mask;

@@ -11,12 +11,11 @@ use std::{
 
 use clap::CommandFactory;
 use permgate::config::{
-    key::{Key, ValueKind},
-    keys::ROOT,
+    key::{Key, ROOT, ValueKind},
     units::{in_words, size_in_words},
 };
 
-const BEGIN: &str = "<!-- keys: made from src/config/keys.rs, do not edit -->\n";
+const BEGIN: &str = "<!-- keys: made from src/config/keys.toml, do not edit -->\n";
 const END: &str = "<!-- end of keys -->";
 
 fn root() -> PathBuf {
@@ -47,7 +46,7 @@ fn key_reference_matches_the_key_table() {
         return;
     }
     panic!(
-        "docs/configuration.md is behind src/config/keys.rs: run PERMGATE_WRITE_DOCS=1 cargo test --test docs"
+        "docs/configuration.md is behind src/config/keys.toml: run PERMGATE_WRITE_DOCS=1 cargo test --test docs"
     );
 }
 
@@ -55,7 +54,7 @@ fn key_reference_matches_the_key_table() {
 fn reference() -> String {
     let mut text = String::new();
     table(&mut text, "Top level", "", "", &ROOT.iter().collect::<Vec<_>>());
-    for key in ROOT {
+    for key in *ROOT {
         section(&mut text, key, "");
     }
     text

@@ -10,8 +10,7 @@ use toml::{
 
 use super::{
     document::Document,
-    key::{Key, ValueKind},
-    keys::ROOT,
+    key::{Key, ROOT, ValueKind},
     mask::mask_secrets,
 };
 
@@ -129,7 +128,7 @@ fn same_key(table: &DeTable<'_>, part: &str) -> String {
 
 /// `None` if there is no such key, which the shape check reports.
 fn kind(path: &[String]) -> Option<ValueKind> {
-    let mut keys: &'static [Key] = ROOT;
+    let mut keys: &'static [Key] = &ROOT;
     let mut parts = path.iter();
     loop {
         let part = parts.next()?;

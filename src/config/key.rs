@@ -1,19 +1,29 @@
-//! The definition of a key of `gateway.toml`.
+//! The keys of `gateway.toml`, which `keys.toml` defines.
+
+use std::sync::LazyLock;
+
+use serde::{Deserialize, Deserializer};
 
 /// A key of a table.
-#[derive(Debug)]
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Key {
-    pub name: &'static str,
+    #[serde(deserialize_with = "text")]
+    pub name: Text,
     pub kind: ValueKind,
     /// As it would be written in the file; `None` if an absent key has no value.
-    pub default: Option<&'static str>,
+    #[serde(default, deserialize_with = "optional_text")]
+    pub default: Option<Text>,
+    #[serde(default)]
     pub required: bool,
     /// One sentence for the schema and the documentation.
-    pub description: &'static str,
+    #[serde(deserialize_with = "text", rename = "about")]
+    pub description: Text,
 }
 
 /// The kind of value that a key has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ValueKind {
     Text,
     /// Text that may be a secret and is never shown.
@@ -25,73 +35,29 @@ pub enum ValueKind {
     Duration(u64),
     /// The minimum in bytes.
     Size(u64),
-    Word(&'static [&'static str]),
+    Word(#[serde(deserialize_with = "words")] Words),
     Texts,
-    Words(&'static [&'static str]),
+    Words(#[serde(deserialize_with = "words")] Words),
     /// A list whose items are texts, or tables with further settings.
-    TextsOrTables(&'static [Key]),
-    Table(&'static [Key]),
+    TextsOrTables(#[serde(deserialize_with = "tables")] Keys),
+    Table(#[serde(deserialize_with = "tables")] Keys),
     /// `{...}` or `[{...}, ...]`.
-    TableOrTables(&'static [Key]),
+    TableOrTables(#[serde(deserialize_with = "tables")] Keys),
     /// `[[key]]`.
-    Tables(&'static [Key]),
+    Tables(#[serde(deserialize_with = "tables")] Keys),
     /// `[key.NAME]`.
-    NamedTables(&'static [Key]),
+    NamedTables(#[serde(deserialize_with = "tables")] Keys),
 }
 
-pub(super) const fn key(name: &'static str, kind: ValueKind, description: &'static str) -> Key {
-    Key { name, kind, default: None, required: false, description }
-}
-
-pub(super) const fn text(name: &'static str, description: &'static str) -> Key {
-    key(name, ValueKind::Text, description)
-}
-
-pub(super) const fn texts(name: &'static str, description: &'static str) -> Key {
-    key(name, ValueKind::Texts, description)
-}
-
-pub(super) const fn word(
-    name: &'static str,
-    words: &'static [&'static str],
-    description: &'static str,
-) -> Key {
-    key(name, ValueKind::Word(words), description)
-}
-
-pub(super) const fn flag(name: &'static str, description: &'static str) -> Key {
-    key(name, ValueKind::Flag, description)
-}
-
-pub(super) const fn count(name: &'static str, from: u64, to: u64, description: &'static str) -> Key {
-    key(name, ValueKind::Count(from, to), description)
-}
-
-/// Of at least so many bytes.
-pub(super) const fn size(name: &'static str, least: u64, description: &'static str) -> Key {
-    key(name, ValueKind::Size(least), description)
-}
-
-/// Of at least so many milliseconds.
-pub(super) const fn duration(name: &'static str, least: u64, description: &'static str) -> Key {
-    key(name, ValueKind::Duration(least), description)
-}
-
-pub(super) const fn secret(name: &'static str, description: &'static str) -> Key {
-    key(name, ValueKind::Secret, description)
-}
-
-pub(super) const fn tables(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
-    key(name, ValueKind::TableOrTables(keys), description)
-}
-
-pub(super) const fn named(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
-    key(name, ValueKind::NamedTables(keys), description)
-}
-
-pub(super) const fn table(name: &'static str, keys: &'static [Key], description: &'static str) -> Key {
-    key(name, ValueKind::Table(keys), description)
-}
+/// The keys of the file's top level.
+pub static ROOT: LazyLock<&'static [Key]> = LazyLock::new(|| {
+    #[derive(Deserialize)]
+    struct Root {
+        #[serde(deserialize_with = "tables")]
+        keys: Keys,
+    }
+    toml::from_str::<Root>(include_str!("keys.toml")).expect("every test of the configuration reads it").keys
+});
 
 impl ValueKind {
     /// The keys of the table, or of each table. Only for kinds that have tables.
@@ -107,12 +73,24 @@ impl ValueKind {
     }
 }
 
-impl Key {
-    pub(super) const fn required(self) -> Self {
-        Self { required: true, ..self }
-    }
+/// They live as long as the process.
+type Text = &'static str;
+type Keys = &'static [Key];
+type Words = &'static [Text];
 
-    pub(super) const fn with_default(self, default: &'static str) -> Self {
-        Self { default: Some(default), ..self }
-    }
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
+    Ok(String::deserialize(deserializer)?.leak())
+}
+
+fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text>, D::Error> {
+    text(deserializer).map(Some)
+}
+
+fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
+    let words = Vec::<String>::deserialize(deserializer)?;
+    Ok(words.into_iter().map(|word| &*word.leak()).collect::<Vec<Text>>().leak())
+}
+
+fn tables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
+    Ok(Vec::<Key>::deserialize(deserializer)?.leak())
 }

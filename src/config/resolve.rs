@@ -19,7 +19,7 @@ use super::{
     admin, assertion, cluster,
     document::{Diagnostics, Document, References},
     environment::Overrides,
-    exchange, fields, keys,
+    exchange, fields, key,
     section::{Section, SpannedText, wrong},
     service, shape, tls, upstream,
 };
@@ -59,10 +59,10 @@ pub(super) fn parse_with(
     }
     let broken = syntax.len();
     overrides.merge(table.get_mut(), &document);
-    shape::check(&document, keys::ROOT, table.get_ref(), &(0..0), "");
+    shape::check(&document, &key::ROOT, table.get_ref(), &(0..0), "");
     document.drop_consequences(broken);
 
-    let root = Section::root(&document, keys::ROOT, &table);
+    let root = Section::root(&document, &key::ROOT, &table);
     let config = if broken == 0 { resolve(&root, path) } else { None };
     let Diagnostics { errors, exposed_secrets, warnings } = document.into_diagnostics();
     match config {

@@ -3,14 +3,11 @@
 use serde_json::{Map, Value, json};
 use toml::de::DeValue;
 
-use super::{
-    key::{Key, ValueKind},
-    keys::ROOT,
-};
+use super::key::{Key, ROOT, ValueKind};
 
 /// JSON Schema 2020-12, for completion and checks in editors.
 pub fn schema() -> Value {
-    let mut schema = object(ROOT);
+    let mut schema = object(&ROOT);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("gateway.toml of permgate");
     schema

@@ -5,8 +5,7 @@ use toml::de::DeValue;
 
 use super::{
     Config, Errors,
-    key::{Key, ValueKind},
-    keys::ROOT,
+    key::{Key, ROOT, ValueKind},
     parse,
     schema::schema,
 };
@@ -20,6 +19,7 @@ use crate::{
 mod cluster;
 mod effects;
 mod environment;
+mod keys;
 mod mistakes;
 mod oidc;
 mod references;
@@ -75,7 +75,7 @@ fn every_key() -> Vec<(String, &'static Key)> {
         }
     }
     let mut found = Vec::new();
-    walk(ROOT, "", &mut found);
+    walk(&ROOT, "", &mut found);
     found
 }
 
