@@ -92,16 +92,6 @@ impl<'a> Principal<'a> {
         self.require(if self.is(user) { Permission::UpdateSelf } else { Permission::UpdateUser })
     }
 
-    /// Requires the right to see profile and tokens: always the actor's own; for others `admin-read` or
-    /// `update-user`.
-    pub fn require_can_see(&self, user: UserIx) -> Result<(), AdminError> {
-        if self.is(user) || self.has(Permission::AdminRead) {
-            Ok(())
-        } else {
-            self.require(Permission::UpdateUser)
-        }
-    }
-
     /// The subset rule: an actor cannot give power that it lacks, or take over an account that has such
     /// power.
     fn require_covers(&self, power: &Power) -> Result<(), AdminError> {

@@ -196,20 +196,6 @@ fn services_are_read_in_two_ways_only() {
 }
 
 #[test]
-fn who_sees_whom() {
-    let town = Town::new();
-    let check = |by: &str, whom: &str, expected: &str| {
-        let whom = town.accounts.user_by_login(whom).unwrap().ix;
-        assert_eq!(code(town.principal(by).require_can_see(whom)), expected, "{by}");
-    };
-    check("alice", "alice", "ok");
-    check("alice", "bob", "permission_denied");
-    check("zoe", "bob", "ok");
-    check("grace", "bob", "ok");
-    check("rita", "bob", "permission_denied");
-}
-
-#[test]
 fn who_is_disabled_does_nothing() {
     let mut town = Town::new();
     let acts = |town: &Town, id: &str| code(Principal::user(&town.accounts, &town.rules, id, None));
