@@ -6,10 +6,13 @@ use std::sync::LazyLock;
 use axum::response::IntoResponse as _;
 use bytes::Bytes;
 use http::header;
-use utoipa::openapi::{
-    InfoBuilder, LicenseBuilder, ObjectBuilder, OpenApi, OpenApiBuilder, PathsBuilder,
-    schema::Type,
-    security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
+use utoipa::{
+    OpenApi,
+    openapi::{
+        self, ObjectBuilder, Paths,
+        schema::Type,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
+    },
 };
 
 use super::{
@@ -20,48 +23,56 @@ use super::{
 mod calls;
 mod examples;
 
-/// The types that `calls.toml` names.
-#[derive(utoipa::OpenApi)]
-#[openapi(components(schemas(
-    audit::AuditView,
-    cluster::ClusterView,
-    configuration::Check,
-    explain::ExplainRequest,
-    groups::Create,
-    groups::Edit,
-    groups::GroupView,
-    hub::Body,
-    identities::IdentityView,
-    identities::Link,
-    invitations::Check,
-    invitations::InvitationView,
-    invitations::Redeem,
-    live::LiveView,
-    overview::Overview,
-    passwords::Password,
-    revoke_by_value::ByValue,
-    revoke_by_value::Leaks,
-    revoke_by_value::Report,
-    roles::Create,
-    roles::Edit,
-    roles::GrantView,
-    roles::RoleView,
-    services::ServiceView,
-    session::SessionRow,
-    session::SessionView,
-    session::SignIn,
-    tokens::Create,
-    tokens::Edit,
-    tokens::ImportRequest,
-    tokens::Imported,
-    tokens::Rotate,
-    tokens::TokenView,
-    users::Ban,
-    users::Create,
-    users::Edit,
-    users::UserView,
-)))]
-struct Schemas;
+/// The document without its calls: its schemas are those that `calls.toml` names.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "permgate",
+        description = "Permanent tokens: who makes them, what they reach, and how they end.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    security(("bearer" = []), ("cookie" = [])),
+    components(schemas(
+        audit::AuditView,
+        cluster::ClusterView,
+        configuration::Check,
+        explain::ExplainRequest,
+        groups::Create,
+        groups::Edit,
+        groups::GroupView,
+        hub::Body,
+        identities::IdentityView,
+        identities::Link,
+        invitations::Check,
+        invitations::InvitationView,
+        invitations::Redeem,
+        live::LiveView,
+        overview::Overview,
+        passwords::Password,
+        revoke_by_value::ByValue,
+        revoke_by_value::Leaks,
+        revoke_by_value::Report,
+        roles::Create,
+        roles::Edit,
+        roles::GrantView,
+        roles::RoleView,
+        services::ServiceView,
+        session::SessionRow,
+        session::SessionView,
+        session::SignIn,
+        tokens::Create,
+        tokens::Edit,
+        tokens::ImportRequest,
+        tokens::Imported,
+        tokens::Rotate,
+        tokens::TokenView,
+        users::Ban,
+        users::Create,
+        users::Edit,
+        users::UserView,
+    ))
+)]
+struct Document;
 
 pub async fn show() -> ApiResult {
     static DOCUMENT: LazyLock<Option<Bytes>> =
@@ -71,30 +82,20 @@ pub async fn show() -> ApiResult {
 }
 
 /// The whole document.
-pub fn document() -> OpenApi {
+pub fn document() -> openapi::OpenApi {
     let status = ObjectBuilder::new().property("status", of_type(Type::Integer)).required("status");
     let problem = ["error", "error_description", "request_id"]
         .iter()
         .fold(status, |object, name| object.property(*name, of_type(Type::String)).required(*name));
     let cookie = "The cookie of POST /v1/session; a change repeats `csrf` as X-CSRF-Token";
-    let mut components = <Schemas as utoipa::OpenApi>::openapi().components.unwrap_or_default();
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description("permgate", cookie));
+    let mut document = Document::openapi();
+    document.paths = calls::all().fold(Paths::builder(), |all, (path, item)| all.path(path, item)).build();
+    let components = document.components.get_or_insert_default();
     components.schemas.insert("Problem".to_owned(), problem.into());
     components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-    let cookie = ApiKey::Cookie(ApiKeyValue::with_description("permgate", cookie));
     components.add_security_scheme("cookie", SecurityScheme::ApiKey(cookie));
-    let paths = calls::all().fold(PathsBuilder::new(), |paths, (path, item)| paths.path(path, item));
-    let none: [&str; 0] = [];
-    let info = InfoBuilder::new()
-        .title("permgate")
-        .version(env!("CARGO_PKG_VERSION"))
-        .description(Some("Permanent tokens: who makes them, what they reach, and how they end."))
-        .license(Some(LicenseBuilder::new().name("Apache-2.0").identifier(Some("Apache-2.0")).build()));
-    OpenApiBuilder::new()
-        .info(info)
-        .paths(paths)
-        .components(Some(components))
-        .security(Some([SecurityRequirement::new("bearer", none), SecurityRequirement::new("cookie", none)]))
-        .build()
+    document
 }
 
 fn of_type(kind: Type) -> ObjectBuilder {

@@ -132,17 +132,17 @@ impl Call {
 
     fn request_body(&self) -> Option<RequestBody> {
         let (media_type, schema, example): (_, RefOr<Schema>, _) = match &self.body {
-            Some(name) => (JSON, Ref::from_schema_name(name).into(), examples::body(name)),
+            Some(name) => (JSON, Ref::from_schema_name(name).into(), examples::example("bodies", name)),
             None if self.token_form => {
                 let form = ObjectBuilder::new()
                     .property("token", of_type(Type::String))
                     .property("token_type_hint", of_type(Type::String))
                     .required("token");
-                ("application/x-www-form-urlencoded", form.into(), json!({"token": examples::TEXT}))
+                ("application/x-www-form-urlencoded", form.into(), Some(json!({"token": examples::TEXT})))
             }
             None => return None,
         };
-        let content = ContentBuilder::new().schema(Some(schema)).example(Some(example)).build();
+        let content = ContentBuilder::new().schema(Some(schema)).example(example).build();
         let required = if self.optional_body { Required::False } else { Required::True };
         Some(RequestBodyBuilder::new().content(media_type, content).required(Some(required)).build())
     }
@@ -151,7 +151,7 @@ impl Call {
     fn answer(&self, route: &str) -> (&'static str, Content) {
         let named = |name: &String| RefOr::<Schema>::from(Ref::from_schema_name(name));
         let (status, schema, example) = match (&self.returns, &self.creates, &self.lists) {
-            (Some(name), ..) => ("200", named(name), examples::example(name)),
+            (Some(name), ..) => ("200", named(name), examples::example("schemas", name)),
             (_, Some(name), _) => ("201", named(name), examples::created_example(name)),
             (.., Some(name)) => {
                 let cursor =
@@ -161,7 +161,8 @@ impl Call {
                     .property("next", cursor)
                     .required("items")
                     .required("next");
-                let example = examples::example(name).map(|item| json!({"items": [item], "next": null}));
+                let example =
+                    examples::example("schemas", name).map(|item| json!({"items": [item], "next": null}));
                 ("200", page.into(), example)
             }
             (None, None, None) => {
@@ -174,7 +175,7 @@ impl Call {
                 ("200", self.schema.clone().unwrap_or_else(fields).into(), None)
             }
         };
-        let example = example.or_else(|| examples::response(route));
+        let example = example.or_else(|| examples::example("calls", route));
         (status, ContentBuilder::new().schema(Some(schema)).example(example).build())
     }
 

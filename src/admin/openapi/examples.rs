@@ -8,24 +8,15 @@ static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("examples.json")).expect("a test reads the examples with the document")
 });
 
-/// The body of a request, by the name of its schema.
-pub(super) fn body(schema: &str) -> Value {
-    EXAMPLES["bodies"][schema].clone()
-}
-
-/// The response to a call such as `GET /v1/whoami`, whose schema has no name.
-pub(super) fn response(call: &str) -> Option<Value> {
-    EXAMPLES["calls"].get(call).cloned()
-}
-
-/// A response by the name of its schema; `None`: it needs no example.
-pub(super) fn example(schema: &str) -> Option<Value> {
-    EXAMPLES["schemas"].get(schema).cloned()
+/// The body of a request (`bodies`) or a response (`schemas`) by the name of its schema, or the response to a call such
+/// as `GET /v1/whoami` whose schema has no name (`calls`).
+pub(super) fn example(of: &str, name: &str) -> Option<Value> {
+    EXAMPLES[of].get(name).cloned()
 }
 
 /// The example of a response that creates a record; a token's also has its text.
 pub(super) fn created_example(schema: &str) -> Option<Value> {
-    let mut example = example(schema)?;
+    let mut example = example("schemas", schema)?;
     if schema == "Token" {
         example["token"] = TEXT.into();
         example["cut"] = 0.into();
