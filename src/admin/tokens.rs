@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use self::view::{addresses, scope};
 pub(super) use self::{import::Imported, view::last_used};
 pub use self::{
-    import::{ImportLine, ImportOutcome, ImportRequest},
+    import::{ImportLine, ImportRequest},
     view::{ScopeEntry, TokenView},
 };
 use super::{

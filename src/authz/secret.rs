@@ -8,6 +8,20 @@ pub use leak::{contains_token, find_tokens, redact};
 
 mod leak;
 
+/// `Debug` of types whose value must not be logged.
+macro_rules! redact_debug {
+    ($($name:ident $(<$lifetime:lifetime>)?),+) => {
+        $(impl std::fmt::Debug for $name $(<$lifetime>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(concat!(stringify!($name), "(..)"))
+            }
+        })+
+    };
+}
+pub(crate) use redact_debug;
+
+redact_debug!(Digest, Bearer<'_>, TokenText);
+
 /// A token's public id: 12 base62 characters. It may be shown and logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId([u8; 12]);
@@ -263,24 +277,6 @@ impl fmt::Debug for TokenId {
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Digest(..)")
-    }
-}
-
-impl fmt::Debug for Bearer<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Bearer(..)")
-    }
-}
-
-impl fmt::Debug for TokenText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenText(..)")
     }
 }
 

@@ -50,7 +50,8 @@ pub enum Permission {
 pub struct Permissions(u32);
 
 /// The access that a scope entry gives to its service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum Access {
     Read,
     Full,
@@ -142,10 +143,7 @@ const INLINE_ENTRIES: usize = 7;
 
 impl Access {
     pub const fn word(self) -> &'static str {
-        match self {
-            Access::Read => "read",
-            Access::Full => "full",
-        }
+        self.into_str()
     }
 }
 

@@ -1,12 +1,10 @@
 //! The text of a session or of an invitation, as the browser holds it. Only its digest is stored; the CSRF
 //! token is derived from it.
 
-use std::fmt;
-
 use zeroize::Zeroizing;
 
 use super::super::{ApiResult, Problem};
-use crate::authz::secret::Digest;
+use crate::authz::secret::{Digest, redact_debug};
 
 /// 256 random bits in hexadecimal. Shown once, redacted in `Debug`, irreversible from its digest, overwritten
 /// when dropped.
@@ -20,6 +18,8 @@ pub struct Csrf(blake3::Hash);
 /// The key of the [`Csrf`] tokens for users whom a proxy names, and of the proofs that known browsers keep.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FormKey([u8; 32]);
+
+redact_debug!(Secret, FormKey, Csrf);
 
 const SESSION: &str = "permgate 2026-11 session digest";
 const CSRF: &str = "permgate 2026-11 session csrf";
@@ -85,24 +85,6 @@ impl Csrf {
     /// Compares in constant time.
     pub fn matches(&self, sent: &[u8]) -> bool {
         blake3::Hash::from_hex(sent).is_ok_and(|sent| sent == self.0)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
-    }
-}
-
-impl fmt::Debug for FormKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("FormKey(..)")
-    }
-}
-
-impl fmt::Debug for Csrf {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Csrf(..)")
     }
 }
 

@@ -1,5 +1,7 @@
 //! Users, groups, roles and grants as they are stored and shown. Plain values, without serde.
 
+use strum::IntoStaticStr;
+
 use crate::authz::{subject::Permission, time::Timestamp};
 
 /// UUIDv7 text: a handle, never a secret.
@@ -30,7 +32,8 @@ impl UserRecord {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "lowercase", const_into_str)]
 pub enum UserKind {
     Human,
     Service,
@@ -38,10 +41,7 @@ pub enum UserKind {
 
 impl UserKind {
     pub const fn word(self) -> &'static str {
-        match self {
-            Self::Human => "human",
-            Self::Service => "service",
-        }
+        self.into_str()
     }
 }
 

@@ -8,6 +8,7 @@ use strum::{EnumString, VariantNames};
 use crate::authz::{
     carriers::Carriers,
     forwarding::{FieldPolicy, TrustedProxies},
+    secret::redact_debug,
 };
 
 /// A service's key, the word for it in scopes: `[a-z][a-z0-9-]{0,62}`.
@@ -56,6 +57,8 @@ pub enum Identity {
 /// A field value that is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub http::HeaderValue);
+
+redact_debug!(Secret);
 
 /// A path check that a service can relax (`allow = [...]`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, EnumString, VariantNames)]
@@ -219,11 +222,5 @@ impl fmt::Display for ServiceKey {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.file, self.line)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(..)")
     }
 }
