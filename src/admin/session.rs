@@ -17,7 +17,10 @@ use super::{
 };
 use crate::{
     authz::subject::User,
-    store::{NewSession, model::SessionRecord},
+    store::{
+        NewSession,
+        model::{SessionRecord, SignedInBy},
+    },
 };
 
 mod attempts;
