@@ -144,7 +144,9 @@ impl RequestCredentials {
             }
             Proof::TrustedHeader(login) => {
                 let snapshot = context.state.snapshot();
-                let user = snapshot.directory.user_by_login(login);
+                let accounts = context.store.accounts();
+                let account = accounts.user_by_login(login).filter(|account| account.record.may_sign_in());
+                let user = account.and_then(|account| snapshot.directory.user(account.ix));
                 let csrf = context.csrf_of(user.map_or("", |user| &user.id));
                 browser(user, None, csrf, None)
             }
@@ -166,7 +168,8 @@ impl RequestCredentials {
                 Problem::unauthorized("unauthorized", "The session has ended: sign in again")
             }
             Proof::TrustedHeader(_) | Proof::AmbiguousTrustedHeader => {
-                let text = "The user that the proxy names has no account here";
+                let text = "The user that the proxy names has no account here that may sign in. A service account uses \
+                            its tokens";
                 Problem::unauthorized("unauthorized", text)
             }
         }

@@ -1,6 +1,7 @@
 //! What the admin listener refuses itself, and the header fields that every answer has.
 
 use permgate::{
+    admin::{SignIn, UserHeader},
     authz::reason::Reason,
     store::{Actor, ActorKind},
 };
@@ -329,4 +330,19 @@ fn after_many_failures_only_a_known_browser_can_sign_in() {
     ] {
         assert_eq!(sign_in(cookie, login, password), expected, "{name}");
     }
+}
+
+#[test]
+fn service_account_does_not_sign_in_by_a_proxys_header() {
+    let header =
+        UserHeader { name: "x-remote-user".parse().unwrap(), from: vec!["127.0.0.0/8".parse().unwrap()] };
+    let fixture = Fixture::signed_in_by(None, SignIn { header: Some(header), ..SignIn::default() });
+    for kind in ["human", "service"] {
+        fixture.must("POST", "/v1/users", Some(json!({"login": kind, "kind": kind})));
+    }
+    let sign_in = |login: &str| {
+        Request::new("GET", "/v1/session").field("X-Remote-User", login).over_tcp(fixture.address).outcome()
+    };
+    assert_eq!(sign_in("human"), (200, String::new()));
+    assert_eq!(sign_in("service"), (401, "unauthorized".into()));
 }

@@ -30,6 +30,11 @@ impl UserRecord {
         let (email, password, banned, deleted_at) = (None, None, None, None);
         Self { id, login, name, email, kind, password, banned, created_at, deleted_at, revision: 1 }
     }
+
+    /// Whether the user may sign in, in whatever way. Service accounts have tokens only.
+    pub fn may_sign_in(&self) -> bool {
+        self.kind == UserKind::Human && self.banned.is_none() && self.deleted_at.is_none()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr)]

@@ -3,10 +3,7 @@
 
 use serde_json::json;
 
-use super::{
-    Transaction,
-    sessions::{SessionParameters, may_sign_in},
-};
+use super::{Transaction, sessions::SessionParameters};
 use crate::{
     authz::{
         accounts::{GroupRecord, UserKind, UserRecord},
@@ -205,7 +202,7 @@ impl Transaction {
 /// A user who may sign in. The provider has identified the user, so the error may say what is wrong.
 fn require_sign_in_allowed(user: Option<&UserRecord>) -> Result<UserRecord, AdminError> {
     match user {
-        Some(user) if may_sign_in(user) => Ok(user.clone()),
+        Some(user) if user.may_sign_in() => Ok(user.clone()),
         Some(user) if user.deleted_at.is_none() => {
             Err(AdminError::new(AdminErrorCode::UserBanned, "the account is disabled: ask an administrator"))
         }

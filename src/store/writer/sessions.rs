@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::{PERMISSION_DENIED, Transaction, users::target};
 use crate::{
     authz::{
-        accounts::UserKind,
         administration::{AdminError, Principal, users},
         secret::Digest,
         subject::UserIx,
@@ -45,7 +44,7 @@ impl Transaction {
     pub(crate) fn begin_session(&mut self, new: &NewSession) -> Result<Option<SessionRecord>, ChangeError> {
         let Some(user) = self.state.accounts.user_by_id(&new.user) else { return Ok(None) };
         let (ix, user) = (user.ix, user.record.clone());
-        if !may_sign_in(&user) || user.password.as_ref() != Some(&new.verified) {
+        if !user.may_sign_in() || user.password.as_ref() != Some(&new.verified) {
             return Ok(None);
         }
         let NewSession { digest, client, replaces, .. } = *new;
@@ -149,7 +148,7 @@ impl Transaction {
         let invitation = invitation.ok_or_else(gone)?;
         let user = self.state.accounts.user_by_id(&invitation.user).ok_or_else(gone)?;
         let (ix, user) = (user.ix, user.record.clone());
-        if !may_sign_in(&user) || !self.may_invite(&invitation) {
+        if !user.may_sign_in() || !self.may_invite(&invitation) {
             return Err(gone().into());
         }
         let change = json!({"password": "set", "by": "invitation"});
@@ -247,11 +246,6 @@ impl Transaction {
         found.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
         found
     }
-}
-
-/// Whether a user may sign in. Service accounts have tokens only.
-pub(super) fn may_sign_in(user: &UserRecord) -> bool {
-    user.kind == UserKind::Human && user.banned.is_none() && user.deleted_at.is_none()
 }
 
 /// The actor of what users do for themselves once they have authenticated.
