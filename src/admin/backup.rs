@@ -35,14 +35,17 @@ pub async fn stream(context: Context, caller: Caller) -> ApiResult {
         return Err(Reason::ReadOnlyScope.details(Some(BUILT_IN_SERVICE)).into());
     }
     caller.require(Permission::AdminWrite)?;
+    // Also if the store takes no changes: that is when a backup may be needed most.
+    if let Err(error) = context.store.record_backup(caller.as_actor()).await {
+        tracing::warn!(by = caller.name(), ?error, "a backup is not in the audit log");
+    }
     let (mut out, mut parts) = Parts::new();
     let store = context.store.clone();
     let copying = tokio::spawn(COPYING.run(move || {
         let copied = store.backup(&mut out, &mut |_| {}).map_err(io::Error::other);
         if let Err(error) = copied.and_then(|_| out.flush()) {
             tracing::error!(%error, "a backup ended early");
-            // A body that ends with an error is not mistaken for a complete one.
-            let _ = out.sender.blocking_send(Err(error));
+            out.fail(error);
         }
     }));
     // An error before the first part still sets the status.
@@ -73,6 +76,11 @@ impl Parts {
     pub(super) fn new() -> (Self, mpsc::Receiver<Part>) {
         let (sender, parts) = mpsc::channel(BUFFERED_PARTS);
         (Self { sender, gathered: Vec::with_capacity(PART) }, parts)
+    }
+
+    /// Ends the body with an error, so that it is not mistaken for a complete one.
+    pub(super) fn fail(&mut self, error: io::Error) {
+        let _ = self.sender.blocking_send(Err(error));
     }
 }
 

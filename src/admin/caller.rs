@@ -76,13 +76,19 @@ impl Caller {
     /// the token of this very request still gets a response.
     pub fn actor(&self) -> Actor {
         self.revalidation.changing.store(true, Ordering::Release);
+        self.as_actor()
+    }
+
+    /// As [`Caller::actor`], for an event beside a response that the fence may still cut.
+    pub fn as_actor(&self) -> Actor {
         let kind = self.user().map_or(ActorKind::Operator, |user| ActorKind::User(user.id.to_string()));
+        let client = self.user().map(|_| self.client);
         let parent = match &self.identity {
             Identity::Bearer { token, .. } => Some(*token),
             Identity::Operator | Identity::Browser { .. } => None,
         };
         let request_id = Some(self.request_id.to_string());
-        Actor { kind, parent, session: self.session(), request_id }
+        Actor { kind, parent, session: self.session(), client, request_id }
     }
 
     pub fn may(&self, permission: Permission) -> bool {

@@ -8,7 +8,9 @@ use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
 use super::{
-    ApiResult, Caller, Context, Problem, passwords,
+    ApiResult, Caller, Context, Problem,
+    caller::RequestMeta,
+    passwords,
     session::secret::Secret,
     wire::{Json, NoBody, Time, ok, secret_json_response},
 };
@@ -59,10 +61,10 @@ pub async fn invite(context: Context, caller: Caller, Path(login): Path<String>,
 
 /// Needs no authentication: the text is the credential. It is looked up before the password is derived, so
 /// that strangers cannot keep the machine busy.
-pub async fn redeem(context: Context, Json(body): Json<Redeem>) -> ApiResult {
+pub async fn redeem(context: Context, meta: RequestMeta, Json(body): Json<Redeem>) -> ApiResult {
     let (digest, _) = valid(&context, &body.invitation)?;
     let phc = passwords::derive(body.password).await?;
-    let changed = context.store.redeem(digest, phc).await?;
+    let changed = context.store.redeem(digest, phc, meta.client).await?;
     Ok(ok(&json!({"user": changed.record.login, "password": true, "cut": changed.cut.0})))
 }
 

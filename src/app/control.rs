@@ -257,7 +257,13 @@ impl Control {
         // Its file may have been moved away.
         reloader.log.reopen();
         tokio::task::spawn_local(async move {
-            let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
+            let actor = Actor {
+                kind: ActorKind::Operator,
+                parent: None,
+                session: None,
+                client: None,
+                request_id: None,
+            };
             // It logs the outcome.
             let _ = reloader.reload(actor).await;
         });

@@ -226,7 +226,8 @@ impl Reloader {
         if next.proxy.upstreams.iter().all(same) {
             return;
         }
-        let actor = Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None };
+        let actor =
+            Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
         let configuration = next.configuration();
         if let Err(error) = self.store.replace_configuration(actor, configuration).await {
             return failed(&error);
@@ -372,7 +373,13 @@ mod tests {
         let reload = async || {
             let before = certificates.current();
             let outcome = reloader
-                .reload(Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None })
+                .reload(Actor {
+                    kind: ActorKind::Operator,
+                    parent: None,
+                    session: None,
+                    client: None,
+                    request_id: None,
+                })
                 .await;
             (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.current()))
         };

@@ -1,6 +1,6 @@
 //! Parameters and results of the methods of the store that change something.
 
-use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 use strum::{EnumString, IntoStaticStr, VariantNames};
@@ -94,6 +94,8 @@ pub struct Actor {
     pub parent: Option<TokenId>,
     /// The session that authenticated the request. The change fails if it has ended meanwhile.
     pub session: Option<Digest>,
+    /// The address that the request came from. `None` for the operator.
+    pub client: Option<IpAddr>,
     pub request_id: Option<String>,
 }
 

@@ -83,7 +83,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
 }
 
 fn operator() -> Actor {
-    Actor { kind: ActorKind::Operator, parent: None, session: None, request_id: None }
+    Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None }
 }
 
 fn named(owner: &str, name: &str) -> NewToken {
@@ -179,7 +179,13 @@ impl Bench {
     fn by(&self, login: &str) -> Actor {
         let accounts = self.store.accounts();
         let user = accounts.users().find(|user| user.record.login == login).unwrap();
-        Actor { kind: ActorKind::User(user.record.id.clone()), parent: None, session: None, request_id: None }
+        Actor {
+            kind: ActorKind::User(user.record.id.clone()),
+            parent: None,
+            session: None,
+            client: None,
+            request_id: None,
+        }
     }
 
     fn pass(&self, seconds: i64) {

@@ -206,6 +206,15 @@ impl Store {
         }
     }
 
+    /// Records that somebody gets a backup, which has every digest and password hash.
+    pub async fn record_backup(&self, actor: Actor) -> Result<(), ChangeError> {
+        let event = move |tx: &mut Transaction| {
+            tx.audit_as(&actor, "store.backup", "store".into(), None);
+            Ok(())
+        };
+        self.change(Counted, event).await.map(drop)
+    }
+
     /// Records last uses; one that is not newer than the stored one is ignored. Not audited.
     pub async fn record_use(&self, uses: Vec<(Digest, LastUsed)>) -> Result<(), ChangeError> {
         self.record(&uses, Transaction::record_use).await

@@ -1,9 +1,9 @@
 //! Paging and filters of lists.
 
 use permgate::{authz::time::Timestamp, store::model::LastUsed};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::harness::{Credentials, Fixture, id};
+use crate::harness::{Credentials, Fixture, PASSWORD, id, text};
 
 #[test]
 fn list_pages_follow_the_cursor() {
@@ -74,4 +74,53 @@ fn tokens_are_filtered_by_their_attributes() {
         (shown["last_used_ip"].as_str(), shown["last_used_service"].as_str()),
         (Some("10.0.0.7"), Some("wiki"))
     );
+}
+
+#[test]
+fn audit_tells_from_where_and_with_which_token() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    fixture.allow("alice", &["admin-write"]);
+    let newest = || fixture.must("GET", "/v1/audit?limit=1", None)["items"][0].clone();
+    let check = |name: &str, sender: &Credentials, from: Value| {
+        let group = json!({"name": name});
+        assert_eq!(fixture.call(sender, "POST", "/v1/groups", Some(&group)).status, 201, "{name}");
+        let event = newest();
+        assert_eq!((&event["event"], &event["change"]["from"]), (&json!("group.create"), &from), "{name}");
+        fixture.must("DELETE", &format!("/v1/groups/{name}"), None);
+        assert!(newest()["change"].get("from").is_none(), "the operator is on this machine");
+    };
+    let token = fixture.token("alice", "ci", &["permgate"]);
+    let from = json!({"client": "127.0.0.1", "token": id(&token)});
+    check("token", &Credentials::Bearer(text(&token)), from);
+    check("session", &Credentials::Browser(fixture.browser("alice")), json!({"client": "127.0.0.1"}));
+    fixture.user("bob", &[]);
+    let made = fixture.must("POST", "/v1/users/bob/invitation", None);
+    let body = json!({"invitation": made["invitation"], "password": PASSWORD});
+    assert_eq!(fixture.call(&Credentials::Anonymous, "POST", "/v1/invitation", Some(&body)).status, 200);
+    assert_eq!(newest()["change"]["from"], json!({"client": "127.0.0.1"}), "an invitation");
+}
+
+#[test]
+fn audit_names_imported_tokens_and_their_owners() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let line = |owner: &str, number: u32| {
+        let scope = [json!({"service": "hub"})];
+        json!({"owner": owner, "name": format!("t{number}"), "digest": format!("{number:064x}"), "scope": scope})
+    };
+    let import = |lines: &[Value]| {
+        let body = json!({"tokens": lines, "make_owners": true});
+        let ids: Vec<Value> = fixture.must("POST", "/v1/tokens/import", Some(body))["tokens"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|token| token["id"].clone())
+            .collect();
+        (ids, fixture.must("GET", "/v1/audit?limit=1", None)["items"][0]["change"].clone())
+    };
+    let (ids, change) = import(&[line("alice", 1), line("ci", 2), line("alice", 3)]);
+    assert_eq!(change["owners"], json!({"alice": [ids[0], ids[2]], "ci": [ids[1]]}), "{change}");
+    let (_, change) = import(&[line("alice", 1)]);
+    assert_eq!(change["owners"], json!({}), "it was imported before: {change}");
 }

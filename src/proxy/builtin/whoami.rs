@@ -50,8 +50,13 @@ impl TokenLookup for Store {
     }
 
     fn rotate(&self, owner: UserId, token: TokenId, request_id: String) -> Issuing<'_> {
-        let actor =
-            Actor { kind: ActorKind::User(owner), parent: None, session: None, request_id: Some(request_id) };
+        let actor = Actor {
+            kind: ActorKind::User(owner),
+            parent: None,
+            session: None,
+            client: None,
+            request_id: Some(request_id),
+        };
         Box::pin(self.rotate_itself(actor, token))
     }
 

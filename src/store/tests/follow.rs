@@ -147,7 +147,7 @@ impl Node {
             }
             (11, _) => code(store.end_sessions(by(), login).await),
             (12, _) => code(store.invite(operator(), login, digest).await),
-            (13, _) => code(store.redeem(digest, PHC.into()).await),
+            (13, _) => code(store.redeem(digest, PHC.into(), [192, 0, 2, 1].into()).await),
             (14, _) => code(store.link_identity(operator(), login, "https://id".into(), group).await),
             (15, _) => code(store.unlink_identities(operator(), login).await),
             (16, Some(token)) => code(store.revoke_token(operator(), token.id, RevokeReason::Admin).await),

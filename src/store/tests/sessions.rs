@@ -249,7 +249,7 @@ async fn a_session_that_has_ended_asks_for_nothing() {
 async fn an_invitation_holds_for_a_day_and_once() {
     let bench = Bench::with_passwords().await;
     let invite = |number| bench.store.invite(operator(), "alice".into(), digest(number));
-    let redeem = |number| bench.store.redeem(digest(number), PHC.into());
+    let redeem = |number| bench.store.redeem(digest(number), PHC.into(), [192, 0, 2, 1].into());
     invite(1).await.unwrap();
     bench.later(24 * 60 * MINUTE);
     assert_eq!(code(redeem(1).await), "permission_denied", "late");

@@ -1,5 +1,7 @@
 //! Changes that concern signing in: sessions, invitations and identities.
 
+use std::net::IpAddr;
+
 use super::{Counted, OnlyRemoves, new_id};
 use crate::{
     authz::{secret::Digest, time::Timestamp},
@@ -36,7 +38,8 @@ changes! {
         Counted, |tx| tx.invite(&actor, &login, digest);
 
     /// Sets the password of the user whom the invitation is for. An invitation works once.
-    redeem(digest: Digest, phc: String) -> UserRecord, Counted, |tx| tx.redeem(&digest, &phc);
+    redeem(digest: Digest, phc: String, client: IpAddr) -> UserRecord,
+        Counted, |tx| tx.redeem(&digest, &phc, client);
 
     /// Records a session's use that [`Store::touch_session`] has reported as due.
     record_session(digest: Digest, seen: Timestamp) -> (),

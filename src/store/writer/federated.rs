@@ -67,7 +67,13 @@ impl Transaction {
         }
         let FederatedSession { digest, client, replaces, .. } = *new;
         let request_id = Some(new.request_id.clone());
-        let actor = Actor { kind: ActorKind::User(user.id.clone()), parent: None, session: None, request_id };
+        let actor = Actor {
+            kind: ActorKind::User(user.id.clone()),
+            parent: None,
+            session: None,
+            client: None,
+            request_id,
+        };
         Ok(self.open_session(
             &actor,
             ix,

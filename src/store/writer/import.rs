@@ -1,5 +1,7 @@
 //! Registers tokens by digest, so that clients move over unchanged. Each line stands by itself.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 
 use super::{Transaction, tokens::name_taken};
@@ -26,6 +28,9 @@ pub(crate) struct PlannedImport {
     pub owner_id: String,
 }
 
+/// Lines that one audit event names: with the longest logins they fit into its record.
+const PER_EVENT: usize = 100;
+
 /// The error for a digest whose token has ended: an import brings no token back.
 pub(crate) const REGISTERED_AND_ENDED: &str =
     "a token with this digest was registered before and has been revoked or replaced";
@@ -48,9 +53,17 @@ impl Transaction {
                 Err(error) => return Err(error),
             }
         }
-        let taken = answers.iter().filter(|answer| answer.is_ok()).count();
-        let change = json!({"tokens": taken, "refused": answers.len() - taken});
-        self.audit_as(actor, "token.import", "tokens".into(), Some(change));
+        for (lines, answers) in lines.chunks(PER_EVENT).zip(answers.chunks(PER_EVENT)) {
+            let taken = answers.iter().filter(|answer| answer.is_ok()).count();
+            let mut owners: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for (line, answer) in lines.iter().zip(answers) {
+                if answer.as_ref().is_ok_and(|accepted| !accepted.known) {
+                    owners.entry(&line.token.owner).or_default().push(line.id.as_str());
+                }
+            }
+            let change = json!({"tokens": taken, "refused": answers.len() - taken, "owners": owners});
+            self.audit_as(actor, "token.import", "tokens".into(), Some(change));
+        }
         Ok(answers)
     }
 

@@ -136,7 +136,12 @@ impl Transaction {
 
     /// Sets the password of the invited user. This works once, and only while the author could still
     /// invite.
-    pub(crate) fn redeem(&mut self, digest: &Digest, phc: &str) -> Result<UserRecord, ChangeError> {
+    pub(crate) fn redeem(
+        &mut self,
+        digest: &Digest,
+        phc: &str,
+        client: IpAddr,
+    ) -> Result<UserRecord, ChangeError> {
         let gone = || {
             AdminError::new(
                 PERMISSION_DENIED,
@@ -152,7 +157,8 @@ impl Transaction {
             return Err(gone().into());
         }
         let change = json!({"password": "set", "by": "invitation"});
-        self.audit_as(&self_actor(&user), "user.password", target(&user.login), Some(change));
+        let actor = Actor { client: Some(client), ..self_actor(&user) };
+        self.audit_as(&actor, "user.password", target(&user.login), Some(change));
         Ok(self.replace_password(ix, user, Some(phc)))
     }
 
@@ -250,5 +256,11 @@ impl Transaction {
 
 /// The actor of what users do for themselves once they have authenticated.
 fn self_actor(user: &UserRecord) -> Actor {
-    Actor { kind: ActorKind::User(user.id.clone()), parent: None, session: None, request_id: None }
+    Actor {
+        kind: ActorKind::User(user.id.clone()),
+        parent: None,
+        session: None,
+        client: None,
+        request_id: None,
+    }
 }

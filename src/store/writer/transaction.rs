@@ -1,7 +1,9 @@
 //! A batch that is being planned: what plans read, and the operations that result. Later plans of a batch
 //! see the results of earlier ones, although nothing is durable yet.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::json;
 
 use super::{Shared, WriteRates};
 use crate::{
@@ -171,7 +173,7 @@ impl Transaction {
         self.apply(Op::AppendAudit(head.append(event)));
     }
 
-    /// Audits an event by an actor, about a target.
+    /// Audits an event by an actor, about a target. `change` gets `from`: the address and the token of the request.
     pub(crate) fn audit_as(
         &mut self,
         actor: &Actor,
@@ -180,6 +182,13 @@ impl Transaction {
         change: Option<serde_json::Value>,
     ) {
         let request_id = actor.request_id.clone();
+        let client = actor.client.map(|client| ("client", client.to_string()));
+        let token = actor.parent.map(|token| ("token", token.to_string()));
+        let from: BTreeMap<_, _> = client.into_iter().chain(token).collect();
+        let mut change = change;
+        if !from.is_empty() {
+            change.get_or_insert_default()["from"] = json!(from);
+        }
         let event = AuditEvent::new(self.now, event, self.actor_name(actor), target, change);
         self.audit(AuditEvent { request_id, ..event });
     }

@@ -77,6 +77,7 @@ fn template<'a>(view: &AuditView, field: impl Fn(&str) -> &'a str) -> &'static s
         "live.cut" if field("user").is_empty() => "{actor} cut a request to {service}",
         "live.cut" => "{actor} cut a request to {service} by {user}",
         "store.create" => "The store was created",
+        "store.backup" => "{actor} took a backup of the store",
         "store.restore" => "{actor} restored a backup of the store",
         "config.reload" => "{actor} reloaded the {configuration}",
         "removal.revert" => "{target}: {event} by {by} was undone: {reason}",
