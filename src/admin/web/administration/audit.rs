@@ -1,9 +1,12 @@
 //! The audit log's page: a sentence for each event, newest first, with filters, and the export as a file.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, Write},
+};
 
 use askama::Template;
-use axum::response::IntoResponse;
+use axum::{body::Body, response::IntoResponse};
 use http::header;
 use serde::Deserialize;
 
@@ -11,11 +14,15 @@ use self::sentence::{Part, sentence};
 use super::{FormQuery, PageResult, Reader, Shell, address, render};
 use crate::{
     admin::{
-        ApiResult, AuditView, Context, Problem, offload::READS, pagination::bad_cursor,
-        web::time::DisplayTime, wire::Time,
+        ApiResult, AuditView, Context, Problem,
+        backup::{BackupBody, Parts},
+        offload::{Offload, READS},
+        pagination::bad_cursor,
+        web::time::DisplayTime,
+        wire::Time,
     },
-    authz::{subject::Permission, time::Timestamp},
-    store::model::AuditEvent,
+    authz::{reason::Reason, subject::Permission, time::Timestamp},
+    store::{Page, ReadError, model::AuditEvent},
 };
 
 mod file;
@@ -63,9 +70,12 @@ pub struct AuditQuery {
 }
 
 const ROWS: usize = 50;
-/// The most events that a page scans before it is cut short, and that a file holds.
+/// The most events that a page scans before it is cut short.
 const MAX_SCANNED: usize = 20_000;
 const SCAN_PAGE: usize = 500;
+
+/// A file keeps a thread busy for as long as its client reads.
+static EXPORTS: Offload = Offload::new::<2, 4>();
 
 const KINDS: [(&str, &str); 10] = [
     ("token.", "Tokens"),
@@ -127,17 +137,29 @@ pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<
 
 pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> PageResult {
     reader.caller.require(Permission::ReadAudit)?;
-    let (form, name) = match asked.format.as_deref() {
-        Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl"),
-        Some("csv") | None => ("text/csv; charset=utf-8", "audit.csv"),
+    let (form, name, format) = match asked.format.as_deref() {
+        Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl", file::JSONL),
+        Some("csv") | None => ("text/csv; charset=utf-8", "audit.csv", file::CSV),
         Some(_) => return Err(Problem::invalid("format is csv or jsonl").into()),
     };
-    let Found { events, .. } = find(&context, &asked, MAX_SCANNED).await?;
-    let views = events.into_iter().map(AuditView::new);
-    let text = if name.ends_with("csv") { file::csv(views) } else { file::jsonl(views) };
+    let filter = Filter::new(&asked)?;
+    let (mut out, mut parts) = Parts::new();
+    let store = context.store.clone();
+    EXPORTS
+        .spawn(move || {
+            let read = |cursor: Option<&str>| store.audit(cursor, SCAN_PAGE);
+            if let Err(error) = filter.write(read, format, &mut out) {
+                out.fail(error);
+            }
+        })
+        .await?;
+    let first = match parts.recv().await {
+        Some(Err(_)) => return Err(Problem::from(Reason::StoreUnavailable.details(None)).into()),
+        first => first.and_then(Result::ok),
+    };
     let disposition = format!("attachment; filename=\"{name}\"");
     let fields = [(header::CONTENT_TYPE, form.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    Ok((fields, text).into_response())
+    Ok((fields, Body::new(BackupBody { first, parts })).into_response())
 }
 
 /// The names of tokens that events have as target, by target.
@@ -154,23 +176,53 @@ async fn token_names(context: &Context, events: &[AuditEvent]) -> PageResult<Has
 
 /// Reads off the control thread, because a filter that few events match scans many.
 async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> PageResult<Found> {
-    let filter = Filter {
-        asked: AuditQuery {
-            actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
-            target: asked.target.as_ref().map(|text| text.to_lowercase()),
-            ..asked.clone()
-        },
-        from: asked.from.as_deref().map(|text| midnight(text, 0)).transpose()?,
-        to: asked.to.as_deref().map(|text| midnight(text, 1)).transpose()?,
-    };
-    if asked.cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
-        return Err(bad_cursor().into());
-    }
+    let filter = Filter::new(asked)?;
     let context = context.clone();
     Ok(READS.run(move || filter.find(&context, limit)).await??)
 }
 
 impl Filter {
+    fn new(asked: &AuditQuery) -> ApiResult<Self> {
+        if asked.cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
+            return Err(bad_cursor());
+        }
+        Ok(Self {
+            asked: AuditQuery {
+                actor: asked.actor.as_ref().map(|text| text.to_lowercase()),
+                target: asked.target.as_ref().map(|text| text.to_lowercase()),
+                ..asked.clone()
+            },
+            from: asked.from.as_deref().map(|text| midnight(text, 0)).transpose()?,
+            to: asked.to.as_deref().map(|text| midnight(text, 1)).transpose()?,
+        })
+    }
+
+    /// Writes every matching event, however far back: a file that ends early looks complete.
+    fn write(
+        &self,
+        read: impl Fn(Option<&str>) -> Result<Page<AuditEvent>, ReadError>,
+        format: file::Format,
+        out: &mut impl Write,
+    ) -> io::Result<()> {
+        out.write_all(format.header.as_bytes())?;
+        let mut cursor = self.asked.cursor.clone();
+        loop {
+            let page = read(cursor.as_deref()).map_err(io::Error::other)?;
+            for event in page.items {
+                if self.from.is_some_and(|from| event.at < from) {
+                    return out.flush();
+                }
+                if self.matches(&event) {
+                    out.write_all((format.line)(AuditView::new(event)).as_bytes())?;
+                }
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                return out.flush();
+            }
+        }
+    }
+
     fn find(&self, context: &Context, limit: usize) -> ApiResult<Found> {
         let (mut events, mut looked_at, mut cursor) = (Vec::new(), 0, self.asked.cursor.clone());
         loop {
@@ -229,5 +281,44 @@ impl AuditQuery {
         ];
         let more = more.iter().map(|(name, value)| (*name, Some(*value)));
         address(base, pairs.into_iter().map(|(name, value)| (name, value.as_deref())).chain(more))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A page ends after some events; a file must not, since nobody could see that it is incomplete.
+    #[test]
+    fn a_file_has_every_event_that_matches() {
+        let last = 2 * MAX_SCANNED as u64;
+        let read = |cursor: Option<&str>| {
+            let before = cursor.map_or(last + 1, |cursor| cursor.parse().unwrap());
+            let first = before.saturating_sub(SCAN_PAGE as u64).max(1);
+            let event = |seq: u64| {
+                let at = Timestamp::from_millis(0).plus_seconds(i64::try_from(seq).unwrap());
+                let kind = if seq == 1 { "store.create" } else { "user.ban" };
+                AuditEvent { seq, ..AuditEvent::new(at, kind, "ann", "user:bob", None) }
+            };
+            let next = (first > 1).then(|| first.to_string());
+            Ok(Page { items: (first..before).rev().map(event).collect(), next })
+        };
+        let check = |name: &str, asked: AuditQuery, rows: u64| {
+            for (format, header) in [(file::CSV, 1), (file::JSONL, 0)] {
+                let mut text = Vec::new();
+                Filter::new(&asked).ok().unwrap().write(read, format, &mut text).unwrap();
+                let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+                assert_eq!(lines, rows + header, "{name}");
+            }
+        };
+        let event = |event: &str| AuditQuery { event: Some(event.to_owned()), ..AuditQuery::default() };
+        check("all", AuditQuery::default(), last);
+        check("the oldest", event("store."), 1);
+        check("none", event("role."), 0);
+        check("below a cursor", AuditQuery { cursor: Some("11".to_owned()), ..AuditQuery::default() }, 10);
+        check("later", AuditQuery { from: Some("1970-02-01".to_owned()), ..AuditQuery::default() }, 0);
+        let failing = |_: Option<&str>| Err(ReadError("lost".into()));
+        let filter = Filter::new(&AuditQuery::default()).ok().unwrap();
+        assert!(filter.write(failing, file::CSV, &mut Vec::new()).is_err());
     }
 }

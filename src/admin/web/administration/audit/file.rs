@@ -2,32 +2,39 @@
 
 use crate::admin::AuditView;
 
-/// One JSON object per line.
-pub fn jsonl(views: impl Iterator<Item = AuditView>) -> String {
-    let lines = views.filter_map(|view| serde_json::to_string(&view).ok());
-    lines.fold(String::new(), |text, line| text + &line + "\n")
+/// What a file begins with, and an event as text.
+#[derive(Clone, Copy)]
+pub struct Format {
+    pub header: &'static str,
+    pub line: fn(AuditView) -> String,
 }
 
+/// One JSON object per line.
+pub const JSONL: Format = Format {
+    header: "",
+    line: |view| serde_json::to_string(&view).map_or_else(|_| String::new(), |line| line + "\n"),
+};
+
 /// RFC 4180, with a header line.
-pub fn csv(views: impl Iterator<Item = AuditView>) -> String {
-    let header = "seq,time,event,actor,target,service,outcome,reason,request_id,change\r\n".to_owned();
-    views.fold(header, |text, view| {
-        let time = serde_json::to_value(view.time).ok();
-        let time = time.as_ref().and_then(|time| time.as_str()).unwrap_or_default().to_owned();
-        let cells = [
-            view.seq.to_string(),
-            time,
-            view.event,
-            view.actor,
-            view.target,
-            view.service.unwrap_or_default(),
-            view.outcome,
-            view.reason.unwrap_or_default(),
-            view.request_id.unwrap_or_default(),
-            view.change.map_or_else(String::new, |change| change.to_string()),
-        ];
-        text + &cells.map(|text| cell(&text)).join(",") + "\r\n"
-    })
+pub const CSV: Format =
+    Format { header: "seq,time,event,actor,target,service,outcome,reason,request_id,change\r\n", line: csv };
+
+fn csv(view: AuditView) -> String {
+    let time = serde_json::to_value(view.time).ok();
+    let time = time.as_ref().and_then(|time| time.as_str()).unwrap_or_default().to_owned();
+    let cells = [
+        view.seq.to_string(),
+        time,
+        view.event,
+        view.actor,
+        view.target,
+        view.service.unwrap_or_default(),
+        view.outcome,
+        view.reason.unwrap_or_default(),
+        view.request_id.unwrap_or_default(),
+        view.change.map_or_else(String::new, |change| change.to_string()),
+    ];
+    cells.map(|text| cell(&text)).join(",") + "\r\n"
 }
 
 /// Spreadsheets evaluate cells that begin like a formula; a leading apostrophe makes them text.
