@@ -36,6 +36,15 @@ fn users_manage_tokens_in_the_page() {
     let long = "firstname.lastname.of.somewhere";
     gateway.developer(long);
     gateway.token(long, "a rather long name of a token", &["tracker"]);
+    // As long as the names that a directory sends, and more groups than fit on one line.
+    let group = "CN=Developers of the platform,OU=Groups,OU=Engineering,DC=corp,DC=example,DC=com";
+    gateway.must("POST", "/v1/groups", Some(&format!(r#"{{"name": "{group}"}}"#)));
+    gateway.must("PUT", &format!("/v1/groups/{}/members/{long}", group.replace(' ', "%20")), None);
+    gateway.must("POST", "/v1/grants", Some(&format!(r#"{{"role": "observer", "group": "{group}"}}"#)));
+    for number in 0..9 {
+        gateway.must("POST", "/v1/groups", Some(&format!(r#"{{"name": "team-number-{number}"}}"#)));
+        gateway.must("PUT", &format!("/v1/groups/team-number-{number}/members/{long}"), None);
+    }
     for login in ["nobody", "root", "viewer"] {
         gateway.must("POST", "/v1/users", Some(&format!(r#"{{"login": "{login}"}}"#)));
     }

@@ -9,7 +9,7 @@ from selenium.webdriver.common.keys import Keys
 
 from driving import VIEWS, WIDTHS, accessible, call, gateway, gone, look, narrow, page, quick, seen, sign_in, text, through, words_of
 
-PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice", "groups", "groups/developers", "roles", "services",
+PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice", "users/firstname.lastname.of.somewhere", "groups", "groups/developers", "roles", "services",
          "tokens", "live", "audit", "explain", "explain?method=GET&url=/hub/api/x&user=nobody", "configuration", "docs", "nothing"]
 
 
