@@ -203,6 +203,11 @@ pub(crate) struct AuditPosition {
     pub prev: [u8; 32],
 }
 
+/// The longest change, in bytes, that is recorded in full; the rest of a record is far below what then remains.
+const MAX_CHANGE: usize = 14 << 10;
+/// What remains of each text in a longer change, in bytes. No change has more than eight that are longer.
+const MAX_CUT_TEXT: usize = 700;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEvent {
     pub seq: u64,
@@ -244,7 +249,7 @@ impl AuditEvent {
             request_id: None,
             outcome: "ok".to_owned(),
             reason: None,
-            change: change.into().map(|change| change.to_string()),
+            change: change.into().map(change_text),
             prev: [0; 32],
             hash: [0; 32],
         }
@@ -266,5 +271,28 @@ impl AuditEvent {
             reason: Some(reason.to_owned()),
             ..Self::new(at, event, format!("address:{client}"), target, json!({"count": count}))
         }
+    }
+}
+
+/// The change as text. In one that would not fit into a record, long texts are cut: an edit is not refused because
+/// its event names too much.
+fn change_text(mut change: Value) -> String {
+    let text = change.to_string();
+    if text.len() <= MAX_CHANGE {
+        return text;
+    }
+    cut_texts(&mut change);
+    change.to_string()
+}
+
+fn cut_texts(value: &mut Value) {
+    match value {
+        Value::String(text) if text.len() > MAX_CUT_TEXT => {
+            text.truncate(text.floor_char_boundary(MAX_CUT_TEXT));
+            text.push('…');
+        }
+        Value::Array(values) => values.iter_mut().for_each(cut_texts),
+        Value::Object(fields) => fields.values_mut().for_each(cut_texts),
+        _ => {}
     }
 }

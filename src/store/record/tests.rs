@@ -1,4 +1,5 @@
 use proptest::prelude::*;
+use serde_json::json;
 
 use super::*;
 use crate::{
@@ -165,6 +166,33 @@ fn a_record_beyond_the_limit_is_not_written() {
     let note = "x".repeat(MAX_VALUE);
     let large = TokenRecord { note, ..token(1, "ann") };
     assert!(large.encode().is_err());
+}
+
+/// Otherwise the edit of a token with the longest texts, networks and scope is refused, and the cut of a request
+/// with a long path has no event.
+#[test]
+fn change_that_is_too_long_for_an_event_is_shortened() {
+    let network = "2001:db8:1000:abcd:abcd:abcd:abcd:abcd/128";
+    let long = "\u{20000}".repeat(500);
+    let edit = json!({
+        "name": [&long[..400], &long[..396]],
+        "note": [long, long],
+        "scope": ["service:read ".repeat(250), "x".repeat(3_300)],
+        "allow_ips": [vec![network; 64], vec![network; 64]],
+        "from": {"token": "UhCLIpMxQ7Dc"},
+    });
+    let cut = json!({"path": format!("/{}", "a".repeat(2 * MAX_VALUE)), "from": {"token": "UhCLIpMxQ7Dc"}});
+    for change in [edit, cut] {
+        let at = Timestamp::from_millis(0);
+        let event = AuditEvent::new(at, "token.edit", "x".repeat(64), "x".repeat(800), change);
+        assert!(event.encode().is_ok());
+        let kept: serde_json::Value = serde_json::from_str(&event.change.unwrap()).unwrap();
+        assert_eq!(kept["from"]["token"], "UhCLIpMxQ7Dc");
+        assert!(kept.to_string().contains('…'));
+    }
+    let short = json!({"path": "/".repeat(5_000)});
+    let event = AuditEvent::new(Timestamp::from_millis(0), "live.cut", "ann", "live:1", short.clone());
+    assert_eq!(event.change, Some(short.to_string()), "as it is");
 }
 
 proptest! {
