@@ -369,3 +369,24 @@ fn error_page_keeps_the_navigation() {
     check("/audit?from=yesterday", 400);
     check("/users/nobody", 404);
 }
+
+#[test]
+fn pages_tell_no_more_than_the_api() {
+    let fixture = Fixture::start();
+    fixture.user("bob", &["developers"]);
+    fixture.token("bob", "his", &["wiki"]);
+    fixture.user("zed", &[]);
+    let check = |reader: &str, target: &str, part: &str, without: &str, with: &str| {
+        fixture.user(reader, &[]);
+        fixture.allow(reader, &[without]);
+        let browser = Credentials::Browser(fixture.browser(reader));
+        let shown = || page(&fixture, &browser, target).text().contains(part);
+        assert!(!shown(), "{target}, {part}");
+        let more = json!({"permissions": [without, with]});
+        fixture.must("PATCH", &format!("/v1/roles/role-{reader}"), Some(more));
+        assert!(shown(), "{target}, {part}");
+    };
+    check("ann", "/users/bob", "1 working", "read-user", "update-user");
+    check("eve", "/users/bob", "0 signed in", "read-user", "admin-read");
+    check("gus", "/groups/developers", "<option value=\"zed\">", "update-group", "read-user");
+}

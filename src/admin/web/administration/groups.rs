@@ -7,7 +7,10 @@ use axum::{extract::Path, response::Response};
 
 use super::{Named, PageResult, Permissions, Reader, Shell, joinable, render};
 use crate::{
-    admin::{Context, GroupView, Problem, RoleView, groups::READ_GROUPS, offload::READS, web::words},
+    admin::{
+        Context, GroupView, Problem, RoleView, groups::READ_GROUPS, offload::READS, users::READ_OTHERS,
+        web::words,
+    },
     authz::{
         accounts::{Accounts, Group, fold, of_membership},
         rules::{Rules, Service},
@@ -147,6 +150,10 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
         if let Some(child) = member_through(&accounts, &user.groups, group.ix) {
             inherited.push((Named::new("/users", login), child));
         }
+    }
+    // Who may not list users types a login.
+    if !reader.caller.may_any(&READ_OTHERS) {
+        addable.clear();
     }
     addable.sort_unstable();
     addable.truncate(MAX_OFFERED);

@@ -12,6 +12,7 @@ use crate::{
         Context, IdentityView, Problem, RoleView, UserView,
         offload::READS,
         pagination::PageRequest,
+        tokens::READ_OTHERS_TOKENS,
         users::READ_OTHERS,
         web::{time::DisplayTime, token_list::LoadedTokens, words},
         wire::Time,
@@ -57,6 +58,8 @@ struct UserPage {
     shell: Shell,
     user: UserRow,
     own: bool,
+    /// Whether the reader may see the user's tokens, and where the user is signed in.
+    sees_tokens: bool,
     /// Memberships through another group.
     inherited: Vec<Named>,
     permissions: Vec<&'static str>,
@@ -135,6 +138,7 @@ fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) 
     let page = UserPage {
         shell: reader.shell("User", "/users"),
         own: reader.caller.is(&record.id),
+        sees_tokens: reader.caller.is(&record.id) || reader.caller.may_any(&READ_OTHERS_TOKENS),
         inherited,
         permissions: accounts.permissions_of(account).iter().map(Permission::word).collect(),
         services: services.map(|service| service.spec.key.as_str().to_owned()).collect(),
