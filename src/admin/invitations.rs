@@ -1,6 +1,6 @@
 //! Invitations: a link, shown once, with which a user sets a first or new password.
 
-use axum::extract::Path;
+use axum::{Extension, extract::Path};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -61,7 +61,11 @@ pub async fn invite(context: Context, caller: Caller, Path(login): Path<String>,
 
 /// Needs no authentication: the text is the credential. It is looked up before the password is derived, so
 /// that strangers cannot keep the machine busy.
-pub async fn redeem(context: Context, meta: RequestMeta, Json(body): Json<Redeem>) -> ApiResult {
+pub async fn redeem(
+    context: Context,
+    Extension(meta): Extension<RequestMeta>,
+    Json(body): Json<Redeem>,
+) -> ApiResult {
     let (digest, _) = valid(&context, &body.invitation)?;
     let phc = passwords::derive(body.password).await?;
     let changed = context.store.redeem(digest, phc, meta.client).await?;

@@ -75,7 +75,7 @@ const MAX_SCANNED: usize = 20_000;
 const SCAN_PAGE: usize = 500;
 
 /// A file keeps a thread busy for as long as its client reads.
-static EXPORTS: Offload = Offload::new::<2, 4>();
+static EXPORTS: Offload = Offload::new(2, 4);
 
 const KINDS: [(&str, &str); 10] = [
     ("token.", "Tokens"),
