@@ -75,7 +75,7 @@ pub enum ImportError {
 }
 
 /// Operations per commit: few enough to keep sled's garbage small, many enough that syncs cost little.
-const CHUNK: usize = 60_000;
+const CHUNK: usize = 30_000;
 
 /// Maximum bytes of a line.
 const MAX_LINE: u64 = 1 << 20;

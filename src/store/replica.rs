@@ -144,15 +144,18 @@ impl Replica {
         trees: &Trees,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
     ) -> Result<(), ReplicaError> {
+        // Two of them at once would take twice the memory.
+        *self.lists.write() = None;
         let expected = self.state().sum(Table::Tokens);
         let mut lists = TokenLists::with_capacity(usize::try_from(expected.rows).unwrap_or(0));
-        trees.scan_tokens(expected, &mut |digest, token| {
+        let scanned = trees.scan_tokens(expected, &mut |digest, token| {
             lists.load(digest, &token);
             visit(digest, token);
-        })?;
-        lists.finish_load()?;
+        });
+        let listed = lists.finish_load();
+        // Also after an error: verification then still says what fits.
         *self.lists.write() = Some(lists);
-        Ok(())
+        scanned.and(listed)
     }
 
     /// The lists of what is stored. Loads them first if nothing has: a replica that catches up with the log

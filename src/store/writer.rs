@@ -54,7 +54,7 @@ pub(crate) use rate::WriteRates;
 pub(crate) use retention::Retention;
 pub(crate) use task::{Published, Task, TaskKind};
 pub(crate) use tokens::NewSecret;
-pub(crate) use transaction::{Batch, Transaction, is_live};
+pub(crate) use transaction::{Batch, Transaction};
 pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;

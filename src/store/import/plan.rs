@@ -16,7 +16,7 @@ use crate::{
         load,
         model::{GroupRecord, TokenRecord, UserId, UserKind, UserRecord},
         op::Op,
-        writer::{REGISTERED_AND_ENDED, is_live},
+        writer::REGISTERED_AND_ENDED,
     },
 };
 
@@ -33,7 +33,7 @@ pub(super) struct Plan<'a> {
     /// The same for the batch that was drained last, which the engine may not have yet.
     in_flight: HashSet<(UserIx, String)>,
     ops: Vec<Op>,
-    /// The last token's id. They follow each other: random ones would be stored in as many places.
+    /// The last token's id. They follow each other: last uses are stored by id, and random ones in many places.
     id: TokenId,
 }
 
@@ -137,8 +137,7 @@ impl<'a> Plan<'a> {
 
     /// Whether the owner has a live token of this name; an expired one does not count.
     fn has_live(&self, owner: &str, name: &str) -> Result<bool, ReadError> {
-        let named = self.engine.tokens_named(owner, name)?;
-        Ok(named.iter().any(|token| is_live(token, self.options.now)))
+        Ok(self.engine.live_token_named(owner, name, self.options.now)?.is_some())
     }
 
     fn group(&mut self, name: &str, members: &[String], report: &mut Report) -> Result<Outcome, String> {

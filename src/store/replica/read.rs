@@ -79,9 +79,14 @@ impl Replica {
         self.with_staged(&Staged::default()).counts(owner)
     }
 
-    /// The owner's tokens with the folded name that were neither revoked nor replaced.
-    pub(crate) fn tokens_named(&self, owner: &str, name: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        self.with_staged(&Staged::default()).tokens_named(owner, name)
+    /// The owner's live token with the folded name.
+    pub(crate) fn live_token_named(
+        &self,
+        owner: &str,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<TokenRecord>, ReadError> {
+        self.with_staged(&Staged::default()).live_token_named(owner, name, now)
     }
 
     /// All users, including the tombstones of deleted ones.
@@ -245,16 +250,28 @@ impl StagedView<'_> {
         self.tokens(|lists| lists.digests_of(owner, &self.staged.lists))
     }
 
-    /// An owner's tokens that were neither revoked nor replaced.
-    pub(crate) fn unended_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        self.tokens(|lists| lists.digests_of_unended(owner, &self.staged.lists))
+    /// The owner's live token with the folded name.
+    pub(crate) fn live_token_named(
+        &self,
+        owner: &str,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<Option<TokenRecord>, ReadError> {
+        let tokens = self.tokens(|lists| lists.digests_named(owner, name, now, &self.staged.lists))?;
+        Ok(tokens.into_iter().find(|token| fold(&token.name) == name))
     }
 
-    /// Those of them with the folded name.
-    pub(crate) fn tokens_named(&self, owner: &str, name: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        let mut tokens = self.tokens(|lists| lists.digests_named(owner, name, &self.staged.lists))?;
-        tokens.retain(|token| fold(&token.name) == name);
-        Ok(tokens)
+    /// How many live tokens with a name an owner has, of those that are `counted`. Counts no further than `most`.
+    pub(crate) fn count_live(
+        &self,
+        owner: &str,
+        now: Timestamp,
+        most: usize,
+        counted: impl Fn(TokenId) -> bool,
+    ) -> Result<usize, ReadError> {
+        self.lists(|lists| {
+            lists.live(owner, now, &self.staged.lists).filter(|id| counted(*id)).take(most).count()
+        })
     }
 
     /// How many tokens an owner has.

@@ -64,13 +64,11 @@ pub(crate) struct Staged {
 
 /// A batch of more rows is written row by row; a kill soon afterwards costs the replica. In tests the
 /// number is so small that the conformance suite covers both ways.
-const LARGE: usize = if cfg!(test) { 1000 } else { 10_000 };
+const LARGE: usize = if cfg!(test) { 1000 } else { 3000 };
 
-/// Whether a batch is written row by row instead of at once. One that drops tokens is not, since a list
-/// that is read meanwhile would refer to missing rows.
+/// Whether a batch is written row by row instead of at once.
 pub(super) fn is_large(rows: &[Rows; Table::ALL.len()]) -> bool {
     rows.iter().map(BTreeMap::len).sum::<usize>() > LARGE
-        && rows[Table::Tokens as usize].values().all(|row| row.after.is_some())
 }
 
 impl Replica {

@@ -15,6 +15,7 @@ use crate::{
         secret::{Digest, TokenId},
         time::Timestamp,
     },
+    settings::ExchangeRule,
     store::record::TokenHead,
 };
 
@@ -28,9 +29,9 @@ pub(crate) struct Counts {
 
 #[derive(Default)]
 pub(super) struct TokenLists {
-    /// As they were loaded, sorted: a tree would take half as much memory again.
-    loaded: Vec<(TokenId, Digest)>,
-    /// What has changed since. `None`: a loaded token was dropped.
+    /// Sorted. A tree would take half as much memory again.
+    digests: Vec<(TokenId, Digest)>,
+    /// What has changed since `digests` was made; `None`: the token was dropped.
     changed: BTreeMap<TokenId, Option<Digest>>,
     owners: HashMap<String, OwnerTokens>,
 }
@@ -39,10 +40,18 @@ pub(super) struct TokenLists {
 #[derive(Default)]
 struct OwnerTokens {
     ids: Vec<TokenId>,
-    /// Of tokens that have not ended.
-    names: Vec<(NameHash, TokenId)>,
+    names: Vec<Name>,
+    ended: usize,
     /// Replaced tokens, and until when they still work.
     grace: Vec<(TokenId, Timestamp)>,
+}
+
+/// The name of a token that has not ended. Exchanged tokens take no name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    hash: NameHash,
+    id: TokenId,
+    expires_at: Timestamp,
 }
 
 /// A hash of a folded name: short, so two names may share it. Its key differs in every process, so nobody can
@@ -55,17 +64,23 @@ fn name_hash(folded: &str) -> NameHash {
 }
 
 /// What the lists have of a token.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 struct Entry {
-    /// `None` if the token has ended.
-    name: Option<NameHash>,
+    ended: bool,
+    name: Option<Name>,
     grace_until: Option<Timestamp>,
 }
 
 impl Entry {
     fn of(token: &TokenHead<'_>) -> Self {
-        let name = (!token.is_ended()).then(|| name_hash(&fold(token.name)));
-        Self { name, grace_until: token.grace_until() }
+        let ended = token.is_ended();
+        let named = !ended && !token.author.is_some_and(ExchangeRule::is_author);
+        let name = named.then(|| Name {
+            hash: name_hash(&fold(token.name)),
+            id: token.id,
+            expires_at: token.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX)),
+        });
+        Self { ended, name, grace_until: token.grace_until() }
     }
 }
 
@@ -108,16 +123,17 @@ impl TokenListsChange {
 impl TokenLists {
     /// For about so many tokens.
     pub(super) fn with_capacity(tokens: usize) -> Self {
-        Self { loaded: Vec::with_capacity(tokens), ..Self::default() }
+        Self { digests: Vec::with_capacity(tokens), ..Self::default() }
     }
 
     /// Loads a token. [`TokenLists::finish_load`] must follow.
     pub(super) fn load(&mut self, digest: Digest, token: &TokenHead<'_>) {
-        self.loaded.push((token.id, digest));
-        let Entry { name, grace_until } = Entry::of(token);
+        self.digests.push((token.id, digest));
+        let Entry { ended, name, grace_until } = Entry::of(token);
         let owner_tokens = owned(&mut self.owners, token.owner);
         owner_tokens.ids.push(token.id);
-        owner_tokens.names.extend(name.map(|name| (name, token.id)));
+        owner_tokens.names.extend(name);
+        owner_tokens.ended += usize::from(ended);
         owner_tokens.grace.extend(grace_until.map(|until| (token.id, until)));
     }
 
@@ -128,8 +144,8 @@ impl TokenLists {
             owner_tokens.names.sort_unstable();
             owner_tokens.names.shrink_to_fit();
         }
-        self.loaded.sort_unstable();
-        if self.loaded.is_sorted_by(|a, b| a.0 < b.0) { Ok(()) } else { Err(ReplicaError::Ids) }
+        self.digests.sort_unstable();
+        if self.digests.is_sorted_by(|a, b| a.0 < b.0) { Ok(()) } else { Err(ReplicaError::Ids) }
     }
 
     /// As a batch leaves it.
@@ -138,24 +154,32 @@ impl TokenLists {
     }
 
     fn stored_digest(&self, id: TokenId) -> Option<Digest> {
-        self.changed.get(&id).copied().unwrap_or_else(|| self.loaded_digest(id))
-    }
-
-    fn loaded_digest(&self, id: TokenId) -> Option<Digest> {
-        let at = self.loaded.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        Some(self.loaded[at].1)
+        self.changed.get(&id).copied().unwrap_or_else(|| {
+            let at = self.digests.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+            Some(self.digests[at].1)
+        })
     }
 
     /// Up to `limit` tokens after `after`, in the order of ids.
     pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> Vec<(TokenId, Digest)> {
-        let from = after.map_or(0, |after| self.loaded.partition_point(|(id, _)| *id <= after));
-        let loaded = self.loaded[from..].iter().copied().filter(|(id, _)| !self.changed.contains_key(id));
+        let from = after.map_or(0, |after| self.digests.partition_point(|(id, _)| *id <= after));
+        let mut unchanged = self.digests[from..].iter().copied().peekable();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let changed = self.changed.range((from, Bound::Unbounded));
-        let changed = changed.filter_map(|(id, digest)| Some((*id, (*digest)?)));
-        let mut tokens: Vec<_> = loaded.take(limit).chain(changed.take(limit)).collect();
-        tokens.sort_unstable();
-        tokens.truncate(limit);
+        let mut tokens = Vec::new();
+        for (id, digest) in self.changed.range((from, Bound::Unbounded)) {
+            while tokens.len() < limit
+                && let Some(token) = unchanged.next_if(|(other, _)| other < id)
+            {
+                tokens.push(token);
+            }
+            if tokens.len() >= limit {
+                return tokens;
+            }
+            unchanged.next_if(|(other, _)| other == id);
+            tokens.extend(digest.map(|digest| (*id, digest)));
+        }
+        let left = limit - tokens.len();
+        tokens.extend(unchanged.take(left));
         tokens
     }
 
@@ -173,56 +197,64 @@ impl TokenLists {
 
     /// All tokens of an owner.
     pub(super) fn digests_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Digest> {
-        let stored = self.of(owner, change).0.ids.iter().copied();
-        self.digests(owner, stored, change, |_| true)
+        let (stored, changed) = self.of(owner, change);
+        let unchanged = stored.ids.iter().filter(|id| !changed.contains_key(id));
+        unchanged.chain(changed.keys()).filter_map(|id| self.digest(*id, change)).collect()
     }
 
-    /// The owner's tokens that have not ended.
-    pub(super) fn digests_of_unended(&self, owner: &str, change: &TokenListsChange) -> Vec<Digest> {
-        let stored = self.of(owner, change).0.names.iter().map(|(_, id)| *id);
-        self.digests(owner, stored, change, |entry| entry.name.is_some())
-    }
-
-    /// Those of them that may have the folded name.
-    pub(super) fn digests_named(&self, owner: &str, name: &str, change: &TokenListsChange) -> Vec<Digest> {
-        let (names, name) = (&self.of(owner, change).0.names, name_hash(name));
-        let from = names.partition_point(|(other, _)| *other < name);
-        let stored = names[from..].iter().take_while(|(other, _)| *other == name).map(|(_, id)| *id);
-        self.digests(owner, stored, change, |entry| entry.name == Some(name))
-    }
-
-    /// Of the tokens `stored`, those that the batch does not change, and of those that it changes, the ones
-    /// that `fits`.
-    fn digests(
+    /// The owner's live tokens that may have the folded name.
+    pub(super) fn digests_named(
         &self,
         owner: &str,
-        stored: impl Iterator<Item = TokenId>,
+        name: &str,
+        now: Timestamp,
         change: &TokenListsChange,
-        fits: impl Fn(&Entry) -> bool,
     ) -> Vec<Digest> {
+        let (names, hash) = (&self.of(owner, change).0.names, name_hash(name));
+        let from = names.partition_point(|name| name.hash < hash);
+        let names = names[from..].iter().take_while(|name| name.hash == hash);
+        let named = self.live_of(owner, names, now, change).filter(|name| name.hash == hash);
+        named.filter_map(|name| self.digest(name.id, change)).collect()
+    }
+
+    /// The owner's live tokens that have a name.
+    pub(super) fn live<'a>(
+        &'a self,
+        owner: &str,
+        now: Timestamp,
+        change: &'a TokenListsChange,
+    ) -> impl Iterator<Item = TokenId> {
+        self.live_of(owner, self.of(owner, change).0.names.iter(), now, change).map(|name| name.id)
+    }
+
+    /// Which of `names` are live, and those that the batch leaves besides.
+    fn live_of<'a>(
+        &'a self,
+        owner: &str,
+        names: impl Iterator<Item = &'a Name>,
+        now: Timestamp,
+        change: &'a TokenListsChange,
+    ) -> impl Iterator<Item = &'a Name> {
         let changed = self.of(owner, change).1;
-        let unchanged = stored.filter(|id| !changed.contains_key(id));
-        let changed = changed.iter().filter(|(_, change)| change.after.as_ref().is_some_and(&fits));
-        unchanged.chain(changed.map(|(id, _)| *id)).filter_map(|id| self.digest(id, change)).collect()
+        let unchanged = names.filter(|name| !changed.contains_key(&name.id));
+        let changed = changed.values().filter_map(|change| change.after.as_ref()?.name.as_ref());
+        unchanged.chain(changed).filter(move |name| name.expires_at > now)
     }
 
     pub(super) fn counts(&self, owner: &str, change: &TokenListsChange) -> Counts {
         let (stored, changed) = self.of(owner, change);
-        let mut counts = stored.counts();
-        for EntryChange { before, after } in changed.values() {
-            let count = |entry: &Option<Entry>| {
-                (usize::from(entry.is_some()), usize::from(entry.is_some_and(|entry| entry.name.is_none())))
-            };
-            let ((all, ended), (all_after, ended_after)) = (count(before), count(after));
-            counts.all = counts.all + all_after - all;
-            counts.ended = counts.ended + ended_after - ended;
+        let OwnerTokens { ids, ended, .. } = stored;
+        let all = |entry: &Option<Entry>| isize::from(entry.is_some());
+        Counts {
+            all: ids.len().saturating_add_signed(difference(changed, all)),
+            ended: ended.saturating_add_signed(difference(changed, is_ended)),
         }
-        counts
     }
 
     /// The counts of all owners.
     pub(super) fn all_counts(&self) -> HashMap<String, Counts> {
-        self.owners.iter().map(|(owner, owner_tokens)| (owner.clone(), owner_tokens.counts())).collect()
+        let counts = |owner: &OwnerTokens| Counts { all: owner.ids.len(), ended: owner.ended };
+        self.owners.iter().map(|(owner, owner_tokens)| (owner.clone(), counts(owner_tokens))).collect()
     }
 
     /// How many of an owner's tokens were replaced and still work.
@@ -238,24 +270,33 @@ impl TokenLists {
         let TokenHead { id, owner, .. } = token;
         let none = OwnerTokens::default();
         let owner_tokens = self.owners.get(*owner).unwrap_or(&none);
-        let named = |name| owner_tokens.names.binary_search(&(name, *id)).is_ok();
+        let Entry { name, grace_until, .. } = Entry::of(token);
         if self.stored_digest(*id).as_ref() != Some(digest) {
             Some(format!("the id {id} leads to another token"))
         } else if owner_tokens.ids.binary_search(id).is_err() {
             Some(format!("the token {id} is not in the list of its owner {owner}"))
-        } else if Entry::of(token).name.is_some_and(|name| !named(name)) {
+        } else if name.is_some_and(|name| owner_tokens.names.binary_search(&name).is_err()) {
             Some(format!("the name of the token {id} does not lead to it"))
+        } else if grace_until.is_some_and(|until| !owner_tokens.grace.contains(&(*id, until))) {
+            Some(format!("the grace period of the token {id} is not listed"))
         } else {
             None
         }
     }
 
     pub(super) fn apply(&mut self, change: &TokenListsChange) {
-        for (id, digest) in &change.digests {
-            match digest {
-                None if self.loaded_digest(*id).is_none() => self.changed.remove(id),
-                digest => self.changed.insert(*id, *digest),
-            };
+        self.changed.extend(&change.digests);
+        // Rarely enough to cost little, often enough that what was dropped does not add up.
+        if self.changed.len() > MIN_MERGED.max(self.digests.len() / 4) {
+            let changed = std::mem::take(&mut self.changed);
+            let mut ids = changed.keys().peekable();
+            self.digests.retain(|(id, _)| {
+                while ids.next_if(|changed| *changed < id).is_some() {}
+                ids.peek() != Some(&id)
+            });
+            self.digests.extend(changed.into_iter().filter_map(|(id, digest)| Some((id, digest?))));
+            // A stable sort merges two sorted runs.
+            self.digests.sort();
         }
         for (owner, changed) in &change.owners {
             owned(&mut self.owners, owner).apply(changed);
@@ -267,38 +308,45 @@ impl TokenLists {
         owner: &str,
         change: &'a TokenListsChange,
     ) -> (&'a OwnerTokens, &'a OwnerTokensChange) {
-        static NONE: OwnerTokens = OwnerTokens { ids: Vec::new(), names: Vec::new(), grace: Vec::new() };
+        static NONE: OwnerTokens =
+            OwnerTokens { ids: Vec::new(), names: Vec::new(), ended: 0, grace: Vec::new() };
         static UNCHANGED: OwnerTokensChange = BTreeMap::new();
         (self.owners.get(owner).unwrap_or(&NONE), change.owners.get(owner).unwrap_or(&UNCHANGED))
     }
 }
 
-impl OwnerTokens {
-    fn counts(&self) -> Counts {
-        Counts { all: self.ids.len(), ended: self.ids.len() - self.names.len() }
-    }
+/// Fewer changes are not merged into the list of digests. In tests, the conformance suite has more.
+const MIN_MERGED: usize = if cfg!(test) { 100 } else { 10_000 };
 
+impl OwnerTokens {
     fn apply(&mut self, changed: &OwnerTokensChange) {
         let entries = || changed.iter().map(|(id, EntryChange { before, after })| (*id, *before, *after));
         let removed = entries().filter(|(_, before, after)| before.is_some() && after.is_none());
         let added = entries().filter(|(_, before, after)| before.is_none() && after.is_some());
         edit(&mut self.ids, removed.map(|(id, ..)| id).collect(), added.map(|(id, ..)| id).collect());
 
-        let renamed = || {
-            let names = entries()
-                .map(|(id, before, after)| (id, before.and_then(|e| e.name), after.and_then(|e| e.name)));
-            names.filter(|(_, before, after)| before != after)
-        };
-        let removed = renamed().filter_map(|(id, before, _)| Some((before?, id)));
-        let added = renamed().filter_map(|(id, _, after)| Some((after?, id)));
+        let name = |entry: Option<Entry>| entry.and_then(|entry| entry.name);
+        let renamed = || entries().filter(|(_, before, after)| name(*before) != name(*after));
+        let removed = renamed().filter_map(|(_, before, _)| name(before));
+        let added = renamed().filter_map(|(_, _, after)| name(after));
         edit(&mut self.names, removed.collect(), added.collect());
 
+        self.ended = self.ended.saturating_add_signed(difference(changed, is_ended));
         let in_grace = |entry: Option<Entry>| entry.and_then(|entry| entry.grace_until);
         for (id, _, after) in entries().filter(|(_, before, after)| in_grace(*before) != in_grace(*after)) {
             self.grace.retain(|(other, _)| *other != id);
             self.grace.extend(in_grace(after).map(|until| (id, until)));
         }
     }
+}
+
+fn is_ended(entry: &Option<Entry>) -> isize {
+    isize::from(entry.is_some_and(|entry| entry.ended))
+}
+
+/// How a sum over an owner's tokens changes.
+fn difference(changed: &OwnerTokensChange, of: impl Fn(&Option<Entry>) -> isize) -> isize {
+    changed.values().map(|EntryChange { before, after }| of(after) - of(before)).sum()
 }
 
 /// Removes from a sorted list and adds to it.

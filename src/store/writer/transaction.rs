@@ -151,20 +151,16 @@ impl Transaction {
 
     /// The live token that has the name; an expired one does not count.
     pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        let named = self.rows().tokens_named(owner, name)?.into_iter();
-        let mut named = named.map(|record| self.apply_unsaved(record));
-        Ok(named.find(|record| is_live(record, self.now)).map(|record| record.id))
+        let named = self.rows().live_token_named(owner, name, self.now)?;
+        let named = named.map(|record| self.apply_unsaved(record));
+        Ok(named.filter(|record| is_live(record, self.now)).map(|record| record.id))
     }
 
-    /// Whether an owner has this many live tokens, those in their grace included.
+    /// Whether an owner has this many live tokens, those in their grace included, and exchanged ones not.
     pub(crate) fn has_live_tokens(&self, owner: &str, count: usize) -> Result<bool, ReadError> {
-        let (counts, in_grace) = (self.rows().counts(owner)?, self.rows().in_grace(owner, self.now)?);
-        // Ended tokens are counted in memory, so most owners need no closer look.
-        if counts.all - counts.ended + in_grace < count {
-            return Ok(false);
-        }
-        let unended = self.rows().unended_of(owner)?.into_iter().map(|record| self.apply_unsaved(record));
-        let live = unended.filter(|record| is_live(record, self.now)).count();
+        let in_grace = self.rows().in_grace(owner, self.now)?;
+        let saved = |id| self.as_logged || self.shared.unsaved(|unsaved| !unsaved.contains_key(&id));
+        let live = self.rows().count_live(owner, self.now, count.saturating_sub(in_grace), saved)?;
         Ok(live + in_grace >= count)
     }
 

@@ -11,7 +11,7 @@ use crate::{
             id, token,
             whole::{chained, one_of_each, user},
         },
-        engine::Engine,
+        engine::{Engine, verify_closed},
         model::AuditPosition,
         op::Op,
         replica::ReplicaError,
@@ -177,6 +177,23 @@ fn a_row_that_does_not_fit_is_found() {
         Some(&replica.row(Table::Audit, &keys::audit(300))),
     );
     assert_eq!(replica.found(), [""; 0], "everything is as it was");
+}
+
+/// A load of such a replica fails, and the lists that the rows are compared with are what it has.
+#[test]
+fn a_token_that_is_gone_is_one_finding_offline_too() {
+    let replica = TestReplica::new();
+    replica.spoil(|trees| {
+        trees.tree(Table::Tokens).remove(token(7, "u1").digest.as_bytes())?;
+        Ok(())
+    });
+    replica.engine.close();
+    let settings = Settings { path: replica._directory.path().join("store"), ballast: 0 };
+    let report = verify_closed(&settings, &mut |_| ControlFlow::Continue(())).unwrap();
+    let found: Vec<_> = report.damage.iter().map(|finding| finding.what.as_str()).collect();
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(found[0].contains("tokens does not have the rows that were written"), "{found:#?}");
+    assert!(found[1].contains("600 rows, 601 were written"), "{found:#?}");
 }
 
 impl TestReplica {
