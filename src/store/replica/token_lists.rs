@@ -113,10 +113,12 @@ impl TokenListsChange {
             self.digests.insert(token.id, after.map(|_| *digest));
         }
         let after = after.map(Entry::of);
-        owned(&mut self.owners, token.owner)
-            .entry(token.id)
-            .and_modify(|change| change.after = after)
-            .or_insert_with(|| EntryChange { before: before.map(Entry::of), after });
+        of_owner(&mut self.owners, token.owner, |changed: &mut OwnerTokensChange| {
+            let change = changed
+                .entry(token.id)
+                .or_insert_with(|| EntryChange { before: before.map(Entry::of), after });
+            change.after = after;
+        });
     }
 }
 
@@ -130,11 +132,12 @@ impl TokenLists {
     pub(super) fn load(&mut self, digest: Digest, token: &TokenHead<'_>) {
         self.digests.push((token.id, digest));
         let Entry { ended, name, grace_until } = Entry::of(token);
-        let owner_tokens = owned(&mut self.owners, token.owner);
-        owner_tokens.ids.push(token.id);
-        owner_tokens.names.extend(name);
-        owner_tokens.ended += usize::from(ended);
-        owner_tokens.grace.extend(grace_until.map(|until| (token.id, until)));
+        of_owner(&mut self.owners, token.owner, |owner_tokens: &mut OwnerTokens| {
+            owner_tokens.ids.push(token.id);
+            owner_tokens.names.extend(name);
+            owner_tokens.ended += usize::from(ended);
+            owner_tokens.grace.extend(grace_until.map(|until| (token.id, until)));
+        });
     }
 
     pub(super) fn finish_load(&mut self) -> Result<(), ReplicaError> {
@@ -299,7 +302,7 @@ impl TokenLists {
             self.digests.sort();
         }
         for (owner, changed) in &change.owners {
-            owned(&mut self.owners, owner).apply(changed);
+            of_owner(&mut self.owners, owner, |owner_tokens: &mut OwnerTokens| owner_tokens.apply(changed));
         }
     }
 
@@ -368,10 +371,13 @@ fn edit<T: Ord>(list: &mut Vec<T>, mut removed: Vec<T>, mut added: Vec<T>) {
     }
 }
 
-/// `entry` would copy the owner each time.
-fn owned<'a, T: Default>(owners: &'a mut HashMap<String, T>, owner: &str) -> &'a mut T {
-    if !owners.contains_key(owner) {
-        owners.insert(owner.to_owned(), T::default());
+/// Changes what is stored for an owner. `entry` would copy the owner each time.
+fn of_owner<T: Default>(owners: &mut HashMap<String, T>, owner: &str, change: impl FnOnce(&mut T)) {
+    if let Some(present) = owners.get_mut(owner) {
+        change(present);
+        return;
     }
-    owners.get_mut(owner).expect("it was just inserted")
+    let mut new = T::default();
+    change(&mut new);
+    owners.insert(owner.to_owned(), new);
 }

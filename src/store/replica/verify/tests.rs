@@ -19,7 +19,7 @@ use crate::{
 };
 
 struct TestReplica {
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
     engine: Engine,
 }
 
@@ -30,7 +30,7 @@ impl TestReplica {
         let settings = Settings { path: directory.path().join("store"), ballast: 0 };
         let engine = Engine::open(&settings).unwrap();
         engine.commit(&one_of_each()).unwrap();
-        Self { _directory: directory, engine }
+        Self { directory, engine }
     }
 
     fn found(&self) -> Vec<String> {
@@ -188,7 +188,7 @@ fn a_token_that_is_gone_is_one_finding_offline_too() {
         Ok(())
     });
     replica.engine.close();
-    let settings = Settings { path: replica._directory.path().join("store"), ballast: 0 };
+    let settings = Settings { path: replica.directory.path().join("store"), ballast: 0 };
     let report = verify_closed(&settings, &mut |_| ControlFlow::Continue(())).unwrap();
     let found: Vec<_> = report.damage.iter().map(|finding| finding.what.as_str()).collect();
     assert_eq!(found.len(), 2, "{found:#?}");
