@@ -95,8 +95,14 @@ fn job_token_is_exchanged_once_by_its_matching_rule() {
         (&listed["note"], &listed["state"]),
         (&json!("repo:acme/app:ref:refs/heads/main"), &json!("active"))
     );
-    let audit = gateway.must("GET", "/v1/audit?limit=5", None).to_string();
-    assert!(audit.contains("token.exchange") && audit.contains("exchange:ci"), "{audit}");
+    let audit = gateway.must("GET", "/v1/audit?limit=1", None);
+    let event = &audit["items"][0];
+    assert_eq!(
+        (&event["event"], &event["actor"]),
+        (&json!("token.exchange"), &json!("exchange:ci")),
+        "{audit}"
+    );
+    assert_eq!(event["change"]["from"], json!({"client": "127.0.0.1"}));
 
     // It is exchanged only once, also after a restart.
     let said = check_refused("again", &exchange(&gateway, &token, &[]), 400, "invalid_request");
@@ -297,6 +303,8 @@ fn token_rotates_itself_where_allowed() {
     };
     assert_eq!(announced(first), (false, false));
     let (second_id, second) = replaced(first);
+    let audit = gateway.must("GET", "/v1/audit?limit=1", None);
+    assert_eq!(audit["items"][0]["change"]["from"], json!({"client": "127.0.0.1"}), "{audit}");
     assert_eq!(
         (announced(first), announced(&second)),
         ((true, true), (false, false)),

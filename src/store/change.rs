@@ -199,6 +199,7 @@ pub struct ExchangedToken {
     pub scope: Vec<(String, Access)>,
     /// The subject that the other issuer names, for display.
     pub subject: String,
+    pub client: IpAddr,
     pub request_id: String,
 }
 

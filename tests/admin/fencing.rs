@@ -133,6 +133,7 @@ fn session_replaced_by_a_sign_in_is_cut() {
         }
         let events = fixture.must("GET", "/v1/audit?limit=2", None);
         let end = &events["items"][1];
+        assert_eq!(end["change"]["from"], json!({"client": "127.0.0.1"}), "{name}: {events}");
         assert_eq!(
             (&end["event"], &end["actor"], &end["target"]),
             (&json!("session.end"), &json!(login), &json!("user:alice")),

@@ -93,6 +93,7 @@ impl Gateway {
             rule: rule.author(),
             scope: scope.clone(),
             subject: subject(&claims),
+            client: context.facts.client,
             request_id: context.request_id.as_str().to_owned(),
         };
         let made = self.parts.records.exchange(id, new).await;

@@ -37,7 +37,8 @@ impl Gateway {
         if !may {
             return Err(Reason::RotationDenied.into());
         }
-        let made = self.parts.records.rotate(owner, id, context.request_id.as_str().to_owned()).await;
+        let request_id = context.request_id.as_str().to_owned();
+        let made = self.parts.records.rotate(owner, id, context.facts.client, request_id).await;
         let made = made.map_err(|error| {
             not_issued(error, |refusal| {
                 let reason = Reason::RotationDenied;

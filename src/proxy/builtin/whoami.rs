@@ -1,6 +1,6 @@
 //! `/.permgate/whoami`: returns a token's account, its scope and the services that it reaches now.
 
-use std::{pin::Pin, rc::Rc, sync::Arc};
+use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -28,8 +28,8 @@ pub trait TokenLookup: Send + Sync {
     /// Returns the record and the kind of its owner. May block.
     fn find(&self, token: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError>;
 
-    /// Replaces a token by one of the same scope and owner.
-    fn rotate(&self, _owner: UserId, _token: TokenId, _request_id: String) -> Issuing<'_> {
+    /// Replaces a token by one of the same scope and owner, for a request from this address.
+    fn rotate(&self, _owner: UserId, _token: TokenId, _client: IpAddr, _request_id: String) -> Issuing<'_> {
         Box::pin(async { Err(ChangeError::Closed("there is no store".to_owned())) })
     }
 
@@ -49,12 +49,12 @@ impl TokenLookup for Store {
         Ok(kind.map(|kind| (record, kind)))
     }
 
-    fn rotate(&self, owner: UserId, token: TokenId, request_id: String) -> Issuing<'_> {
+    fn rotate(&self, owner: UserId, token: TokenId, client: IpAddr, request_id: String) -> Issuing<'_> {
         let actor = Actor {
             kind: ActorKind::User(owner),
             parent: None,
             session: None,
-            client: None,
+            client: Some(client),
             request_id: Some(request_id),
         };
         Box::pin(self.rotate_itself(actor, token))

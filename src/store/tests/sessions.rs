@@ -72,6 +72,10 @@ async fn who_a_provider_names_is_found_again_by_subject() {
     let bench = Bench::with_passwords().await;
     let first = bench.begin_provided(of("1", "zoe", &[("ops", true), ("absent", false)], 1)).await.unwrap();
     assert_eq!((first.by, bench.is_valid(1)), (SignedInBy::Provider, true));
+    for event in bench.store.audit(None, 4).unwrap().items {
+        let change = event.change.unwrap();
+        assert!(change.contains(r#""from":{"client":"127.0.0.1"}"#), "{}: {change}", event.event);
+    }
     let zoe = bench.store.accounts().user_by_login("zoe").unwrap().record.clone();
     assert_eq!((zoe.id == first.user, zoe.name.as_str(), zoe.email), (true, "zoe", None));
     assert_eq!(bench.groups("zoe"), ["ops"], "made when somebody is in it, not before");

@@ -3,7 +3,10 @@
 
 use serde_json::json;
 
-use super::{Transaction, sessions::SessionParameters};
+use super::{
+    Transaction,
+    sessions::{SessionParameters, self_actor},
+};
 use crate::{
     authz::{
         accounts::{GroupRecord, UserKind, UserRecord},
@@ -13,7 +16,7 @@ use crate::{
     fence::Affected,
     store::{
         ChangeError,
-        change::{Actor, ActorKind, FederatedSession},
+        change::{Actor, FederatedSession},
         model::{AuditEvent, IdentityRecord, SessionRecord, SignedInBy},
         op::Op,
         sessions::KeyedByDigest as _,
@@ -67,13 +70,7 @@ impl Transaction {
         }
         let FederatedSession { digest, client, replaces, .. } = *new;
         let request_id = Some(new.request_id.clone());
-        let actor = Actor {
-            kind: ActorKind::User(user.id.clone()),
-            parent: None,
-            session: None,
-            client: None,
-            request_id,
-        };
+        let actor = Actor { request_id, ..self_actor(&user, client) };
         Ok(self.open_session(
             &actor,
             ix,
@@ -200,6 +197,7 @@ impl Transaction {
     ) {
         change["issuer"] = new.issuer.as_str().into();
         change["subject"] = new.subject.as_str().into();
+        change["from"] = json!({"client": new.client.to_string()});
         let request_id = Some(new.request_id.clone());
         self.audit(AuditEvent { request_id, ..AuditEvent::new(self.now, event, "system", target, change) });
     }

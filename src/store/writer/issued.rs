@@ -67,6 +67,7 @@ impl Transaction {
             "subject": new.subject,
             "scope": scope_text(&record.scope),
             "expires_at": record.expires_at.map(time_json),
+            "from": {"client": new.client.to_string()},
         });
         let actor = format!("exchange:{name}");
         let request_id = Some(new.request_id.clone());

@@ -48,7 +48,7 @@ impl Transaction {
             return Ok(None);
         }
         let NewSession { digest, client, replaces, .. } = *new;
-        let (actor, by) = (self_actor(&user), SignedInBy::Password);
+        let (actor, by) = (self_actor(&user, client), SignedInBy::Password);
         Ok(Some(self.open_session(&actor, ix, &user, SessionParameters { digest, client, replaces, by })))
     }
 
@@ -157,8 +157,7 @@ impl Transaction {
             return Err(gone().into());
         }
         let change = json!({"password": "set", "by": "invitation"});
-        let actor = Actor { client: Some(client), ..self_actor(&user) };
-        self.audit_as(&actor, "user.password", target(&user.login), Some(change));
+        self.audit_as(&self_actor(&user, client), "user.password", target(&user.login), Some(change));
         Ok(self.replace_password(ix, user, Some(phc)))
     }
 
@@ -255,12 +254,12 @@ impl Transaction {
 }
 
 /// The actor of what users do for themselves once they have authenticated.
-fn self_actor(user: &UserRecord) -> Actor {
+pub(super) fn self_actor(user: &UserRecord, client: IpAddr) -> Actor {
     Actor {
         kind: ActorKind::User(user.id.clone()),
         parent: None,
         session: None,
-        client: None,
+        client: Some(client),
         request_id: None,
     }
 }
