@@ -376,17 +376,25 @@ fn pages_tell_no_more_than_the_api() {
     fixture.user("bob", &["developers"]);
     fixture.token("bob", "his", &["wiki"]);
     fixture.user("zed", &[]);
-    let check = |reader: &str, target: &str, part: &str, without: &str, with: &str| {
+    let check = |reader: &str, target: &str, part: &str, without: &[&str], with: &str| {
         fixture.user(reader, &[]);
-        fixture.allow(reader, &[without]);
+        fixture.allow(reader, without);
         let browser = Credentials::Browser(fixture.browser(reader));
         let shown = || page(&fixture, &browser, target).text().contains(part);
         assert!(!shown(), "{target}, {part}");
-        let more = json!({"permissions": [without, with]});
+        let permissions = [without, &[with]].concat();
+        let more = json!({"permissions": permissions});
         fixture.must("PATCH", &format!("/v1/roles/role-{reader}"), Some(more));
         assert!(shown(), "{target}, {part}");
     };
-    check("ann", "/users/bob", "1 working", "read-user", "update-user");
-    check("eve", "/users/bob", "0 signed in", "read-user", "admin-read");
-    check("gus", "/groups/developers", "<option value=\"zed\">", "update-group", "read-user");
+    check("ann", "/users/bob", "1 working", &["read-user"], "update-user");
+    check("eve", "/users/bob", "0 signed in", &["read-user"], "admin-read");
+    check("joe", "/users/bob", "1 working token, 0 requests", &["read-user", "delete-user"], "admin-read");
+    check("gus", "/groups/developers", "<option value=\"zed\">", &["update-group"], "read-user");
+    fixture.user("kim", &[]);
+    fixture.allow("kim", &["read-user"]);
+    let kim = Credentials::Browser(fixture.browser("kim"));
+    let own = page(&fixture, &kim, "/users/kim");
+    assert!(!own.text().contains("/tokens?user="), "that page is not for her");
+    assert!(own.text().contains("<a href=\"/profile/authentication\">0 working"), "{}", own.text());
 }
