@@ -1,6 +1,6 @@
 //! Registers tokens by digest, so that pipelines keep the secrets that they have.
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -86,8 +86,10 @@ pub async fn import(context: Context, caller: Caller, Json(body): Json<ImportReq
         let some = tokens.by_ref().take(BATCH).collect();
         changes.push(context.store.import_tokens(caller.actor(), some, body.make_owners));
     }
-    // All are sent at once, so that the writer makes several durable together.
-    let mut results = try_join_all(changes).await?.into_iter().flat_map(|change| change.record);
+    // All are sent at once, so that the writer makes several durable together. If one fails, the error is
+    // answered only once the others have ended.
+    let changes: Vec<_> = join_all(changes).await.into_iter().collect::<Result<_, _>>()?;
+    let mut results = changes.into_iter().flat_map(|change| change.record);
     let tokens: Vec<ImportOutcome> = outcomes
         .into_iter()
         .filter_map(|outcome| outcome.or_else(|| results.next().map(|result| import_outcome(&result))))
