@@ -52,7 +52,7 @@ pub async fn verify(context: Context, caller: Caller) -> ApiResult {
         .await?;
     match parts.recv().await {
         Some(Ok(first)) => {
-            let body = backup::BackupBody { first: Some(first), parts };
+            let body = backup::StreamedBody { first: Some(first), parts };
             Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
         }
         Some(Err(_)) | None => Err(Reason::StoreUnavailable.details(None).into()),

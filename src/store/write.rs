@@ -106,8 +106,8 @@ changes! {
         -> UserRecord,
         Counted, |tx| tx.set_password(&actor, &login, verified.as_ref(), phc.as_deref());
 
-    /// Fails if the actor may not set the user's password. Changes nothing: a password is derived only for who may
-    /// set it.
+    /// Fails if the actor may not set the user's password. Changes nothing: a password is derived only for
+    /// who may set it.
     may_set_password(actor: Actor, login: String) -> (), Counted, |tx| tx.may_set_password(&actor, &login);
 
     create_group(actor: Actor, name: String, parent: Option<String>) generating id = new_id(), -> GroupRecord,
@@ -206,13 +206,14 @@ impl Store {
         }
     }
 
-    /// Records that somebody gets a backup, which has every digest and password hash.
+    /// Records that somebody gets a backup, which has every digest and password hash. No other node is waited
+    /// for, since a backup may be needed most while one is down.
     pub async fn record_backup(&self, actor: Actor) -> Result<(), ChangeError> {
         let event = move |tx: &mut Transaction| {
             tx.audit_as(&actor, "store.backup", "store".into(), None);
             Ok(())
         };
-        self.change(Counted, event).await.map(drop)
+        self.change(Unfenced, event).await.map(drop)
     }
 
     /// Records last uses; one that is not newer than the stored one is ignored. Not audited.

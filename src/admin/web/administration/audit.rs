@@ -15,7 +15,7 @@ use super::{FormQuery, PageResult, Reader, Shell, address, render};
 use crate::{
     admin::{
         ApiResult, AuditView, Context, Problem,
-        backup::{BackupBody, Parts},
+        backup::{Parts, StreamedBody},
         offload::{Offload, READS},
         pagination::bad_cursor,
         web::time::DisplayTime,
@@ -148,7 +148,10 @@ pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuer
     EXPORTS
         .spawn(move || {
             let read = |cursor: Option<&str>| store.audit(cursor, SCAN_PAGE);
-            if let Err(error) = filter.write(read, format, &mut out) {
+            if let Err(error) = filter.write(read, format, &mut out)
+                && error.kind() != io::ErrorKind::BrokenPipe
+            {
+                tracing::error!(%error, "a file of the audit log ended early");
                 out.fail(error);
             }
         })
@@ -159,7 +162,7 @@ pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuer
     };
     let disposition = format!("attachment; filename=\"{name}\"");
     let fields = [(header::CONTENT_TYPE, form.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    Ok((fields, Body::new(BackupBody { first, parts })).into_response())
+    Ok((fields, Body::new(StreamedBody { first, parts })).into_response())
 }
 
 /// The names of tokens that events have as target, by target.
@@ -197,7 +200,8 @@ impl Filter {
         })
     }
 
-    /// Writes every matching event, however far back: a file that ends early looks complete.
+    /// Writes every matching event, however far back: a file that ends early looks complete. Flushes after
+    /// each page, so that the client gets something soon, and the scan ends once the client is gone.
     fn write(
         &self,
         read: impl Fn(Option<&str>) -> Result<Page<AuditEvent>, ReadError>,
@@ -208,17 +212,13 @@ impl Filter {
         let mut cursor = self.asked.cursor.clone();
         loop {
             let page = read(cursor.as_deref()).map_err(io::Error::other)?;
-            for event in page.items {
-                if self.from.is_some_and(|from| event.at < from) {
-                    return out.flush();
-                }
-                if self.matches(&event) {
-                    out.write_all((format.line)(AuditView::new(event)).as_bytes())?;
-                }
+            for event in page.items.into_iter().filter(|event| self.matches(event)) {
+                out.write_all((format.line)(AuditView::new(event))?.as_bytes())?;
             }
+            out.flush()?;
             cursor = page.next;
             if cursor.is_none() {
-                return out.flush();
+                return Ok(());
             }
         }
     }
@@ -227,10 +227,11 @@ impl Filter {
         let (mut events, mut looked_at, mut cursor) = (Vec::new(), 0, self.asked.cursor.clone());
         loop {
             let page = context.store.audit(cursor.as_deref(), SCAN_PAGE)?;
+            // A few events may be dated by a wrong clock.
+            if self.from.is_some_and(|from| page.items.iter().all(|event| event.at < from)) {
+                return Ok(Found { events, next: None });
+            }
             for event in page.items {
-                if self.from.is_some_and(|from| event.at < from) {
-                    return Ok(Found { events, next: None });
-                }
                 let seq = event.seq;
                 looked_at += 1;
                 if self.matches(&event) {
@@ -258,6 +259,7 @@ impl Filter {
                 || event.change.as_deref().is_some_and(|change| has(change, target)))
             && kind.as_deref().is_none_or(|kind| event.event.starts_with(kind))
             && reason.as_deref().is_none_or(|reason| event.reason.as_deref() == Some(reason))
+            && self.from.is_none_or(|from| event.at >= from)
             && self.to.is_none_or(|to| event.at < to)
     }
 }
@@ -286,17 +288,22 @@ impl AuditQuery {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::{Cell, RefCell};
+
     use super::*;
 
     /// A page ends after some events; a file must not, since nobody could see that it is incomplete.
     #[test]
     fn a_file_has_every_event_that_matches() {
+        /// Of an event while the clock was wrong.
+        const MISDATED: u64 = 30_000;
         let last = 2 * MAX_SCANNED as u64;
         let read = |cursor: Option<&str>| {
             let before = cursor.map_or(last + 1, |cursor| cursor.parse().unwrap());
             let first = before.saturating_sub(SCAN_PAGE as u64).max(1);
             let event = |seq: u64| {
-                let at = Timestamp::from_millis(0).plus_seconds(i64::try_from(seq).unwrap());
+                let seconds = if seq == MISDATED { -1 } else { i64::try_from(seq).unwrap() };
+                let at = Timestamp::from_millis(0).plus_seconds(seconds);
                 let kind = if seq == 1 { "store.create" } else { "user.ban" };
                 AuditEvent { seq, ..AuditEvent::new(at, kind, "ann", "user:bob", None) }
             };
@@ -316,9 +323,40 @@ mod tests {
         check("the oldest", event("store."), 1);
         check("none", event("role."), 0);
         check("below a cursor", AuditQuery { cursor: Some("11".to_owned()), ..AuditQuery::default() }, 10);
-        check("later", AuditQuery { from: Some("1970-02-01".to_owned()), ..AuditQuery::default() }, 0);
+        let from = |day: &str| AuditQuery { from: Some(day.to_owned()), ..AuditQuery::default() };
+        check("later", from("1970-02-01"), 0);
+        check("before and after a wrong clock", from("1970-01-01"), last - 1);
         let failing = |_: Option<&str>| Err(ReadError("lost".into()));
         let filter = Filter::new(&AuditQuery::default()).ok().unwrap();
         assert!(filter.write(failing, file::CSV, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_file_begins_at_once_and_ends_with_its_client() {
+        let none = AuditQuery { event: Some("role.".to_owned()), ..AuditQuery::default() };
+        let filter = Filter::new(&none).ok().unwrap();
+        let (mut out, parts) = Parts::new();
+        let (parts, reads) = (RefCell::new(Some(parts)), Cell::new(0));
+        let read = |_: Option<&str>| {
+            reads.set(reads.get() + 1);
+            if reads.get() == 2 {
+                let mut parts = parts.take().unwrap();
+                assert_eq!(parts.try_recv().unwrap().unwrap(), "", "nothing matches yet");
+            }
+            Ok(Page { items: Vec::new(), next: Some("1".to_owned()) })
+        };
+        let ended = filter.write(read, file::JSONL, &mut out).map_err(|error| error.kind());
+        assert_eq!((ended, reads.get()), (Err(io::ErrorKind::BrokenPipe), 2));
+    }
+
+    #[test]
+    fn a_panic_does_not_make_a_file_look_complete() {
+        let (out, mut parts) = Parts::new();
+        let panicked = std::thread::spawn(move || {
+            let _out = out;
+            panic!("as a test");
+        });
+        assert!(panicked.join().is_err());
+        assert!(parts.try_recv().unwrap().is_err());
     }
 }

@@ -6,25 +6,21 @@ use crate::admin::AuditView;
 #[derive(Clone, Copy)]
 pub struct Format {
     pub header: &'static str,
-    pub line: fn(AuditView) -> String,
+    pub line: fn(AuditView) -> serde_json::Result<String>,
 }
 
 /// One JSON object per line.
-pub const JSONL: Format = Format {
-    header: "",
-    line: |view| serde_json::to_string(&view).map_or_else(|_| String::new(), |line| line + "\n"),
-};
+pub const JSONL: Format = Format { header: "", line: |view| Ok(serde_json::to_string(&view)? + "\n") };
 
 /// RFC 4180, with a header line.
 pub const CSV: Format =
     Format { header: "seq,time,event,actor,target,service,outcome,reason,request_id,change\r\n", line: csv };
 
-fn csv(view: AuditView) -> String {
-    let time = serde_json::to_value(view.time).ok();
-    let time = time.as_ref().and_then(|time| time.as_str()).unwrap_or_default().to_owned();
+fn csv(view: AuditView) -> serde_json::Result<String> {
+    let time = serde_json::to_value(view.time)?;
     let cells = [
         view.seq.to_string(),
-        time,
+        time.as_str().unwrap_or_default().to_owned(),
         view.event,
         view.actor,
         view.target,
@@ -34,7 +30,7 @@ fn csv(view: AuditView) -> String {
         view.request_id.unwrap_or_default(),
         view.change.map_or_else(String::new, |change| change.to_string()),
     ];
-    cells.map(|text| cell(&text)).join(",") + "\r\n"
+    Ok(cells.map(|text| cell(&text)).join(",") + "\r\n")
 }
 
 /// Spreadsheets evaluate cells that begin like a formula; a leading apostrophe makes them text.
