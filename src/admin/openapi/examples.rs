@@ -8,8 +8,8 @@ static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("examples.json")).expect("a test reads the examples with the document")
 });
 
-/// The body of a request (`bodies`) or a response (`schemas`) by the name of its schema, or the response to a call such
-/// as `GET /v1/whoami` whose schema has no name (`calls`).
+/// The body of a request (`bodies`) or a response (`schemas`) by the name of its schema, or the response to
+/// a call such as `GET /v1/whoami` whose schema has no name (`calls`).
 pub(super) fn example(of: &str, name: &str) -> Option<Value> {
     EXAMPLES[of].get(name).cloned()
 }

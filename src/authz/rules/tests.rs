@@ -394,9 +394,7 @@ fn a_service_key_is_a_lower_case_word() {
     check("youtrack-2", true);
     check(&"a".repeat(63), true);
     check(&"a".repeat(64), false);
-    check("", false);
-    check("2a", false);
-    check("-a", false);
-    check("A", false);
-    check("a_b", false);
+    for key in ["", "2a", "-a", "A", "a_b"] {
+        check(key, false);
+    }
 }
