@@ -30,6 +30,9 @@ fn path() {
         "?",
         "#",
         "+",
+        "(A(",
+        "A()",
+        ")",
         "pgt_A1iceYt00001_fAP2l3cGjaBAHokSsW17RyEusf3hEGifhgPiofGdOYe1Q6rwW",
         "%5F",
     ];

@@ -24,6 +24,8 @@ const MAX_READINGS: usize = 96;
 const MAX_BYTES: usize = 24 << 10;
 /// However long the path is, the byte limit leaves room for this many copies of it.
 const LONG_READINGS: usize = 3;
+/// Every subset of a path's sessions may be cut out, so more have too many readings, unless they are alike.
+const MAX_SESSIONS: usize = 6;
 /// The limit of nested escapes, such as `%2525`.
 const MAX_DECODED: u8 = 3;
 
@@ -59,6 +61,10 @@ pub fn all(literal: &str) -> Result<(Vec<Reading>, bool), PathError> {
         }
         if from.text.contains('\0') {
             return Err(PathError::Control);
+        }
+        // Cutting any of thousands of equal sessions gives one reading, which the limits count once.
+        if cookieless_sessions(&from.text).nth(MAX_SESSIONS).is_some() {
+            return Err(PathError::TooManyReadings);
         }
         for next in transformations(&from) {
             let known = |r: &Reading| {
@@ -287,14 +293,19 @@ fn leave_alias(text: &str) -> Option<String> {
 }
 
 /// Where a path has the sessions and tickets that ASP.NET cuts out of it: `/(S(...)F(...))`, also where more
-/// of the segment follows.
+/// of the segment follows. ASP.NET accepts no slash in them. Each is looked for in its own segment only, so
+/// that the work grows with the path's length and not with its square.
 fn cookieless_sessions(text: &str) -> impl Iterator<Item = Range<usize>> {
     text.match_indices("/(").filter_map(|(start, opening)| {
-        let mut end = start + opening.len();
-        while text[end..].starts_with(|c: char| c.is_ascii_uppercase()) && text[end + 1..].starts_with('(') {
-            end += text[end..].find(')')? + 1;
+        let groups = start + opening.len();
+        let segment = text[groups..].split('/').next().unwrap_or_default();
+        let mut end = 0;
+        while segment[end..].starts_with(|c: char| c.is_ascii_uppercase())
+            && segment[end + 1..].starts_with('(')
+        {
+            end += segment[end..].find(')')? + 1;
         }
-        (end > start + opening.len() && text[end..].starts_with(')')).then(|| start..end + 1)
+        (end > 0 && segment[end..].starts_with(')')).then(|| start..groups + end + 1)
     })
 }
 

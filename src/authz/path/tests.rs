@@ -143,6 +143,7 @@ fn everything_else_passes_untouched() {
         "/!$&'()*,=",
         "/(a)/b(S(x))",
         "/(S(x/y",
+        "/(S(x/y))",
         "/(s(x))",
         "/C++x",
         "/a.b+c",
@@ -306,4 +307,27 @@ fn the_work_for_a_hostile_path_is_bounded() {
             assert!(total <= (24 << 10).max(3 * path.len()), "{unit}: {total}");
         }
     }
+}
+
+#[test]
+fn looking_for_sessions_is_linear() {
+    let check = |path: &str, expected: Result<usize, PathError>| {
+        // The fastest of some, because the machine may be busy. Each `/(` that searches the whole path takes
+        // seconds.
+        let parsed = (0..5).map(|_| {
+            let begin = std::time::Instant::now();
+            let readings = RequestPath::parse(path).map(|parsed| parsed.readings().len());
+            assert_eq!(readings, expected, "{}", &path[..20]);
+            begin.elapsed()
+        });
+        let took = parsed.min().unwrap();
+        assert!(took.as_millis() < 500, "{}: {took:?}", &path[..20]);
+    };
+    let many = 20_000;
+    check(&format!("{}){}", "/(A(".repeat(many), "A()".repeat(many)), Ok(0));
+    check(&format!("{}){}/%41", "/(A(".repeat(many), "A()".repeat(many)), Ok(1));
+    check(&"/(A(".repeat(many), Ok(0));
+    check(&"/(A())".repeat(many), Err(PathError::TooManyReadings));
+    check(&"/(A())".repeat(6), Ok(6));
+    check(&"/(A())".repeat(7), Err(PathError::TooManyReadings));
 }
