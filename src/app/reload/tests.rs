@@ -1,0 +1,67 @@
+use std::path::Path;
+
+use super::*;
+use crate::{app::Signals, fence::ACKNOWLEDGE_TIMEOUT};
+
+#[tokio::test]
+async fn rejected_reload_keeps_certificates() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("gateway.toml");
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
+    let write = |name: &str| {
+        let pair = |end: &str| certs.join(format!("{name}.{end}")).display().to_string();
+        let tls = format!("tls = {{ cert = {:?}, key = {:?} }}", pair("crt"), pair("key"));
+        let server = format!("[server]\nlisten = [\"127.0.0.1:0\"]\n{tls}\n");
+        std::fs::write(
+            dir.path().join("gateway.toml"),
+            format!("version = 1\n{server}[admin]\nlisten = [\"127.0.0.1:0\"]\n"),
+        )
+        .unwrap();
+    };
+    write("one");
+    let config = Config::load(&file).unwrap();
+    let rules = config.configuration();
+    let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
+    let (store, state) = Store::open(&config.store, rules, fence.clone()).unwrap();
+    let metrics = Metrics::new(store.metrics());
+    let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();
+    let shown = ActiveCertificates::load(&config, metrics.clone()).unwrap();
+    let certificates = shown.proxy.clone().unwrap();
+    let limits = watch::channel(config.server.limits.clone()).0;
+    let reloader = Reloader {
+        file,
+        text: Mutex::new(config.annotated_text()),
+        present: AsyncMutex::new(config),
+        store: store.clone(),
+        state,
+        fence,
+        metrics,
+        log,
+        limits,
+        drain_time: Mutex::default(),
+        certificates: shown,
+        watch: crate::app::watch::watch().0,
+        supervisor: Supervisor::of(Signals::Ignored),
+        keyring: Arc::default(),
+        budgets: [Budgets::for_process(), Budgets::for_process()],
+        own: OwnAddresses::default(),
+    };
+    let reload = async || {
+        let before = certificates.current();
+        let outcome = reloader
+            .reload(Actor {
+                kind: ActorKind::Operator,
+                parent: None,
+                session: None,
+                client: None,
+                request_id: None,
+            })
+            .await;
+        (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.current()))
+    };
+    write("two");
+    assert_eq!(reload().await, (true, true), "(reloaded, new certificates)");
+    store.close().await;
+    write("one");
+    assert_eq!(reload().await, (false, false), "(reloaded, new certificates)");
+}
