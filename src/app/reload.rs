@@ -58,23 +58,34 @@ impl Reloader {
         let mut present = self.present.lock().await;
         self.supervisor.reloading();
         let outcome = self.replace(&mut present, actor).await;
-        match &outcome {
-            Ok(cut) => {
+        let (count, status) = match &outcome {
+            Ok(Ok(cut)) => {
                 tracing::info!(cut = cut.0, "configuration reloaded");
-                self.metrics.reloads.add(1);
-                self.supervisor.ready("serving with the reloaded configuration");
+                (&self.metrics.reloads, "serving with the reloaded configuration".to_owned())
+            }
+            Ok(Err(error)) => {
+                let what = "configuration reloaded, but not everything that it ends has ended";
+                (&self.metrics.reloads, format!("{what}: {error}"))
             }
             Err(error) => {
-                let words = format!("reload failed, the previous configuration stays in force: {error}");
-                tracing::error!("{words}");
-                self.metrics.reloads_failed.add(1);
-                self.supervisor.ready(&words);
+                let what = "reload failed, the previous configuration stays in force";
+                (&self.metrics.reloads_failed, format!("{what}: {error}"))
             }
+        };
+        if !matches!(outcome, Ok(Ok(_))) {
+            tracing::error!("{status}");
         }
-        outcome
+        count.add(1);
+        self.supervisor.ready(&status);
+        outcome?.map_err(ReloadError::Change)
     }
 
-    async fn replace(&self, present: &mut Config, actor: Actor) -> Result<Cut, ReloadError> {
+    /// `Ok(Err(_))`: the new configuration is in force, but something that it ends has not ended.
+    async fn replace(
+        &self,
+        present: &mut Config,
+        actor: Actor,
+    ) -> Result<Result<Cut, ChangeError>, ReloadError> {
         let file = self.file.clone();
         let next = run_blocking(move || Config::load(&file)).await.map_err(|why| self.refused(why))?;
         let next = next.map_err(|errors| ReloadError::Invalid(configuration_errors(&errors)))?;
@@ -101,10 +112,15 @@ impl Reloader {
             self.update_keys(assertion).await.map_err(|error| self.refused(chain(&error)))?;
         }
         let configuration = next.configuration();
-        let cut = self.store.replace_configuration(actor, configuration).await.map_err(|error| {
-            self.keyring.restore(keys);
-            ReloadError::Change(error)
-        })?;
+        let cut = match self.store.replace_configuration(actor, configuration).await {
+            Ok(cut) => cut,
+            // The process ends.
+            Err(ChangeError::FenceIncomplete) => return Ok(Err(ChangeError::FenceIncomplete)),
+            Err(error) => {
+                self.keyring.restore(keys);
+                return Err(ReloadError::Change(error));
+            }
+        };
         let ended = exchange::revoke_orphans(&self.store, &self.state).await;
         self.certificates.follow_clients(&next);
         let withdrawn = self.activate(&certificates).await;
@@ -128,10 +144,9 @@ impl Reloader {
         super::log_level::set(&next.log.level);
         *self.text.lock() = next.annotated_text();
         *present = next;
-        // The configuration is in force. The tokens of the old rules must have ended, too.
-        ended.map_err(ReloadError::Change)?;
-        let withdrawn = withdrawn.map_err(|_| ReloadError::Change(ChangeError::FenceIncomplete))?;
-        Ok(Cut(cut.0 + withdrawn.0))
+        // The tokens of the old rules must have ended, too.
+        let withdrawn = withdrawn.map_err(|_| ChangeError::FenceIncomplete);
+        Ok(ended.and(withdrawn).map(|withdrawn| Cut(cut.0 + withdrawn.0)))
     }
 
     /// Opens the access log if it is another one, on a blocking thread, because the disk may hang.

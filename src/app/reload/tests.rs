@@ -1,10 +1,10 @@
 use std::path::Path;
 
 use super::*;
-use crate::{app::Signals, fence::ACKNOWLEDGE_TIMEOUT};
+use crate::app::Signals;
 
 #[tokio::test]
-async fn rejected_reload_keeps_certificates() {
+async fn rejected_reload_keeps_certificates_and_an_incomplete_one_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("gateway.toml");
     let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
@@ -21,7 +21,7 @@ async fn rejected_reload_keeps_certificates() {
     write("one");
     let config = Config::load(&file).unwrap();
     let rules = config.configuration();
-    let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
+    let fence = Fence::new(Duration::from_millis(100));
     let (store, state) = Store::open(&config.store, rules, fence.clone()).unwrap();
     let metrics = Metrics::new(store.metrics());
     let log = AccessLog::start(crate::proxy::access_log::LogTarget::Off, metrics.clone()).unwrap();
@@ -61,7 +61,14 @@ async fn rejected_reload_keeps_certificates() {
     };
     write("two");
     assert_eq!(reload().await, (true, true), "(reloaded, new certificates)");
+    let counts = || (reloader.metrics.reloads.value(), reloader.metrics.reloads_failed.value());
+    // Joins the fence like a worker, and acknowledges nothing.
+    let silent = reloader.fence.join();
+    assert_eq!(reload().await, (false, false), "(reloaded, new certificates)");
+    assert_eq!(counts(), (2, 0), "(in force, refused)");
+    drop(silent);
     store.close().await;
     write("one");
     assert_eq!(reload().await, (false, false), "(reloaded, new certificates)");
+    assert_eq!(counts(), (2, 1), "(in force, refused)");
 }
