@@ -242,7 +242,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         log,
         limits,
         certificates,
-        watch,
+        watch: Arc::new(watch),
         supervisor,
         keyring,
         budgets: [budgets, admin_budgets.clone()],

@@ -173,12 +173,14 @@ impl Config {
         text
     }
 
-    /// The files of the certificates that permgate shows to upstreams and to etcd.
-    pub fn client_certificates(&self) -> impl Iterator<Item = &PathBuf> {
-        let upstreams =
-            self.proxy.upstreams.values().filter_map(|upstream| upstream.tls.as_ref()?.certificate());
+    /// The files of the certificates that permgate shows to upstreams and to etcd, with the keys that name
+    /// them.
+    pub fn client_certificates(&self) -> impl Iterator<Item = (String, &PathBuf)> {
+        let upstreams = self.proxy.upstreams.iter().filter_map(|(name, upstream)| {
+            Some((format!("upstream.{name}.tls"), upstream.tls.as_ref()?.certificate()?))
+        });
         let etcd = self.cluster.as_ref().and_then(|cluster| cluster.etcd.tls.as_ref()?.identity.as_ref());
-        upstreams.chain(etcd.map(|(certificate, _)| certificate))
+        upstreams.chain(etcd.map(|(certificate, _)| ("store.cluster.tls".to_owned(), certificate)))
     }
 
     /// The number of worker threads.

@@ -1,7 +1,11 @@
 //! The listeners' certificates while serving: replaced by a reload or when their files change, and reported
 //! before they expire. The client certificates for upstreams and etcd are only reported.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 
@@ -16,17 +20,17 @@ use crate::{
 pub struct ActiveCertificates {
     pub proxy: Option<Certificates>,
     pub admin: Option<Certificates>,
-    /// The client certificates, which others read again.
-    clients: Mutex<Vec<PathBuf>>,
     metrics: Arc<Metrics>,
     /// The last reported state of each certificate, and when it was reported.
-    reported: Mutex<HashMap<PathBuf, (CertificateState, Timestamp)>>,
+    reported: Mutex<HashMap<String, (CertificateState, Timestamp)>>,
 }
 
 /// Certificates that were read and are not in use yet.
 pub struct PendingCertificates {
     proxy: Option<Certificates>,
     admin: Option<Certificates>,
+    /// Those of the client certificates, which others use.
+    clients: Vec<Expiry>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,9 +48,8 @@ const WARN_MS: i64 = 14 * DAY_MS;
 impl ActiveCertificates {
     pub fn load(config: &Config, metrics: Arc<Metrics>) -> Result<Self, TlsError> {
         let (proxy, admin) = (load(&config.server.tls)?, load(&config.admin.tls)?);
-        let clients = Mutex::new(config.client_certificates().cloned().collect());
-        let shown = Self { proxy, admin, clients, metrics, reported: Mutex::default() };
-        shown.report_expiry(now());
+        let shown = Self { proxy, admin, metrics, reported: Mutex::default() };
+        shown.report_expiry(read_expiries(&client_certificates(config)), now());
         Ok(shown)
     }
 
@@ -68,30 +71,29 @@ impl ActiveCertificates {
         if replaced != Replacement::Nothing {
             self.metrics.certificate_reloads.add(1);
         }
-        self.report_expiry(now());
+        self.report_expiry(next.clients.clone(), now());
         replaced
     }
 
-    /// Reports the client certificates of this configuration from now on.
-    pub fn follow_clients(&self, config: &Config) {
-        *self.clients.lock() = config.client_certificates().cloned().collect();
-    }
-
-    /// Logs certificates that expire soon or have expired, once a day, and updates the gauges.
-    pub fn report_expiry(&self, now: Timestamp) {
+    /// Logs certificates that expire soon or have expired, once a day, and updates the gauges. Reads no
+    /// files: the caller has read those of the client certificates.
+    pub fn report_expiry(&self, clients: Vec<Expiry>, now: Timestamp) {
         let shown = [&self.proxy, &self.admin].into_iter().flatten();
-        let mut ends = Vec::new();
+        // One file may have several uses, and be newer than what a listener still shows.
+        let mut ends = BTreeMap::new();
+        for Expiry { cert, at } in shown.flat_map(Certificates::expiries).chain(clients) {
+            let end = ends.entry(cert.display().to_string()).or_insert(at);
+            *end = at.min(*end);
+        }
         let mut reported = self.reported.lock();
-        let clients: Vec<_> = self.clients.lock().iter().filter_map(|path| Expiry::read(path)).collect();
-        for expiry in shown.flat_map(Certificates::expiries).chain(clients) {
-            let (cert, left) = (expiry.cert.display(), expiry.at.as_millis() - now.as_millis());
-            ends.push((expiry.cert.display().to_string(), expiry.at.as_millis() / 1000));
+        for (cert, end) in &ends {
+            let left = end.as_millis() - now.as_millis();
             let state = match left {
                 ..=0 => CertificateState::Expired,
                 1..=WARN_MS => CertificateState::Ending,
                 _ => CertificateState::Sound,
             };
-            let before = reported.get(&expiry.cert);
+            let before = reported.get(cert);
             let due = before
                 .is_none_or(|(before, at)| *before != state || now.as_millis() - at.as_millis() >= DAY_MS);
             if !due {
@@ -104,20 +106,35 @@ impl ActiveCertificates {
                 }
                 CertificateState::Expired => tracing::error!("the certificate {cert} has expired"),
             }
-            reported.insert(expiry.cert.clone(), (state, now));
+            reported.insert(cert.clone(), (state, now));
         }
-        self.metrics.set_certificates(ends);
+        let ends = ends.into_iter().map(|(cert, end)| (cert, end.as_millis() / 1000));
+        self.metrics.set_certificates(ends.collect());
     }
 }
 
 impl PendingCertificates {
     /// Reads the certificates to use next. The error names the key at fault.
-    pub fn read(server: &Settings, admin: &Settings) -> Result<Self, (&'static str, Box<TlsError>)> {
+    pub fn read(
+        server: &Settings,
+        admin: &Settings,
+        clients: &[PathBuf],
+    ) -> Result<Self, (&'static str, Box<TlsError>)> {
         Ok(Self {
             proxy: load(server).map_err(|error| ("server.tls", error.into()))?,
             admin: load(admin).map_err(|error| ("admin.tls", error.into()))?,
+            clients: read_expiries(clients),
         })
     }
+}
+
+pub fn client_certificates(config: &Config) -> Vec<PathBuf> {
+    config.client_certificates().map(|(_, path)| path.clone()).collect()
+}
+
+/// Blocks: the disk may hang.
+pub fn read_expiries(files: &[PathBuf]) -> Vec<Expiry> {
+    files.iter().filter_map(|path| Expiry::read(path)).collect()
 }
 
 fn load(settings: &Settings) -> Result<Option<Certificates>, TlsError> {
@@ -135,7 +152,10 @@ mod tests {
     use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 
     use super::*;
-    use crate::net::tls::CertifiedKeyFiles;
+    use crate::{
+        metrics::{Format, Readings},
+        net::tls::CertifiedKeyFiles,
+    };
 
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<u8>>>);
@@ -166,7 +186,6 @@ mod tests {
         let shown = ActiveCertificates {
             proxy,
             admin: None,
-            clients: Mutex::new(vec![client.clone()]),
             metrics: Metrics::new(Arc::default()),
             reported: Mutex::default(),
         };
@@ -176,7 +195,9 @@ mod tests {
             let writer = lines.clone();
             let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
             tracing::subscriber::with_default(subscriber, || {
-                shown.report_expiry(Timestamp::from_millis(end.as_millisecond() - left));
+                // A file that has several uses is reported once.
+                let clients = read_expiries(&[client.clone(), dir.path().join("tls.crt"), client.clone()]);
+                shown.report_expiry(clients, Timestamp::from_millis(end.as_millisecond() - left));
             });
             let logged = String::from_utf8(lines.0.lock().clone()).unwrap();
             match expected {
@@ -195,7 +216,14 @@ mod tests {
         check("the end", 0, Some("has expired"));
         check("the hour after", -3_600_000, None);
         check("the day after", -DAY_MS, Some("has expired"));
-        std::fs::copy(dir.path().join("tls.crt"), client).unwrap();
+        std::fs::copy(dir.path().join("tls.crt"), &client).unwrap();
         check("what an upstream is shown", -DAY_MS, Some("client.crt has expired"));
+        let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true, cluster: None };
+        let text = shown.metrics.encode(readings, Format::Prometheus).unwrap();
+        let series = |file: &str| {
+            let labels = format!("{{certificate=\"{}\"}}", dir.path().join(file).display());
+            text.matches(&format!("permgate_tls_certificate_not_after_timestamp_seconds{labels}")).count()
+        };
+        assert_eq!((series("tls.crt"), series("client.crt")), (1, 1), "{text}");
     }
 }

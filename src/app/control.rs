@@ -238,7 +238,10 @@ impl Control {
                     let reloader = self.reloader.clone();
                     tokio::task::spawn_local(async move { reloader.refresh_certificates().await });
                 }
-                _ = look.tick() => self.reloader.certificates.report_expiry(SystemTime::now().into()),
+                _ = look.tick() => {
+                    let reloader = self.reloader.clone();
+                    tokio::task::spawn_local(async move { reloader.report_expiry().await });
+                }
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::{
-    certificates::{ActiveCertificates, PendingCertificates},
+    certificates::{ActiveCertificates, PendingCertificates, client_certificates, read_expiries},
     exchange,
     own_address::OwnAddresses,
     supervisor::Supervisor,
@@ -44,7 +44,7 @@ pub struct Reloader {
     /// `server.drain`.
     pub drain_time: Mutex<Duration>,
     pub certificates: ActiveCertificates,
-    pub watch: Watch,
+    pub watch: Arc<Watch>,
     pub supervisor: Supervisor,
     pub keyring: Arc<Keyring>,
     /// The proxy's and the admin listener's.
@@ -122,9 +122,7 @@ impl Reloader {
             }
         };
         let ended = exchange::revoke_orphans(&self.store, &self.state).await;
-        self.certificates.follow_clients(&next);
         let withdrawn = self.activate(&certificates).await;
-        self.watch.follow(certificate_files(&next));
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
         for warning in next.exposed_secrets.iter().chain(&next.warnings) {
@@ -144,6 +142,7 @@ impl Reloader {
         super::log_level::set(&next.log.level);
         *self.text.lock() = next.annotated_text();
         *present = next;
+        self.watch_files(present).await;
         // The tokens of the old rules must have ended, too.
         let withdrawn = withdrawn.map_err(|_| ChangeError::FenceIncomplete);
         Ok(ended.and(withdrawn).map(|withdrawn| Cut(cut.0 + withdrawn.0)))
@@ -214,7 +213,21 @@ impl Reloader {
                 );
             }
         }
-        self.watch.follow(certificate_files(&present));
+        self.watch_files(&present).await;
+    }
+
+    async fn watch_files(&self, config: &Config) {
+        let (watch, files) = (self.watch.clone(), certificate_files(config).cloned().collect::<Vec<_>>());
+        // A panic there leaves the files unwatched, as its message says.
+        let _ = run_blocking(move || watch.follow(files.iter())).await;
+    }
+
+    /// Reports certificates that expire soon.
+    pub async fn report_expiry(&self) {
+        let clients = client_certificates(&*self.present.lock().await);
+        if let Ok(expiries) = run_blocking(move || read_expiries(&clients)).await {
+            self.certificates.report_expiry(expiries, SystemTime::now().into());
+        }
     }
 
     /// Refreshes the client certificates and authorities for upstreams. Parses the text in force, so that
@@ -258,7 +271,8 @@ impl Reloader {
         config: &Config,
     ) -> Result<PendingCertificates, (&'static str, String)> {
         let (server, admin) = (config.server.tls.clone(), config.admin.tls.clone());
-        let read = run_blocking(move || PendingCertificates::read(&server, &admin))
+        let clients = client_certificates(config);
+        let read = run_blocking(move || PendingCertificates::read(&server, &admin, &clients))
             .await
             .map_err(|why| ("tls", why))?;
         read.map_err(|(key, error)| (key, chain(&error)))

@@ -60,11 +60,7 @@ impl Config {
         let listeners = [("server.tls", &self.server.tls), ("admin.tls", &self.admin.tls)];
         let listeners =
             listeners.into_iter().flat_map(|(key, tls)| tls.pairs.iter().map(move |pair| (key, pair)));
-        let upstreams = self.proxy.upstreams.iter();
-        let upstreams = upstreams.filter_map(|(name, one)| {
-            Some((format!("upstream.{name}.tls"), one.tls.as_ref()?.certificate()?))
-        });
-        listeners.map(|(key, pair)| (key.to_owned(), &pair.cert)).chain(upstreams)
+        listeners.map(|(key, pair)| (key.to_owned(), &pair.cert)).chain(self.client_certificates())
     }
 
     /// The paths of the unix sockets that a start creates, with the keys that name them.

@@ -123,4 +123,9 @@ fn what_a_start_needs_is_missed_before_it() {
         &format!("[upstream.other]\nurls = [\"https://127.0.0.1:1\"]\n{old}"),
         &[&expired(10)],
     );
+    if cfg!(feature = "etcd") {
+        let etcd = format!("[store.cluster]\nendpoints = [\"https://10.0.0.1:2379\"]\nnode = \"a\"\n{old}");
+        let etcd = etcd.replace("tls = {", "tls = { ca = \"new.crt\",");
+        check("what etcd is shown", &etcd, &[&expired(11)]);
+    }
 }
