@@ -131,6 +131,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     for warning in config.exposed_secrets.iter().chain(&config.warnings) {
         tracing::warn!("{warning}");
     }
+    let unreadable = config.etcd_errors();
+    if !unreadable.is_empty() {
+        return Err(Errors(unreadable).into());
+    }
     // Before the first thread, because this removes the environment variables that name the sockets.
     let mut inherited = listeners::inherited_sockets(&config, signals)?;
     let runtime = ControlRuntime::new(signals).map_err(StartError::Thread)?;

@@ -39,11 +39,15 @@ impl Cluster {
     #[cfg(feature = "etcd")]
     fn make(&self, global: &Global) -> Result<(), Failure> {
         use super::failure::{chain, print_stderr};
-        use crate::store::cluster;
+        use crate::{config::Errors, store::cluster};
         let config = super::target::load(global.config())?;
         let Some(settings) = &config.cluster else {
             return Err(Failure::usage(format!("{} has no [store.cluster]", global.config().display())));
         };
+        let unreadable = config.etcd_errors();
+        if !unreadable.is_empty() {
+            return Err(Failure::usage(Errors(unreadable).to_string()));
+        }
         let failed = |error: cluster::JoinError| Failure::failed(chain(&error));
         let made = match self {
             Self::Init => {

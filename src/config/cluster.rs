@@ -4,17 +4,10 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::{
-    document::References,
-    problem::chain,
-    secret,
-    section::{Section, SpannedText, ValueError, wrong},
-};
+use super::section::{Section, SpannedText, ValueError, wrong};
 use crate::{
     admin::SignIn,
     assertion::KeySource,
-    net::tls::CertifiedKeyFiles,
-    settings::{TlsParts, Trust, UpstreamTls},
     store::cluster::{Etcd, Settings, Tls, User},
 };
 
@@ -52,12 +45,6 @@ pub(super) fn cluster(
         let password = user.text("password")?;
         let password_file = password.ok_or_report(password_file(&password))?;
         password.document.require_private(&password.at, &password_file);
-        if password.document.references == References::Read {
-            let read = secret::read_file(&password_file);
-            let unreadable =
-                |why| (format!("the file {} cannot be read: {why}", password_file.display()), String::new());
-            password.ok_or_report(read.map_err(unreadable))?;
-        }
         Some(User { name: user.text("name")?.value, password_file })
     });
     Some(Settings { node: node?, lease, etcd: Etcd { endpoints, prefix: prefix?, tls, user } })
@@ -109,13 +96,7 @@ fn encryption(section: &Section<'_>) -> Option<Tls> {
             None
         }
     };
-    let ca = ca?;
-    if tls.document.references == References::Read {
-        let pair = identity.clone().map(|(cert, key)| CertifiedKeyFiles { cert, key });
-        let loaded = UpstreamTls::load(TlsParts { trust: Trust::File(ca.clone()), pair, name: None });
-        loaded.map_err(|error| tls.error("ca", chain(&error), "")).ok()?;
-    }
-    Some(Tls { ca, identity })
+    Some(Tls { ca: ca?, identity })
 }
 
 fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, ValueError> {

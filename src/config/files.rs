@@ -1,4 +1,5 @@
-//! Checks what is in the places of the unix sockets, the store and the access log, without creating anything.
+//! Checks what is in the places of the unix sockets, the store, the access log and the files of etcd, without
+//! creating anything.
 
 use std::{
     fs::{self, OpenOptions},
@@ -9,11 +10,15 @@ use std::{
 
 use rustix::io::Errno;
 
-use super::{Config, Problem, reason};
+use super::{Config, Problem, chain, reason, secret};
 use crate::{
     authz::time::Timestamp,
-    net::{Address, BindError, tls::Expiry},
+    net::{
+        Address, BindError,
+        tls::{CertifiedKeyFiles, Expiry},
+    },
     proxy::access_log::LogTarget,
+    settings::{TlsParts, Trust, UpstreamTls},
     store,
 };
 
@@ -27,7 +32,30 @@ impl Config {
         });
         let store = store::foreign_directory(&self.store);
         let store = store.map(|error| self.problem_at_key("store.path", error.to_string(), ""));
-        sockets.chain(store).collect()
+        sockets.chain(store).chain(self.etcd_errors()).collect()
+    }
+
+    /// The errors in the files of `[store.cluster]`. A reload cannot change that section, and while a pair is
+    /// being renewed its files do not fit together, so only `check` and a start read them.
+    pub fn etcd_errors(&self) -> Vec<Problem> {
+        let Some(etcd) = self.cluster.as_ref().map(|cluster| &cluster.etcd) else { return Vec::new() };
+        let tls = etcd.tls.as_ref().and_then(|tls| {
+            let trust = Trust::File(tls.ca.clone());
+            let pair = tls.identity.clone().map(|(cert, key)| CertifiedKeyFiles { cert, key });
+            let error = UpstreamTls::load(TlsParts { trust, pair, name: None }).err()?;
+            let key = match (&tls.identity, error.file()) {
+                (Some((cert, _)), Some(file)) if cert == file => "store.cluster.tls.cert",
+                (Some((_, key)), Some(file)) if key == file => "store.cluster.tls.key",
+                _ => "store.cluster.tls.ca",
+            };
+            Some(self.problem_at_key(key, chain(&error), ""))
+        });
+        let password = etcd.user.as_ref().and_then(|user| {
+            let why = secret::read_file(&user.password_file).err()?;
+            let message = format!("the file {} cannot be read: {why}", user.password_file.display());
+            Some(self.problem_at_key("store.cluster.user.password", message, ""))
+        });
+        tls.into_iter().chain(password).collect()
     }
 
     /// Warnings about what a start needs there, which a service manager may create just before it, and about

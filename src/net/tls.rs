@@ -110,6 +110,21 @@ pub enum TlsError {
     Setup(#[source] rustls::Error),
 }
 
+impl TlsError {
+    /// The file at fault.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Pem { path, .. }
+            | Self::NoCertificate(path)
+            | Self::NoKey(path)
+            | Self::Unusable { key: path, .. }
+            | Self::Authorities { path, .. }
+            | Self::Verifier { path, .. } => Some(path),
+            Self::Empty | Self::Setup(_) => None,
+        }
+    }
+}
+
 /// How a handshake ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case", const_into_str)]
