@@ -46,16 +46,17 @@ impl LogTarget {
 /// Handle of the log thread, shared by the workers. Dropping the last handle flushes and joins the thread.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
-    command: Arc<Mutex<Option<LogCommand>>>,
+    commands: Arc<Mutex<LogCommands>>,
     off: AtomicBool,
     metrics: Arc<Metrics>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A command that the log thread carries out before it writes the next chunk.
-enum LogCommand {
-    Reopen,
-    Retarget(Sink),
+/// What the log thread does before it writes the next chunk.
+#[derive(Default)]
+struct LogCommands {
+    target: Option<Sink>,
+    reopen: bool,
 }
 
 /// A chunk of complete lines, and the channel that returns its buffer.
@@ -88,14 +89,16 @@ impl AccessLog {
         let (chunks, waiting) = sync_channel::<Chunk>(CHANNEL_SIZE);
         let mut sink = Sink::open(target)?;
         let off = AtomicBool::new(sink.is_off());
-        let command = Arc::<Mutex<Option<LogCommand>>>::default();
-        let (given, counts) = (Arc::clone(&command), Arc::clone(&metrics));
+        let commands = Arc::<Mutex<LogCommands>>::default();
+        let (given, counts) = (Arc::clone(&commands), Arc::clone(&metrics));
         let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
             while let Ok(Chunk { mut text, home }) = waiting.recv() {
-                match given.lock().take() {
-                    Some(LogCommand::Retarget(other)) => sink = other,
-                    Some(LogCommand::Reopen) => sink.reopen(),
-                    None => {}
+                let LogCommands { target, reopen } = std::mem::take(&mut *given.lock());
+                if let Some(other) = target {
+                    sink = other;
+                }
+                if reopen {
+                    sink.reopen();
                 }
                 counts.log_lines_dropped.add(sink.write(&text) as u64);
                 text.clear();
@@ -103,18 +106,25 @@ impl AccessLog {
                 let _ = home.try_send(text);
             }
         })?;
-        Ok(Arc::new(Self { chunks, command, off, metrics, thread: Some(thread) }))
+        Ok(Arc::new(Self { chunks, commands, off, metrics, thread: Some(thread) }))
     }
 
     /// Reopens the file before the next chunk, after log rotation (SIGHUP).
     pub fn reopen(&self) {
-        self.command.lock().get_or_insert(LogCommand::Reopen);
+        self.commands.lock().reopen = true;
+        self.wake();
     }
 
     /// Switches to another target before the next chunk.
     pub fn retarget(&self, OpenTarget(sink): OpenTarget) {
         self.off.store(sink.is_off(), Ordering::Relaxed);
-        *self.command.lock() = Some(LogCommand::Retarget(sink));
+        *self.commands.lock() = LogCommands { target: Some(sink), reopen: false };
+        self.wake();
+    }
+
+    /// Sends an empty chunk, so that a command does not wait for requests. A full channel has other chunks.
+    fn wake(&self) {
+        let _ = self.chunks.try_send(Chunk { text: Vec::new(), home: sync_channel(0).0 });
     }
 
     /// Returns a new worker's writer.
@@ -261,6 +271,30 @@ mod tests {
         check("moved", &["/first", "/second"]);
         check("log", &["/third"]);
         check("other", &["/fourth"]);
+    }
+
+    #[test]
+    fn commands_do_not_wait_for_requests() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        let (read_to_end, closed) = sync_channel(1);
+        let target = LogTarget::File(pipe.clone());
+        std::thread::spawn(move || read_to_end.send(std::fs::read(pipe)));
+        // Fails until the pipe has a reader.
+        let opened = std::iter::repeat_with(|| target.clone().open()).find_map(Result::ok);
+        let log = AccessLog::start(target, Metrics::new(Arc::default())).expect("a log");
+        drop(opened);
+        log.retarget(LogTarget::Off.open().expect("off"));
+        closed.recv_timeout(Duration::from_secs(10)).expect("the pipe is closed").expect("read");
+
+        let file = directory.path().join("log");
+        log.retarget(LogTarget::File(file.clone()).open().expect("opened"));
+        std::fs::rename(&file, directory.path().join("moved")).expect("moved");
+        log.reopen();
+        // Joins the thread.
+        drop(log);
+        assert!(file.exists(), "a file is created again");
     }
 
     #[test]
