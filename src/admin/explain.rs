@@ -64,6 +64,7 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResul
     let method = method.and_then(|method| Method::from_bytes(method).ok());
     let method = method.ok_or_else(|| Problem::invalid("The method is not an HTTP method"))?;
     let target = Target::parse(&body.url)?;
+    let url_query = body.url.split_once('?').map(|(_, query)| query);
     let snapshot = context.state.snapshot();
     let query = Query {
         method: &method,
@@ -73,7 +74,7 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResul
         credential: Credential::Missing,
         client: body.client.unwrap_or(caller.client),
         upgrade: false,
-        method_override: has_method_parameter(&body.url),
+        method_override: url_query.is_some_and(forwarding::has_method_parameter),
         destination: None,
         stated_hosts: &[],
     };
@@ -210,10 +211,6 @@ fn user(context: &Context, caller: &Caller, login: &str) -> ApiResult<UserIx> {
 /// The longest URL and method in bytes: the default limits of a request.
 const MAX_URL: usize = 16 << 10;
 const MAX_METHOD: usize = 32;
-
-fn has_method_parameter(url: &str) -> bool {
-    url.split_once('?').is_some_and(|(_, query)| forwarding::has_method_parameter(query))
-}
 
 /// A URL, split into a request's Host and path.
 struct Target<'a> {

@@ -96,9 +96,10 @@ impl RequestContext {
         state: Rc<WorkerState>,
         connection: Rc<Connection>,
         request: &Request<B>,
-        facts: RequestFacts,
+        mut facts: RequestFacts,
         request_id: RequestId,
     ) -> Rc<Self> {
+        facts.method_override |= request.uri().query().is_some_and(forwarding::has_method_parameter);
         let (began, at) = (connection.clock().now(), connection.clock().wall());
         Rc::new(Self {
             gateway: Rc::clone(gateway),
@@ -151,7 +152,7 @@ impl RequestContext {
             credential: self.facts.credential,
             client: self.facts.client,
             upgrade: self.facts.upgrade,
-            method_override: self.overrides_method(),
+            method_override: self.facts.method_override,
             destination: self.facts.destination.as_ref(),
             stated_hosts: &self.facts.stated_hosts,
         }
@@ -186,11 +187,6 @@ impl RequestContext {
             let now = ReportedIdentity { user, service, directory: &current.snapshot.directory };
             ReportedIdentity { user: before, service: told, directory: &then.directory }.is_current(now)
         })
-    }
-
-    /// Whether a field or the query asks the upstream for another method.
-    pub fn overrides_method(&self) -> bool {
-        self.facts.method_override || self.uri.query().is_some_and(forwarding::has_method_parameter)
     }
 
     fn target(&self) -> &str {

@@ -32,6 +32,7 @@ pub struct RequestFacts {
     /// The client's address, as trusted proxies report it.
     pub client: IpAddr,
     pub upgrade: bool,
+    /// Whether a field or the query asks the upstream for another method.
     pub method_override: bool,
     /// WebDAV's second target.
     pub destination: Option<Destination>,

@@ -73,7 +73,7 @@ impl SendContext for LogGuard {
     }
 
     fn overrides_method(&self) -> bool {
-        self.context.overrides_method()
+        self.context.facts.method_override
     }
 
     fn client_error(&self) -> Option<Reason> {
