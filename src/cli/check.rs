@@ -151,9 +151,21 @@ fn budget_lines(budgets: &BudgetLimits) -> String {
     });
     let all = mebibytes(budgets.memory());
     let excess = if budgets.memory() > memory {
-        ": more than there is. Lower `server.limits.connections` and `admin.connections`"
+        let derived = BudgetLimits::new(budgets.machine, 1, Some(budgets.admin_connections));
+        let written = [
+            ("server.budgets.streams", budgets.streams > derived.streams),
+            ("server.budgets.tunnels", budgets.tunnels > derived.tunnels),
+            ("server.budgets.send_buffers", budgets.send_buffers > derived.send_buffers),
+            ("server.budgets.receive_buffers", budgets.receive_buffers > derived.receive_buffers),
+            ("admin.bodies", budgets.bodies > derived.bodies),
+        ];
+        let large = written.iter().filter(|(_, is_large)| *is_large).map(|(key, _)| format!("`{key}`"));
+        let large = large.collect::<Vec<_>>().join(" and ");
+        let keys =
+            if large.is_empty() { "`server.limits.connections` and `admin.connections`" } else { &large };
+        format!(": more than there is. Lower {keys}")
     } else {
-        ""
+        String::new()
     };
     format!(
         "budgets with {files} open files (ulimit -n) and {} of memory:\n{}\nmemory: about {all} if every budget is used up, without the store{excess}",
@@ -198,4 +210,33 @@ fn record(problem: &Problem) -> Value {
         "advice": problem.advice,
         "excerpt": problem.excerpt,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_too_much_memory_is_named() {
+        let check = |name: &str, change: fn(&mut BudgetLimits), expected: &str| {
+            let machine = Machine { files: 20_000, memory: 1 << 30 };
+            let mut budgets = BudgetLimits { connections: 1000, ..BudgetLimits::new(machine, 2, Some(16)) };
+            change(&mut budgets);
+            let lines = budget_lines(&budgets);
+            let last = lines.lines().last().unwrap_or_default();
+            assert!(last.ends_with(expected), "{name}: {last}");
+        };
+        let connections = "Lower `server.limits.connections` and `admin.connections`";
+        check("all fits", |_| {}, "without the store");
+        check("connections", |budgets| budgets.connections = 10_000, connections);
+        check(
+            "send buffers",
+            |budgets| budgets.send_buffers = 2 << 30,
+            "Lower `server.budgets.send_buffers`",
+        );
+        let two = "Lower `server.budgets.receive_buffers` and `admin.bodies`";
+        let change =
+            |budgets: &mut BudgetLimits| (budgets.receive_buffers, budgets.bodies) = (1 << 30, 1 << 30);
+        check("two of them", change, two);
+    }
 }
