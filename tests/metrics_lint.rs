@@ -34,7 +34,9 @@ fn every_metric_is_documented() {
     let pages = concat!(include_str!("../docs/metrics.md"), include_str!("../docs/cluster.md"));
     let page = gateway.operator("GET", "/metrics", None);
     let names = page.text().lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
-    let missing: Vec<_> = names.filter(|name| !pages.contains(&format!("`{name}"))).collect();
+    // The name ends there or has labels: `permgate_tokens_imported` does not document `permgate_tokens`.
+    let is_documented = |name: &&str| ["`", "{"].iter().any(|end| pages.contains(&format!("`{name}{end}")));
+    let missing: Vec<_> = names.filter(|name| !is_documented(name)).collect();
     assert!(missing.is_empty(), "not in docs/metrics.md: {missing:?}");
 }
 
