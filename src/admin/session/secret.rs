@@ -15,7 +15,8 @@ pub(in crate::admin) struct Secret(Zeroizing<String>);
 #[derive(Clone, Copy)]
 pub struct Csrf(blake3::Hash);
 
-/// The key of the [`Csrf`] tokens for users whom a proxy names, and of the proofs that known browsers keep.
+/// The key of the tokens against request forgery for users whom a proxy names, and of the proofs that known
+/// browsers keep.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FormKey([u8; 32]);
 
