@@ -97,11 +97,8 @@ fn job_token_is_exchanged_once_by_its_matching_rule() {
     );
     let audit = gateway.must("GET", "/v1/audit?limit=1", None);
     let event = &audit["items"][0];
-    assert_eq!(
-        (&event["event"], &event["actor"]),
-        (&json!("token.exchange"), &json!("exchange:ci")),
-        "{audit}"
-    );
+    assert_eq!(event["event"], "token.exchange", "{audit}");
+    assert_eq!(event["actor"], "exchange:ci", "{audit}");
     assert_eq!(event["change"]["from"], json!({"client": "127.0.0.1"}));
 
     // It is exchanged only once, also after a restart.

@@ -33,7 +33,8 @@ pub(super) struct Plan<'a> {
     /// The same for the batch that was drained last, which the engine may not have yet.
     in_flight: HashSet<(UserIx, String)>,
     ops: Vec<Op>,
-    /// The last token's id. They follow each other: last uses are stored by id, and random ones in many places.
+    /// The last token's id. They follow each other: last uses are stored by id, and random ones in many
+    /// places.
     id: TokenId,
 }
 

@@ -261,7 +261,8 @@ impl StagedView<'_> {
         Ok(tokens.into_iter().find(|token| fold(&token.name) == name))
     }
 
-    /// How many live tokens with a name an owner has, of those that are `counted`. Counts no further than `most`.
+    /// How many live tokens with a name an owner has, of those that are `counted`. Counts no further than
+    /// `most`.
     pub(crate) fn count_live(
         &self,
         owner: &str,
