@@ -54,13 +54,13 @@ struct Name {
     expires_at: Timestamp,
 }
 
-/// A hash of a folded name: short, so two names may share it. Its key differs in every process, so nobody can
-/// choose names that do.
+/// A hash of an owner and a folded name: short, so two may share it. Its key differs in every process, so nobody
+/// can choose names that do.
 type NameHash = u32;
 
-fn name_hash(folded: &str) -> NameHash {
+fn name_hash(owner: &str, folded: &str) -> NameHash {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-    KEY.hash_one(folded) as NameHash
+    KEY.hash_one((owner, folded)) as NameHash
 }
 
 /// What the lists have of a token.
@@ -76,7 +76,7 @@ impl Entry {
         let ended = token.is_ended();
         let named = !ended && !token.author.is_some_and(ExchangeRule::is_author);
         let name = named.then(|| Name {
-            hash: name_hash(&fold(token.name)),
+            hash: name_hash(token.owner, &fold(token.name)),
             id: token.id,
             expires_at: token.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX)),
         });
@@ -90,6 +90,9 @@ pub(super) struct TokenListsChange {
     /// `None`: the token is dropped.
     digests: BTreeMap<TokenId, Option<Digest>>,
     owners: HashMap<String, OwnerTokensChange>,
+    /// The tokens that have, or had in the course of the batch, a name with this hash: one owner may get very
+    /// many tokens in one batch.
+    named: HashMap<NameHash, Vec<TokenId>>,
 }
 
 type OwnerTokensChange = BTreeMap<TokenId, EntryChange>;
@@ -113,6 +116,9 @@ impl TokenListsChange {
             self.digests.insert(token.id, after.map(|_| *digest));
         }
         let after = after.map(Entry::of);
+        if let Some(name) = after.and_then(|after| after.name) {
+            self.named.entry(name.hash).or_default().push(token.id);
+        }
         of_owner(&mut self.owners, token.owner, |changed: &mut OwnerTokensChange| {
             let change = changed
                 .entry(token.id)
@@ -213,10 +219,12 @@ impl TokenLists {
         now: Timestamp,
         change: &TokenListsChange,
     ) -> Vec<Digest> {
-        let (names, hash) = (&self.of(owner, change).0.names, name_hash(name));
+        let hash = name_hash(owner, name);
+        let (OwnerTokens { names, .. }, changed) = self.of(owner, change);
         let from = names.partition_point(|name| name.hash < hash);
         let names = names[from..].iter().take_while(|name| name.hash == hash);
-        let named = self.live_of(owner, names, now, change).filter(|name| name.hash == hash);
+        let renamed = change.named.get(&hash).into_iter().flatten().filter_map(|id| changed.get(id));
+        let named = live(names, changed, renamed, now).filter(|name| name.hash == hash);
         named.filter_map(|name| self.digest(name.id, change)).collect()
     }
 
@@ -227,21 +235,8 @@ impl TokenLists {
         now: Timestamp,
         change: &'a TokenListsChange,
     ) -> impl Iterator<Item = TokenId> {
-        self.live_of(owner, self.of(owner, change).0.names.iter(), now, change).map(|name| name.id)
-    }
-
-    /// Which of `names` are live, and those that the batch leaves besides.
-    fn live_of<'a>(
-        &'a self,
-        owner: &str,
-        names: impl Iterator<Item = &'a Name>,
-        now: Timestamp,
-        change: &'a TokenListsChange,
-    ) -> impl Iterator<Item = &'a Name> {
-        let changed = self.of(owner, change).1;
-        let unchanged = names.filter(|name| !changed.contains_key(&name.id));
-        let changed = changed.values().filter_map(|change| change.after.as_ref()?.name.as_ref());
-        unchanged.chain(changed).filter(move |name| name.expires_at > now)
+        let (OwnerTokens { names, .. }, changed) = self.of(owner, change);
+        live(names.iter(), changed, changed.values(), now).map(|name| name.id)
     }
 
     pub(super) fn counts(&self, owner: &str, change: &TokenListsChange) -> Counts {
@@ -341,6 +336,18 @@ impl OwnerTokens {
             self.grace.extend(in_grace(after).map(|until| (id, until)));
         }
     }
+}
+
+/// Which of an owner's `names` are live, and those that `changes` of the batch leave besides.
+fn live<'a>(
+    names: impl Iterator<Item = &'a Name>,
+    changed: &'a OwnerTokensChange,
+    changes: impl Iterator<Item = &'a EntryChange>,
+    now: Timestamp,
+) -> impl Iterator<Item = &'a Name> {
+    let unchanged = names.filter(|name| !changed.contains_key(&name.id));
+    let changed = changes.filter_map(|change| change.after.as_ref()?.name.as_ref());
+    unchanged.chain(changed).filter(move |name| name.expires_at > now)
 }
 
 fn is_ended(entry: &Option<Entry>) -> isize {
