@@ -73,8 +73,6 @@ pub(crate) enum ReplicaError {
     Ids,
     #[error("the audit log does not end with the last event that was written")]
     AuditEnd,
-    #[error("{0}")]
-    Unreadable(String),
 }
 
 /// Why a batch was not applied to the replica.
@@ -222,7 +220,6 @@ impl Replica {
             ReplicaError::Sled(error) => !matches!(error, sled::Error::Io(_)),
             ReplicaError::Record(error) => !matches!(error, DecodeError::Newer { .. }),
             ReplicaError::Key(_) | ReplicaError::Sum(_) | ReplicaError::Ids | ReplicaError::AuditEnd => true,
-            ReplicaError::Unreadable(_) => false,
         };
         if lasting {
             self.mark_damaged(&damage.to_string());

@@ -30,6 +30,7 @@ use crate::{
         model::{AuditEvent, AuditPosition, Revocation, RevokeReason, Rotation, UserId, UserRecord},
         op::Op,
         record::TokenHead,
+        replica::ReplicaError,
         sessions::KeyedByDigest as _,
     },
 };
@@ -191,24 +192,22 @@ fn read_tombstones(
     if !exists(settings) {
         return Ok(Err("there is no current store".to_owned()));
     }
-    let engine = match Engine::open(settings) {
+    let mut engine = match Engine::open_unloaded(settings) {
         Ok(engine) => engine,
         Err(error @ OpenError::Locked { .. }) => return Err(error.into()),
         Err(error) => return Ok(Err(error.to_string())),
     };
-    let known = if engine.store == store {
-        collect(&engine).map(|tombstones| (tombstones, engine.generation.clone())).map_err(|e| e.to_string())
-    } else {
-        Err(format!("{} has another store", settings.path.display()))
-    };
-    engine.close();
-    Ok(known)
+    if engine.store != store {
+        return Ok(Err(format!("{} has another store", settings.path.display())));
+    }
+    let known = engine.load_or_rebuild(|engine| collect(engine)).map_err(|e| e.to_string());
+    Ok(known.map(|tombstones| (tombstones, engine.generation.clone())))
 }
 
-fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
+fn collect(engine: &Engine) -> Result<Result<Tombstones, ReplicaError>, OpenError> {
     let mut tombstones = Tombstones { position: engine.head().position, ..Tombstones::default() };
     let mut known: HashSet<Rc<ScopeAndNetworks>> = HashSet::new();
-    read_tokens(engine, &mut |row| {
+    let loaded = engine.load(&mut |_, row| {
         let scope_and_networks = scope_and_networks(&row);
         let scope_and_networks =
             known.get(&scope_and_networks).cloned().unwrap_or_else(|| Rc::new(scope_and_networks));
@@ -222,17 +221,12 @@ fn collect(engine: &Engine) -> Result<Tombstones, ReadError> {
     for identity in engine.identities()? {
         tombstones.identities.insert(identity.key(), identity.user);
     }
-    Ok(tombstones)
+    Ok(loaded.map(|()| tombstones))
 }
 
 fn scope_and_networks(row: &TokenHead<'_>) -> ScopeAndNetworks {
     let scope = row.scope.iter().map(|(service, access)| ((*service).to_owned(), *access));
     (scope.collect(), row.allow_ips.clone())
-}
-
-fn read_tokens(engine: &Engine, visit: &mut dyn FnMut(TokenHead<'_>)) -> Result<(), ReadError> {
-    let loaded = engine.load(&mut |_, row| visit(row))?;
-    loaded.map_err(|damage| ReadError(damage.to_string()))
 }
 
 /// The operations that keep what ended since the backup.
@@ -283,7 +277,7 @@ impl Merge<'_> {
     fn tokens(&mut self, tombstones: &Tombstones, is_newer: bool) -> Result<(), RestoreError> {
         let engine = self.engine;
         let mut changed = Vec::new();
-        read_tokens(engine, &mut |row| {
+        let loaded = engine.load(&mut |_, row| {
             let last = tombstones.tokens.get(&row.id);
             let ended = match last {
                 Some(last) => last.revoked && row.revoked_at.is_none() || last.rotation != row.rotation,
@@ -297,6 +291,7 @@ impl Merge<'_> {
                 changed.push((row.id, last));
             }
         })?;
+        loaded.map_err(|damage| ReadError(damage.to_string()))?;
         for (id, last) in changed {
             let Some(before) = engine.token(id)? else { continue };
             let mut token = before.clone();

@@ -30,10 +30,7 @@ impl Engine {
     /// Opens the store at `settings.path`, or creates a new one. Takes the lock first.
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
-        engine.load_or_rebuild(|engine| {
-            // An unreadable replica is rebuilt, too.
-            Ok(engine.load(&mut |_, _| {}).unwrap_or_else(|error| Err(ReplicaError::Unreadable(error.0))))
-        })?;
+        engine.load_or_rebuild(|engine| Ok(engine.load(&mut |_, _| {})?))?;
         Ok(engine)
     }
 
@@ -49,15 +46,19 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Loads; if the rows are not those that were written, rebuilds the replica and loads again.
+    /// Loads; if the rows cannot be read or are not those that were written, rebuilds the replica and loads
+    /// again.
     pub(crate) fn load_or_rebuild<T>(
         &mut self,
         mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, OpenError>,
     ) -> Result<T, OpenError> {
-        match load(self)? {
-            Ok(loaded) => return Ok(loaded),
-            Err(damage) => self.rebuild(&damage.to_string())?,
-        }
+        let why = match load(self) {
+            Ok(Ok(loaded)) => return Ok(loaded),
+            Ok(Err(damage)) => damage.to_string(),
+            Err(OpenError::Read(error)) => error.to_string(),
+            Err(error) => return Err(error),
+        };
+        self.rebuild(&why)?;
         load(self)?.map_err(|damage| {
             let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
             OpenError::Damaged { path, why: damage.to_string() }

@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     authz::time::Timestamp,
     store::{
-        backup,
+        ReadError, backup,
         conformance::{
             token,
             whole::{chained, one_of_each},
@@ -87,6 +87,24 @@ fn files(store: &Path) -> Vec<String> {
     }
     files.sort();
     files
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_rebuilt_by_the_start_that_finds_them() {
+    let dir = TestDirectory::new();
+    let mut engine = dir.open().unwrap();
+    engine.commit(&one_of_each()).unwrap();
+    let written = rows(&engine).unwrap();
+    let mut loads = 0;
+    let loaded = engine.load_or_rebuild(|engine| {
+        loads += 1;
+        if loads == 1 {
+            return Err(OpenError::Read(ReadError("the storage engine panicked".to_owned())));
+        }
+        Ok(engine.load(&mut |_, _| {})?)
+    });
+    loaded.unwrap();
+    assert_eq!((loads, rows(&engine).unwrap()), (2, written));
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
