@@ -3,15 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up has nothing to measure")]
 
+#[path = "../tests/support/spec.rs"]
+mod spec;
+
 use std::{
     fmt::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use permgate::store::{
-    Settings,
-    import::{self, Options},
+use permgate::{
+    authz::rules::Settings as RuleSettings,
+    store::{
+        Configuration, Policy, Settings,
+        import::{self, Options},
+    },
 };
 
 /// The trees of a token: its record, and the indexes by id and by name.
@@ -56,10 +62,17 @@ fn lines(tokens: u64, owners: u64) -> String {
 
 fn import(store: &Path, lines: &str, tokens: u64) -> Duration {
     let settings = Settings { path: store.to_owned(), ballast: 0 };
-    let options =
-        Options { make_owners: true, has_service: &|_| true, now: std::time::SystemTime::now().into() };
+    let spec = |number| spec::service(&format!("svc{number:02}"), &[&format!("/svc{number:02}")], &[]);
+    let configuration = Configuration {
+        services: (0..48).map(spec).collect(),
+        public: Vec::new(),
+        rules: RuleSettings { perm_alias: true, trusted_proxies: Default::default() },
+        proxy: Default::default(),
+        policy: Policy::default(),
+    };
+    let options = Options { make_owners: true, configuration, now: std::time::SystemTime::now().into() };
     let begun = Instant::now();
-    let report = import::offline(&settings, &options, lines.as_bytes(), &mut |_| {}).unwrap();
+    let report = import::offline(&settings, options, lines.as_bytes(), &mut |_| {}).unwrap();
     assert_eq!((report.tokens, report.bad), (tokens, 0));
     begun.elapsed()
 }

@@ -61,11 +61,11 @@ static STORE: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let settings = Settings { path: directory.path().join("store"), ballast: 0 };
     let options = Options {
         make_owners: true,
-        has_service: &|key| key.starts_with("svc"),
+        configuration: configuration(),
         now: std::time::SystemTime::now().into(),
     };
     let lines = Lines { number: 0, line: Vec::new(), at: 0 };
-    let report = import::offline(&settings, &options, BufReader::new(lines), &mut |_| {}).unwrap();
+    let report = import::offline(&settings, options, BufReader::new(lines), &mut |_| {}).unwrap();
     assert_eq!((report.tokens, report.bad), (TOKENS, 0));
     directory
 });

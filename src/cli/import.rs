@@ -2,7 +2,6 @@
 //! A line that cannot be imported is reported by its number and does not stop the others.
 
 use std::{
-    collections::HashSet,
     fs::File,
     io::{self, BufRead, BufReader, IsTerminal, Read},
     path::Path,
@@ -24,7 +23,6 @@ use super::{
 };
 use crate::{
     admin::ImportLine,
-    authz::rules::BUILT_IN_SERVICE,
     store::{
         ImportedToken,
         import::{self as store_import, ImportEvent, ImportRecord, Options, Report},
@@ -122,10 +120,9 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
     let config = target::load(global.config())?;
     let (input, length) = open(&import.file)?;
     let progress = progress_bar(length);
-    let services: HashSet<&str> = config.services.iter().map(|service| service.key.as_str()).collect();
     let options = Options {
         make_owners: import.make_owners,
-        has_service: &|key| key == BUILT_IN_SERVICE || services.contains(key),
+        configuration: config.configuration(),
         now: SystemTime::now().into(),
     };
     let mut reported = 0;
@@ -140,7 +137,7 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
     };
     let input = BufReader::with_capacity(1 << 20, input);
     let _owner = StoreOwner::detect(&config.store.path);
-    let report = store_import::offline(&config.store, &options, input, &mut on_event);
+    let report = store_import::offline(&config.store, options, input, &mut on_event);
     progress.finish_and_clear();
     let report = report.map_err(|error| Failure::failed(chain(&error)))?;
     summarize(global, &report)

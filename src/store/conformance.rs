@@ -72,7 +72,8 @@ fn ids(tokens: &[TokenRecord]) -> Vec<TokenId> {
 /// The names of an owner's tokens that have not ended.
 fn names_of(engine: &Engine, owner: &str) -> Vec<String> {
     let tokens = engine.tokens_of(owner, None, usize::MAX).unwrap().into_iter();
-    let names: Vec<_> = tokens.filter(|token| !token.is_ended()).map(|token| fold(&token.name)).collect();
+    let names: Vec<_> =
+        tokens.filter(|token| !token.head().is_ended()).map(|token| fold(&token.name)).collect();
     for name in &names {
         assert!(live_named(engine, owner, name).is_some(), "{owner}/{name}");
     }
@@ -99,7 +100,7 @@ fn contents(engine: &Engine) -> String {
             let counts = engine.counts(owner).unwrap();
             assert_eq!(
                 (counts.all, counts.ended),
-                (tokens.len(), tokens.iter().filter(|token| token.is_ended()).count())
+                (tokens.len(), tokens.iter().filter(|token| token.head().is_ended()).count())
             );
             (names_of(engine, owner), counts)
         }),

@@ -3,32 +3,35 @@
 
 use std::{
     io::{self, BufRead},
+    sync::Arc,
     thread::{self, Scope, ScopedJoinHandle},
 };
 
-use crate::{
-    authz::time::Timestamp,
-    store::{
-        OpenError, ReadError, Settings,
-        engine::{CommitError, Engine},
-        load,
-        model::AuditEvent,
-        op::Op,
-    },
+use super::{
+    ChangeError, Configuration, OpenError, Settings,
+    change::{Actor, ActorKind, NewUser},
+    engine::{CommitError, Engine},
+    load,
+    op::Op,
+    write::new_id,
+    writer::Transaction,
+};
+use crate::authz::{
+    accounts::fold,
+    administration::{AdminError, AdminErrorCode, Principal, names},
+    secret::TokenId,
+    time::Timestamp,
 };
 
 mod line;
-mod plan;
 
 pub use line::ImportRecord;
 
-use plan::{Outcome, Plan};
-
-pub struct Options<'a> {
+pub struct Options {
     /// Whether to create missing owners and members, as service users.
     pub make_owners: bool,
-    /// Whether the configuration has a service with this key.
-    pub has_service: &'a dyn Fn(&str) -> bool,
+    /// With the services that scopes may name.
+    pub configuration: Configuration,
     pub now: Timestamp,
 }
 
@@ -66,8 +69,8 @@ pub enum ImportError {
         #[source]
         source: io::Error,
     },
-    #[error(transparent)]
-    Read(#[from] ReadError),
+    #[error("the system has no random bytes: {0}")]
+    Random(getrandom::Error),
     #[error(
         "the store accepted no more after line {line}: {why}; once that is fixed, run the import again: it continues where it stopped"
     )]
@@ -84,7 +87,7 @@ const MAX_LINE: u64 = 1 << 20;
 /// before is skipped, so that a second run resumes an interrupted one.
 pub fn offline(
     settings: &Settings,
-    options: &Options<'_>,
+    options: Options,
     input: impl BufRead,
     on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
@@ -94,78 +97,181 @@ pub fn offline(
 fn offline_in_chunks(
     chunk: usize,
     settings: &Settings,
-    options: &Options<'_>,
+    options: Options,
     input: impl BufRead,
     on_event: &mut dyn FnMut(ImportEvent<'_>),
 ) -> Result<Report, ImportError> {
-    let engine = Engine::open(settings)?;
-    let outcome = thread::scope(|scope| run(scope, &engine, chunk, options, input, on_event));
+    let Options { make_owners, configuration, now } = options;
+    let mut random = Ok(());
+    let id = TokenId::generate(&mut |bytes| random = getrandom::fill(bytes));
+    random.map_err(ImportError::Random)?;
+    let engine = Engine::open_unloaded(settings)?;
+    let (tx, _) = load::transaction(engine, configuration, Arc::new(move || now), None)?;
+    let actor =
+        Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
+    let principal = Principal::operator(&tx.state.rules);
+    let engine = tx.shared.engine.clone();
+    let (report, planned) = Default::default();
+    let import = Import { tx, actor, principal, make_owners, id, report, planned };
+    let outcome = thread::scope(|scope| import.run(scope, &engine, chunk, input, on_event));
     engine.close();
     outcome
 }
 
-/// Commits one batch while it reads the next.
-fn run<'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    engine: &'scope Engine,
-    chunk: usize,
-    options: &Options<'_>,
-    mut input: impl BufRead,
-    on_event: &mut dyn FnMut(ImportEvent<'_>),
-) -> Result<Report, ImportError> {
-    let mut audit = load::begin(engine, options.now)?;
-    let mut plan = Plan::new(engine, options)?;
-    let mut report = Report::default();
-    let mut planned = report;
-    let mut commit = |plan: &mut Plan<'_>, upto: Report| {
-        let mut ops = plan.drain();
-        ops.push(Op::AppendAudit(audit.append(event(&planned, &upto, options.now))));
-        planned = upto;
-        Commit { upto, handle: scope.spawn(move || engine.commit(&ops)) }
-    };
-    let mut underway: Option<Commit<'_>> = None;
-    let mut text = Vec::new();
-    loop {
-        let number = report.lines + 1;
-        let read = next_line(&mut input, &mut text);
-        let read = read.map_err(|source| ImportError::Input { line: number, source })?;
-        if read == 0 {
-            break;
-        }
-        report.lines = number;
-        report.bytes += read;
-        let line = text.trim_ascii();
-        if line.is_empty() {
-            continue;
-        }
-        let taken = if text.len() as u64 > MAX_LINE {
-            Err(format!("it is longer than {MAX_LINE} bytes"))
-        } else {
-            ImportRecord::parse(line).and_then(|line| plan.add(line, &mut report))
-        };
-        match taken {
-            Ok(Outcome::Added) => {}
-            Ok(Outcome::Skipped) => report.skipped += 1,
-            Err(why) => {
-                report.bad += 1;
+/// Plans lines as the writer plans the same changes of the API, in batches that are as large as an import needs.
+struct Import {
+    tx: Transaction,
+    actor: Actor,
+    principal: Principal<'static>,
+    make_owners: bool,
+    /// The last token's id. They follow each other: last uses are stored by id, and random ones in many
+    /// places.
+    id: TokenId,
+    report: Report,
+    /// The report up to the batch that is being planned.
+    planned: Report,
+}
+
+impl Import {
+    /// Commits one batch while it plans the next.
+    fn run<'scope>(
+        mut self,
+        scope: &'scope Scope<'scope, '_>,
+        engine: &'scope Engine,
+        chunk: usize,
+        mut input: impl BufRead,
+        on_event: &mut dyn FnMut(ImportEvent<'_>),
+    ) -> Result<Report, ImportError> {
+        let mut underway: Option<Commit<'_>> = None;
+        let mut text = Vec::new();
+        loop {
+            let number = self.report.lines + 1;
+            let read = next_line(&mut input, &mut text);
+            let read = read.map_err(|source| ImportError::Input { line: number, source })?;
+            if read == 0 {
+                break;
+            }
+            self.report.lines = number;
+            self.report.bytes += read;
+            if let Err(why) = self.line(&text)? {
+                self.report.bad += 1;
                 on_event(ImportEvent::BadLine { number, why: &why });
             }
-        }
-        if plan.planned() >= chunk {
-            if let Some(before) = underway.take() {
-                on_event(ImportEvent::Progress(&before.join()?));
+            if self.tx.batch.ops.len() >= chunk {
+                if let Some(before) = underway.take() {
+                    on_event(ImportEvent::Progress(&before.join()?));
+                }
+                underway = Some(self.commit(scope, engine));
             }
-            underway = Some(commit(&mut plan, report));
+        }
+        if let Some(before) = underway.take() {
+            on_event(ImportEvent::Progress(&before.join()?));
+        }
+        if !self.tx.batch.ops.is_empty() {
+            self.commit(scope, engine).join()?;
+        }
+        on_event(ImportEvent::Progress(&self.report));
+        Ok(self.report)
+    }
+
+    /// Begins to commit what was planned. The commit before must have ended.
+    fn commit<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, engine: &'scope Engine) -> Commit<'scope> {
+        let upto = self.report;
+        let before = std::mem::replace(&mut self.planned, upto);
+        let change = serde_json::json!({
+            "tokens": upto.tokens - before.tokens,
+            "users": upto.users - before.users,
+            "groups": upto.groups - before.groups,
+            "members": upto.members - before.members,
+        });
+        self.tx.audit_as(&self.actor, "token.import", "tokens".into(), Some(change));
+        let batch = Arc::new(std::mem::take(&mut self.tx.batch));
+        self.tx.index(&batch);
+        self.tx.committing = Some(batch.clone());
+        Commit { upto, handle: scope.spawn(move || engine.append(&batch.ops, &batch.staged)) }
+    }
+
+    /// Plans a line. The inner error is the message for the operator about a bad one.
+    fn line(&mut self, text: &[u8]) -> Result<Result<(), String>, ImportError> {
+        let line = text.trim_ascii();
+        if line.is_empty() {
+            return Ok(Ok(()));
+        }
+        if text.len() as u64 > MAX_LINE {
+            return Ok(Err(format!("it is longer than {MAX_LINE} bytes")));
+        }
+        let record = match ImportRecord::parse(line) {
+            Ok(record) => record,
+            Err(why) => return Ok(Err(why)),
+        };
+        let planned = self.tx.batch.ops.len();
+        let outcome = self.record(record);
+        let new = &self.tx.batch.ops[planned..];
+        for op in new {
+            match op {
+                Op::PutToken(_) => self.report.tokens += 1,
+                Op::PutUser(_) => self.report.users += 1,
+                Op::PutGroup(_) => self.report.groups += 1,
+                Op::PutMember { .. } => self.report.members += 1,
+                _ => {}
+            }
+        }
+        let why = match (outcome, self.tx.failed.take()) {
+            (Ok(()), None) => {
+                self.report.skipped += u64::from(new.is_empty());
+                return Ok(Ok(()));
+            }
+            (Err(ChangeError::Refused(refusal)), None) => return Ok(Err(refusal.message)),
+            (_, Some(error)) => error.to_string(),
+            (Err(error), None) => error.to_string(),
+        };
+        Err(ImportError::Commit { line: self.report.lines, why })
+    }
+
+    fn record(&mut self, record: ImportRecord) -> Result<(), ChangeError> {
+        let Self { tx, actor, principal, make_owners, id, .. } = self;
+        match record {
+            ImportRecord::Token(token) => {
+                *id = id.successor();
+                tx.import_token(actor, principal, &token, *id, make_owners.then_some(new_id)).map(drop)
+            }
+            ImportRecord::User { login, name, kind } => {
+                if tx.state.accounts.user_by_login(&login).is_some() {
+                    return Ok(());
+                }
+                let name = name.unwrap_or_else(|| login.clone());
+                let new = NewUser { login, name, email: None, kind, password: None };
+                tx.create_user(actor, &new, &new_id()).map(drop)
+            }
+            ImportRecord::Group { name, members } => self.group(&name, &members),
         }
     }
-    if let Some(before) = underway.take() {
-        on_event(ImportEvent::Progress(&before.join()?));
+
+    fn group(&mut self, name: &str, members: &[String]) -> Result<(), ChangeError> {
+        let Self { tx, actor, principal, make_owners, .. } = self;
+        let name = names::group(name)?;
+        if fold(&name) == "all-users" {
+            let message = "every user is in the group all-users anyway: leave the line out";
+            return Err(AdminError::new(AdminErrorCode::InvalidValue, message).into());
+        }
+        let unknown = |tx: &Transaction, login: &str| tx.state.accounts.user_by_login(login).is_none();
+        // All members first, so that nothing changes if one of them is unknown or cannot be created.
+        for login in members.iter().filter(|login| *make_owners && unknown(tx, login)) {
+            names::login(login)?;
+        }
+        for login in members {
+            if unknown(tx, login) {
+                tx.make_owner(actor, principal, login, make_owners.then_some(new_id))?;
+            }
+        }
+        if tx.state.accounts.group_by_name(&name).is_none() {
+            tx.create_group(actor, &name, None, &new_id())?;
+        }
+        for login in members {
+            tx.set_member(actor, &name, login, true)?;
+        }
+        Ok(())
     }
-    if plan.planned() > 0 {
-        commit(&mut plan, report).join()?;
-    }
-    on_event(ImportEvent::Progress(&report));
-    Ok(report)
 }
 
 /// A batch that is being committed.
@@ -184,17 +290,6 @@ impl Commit<'_> {
             .map(|()| upto)
             .map_err(|error| ImportError::Commit { line: upto.lines, why: error.to_string() })
     }
-}
-
-/// The audit event of a batch, with its counts.
-fn event(before: &Report, report: &Report, now: Timestamp) -> AuditEvent {
-    let change = serde_json::json!({
-        "tokens": report.tokens - before.tokens,
-        "users": report.users - before.users,
-        "groups": report.groups - before.groups,
-        "members": report.members - before.members,
-    });
-    AuditEvent::new(now, "token.import", "operator", "tokens", change)
 }
 
 /// Reads a line and returns its bytes. The excess of a line beyond [`MAX_LINE`] is read, but not kept.

@@ -43,12 +43,28 @@ pub(crate) fn open(
 /// Loads an engine's rows and starts the writer thread. `node`: the identity with which it joins a cluster, and
 /// the lease; the receiver then gets the entries that the writer has applied.
 pub(super) fn serve(
-    mut engine: Engine,
+    engine: Engine,
     configuration: Configuration,
     fence: Arc<Fence>,
     clock: Clock,
     node: Option<(NodeIdentity, Duration)>,
 ) -> Result<(Store, Arc<state::State>, Option<UnboundedReceiver<Applied>>), OpenError> {
+    let (tx, applied) = transaction(engine, configuration, clock, node)?;
+    let (shared, published) = (tx.shared.clone(), tx.shared.state.clone());
+    let retention = Retention::new(tx.now);
+    let writer = Writer { tx, shared: shared.clone(), fence, retention, unwritten: None };
+    let (queue, commands) = writer::Queue::new();
+    std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
+    Ok((Store { shared, queue }, published, applied))
+}
+
+/// Loads an engine's rows, and begins the transaction that plans changes of them.
+pub(super) fn transaction(
+    mut engine: Engine,
+    configuration: Configuration,
+    clock: Clock,
+    node: Option<(NodeIdentity, Duration)>,
+) -> Result<(Transaction, Option<UnboundedReceiver<Applied>>), OpenError> {
     let now = clock();
     let mut ids = ServiceIds::default();
     let Configuration { services, public, rules, proxy, policy } = configuration;
@@ -62,7 +78,7 @@ pub(super) fn serve(
     };
     let (node, applied) = node.map(join).transpose()?.unzip();
     let shared = Arc::new(Shared {
-        state: published.clone(),
+        state: published,
         sessions: Arc::new(Sessions::load(&engine)?),
         accounts: arc_swap::ArcSwap::from_pointee(state.accounts.clone()),
         engine: Arc::new(engine),
@@ -74,11 +90,12 @@ pub(super) fn serve(
         node,
     });
     let tx = Transaction {
-        shared: shared.clone(),
+        shared,
         now,
         state,
         ids,
         batch: Batch::default(),
+        committing: None,
         affected: None,
         power_changes: Effects::default(),
         counted: false,
@@ -86,11 +103,7 @@ pub(super) fn serve(
         as_logged: false,
         failed: None,
     };
-    let writer =
-        Writer { tx, shared: shared.clone(), fence, retention: Retention::new(now), unwritten: None };
-    let (queue, commands) = writer::Queue::new();
-    std::thread::Builder::new().name("permgate-writer".into()).spawn(move || writer.run(commands))?;
-    Ok((Store { shared, queue }, published, applied))
+    Ok((tx, applied))
 }
 
 /// Loads an engine's rows into memory. The inner error says that the replica must be rebuilt first.

@@ -84,11 +84,6 @@ impl TokenRecord {
             allow_ips: self.allow_ips.clone(),
         }
     }
-
-    /// Whether it was revoked or replaced.
-    pub(crate) fn is_ended(&self) -> bool {
-        self.revoked.is_some() || self.rotation.is_some()
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

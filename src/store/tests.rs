@@ -40,7 +40,7 @@ struct Bench {
     clock: Arc<AtomicI64>,
 }
 
-fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
+pub(super) fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
     ServiceSpec {
         key: ServiceKey::parse(key).unwrap(),
         title: key.into(),
@@ -63,7 +63,7 @@ fn service(key: &str, path: &str, readers: &[&str]) -> ServiceSpec {
     }
 }
 
-fn configuration(services: Vec<ServiceSpec>) -> Configuration {
+pub(super) fn configuration(services: Vec<ServiceSpec>) -> Configuration {
     Configuration {
         services,
         public: Vec::new(),

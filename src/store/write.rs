@@ -374,6 +374,6 @@ const fn task_kind(removes: bool) -> TaskKind {
     if removes { OnlyRemoves } else { Counted }
 }
 
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     uuid::Uuid::now_v7().to_string()
 }

@@ -48,7 +48,7 @@ mod users;
 
 pub(crate) use federated::NewIds;
 pub(crate) use group_commit::{Queue, QueueReceiver};
-pub(crate) use import::{PlannedImport, REGISTERED_AND_ENDED};
+pub(crate) use import::PlannedImport;
 pub(crate) use publish::FollowResult;
 pub(crate) use rate::WriteRates;
 pub(crate) use retention::Retention;

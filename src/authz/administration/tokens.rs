@@ -167,7 +167,8 @@ pub fn import(
     facts.principal.require(Permission::AdminWrite)?;
     let bounds = validate(TokenBounds { scope: scope.to_vec(), expires_at, allow_ips: Vec::new() })?;
     if let Some((key, _)) = bounds.scope.iter().find(|(key, _)| facts.rules.service_by_key(key).is_none()) {
-        return not_readable(key);
+        let message = format!("the configuration has no service {key:?}");
+        return refuse(AdminErrorCode::ServiceNotReadable, message);
     }
     if expires_at.is_some_and(|end| end <= facts.now) {
         return refuse(AdminErrorCode::ExpiryInPast, "the token has already expired");
@@ -188,15 +189,15 @@ fn require_change(facts: &AdminFacts<'_>, owner: &Account) -> Result<(), AdminEr
 
 /// Sorts the scope, and checks that each service occurs once.
 fn validate(mut bounds: TokenBounds) -> Result<TokenBounds, AdminError> {
-    if bounds.scope.len() > MAX_SCOPE {
-        return invalid_value(format!("a scope can have at most {MAX_SCOPE} services"));
+    if bounds.scope.is_empty() || bounds.scope.len() > MAX_SCOPE {
+        let code =
+            if bounds.scope.is_empty() { AdminErrorCode::EmptyScope } else { AdminErrorCode::InvalidValue };
+        return refuse(code, format!("a scope has 1 to {MAX_SCOPE} services"));
     }
     bounds.scope.sort();
-    if bounds.scope.is_empty() {
-        return refuse(AdminErrorCode::EmptyScope, "the scope names no service");
-    }
     if let Some(twice) = bounds.scope.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        return refuse(AdminErrorCode::DuplicateService, format!("the scope names {:?} twice", twice[0].0));
+        let message = format!("the scope names {} twice", twice[0].0.escape_debug());
+        return refuse(AdminErrorCode::DuplicateService, message);
     }
     if bounds.allow_ips.len() > MAX_NETWORKS {
         return invalid_value(format!("a token can have at most {MAX_NETWORKS} networks"));

@@ -1,9 +1,12 @@
+use std::fs;
+
 use super::*;
 use crate::{
     authz::accounts::fold,
     store::{
         conformance::id,
         model::{Revocation, RevokeReason, TokenRecord},
+        tests::{configuration, service},
     },
 };
 
@@ -11,14 +14,14 @@ fn settings(directory: &tempfile::TempDir) -> Settings {
     Settings { path: directory.path().join("store"), ballast: 0 }
 }
 
+fn options(make_owners: bool) -> Options {
+    let services = ["svc1", "svc2"].map(|key| service(key, &format!("/{key}"), &[]));
+    Options { make_owners, configuration: configuration(services.into()), now: Timestamp::from_millis(1_000) }
+}
+
 fn import(settings: &Settings, make_owners: bool, text: &[u8]) -> (Report, Vec<String>) {
-    let options = Options {
-        make_owners,
-        has_service: &|key| key.starts_with("svc"),
-        now: Timestamp::from_millis(1_000),
-    };
     let mut bad = Vec::new();
-    let report = offline(settings, &options, text, &mut |event| {
+    let report = offline(settings, options(make_owners), text, &mut |event| {
         if let ImportEvent::BadLine { number, why } = event {
             bad.push(format!("{number}: {why}"));
         }
@@ -103,6 +106,28 @@ fn a_second_run_goes_on_where_the_first_ended() {
     assert_eq!((second.tokens, second.skipped, second.users), (40, 60, 0), "{bad:?}");
 }
 
+/// The import's own load of the rows is the one that finds damage.
+#[test]
+fn a_damaged_replica_is_rebuilt_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let line = |n: usize| token(n, "ann", &format!("t{n}"), r#""svc1""#);
+    let lines: Vec<String> = (0..500).map(line).collect();
+    assert_eq!(import(&settings, true, lines.join("\n").as_bytes()).0.tokens, 500);
+    let sled = fs::read_dir(&settings.path).unwrap().map(|entry| entry.unwrap().path().join("sled/db"));
+    let sled = sled.into_iter().find(|path| path.exists()).unwrap();
+    let first = blake3::hash(&0usize.to_le_bytes());
+    for (name, before, length) in [("a key", 0, 1), ("a row", -40, 8), ("a node's head", 300, 250)] {
+        let mut file = fs::read(&sled).unwrap();
+        let at = file.windows(32).position(|bytes| bytes == first.as_bytes()).unwrap();
+        let from = at.strict_sub_signed(before);
+        file[from..from + length].iter_mut().for_each(|byte| *byte ^= 1);
+        fs::write(&sled, file).unwrap();
+        let (report, bad) = import(&settings, true, lines.join("\n").as_bytes());
+        assert_eq!((report.tokens, report.skipped), (0, 500), "{name}: {bad:?}");
+    }
+}
+
 #[test]
 fn what_has_ended_or_is_anothers_is_not_there_already() {
     let directory = tempfile::tempdir().unwrap();
@@ -142,11 +167,6 @@ fn what_has_ended_or_is_anothers_is_not_there_already() {
 fn what_is_underway_counts_as_taken() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(&directory);
-    let options = Options {
-        make_owners: true,
-        has_service: &|key| key.starts_with("svc"),
-        now: Timestamp::from_millis(1_000),
-    };
     // Every name twice, next to each other and far apart: in one batch, in the next one, and later.
     let named = |n: usize, name: String| token(n, "ann", &name, r#""svc1""#);
     let mut lines: Vec<String> = (0..50).map(|n| named(n, format!("t{n}"))).collect();
@@ -161,7 +181,7 @@ fn what_is_underway_counts_as_taken() {
             ImportEvent::Progress(report) => progress.push(report.tokens),
         };
         let report =
-            offline_in_chunks(chunk, &settings, &options, lines.join("\n").as_bytes(), &mut on_event)
+            offline_in_chunks(chunk, &settings, options(true), lines.join("\n").as_bytes(), &mut on_event)
                 .unwrap();
         assert_eq!((report.tokens, report.users, report.bad, bad), (50, 1, 50, 50), "{chunk}");
         assert!(progress.is_sorted() && progress.last() == Some(&50), "{chunk}: {progress:?}");

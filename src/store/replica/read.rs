@@ -80,6 +80,7 @@ impl Replica {
     }
 
     /// The owner's live token with the folded name.
+    #[cfg(test)]
     pub(crate) fn live_token_named(
         &self,
         owner: &str,

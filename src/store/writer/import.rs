@@ -4,19 +4,21 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Transaction, tokens::name_taken};
+use super::Transaction;
 use crate::{
     authz::{
         accounts::{UserKind, UserRecord, fold},
         administration::{AdminError, AdminErrorCode, Principal, tokens, users},
-        secret::TokenId,
-        subject::Permission,
+        secret::{Digest, TokenId},
+        subject::{Permission, Token, TokenEnd},
     },
     store::{
         ChangeError,
         change::{AcceptedImport, Actor, ImportedToken},
         model::TokenRecord,
         op::Op,
+        record::TokenHead,
+        replica::Table,
     },
 };
 
@@ -32,7 +34,7 @@ pub(crate) struct PlannedImport {
 const PER_EVENT: usize = 100;
 
 /// The error for a digest whose token has ended: an import brings no token back.
-pub(crate) const REGISTERED_AND_ENDED: &str =
+const REGISTERED_AND_ENDED: &str =
     "a token with this digest was registered before and has been revoked or replaced";
 
 impl Transaction {
@@ -47,7 +49,15 @@ impl Transaction {
         principal.require(Permission::AdminWrite)?;
         let mut answers = Vec::with_capacity(lines.len());
         for line in lines {
-            match self.import(actor, &principal, line, make_owners) {
+            let owner_id = make_owners.then_some(|| line.owner_id.clone());
+            match self.import_token(actor, &principal, &line.token, line.id, owner_id) {
+                // Known to this batch alone: a line that comes twice is a mistake.
+                Ok(accepted)
+                    if accepted.known
+                        && self.shared.state.index().with(&line.token.digest, |token| token.is_none()) =>
+                {
+                    answers.push(Err(taken("a token with this digest is already registered")));
+                }
                 Ok(accepted) => answers.push(Ok(accepted)),
                 Err(ChangeError::Refused(refusal)) => answers.push(Err(refusal)),
                 Err(error) => return Err(error),
@@ -67,74 +77,78 @@ impl Transaction {
         Ok(answers)
     }
 
-    fn import(
+    /// Imports one token; one that was imported before is known. `owner_id` makes the id of an owner that does
+    /// not exist; `None`: that is refused.
+    pub(crate) fn import_token(
         &mut self,
         actor: &Actor,
         principal: &Principal<'_>,
-        line: &PlannedImport,
-        make_owners: bool,
+        token: &ImportedToken,
+        id: TokenId,
+        owner_id: Option<impl FnOnce() -> String>,
     ) -> Result<AcceptedImport, ChangeError> {
-        let token = &line.token;
-        let known = self.state.accounts.user_by_login(&token.owner).map(|user| user.record.id.clone());
+        let ImportedToken { digest, owner: login, expires_at, .. } = token;
+        let owner = self.state.accounts.user_by_login(login).map(|user| (user.ix, user.record.id.clone()));
         // First: since the import, the token may have expired, or its name or service may be refused.
-        if let Some(id) = self.registered(line, known.as_deref())? {
-            return Ok(AcceptedImport { id, known: true });
+        if let Some(Token { id, owner: of, end, .. }) = self.registered(digest) {
+            return match owner {
+                _ if end != TokenEnd::None => Err(taken(REGISTERED_AND_ENDED).into()),
+                Some((ix, _)) if ix == of => Ok(AcceptedImport { id, known: true }),
+                _ => Err(taken("a token with this digest is already registered for another owner").into()),
+            };
         }
         let name = tokens::name(&token.name)?;
-        let scope = tokens::import(&self.admin_facts(principal), &token.scope, token.expires_at)?;
-        let folded = fold(&name);
-        if let Some(owner) = &known
-            && self.token_named(owner, &folded)?.is_some()
+        let scope = tokens::import(&self.admin_facts(principal), &token.scope, *expires_at)?;
+        if let Some((_, owner)) = &owner
+            && self.token_named(owner, &fold(&name))?.is_some()
         {
-            return Err(name_taken(&name).into());
+            return Err(taken(&format!("{login} already has a token named {name:?}")).into());
         }
-        let owner = match known {
-            Some(id) => id,
-            None if make_owners => self.make_owner(actor, principal, line)?,
-            None => {
-                let message = format!("there is no user {:?}", token.owner);
-                return Err(AdminError::new(AdminErrorCode::NotFound, message).into());
-            }
+        let owner = match owner {
+            Some((_, id)) => id,
+            None => self.make_owner(actor, principal, login, owner_id)?,
         };
         let record = TokenRecord {
             imported: true,
             author: Transaction::author(actor),
-            expires_at: token.expires_at,
-            ..TokenRecord::new(line.id, token.digest, owner, name, scope, self.now)
+            expires_at: *expires_at,
+            ..TokenRecord::new(id, *digest, owner, name, scope, self.now)
         };
         self.apply(Op::PutToken(record));
-        Ok(AcceptedImport { id: line.id, known: false })
+        Ok(AcceptedImport { id, known: false })
     }
 
-    /// The token of a line that was imported before, so that an import can be resumed.
-    fn registered(&self, line: &PlannedImport, owner: Option<&str>) -> Result<Option<TokenId>, ChangeError> {
-        let Some(record) = self.token_by_digest(&line.token.digest)? else { return Ok(None) };
-        let ended = record.is_ended();
-        // But not in this batch: a line that comes twice is a mistake.
-        if self.shared.state.index().with(&record.digest, |token| token.is_some())
-            && Some(record.owner.as_str()) == owner
-            && !ended
-        {
-            return Ok(Some(record.id));
+    /// The token of a digest: as this batch leaves it, or else as published, which is far faster to find than
+    /// its row.
+    fn registered(&mut self, digest: &Digest) -> Option<Token> {
+        match self.batch.staged.change(Table::Tokens, digest.as_bytes()) {
+            Some(row) => self.state.compile(TokenHead::decode(row?).ok()?, &mut self.ids),
+            None => self.shared.state.index().with(digest, |token| token.cloned()),
         }
-        let message =
-            if ended { REGISTERED_AND_ENDED } else { "a token with this digest is already registered" };
-        Err(AdminError::new(AdminErrorCode::NameTaken, message).into())
     }
 
-    fn make_owner(
+    /// Creates the owner or member of an import's line, and returns the id.
+    pub(crate) fn make_owner(
         &mut self,
         actor: &Actor,
         principal: &Principal<'_>,
-        line: &PlannedImport,
+        login: &str,
+        id: Option<impl FnOnce() -> String>,
     ) -> Result<String, ChangeError> {
-        let login = &line.token.owner;
-        let (id, name) = (line.owner_id.clone(), login.clone());
-        let record = UserRecord::new(id, login.clone(), name, UserKind::Service, self.now);
+        let Some(id) = id.map(|id| id()) else {
+            return Err(
+                AdminError::new(AdminErrorCode::NotFound, format!("there is no user {login:?}")).into()
+            );
+        };
+        let record =
+            UserRecord::new(id.clone(), login.to_owned(), login.to_owned(), UserKind::Service, self.now);
         let record = users::create(&self.admin_facts(principal), record)?;
-        let id = record.id.clone();
         self.audit_as(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
         self.apply(Op::PutUser(record));
         Ok(id)
     }
+}
+
+fn taken(message: &str) -> AdminError {
+    AdminError::new(AdminErrorCode::NameTaken, message)
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Batch, Published, Task, Writer};
+use super::{Batch, Published, Task, Transaction, Writer};
 use crate::{
     authz::{
         accounts::{compile, recompile},
@@ -102,23 +102,10 @@ impl Writer {
     /// The only way in which a batch reaches the workers and the admin listener, whichever node planned it:
     /// the index first, then the snapshot.
     pub(super) fn publish(&mut self) {
-        let Batch { staged, effects, republished, .. } = std::mem::take(&mut self.tx.batch);
-        let (state, ids) = (&self.tx.state, &mut self.tx.ids);
-        let published = &self.shared.state;
-        let index = published.index();
-        for token in
-            republished.iter().filter_map(|record| Some((record.digest, state.compile(record.head(), ids)?)))
-        {
-            index.put(token.0, token.1);
-        }
-        for (digest, row) in staged.changes(Table::Tokens) {
-            let Ok(digest) = digest.try_into().map(Digest::from_bytes) else { continue };
-            match row.and_then(|row| state.compile(TokenHead::decode(row).ok()?, ids)) {
-                Some(token) => index.put(digest, token),
-                None => index.remove(&digest),
-            }
-        }
-        index.set_imported(index.imported().saturating_add_signed(staged.imported()));
+        let batch = std::mem::take(&mut self.tx.batch);
+        self.tx.index(&batch);
+        let Batch { staged, effects, .. } = batch;
+        let (state, published) = (&self.tx.state, &self.shared.state);
         self.shared.sessions.apply(&staged);
         if effects.users.is_empty() && !effects.all_users {
             return;
@@ -135,6 +122,27 @@ impl Writer {
             directory: Arc::new(directory),
             proxy: state.proxy.clone(),
         });
+    }
+}
+
+impl Transaction {
+    /// Brings a batch's tokens into the index.
+    pub(crate) fn index(&mut self, Batch { staged, republished, .. }: &Batch) {
+        let (state, ids) = (&self.state, &mut self.ids);
+        let index = self.shared.state.index();
+        for token in
+            republished.iter().filter_map(|record| Some((record.digest, state.compile(record.head(), ids)?)))
+        {
+            index.put(token.0, token.1);
+        }
+        for (digest, row) in staged.changes(Table::Tokens) {
+            let Ok(digest) = digest.try_into().map(Digest::from_bytes) else { continue };
+            match row.and_then(|row| state.compile(TokenHead::decode(row).ok()?, ids)) {
+                Some(token) => index.put(digest, token),
+                None => index.remove(&digest),
+            }
+        }
+        index.set_imported(index.imported().saturating_add_signed(staged.imported()));
     }
 }
 

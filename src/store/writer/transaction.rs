@@ -32,6 +32,9 @@ pub(crate) struct Transaction {
     pub state: State,
     pub ids: ServiceIds,
     pub batch: Batch,
+    /// The batch before, while it is being made durable. The writer plans only on what is durable: this is of an
+    /// import into a store that is not being served.
+    pub committing: Option<Arc<Batch>>,
     /// From whom the current command takes something.
     pub affected: Option<Affected>,
     /// Whose power the current command changes.
@@ -151,7 +154,10 @@ impl Transaction {
 
     /// The live token that has the name; an expired one does not count.
     pub(crate) fn token_named(&self, owner: &str, name: &str) -> Result<Option<TokenId>, ReadError> {
-        let named = self.rows().live_token_named(owner, name, self.now)?;
+        let mut named = self.rows().live_token_named(owner, name, self.now)?;
+        if let (None, Some(batch)) = (&named, &self.committing) {
+            named = self.shared.engine.with_staged(&batch.staged).live_token_named(owner, name, self.now)?;
+        }
         let named = named.map(|record| self.apply_unsaved(record));
         Ok(named.filter(|record| is_live(record, self.now)).map(|record| record.id))
     }
