@@ -301,10 +301,11 @@ impl Trees {
         for (table, rows) in Table::ALL.into_iter().zip(rows) {
             let tree = self.tree(table);
             for (key, row) in rows {
-                match &row.after {
+                let before = match &row.after {
                     Some(row) => tree.insert(key, row)?,
                     None => tree.remove(key)?,
                 };
+                debug_assert_eq!(before, row.before, "a row of {} was staged over another one", table.name());
             }
         }
         if let Some(state) = state {

@@ -94,6 +94,13 @@ impl Staged {
         }
     }
 
+    /// Notes that no token has this digest, which the caller knows from the index, so that staging one reads
+    /// nothing.
+    pub(crate) fn note_absent(&mut self, digest: &Digest) {
+        let row = Row { before: None, after: None };
+        self.rows[Table::Tokens as usize].entry(key(digest)).or_insert(row);
+    }
+
     /// The rows of a table that change, as the batch leaves them.
     pub(crate) fn changes(&self, table: Table) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.rows[table as usize].iter().map(|(key, row)| (key.as_slice(), row.after.as_deref()))
