@@ -5,11 +5,13 @@ use std::{
     ops::Deref,
     path::PathBuf,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     OpenError,
@@ -123,20 +125,20 @@ impl Engine {
 
     /// The newest position known to be in the log, if it is beyond what is applied here.
     pub(crate) fn latest_known(&self) -> Option<u64> {
-        let log = self.log();
+        let log = self.log.lock();
         log.log.latest_known().filter(|&heard| heard > log.head.position)
     }
 
     /// Reads the next batches that other nodes have appended, each with its position; empty at the end.
     pub(crate) fn next_batches(&self, reader: &mut BatchReader) -> Result<Vec<(Vec<Op>, Head)>, BatchError> {
-        let log = self.log();
+        let log = self.log.lock();
         reader.next(&*log.log)
     }
 
     /// Applies the staged rows of a batch that is already in the log.
     pub(crate) fn follow(&self, staged: &Staged, head: Head) -> Result<(), CommitError> {
         // Under one lock, so that no reader finds the replica behind the acknowledged head.
-        let mut log = self.log();
+        let mut log = self.log.lock();
         log.head = head;
         let applied = self.replica.commit(staged, head);
         applied.map_err(|why| log.fail(format!("position {} of the log: {why}", head.position)))
@@ -144,7 +146,7 @@ impl Engine {
 
     /// Locks the log; fails once changes are no longer accepted.
     fn lock_open_log(&self) -> Result<MutexGuard<'_, LogState>, CommitError> {
-        let log = self.log();
+        let log = self.log.lock();
         match &log.failed {
             Some(reason) => Err(CommitError::Failed(reason.clone())),
             None => Ok(log),
@@ -158,12 +160,12 @@ impl Engine {
     /// Flushes and releases the lock; later reads and commits fail. Idempotent.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
-        let checkpoint = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let checkpoint = self.checkpoint.lock().take();
         if let Some(thread) = checkpoint {
             // A panic of the thread has been logged already.
             drop(thread.join());
         }
-        let mut log = self.log();
+        let mut log = self.log.lock();
         if log.failed.is_none() {
             if let Err(error) = log.log.sync() {
                 tracing::warn!(%error, "the journal could not be synced again");
@@ -175,10 +177,6 @@ impl Engine {
         if let Some(directory) = &self.directory {
             directory.unlock();
         }
-    }
-
-    fn log(&self) -> MutexGuard<'_, LogState> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes every sync fail from now on, as on a broken disk.

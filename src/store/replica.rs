@@ -5,13 +5,10 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{
-        Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
 };
 
-use parking_lot::{MappedRwLockReadGuard, RwLockReadGuard};
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
 use super::{
     ReadError,
@@ -47,7 +44,7 @@ pub(crate) struct Replica {
     /// As of the last batch.
     state: Mutex<ReplicaState>,
     /// `None` until they are needed.
-    lists: parking_lot::RwLock<Option<TokenLists>>,
+    lists: RwLock<Option<TokenLists>>,
     copying: Mutex<Vec<CopyProgress>>,
     marked_damaged: AtomicBool,
 }
@@ -97,7 +94,7 @@ impl Replica {
     }
 
     pub(crate) fn state(&self) -> ReplicaState {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.lock().clone()
     }
 
     /// Writes what was staged; the replica is then at `head`. After a crash, all of it or nothing is found.
@@ -106,9 +103,9 @@ impl Replica {
         let mut state = self.state();
         staged.add_to(&mut state);
         state.head = head;
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         let trees = trees.as_ref().ok_or(ApplyError::Closed)?;
-        let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copying = self.copying.lock();
         let state_row = if self.finished.load(Ordering::Acquire) { Some(state.encode()?) } else { None };
         let work = || {
             copying.iter_mut().for_each(|copying| copying.keep(&staged.rows));
@@ -124,7 +121,7 @@ impl Replica {
             lists.apply(&staged.lists);
         }
         // The lock on `copying` is still held: a copy that begins next sees both or neither.
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
+        *self.state.lock() = state;
         drop(copying);
         Ok(())
     }
@@ -183,7 +180,7 @@ impl Replica {
 
     /// Closes sled; later reads and commits fail. Idempotent.
     pub(crate) fn close(&self) {
-        let trees = self.trees.write().unwrap_or_else(PoisonError::into_inner).take();
+        let trees = self.trees.write().take();
         // sled flushes and stops its threads when its last handle is dropped. A panic of sled must not
         // spread now that everything is durable.
         drop(catch_unwind(AssertUnwindSafe(|| drop(trees))));
@@ -228,7 +225,7 @@ impl Replica {
 
     /// Runs `work`; a panic of sled, which some damage causes, becomes an error.
     fn guarded<T>(&self, work: impl FnOnce(&Trees) -> T) -> Result<T, ReadError> {
-        let trees = self.trees.read().unwrap_or_else(PoisonError::into_inner);
+        let trees = self.trees.read();
         let trees = trees.as_ref().ok_or_else(|| ReadError("it is closed".to_owned()))?;
         catch_unwind(AssertUnwindSafe(|| work(trees))).map_err(|_| {
             const SLED_PANICKED: &str = "the storage engine panicked";

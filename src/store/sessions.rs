@@ -1,10 +1,9 @@
 //! Sessions, invitations and identities in memory, for the admin listener and the writer. The engine keeps
 //! them over a restart, with a last use that may be a minute late.
 
-use std::{
-    collections::HashMap,
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-};
+use std::collections::HashMap;
+
+use parking_lot::RwLock;
 
 use super::{
     ReadError, Store,
@@ -152,16 +151,16 @@ impl Sessions {
     }
 
     pub(crate) fn get<R: KeyedByDigest>(&self, key: &Digest) -> Option<R> {
-        R::all(&self.read()).get(key).cloned()
+        R::all(&self.0.read()).get(key).cloned()
     }
 
     pub(crate) fn find<R: KeyedByDigest>(&self, fits: impl Fn(&R) -> bool) -> Vec<R> {
-        R::all(&self.read()).values().filter(|record| fits(record)).cloned().collect()
+        R::all(&self.0.read()).values().filter(|record| fits(record)).cloned().collect()
     }
 
     /// Records a use; returns whether it must be written.
     fn touch(&self, digest: &Digest, now: Timestamp) -> bool {
-        let mut records = self.write();
+        let mut records = self.0.write();
         let Some(session) = records.sessions.get_mut(digest) else { return false };
         session.last_seen_at = session.last_seen_at.max(now);
         let persisted_at = records.persisted.entry(*digest).or_insert(now);
@@ -174,7 +173,7 @@ impl Sessions {
 
     /// Applies a durable batch; a later use in memory is kept.
     pub(crate) fn apply(&self, staged: &Staged) {
-        let mut records = self.write();
+        let mut records = self.0.write();
         let CachedRecords { sessions, persisted, invitations, identities } = &mut *records;
         for (digest, record) in changes::<SessionRecord>(staged) {
             match record {
@@ -193,13 +192,5 @@ impl Sessions {
         }
         replace(invitations, staged);
         replace(identities, staged);
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, CachedRecords> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, CachedRecords> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,10 +3,11 @@
 
 use std::{
     iter,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
@@ -281,7 +282,7 @@ impl Store {
         let planned = result.clone();
         let plan = Box::new(move |tx: &mut Transaction| {
             let planned_now = plan(tx)?;
-            *planned.lock().unwrap_or_else(PoisonError::into_inner) = Some(planned_now);
+            *planned.lock() = Some(planned_now);
             Ok(())
         });
         let change = |reply| Command::Change(Task::new(kind, plan, reply));
@@ -296,7 +297,7 @@ impl Store {
         if let Some(reason) = not_durable {
             return Err(ChangeError::NotDurable { reason, cut: done.cut });
         }
-        let result = result.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let result = result.lock().take();
         Ok(Updated { record: result.ok_or_else(|| self.closed())?, cut: done.cut, nodes: done.nodes })
     }
 

@@ -4,11 +4,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::{
@@ -367,16 +368,16 @@ impl Writer {
 
 impl Shared {
     pub(crate) fn close_reason(&self) -> Option<String> {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.closed.lock().clone()
     }
 
     /// Accepts no more changes; the first reason is kept.
     pub(crate) fn close(&self, reason: String) {
-        self.closed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
+        self.closed.lock().get_or_insert(reason);
     }
 
     pub(super) fn unsaved<T>(&self, work: impl FnOnce(&mut HashMap<TokenId, TokenRecord>) -> T) -> T {
-        work(&mut self.unsaved.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.unsaved.lock())
     }
 }
 

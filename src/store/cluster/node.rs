@@ -1,10 +1,8 @@
 //! A running node: the state that its writer, its network tasks and the callers waiting for changes share.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{
@@ -95,7 +93,7 @@ impl Node {
         waiting: usize,
     ) -> Vec<oneshot::Receiver<Completed>> {
         let now = BootTime::now();
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         let before = shared.protocol.membership();
         shared.head = head;
         shared.protocol.applied(head.position, changes, now);
@@ -110,7 +108,7 @@ impl Node {
     /// Registers `waiting` callers whose changes add nothing to the log. They wait until the applied state
     /// is in force everywhere.
     pub(crate) fn wait(&self, waiting: usize) -> Vec<oneshot::Receiver<Completed>> {
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         let position = shared.head.position;
         let receivers = shared.wait(position, waiting);
         self.changed.notify_one();
@@ -119,7 +117,7 @@ impl Node {
 
     /// The member changes that the writer must append directly after what it has applied.
     pub(crate) fn proposals(&self) -> Vec<MemberChange> {
-        self.shared().protocol.proposals(BootTime::now())
+        self.shared.lock().protocol.proposals(BootTime::now())
     }
 
     /// Stops serving. The returned change must be appended to the log.
@@ -134,11 +132,11 @@ impl Node {
 
     /// Whether this node does what is done once for the whole cluster.
     pub fn is_eldest(&self) -> bool {
-        self.shared().protocol.members().eldest() == Some(&self.name)
+        self.shared.lock().protocol.members().eldest() == Some(&self.name)
     }
 
     pub fn status(&self) -> Status {
-        let shared = self.shared();
+        let shared = self.shared.lock();
         let protocol = &shared.protocol;
         let now = BootTime::now().since_start();
         let until = protocol.permitted_until().map(BootTime::since_start);
@@ -161,12 +159,12 @@ impl Node {
     }
 
     pub(super) fn probe(&self) -> Probe {
-        Probe { floor: self.shared().head, sent: BootTime::now() }
+        Probe { floor: self.shared.lock().head, sent: BootTime::now() }
     }
 
     /// Takes in the head that a probe has shown.
     pub(super) fn on_probe_answer(&self, probe: Probe, head: Head) -> Result<(), Fork> {
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         if Follower::new(shared.head).missing_from(head, probe.floor)?.is_some() {
             self.behind.notify_one();
         }
@@ -188,7 +186,7 @@ impl Node {
     }
 
     pub(super) fn acknowledgement(&self) -> Acknowledgement {
-        self.shared().protocol.acknowledgement()
+        self.shared.lock().protocol.acknowledgement()
     }
 
     pub(super) fn acknowledged(&self, node: &str, value: &[u8]) {
@@ -201,7 +199,7 @@ impl Node {
     /// Notifies the callers whose changes are in force everywhere by now; returns what else is to do.
     pub(super) fn advance(&self) -> NextSteps {
         let now = BootTime::now();
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         for completed in shared.protocol.completed(now) {
             for node in &completed.lapsed {
                 tracing::warn!(
@@ -229,7 +227,7 @@ impl Node {
 
     /// Changes the protocol's state, and publishes what follows from it.
     pub(super) fn update<T>(&self, change: impl FnOnce(&mut Protocol) -> T) -> T {
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         let changed = change(&mut shared.protocol);
         self.publish(&shared);
         changed
@@ -257,11 +255,6 @@ impl Node {
             }
             _ => {}
         }
-    }
-
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        // Every critical section leaves the state consistent, so a poisoned lock is still usable.
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,11 +8,13 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
 };
+
+use parking_lot::Mutex;
 
 use super::{Engine, LogState};
 use crate::store::{
@@ -81,13 +83,13 @@ pub(crate) fn write<E: From<Failure>>(
 impl Engine {
     /// Begins a checkpoint if one is due and none is being written.
     pub(super) fn checkpoint_when_due(&self) {
-        let log = self.log();
+        let log = self.log.lock();
         // A shared log has snapshots of its own.
         if log.since_checkpoint < DUE_BYTES || log.log.is_shared() || self.closing.load(Ordering::Acquire) {
             return;
         }
         drop(log);
-        let mut running = self.checkpoint.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.checkpoint.lock();
         if running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
@@ -98,7 +100,7 @@ impl Engine {
             closing: self.closing.clone(),
         };
         // Reset even if this checkpoint fails, so that the next attempt waits for as much growth again.
-        self.log().since_checkpoint = 0;
+        self.log.lock().since_checkpoint = 0;
         let spawned = thread::Builder::new().name("permgate-checkpoint".into()).spawn(move || job.run());
         match spawned {
             Ok(thread) => *running = Some(thread),
@@ -163,7 +165,7 @@ impl CheckpointTask {
         self.replica.flush()?;
         let checkpoints = list(&self.generation)?;
         let Some(kept) = checkpoints.get(KEPT_CHECKPOINTS - 1) else { return Ok(()) };
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).log.trim(kept + 1)?;
+        self.log.lock().log.trim(kept + 1)?;
         for position in &checkpoints[KEPT_CHECKPOINTS..] {
             let path = path(&self.generation, *position);
             disk::remove_file(&path)?;

@@ -4,8 +4,10 @@
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
 
 use super::{Engine, LogState, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
@@ -69,7 +71,7 @@ impl Engine {
     fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
         self.replica.close();
         let generation = Generation { path: self.generation.clone(), store: self.store };
-        let log = self.log();
+        let log = self.log.lock();
         let replica = generation.make_replica(&*log.log, why)?;
         drop(log);
         self.replica = Arc::new(replica);

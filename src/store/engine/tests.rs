@@ -388,7 +388,7 @@ fn an_unfinished_batch_in_the_journal_was_never_made() {
     let ops: Vec<Op> = (1000..21_000).map(|number| Op::PutToken(token(number, "bob"))).collect();
     let entries = op::encode_batch(&ops, crate::store::log::MAX_OPERATIONS).unwrap();
     assert!(entries.len() > 1);
-    engine.log().append(&entries[0]).unwrap();
+    engine.log.lock().append(&entries[0]).unwrap();
     engine.close();
     let engine = dir.open().unwrap();
     assert_eq!(count(&engine), 200);

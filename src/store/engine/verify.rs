@@ -38,7 +38,7 @@ impl Engine {
     /// Verifies what was acknowledged when it begins; changes continue meanwhile.
     pub(crate) fn verify(&self, on_progress: &mut OnProgress<'_>) -> Result<Report, Stopped> {
         // Changes wait while the files are opened, not while they are read.
-        let log = self.log();
+        let log = self.log.lock();
         let (acknowledged, is_copy) = (log.head, log.log.is_shared());
         let inventory = (!is_copy).then(|| Inventory::read(&OsDirectory::new(&self.generation), self.store));
         let at = self.replica.head();
@@ -59,7 +59,7 @@ impl Engine {
 
     /// `seq` and hash of the newest audit event that was acknowledged.
     pub(crate) fn acknowledged_audit(&self) -> Result<Option<(u64, [u8; 32])>, AuditError> {
-        let log = self.log();
+        let log = self.log.lock();
         let (state, acknowledged) = (self.replica.state(), log.head.position);
         if state.head == log.head {
             return Ok(state.audit);

@@ -2,12 +2,9 @@
 //! the same state, one succeeds. After a lost answer, the attempt stored with the entry says whose it is.
 //! Positions put in order what a watch or a range returns; deletes carry no meaning.
 
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{AppendError, Entry, Failure, Head, Log, ReadError, StoreId, TrimError, entry, random_id};
@@ -85,13 +82,13 @@ impl EtcdLog {
     }
 
     fn known(&self) -> KnownHead {
-        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *self.known.lock();
         let heard = self.connection.recent().head().filter(|heard| heard.revision > known.revision);
         heard.map_or(known, |heard| self.learn(heard))
     }
 
     fn learn(&self, known: KnownHead) -> KnownHead {
-        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+        *self.known.lock() = known;
         known
     }
 

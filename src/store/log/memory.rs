@@ -1,11 +1,9 @@
 //! The log in memory, for tests. Handles share it as writers share a log over a network, and faults can be
 //! injected.
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{io, path::PathBuf, sync::Arc};
+
+use parking_lot::Mutex;
 
 use super::{AppendError, Entry, Failure, Head, Log, MAX_OPERATIONS, ReadError, StoreId, TrimError, entry};
 
@@ -48,11 +46,7 @@ impl MemoryLog {
 
     /// Makes the next append of any handle fail.
     pub fn inject(&self, fault: Fault) {
-        self.shared().fault = Some(fault);
-    }
-
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.lock().fault = Some(fault);
     }
 }
 
@@ -72,19 +66,19 @@ impl Shared {
 
 impl Log for MemoryLog {
     fn store(&self) -> StoreId {
-        self.shared().store
+        self.shared.lock().store
     }
 
     fn first(&self) -> Result<u64, ReadError> {
-        Ok(self.shared().after.next())
+        Ok(self.shared.lock().after.next())
     }
 
     fn head(&self) -> Result<Head, ReadError> {
-        Ok(self.shared().head())
+        Ok(self.shared.lock().head())
     }
 
     fn read(&self, from: u64, bytes: usize) -> Result<Vec<Entry>, ReadError> {
-        let shared = self.shared();
+        let shared = self.shared.lock();
         let (first, head) = (shared.after.next(), shared.head());
         if from < first {
             return Err(ReadError::Trimmed { from, first });
@@ -109,7 +103,7 @@ impl Log for MemoryLog {
         if let Some(failure) = &self.failed {
             return Err(AppendError::Stopped(failure.clone()));
         }
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         let head = shared.head();
         if expected != head {
             return Err(AppendError::Conflict { head });
@@ -135,7 +129,7 @@ impl Log for MemoryLog {
         if let Some(failure) = &self.failed {
             return Err(failure.clone().into());
         }
-        let mut shared = self.shared();
+        let mut shared = self.shared.lock();
         let head = shared.head();
         if below > head.next() {
             return Err(TrimError::Ahead { below, head: head.position });

@@ -4,10 +4,7 @@
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{
-        PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use super::{Replica, Trees, keys, keys::Key, stage::Rows, tables::Table};
@@ -48,7 +45,7 @@ impl Replica {
 
     /// Like [`Replica::copy`], with what `now` reads at the same moment.
     pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (ReplicaCopy<'_>, T) {
-        let mut copying = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copying = self.copying.lock();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         copying.push(CopyProgress { number, derived, done: None, before: BTreeMap::new() });
         (ReplicaCopy { replica: self, number, head: self.head() }, now())
@@ -98,7 +95,7 @@ impl ReplicaCopy<'_> {
     }
 
     fn copying<T>(&self, work: impl FnOnce(&mut CopyProgress) -> T) -> Option<T> {
-        let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copying = self.replica.copying.lock();
         copying.iter_mut().find(|one| one.number == self.number).map(work)
     }
 }
@@ -159,7 +156,7 @@ impl CopyProgress {
 
 impl Drop for ReplicaCopy<'_> {
     fn drop(&mut self) {
-        let mut copying = self.replica.copying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copying = self.replica.copying.lock();
         copying.retain(|copying| copying.number != self.number);
     }
 }

@@ -6,10 +6,12 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Mutex, RwLock, atomic::AtomicBool},
+    sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
 };
+
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     Replica, ReplicaError, Trees, exists, keys,
@@ -84,7 +86,7 @@ impl Replica {
             finished: finished.into(),
             trees: RwLock::new(Some(trees)),
             state: Mutex::new(state),
-            lists: parking_lot::RwLock::default(),
+            lists: RwLock::default(),
             copying: Mutex::default(),
             marked_damaged: AtomicBool::default(),
         }

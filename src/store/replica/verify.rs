@@ -6,7 +6,6 @@ use std::{
     error::Error,
     fmt::Display,
     ops::ControlFlow,
-    sync::PoisonError,
 };
 
 use parking_lot::MappedRwLockReadGuard;
@@ -108,7 +107,7 @@ impl Replica {
     fn check_again(&self, built_in: &Accounts, table: Table, key: &[u8]) -> Option<Option<Box<dyn Error>>> {
         let row = self.read(|trees| {
             // No change is made while this lock is held.
-            let _changes = self.copying.lock().unwrap_or_else(PoisonError::into_inner);
+            let _changes = self.copying.lock();
             let Some(row) = trees.get(table, key)? else { return Ok(None) };
             let rows = self.rows_to_check(trees, built_in)?;
             Ok(rows.check(table, key, &row).err())

@@ -146,17 +146,31 @@ async fn a_restart_takes_changes_again() {
 
 #[tokio::test]
 async fn a_dead_writer_is_told_and_takes_nothing() {
-    let Bench { store, .. } = Bench::peopled().await;
-    // A plan that panics ends the writer.
+    let bench = Bench::peopled().await;
+    let token = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
+    let (store, published) = (&bench.store, bench.state.version());
+    // A plan that panics ends the writer: half of a change, and a lock that is held.
     let panics = writer::Task::new(
         writer::TaskKind::Counted,
-        Box::new(|_| panic!("on purpose")),
+        Box::new(move |tx| {
+            tx.revoke_token(&operator(), token.id, RevokeReason::Admin).unwrap();
+            tx.create_user(&operator(), &person("zoe"), "id").unwrap();
+            let shared = tx.shared.clone();
+            let _unsaved = shared.unsaved.lock();
+            panic!("on purpose")
+        }),
         oneshot::channel().0,
     );
     assert!(store.queue.send(writer::Command::Change(panics)).await.is_ok());
     tokio::time::timeout(ACKNOWLEDGE_TIMEOUT, store.ended()).await.expect("it has ended");
     assert!(store.writable().is_err());
     assert_eq!(code(store.ban_user(operator(), "bob".into(), Some("x".into())).await), "closed");
+    assert_eq!((bench.ending(&token.digest), bench.state.version()), (TokenEnd::None, published));
+    let Bench { dir, store, clock, .. } = bench;
+    drop(store);
+    let bench = Bench::over(dir, usual(), clock);
+    assert_eq!(bench.ending(&token.digest), TokenEnd::None, "nothing of it was written");
+    assert!(bench.store.accounts().user_by_login("zoe").is_none());
 }
 
 /// A worker that never applies a change: durable, but not acknowledged as in force.

@@ -4,11 +4,11 @@
 use std::{
     fs, io, iter,
     path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use http::uri::PathAndQuery;
+use parking_lot::Mutex;
 use tokio::time::timeout;
 use tonic::{
     Code, Request, Response, Status, Streaming,
@@ -142,7 +142,7 @@ impl Client {
 
     /// Gives up the current endpoint, for example when its watch has ended.
     pub(super) fn next_endpoint(&self) {
-        let generation = self.endpoint_state().generation;
+        let generation = self.endpoint_state.lock().generation;
         self.give_up(generation);
     }
 
@@ -183,7 +183,7 @@ impl Client {
         generation: usize,
         channel: &Channel,
     ) -> Result<MetadataValue<Ascii>, EtcdError> {
-        if let Some((at, error)) = &self.endpoint_state().refused
+        if let Some((at, error)) = &self.endpoint_state.lock().refused
             && at.elapsed() < SIGN_IN_RETRY
         {
             return Err(error.clone());
@@ -197,7 +197,7 @@ impl Client {
             password: password.trim_end_matches(['\r', '\n']).to_owned(),
         };
         let answer = self.ask(generation, channel.clone(), None, request).await;
-        let mut endpoint_state = self.endpoint_state();
+        let mut endpoint_state = self.endpoint_state.lock();
         endpoint_state.refused = match &answer {
             Err(error @ (EtcdError::Refused(_) | EtcdError::SignedOut(_))) => {
                 Some((Instant::now(), error.clone()))
@@ -212,7 +212,7 @@ impl Client {
 
     /// The current channel, which connects on first use.
     fn connect(&self) -> Result<(usize, Channel, Option<MetadataValue<Ascii>>), EtcdError> {
-        let mut endpoint_state = self.endpoint_state();
+        let mut endpoint_state = self.endpoint_state.lock();
         let channel = match &endpoint_state.channel {
             Some(channel) => channel.clone(),
             None => match self.open(endpoint_state.generation) {
@@ -278,15 +278,11 @@ impl Client {
     }
 
     fn give_up(&self, generation: usize) {
-        let mut endpoint_state = self.endpoint_state();
+        let mut endpoint_state = self.endpoint_state.lock();
         if endpoint_state.generation == generation {
             endpoint_state.generation += 1;
             endpoint_state.channel = None;
         }
-    }
-
-    fn endpoint_state(&self) -> MutexGuard<'_, EndpointState> {
-        self.endpoint_state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
