@@ -64,7 +64,7 @@ impl Gateway {
             if self.loop_warnings.is_due(Instant::now()) {
                 tracing::warn!(upstream = %settings.name, "a request loops through this gateway: the upstream sends it back here");
             }
-            return Err((Reason::UpstreamInvalid.into(), permitted.into_guard()));
+            return Err((Reason::UpstreamInvalid.into(), permitted.into_parts().0));
         }
         let (guard, response) = upstream.send(permitted).await;
         // `net` presents an extended CONNECT of HTTP/2 as a request with Upgrade.

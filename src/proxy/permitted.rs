@@ -1,23 +1,22 @@
-//! The guard of a request, which logs it when it ends, and the type of a permitted request.
+//! [`Permitted`], the proof of a permit that sending a request requires, and the guard of a request, which
+//! logs it when it ends.
 
 use std::rc::Rc;
 
 use http::Request;
 
 use crate::{
-    authz::{decide::Permit, reason::Reason},
+    authz::decide::Permit,
     fence::Registration,
-    metrics::{WorkerEvent, WorkerMetrics},
-    net::Clock,
-    proxy::{
-        context::RequestContext,
-        limits::LimitPermit,
-        upstream::{self, CancelHandle, OutgoingBody, SendContext},
-    },
+    metrics::WorkerEvent,
+    proxy::{context::RequestContext, limits::LimitPermit, upstream::OutgoingBody},
 };
 
-/// A permitted request, which is in the live registry.
-pub type Permitted = upstream::Permitted<LogGuard, Box<Request<OutgoingBody>>>;
+/// A permitted request, which is in the live registry. It can only be created from a [`Permit`].
+pub struct Permitted {
+    guard: LogGuard,
+    request: Box<Request<OutgoingBody>>,
+}
 
 /// Lives until the last byte of the response. Dropping it releases the request's limits, records metrics and
 /// the log line, and then leaves the live registry.
@@ -25,6 +24,27 @@ pub struct LogGuard {
     context: Rc<RequestContext>,
     limits: Option<Box<LimitPermit>>,
     live: Option<Registration<RequestContext>>,
+}
+
+impl Permitted {
+    /// Must be called in the same synchronous block as the decision.
+    #[expect(clippy::needless_pass_by_value, reason = "consumed, so that a permit allows one request")]
+    pub fn new(permit: Permit<'_>, guard: LogGuard, request: Box<Request<OutgoingBody>>) -> Self {
+        let _ = permit;
+        Self { guard, request }
+    }
+
+    pub fn guard(&self) -> &LogGuard {
+        &self.guard
+    }
+
+    pub fn request_mut(&mut self) -> &mut Request<OutgoingBody> {
+        &mut self.request
+    }
+
+    pub fn into_parts(self) -> (LogGuard, Box<Request<OutgoingBody>>) {
+        (self.guard, self.request)
+    }
 }
 
 impl LogGuard {
@@ -52,36 +72,6 @@ impl LogGuard {
     /// What the request has taken from the configured limits.
     pub fn limits(&self) -> Option<&LimitPermit> {
         self.limits.as_deref()
-    }
-}
-
-impl SendContext for LogGuard {
-    fn clock(&self) -> &Clock {
-        self.context.clock()
-    }
-
-    fn metrics(&self) -> &WorkerMetrics {
-        self.context.metrics()
-    }
-
-    fn cancel(&self) -> &Rc<CancelHandle> {
-        &self.context.outcome.cancel
-    }
-
-    fn hash(&self) -> u64 {
-        self.context.hash()
-    }
-
-    fn overrides_method(&self) -> bool {
-        self.context.facts.method_override
-    }
-
-    fn client_error(&self) -> Option<Reason> {
-        self.context.outcome.client_error()
-    }
-
-    fn set_url(&self, url: &Rc<str>) {
-        *self.context.outcome.upstream.borrow_mut() = Some(Rc::clone(url));
     }
 }
 

@@ -11,7 +11,15 @@ use http::{Request, Response, StatusCode, header};
 use http_body::Body as _;
 use tokio::task::AbortHandle;
 
-use crate::{authz::reason::Reason, metrics::WorkerEvent, settings::UpstreamSettings};
+use crate::{
+    authz::reason::Reason,
+    metrics::WorkerEvent,
+    proxy::{
+        context::RequestContext,
+        permitted::{LogGuard, Permitted},
+    },
+    settings::UpstreamSettings,
+};
 
 mod admission;
 mod body;
@@ -24,7 +32,6 @@ mod http1;
 mod http2;
 mod io;
 pub mod load_balancer;
-mod permitted;
 mod pool;
 pub mod resolve;
 mod response;
@@ -34,12 +41,11 @@ mod upgraded;
 
 use admission::{Permit, SharedLimit};
 pub use body::{IncomingBody, IncomingError, OutgoingBody};
-pub use call::CancelHandle;
+use call::silence_timeouts;
+pub use call::{CancelHandle, is_stream};
 use connector::ConnectError;
 use endpoint::{Endpoint, Purpose};
 use load_balancer::LoadBalancer;
-use permitted::silence_timeouts;
-pub use permitted::{Permitted, SendContext, is_stream};
 use pool::PooledConnection;
 use shared::SharedUpstream;
 use sockets::{UpstreamSockets, yield_idle};
@@ -111,22 +117,20 @@ impl Upstream {
 
     /// Sends a permitted request and waits for the head of the response. The response's body owns the
     /// connection until its last byte.
-    pub async fn send<G: SendContext>(
-        &self,
-        permitted: Permitted<G, Box<Request<OutgoingBody>>>,
-    ) -> (G, Result<UpstreamResponse, Reason>) {
-        let Permitted { guard, request } = permitted;
-        let response = self.exchange(&guard, request).await;
+    pub async fn send(&self, permitted: Permitted) -> (LogGuard, Result<UpstreamResponse, Reason>) {
+        let (guard, request) = permitted.into_parts();
+        let response = self.exchange(guard.context(), request).await;
         (guard, response)
     }
 
     async fn exchange(
         &self,
-        permit: &dyn SendContext,
+        context: &RequestContext,
         mut request: Box<Request<OutgoingBody>>,
     ) -> Result<UpstreamResponse, Reason> {
-        let repeatable =
-            request.method().is_idempotent() && request.body().is_end_stream() && !permit.overrides_method();
+        let repeatable = request.method().is_idempotent()
+            && request.body().is_end_stream()
+            && !context.facts.method_override;
         let (silence, idle) = silence_timeouts(&self.settings, &request);
         let streams = idle == self.settings.stream_idle_timeout;
         // An Upgrade field here was set after the permit, never copied from the client.
@@ -150,12 +154,12 @@ impl Upstream {
         };
         let mut place = match self.settings.max_in_flight {
             None => None,
-            Some(limit) => Some(Box::pin(self.admit(limit.get(), permit, &mut attempts)).await?),
+            Some(limit) => Some(Box::pin(self.admit(limit.get(), context, &mut attempts)).await?),
         };
         loop {
-            let mut connection = self.connection(permit, &mut attempts).await?;
-            connection.attach(permit.cancel());
-            permit.set_url(&connection.endpoint().label);
+            let mut connection = self.connection(context, &mut attempts).await?;
+            connection.attach(&context.outcome.cancel);
+            *context.outcome.upstream.borrow_mut() = Some(Rc::clone(&connection.endpoint().label));
             let failure = match connection.send(request, silence, repeatable).await {
                 Ok(mut response)
                     if response::is_acceptable(response.status(), response.headers(), asked.as_ref()) =>
@@ -179,25 +183,25 @@ impl Upstream {
                     ));
                 }
                 Ok(_) => {
-                    self.count_failure(connection.endpoint(), permit);
+                    self.count_failure(connection.endpoint(), context);
                     return Err(Reason::UpstreamInvalid);
                 }
                 Err(failure) => failure,
             };
-            if permit.cancel().is_cancelled() {
+            if context.outcome.cancel.is_cancelled() {
                 return Err(Reason::ClientClosed);
             }
             let Some(same) = failure.again.filter(|_| attempts.may_reuse && attempts.retries > 0) else {
-                if permit.client_error().is_none() {
-                    self.count_failure(connection.endpoint(), permit);
+                if context.outcome.client_error().is_none() {
+                    self.count_failure(connection.endpoint(), context);
                 }
-                return Err(permit.client_error().unwrap_or(failure.reason));
+                return Err(context.outcome.client_error().unwrap_or(failure.reason));
             };
             request = same;
             attempts.retries -= 1;
             // A new connection cannot have been closed as idle.
             attempts.may_reuse = false;
-            permit.metrics().count(WorkerEvent::UpstreamRetry);
+            context.metrics().count(WorkerEvent::UpstreamRetry);
         }
     }
 
@@ -205,23 +209,23 @@ impl Upstream {
     async fn admit(
         &self,
         limit: usize,
-        permit: &dyn SendContext,
+        context: &RequestContext,
         attempts: &mut Attempts,
     ) -> Result<Permit, Reason> {
         if let Some(place) = self.requests.try_acquire(limit) {
             return Ok(place);
         }
         let waiting = self.requests.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
-        attempts.wait(permit, waiting.permit()).await
+        attempts.wait(context, waiting.permit()).await
     }
 
     async fn connection(
         &self,
-        permit: &dyn SendContext,
+        context: &RequestContext,
         attempts: &mut Attempts,
     ) -> Result<PooledConnection, Reason> {
         loop {
-            let Some(place) = self.choose(permit, attempts.tried) else {
+            let Some(place) = self.choose(context, attempts.tried) else {
                 return Err(match attempts.tried {
                     0 => Reason::UpstreamUnavailable,
                     _ => Reason::UpstreamConnect,
@@ -234,27 +238,27 @@ impl Upstream {
                 Purpose::Requests | Purpose::Upgrade => None,
             };
             if let Some(connection) = reused {
-                permit.metrics().count(WorkerEvent::UpstreamReuse);
+                context.metrics().count(WorkerEvent::UpstreamReuse);
                 return Ok(connection);
             }
             let mut held = None;
             // A pending shared connection already has its permit. It is of no use for an upgrade.
             let shares = attempts.purpose == Purpose::Requests && endpoint.is_connecting();
             if let Some(limit) = self.settings.max_connections.filter(|_| !shares) {
-                match Box::pin(self.permit_or_idle(limit.get(), endpoint, permit, attempts)).await? {
+                match Box::pin(self.permit_or_idle(limit.get(), endpoint, context, attempts)).await? {
                     Ok(permit) => held = Some(permit),
                     Err(connection) => {
-                        permit.metrics().count(WorkerEvent::UpstreamReuse);
+                        context.metrics().count(WorkerEvent::UpstreamReuse);
                         return Ok(connection);
                     }
                 }
             }
-            permit.metrics().count(WorkerEvent::UpstreamConnect);
+            context.metrics().count(WorkerEvent::UpstreamConnect);
             // Boxed, like the waits, because most requests reuse a connection and their
             // futures should stay small.
-            let (within, clock, since) = (self.settings.connect_timeout, permit.clock(), Instant::now());
+            let (within, clock, since) = (self.settings.connect_timeout, context.clock(), Instant::now());
             match Box::pin(endpoint.connect(within, clock, held, attempts.purpose)).await {
-                Ok(connection) if !permit.cancel().is_cancelled() => return Ok(connection),
+                Ok(connection) if !context.outcome.cancel.is_cancelled() => return Ok(connection),
                 Ok(_) => return Err(Reason::ClientClosed),
                 // Other requests took all of its streams. That is not the upstream's fault, so wait on.
                 Err(ConnectError::Full) => {
@@ -274,8 +278,8 @@ impl Upstream {
                 Err(error) => {
                     let (upstream, url) = (&self.settings.name, &endpoint.label);
                     tracing::debug!(%upstream, %url, %error, "connect failed");
-                    permit.metrics().count(WorkerEvent::UpstreamConnectFailed);
-                    self.count_failure(endpoint, permit);
+                    context.metrics().count(WorkerEvent::UpstreamConnectFailed);
+                    self.count_failure(endpoint, context);
                 }
             }
             // Nothing has been sent yet, so any method may be retried with another URL.
@@ -292,7 +296,7 @@ impl Upstream {
         &self,
         limit: usize,
         endpoint: &Rc<Endpoint>,
-        permit: &dyn SendContext,
+        context: &RequestContext,
         attempts: &mut Attempts,
     ) -> Result<Result<Permit, PooledConnection>, Reason> {
         if let Some(place) = self.connections.try_acquire(limit) {
@@ -309,7 +313,7 @@ impl Upstream {
                 place = waiting.permit() => Ok(place),
             }
         };
-        attempts.wait(permit, turn).await
+        attempts.wait(context, turn).await
     }
 
     /// Has an idle connection closed, and waits for that.
@@ -321,23 +325,23 @@ impl Upstream {
     }
 
     /// Chooses an endpoint that is up and not ejected, else one that is up.
-    fn choose(&self, permit: &dyn SendContext, tried: u64) -> Option<usize> {
+    fn choose(&self, context: &RequestContext, tried: u64) -> Option<usize> {
         if let [only] = &self.endpoints[..] {
             return (tried == 0 && only.health.is_up()).then_some(0);
         }
-        let now = permit.clock().now();
+        let now = context.clock().now();
         let is_up = |place: usize| tried & (1 << place) == 0 && self.endpoints[place].health.is_up();
         let serves = |place: usize| is_up(place) && !self.endpoints[place].health.is_ejected(now);
         let in_use = |place: usize| self.endpoints[place].in_use.get();
-        let who = || permit.hash();
+        let who = || context.hash();
         self.balancer.choose(serves, in_use, who).or_else(|| self.balancer.choose(is_up, in_use, who))
     }
 
-    fn count_failure(&self, endpoint: &Rc<Endpoint>, permit: &dyn SendContext) {
-        let (now, ejection) = (permit.clock().now(), self.settings.ejection);
+    fn count_failure(&self, endpoint: &Rc<Endpoint>, context: &RequestContext) {
+        let (now, ejection) = (context.clock().now(), self.settings.ejection);
         if endpoint.health.failed(ejection, now) && self.has_other_available(endpoint, now) {
             endpoint.health.eject(ejection, now);
-            permit.metrics().count(WorkerEvent::UpstreamEjection);
+            context.metrics().count(WorkerEvent::UpstreamEjection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label, "left out for a while");
         }
     }
@@ -360,11 +364,11 @@ impl Attempts {
     /// Waits for at most the rest of `queue_timeout`, which all waits of a request share.
     async fn wait<T>(
         &mut self,
-        permit: &dyn SendContext,
+        context: &RequestContext,
         turn: impl Future<Output = T>,
     ) -> Result<T, Reason> {
         let since = Instant::now();
-        let outcome = permit.clock().timeout(self.patience, turn).await;
+        let outcome = context.clock().timeout(self.patience, turn).await;
         self.patience = self.patience.saturating_sub(since.elapsed());
         outcome.map_err(|_| Reason::UpstreamOverloaded)
     }

@@ -1,4 +1,5 @@
-//! One request on one connection: its timeouts, and the handle that ends it immediately.
+//! One request on one connection: its timeouts, which are longer for messages that may pause on purpose, and
+//! the handle that ends it immediately.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,9 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use http::{HeaderMap, HeaderValue, Request, header};
+use http_body::Body as _;
 use tokio::task::AbortHandle;
 
-use crate::net::{Clock, Deadline};
+use crate::{
+    net::{Clock, Deadline},
+    proxy::upstream::OutgoingBody,
+    settings::UpstreamSettings,
+};
 
 /// Shared by the request, its body and the socket. HTTP/1 has one per connection, which serves one request
 /// after the other. HTTP/2 has one per stream and one for the whole connection.
@@ -215,4 +222,41 @@ impl CancelHandle {
     pub(super) fn detach(&self) {
         self.call.take();
     }
+}
+
+/// Returns how long the upstream may be silent before its response and within it. A gRPC client may keep a
+/// call open and be silent for a long time, and so may the upstream.
+pub fn silence_timeouts(
+    settings: &UpstreamSettings,
+    request: &Request<OutgoingBody>,
+) -> (Duration, Duration) {
+    let UpstreamSettings { first_byte_timeout, body_timeout, stream_idle_timeout, .. } = *settings;
+    if is_stream(request.headers()) {
+        let open = !request.body().is_end_stream();
+        let silence = if open { first_byte_timeout.max(stream_idle_timeout) } else { first_byte_timeout };
+        return (silence, stream_idle_timeout);
+    }
+    let watches = request.uri().query().is_some_and(|query| {
+        let is_on = |value: &str| !matches!(value, "" | "false" | "0");
+        query.split('&').filter_map(|pair| pair.split_once('=')).any(|(name, value)| {
+            // Kubernetes' watches and `kubectl logs --follow`, and Docker's logs.
+            matches!(name, "watch" | "follow") && is_on(value)
+        })
+    });
+    (first_byte_timeout, if watches { stream_idle_timeout } else { body_timeout })
+}
+
+/// Whether a message's media type is one whose body may pause for a long time.
+pub fn is_stream(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let starts = |known: &[u8]| {
+        kind.split_at_checked(known.len()).is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(known)
+                && rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric() && *byte != b'-')
+        })
+    };
+    // `application/connect` is followed by `+proto` or `+json`: the streams of the Connect protocol.
+    [&b"text/event-stream"[..], b"application/grpc", b"application/grpc-web", b"application/connect"]
+        .into_iter()
+        .any(starts)
 }
