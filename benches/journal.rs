@@ -89,7 +89,8 @@ fn write(mut journal: Journal, calls: &Receiver<Call>) -> (u64, Duration) {
         batches += 1;
         waiting.into_iter().for_each(|call| call.send(()).unwrap());
     }
-    journal.close().unwrap();
+    journal.sync().unwrap();
+    drop(journal);
     (batches, longest)
 }
 

@@ -67,14 +67,9 @@ pub const LENGTH: usize = CHECKED_LENGTH + CHECKSUM;
 const MAX_BEARER: usize = 512;
 
 impl TokenText {
-    /// Generates a token with a random id. `fill` must supply uniformly random bytes; rejection sampling may
-    /// call it repeatedly.
-    pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
-        Self::generate_with(None, fill)
-    }
-
-    /// Generates a token with the given id, or a random one.
-    pub fn generate_with(given: Option<TokenId>, fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
+    /// Generates a token with the given id, or a random one. `fill` must supply uniformly random bytes;
+    /// rejection sampling may call it repeatedly.
+    pub fn generate(given: Option<TokenId>, fill: &mut impl FnMut(&mut [u8])) -> (TokenId, TokenText) {
         let mut random: Zeroizing<[u8; ID + SECRET]> = Zeroizing::new(random_base62(fill));
         if let Some(TokenId(given)) = given {
             random[..ID].copy_from_slice(&given);
@@ -295,7 +290,7 @@ mod tests {
                 *byte = next;
             }
         };
-        let (id, text) = TokenText::generate(&mut fill);
+        let (id, text) = TokenText::generate(None, &mut fill);
         let (bearer, form) = Bearer::parse(text.expose()).unwrap().classify(false);
         assert_eq!((text.expose().len(), form, bearer.id()), (66, BearerForm::Own, Some(id)));
         assert_eq!(bearer.digest(), text.digest());
@@ -322,7 +317,7 @@ mod tests {
     #[test]
     fn bytes_that_would_favour_some_characters_are_thrown_away() {
         let mut calls = 0;
-        let (_, text) = TokenText::generate(&mut |bytes: &mut [u8]| {
+        let (_, text) = TokenText::generate(None, &mut |bytes: &mut [u8]| {
             bytes.fill(if calls == 0 { 255 } else { 61 });
             calls += 1;
         });

@@ -65,9 +65,6 @@ pub struct Timing {
     pub lapse: Duration,
 }
 
-/// The default of `store.cluster.lease`.
-pub const LEASE: Duration = Duration::from_secs(10);
-
 impl Timing {
     pub fn from_lease(lease: Duration) -> Self {
         Self { permission: lease.mul_f64(0.9), lapse: lease + Duration::from_millis(100) }

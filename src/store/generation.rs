@@ -47,7 +47,7 @@ pub enum Contents {
     /// No store, or the remains of a creation that was interrupted.
     Empty,
     /// A whole store.
-    Store { id: StoreId, generation: u64, directory: Box<dyn Directory> },
+    Store { id: StoreId, directory: Box<dyn Directory> },
 }
 
 /// The directory STORE. The caller holds its lock.
@@ -93,7 +93,7 @@ impl Generations {
                     }
                     _ => self.store.failure("open", &name, e).into(),
                 })?;
-                Ok(Contents::Store { id, generation, directory })
+                Ok(Contents::Store { id, directory })
             }
         }
     }
@@ -163,11 +163,6 @@ impl Generations {
             self.store.sync_names()?;
         }
         Ok(())
-    }
-
-    /// The id of the store, which may still be being created.
-    pub fn id(&self) -> Result<Option<StoreId>, GenerationError> {
-        Ok(self.current()?.map(|current| current.id))
     }
 
     fn current(&self) -> Result<Option<Current>, GenerationError> {

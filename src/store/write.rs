@@ -347,7 +347,7 @@ fn generate_text(id: Option<TokenId>) -> Result<(TokenId, TokenText), ChangeErro
     let mut failed = None;
     // If the system's generator fails, the text is discarded. Distinct bytes only end the generation.
     let mut last = 0u8;
-    let secret = TokenText::generate_with(id, &mut |bytes| {
+    let secret = TokenText::generate(id, &mut |bytes| {
         if let Err(error) = getrandom::fill(bytes) {
             failed = Some(error);
             for byte in bytes {

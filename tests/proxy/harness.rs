@@ -189,7 +189,7 @@ impl Setup {
         let service = snapshot.rules.service_by_key("main").unwrap().id;
         let user = snapshot.directory.by_login["alice"];
         let state = State::new(snapshot);
-        let (id, text) = TokenText::generate(&mut |bytes| getrandom::fill(bytes).unwrap());
+        let (id, text) = TokenText::generate(None, &mut |bytes| getrandom::fill(bytes).unwrap());
         let token = Token {
             id,
             owner: user,

@@ -12,7 +12,7 @@ fn carriers(texts: &[&str]) -> Carriers {
 }
 
 fn token() -> (String, Digest) {
-    let (_, text) = TokenText::generate(&mut |bytes| bytes.fill(7));
+    let (_, text) = TokenText::generate(None, &mut |bytes| bytes.fill(7));
     (text.expose().to_owned(), text.digest())
 }
 

@@ -169,7 +169,8 @@ fn the_journal_in_real_files_conforms() {
     let head = appended(&mut log);
     let head = bounds(&mut log, head);
     expectations(&mut log, head);
-    log.close().unwrap();
+    log.sync().unwrap();
+    drop(log);
     let mut log = files.journal();
     trimmed(&mut log, head);
     let names = std::fs::read_dir(files.0.path()).unwrap().count();

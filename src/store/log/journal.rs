@@ -70,11 +70,6 @@ struct ActiveFile {
 }
 
 impl Journal {
-    /// Calls [`Log::sync`] and drops the journal.
-    pub fn close(mut self) -> Result<(), Failure> {
-        self.sync()
-    }
-
     /// Starts the next file, with room for a batch of `length` bytes.
     fn rotate(&mut self, length: usize) -> Result<(), AppendError> {
         let capacity = create::capacity(self.options.file_size, length as u64);

@@ -15,6 +15,9 @@ use super::{
 
 pub(super) type RequestId = u64;
 
+/// The default of `store.cluster.lease`.
+const LEASE: Duration = Duration::from_secs(10);
+
 /// An action that the node requests.
 #[derive(Debug)]
 pub(super) enum Output {
@@ -72,9 +75,9 @@ impl Node {
         let incarnation = Incarnation(random.bytes());
         let identity = NodeIdentity { node: name.to_owned(), incarnation, predecessor, rules: [0; 32] };
         let (members, position) = (model.members.clone(), model.head.position);
-        let mut timing = Timing::from_lease(super::super::LEASE);
+        let mut timing = Timing::from_lease(LEASE);
         if fault == Fault::FullLease {
-            timing.permission = super::super::LEASE;
+            timing.permission = LEASE;
         }
         Self {
             incarnation,

@@ -15,7 +15,7 @@ fn filled(seed: u64, clean: bool) -> (Disk, Vec<entry::Entry>) {
     log.trim(4).unwrap();
     let entries = read_all(&log, usize::MAX).unwrap();
     if clean {
-        log.close().unwrap();
+        log.sync().unwrap();
     }
     (disk, entries)
 }
