@@ -17,8 +17,6 @@ mod limits;
 mod permitted;
 pub mod refusals;
 mod rejection;
-mod request_id;
-mod sunset;
 mod tunnel;
 mod upgrade;
 mod upstream;
@@ -37,7 +35,6 @@ use self::{
     permitted::{LogGuard, Permitted},
     refusals::RefusalSender,
     rejection::{ErrorFormat, Rejection},
-    request_id::{RequestId, RequestIds},
     worker_state::WorkerState,
 };
 pub use self::{
@@ -49,8 +46,7 @@ pub use self::{
     limits::{Exceeded, LimitCounters, Waiting},
     upstream::{
         Upstream,
-        resolve::{Resolver, Resolving},
-        shared::Upstreams,
+        shared::{Resolver, Resolving, Upstreams},
     },
 };
 use crate::{
@@ -59,6 +55,7 @@ use crate::{
     fence::Registry,
     metrics::{Metrics, WorkerEvent, WorkerMetrics},
     net::{CloseReason, Connection, ConnectionEvent, LogThrottle, RequestBody, RequestError, Service},
+    proxy::facts::{RequestId, RequestIds},
     state::State,
 };
 

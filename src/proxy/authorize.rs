@@ -25,13 +25,13 @@ use crate::{
         body::request_body,
         context::RequestContext,
         facts::HostName,
-        is_peer_trusted,
+        forward, is_peer_trusted,
         last_used::Use,
         limits::{ConcurrencySlot, Exceeded, LimitPermit, Waiting},
         permitted::{LogGuard, Permitted},
         refusals::{self, AuditSample},
         rejection::Rejection,
-        sunset, upgrade,
+        upgrade,
         upstream::Upstream,
         worker_state::WorkerState,
     },
@@ -85,7 +85,7 @@ impl Gateway {
                 upgrade::set(request.headers_mut(), protocols);
             }
             if let Some(window) = context.state.snapshot.proxy.announce_end {
-                context.outcome.sunset.set(sunset::announced_end(&permit, window, context.at));
+                context.outcome.sunset.set(forward::announced_end(&permit, window, context.at));
             }
             let guard = LogGuard::enter(&permit, context, limits);
             let first_byte = upstream.settings().first_byte_timeout;

@@ -1,10 +1,12 @@
 //! The gateway's own routes on the proxy listener: the paths under the reserved prefix, which belong to no
-//! service and are never forwarded.
+//! service and are never forwarded. The two smallest, for public keys and for rotation, are here.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use serde_json::json;
 
 use crate::{
     authz::{
@@ -12,13 +14,18 @@ use crate::{
         forwarding,
         reason::Reason,
         rules::{BUILT_IN_SERVICE, BuiltinRoute},
-        subject::Subject,
+        subject::{Permission, Subject, TokenEnd},
         time::Timestamp,
     },
     net::RequestBody,
     proxy::{
-        Gateway, body::ResponseBody, context::RequestContext, permitted::LogGuard, rejection::Rejection,
-        request_id::RequestId, worker_state::WorkerState,
+        Gateway,
+        body::{ResponseBody, body_error},
+        context::RequestContext,
+        facts::RequestId,
+        permitted::LogGuard,
+        rejection::Rejection,
+        worker_state::WorkerState,
     },
     store::{AdminError, ChangeError},
 };
@@ -28,11 +35,8 @@ pub use whoami::{Issuing, TokenLookup};
 
 mod auth;
 mod exchange;
-mod form;
 mod forwarded_request;
-mod jwks;
 mod registry;
-mod rotate;
 mod whoami;
 
 /// Where clients of a container registry get a token.
@@ -152,13 +156,102 @@ fn not_issued(error: ChangeError, refused: impl FnOnce(AdminError) -> Rejection)
 }
 
 /// A JSON response with `Cache-Control: no-store`.
-fn json(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
+fn json_response(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
     let mut response = Response::new(Bytes::from(format!("{body}\n")));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     forwarding::set_request_id(headers, request_id.as_bytes());
     response
+}
+
+impl Gateway {
+    /// Needs no token and ignores one. If no assertions are signed, this is an unknown route.
+    fn jwks(&self, context: &RequestContext) -> BuiltinResponse {
+        let Some(jwks) = self.parts.keyring.jwks() else { return self.not_found(context) };
+        if !matches!(context.method, Method::GET | Method::HEAD) {
+            return Err(Rejection::method_not_allowed("GET, HEAD"));
+        }
+        let mut response = Response::new(jwks.body);
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
+        headers.insert(header::CACHE_CONTROL, jwks.caching);
+        forwarding::set_request_id(headers, context.request_id.as_bytes());
+        Ok(response)
+    }
+}
+
+impl Gateway {
+    /// Accepts a bearer token only, whatever other carriers the host's services accept. The new token has the
+    /// same scope and expiry; the old one stays valid for its grace period.
+    async fn rotate(&self, context: &Rc<RequestContext>) -> BuiltinResponse {
+        if !context.state.snapshot.proxy.self_rotation {
+            return self.not_found(context);
+        }
+        let may_rotate = |subject: Subject<'_>| {
+            let is_active = subject.token.end == TokenEnd::None;
+            let may = subject.user.permissions.contains(Permission::UpdateSelf);
+            (subject.user.id.to_string(), subject.token.id, is_active, may)
+        };
+        let (owner, id, is_active, may) =
+            self.authenticate_as(context.facts.credential, context, may_rotate)?;
+        if context.method != Method::POST {
+            return Err(Rejection::method_not_allowed("POST"));
+        }
+        if !is_active {
+            return Err(Reason::TokenRotated.into());
+        }
+        if !may {
+            return Err(Reason::RotationDenied.into());
+        }
+        let request_id = context.request_id.as_str().to_owned();
+        let made = self.parts.records.rotate(owner, id, context.facts.client, request_id).await;
+        let made = made.map_err(|error| {
+            not_issued(error, |refusal| {
+                let reason = Reason::RotationDenied;
+                Rejection::described(reason, refusal.status(), refusal.code.word(), refusal.message)
+            })
+        })?;
+        let Some(text) = made.text else { return Err(Reason::StoreUnavailable.into()) };
+        let record = made.record;
+        let body = json!({
+            "token": text.expose(),
+            "id": record.id.as_str(),
+            "name": record.name,
+            "expires_at": record.expires_at.and_then(|at| at.rfc3339(3)),
+            "replaces": id.as_str(),
+        });
+        let mut response: Response<_> = json_response(&body, &context.request_id);
+        *response.status_mut() = StatusCode::CREATED;
+        Ok(response)
+    }
+}
+
+/// In bytes. Identity providers' tokens that list groups have several thousand.
+const MAX_FORM: usize = 64 << 10;
+
+/// Reads the fields of an `application/x-www-form-urlencoded` body. A repeated field is
+/// an error (RFC 6749, section 3.2).
+async fn read_form(
+    request: Request<RequestBody>,
+    context: &Rc<RequestContext>,
+) -> Result<HashMap<String, String>, Reason> {
+    let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let kind = kind.and_then(|kind| kind.split(|byte| *byte == b';').next()).unwrap_or_default();
+    if !kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
+        return Err(Reason::BadRequest);
+    }
+    let body = Limited::new(request.into_body(), MAX_FORM).collect().await;
+    let body = body.map_err(|error| body_error(&error))?.to_bytes();
+    let received = &context.outcome.bytes_in;
+    received.set(received.get() + body.len() as u64);
+    let mut form = HashMap::new();
+    for (name, value) in form_urlencoded::parse(&body) {
+        if form.insert(name.into_owned(), value.into_owned()).is_some() {
+            return Err(Reason::BadRequest);
+        }
+    }
+    Ok(form)
 }
 
 #[cfg(test)]

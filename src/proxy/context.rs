@@ -28,9 +28,8 @@ use crate::{
     net::{Clock, Connection},
     proxy::{
         Gateway,
-        facts::RequestFacts,
+        facts::{RequestFacts, RequestId},
         is_peer_trusted,
-        request_id::RequestId,
         upstream::{CancelHandle, load_balancer::fingerprint},
         worker_state::WorkerState,
     },

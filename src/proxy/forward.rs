@@ -1,15 +1,23 @@
-//! Sends a permitted request to its upstream and edits the response for the client.
+//! Sends a permitted request to its upstream and edits the response for the client. A token that is about to
+//! expire is announced in it, so that a pipeline's owner learns of it in time.
 
-use std::{mem, sync::LazyLock, time::Instant};
+use std::{
+    mem,
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use http_body::Body as _;
+use jiff::fmt::rfc2822::DateTimePrinter;
 
 use crate::{
     authz::{
         carriers,
+        decide::Permit,
         forwarding::{self, list_elements},
         reason::Reason,
+        time::Timestamp,
     },
     proxy::{
         Gateway,
@@ -17,7 +25,6 @@ use crate::{
         grpc,
         permitted::{LogGuard, Permitted},
         rejection::Rejection,
-        sunset,
         tunnel::Tunnel,
         upgrade,
         upstream::{self, OutgoingBody, Upstream, UpstreamResponse},
@@ -113,7 +120,7 @@ impl Gateway {
             carriers::restrict_caching(headers, &service.spec.credentials, used);
         }
         if let Some(end) = context.outcome.sunset.get() {
-            sunset::set(headers, end, context.at);
+            set_sunset(headers, end, context.at);
         }
         if let Some(limits) = guard.limits() {
             limits.set_headers(headers);
@@ -188,4 +195,45 @@ fn append_via(request: &mut Request<OutgoingBody>) {
         _ => http11,
     };
     request.headers_mut().append(header::VIA, entry.clone());
+}
+
+const DEPRECATION: HeaderName = HeaderName::from_static("deprecation");
+const SUNSET: HeaderName = HeaderName::from_static("sunset");
+
+/// Returns the end to announce: that of a replaced token's grace period, or an expiry within `window`.
+pub(super) fn announced_end(permit: &Permit<'_>, window: Duration, now: Timestamp) -> Option<Timestamp> {
+    let token = permit.subject()?.token;
+    let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
+    let expiry = token.expires_at.filter(|end| *end <= latest);
+    expiry.into_iter().chain(token.end.grace_until()).min()
+}
+
+/// Sets both fields. They replace the upstream's own, which a client could not tell
+/// apart; the token's expiry matters more.
+fn set_sunset(headers: &mut HeaderMap, end: Timestamp, now: Timestamp) {
+    let since = format!("@{}", now.as_millis().div_euclid(1000));
+    let Ok(end) = jiff::Timestamp::from_millisecond(end.as_millis()) else { return };
+    let Ok(end) = DateTimePrinter::new().timestamp_to_rfc9110_string(&end) else { return };
+    for (name, value) in [(DEPRECATION, since), (SUNSET, end)] {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn announced_end_follows_the_standards() {
+        let mut headers = HeaderMap::new();
+        set_sunset(
+            &mut headers,
+            Timestamp::from_millis(1_780_315_200_000),
+            Timestamp::from_millis(1_780_315_100_999),
+        );
+        assert_eq!(headers["deprecation"], "@1780315100");
+        assert_eq!(headers["sunset"], "Mon, 01 Jun 2026 12:00:00 GMT");
+    }
 }

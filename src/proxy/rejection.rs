@@ -16,9 +16,9 @@ use crate::{
     },
     net::RequestError,
     proxy::{
+        facts::RequestId,
         grpc,
         limits::{self, Exceeded, seconds},
-        request_id::RequestId,
     },
 };
 
@@ -313,7 +313,7 @@ fn text(details: &ErrorDetails, request_id: &str, problem: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy::request_id::RequestIds;
+    use crate::proxy::facts::RequestIds;
 
     #[test]
     fn every_refusal_body_is_a_distinct_json_object() {

@@ -27,19 +27,16 @@ mod call;
 mod connector;
 mod endpoint;
 mod endpoint_health;
-mod health;
 mod http1;
 mod http2;
 mod io;
 pub mod load_balancer;
 mod pool;
-pub mod resolve;
 mod response;
 pub mod shared;
-mod sockets;
 mod upgraded;
 
-use admission::{Permit, SharedLimit};
+use admission::{Permit, SharedLimit, UpstreamSockets, yield_idle};
 pub use body::{IncomingBody, IncomingError, OutgoingBody};
 use call::silence_timeouts;
 pub use call::{CancelHandle, is_stream};
@@ -48,7 +45,6 @@ use endpoint::{Endpoint, Purpose};
 use load_balancer::LoadBalancer;
 use pool::PooledConnection;
 use shared::SharedUpstream;
-use sockets::{UpstreamSockets, yield_idle};
 pub use upgraded::Upgraded;
 
 /// How long to wait for an idle connection to close.

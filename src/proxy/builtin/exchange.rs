@@ -7,7 +7,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use self::verify::VerifyError;
-use super::{BuiltinResponse, form, json, not_issued};
+use super::{BuiltinResponse, json_response, not_issued, read_form};
 use crate::{
     authz::{
         administration::names,
@@ -23,7 +23,6 @@ use crate::{
 
 pub use verify::Issuers;
 
-mod live;
 mod verify;
 
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
@@ -49,7 +48,7 @@ impl Gateway {
         if context.method != Method::POST {
             return Err(Rejection::method_not_allowed("POST"));
         }
-        let form = form::read(request, context).await?;
+        let form = read_form(request, context).await?;
         let field = |name: &str| form.get(name).map(String::as_str);
         match field("grant_type") {
             Some(GRANT) => {}
@@ -116,7 +115,7 @@ impl Gateway {
             "expires_in": rule.lifetime.as_secs(),
             "scope": scope_text(&scope),
         });
-        Ok(json(&body, &context.request_id))
+        Ok(json_response(&body, &context.request_id))
     }
 
     fn not_verified(&self, error: &VerifyError, context: &RequestContext) -> Rejection {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use http::{HeaderMap, Method, Request};
 use serde_json::json;
 
-use super::{BuiltinResponse, form, json};
+use super::{BuiltinResponse, json_response, read_form};
 use crate::{
     authz::{
         carriers::{self, Carrier},
@@ -39,7 +39,7 @@ impl Gateway {
             Method::POST => {
                 // Steps 1 to 3 come before the body is read.
                 self.check_target(context)?;
-                let form = form::read(request, context).await?;
+                let form = read_form(request, context).await?;
                 let grant = form.get("grant_type").map_or("", String::as_str);
                 let field = if grant == "refresh_token" { "refresh_token" } else { "password" };
                 form.get(field).cloned()
@@ -62,7 +62,7 @@ impl Gateway {
             "expires_in": left.clamp(1, EXPIRES_IN_SECONDS),
             "issued_at": now.rfc3339(0),
         });
-        Ok(json(&body, &context.request_id))
+        Ok(json_response(&body, &context.request_id))
     }
 
     /// The password of the request's Basic credential, as sent.

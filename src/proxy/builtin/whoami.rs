@@ -5,7 +5,7 @@ use std::{net::IpAddr, pin::Pin, rc::Rc, sync::Arc};
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{BuiltinResponse, json};
+use super::{BuiltinResponse, json_response};
 use crate::{
     authz::{
         decide,
@@ -95,7 +95,7 @@ impl Gateway {
             }
             render(subject, &record, kind, &state)
         })?;
-        Ok(json(&body, &context.request_id))
+        Ok(json_response(&body, &context.request_id))
     }
 }
 

@@ -1,12 +1,25 @@
-//! A limit that all workers share, with a first-in, first-out queue. Used only if a limit is configured.
+//! The limits on what upstreams may use. A configured limit is shared by all workers and has a first-in,
+//! first-out queue. The process's budgets of sockets and tunnels are shared among upstreams, and one that takes
+//! all it can get leaves some for the others.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    rc::Rc,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::{AbortHandle, spawn_local},
+};
+
+use crate::{
+    net::{Budgets, Holder, Reservation},
+    proxy::upstream::endpoint::Endpoint,
+};
 
 /// Limits the requests or the connections of one upstream. It outlives reloads:
 /// the latest `limit` that was passed applies.
@@ -135,6 +148,84 @@ impl Drop for Permit {
             permit.forget();
         }
     }
+}
+
+/// One per process.
+pub struct Sockets {
+    budgets: Arc<Budgets>,
+    yielders: YieldNotifier,
+}
+
+/// One upstream's part of the budgets.
+#[derive(Clone)]
+pub struct UpstreamSockets {
+    all: Arc<Sockets>,
+    sockets: Holder,
+    tunnels: Holder,
+}
+
+/// One upstream may hold this many times what is left for all others, so an eighth always remains.
+const HOLDER_MULTIPLE: usize = 7;
+
+impl Sockets {
+    pub fn new(budgets: Arc<Budgets>) -> Arc<Self> {
+        Arc::new(Self { budgets, yielders: YieldNotifier::default() })
+    }
+
+    /// Sets the number of upstreams that share the budgets. A single one may take everything.
+    pub fn set_upstreams(&self, count: usize) {
+        let multiple = if count > 1 { HOLDER_MULTIPLE } else { 0 };
+        self.budgets.upstream_connections.set_multiple(multiple);
+        self.budgets.tunnels.set_multiple(multiple);
+    }
+
+    pub fn of_upstream(self: &Arc<Self>) -> UpstreamSockets {
+        UpstreamSockets { all: self.clone(), sockets: Holder::default(), tunnels: Holder::default() }
+    }
+}
+
+impl UpstreamSockets {
+    /// Takes a socket for a connection to the upstream. `None`: the budget is exhausted.
+    pub fn take(&self) -> Option<Reservation> {
+        self.all.budgets.upstream_connections.take(&self.sockets, 1)
+    }
+
+    pub fn take_tunnel(&self) -> Option<Reservation> {
+        self.all.budgets.tunnels.take(&self.tunnels, 1)
+    }
+
+    /// Whether no socket is left for any upstream.
+    pub fn is_exhausted(&self) -> bool {
+        self.all.budgets.upstream_connections.left() <= 1
+    }
+
+    /// The workers to notify when idle connections should release their sockets.
+    pub fn yielders(&self) -> &YieldNotifier {
+        &self.all.yielders
+    }
+}
+
+/// Spawns the task that closes an idle connection when notified. A request that waits on another worker or
+/// for another URL cannot use a connection that is idle here, but it can use its permit or socket.
+pub fn yield_idle(
+    limit: Option<Arc<SharedLimit>>,
+    sockets: UpstreamSockets,
+    endpoints: Vec<Rc<Endpoint>>,
+) -> AbortHandle {
+    let asked = Arc::new(Notify::new());
+    sockets.yielders().add(&asked);
+    if let Some(limit) = &limit {
+        limit.yielders().add(&asked);
+    }
+    let task = spawn_local(async move {
+        loop {
+            asked.notified().await;
+            if sockets.is_exhausted() || limit.as_ref().is_some_and(|limit| limit.waiting() > 0) {
+                let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
+            }
+        }
+    });
+    task.abort_handle()
 }
 
 #[cfg(test)]

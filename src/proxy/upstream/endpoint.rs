@@ -17,14 +17,13 @@ use self::guards::WaitingGuard;
 use crate::{
     net::Clock,
     proxy::upstream::{
-        admission::{Permit, SharedLimit},
+        admission::{Permit, SharedLimit, UpstreamSockets},
         connector::{ConnectError, Connector, Dialer, NewConnection},
         endpoint_health::EndpointHealth,
         http1::Http1,
         http2::Http2,
         io::ConnectionPermits,
         pool::{Pool, PooledConnection, Protocol},
-        sockets::UpstreamSockets,
     },
     settings::{HttpVersion, UpstreamSettings, UpstreamUrl},
 };

@@ -2,7 +2,6 @@
 //! whether it accepts more, and when it closes.
 
 mod stream;
-mod websocket;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +20,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 
-pub use self::{stream::Http2Stream, websocket::is_requested as is_websocket};
+pub use self::stream::{Http2Stream, is_websocket};
 use crate::{
     net::{BoxError, Clock, Deadline, Stream},
     proxy::upstream::{

@@ -1,27 +1,35 @@
-//! The state of upstreams that all workers share, and the tasks that maintain it. Requests do not write to
-//! it, except for permits under configured limits.
+//! The state of upstreams that all workers share, and the tasks that maintain it: one resolves each name, so
+//! that no worker waits for a name server again, and one checks the health of each URL. Requests do not write
+//! to the state, except for permits under configured limits.
 
 use std::{
     collections::HashMap,
+    io,
+    net::SocketAddr,
     num::NonZeroUsize,
+    pin::Pin,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
+    authz::reason::Reason,
     metrics::{UpstreamReading, UpstreamReadings, UrlReading},
     net::{Budgets, Clock},
     proxy::upstream::{
-        admission::SharedLimit,
+        admission::{SharedLimit, Sockets, UpstreamSockets},
+        body::{IncomingBody, OutgoingBody},
+        connector::ConnectError,
+        endpoint::{Endpoint, Purpose},
         endpoint_health::EndpointHealth,
-        health,
-        resolve::{self, Resolver, SystemResolver},
-        sockets::{Sockets, UpstreamSockets},
     },
-    settings::{ProxySettings, UpstreamSettings, WeightedUrl},
+    settings::{Health, ProxySettings, UpstreamSettings, WeightedUrl},
     state::State,
 };
 
@@ -108,18 +116,11 @@ impl Upstreams {
             if let Some((name, port)) = settings.urls[place].url.name() {
                 let (everything, settings, health) = (self.clone(), settings.clone(), health.clone());
                 tasks.spawn_local(async move {
-                    resolve::resolve_until_dropped(&*everything.resolver, &name, port, &settings, &health)
-                        .await;
+                    resolve_until_dropped(&*everything.resolver, &name, port, &settings, &health).await;
                 });
             }
             if let Some(check) = settings.health.clone() {
-                tasks.spawn_local(health::check_until_dropped(
-                    check,
-                    settings.clone(),
-                    place,
-                    health,
-                    clock.clone(),
-                ));
+                tasks.spawn_local(check_until_dropped(check, settings.clone(), place, health, clock.clone()));
             }
         }
         tasks
@@ -190,4 +191,138 @@ impl UpstreamReadings for Upstreams {
         readings.sort_by(|a, b| a.name.cmp(&b.name));
         readings
     }
+}
+
+/// Resolves a name to addresses.
+pub trait Resolver: Send + Sync {
+    fn resolve<'a>(&'a self, name: &'a str, port: u16) -> Resolving<'a>;
+}
+
+pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>>;
+
+/// The system's resolver (`getaddrinfo`), on a thread that may block.
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve<'a>(&'a self, name: &'a str, port: u16) -> Resolving<'a> {
+        Box::pin(async move { Ok(tokio::net::lookup_host((name, port)).await?.collect()) })
+    }
+}
+
+/// Pause after the first failure. It doubles with each consecutive failure up to the configured interval.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Resolves one name periodically until dropped.
+async fn resolve_until_dropped(
+    resolver: &dyn Resolver,
+    name: &str,
+    port: u16,
+    settings: &UpstreamSettings,
+    health: &EndpointHealth,
+) {
+    let upstream = &settings.name;
+    let mut failures = 0;
+    loop {
+        // Needs no timeout, because the known addresses stay in use meanwhile.
+        let found = resolver.resolve(name, port).await;
+        let pause = match found {
+            Ok(addresses) if !addresses.is_empty() => {
+                if health.set_addresses(addresses) {
+                    tracing::debug!(%upstream, name, "the name resolves to other addresses");
+                }
+                failures = 0;
+                settings.resolve
+            }
+            other => {
+                health.set_addresses(Vec::new());
+                let error = other.err().unwrap_or_else(|| io::ErrorKind::NotFound.into());
+                if failures == 0 {
+                    tracing::warn!(%upstream, name, %error, "the name cannot be resolved; addresses found before, if any, stay in use");
+                }
+                failures += 1;
+                MIN_RETRY_DELAY.saturating_mul(1 << (failures - 1).min(16)).min(settings.resolve)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How much of a check's response body is read, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// Checks one URL until dropped.
+async fn check_until_dropped(
+    check: Health,
+    settings: Arc<UpstreamSettings>,
+    place: usize,
+    health: Arc<EndpointHealth>,
+    clock: Clock,
+) {
+    let url = &settings.urls[place].url;
+    let endpoint = Endpoint::new(url, &settings, health.clone(), None, None);
+    let host = settings.host.clone().unwrap_or_else(|| url.authority());
+    let mut against = 0;
+    loop {
+        let outcome =
+            match tokio::time::timeout(check.timeout, check_once(&endpoint, &host, &check, &clock)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Unhealthy::Silent(check.timeout)),
+            };
+        // Only consecutive outcomes that contradict the current state count.
+        against = if outcome.is_ok() == health.is_up() { 0 } else { against + 1 };
+        match outcome {
+            Ok(()) if against >= check.rise => {
+                health.set_up(true);
+                health.succeeded();
+                tracing::info!(upstream = %settings.name, %url, "up: its health checks pass");
+                against = 0;
+            }
+            Err(why) if against >= check.fall => {
+                health.set_up(false);
+                tracing::warn!(upstream = %settings.name, %url, %why, "down: its health checks fail");
+                against = 0;
+            }
+            _ => {}
+        }
+        tokio::time::sleep(check.interval).await;
+    }
+}
+
+async fn check_once(
+    endpoint: &Rc<Endpoint>,
+    host: &HeaderValue,
+    check: &Health,
+    clock: &Clock,
+) -> Result<(), Unhealthy> {
+    let mut request = Box::new(Request::new(OutgoingBody::empty()));
+    *request.uri_mut() = check.path.clone().into();
+    request.headers_mut().insert(header::HOST, host.clone());
+    request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("permgate-health"));
+    let mut connection =
+        endpoint.connect(check.timeout, clock, None, Purpose::Requests).await.map_err(Unhealthy::Connect)?;
+    let response = connection.send(request, check.timeout, false).await;
+    let response = response.map_err(|failure| Unhealthy::NoResponse(failure.reason))?;
+    let status = response.status();
+    let body = IncomingBody::new(response.into_body(), connection, check.timeout);
+    // Reads the body, so that the upstream does not log an aborted response. An endless one is aborted.
+    let _ = Limited::new(body, MAX_ANSWER).collect().await;
+    // The next check opens a new connection.
+    while endpoint.close_one() {}
+    let sound = match check.status {
+        Some(expected) => status == expected,
+        None => status.is_success() || status.is_redirection(),
+    };
+    if sound { Ok(()) } else { Err(Unhealthy::Status(status)) }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unhealthy {
+    #[error("cannot connect: {0}")]
+    Connect(#[source] ConnectError),
+    #[error("{}", .0.code())]
+    NoResponse(Reason),
+    #[error("responded {0}")]
+    Status(StatusCode),
+    #[error("no response within {0:?}")]
+    Silent(Duration),
 }
