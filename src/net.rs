@@ -12,18 +12,12 @@ mod clock;
 mod connection;
 mod fetch;
 mod framing;
-mod http1;
 mod http2;
 mod io;
-mod limits;
-mod peer;
 pub mod proxy_protocol;
-mod request_error;
 mod respond;
 mod serve;
-mod socket_activation;
 mod stream;
-mod throttle;
 pub mod tls;
 mod upgrade;
 mod worker;
@@ -32,20 +26,18 @@ use std::rc::Rc;
 
 pub use self::{
     accept::serve,
-    bind::{Address, AddressError, BindError, Bound, Listener, bind, bind_with_mode},
+    bind::{
+        Address, AddressError, BindError, Bound, InheritError, Inherited, Listener, bind, bind_with_mode,
+    },
     body::{BodyError, RequestBody},
     budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Reservation},
-    clock::{Clock, Deadline, Elapsed},
+    clock::{Clock, Deadline, Elapsed, LogThrottle, Throttle},
     connection::{CloseReason, Connection},
     fetch::fetch,
-    limits::Limits,
-    peer::Peer,
-    request_error::RequestError,
-    socket_activation::{InheritError, Inherited},
-    stream::{Socket, Stream},
-    throttle::{LogThrottle, Throttle},
+    framing::RequestError,
+    stream::{Peer, Socket, Stream},
     upgrade::{OnUpgrade, Upgraded},
-    worker::{Drain, Drained, Draining, Worker, drain},
+    worker::{Drain, Drained, Draining, Limits, Worker, drain},
 };
 
 /// The HTTP service behind a listener: the proxy on the workers, the admin router on the control thread.

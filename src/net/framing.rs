@@ -2,13 +2,17 @@
 //! same for HTTP/1 and HTTP/2, and only here, so that no later part reads the message differently.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Uri, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, COOKIE, HOST, TRANSFER_ENCODING},
     request::Parts,
 };
 
-use super::{Connection, Limits, RequestError};
-use crate::authz::{forwarding::has_framing_alias, host::Authority};
+use super::{Connection, Limits};
+use crate::authz::{
+    forwarding::has_framing_alias,
+    host::Authority,
+    reason::{ErrorDetails, Reason},
+};
 
 /// Checks a head and normalizes it: a target without a host, one Host, one Cookie.
 pub(super) fn check(parts: &mut Parts, limits: &Limits, connection: &Connection) -> Result<(), RequestError> {
@@ -162,6 +166,53 @@ fn host(parts: &mut Parts) -> Result<(), RequestError> {
             Ok(())
         }
         None => Err(RequestError::BadRequest("the target names a host, but Host is missing")),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequestError {
+    /// 400; the text ends "The request is malformed: …".
+    BadRequest(&'static str),
+    /// 501: an extended CONNECT (RFC 8441) for another protocol than WebSocket.
+    UnknownProtocol,
+    /// 408: the head did not arrive in time.
+    HeadTimeout,
+    /// 414.
+    TargetTooLong,
+    /// 421: the connection's certificate is not valid for the host.
+    Misdirected,
+    /// 431: the head, one field or the number of fields is too large.
+    HeadTooLarge,
+    /// 503: the process has no room for another HTTP/2 stream.
+    OverBudget,
+}
+
+impl RequestError {
+    pub fn status(self) -> StatusCode {
+        Reason::from(self).status()
+    }
+
+    /// The response. That to a malformed request says what is malformed.
+    pub fn details(self) -> ErrorDetails {
+        let mut details = Reason::from(self).details(None);
+        if let Self::BadRequest(what) = self {
+            details.description = format!("{}: {what}", details.description);
+        }
+        details
+    }
+}
+
+impl From<RequestError> for Reason {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::BadRequest(_) => Self::BadRequest,
+            RequestError::UnknownProtocol => Self::UnknownProtocol,
+            RequestError::HeadTimeout => Self::RequestTimeout,
+            RequestError::TargetTooLong => Self::TargetTooLong,
+            RequestError::Misdirected => Self::Misdirected,
+            RequestError::HeadTooLarge => Self::HeadTooLarge,
+            RequestError::OverBudget => Self::OverBudget,
+        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! The I/O object that hyper uses instead of the socket. It stops when the connection is aborted, records
 //! what the deadlines depend on, and keeps hyper's own bare error responses off the wire.
 
-mod frames;
-mod lines;
+mod watch;
 
 use std::{
     cell::{Cell, RefCell},
@@ -17,7 +16,7 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroize as _;
 
-use self::{frames::Frames, lines::Lines};
+use self::watch::{Frames, Lines};
 use super::{
     Connection, RequestError, Worker,
     connection::{ConnectionCommand, Phase},

@@ -1,4 +1,5 @@
-//! One connection from its first byte to its last: handshake, requests, rejection, close.
+//! One connection from its first byte to its last: handshake, requests (those of HTTP/2 in `http2`), rejection,
+//! close.
 
 use std::{
     future::poll_fn,
@@ -9,6 +10,9 @@ use std::{
     task::Poll,
 };
 
+use bytes::Bytes;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
@@ -16,16 +20,17 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    Connection, ConnectionEvent, Service, Upgraded, Worker,
-    connection::{ConnectionCommand, Phase},
-    http1::{self, Outcome},
+    Connection, ConnectionEvent, RequestError, Service, Upgraded, Worker,
+    body::Sent,
+    connection::{ConnectionCommand, Phase, ResponseState},
     http2,
     io::CancelIo,
-    request_error::encode,
+    respond::respond,
     stream::{Socket, Stream},
     tls::{Handshake, ServerConfig, TlsInfo},
     worker::ConnectionSlot,
 };
+use http::{Response, header};
 
 /// Reports a connection to its service when it opens and when it closes, even if its task is dropped.
 pub(super) struct ConnectionGuard<S: Service> {
@@ -85,7 +90,7 @@ pub(super) async fn serve_connection<S: Service>(
             }
             return;
         }
-        Ok(false) => http1::drive(&io, &worker, &service).await,
+        Ok(false) => drive_http1(&io, &worker, &service).await,
         Err(command) => Outcome::Interrupted(command),
     };
     match outcome {
@@ -176,4 +181,112 @@ async fn close(mut io: CancelIo, response: &[u8], most: usize) {
         io::Result::Ok(())
     };
     let _ = until_command(&connection, closing).await;
+}
+
+/// How hyper's part of a connection ended.
+enum Outcome {
+    /// The regular end. `unread`: the client has sent, or still sends, bytes that are not read.
+    Over {
+        unread: bool,
+    },
+    /// The client has received 101. These bytes followed its request.
+    Upgraded(Bytes),
+    Interrupted(ConnectionCommand),
+}
+
+/// The size of hyper's buffers in bytes, which an idle connection keeps after a large body.
+const BUFFER: usize = 64 << 10;
+
+async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &Rc<S>) -> Outcome {
+    let connection = io.connection();
+    let sent: Sent<S::Body> = Sent::default();
+    let limits = worker.limits();
+    let mut builder = http1::Builder::new();
+    builder
+        .header_read_timeout(None)
+        // A client may close its side and wait for the response. `poll_disconnect` detects clients that
+        // leave.
+        .half_close(true)
+        .max_buf_size(BUFFER.max(limits.head))
+        .max_header_size(limits.head)
+        .max_headers(limits.fields);
+    let mut http = builder.serve_connection(
+        TokioIo::new(io.clone()),
+        service_fn(|request| {
+            respond(service.clone(), request, connection.clone(), None, worker, sent.clone())
+        }),
+    );
+    let mut draining = false;
+    let outcome = poll_fn(|cx| {
+        let interrupted = |command| Poll::Ready(Outcome::Interrupted(command));
+        if let Some(command) = connection.poll_command(cx) {
+            return interrupted(command);
+        }
+        let mut over = Pin::new(&mut http).poll(cx);
+        if worker.draining() && !draining && over.is_pending() {
+            // Only after hyper has read what is there, because it closes a connection that looks unused.
+            draining = true;
+            Pin::new(&mut http).graceful_shutdown();
+            over = Pin::new(&mut http).poll(cx);
+        }
+        let response = connection.exchange.response_state();
+        // A response's body lives until the kernel has the response.
+        if response == ResponseState::Flushed {
+            sent.take();
+        }
+        if let Some(command) = connection.poll_command(cx) {
+            return interrupted(command);
+        }
+        if over.is_pending() && draining && connection.phase() == Phase::Idle {
+            return interrupted(ConnectionCommand::Close);
+        }
+        if response == ResponseState::Flushed && connection.exchange.is_abandoned() {
+            // hyper would read on, and take the rest of the body for the next head.
+            return Poll::Ready(Outcome::Over { unread: true });
+        }
+        if over.is_pending() && io.poll_disconnect(cx).is_ready() {
+            return interrupted(ConnectionCommand::Abort);
+        }
+        over.map(|result| match (connection.phase(), result) {
+            // hyper gave up on a head without writing a response.
+            (Phase::Head, Err(_)) if !connection.has_ended() => Outcome::Interrupted(
+                ConnectionCommand::Reject(RequestError::BadRequest("the head cannot be parsed")),
+            ),
+            (Phase::Switching, Ok(())) if response == ResponseState::Flushed => {
+                Outcome::Upgraded(Bytes::new())
+            }
+            // A response that broke off must not look complete. Also, hyper does not wait for a client whose
+            // socket has no room for a 101.
+            (Phase::Serving, Err(_)) | (Phase::Switching, _) => {
+                Outcome::Interrupted(ConnectionCommand::Abort)
+            }
+            _ => Outcome::Over { unread: connection.exchange.is_unread() },
+        })
+    })
+    .await;
+    let buffered = http.into_parts().read_buf;
+    match outcome {
+        Outcome::Upgraded(_) => Outcome::Upgraded(buffered),
+        Outcome::Over { unread } => Outcome::Over { unread: unread || !buffered.is_empty() },
+        interrupted => interrupted,
+    }
+}
+
+/// Encodes an HTTP/1.1 response that closes the connection, for cases where hyper writes none.
+fn encode(response: &Response<Bytes>) -> Vec<u8> {
+    let (status, body) = (response.status(), response.body());
+    let reason = status.canonical_reason().unwrap_or("Refused");
+    let mut bytes = format!("HTTP/1.1 {} {reason}\r\n", status.as_u16()).into_bytes();
+    for (name, value) in response.headers() {
+        if *name != header::CONNECTION && *name != header::CONTENT_LENGTH {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+    }
+    bytes
+        .extend_from_slice(format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len()).as_bytes());
+    bytes.extend_from_slice(body);
+    bytes
 }

@@ -1,6 +1,11 @@
-//! The kinds of socket to clients and to upstreams.
+//! The kinds of socket to clients and to upstreams, and the peer at the other end.
 
-use std::{io, os::fd::AsFd, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::AsFd,
+    time::Duration,
+};
 
 use rustix::net::RecvFlags;
 use socket2::SockRef;
@@ -9,6 +14,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{client, server};
+
+use crate::authz::forwarding::TrustedProxies;
 
 /// An open socket.
 pub enum Socket {
@@ -63,5 +70,47 @@ impl Stream for server::TlsStream<TcpStream> {
 impl Stream for client::TlsStream<TcpStream> {
     fn reset_on_close(&self) {
         self.get_ref().0.reset_on_close();
+    }
+}
+
+/// The peer at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Peer {
+    Inet(SocketAddr),
+    /// A process on a unix socket, as the kernel reports it.
+    Unix {
+        uid: u32,
+        pid: Option<i32>,
+    },
+    /// A client that the trusted proxy at this address does not name. It has the proxy's address, but not the
+    /// proxy's trust.
+    Unnamed(IpAddr),
+}
+
+impl Peer {
+    /// Returns the peer's address. A unix socket's peer counts as local.
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Inet(address) => address.ip(),
+            Self::Unix { .. } => IpAddr::from([127, 0, 0, 1]),
+            Self::Unnamed(proxy) => *proxy,
+        }
+    }
+
+    /// Whether the peer is trusted to name its clients.
+    pub fn is_trusted(&self, trusted: &TrustedProxies) -> bool {
+        match self {
+            Self::Inet(address) => trusted.contains(address.ip()),
+            Self::Unix { .. } => trusted.unix,
+            Self::Unnamed(_) => false,
+        }
+    }
+
+    /// The address to which the limit per address applies.
+    pub(super) fn limited_address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Inet(address) => Some(address.ip()),
+            Self::Unix { .. } | Self::Unnamed(_) => None,
+        }
     }
 }

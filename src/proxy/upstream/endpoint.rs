@@ -1,8 +1,6 @@
 //! One worker's connections to one URL of an upstream: idle HTTP/1.1 connections, shared
 //! HTTP/2 connections, and the number of requests under way.
 
-mod guards;
-
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -12,8 +10,6 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-pub use self::guards::InUse;
-use self::guards::WaitingGuard;
 use crate::{
     net::Clock,
     proxy::upstream::{
@@ -23,7 +19,7 @@ use crate::{
         http1::Http1,
         http2::Http2,
         io::ConnectionPermits,
-        pool::{Pool, PooledConnection, Protocol},
+        pool::{InUse, Pool, PooledConnection, Protocol},
     },
     settings::{HttpVersion, UpstreamSettings, UpstreamUrl},
 };
@@ -360,5 +356,23 @@ impl Endpoint {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         self.shared.get_mut().drain(..).for_each(|http2| http2.retire());
+    }
+}
+
+/// Counts a request that waits at an endpoint.
+struct WaitingGuard<'e>(&'e Endpoint);
+
+impl<'e> WaitingGuard<'e> {
+    fn enter(endpoint: &'e Endpoint) -> Self {
+        endpoint.waiting.set(endpoint.waiting.get() + 1);
+        Self(endpoint)
+    }
+}
+
+impl Drop for WaitingGuard<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+        // Others may use a connection that was kept for this waiter.
+        self.0.notify_yielders();
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     future::poll_fn,
+    ops::Deref,
     rc::{Rc, Weak},
     time::{Duration, Instant},
 };
@@ -18,7 +19,7 @@ use crate::{
         admission::Permit,
         body::OutgoingBody,
         call::{Call, CancelHandle, Ended},
-        endpoint::{Endpoint, InUse},
+        endpoint::Endpoint,
         http1::Http1,
         http2::Http2Stream,
         upgraded::Upgraded,
@@ -185,6 +186,30 @@ impl Drop for PooledConnection {
             drop(stream);
             self.endpoint.notify_waiter();
         }
+    }
+}
+
+/// Counts a request at its endpoint, from connecting to its end.
+pub struct InUse(Rc<Endpoint>);
+
+impl InUse {
+    pub(super) fn enter(endpoint: &Rc<Endpoint>) -> Self {
+        endpoint.in_use.set(endpoint.in_use.get() + 1);
+        Self(Rc::clone(endpoint))
+    }
+}
+
+impl Deref for InUse {
+    type Target = Rc<Endpoint>;
+
+    fn deref(&self) -> &Rc<Endpoint> {
+        &self.0
+    }
+}
+
+impl Drop for InUse {
+    fn drop(&mut self) {
+        self.0.in_use.set(self.0.in_use.get() - 1);
     }
 }
 
