@@ -24,7 +24,6 @@ mod hub;
 mod identities;
 mod invitations;
 mod live;
-mod live_request;
 mod offload;
 mod oidc;
 mod openapi;
@@ -38,11 +37,9 @@ mod services;
 mod session;
 mod sign_in;
 mod tokens;
-mod turns;
 mod users;
 mod verify;
 mod web;
-mod whoami;
 pub mod wire;
 
 use axum::{
@@ -78,8 +75,8 @@ pub use self::{
 
 fn router(context: Context) -> Router {
     Router::new()
-        .route("/v1/users/{login}/tokens", get(tokens::list::of_user).post(tokens::create))
-        .route("/v1/tokens", get(tokens::list::all))
+        .route("/v1/users/{login}/tokens", get(tokens::list_of_user).post(tokens::create))
+        .route("/v1/tokens", get(tokens::list_all))
         .route("/v1/tokens/import", post(tokens::import::import))
         .route("/v1/tokens/{id}", get(tokens::show).patch(tokens::edit).delete(tokens::revoke))
         .route("/v1/tokens/{id}/rotate", post(tokens::rotate))
@@ -116,7 +113,7 @@ fn router(context: Context) -> Router {
         .route("/v1/roles/{key}", delete(roles::remove).get(roles::show).patch(roles::edit))
         .route("/v1/grants", get(roles::list_grants).post(roles::grant).delete(roles::withdraw))
         .route("/v1/services", get(services::list))
-        .route("/v1/whoami", get(whoami::whoami))
+        .route("/v1/whoami", get(caller::whoami))
         .route("/v1/explain", post(explain::explain))
         .route("/v1/audit", get(audit::list))
         .route("/v1/audit/verify", get(audit::verify))

@@ -5,7 +5,6 @@
 //! and path. The keys rotate by time: the next one is published before its first use, and the old one until
 //! its last assertion has expired.
 
-mod file;
 mod key;
 mod keyring;
 

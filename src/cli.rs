@@ -5,7 +5,6 @@ mod check;
 mod client;
 mod cluster;
 mod complete;
-mod completion;
 mod confirm;
 mod demo;
 mod explain;
@@ -168,7 +167,7 @@ enum Command {
     /// Print the version and how this binary was built
     Version,
     /// Print a completion script
-    Completion(completion::Completion),
+    Completion(complete::Completion),
     /// Print the manual page, or write the pages of all commands into a directory
     Man(man::Man),
 }
@@ -186,7 +185,7 @@ fn parse() -> Result<Cli, clap::Error> {
 /// Parses the arguments, runs the command and reports failures.
 pub fn main() -> ExitCode {
     // Ends the process if a shell requests completions.
-    CompleteEnv::with_factory(command).var(completion::VARIABLE).complete();
+    CompleteEnv::with_factory(command).var(complete::VARIABLE).complete();
     let cli = match parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -7,7 +7,6 @@ mod cell;
 mod collectors;
 mod exposition;
 mod history;
-mod old_names;
 mod process;
 mod worker;
 
@@ -198,7 +197,7 @@ impl Metrics {
         });
         let mut collectors: Vec<Box<dyn Collector>> = vec![Box::new(scrape.clone())];
         if self.old_names.load(Relaxed) {
-            collectors.push(Box::new(old_names::OldNames(scrape)));
+            collectors.push(Box::new(exposition::OldNames(scrape)));
         }
         exposition::encode(collectors, Box::new(process::Process), format)
     }

@@ -147,7 +147,7 @@ fn children(key: &Key) -> Option<&'static [Key]> {
 fn every_key_is_in_the_reference_with_its_default() {
     let page = read("docs/configuration.md");
     let mut missing = Vec::new();
-    keys(&permgate::config::schema::schema(), "", &mut |key, default| {
+    keys(&permgate::config::key::schema(), "", &mut |key, default| {
         let row = match default {
             Some(value) => format!("| `{key}` | `{}` |", written(value)),
             None => format!("| `{key}` | "),

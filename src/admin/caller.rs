@@ -1,4 +1,5 @@
 //! The caller of a request: a token's owner, a signed-in user, or the operator on the unix socket.
+//! `/v1/whoami` shows who it is and what it may do.
 
 use std::{
     net::IpAddr,
@@ -10,8 +11,9 @@ use std::{
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use http::request::Parts;
+use serde_json::json;
 
-use super::{ApiResult, Problem, session::Csrf};
+use super::{ApiResult, Context, Problem, session::Csrf, tokens::TokenView, wire::ok};
 use crate::{
     authz::{
         accounts::Account,
@@ -209,4 +211,27 @@ impl<S: Sync> FromRequestParts<S> for Caller {
         let caller = parts.extensions.get::<Self>().cloned();
         caller.ok_or_else(|| Reason::MissingCredentials.details(None).into())
     }
+}
+
+pub async fn whoami(context: Context, caller: Caller) -> ApiResult {
+    let permissions: Vec<&str> = caller.permissions().iter().map(Permission::word).collect();
+    let Some(user) = caller.user() else {
+        return Ok(ok(&json!({"operator": true, "user": null, "permissions": permissions, "token": null})));
+    };
+    let rules = context.rules();
+    let readable = rules.services().iter().filter(|service| user.readable.contains(service.id));
+    let services: Vec<&str> = readable.map(|service| service.spec.key.as_str()).collect();
+    let (access, record) = match &caller.identity {
+        Identity::Bearer { token, access, .. } => (*access, context.store.token(*token)?),
+        Identity::Browser { .. } | Identity::Operator => (Access::Full, None),
+    };
+    Ok(ok(&json!({
+        "operator": false,
+        "user": &*user.login,
+        "user_id": &*user.id,
+        "permissions": permissions,
+        "services": services,
+        "access": access.word(),
+        "token": record.map(|record| TokenView::new(&context, record)),
+    })))
 }

@@ -1,8 +1,15 @@
 //! Runs work whose size the caller chooses off the control thread, so that revocations never wait for it.
+//! Requests of one account that read, such as lists and explanations, take turns.
 
-use tokio::{sync::Semaphore, task::JoinHandle};
+use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
-use super::{ApiResult, Problem};
+use http::{Method, request::Parts};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinHandle,
+};
+
+use super::{ApiResult, Caller, Problem};
 
 /// Reads that may scan many rows, such as a list whose filter matches few.
 pub(super) static READS: Offload = Offload::new(1, 32);
@@ -48,6 +55,39 @@ pub(super) async fn join<T>(work: JoinHandle<T>) -> ApiResult<T> {
         tracing::error!(%error, "work beside the control thread ended by a panic");
         Problem::internal("The request could not be answered")
     })
+}
+
+/// Reads of one account that are answered at the same time; more wait. Far below the places of
+/// [`READS`].
+const MAX_CONCURRENT: usize = 4;
+/// Above this number, accounts without a request are forgotten.
+const MAX_IDLE_ACCOUNTS: usize = 1024;
+
+/// By the account's id.
+#[derive(Default)]
+pub(super) struct Turns(RefCell<HashMap<String, Arc<Semaphore>>>);
+
+impl Turns {
+    /// Waits for the account's turn. The operator and changes need none: a revocation never waits here.
+    pub(super) async fn take(
+        &self,
+        caller: Option<&Caller>,
+        request: &Parts,
+    ) -> Option<OwnedSemaphorePermit> {
+        let reads =
+            matches!(request.method, Method::GET | Method::HEAD) || request.uri.path() == "/v1/explain";
+        let user = caller.and_then(Caller::user).filter(|_| reads)?;
+        let turns = self.of(&user.id);
+        turns.acquire_owned().await.ok()
+    }
+
+    fn of(&self, account: &str) -> Arc<Semaphore> {
+        let mut all = self.0.borrow_mut();
+        if all.len() >= MAX_IDLE_ACCOUNTS {
+            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+        }
+        all.entry(account.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(MAX_CONCURRENT))).clone()
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use crate::{
 };
 
 mod claims;
-mod client;
 mod exchange;
 mod flow;
 mod metadata;

@@ -21,7 +21,6 @@ use super::{
 };
 
 mod calls;
-mod examples;
 
 /// The document without its calls: its schemas are those that `calls.toml` names.
 #[derive(OpenApi)]

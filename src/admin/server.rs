@@ -27,12 +27,11 @@ use super::{
     client::ClientOrigin,
     context::RefusedRequest,
     guard,
-    live_request::LiveRequest,
     session::FAILURES_INTERVAL,
-    turns::Turns,
     wire::Time,
 };
 use crate::{
+    admin::{live::LiveRequest, offload::Turns},
     authz::{reason::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Registration, Registry},
     metrics::{History, Metrics, STEP_LENGTH, WorkerMetrics},

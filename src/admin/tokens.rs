@@ -1,7 +1,6 @@
 //! `/v1/tokens` and `/v1/users/{login}/tokens`: creates, lists, edits, rotates, revokes and imports tokens.
 
 pub mod import;
-pub mod list;
 mod view;
 
 use axum::{extract::Path, response::Response};
@@ -11,7 +10,10 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use self::view::{addresses, scope};
-pub(super) use self::{import::Imported, view::last_used};
+pub(super) use self::{
+    import::Imported,
+    view::{last_used, list_all, list_of_user},
+};
 pub use self::{
     import::{ImportLine, ImportRequest},
     view::{ScopeEntry, TokenView},

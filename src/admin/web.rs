@@ -12,7 +12,6 @@ mod login_page;
 mod profile;
 mod provider;
 mod shell;
-mod time;
 mod token;
 mod token_list;
 mod words;
@@ -21,7 +20,7 @@ use axum::{Router, extract::FromRequestParts, middleware, routing::get};
 use http::{Uri, request::Parts};
 use serde::de::DeserializeOwned;
 
-use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, tokens, users};
+use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, users};
 use self::shell::{PageResult, Reader, Shell, problems_as_pages, render};
 use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::link};
 
@@ -46,7 +45,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/groups/{name}", get(groups::show))
         .route("/roles", get(roles::list))
         .route("/services", get(gateway::services))
-        .route("/tokens", get(tokens::list))
+        .route("/tokens", get(administration::list))
         .route("/live", get(gateway::live))
         .route("/audit", get(audit::list))
         .route("/audit/export", get(audit::export))

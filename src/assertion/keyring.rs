@@ -1,15 +1,25 @@
 //! The signing keys of the process: which one signs now, which ones are published, and when the next one is
-//! created. Workers only read them.
+//! created. Workers only read them. The file of the keys that permgate generates itself has mode 0600 and is
+//! replaced as a whole or not at all.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::{self, File, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::HeaderValue;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
-use super::{Algorithm, Key, KeyError, RequestBinding, SigningFailed, file, sign};
+use super::{Algorithm, Key, KeyError, RequestBinding, SigningFailed, read_pem, sign};
 use crate::authz::{forwarding::Claims, time::Timestamp};
 
 /// How assertions are signed.
@@ -99,13 +109,13 @@ impl Keyring {
             }
             KeySource::Generated { file, algorithm, rotate, publish_ahead } => {
                 let fail = |source| KeyringError::File { path: file.clone(), source };
-                let mut keys = file::load(file).map_err(fail)?;
+                let mut keys = load(file).map_err(fail)?;
                 let schedule =
                     Schedule { algorithm: *algorithm, rotate: *rotate, publish_ahead: *publish_ahead };
                 let retirement_delay = settings.lifetime + LEEWAY;
                 if schedule.apply(&mut keys, retirement_delay, now)? {
                     // A key must not sign before it is on the disk, because a restart would lose it.
-                    file::save(file, &keys).map_err(fail)?;
+                    save(file, &keys).map_err(fail)?;
                 }
                 let due = schedule.due(&keys, retirement_delay);
                 Published::new(settings, keys, MAX_CACHING.min(*publish_ahead / 2), Some(due))
@@ -237,4 +247,80 @@ impl Schedule {
     fn signing_period(&self, key: &Scheduled) -> Duration {
         if key.key.algorithm() == self.algorithm { self.rotate } else { Duration::ZERO }
     }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    version: u32,
+    keys: Vec<StoredKey>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredKey {
+    /// For people; derived from the key.
+    kid: String,
+    /// Milliseconds since 1970.
+    signs_from: i64,
+    pem: Zeroizing<String>,
+}
+
+const VERSION: u32 = 1;
+
+/// Returns the keys; none if there is no file.
+pub fn load(path: &Path) -> io::Result<Vec<Scheduled>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    if fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(
+            path = %path.display(),
+            "other users could read the assertion keys; if they may have done so, remove the file and reload"
+        );
+        fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    }
+    let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+    if stored.version != VERSION {
+        return Err(io::Error::other(format!("it has version {}, not {VERSION}", stored.version)));
+    }
+    stored.keys.iter().map(scheduled).collect()
+}
+
+pub fn save(path: &Path, keys: &[Scheduled]) -> io::Result<()> {
+    let one = |key: &Scheduled| StoredKey {
+        kid: key.key.id().to_owned(),
+        signs_from: key.signs_from.as_millis(),
+        pem: key.key.to_pem(),
+    };
+    let stored = Stored { version: VERSION, keys: keys.iter().map(one).collect() };
+    let mut text = Zeroizing::new(serde_json::to_vec_pretty(&stored).map_err(io::Error::other)?);
+    text.push(b'\n');
+    let new = path.with_extension("new");
+    // Created anew, so that the mode is 0600 whatever file was there.
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    match path.parent() {
+        Some(directory) => File::open(directory)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+fn scheduled(stored: &StoredKey) -> io::Result<Scheduled> {
+    let keys = read_pem(stored.pem.as_bytes()).map_err(|_| damaged())?;
+    let [key]: [Key; 1] = keys.try_into().map_err(|_| damaged())?;
+    Ok(Scheduled { key: key.into(), signs_from: Timestamp::from_millis(stored.signs_from) })
+}
+
+/// Omits the parser's message, which may quote the file.
+fn damaged() -> io::Error {
+    io::Error::other("it is damaged; remove it and reload, and permgate creates new keys")
 }

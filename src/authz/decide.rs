@@ -16,15 +16,14 @@ use crate::authz::{
     time::Timestamp,
 };
 
+use below::SecondTarget;
 pub(in crate::authz) use below::services_below;
 pub use credential::Credential;
 pub(in crate::authz) use observer::{Observation, Observer, Silent};
-use second_target::SecondTarget;
 
 mod below;
 mod credential;
 mod observer;
-mod second_target;
 
 /// The inputs that the client controls.
 #[derive(Clone, Debug)]

@@ -1,13 +1,18 @@
-//! Completion of names in the store: logins, groups, roles, services and tokens, requested from the gateway
-//! that the configuration names. If it does not answer, there are no candidates.
+//! `permgate completion SHELL`: prints a script with which the shell asks this binary for completions. Names
+//! in the store (logins, groups, roles, services and tokens) are requested from the gateway that the
+//! configuration names. If it does not answer, there are no candidates.
 
 use std::env;
 
-use clap::Parser;
-use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use clap::{Args, Parser};
+use clap_complete::{
+    Shell,
+    engine::{ArgValueCandidates, CompletionCandidate},
+    env::Shells,
+};
 use serde_json::Value;
 
-use super::{Cli, client::Client};
+use super::{Cli, client::Client, failure::Failure, output::print};
 
 /// The maximum number of candidates.
 const MAX_CANDIDATES: usize = 1000;
@@ -57,4 +62,24 @@ fn records(path: &str) -> Option<Vec<Value>> {
     words.push("health".to_owned());
     let global = Cli::try_parse_from(words).ok()?.global.with_machine_config();
     Client::new(&global).ok()?.list(path, Some(MAX_CANDIDATES)).ok()
+}
+
+/// The environment variable with which the script calls the binary.
+pub(super) const VARIABLE: &str = "PERMGATE_COMPLETE";
+
+#[derive(Debug, Args)]
+pub(super) struct Completion {
+    /// The shell that reads the script
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+impl Completion {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let shells = Shells::builtins();
+        let shell = shells.completer(&self.shell.to_string()).expect("every shell of the enum is built in");
+        let mut script = Vec::new();
+        shell.write_registration(VARIABLE, "permgate", "permgate", "permgate", &mut script)?;
+        print(String::from_utf8_lossy(&script).trim_end())
+    }
 }

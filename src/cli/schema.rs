@@ -4,7 +4,7 @@ use super::{
     failure::Failure,
     output::{pretty, print},
 };
-use crate::config::schema::schema;
+use crate::config::key::schema;
 
 pub(super) fn run() -> Result<(), Failure> {
     print(&pretty(&schema()))

@@ -19,7 +19,7 @@ use super::{
     admin, assertion, cluster,
     document::{Diagnostics, Document, References},
     environment::Overrides,
-    exchange, fields, key,
+    exchange, key,
     section::{Section, SpannedText, wrong},
     service, shape, tls, upstream,
 };
@@ -98,7 +98,7 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
         }
     }
 
-    let dropped = fields::dropped(&server_section);
+    let dropped = service::dropped(&server_section);
     let written_services = root.named_tables("service");
     let service_names = names(&written_services);
     let services: Vec<_> = written_services

@@ -1,4 +1,6 @@
-//! `[service.NAME]` and `[[public]]`: reads the specifications that `authz` compiles.
+//! `[service.NAME]` and `[[public]]`: reads the specifications that `authz` compiles, with where a request
+//! may carry a token (`credentials`) and which client fields reach upstreams (`pass_fields`,
+//! `server.drop_fields`).
 
 use std::{collections::BTreeSet, str::FromStr, sync::Arc};
 
@@ -6,12 +8,13 @@ use http::Method;
 
 use super::{
     address::host,
-    credentials, fields, secret,
+    secret,
     section::{Section, SpannedText, ValueError, wrong},
     suggest::{advice, closest, did_you_mean},
 };
 use crate::authz::{
-    forwarding::FieldPattern,
+    carriers::{Carrier, Carriers},
+    forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason},
     path::RequestPath,
     rules::{
         Authorization, BUILT_IN_SERVICE, Identity, PublicPath, PublicSpec, ReadMethod, ServiceKey,
@@ -48,9 +51,9 @@ pub(super) fn service(
     let hosts = section.all_parsed("hosts", host);
     let identity_groups = section.optional_texts("identity_groups").map(|texts| group_names(&texts));
     let allow = section.texts("allow").iter().filter_map(|word| word.value.parse().ok()).collect();
-    let fields = fields::policy(section, dropped);
+    let fields = field_policy(section, dropped);
     let authorization = authorization(section);
-    let credentials = credentials::credentials(section);
+    let credentials = credentials(section);
     let title = section.text("title").map_or_else(|| name.value.clone(), |t| line(&t, 200));
     let about = section.text("about").map(|t| line(&t, 500)).unwrap_or_default();
     Some(ServiceSpec {
@@ -251,4 +254,97 @@ fn reads(method: &Method) -> bool {
 
 fn is_at_or_below(path: &str, prefix: &str) -> bool {
     prefix == "/" || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// What every service drops in addition to the built-in list.
+pub(super) fn dropped(server: &Section<'_>) -> Arc<[FieldPattern]> {
+    server.all_parsed("drop_fields", pattern).into()
+}
+
+pub(super) fn field_policy(service: &Section<'_>, drop: &Arc<[FieldPattern]>) -> FieldPolicy {
+    let tables = service.tables("pass_fields");
+    let pass = tables.iter().filter_map(|table| pass_field(&table.text("name")?, table.word("from")?, drop));
+    FieldPolicy { pass: pass.collect(), drop: Arc::clone(drop) }
+}
+
+/// Fields that cannot be dropped: without them the forwarded request would differ from the judged one.
+const UNDROPPABLE: &str = "host content-length content-type transfer-encoding connection te trailer upgrade expect \
+                           authorization cookie";
+
+fn pattern(text: &str) -> Result<FieldPattern, ValueError> {
+    let lower = text.to_ascii_lowercase();
+    let Some(pattern) = FieldPattern::parse(&lower) else {
+        let advice = "write \"X-Tenant\", or \"X-Tenant-*\" for all names that begin with it";
+        return wrong(format!("{text:?} is not a field name"), advice);
+    };
+    match UNDROPPABLE.split(' ').find(|needed| pattern.matches(needed.as_bytes())) {
+        Some(needed) => wrong(format!("{text:?} would drop {needed}, which `drop_fields` cannot drop"), ""),
+        None => Ok(pattern),
+    }
+}
+
+fn pass_field(name: &SpannedText<'_>, from: PassFrom, drop: &[FieldPattern]) -> Option<PassField> {
+    let field = name.value.to_ascii_lowercase();
+    if FieldPattern::parse(&field).is_none_or(|pattern| pattern.as_str() != field) || field.ends_with('*') {
+        let message = format!("{:?} is not the name of one field", name.value);
+        name.error(message, "write one such as \"X-Remote-User\": `*`, `_` and `.` are not allowed");
+        return None;
+    }
+    let listed = drop_reason(field.as_bytes());
+    let set_anew = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+    if listed == Some(DropReason::Ours) || set_anew.contains(&field.as_str()) {
+        name.error(format!("{:?} is never forwarded: permgate sets it", name.value), "leave it out");
+        return None;
+    }
+    if listed.is_none() && !drop.iter().any(|pattern| pattern.matches(field.as_bytes())) {
+        name.warn(
+            format!("`pass_fields` has no effect on {:?}: it is not dropped by a list", name.value),
+            "leave it out",
+        );
+    }
+    if from == PassFrom::Anybody && matches!(listed, Some(DropReason::Identity | DropReason::Reroute)) {
+        let message = format!("every client with a token can send {:?}", name.value);
+        name.warn(message, "see that the upstream does not trust it, or write `from = \"trusted\"`");
+    }
+    Some(PassField { name: field.into(), from })
+}
+
+/// A service with more fields is really several services. Each field is looked up in every request.
+const MAX_HEADERS: usize = 8;
+
+pub(super) fn credentials(section: &Section<'_>) -> Carriers {
+    if section.texts("credentials").is_empty() && section.is_set("credentials") {
+        section.error(
+            "credentials",
+            "`credentials` is empty: no token would be accepted",
+            "name at least \"bearer\"",
+        );
+    }
+    let mut carriers = Carriers::NONE;
+    for carrier in section.all_parsed("credentials", carrier) {
+        if carriers.accepts(&carrier) {
+            section.error("credentials", format!("`credentials` lists \"{carrier}\" twice"), "list it once");
+        }
+        carriers.insert(carrier);
+    }
+    if carriers.headers.len() > MAX_HEADERS {
+        let message = format!("`credentials` lists more than {MAX_HEADERS} fields");
+        section.error("credentials", message, "list fewer");
+    }
+    carriers
+}
+
+fn carrier(text: &str) -> Result<Carrier, ValueError> {
+    if let Some(carrier) = Carrier::parse(text) {
+        return Ok(carrier);
+    }
+    if let Some(name) = text.strip_prefix("header:") {
+        let message = format!("the field {name:?} cannot hold a token");
+        let advice = "name a field such as \"header:X-Api-Key\": letters, digits and `-`, and none that \
+                      frames or routes a request, describes its sender, or has another meaning";
+        return wrong(message, advice);
+    }
+    let known = ["bearer", "basic", "raw", "websocket", "header:NAME"];
+    let advice = advice(text, known, || format!("known: {}", known.join(", ")));
+    wrong(format!("{text:?} is not a way to send a token"), advice)
 }

@@ -7,10 +7,10 @@ use super::{
     Config, Errors,
     key::{Key, ROOT, ValueKind},
     parse,
-    schema::schema,
 };
 use crate::{
     authz::rules::{Authorization, BUILT_IN_SERVICE, Identity},
+    config::key::schema,
     net,
     proxy::access_log::LogTarget,
     settings::{Ejection, UpstreamSettings, UpstreamUrl},

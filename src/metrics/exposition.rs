@@ -1,6 +1,7 @@
-//! The Prometheus text formats: chooses one for a scraper, and encodes metric families.
+//! The Prometheus text formats: chooses one for a scraper, and encodes metric families, while
+//! `metrics.old_names` is set also under the names of the previous release.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use prometheus_client::{
     collector::Collector,
@@ -12,7 +13,12 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::cell::{BOUNDS, Distribution};
+use super::{
+    cell::{BOUNDS, Distribution},
+    collectors::{Scrape, counted, in_flight, queued},
+    worker::STATUS_CLASSES,
+};
+use crate::authz::reason::Reason;
 
 /// The format of the response to a scrape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +125,32 @@ impl EncodeMetric for Distribution {
 #[expect(clippy::cast_precision_loss, reason = "loses only nanoseconds, beyond 104 days")]
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
+}
+
+#[derive(Debug)]
+pub(super) struct OldNames(pub(super) Arc<Scrape>);
+
+impl Collector for OldNames {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (scrape, encoder) = (&self.0, &mut encoder);
+        let services = scrape.by_service();
+        let responses = services.iter().flat_map(|(service, tables)| {
+            STATUS_CLASSES.into_iter().enumerate().filter_map(move |(class, name)| {
+                let reasons = Reason::ALL.iter().copied();
+                let counts =
+                    reasons.flat_map(|reason| tables.iter().map(move |table| table.requests(reason, class)));
+                counted([("service", *service), ("outcome", name)], counts)
+            })
+        });
+        let help = "Deprecated: use permgate_requests_total with its label status_class.";
+        family(encoder, "responses", help, responses)?;
+        let help = "Deprecated: use permgate_tls_certificate_not_after_timestamp_seconds.";
+        scrape.certificates(encoder, "tls_certificate_not_after_seconds", help)?;
+        let help = "Deprecated: use permgate_upstream_requests_in_flight.";
+        scrape.encode_upstream_gauge(encoder, "upstream_in_flight", help, in_flight)?;
+        let help = "Deprecated: use permgate_upstream_requests_queued.";
+        scrape.encode_upstream_gauge(encoder, "upstream_queued", help, queued)
+    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! One connection from its first byte to its last: handshake, requests (those of HTTP/2 in `http2`), rejection,
-//! close.
+//! One connection from its first byte to its last: handshake, requests (those of HTTP/2 in `http2`),
+//! rejection, close.
 
 use std::{
     future::poll_fn,

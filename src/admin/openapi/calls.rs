@@ -1,6 +1,7 @@
-//! The operations of the API, which `calls.toml` lists.
+//! The operations of the API, which `calls.toml` lists, with example bodies and responses, which
+//! `examples.json` has.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +14,7 @@ use utoipa::openapi::{
     security::SecurityRequirement,
 };
 
-use super::{examples, of_type};
+use super::of_type;
 
 /// A method on a path, with its parameters, body and answer.
 #[derive(Default, Deserialize)]
@@ -80,8 +81,8 @@ impl Call {
         let answer = ResponseBuilder::new().description("As asked").content(media_type, content);
         operation = operation.response(status, answer);
         let errors = self.error_statuses(method, path);
-        for (status, about) in examples::statuses().filter(|(status, _)| errors.contains(status)) {
-            let example = examples::problem(status, about);
+        for (status, about) in statuses().filter(|(status, _)| errors.contains(status)) {
+            let example = problem_example(status, about);
             let problem = || {
                 let schema = Ref::from_schema_name("Problem");
                 ContentBuilder::new().schema(Some(schema)).example(Some(example.clone())).build()
@@ -132,13 +133,13 @@ impl Call {
 
     fn request_body(&self) -> Option<RequestBody> {
         let (media_type, schema, example): (_, RefOr<Schema>, _) = match &self.body {
-            Some(name) => (JSON, Ref::from_schema_name(name).into(), examples::example("bodies", name)),
+            Some(name) => (JSON, Ref::from_schema_name(name).into(), example_of("bodies", name)),
             None if self.token_form => {
                 let form = ObjectBuilder::new()
                     .property("token", of_type(Type::String))
                     .property("token_type_hint", of_type(Type::String))
                     .required("token");
-                ("application/x-www-form-urlencoded", form.into(), Some(json!({"token": examples::TEXT})))
+                ("application/x-www-form-urlencoded", form.into(), Some(json!({"token": TOKEN_TEXT})))
             }
             None => return None,
         };
@@ -151,8 +152,8 @@ impl Call {
     fn answer(&self, route: &str) -> (&'static str, Content) {
         let named = |name: &String| RefOr::<Schema>::from(Ref::from_schema_name(name));
         let (status, schema, example) = match (&self.returns, &self.creates, &self.lists) {
-            (Some(name), ..) => ("200", named(name), examples::example("schemas", name)),
-            (_, Some(name), _) => ("201", named(name), examples::created_example(name)),
+            (Some(name), ..) => ("200", named(name), example_of("schemas", name)),
+            (_, Some(name), _) => ("201", named(name), created_example(name)),
             (.., Some(name)) => {
                 let cursor =
                     ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
@@ -161,8 +162,7 @@ impl Call {
                     .property("next", cursor)
                     .required("items")
                     .required("next");
-                let example =
-                    examples::example("schemas", name).map(|item| json!({"items": [item], "next": null}));
+                let example = example_of("schemas", name).map(|item| json!({"items": [item], "next": null}));
                 ("200", page.into(), example)
             }
             (None, None, None) => {
@@ -175,7 +175,7 @@ impl Call {
                 ("200", self.schema.clone().unwrap_or_else(fields).into(), None)
             }
         };
-        let example = example.or_else(|| examples::example("calls", route));
+        let example = example.or_else(|| example_of("calls", route));
         (status, ContentBuilder::new().schema(Some(schema)).example(example).build())
     }
 
@@ -198,3 +198,39 @@ impl Call {
 fn names_in(path: &str) -> impl Iterator<Item = &str> {
     path.split('{').skip(1).filter_map(|rest| rest.split('}').next())
 }
+
+static EXAMPLES: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("examples.json")).expect("a test reads the examples with the document")
+});
+
+/// The body of a request (`bodies`) or a response (`schemas`) by the name of its schema, or the response to
+/// a call such as `GET /v1/whoami` whose schema has no name (`calls`).
+fn example_of(of: &str, name: &str) -> Option<Value> {
+    EXAMPLES[of].get(name).cloned()
+}
+
+/// The example of a response that creates a record; a token's also has its text.
+fn created_example(schema: &str) -> Option<Value> {
+    let mut example = example_of("schemas", schema)?;
+    if schema == "Token" {
+        example["token"] = TOKEN_TEXT.into();
+        example["cut"] = 0.into();
+    }
+    Some(example)
+}
+
+/// Every status of a refusal, with the codes that come with it.
+fn statuses() -> impl Iterator<Item = (u16, &'static str)> {
+    let statuses = EXAMPLES["statuses"].as_object().into_iter().flatten();
+    statuses.filter_map(|(status, codes)| Some((status.parse().ok()?, codes.as_str()?)))
+}
+
+/// The body of a refusal, with the first of the codes that `codes` lists for its status.
+fn problem_example(status: u16, codes: &str) -> Value {
+    let code = codes.split('`').nth(1).unwrap_or("internal");
+    let description = EXAMPLES["problems"][code].as_str().unwrap_or("What is wrong, in a sentence");
+    json!({"error": code, "error_description": description, "status": status, "request_id": REQUEST})
+}
+
+const TOKEN_TEXT: &str = "pgt_A1iceYt00001_...";
+const REQUEST: &str = "019b76daa80070008000000000000002";

@@ -4,8 +4,8 @@ use askama::Template;
 
 use super::{
     FormQuery, PageResult, Reader, Shell, link, render,
-    time::DisplayTime,
     token_list::{self, Filter, Listing},
+    words::DisplayTime,
 };
 use crate::{
     admin::{Context, Problem, UserView, groups::READ_GROUPS, services::ServiceView, wire::Time},

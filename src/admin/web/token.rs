@@ -4,7 +4,7 @@
 use askama::Template;
 use axum::extract::Path;
 
-use super::{PageResult, Reader, Shell, link, render, time::DisplayTime, token_list::LoadedTokens, words};
+use super::{PageResult, Reader, Shell, link, render, token_list::LoadedTokens, words, words::DisplayTime};
 use crate::{
     admin::{
         Context,

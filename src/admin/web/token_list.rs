@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use strum::VariantNames as _;
 
-use super::{PageResult, address, time::DisplayTime, token::TokenRow};
+use super::{PageResult, address, token::TokenRow, words::DisplayTime};
 use crate::{
     admin::{
         ApiResult, Context, Problem,

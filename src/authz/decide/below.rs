@@ -1,12 +1,15 @@
 //! Requests that act on what is below their path, as DELETE, COPY, MOVE and LOCK do on a directory (RFC 4918,
-//! 9.6 and 9.8 to 9.10), or whose body names something in it, as for RFC 5842. They need full access to all of it,
-//! also where a prefix of another service begins.
+//! 9.6 and 9.8 to 9.10), or whose body names something in it, as for RFC 5842. They need full access to all
+//! of it, also where a prefix of another service begins. And the second target of a request, WebDAV's
+//! `Destination`: the same request writes to it, so it must pass the checks of the first.
 
-use super::Query;
+use super::{Query, accepts_method, authorize, is_public};
 use crate::authz::{
     destination::Destination,
     path::RequestPath,
+    reason::Reason,
     rules::{Owner, Rules},
+    subject::Subject,
 };
 
 const RECURSIVE: [&str; 7] = ["DELETE", "COPY", "MOVE", "LOCK", "BIND", "REBIND", "UNBIND"];
@@ -29,6 +32,71 @@ pub fn services_below<'r>(
     let hosts: Vec<_> = query.host.into_iter().chain(query.stated_hosts.iter().map(String::as_str)).collect();
     let others = rules.below(&paths, &hosts, &owner.service.spec.upstream);
     others.filter(|other| other.service.id != owner.service.id).collect()
+}
+
+/// The owner of the second target.
+#[derive(Clone, Copy, Debug)]
+pub enum SecondTarget<'r> {
+    /// The request has no second target.
+    Absent,
+    Unowned,
+    Owned(Owner<'r>),
+}
+
+/// The reason of a denial, and the owner that it may name.
+type TargetDenial<'r> = (Reason, Option<Owner<'r>>);
+
+impl<'r> SecondTarget<'r> {
+    /// Finds the owner, on which all readings and all hosts named by a trusted proxy must agree, as for the
+    /// path.
+    pub fn resolve(query: &Query<'_>, rules: &'r Rules) -> Result<Self, Reason> {
+        let Some(destination) = query.destination else { return Ok(Self::Absent) };
+        let Some(Ok(path)) = destination.path() else { return Err(Reason::BadDestination) };
+        match rules.owner(&path, query.host, query.method) {
+            Ok(Some(owner)) if rules.is_owner_on(&owner, &path, query.stated_hosts, query.method) => {
+                Ok(Self::Owned(owner))
+            }
+            Ok(Some(_)) => Err(Reason::BadDestination),
+            Ok(None) => Ok(Self::Unowned),
+            Err(_) => Err(Reason::BadDestination),
+        }
+    }
+
+    /// Whether the second target, if any, is public by a rule of its own: one for the path alone is not
+    /// enough.
+    pub fn is_public(self, query: &Query<'_>) -> bool {
+        match self {
+            Self::Absent => true,
+            Self::Unowned => false,
+            Self::Owned(owner) => is_public(&owner, query),
+        }
+    }
+
+    /// Checks that the subject has full access. An unowned target gets the response of one that the account may
+    /// not read.
+    pub fn authorize(self, subject: &Subject<'_>) -> Result<(), TargetDenial<'r>> {
+        match self {
+            Self::Absent => Ok(()),
+            Self::Unowned => Err((Reason::ReadServiceDenied, None)),
+            Self::Owned(owner) => {
+                authorize(subject, owner.service, false).map_err(|reason| (reason, Some(owner)))
+            }
+        }
+    }
+
+    /// Checks that an authorized request can be forwarded: the path's upstream must serve this target too,
+    /// and this target's service must accept the method.
+    pub fn accepts(self, query: &Query<'_>, first: Owner<'r>) -> Result<(), TargetDenial<'r>> {
+        let Self::Owned(owner) = self else { return Ok(()) };
+        if owner.service.spec.upstream != first.service.spec.upstream {
+            return Err((Reason::BadDestination, Some(first)));
+        }
+        if accepts_method(owner.service, query) {
+            Ok(())
+        } else {
+            Err((Reason::MethodNotAllowed, Some(owner)))
+        }
+    }
 }
 
 #[cfg(test)]

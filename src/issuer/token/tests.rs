@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::issuer::keys::Keys;
+use crate::issuer::Keys;
 
 /// A signer, and its public key as a provider publishes it.
 struct Signer {

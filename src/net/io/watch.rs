@@ -1,6 +1,6 @@
-//! Follows a client's bytes as they arrive: the lines of an HTTP/1 head, because hyper limits only the head as
-//! a whole, and the frames of HTTP/2, because h2 has no deadline for a field section and no limit on control
-//! frames.
+//! Follows a client's bytes as they arrive: the lines of an HTTP/1 head, because hyper limits only the head
+//! as a whole, and the frames of HTTP/2, because h2 has no deadline for a field section and no limit on
+//! control frames.
 
 use memchr::{memchr, memrchr};
 

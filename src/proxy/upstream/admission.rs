@@ -1,6 +1,6 @@
 //! The limits on what upstreams may use. A configured limit is shared by all workers and has a first-in,
-//! first-out queue. The process's budgets of sockets and tunnels are shared among upstreams, and one that takes
-//! all it can get leaves some for the others.
+//! first-out queue. The process's budgets of sockets and tunnels are shared among upstreams, and one that
+//! takes all it can get leaves some for the others.
 
 use std::{
     rc::Rc,

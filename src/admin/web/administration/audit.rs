@@ -18,7 +18,7 @@ use crate::{
         backup::{Parts, StreamedBody},
         offload::{Offload, READS},
         pagination::bad_cursor,
-        web::time::DisplayTime,
+        web::words::DisplayTime,
         wire::Time,
     },
     authz::{reason::Reason, subject::Permission, time::Timestamp},

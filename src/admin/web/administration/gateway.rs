@@ -5,12 +5,7 @@ use axum::response::Response;
 
 use super::{Named, PageResult, Reader, Shell, render};
 use crate::{
-    admin::{
-        Context, LiveView, ServiceView,
-        offload::READS,
-        users::READ_OTHERS,
-        web::{time, words},
-    },
+    admin::{Context, LiveView, ServiceView, offload::READS, users::READ_OTHERS, web::words},
     authz::subject::Permission,
     metrics::UpstreamReading,
 };
@@ -95,9 +90,9 @@ fn live_page(context: &Context, reader: &Reader, mut rows: Vec<crate::fence::Liv
     let directory = context.state.snapshot().directory.clone();
     let row = |view: LiveView| LiveRow {
         user: view.user.as_ref().map(|login| Named::new("/users", login)),
-        age: time::format_span(view.age_ms),
-        received: time::bytes(view.bytes_in),
-        sent: time::bytes(view.bytes_out),
+        age: words::format_span(view.age_ms),
+        received: words::bytes(view.bytes_in),
+        sent: words::bytes(view.bytes_out),
         view,
     };
     let page = LivePage {

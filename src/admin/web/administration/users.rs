@@ -14,7 +14,7 @@ use crate::{
         pagination::PageRequest,
         tokens::READ_OTHERS_TOKENS,
         users::READ_OTHERS,
-        web::{time::DisplayTime, token_list::LoadedTokens, words},
+        web::{token_list::LoadedTokens, words, words::DisplayTime},
         wire::Time,
     },
     authz::{
