@@ -82,6 +82,13 @@ pub(super) fn canonical_listen(address: &Address) -> Address {
     }
 }
 
+/// Whether `wide` is every interface, and `one` the same port of one interface, which takes precedence there.
+pub(super) fn includes(wide: &Address, one: &Address) -> bool {
+    let (Address::Tcp(wide), Address::Tcp(one)) = (wide, one) else { return false };
+    let every = wide.ip().is_unspecified() && !one.ip().is_unspecified();
+    every && wide.port() == one.port() && wide.port() != 0 && (wide.is_ipv6() || one.is_ipv4())
+}
+
 /// Parses an octal file mode, as chmod takes it.
 pub(super) fn mode(text: &str) -> Result<u32, ValueError> {
     let octal = (3..=4).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));

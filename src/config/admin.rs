@@ -42,6 +42,19 @@ pub(super) fn admin(root: &Section<'_>, server: &Server) -> Admin {
             section.document.error(at, message, advice);
         }
     }
+    let proxy = root.table("server");
+    for (Listen { address: own, .. }, _) in &listen {
+        for Listen { address: other, .. } in &server.listen {
+            for (wide, name, one) in [(other, "admin", own), (own, "server", other)] {
+                if address::includes(wide, one) {
+                    let message = format!("{wide} includes {one}, where clients reach only `{name}.listen`");
+                    // One of the two is written, because the defaults differ in the port.
+                    let written = if proxy.is_set("listen") { &proxy } else { section };
+                    written.warn("listen", message, "give each listener its own port");
+                }
+            }
+        }
+    }
     let mut hosts = section.all_parsed("hosts", host);
     let url = section.parsed("url", self::url);
     // The listener also answers to the host of its own URL.

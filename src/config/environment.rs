@@ -18,7 +18,11 @@ const PREFIX: &str = "PERMGATE__";
 
 /// The settings of the environment, in the order of the variables' names.
 #[derive(Default)]
-pub(super) struct Overrides(Vec<Override>);
+pub(super) struct Overrides {
+    set: Vec<Override>,
+    /// What to write in place of variables that have one underscore where two belong.
+    mistaken: Vec<String>,
+}
 
 struct Override {
     variable: Arc<str>,
@@ -43,25 +47,34 @@ pub(super) struct VariableLocation<'o> {
 impl Overrides {
     /// `length` is that of the file's text in bytes.
     pub(super) fn read(variables: impl Iterator<Item = (OsString, OsString)>, length: usize) -> Self {
+        let mut mistaken = Vec::new();
         let mut set: Vec<(String, String)> = variables
             .filter_map(|(name, value)| {
-                let name = name.into_string().ok().filter(|name| name.starts_with(PREFIX))?;
-                Some((name, value.to_string_lossy().into_owned()))
+                let name = name.into_string().ok()?;
+                mistaken.extend(name.strip_prefix("PERMGATE_").and_then(|key| with_two(&ROOT, key, 0)).map(
+                    |meant| {
+                        format!(
+                            "{name} sets nothing: write {PREFIX}{meant}, with two underscores for each dot"
+                        )
+                    },
+                ));
+                name.starts_with(PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
             })
             .collect();
         set.sort();
+        mistaken.sort();
         let mut start = length + 1;
         let overrides = set.into_iter().map(|(name, value)| {
             let one = Override::new(name, &value, start);
             start += one.line.len() + 1;
             one
         });
-        Self(overrides.collect())
+        Self { set: overrides.collect(), mistaken }
     }
 
     /// Inserts the values into the file's table.
     pub(super) fn merge<'t>(&'t self, table: &mut DeTable<'t>, document: &Document<'_>) {
-        for one in &self.0 {
+        for one in &self.set {
             if let Err(not_a_table) = one.merge(table) {
                 let message = format!("`{not_a_table}` is not a table: a variable cannot set keys in it");
                 document.error(&one.span(), message, format!("set `{not_a_table}` as a whole, in TOML"));
@@ -70,17 +83,18 @@ impl Overrides {
     }
 
     pub(super) fn location(&self, offset: usize) -> Option<VariableLocation<'_>> {
-        let Override { variable, line, start, .. } = self.0.iter().rfind(|one| one.start <= offset)?;
+        let Override { variable, line, start, .. } = self.set.iter().rfind(|one| one.start <= offset)?;
         Some(VariableLocation { variable, line, offset: offset - start })
     }
 
     pub(super) fn span(&self, variable: &str) -> Option<Range<usize>> {
-        self.0.iter().find(|one| &*one.variable == variable).map(Override::span)
+        self.set.iter().find(|one| &*one.variable == variable).map(Override::span)
     }
 
-    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed.
+    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed, and which variables set nothing.
     pub(super) fn descriptions(&self) -> Vec<String> {
-        self.0.iter().map(|one| format!("{} sets {}", one.variable, mask_secrets(&one.line))).collect()
+        let set = self.set.iter().map(|one| format!("{} sets {}", one.variable, mask_secrets(&one.line)));
+        set.chain(self.mistaken.iter().cloned()).collect()
     }
 }
 
@@ -117,6 +131,21 @@ impl Override {
         table.insert(Spanned::new(self.span(), name.into()), value);
         Ok(())
     }
+}
+
+/// `SERVER__LISTEN` for `SERVER_LISTEN`. `None` if that names no key of a table whose name is fixed: an
+/// orchestrator may set `PERMGATE_SERVICE_PORT`, or an image `PERMGATE_VERSION`.
+fn with_two(keys: &[Key], name: &str, depth: usize) -> Option<String> {
+    keys.iter().find_map(|key| {
+        let part = key.name.to_ascii_uppercase();
+        let rest = name.strip_prefix(&part)?;
+        match key.kind {
+            ValueKind::Table(below) => {
+                Some(format!("{part}__{}", with_two(below, rest.strip_prefix('_')?, depth + 1)?))
+            }
+            _ => (rest.is_empty() && depth > 0).then_some(part),
+        }
+    })
 }
 
 /// The table's key for a part of a variable's name, which has neither upper case nor dashes.

@@ -231,9 +231,12 @@ fn line(text: &SpannedText<'_>, longest: usize) -> String {
     shown.to_owned()
 }
 
-/// Warns about a rule that opens a whole prefix, or lets anonymous clients change things.
+/// Warns about a rule that opens a whole prefix to more than preflights, or lets anonymous clients change
+/// things.
 pub(super) fn warn_of_risks(section: &Section<'_>, rule: &PublicSpec, service: &ServiceSpec) {
+    let preflights = rule.methods.as_ref().is_some_and(|all| all.iter().all(|one| one == Method::OPTIONS));
     if let PublicPath::Prefix(prefix) = &rule.path
+        && !preflights
         && let Some(whole) = service.paths.iter().find(|path| is_at_or_below(path, prefix))
     {
         let message =

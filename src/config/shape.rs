@@ -10,7 +10,7 @@ use toml::{
 
 use super::{
     document::Document,
-    key::{Key, ValueKind},
+    key::{Key, ROOT, ValueKind},
     section::integer,
     suggest::{advice, list},
     units,
@@ -45,9 +45,33 @@ fn report_unknown_key(
 ) {
     let known: Vec<&str> = keys.iter().map(|key| key.name).collect();
     let place = if path.is_empty() { String::new() } else { format!(" in [{path}]") };
-    let advice =
-        advice(name.get_ref(), known.iter().copied(), || format!("known here: {}", known.join(", ")));
+    let advice = advice(name.get_ref(), known.iter().copied(), || {
+        let mut tables = Vec::new();
+        find_tables(name.get_ref(), &ROOT, "", &mut tables);
+        match tables.len() {
+            1..=4 => format!("it is a key of {}", tables.join(" and of ")),
+            _ => format!("known here: {}", known.join(", ")),
+        }
+    });
     document.error(&name.span(), format!("unknown key `{}`{place}", name.get_ref()), advice);
+}
+
+/// Finds the tables that have a key of this name.
+fn find_tables(name: &str, keys: &'static [Key], path: &str, tables: &mut Vec<String>) {
+    for key in keys {
+        let path_of_key = join(path, key.name);
+        if key.name == name {
+            tables.push(if path.is_empty() { "the top level".to_owned() } else { format!("[{path}]") });
+        }
+        match key.kind {
+            ValueKind::NamedTables(keys) => find_tables(name, keys, &format!("{path_of_key}.NAME"), tables),
+            ValueKind::Table(keys)
+            | ValueKind::Tables(keys)
+            | ValueKind::TableOrTables(keys)
+            | ValueKind::TextsOrTables(keys) => find_tables(name, keys, &path_of_key, tables),
+            _ => {}
+        }
+    }
 }
 
 fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>, path: &str) {
@@ -55,7 +79,11 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
     let wrong_type = || {
         let (wanted, example) = describe_kind(key.kind);
         let message = format!("`{path}` must be {wanted}, this is {}", article(value.get_ref().type_str()));
-        document.error(&at, message, format!("write `{} = {example}`", key.name));
+        let advice = match (key.kind, value.get_ref()) {
+            (ValueKind::Tables(_), DeValue::Table(_)) => format!("write `[[{path}]]`"),
+            _ => format!("write `{} = {example}`", key.name),
+        };
+        document.error(&at, message, advice);
     };
     let error = |at: &Range<usize>, message: String| document.error(at, message, "");
     match (key.kind, value.get_ref()) {

@@ -291,6 +291,7 @@ fn warnings() {
         &public("prefix = \"/app\""),
         &["10: \"/app\" opens all of \"/app\", a path of the service \"app\""],
     );
+    check("preflights made public", &public("prefix = \"/\"\nmethods = [\"OPTIONS\"]"), &[]);
     check(
         "everything made public",
         &public("prefix = \"/\""),

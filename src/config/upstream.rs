@@ -62,14 +62,12 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
 
 fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
     let entries = section.entries("urls");
-    if section.is_set("urls") {
-        if entries.is_empty() {
-            let advice = "name at least one, such as \"http://127.0.0.1:8090\"";
-            section.error("urls", "`urls` is empty", advice);
-        } else if entries.len() > UpstreamSettings::MAX_URLS {
-            let message = format!("`urls` may name at most {}", UpstreamSettings::MAX_URLS);
-            section.error("urls", message, "a host name may resolve to any number of addresses");
-        }
+    if section.is_empty_list("urls") {
+        let advice = "name at least one, such as \"http://127.0.0.1:8090\"";
+        section.error("urls", "`urls` is empty", advice);
+    } else if entries.len() > UpstreamSettings::MAX_URLS {
+        let message = format!("`urls` may name at most {}", UpstreamSettings::MAX_URLS);
+        section.error("urls", message, "a host name may resolve to any number of addresses");
     }
     let mut urls: Vec<WeightedUrl> = Vec::with_capacity(entries.len());
     for entry in entries {

@@ -26,6 +26,19 @@ fn settings_without_effect_are_named() {
         let expected = format!("9: the access log is written to a file that is called {lower}");
         check("a log called like a word", &format!("[log]\naccess = {word:?}"), &[&expected]);
     }
+    let tls = "[server]\nlisten = [\"http://[::]:8081\", \"127.0.0.1:8082\"]\n[admin]\nallow_remote = true";
+    let expected = [
+        "9: [::]:8081 accepts tokens in plain text from other machines",
+        "9: [::]:8081 includes 127.0.0.1:8081, where clients reach only `admin.listen`",
+        "9: 0.0.0.0:8082 includes 127.0.0.1:8082, where clients reach only `server.listen`",
+        "12: other machines could reach the admin listener at 0.0.0.0:8082",
+    ];
+    let admin = "listen = [\"127.0.0.1:8081\", \"0.0.0.0:8082\"]";
+    let mut found = warnings_of(&format!("{SMALL}{tls}\n{admin}\n"));
+    found.sort();
+    let mut expected = expected.map(str::to_owned);
+    expected.sort();
+    assert_eq!(found, expected, "one port for both listeners");
     let queue = |limit: &str| {
         SMALL.replace("[service", &format!("queue = 5\n{limit}queue_timeout = \"1s\"\n[service"))
     };
@@ -40,6 +53,25 @@ fn settings_without_effect_are_named() {
 fn the_log_has_a_name() {
     let empty = "9:10 `log.access` is empty | write \"stdout\", \"off\" or the name of a file";
     assert_eq!(errors_of(&format!("{SMALL}[log]\naccess = \"\"\n")), [empty]);
+}
+
+#[test]
+fn a_mistake_is_told_once_and_where_it_belongs() {
+    let check = |addition: &str, expected: &[&str]| {
+        assert_eq!(errors_of(&format!("{SMALL}{addition}\n")), expected, "{addition}");
+    };
+    let misplaced =
+        "8:1 unknown key `timeouts` in [service.app] | it is a key of [server] and of [upstream.NAME]";
+    check("timeouts.head = \"1s\"", &[misplaced]);
+    let misplaced = "9:1 unknown key `readers` in [server] | it is a key of [service.NAME]";
+    check("[server]\nreaders = [\"all-users\"]", &[misplaced]);
+    let elsewhere = "8:2 unknown key `cert` | it is a key of [server.tls] and of [admin.tls] and of \
+                     [store.cluster.tls] and of [upstream.NAME.tls]";
+    check("[cert]", &[elsewhere]);
+    let one = "8:1 `public` must be a list of tables, this is a table | write `[[public]]`";
+    check("[public]\nservice = \"app\"\npath = \"/app\"", &[one]);
+    let text = "9:8 `upstream.b.urls` must be a list of texts and tables, this is a string | write `urls = [\"...\"]`";
+    check("[upstream.b]\nurls = \"http://b\"", &[text]);
 }
 
 #[test]

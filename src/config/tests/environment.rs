@@ -47,6 +47,25 @@ fn a_variable_sets_a_key() {
 }
 
 #[test]
+fn a_variable_with_one_underscore_is_told() {
+    let check = |name: &str, meant: Option<&str>| {
+        let config = read(SMALL, &[(name, "1")]).unwrap();
+        let expected = meant
+            .map(|meant| format!("{name} sets nothing: write {meant}, with two underscores for each dot"));
+        assert_eq!(config.environment, expected.into_iter().collect::<Vec<_>>(), "{name}");
+    };
+    check("PERMGATE_SERVER_LISTEN", Some("PERMGATE__SERVER__LISTEN"));
+    check("PERMGATE_SERVER_MAX_BODY", Some("PERMGATE__SERVER__MAX_BODY"));
+    check("PERMGATE_SERVER_TIMEOUTS_HEAD", Some("PERMGATE__SERVER__TIMEOUTS__HEAD"));
+    check("PERMGATE_LOG_LEVEL", Some("PERMGATE__LOG__LEVEL"));
+    for other in
+        ["PERMGATE_SERVICE_PORT", "PERMGATE_PORT", "PERMGATE_ADMIN", "PERMGATE_VERSION", "PERMGATE_LOG"]
+    {
+        check(other, None);
+    }
+}
+
+#[test]
 fn the_environment_alone_may_configure() {
     let variables = [
         ("PERMGATE__VERSION", "1"),
