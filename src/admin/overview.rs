@@ -29,7 +29,7 @@ pub struct Overview {
     pub down: BTreeMap<String, Vec<String>>,
     /// The length of a step in seconds.
     pub step: u64,
-    /// The end of each step, oldest first; every list below has as many items.
+    /// The end of each step, oldest first; every list below has as many items. The last step is not over.
     pub at: Vec<Time>,
     pub all: Series,
     /// By service key; the empty key is for requests that no service owns.
@@ -64,7 +64,7 @@ pub(super) async fn read(context: &Context, caller: &Caller) -> ApiResult<Overvi
 }
 
 fn summarize(context: &Context, live: usize) -> Overview {
-    let steps = context.history().steps();
+    let steps = context.history().steps(&context.metrics, Time::now());
     let mut keys: Vec<&String> = steps.iter().flat_map(|step| step.services.keys()).collect();
     keys.sort_unstable();
     keys.dedup();

@@ -52,21 +52,34 @@ impl History {
         let now = metrics.current_counts();
         let mut kept = self.0.lock();
         if let Some(before) = kept.last.replace(now.clone()) {
-            let since = |(service, counted): (String, RequestStats)| {
-                let added = counted.since(before.get(&service));
-                (added.requests() > 0).then_some((service, added))
-            };
-            let services = now.into_iter().filter_map(since).collect();
             if kept.steps.len() == MAX_STEPS {
                 kept.steps.pop_front();
             }
-            kept.steps.push_back(Step { at, services });
+            kept.steps.push_back(Step::new(at, now, &before));
         }
     }
 
-    /// Returns the steps from the oldest to the newest.
-    pub fn steps(&self) -> Vec<Step> {
-        self.0.lock().steps.iter().cloned().collect()
+    /// Returns the steps from the oldest to the one that has begun and ends, so far, at `now`.
+    pub fn steps(&self, metrics: &Metrics, now: Timestamp) -> Vec<Step> {
+        let counts = metrics.current_counts();
+        let kept = self.0.lock();
+        let current = kept.last.as_ref().map(|before| Step::new(now, counts, before));
+        kept.steps.iter().cloned().chain(current).collect()
+    }
+}
+
+impl Step {
+    /// What was counted since `before`.
+    fn new(
+        at: Timestamp,
+        now: BTreeMap<String, RequestStats>,
+        before: &BTreeMap<String, RequestStats>,
+    ) -> Self {
+        let since = |(service, counted): (String, RequestStats)| {
+            let added = counted.since(before.get(&service));
+            (added.requests() > 0).then_some((service, added))
+        };
+        Self { at, services: now.into_iter().filter_map(since).collect() }
     }
 }
 
@@ -177,17 +190,23 @@ mod tests {
         let record = |service, reason, millis| {
             worker.record(service, reason, 200, Duration::from_millis(millis), None, 0, 0);
         };
+        let recorded = |now| -> Vec<u64> {
+            let steps = history.steps(&metrics, now);
+            steps.iter().map(|step| step.services.values().map(RequestStats::requests).sum()).collect()
+        };
         record(None, Reason::MissingCredentials, 1);
         history.step(&metrics, at(0));
-        assert!(history.steps().is_empty(), "what was before is not known");
+        assert_eq!(recorded(at(0)), [0], "what was before is not known");
         for _ in 0..3 {
             record(Some(ServiceId(3)), Reason::Ok, 4);
         }
         record(Some(ServiceId(3)), Reason::ScopeDenied, 40);
+        assert_eq!(recorded(at(7)), [4], "the step has not ended");
         history.step(&metrics, at(10));
         history.step(&metrics, at(20));
-        let steps = history.steps();
-        assert_eq!(steps.len(), 2);
+        assert_eq!(recorded(at(21)), [4, 0, 0]);
+        let steps = history.steps(&metrics, at(21));
+        assert_eq!(steps.iter().map(|step| step.at).collect::<Vec<_>>(), [at(10), at(20), at(21)]);
         let hub = &steps[0].services["hub"];
         assert_eq!((hub.requests(), hub.refused()), (4, 1));
         assert_eq!(hub.refusals().collect::<Vec<_>>(), [(Reason::ScopeDenied, 1)]);
@@ -208,6 +227,7 @@ mod tests {
         for second in 0..1000 {
             history.step(&metrics, at(second));
         }
-        assert_eq!((history.steps().len(), history.steps()[0].at), (MAX_STEPS, at(640)));
+        let steps = history.steps(&metrics, at(1000));
+        assert_eq!((steps.len(), steps[0].at), (MAX_STEPS + 1, at(640)));
     }
 }
