@@ -85,6 +85,9 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResul
         imports: context.state.index().imported() > 0,
         now: Time::now(),
     };
+    if body.carrier.is_some() && body.token_id.is_none() {
+        return Err(Problem::invalid("A carrier needs the token that is in it: give token_id"));
+    }
     let explanation = match (&body.token_id, &body.user) {
         (Some(_), Some(_)) => return Err(Problem::invalid("Give token_id or user, not both")),
         (Some(id), None) => {

@@ -334,7 +334,10 @@ fn describe_error(error: &Value) -> String {
             let column = error["column"].as_u64().map(|column| format!(":{column}")).unwrap_or_default();
             format!("{file}:{line}{column}: {message}")
         }
-        (None, Some(message)) => message.to_owned(),
+        (None, Some(message)) => match error["file"].as_str().filter(|file| !file.is_empty()) {
+            Some(file) => format!("{file}: {message}"),
+            None => message.to_owned(),
+        },
         _ => error.to_string(),
     }
 }

@@ -89,7 +89,7 @@ mod tests {
     fn examples_are_of_commands_that_exist_and_parse() {
         for line in EXAMPLES.lines() {
             let line = line.split_once("| ").map_or(line, |(_, line)| line);
-            let line = line.split_once(" > ").map_or(line, |(line, _)| line);
+            let line = line.split_once(" >").map_or(line, |(line, _)| line);
             let parsed = command().try_get_matches_from(line.split(' '));
             assert!(parsed.is_ok(), "{line}: {:?}", parsed.err().map(|error| error.to_string()));
         }

@@ -12,7 +12,7 @@ use super::{
     complete,
     failure::{self, Failure, print_stderr},
     hint, import,
-    output::{Columns, Format, ListView, print, report_effect},
+    output::{Columns, Format, ListView, cell, print, report_effect},
     time,
     token_file::TokenFile,
 };
@@ -154,6 +154,9 @@ pub(super) struct Import {
     pub(super) skip: u64,
 }
 
+/// Shown to people in place of a time.
+const NEVER: &str = "never";
+
 const COLUMNS: Columns = &[
     ("ID", "id"),
     ("USER", "user"),
@@ -175,14 +178,26 @@ impl Token {
             Self::Edit(edit) => edit.run(global),
             Self::Show(which) => {
                 let client = Client::new(global)?;
-                let record = client.get(&which.path(&client)?)?;
+                let mut record = client.get(&which.path(&client)?)?;
+                if global.output == Format::Table && record["expires_at"].is_null() {
+                    record["expires_at"] = NEVER.into();
+                }
                 global.output.record(&record, "id")
             }
             Self::Rotate { which, grace } => {
                 let client = Client::new(global)?;
                 let body = without_nulls(json!({"grace": grace}));
-                let created = client.post(&format!("{}/rotate", which.path(&client)?), &body)?;
-                show_created(global, &created, None)
+                let old = which.path(&client)?;
+                let created = client.post(&format!("{old}/rotate"), &body)?;
+                show_created(global, &created, None)?;
+                if let (Format::Table | Format::Id, Ok(old)) = (global.output, client.get(&old)) {
+                    let end = match old["state"] == "rotating" {
+                        true => format!("works until {}", cell(&ends_at(&old))),
+                        false => "no longer works".to_owned(),
+                    };
+                    print_stderr(&format!("the old {} {end}", display_name(&old)));
+                }
+                Ok(())
             }
             Self::Revoke { tokens, user } => {
                 let client = Client::new(global)?;
@@ -275,7 +290,12 @@ impl List {
             .collect();
         let client = Client::new(global)?;
         let limit = self.limit.map(|limit| limit as usize);
-        let records = client.list(&format!("/v1/tokens?{}", query.join("&")), limit)?;
+        let mut records = client.list(&format!("/v1/tokens?{}", query.join("&")), limit)?;
+        if global.output == Format::Table {
+            for record in &mut records {
+                record["expires_at"] = ends_at(record);
+            }
+        }
         if let Some(service) = service.filter(|_| records.is_empty()) {
             hint::known_service(&client, &service)?;
         }
@@ -317,6 +337,13 @@ fn show_created(global: &Global, created: &Value, saved: Option<&Path>) -> Resul
         }
         (format, ..) => format.record(created, "id"),
     }
+}
+
+/// When a token ends by time: one that was replaced does so with its grace period, if not before.
+fn ends_at(record: &Value) -> Value {
+    let grace = Some(&record["grace_until"]).filter(|_| record["state"] == "rotating");
+    let ends = [Some(&record["expires_at"]), grace].into_iter().flatten().filter_map(Value::as_str);
+    ends.min().unwrap_or(NEVER).into()
 }
 
 /// A record's token in a sentence.

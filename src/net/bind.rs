@@ -50,6 +50,8 @@ pub enum BindError {
     NoSocket(Address),
     #[error("failed to bind {0}: create its directory, or name another path")]
     NoDirectory(Address),
+    #[error("failed to bind {0}: this machine has no such address")]
+    NoInterface(Address),
     #[error("failed to bind {address}")]
     Io { address: Address, source: io::Error },
 }
@@ -104,6 +106,7 @@ pub fn bind_with_mode(address: &Address, mode: u32) -> Result<Bound, BindError> 
     let failed = |source: io::Error| match source.kind() {
         io::ErrorKind::AddrInUse => BindError::InUse(address.clone()),
         io::ErrorKind::NotFound => BindError::NoDirectory(address.clone()),
+        io::ErrorKind::AddrNotAvailable => BindError::NoInterface(address.clone()),
         _ => BindError::Io { address: address.clone(), source },
     };
     match address {

@@ -27,6 +27,17 @@ fn names_are_accepted_in_place_of_ids() {
     assert!(words.contains("did you mean \"laptop\""), "{words}");
     let (_, words) = check(at, "--offline token rotate laptop --user ann", 0);
     assert!(words.contains("created token"), "{words}");
+    let old = words.lines().find_map(|line| line.strip_prefix("the old token ")).expect("it is named");
+    let (old, until) = old.split_once(" (laptop) works until ").expect("its end is told");
+    let (list, _) = check(at, "--offline token list --user ann", 0);
+    let row = |state: &str| list.lines().find(|line| line.contains(state)).unwrap_or_default();
+    assert!(row("rotating").contains(old) && row("rotating").contains(until), "{list}");
+    assert!(row("active").contains("never"), "{list}");
+    let (record, _) = check(at, "--offline token show laptop --user ann", 0);
+    assert!(record.contains("expires_at  never"), "{record}");
+    check(at, "--offline explain GET /app --user ann --carrier basic", 2);
+    let (_, words) = check(at, "--offline token rotate laptop --user ann --grace 0s", 0);
+    assert!(words.contains("(laptop) no longer works"), "{words}");
 }
 
 #[test]
@@ -308,8 +319,16 @@ fn status_counts_failures_and_whoami_names_the_token() {
     check(at, "token create --user ann --name mine --scope permgate --save token", 0);
     let (told, _) = check(at, "whoami --admin unix:admin.sock --token-file token", 0);
     assert!(told.contains("mine (") && told.contains("permgate"), "{told}");
+    let (told, _) = check(at, "status -o json", 0);
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(told["requests"].as_u64() > Some(0), "requests count before a step of the hour is over: {told}");
     let (told, _) = check(at, "explain GET /.permgate/jwks.json", 0);
     assert!(told.contains("answered by the gateway itself"), "{told}");
+    let (told, _) = check(at, "explain GET /app --user ann", 0);
+    assert!(told.ends_with(" fields, if a client sends them: `-o json` lists them\n"), "{told}");
+    std::fs::rename(at.join("gateway.toml"), at.join("away.toml")).unwrap();
+    let (_, words) = check(at, "reload --admin unix:admin.sock", 2);
+    assert!(words.contains("gateway.toml: cannot be read: No such file"), "{words}");
 }
 
 #[test]
