@@ -89,16 +89,19 @@
   permgate.ready.tokens = (root) => {
     const form = root.querySelector("#create");
     if (form) {
-      form.addEventListener("input", () => summarize(form));
+      // Software that fills in forms may report a choice by `change` alone.
+      for (const kind of ["input", "change"]) form.addEventListener(kind, () => summarize(form));
       form.addEventListener("reset", () => setTimeout(() => summarize(form)));
       summarize(form);
       const find = form.querySelector("#find-service");
       find?.addEventListener("input", () => {
         const words = find.value.toLowerCase().split(/\s+/);
-        for (const row of form.querySelectorAll(".service")) {
+        const rows = [...form.querySelectorAll(".service")];
+        for (const row of rows) {
           const text = row.textContent.toLowerCase();
           row.hidden = !words.every((word) => text.includes(word)) && !row.querySelector("input").checked;
         }
+        form.querySelector("#none-found").hidden = rows.some((row) => !row.hidden);
       });
       find?.addEventListener("keydown", (event) => {
         if (event.key === "Enter") event.preventDefault();

@@ -256,13 +256,21 @@ WIDTHS = (320, 360, 480, 600, 641, 700, 849, 960, 961, 1120, 1121, 1400)
 
 
 def narrow(driver, name, width):
-    """Checks that neither the page nor a table or dialog in it scrolls sideways; one pixel is rounding."""
+    """Checks that neither the page nor a table or dialog in it scrolls sideways, and that the window cuts off no button
+    and no form of an *+ Add*; one pixel is rounding."""
     look(driver, width)
     wide = driver.execute_script(
         "return [document.documentElement, ...document.querySelectorAll('.table, dialog[open] .dialog-body')]"
         ".filter((one) => one.scrollWidth > one.clientWidth + 1 && (one === document.documentElement || getComputedStyle(one).overflowX !== 'visible'))"
         ".map((one) => [one.tagName, one.className, one.scrollWidth - one.clientWidth])")
     assert not wide, (name, width, wide)
+    cut = driver.execute_script(
+        "const adds = [...document.querySelectorAll('details.add:not([open])')]; adds.forEach((one) => (one.open = true));"
+        "const cut = [...document.querySelectorAll('main :is(button, .button, details.add > form)')]"
+        ".filter((one) => one.checkVisibility() && one.getBoundingClientRect().right > innerWidth + 1)"
+        ".map((one) => [one.tagName, one.textContent.trim().slice(0, 60), one.getBoundingClientRect().right]);"
+        "adds.forEach((one) => (one.open = false)); return cut")
+    assert not cut, (name, width, cut)
     if width == 390:
         small = driver.execute_script(
             "return [...document.querySelectorAll('button, .button, summary, select, input:not([type=checkbox], [type=radio], [type=hidden])')]"

@@ -70,6 +70,16 @@ def person(driver):
     # The name is taken.
     click(driver, "[data-opens=new-token]")
     write(driver, "#create [name=name]", "From the page")
+    write(driver, "#find-service", "no such service")
+    seen(driver, "#none-found")
+    write(driver, "#find-service", Keys.BACK_SPACE * 15)
+    gone(driver, "#none-found")
+    # Software that fills in a form may report a choice by `change` alone.
+    choose = "const one = document.querySelector('#expiry'); one.value = arguments[0]; one.dispatchEvent(new Event('change', {bubbles: true}))"
+    driver.execute_script(choose, "never")
+    seen(driver, "#never-warning")
+    driver.execute_script(choose, "90")
+    gone(driver, "#never-warning")
     click(driver, "#scope-1")
     click(driver, "#create button.primary")
     seen(driver, "#create #name-error")

@@ -10,7 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from driving import VIEWS, WIDTHS, accessible, call, gateway, gone, look, narrow, page, quick, seen, sign_in, text, through, words_of
 
 PAGES = ["profile/authentication", "profile", "overview", "users", "users/alice", "users/firstname.lastname.of.somewhere", "groups", "groups/developers", "roles", "services",
-         "tokens", "live", "audit", "explain", "explain?method=GET&url=/hub/api/x&user=nobody", "configuration", "docs", "nothing"]
+         "tokens", "live", "audit", "explain", "explain?method=GET&url=/hub/api/x&user=firstname.lastname.of.somewhere", "configuration", "docs", "nothing"]
 
 
 def whole(driver, path):

@@ -159,7 +159,7 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
 /// Parses networks and single addresses.
 pub(super) fn addresses(texts: &[String]) -> ApiResult<Vec<IpNet>> {
     let bad = |text: &str| {
-        format!("allow_ips takes addresses and networks such as 10.0.0.0/8, not {:?}", secret::redact(text))
+        format!("{:?} is neither an address nor a network such as 10.0.0.0/8", secret::redact(text))
     };
     let net = |text: &String| network::parse(text).ok_or_else(|| Problem::value(bad(text)));
     texts.iter().map(net).collect()

@@ -136,7 +136,7 @@ impl ApiOperation {
         let good = answers.iter().rfind(|(status, _)| status.starts_with('2'));
         let method = method.to_ascii_uppercase();
         Some(Self {
-            curl: curl(&method, path, body.as_ref(), is_form),
+            curl: curl(&method, path, body.as_ref(), is_form, call["security"] != serde_json::json!([{}])),
             summary: text(if call["summary"].is_null() { &call["description"] } else { &call["summary"] }),
             parameters: parameters.map(|p| (text(&p["name"]), text(&p["description"]))).collect(),
             body: body.as_ref().map(pretty),
@@ -149,13 +149,15 @@ impl ApiOperation {
 }
 
 /// A command to try. `$PERMGATE` is the address, `$TOKEN` a token for it.
-fn curl(method: &str, path: &str, body: Option<&Value>, is_form: bool) -> String {
+fn curl(method: &str, path: &str, body: Option<&Value>, is_form: bool, needs_token: bool) -> String {
     let mut line = "curl".to_owned();
     if method != "GET" {
         // Writing to a String cannot fail.
         let _ = write!(line, " -X {method}");
     }
-    line.push_str(" -H \"Authorization: Bearer $TOKEN\"");
+    if needs_token {
+        line.push_str(" -H \"Authorization: Bearer $TOKEN\"");
+    }
     match body {
         Some(body) if is_form => {
             for (name, value) in body.as_object().into_iter().flatten() {
@@ -167,7 +169,16 @@ fn curl(method: &str, path: &str, body: Option<&Value>, is_form: bool) -> String
         }
         None => {}
     }
-    let path = path.replace("{login}", "me").replace("{id}", "ID").replace(['{', '}'], "");
+    // Everybody has tokens. What else is done to accounts is done to others: see the bodies of the examples.
+    let login = if path.ends_with("/tokens") { "me" } else { "ann" };
+    let names = [
+        ("{login}", login),
+        ("{user}", "me"),
+        ("{name}", "developers"),
+        ("{key}", "auditor"),
+        ("{id}", "ID"),
+    ];
+    let path = names.into_iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
     let _ = write!(line, " \"$PERMGATE{path}\"");
     line
 }
@@ -190,20 +201,24 @@ mod tests {
     #[test]
     fn a_command_can_be_pasted() {
         let check = |row: &str, method: &str, path: &str, body: Option<Value>, is_form, expected: &str| {
-            let line = curl(method, path, body.as_ref(), is_form);
+            let line = curl(method, path, body.as_ref(), is_form, true);
             let line = line.replace(" -H \"Authorization: Bearer $TOKEN\"", "");
             assert_eq!(line, expected, "{row}");
+            assert_eq!(curl(method, path, body.as_ref(), is_form, false), expected, "{row}, without a token");
         };
-        check(
-            "a list",
-            "GET",
-            "/v1/users/{login}/tokens",
-            None,
-            false,
-            r#"curl "$PERMGATE/v1/users/me/tokens""#,
+        let get = |row: &str, path: &str, expected: &str| {
+            check(row, "GET", path, None, false, &format!("curl \"$PERMGATE{expected}\""));
+        };
+        get("a list", "/v1/users/{login}/tokens", "/v1/users/me/tokens");
+        get(
+            "a list of Hub's",
+            "/hub/api/rest/users/{user}/permanenttokens",
+            "/hub/api/rest/users/me/permanenttokens",
         );
-        check("an id", "GET", "/v1/tokens/{id}", None, false, r#"curl "$PERMGATE/v1/tokens/ID""#);
-        check("a path like one", "GET", "/v1/identities", None, false, r#"curl "$PERMGATE/v1/identities""#);
+        get("an id", "/v1/tokens/{id}", "/v1/tokens/ID");
+        get("a member", "/v1/groups/{name}/members/{login}", "/v1/groups/developers/members/ann");
+        get("a role", "/v1/roles/{key}", "/v1/roles/auditor");
+        get("a path like one", "/v1/identities", "/v1/identities");
         let json =
             r#"curl -X POST -H 'Content-Type: application/json' -d '{"name":"a"}' "$PERMGATE/v1/groups""#;
         check("JSON", "POST", "/v1/groups", Some(json!({"name": "a"})), false, json);
