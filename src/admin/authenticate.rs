@@ -65,7 +65,7 @@ pub(super) struct Unauthenticated {
     pub token: Option<TokenId>,
 }
 
-/// Rows 1 to 3: refusals that do not depend on the caller.
+/// Rows 1 to 3 of docs/decision.md: refusals that do not depend on the caller.
 pub(super) fn check_target(parts: &Parts) -> Result<(), Reason> {
     if is_never_forwarded(&parts.method) {
         return Err(Reason::MethodNotSupported);

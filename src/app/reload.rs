@@ -34,6 +34,7 @@ pub struct Reloader {
     pub file: PathBuf,
     /// The configuration in force. Its lock admits one reload at a time.
     pub present: AsyncMutex<Config>,
+    /// What `/v1/config` and the page show of it.
     pub text: Mutex<String>,
     pub store: Store,
     pub state: Arc<State>,

@@ -171,7 +171,7 @@ pub(super) struct SendBody<B> {
 /// Keeps a body that hyper has read in full until the kernel has all of it. One per connection.
 pub(super) type Sent<B> = Rc<RefCell<Option<B>>>;
 
-/// A service's body, or the text of a rejection.
+/// The body of a response: that of the `Service` that was called, or the text of a rejection.
 pub(super) type SendContent<B> = Either<B, Full<Bytes>>;
 
 /// The largest piece, in bytes.

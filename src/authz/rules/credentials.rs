@@ -27,11 +27,12 @@ pub(super) struct HostCredentials {
 /// What the services of one host accept together.
 #[derive(Clone, Debug)]
 pub struct HostCarriers {
-    /// Including what the gateway's own routes accept on the host: `bearer`, and `basic` if there is a
-    /// registry.
+    /// The carriers that the services accept, and those that the gateway's own routes accept on the host:
+    /// `bearer`, and `basic` if there is a registry.
     pub carriers: Carriers,
-    /// Whether a service accepts it, as opposed to the gateway's own routes.
+    /// Whether a service accepts `bearer`; the gateway's own routes do not count.
     pub bearer: bool,
+    /// The same for `basic`.
     pub basic: bool,
     /// Whether one of the services is a container registry.
     pub registry: bool,

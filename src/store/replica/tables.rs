@@ -50,8 +50,8 @@ tables! {
     Audit "audit",
 }
 
-/// The key of the replica's head and sums. If the trees change, so must this key: a replica without it is
-/// rebuilt.
+/// The key of the record of the replica's position and checksums. If the trees change, so must this key: a
+/// replica without it is rebuilt.
 pub(super) const STATE: &[u8] = b"state 3";
 /// The first audit event that is kept, when some were trimmed.
 pub(super) const AUDIT_START: &[u8] = b"audit start";

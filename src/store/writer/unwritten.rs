@@ -60,7 +60,8 @@ impl Writer {
         }
     }
 
-    /// Tries to write what is kept. Until that has succeeded, no other change is written.
+    /// Tries to write the removals that are in force here but not in etcd yet. Until that has succeeded, no
+    /// other change is written.
     pub(super) fn write_unwritten(&mut self) {
         let due = |unwritten: &mut Unwritten| unwritten.last_try.elapsed() >= RETRY_INTERVAL;
         let Some(Unwritten { logged, mut tasks, audit_events, .. }) = self.unwritten.take_if(due) else {
