@@ -41,6 +41,7 @@ use super::http2;
 pub struct Certificates(Arc<ArcSwap<ServerConfig>>);
 
 /// The configuration for new handshakes.
+#[derive(Clone)]
 pub(crate) struct ServerConfig {
     pub(super) config: Arc<rustls::ServerConfig>,
     keys: Arc<SniResolver>,
@@ -175,12 +176,14 @@ impl Certificates {
         if before.digest == next.digest {
             return Replacement::Nothing;
         }
-        let asks_anew = next.clients.is_some() && next.clients != before.clients;
-        self.0.store(next);
-        if asks_anew {
+        if next.clients.is_some() && next.clients != before.clients {
+            self.0.store(next);
             before.withdrawn.store(true, Ordering::Release);
             return Replacement::Clients;
         }
+        // Connections made until now are withdrawn with those made from now on.
+        let withdrawn = before.withdrawn.clone();
+        self.0.store(Arc::new(ServerConfig { withdrawn, ..(*next).clone() }));
         Replacement::Certificates
     }
 
