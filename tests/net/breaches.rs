@@ -154,6 +154,10 @@ fn floods_end_the_connection() {
     check("pings without end", "GOAWAY 11", |client| {
         client.raw(&frame(PING, 0, 0, &[0; 8]).repeat(1100));
     });
+    check("resets of a stream that has ended", "GOAWAY 11", |client| {
+        client.headers(END_OF_REQUEST, 3, &GET);
+        client.raw(&frame(RST_STREAM, 0, 3, &8_u32.to_be_bytes()).repeat(1100));
+    });
     check("pings between requests", "answered", |client| {
         let mut flood = Vec::new();
         for stream in (3..300).step_by(2) {

@@ -29,7 +29,6 @@ const FRAME_HEAD: usize = 9;
 
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
-const RST_STREAM: u8 = 0x3;
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
 
@@ -105,8 +104,8 @@ impl Frames {
                         if flags & END_HEADERS == 0 { FrameKind::Fields } else { FrameKind::LastFields };
                 }
                 DATA if self.left > 0 => emit(Event::Useful),
-                // h2 limits both.
-                DATA | RST_STREAM => {}
+                // h2 limits empty ones.
+                DATA => {}
                 _ => emit(Event::Control),
             }
         }
@@ -234,7 +233,8 @@ mod tests {
         check("continued and ended", &[frame(9, 1, 0), frame(3, 9, 0x4), frame(5, 0, 1)], (Some(false), 0));
         check("cut off", &[frame(9, 1, 0x4)[..17].to_vec()], (Some(true), 0));
         check("data whose flag means something else", &[frame(5, 0, 0x4)], (None, 0));
-        check("pings and what nobody knows", &[frame(8, 6, 0), frame(0, 0xbb, 0), frame(4, 8, 0)], (None, 3));
+        let control = [frame(8, 6, 0), frame(0, 0xbb, 0), frame(4, 8, 0), frame(4, 3, 0)];
+        check("pings, resets and what nobody knows", &control, (None, 4));
     }
 
     fn check_lines(row: &str, head: &str, expected: Option<u16>) {
