@@ -363,14 +363,6 @@ impl Connection {
         matches!(self.command.get(), Some(ConnectionCommand::Reject(_)))
     }
 
-    /// Begins the drain: an idle connection closes at once, any other is woken.
-    pub(super) fn begin_drain(&self) {
-        if self.phase.get() == Phase::Idle {
-            self.command.set(Some(ConnectionCommand::Close));
-        }
-        self.wake();
-    }
-
     pub(super) fn wake(&self) {
         if let Some(waker) = &*self.task.borrow() {
             waker.wake_by_ref();

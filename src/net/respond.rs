@@ -29,7 +29,7 @@ pub(super) fn respond<S: Service>(
     request: Request<Incoming>,
     connection: Rc<Connection>,
     open: Option<Rc<OpenStream>>,
-    worker: &Worker,
+    worker: &Rc<Worker>,
     sent: Sent<S::Body>,
 ) -> impl Future<Output = Result<SentResponse<S>, Infallible>> + use<S> {
     let (mut parts, incoming) = request.into_parts();
@@ -50,6 +50,7 @@ pub(super) fn respond<S: Service>(
     if tunnel.is_some() {
         parts.version = Version::HTTP_11;
     }
+    let worker = worker.clone();
     async move {
         let (response, rejected) = match judged {
             Ok(()) => {
@@ -68,7 +69,7 @@ pub(super) fn respond<S: Service>(
         frame(&mut response, &method, &connection);
         match open {
             Some(open) => finish_http2::<S>(&mut response, &method, tunnel, open),
-            None => finish_http1::<S>(&mut response, &method, rejected, &connection),
+            None => finish_http1::<S>(&mut response, &method, rejected || worker.draining(), &connection),
         }
         Ok(response)
     }
@@ -111,7 +112,7 @@ where
 fn finish_http1<S: Service>(
     response: &mut SentResponse<S>,
     method: &Method,
-    rejected: bool,
+    is_last: bool,
     connection: &Connection,
 ) {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -119,7 +120,7 @@ fn finish_http1<S: Service>(
         return;
     }
     refuse_tunnel::<S>(response, method);
-    if rejected || connection.exchange.is_abandoned() {
+    if is_last || connection.exchange.is_abandoned() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
 }

@@ -216,19 +216,12 @@ async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &R
             respond(service.clone(), request, connection.clone(), None, worker, sent.clone())
         }),
     );
-    let mut draining = false;
     let outcome = poll_fn(|cx| {
         let interrupted = |command| Poll::Ready(Outcome::Interrupted(command));
         if let Some(command) = connection.poll_command(cx) {
             return interrupted(command);
         }
-        let mut over = Pin::new(&mut http).poll(cx);
-        if worker.draining() && !draining && over.is_pending() {
-            // Only after hyper has read what is there, because it closes a connection that looks unused.
-            draining = true;
-            Pin::new(&mut http).graceful_shutdown();
-            over = Pin::new(&mut http).poll(cx);
-        }
+        let over = Pin::new(&mut http).poll(cx);
         let response = connection.exchange.response_state();
         // A response's body lives until the kernel has the response.
         if response == ResponseState::Flushed {
@@ -236,9 +229,6 @@ async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &R
         }
         if let Some(command) = connection.poll_command(cx) {
             return interrupted(command);
-        }
-        if over.is_pending() && draining && connection.phase() == Phase::Idle {
-            return interrupted(ConnectionCommand::Close);
         }
         if response == ResponseState::Flushed && connection.exchange.is_abandoned() {
             // hyper would read on, and take the rest of the body for the next head.

@@ -145,7 +145,7 @@ impl Worker {
     /// Makes every connection finish what is in progress and close.
     pub(super) fn begin_drain(&self) {
         if !self.draining.replace(true) {
-            self.for_each(Connection::begin_drain);
+            self.for_each(Connection::wake);
         }
     }
 

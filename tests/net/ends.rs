@@ -100,6 +100,27 @@ fn drain_finishes_only_requests_in_progress() {
 }
 
 #[test]
+fn drain_serves_a_request_that_is_on_its_way() {
+    let check = |row: &str, head: &str, rest: &str| {
+        let gate = Gate::new(&Limits::default());
+        let mut busy = gate.client();
+        busy.get("/x").answer();
+        busy.send(head);
+        let address = gate.address;
+        let ending = std::thread::spawn(move || gate.end(Duration::from_secs(10)));
+        eventually("the drain has begun", || std::net::TcpStream::connect(address).is_err());
+        let (head, status) = busy.send(rest).head();
+        assert_eq!(status, 200, "{row}");
+        assert!(head.contains("connection: close\r\n"), "{row}: {head}");
+        assert_eq!(busy.wait_for_close(), CloseKind::Closed, "{row}");
+        assert_eq!(ending.join().unwrap(), 0, "{row}");
+    };
+    check("not sent yet", "", "GET /x HTTP/1.1\r\nHost: g\r\n\r\n");
+    check("half of the head", "GET /x HTT", "P/1.1\r\nHost: g\r\n\r\n");
+    check("half of the body", "POST /echo HTTP/1.1\r\nHost: g\r\nContent-Length: 2\r\n\r\nh", "i");
+}
+
+#[test]
 fn drain_cuts_at_its_deadline() {
     let gate = Gate::new(&Limits::default());
     let mut client = gate.client();

@@ -15,6 +15,9 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a drain waits for the first byte of a new connection.
 const DRAIN_FIRST_BYTE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// How long after a response a drain waits for the next request: clients that are busy have sent it already.
+const DRAIN_NEXT_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
+
 /// How long a new client may take to send its first byte when others wait for the slot.
 const CROWDED_FIRST_BYTE_TIMEOUT: Duration = Duration::from_millis(250);
 
@@ -52,6 +55,9 @@ impl Connection {
                 self.command(ConnectionCommand::Close);
             }
             Phase::Fresh if draining && past(since, DRAIN_FIRST_BYTE_TIMEOUT) => {
+                self.command(ConnectionCommand::Close);
+            }
+            Phase::Idle if draining && past(since, DRAIN_NEXT_REQUEST_TIMEOUT) => {
                 self.command(ConnectionCommand::Close);
             }
             Phase::Fresh | Phase::Idle if past(since, limits.idle_timeout) => {
