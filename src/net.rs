@@ -30,7 +30,7 @@ pub use self::{
         Address, AddressError, BindError, Bound, InheritError, Inherited, Listener, bind, bind_with_mode,
     },
     body::{BodyError, RequestBody},
-    budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Reservation},
+    budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Reservation, log_refusals},
     clock::{Clock, Deadline, Elapsed, LogThrottle, Throttle},
     connection::{CloseReason, Connection},
     fetch::fetch,

@@ -156,6 +156,8 @@ impl Control {
         }
         let care = self.upstreams.clone().maintain(self.reloader.state.clone(), worker.clock().clone());
         tokio::task::spawn_local(care);
+        let [proxy_budgets, admin_budgets] = self.reloader.budgets.clone();
+        tokio::task::spawn_local(net::log_refusals(proxy_budgets, admin_budgets));
         self.supervisor.ready(&self.status);
         let outcome = self.run_until_stopped(&mut signals).await;
         if outcome == Outcome::Drained {

@@ -180,6 +180,7 @@ async fn admit<S: Service>(
 async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
     let connections = &worker.budgets.connections;
     let mut remaining = if worker.full.get() { MAX_CLOSE_TIME } else { SLOT_TIMEOUT };
+    let mut counted = false;
     let mut yielded = false;
     loop {
         match worker.permit(peer) {
@@ -187,8 +188,15 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 worker.full.set(false);
                 return Some(permit);
             }
-            Err(LimitReached::PerAddress) => break,
+            Err(LimitReached::PerAddress) => {
+                connections.count_refusal();
+                return None;
+            }
             Err(LimitReached::Total) => {
+                // Once, whether another connection is closed for this one, or this one is refused.
+                if !std::mem::replace(&mut counted, true) {
+                    connections.count_refusal();
+                }
                 let here = worker.make_room();
                 if !here {
                     connections.request_slot();
@@ -202,15 +210,13 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 let refused = !here && worker.full.get();
                 if draining.has_begun() || refused || remaining < wait {
                     worker.full.set(true);
-                    break;
+                    return None;
                 }
                 remaining -= wait;
                 tokio::time::sleep(wait).await;
             }
         }
     }
-    connections.count_refusal();
-    None
 }
 
 /// How long a new connection waits for a slot. The accept loop waits with it, so once a wait has failed,

@@ -5,6 +5,7 @@ mod limits;
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{
@@ -12,11 +13,13 @@ use std::{
             Ordering::{AcqRel, Relaxed},
         },
     },
+    time::{Duration, Instant},
 };
 
 use self::connections::ConnectionLimit;
 pub(super) use self::connections::{ConnectionPermit, LimitReached};
 pub use self::limits::{BudgetLimits, Machine};
+use super::Throttle;
 
 /// The budgets of one kind of listener. All of the proxy's clients share one set. The admin listener has its
 /// own, which the proxy's clients cannot use up.
@@ -223,6 +226,26 @@ impl Budgets {
     /// The same for the admin listener.
     pub fn admin_readings(&self) -> Vec<Reading> {
         vec![self.connections.reading("admin_connections"), self.bodies.reading("admin_bodies")]
+    }
+}
+
+/// How often to look for refusals, and how often to log those of one budget.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Logs each budget that was used up, because its clients see no more than a closed connection. Never returns.
+pub async fn log_refusals(proxy: Arc<Budgets>, admin: Arc<Budgets>) {
+    let mut tick = tokio::time::interval(WATCH_INTERVAL);
+    let mut logged: BTreeMap<&str, (u64, Throttle)> = BTreeMap::new();
+    loop {
+        tick.tick().await;
+        for Reading { name, limit, refused, .. } in [proxy.readings(), admin.admin_readings()].concat() {
+            let (before, throttle) = logged.entry(name).or_default();
+            if refused > *before && throttle.is_due(Instant::now(), LOG_INTERVAL) {
+                tracing::warn!(budget = name, limit, times = refused - *before, "a budget is used up");
+                *before = refused;
+            }
+        }
     }
 }
 

@@ -152,6 +152,25 @@ fn lost_lines_are_counted_and_reported_once_a_minute() {
     assert_eq!(process.words.text().matches("cannot write the access log").count(), 1);
 }
 
+/// Whoever finds connections closed learns from the log what to raise.
+#[test]
+fn used_up_budget_is_logged() {
+    let upstream = Upstream::plain();
+    let directory = TestDirectory::new(&services(upstream.address));
+    directory.write_all(&directory.read().replacen("[server]\n", "[server]\nlimits.connections = 1\n", 1));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
+    for round in 0..3 {
+        let mut kept = process.open("/api/x", &token);
+        assert_eq!(kept.answer("GET").status, 200, "{round}");
+        assert_eq!(process.status("/api/x", &token), 200, "{round}: the idle connection makes room");
+    }
+    let line = process.words.wait_for("a budget is used up");
+    assert!(line.contains("\"budget\":\"connections\",\"limit\":1"), "{line}");
+    process.stop();
+    assert_eq!(process.words.text().matches("a budget is used up").count(), 1);
+}
+
 /// A client that knows the gateway's name in `Via` cannot fill the log with warnings of loops.
 #[test]
 fn loops_are_logged_once_a_minute() {
