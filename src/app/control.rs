@@ -280,7 +280,7 @@ impl Control {
         self.ready.store(false, Ordering::Release);
         let drain_time = *self.reloader.drain_time.lock();
         tracing::info!(seconds = drain_time.as_secs(), "draining");
-        self.supervisor.stopping(&format!("draining for at most {} s", drain_time.as_secs()));
+        self.supervisor.draining(drain_time);
         self.drain.begin(Instant::now() + drain_time);
         let mut left = self.workers.len();
         while left > 0 {

@@ -37,6 +37,9 @@ pub struct Watchdog {
     late: bool,
 }
 
+/// How long the process may take to end after a drain: it writes what is left, and leaves its cluster.
+const CLOSING_TIME: Duration = Duration::from_secs(15);
+
 /// Heartbeats of a worker during the watchdog's limit.
 const HEARTBEATS_PER_LIMIT: u32 = 8;
 
@@ -60,6 +63,17 @@ impl Supervisor {
 
     pub fn stopping(self, status: &str) {
         self.notify(&[NotifyState::Stopping, NotifyState::Status(&single_line(status))]);
+    }
+
+    /// The drain may take longer than the unit's `TimeoutStopSec`.
+    pub fn draining(self, at_most: Duration) {
+        let status = format!("draining for at most {} s", at_most.as_secs());
+        let usec = u32::try_from((at_most + CLOSING_TIME).as_micros()).unwrap_or(u32::MAX);
+        self.notify(&[
+            NotifyState::Stopping,
+            NotifyState::Status(&status),
+            NotifyState::ExtendTimeoutUsec(usec),
+        ]);
     }
 
     fn notify(self, states: &[NotifyState<'_>]) {

@@ -232,6 +232,8 @@ fn service_manager_is_notified_of_every_state() {
     process.signal(Signal::TERM);
     let stopping = manager.next_message();
     assert!(stopping.starts_with("STOPPING=1\nSTATUS=draining"), "{stopping}");
+    // `server.drain` and what follows it.
+    assert!(stopping.contains("\nEXTEND_TIMEOUT_USEC=45000000"), "{stopping}");
     assert_eq!(process.end().code(), Some(0));
 }
 
