@@ -1,10 +1,10 @@
 //! `permgate run`: the gateway in the foreground, with its log on stderr.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-use tracing::{Subscriber, level_filters::LevelFilter};
-use tracing_subscriber::{EnvFilter, reload::Handle};
+use tracing::{Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, reload::Handle};
 
 use super::{
     Global,
@@ -97,6 +97,7 @@ fn log_to_stderr(level: &str) {
         change_on_reload(lines.reload_handle(), has_override);
         lines.init();
     } else {
+        let lines = lines.with_writer(Stderr { journal: is_journal() });
         let lines = lines.json().flatten_event(true).with_target(false).with_filter_reloading();
         change_on_reload(lines.reload_handle(), has_override);
         lines.init();
@@ -105,6 +106,51 @@ fn log_to_stderr(level: &str) {
         tracing::warn!(
             "{LOG_VARIABLE} is {text:?}, which is not a level such as \"debug\": log.level applies"
         );
+    }
+}
+
+/// Whether stderr is systemd's journal, as systemd.exec(5) defines it.
+fn is_journal() -> bool {
+    let stderr = rustix::fs::fstat(io::stderr());
+    let named = std::env::var("JOURNAL_STREAM");
+    stderr.is_ok_and(|file| named.is_ok_and(|name| name == format!("{}:{}", file.st_dev, file.st_ino)))
+}
+
+/// Standard error. In the journal every line begins with its priority, as in sd-daemon(3): without it, errors would
+/// be found among everything else only.
+struct Stderr {
+    journal: bool,
+}
+
+struct Line(&'static str);
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = Line;
+
+    fn make_writer(&'a self) -> Line {
+        Line("")
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
+        Line(match *event.level() {
+            _ if !self.journal => "",
+            Level::ERROR => "<3>",
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            Level::DEBUG | Level::TRACE => "<7>",
+        })
+    }
+}
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Both at once, because other threads write, too.
+        io::stderr().write_all(&[self.0.as_bytes(), line].concat())?;
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

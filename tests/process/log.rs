@@ -171,6 +171,29 @@ fn used_up_budget_is_logged() {
     assert_eq!(process.words.text().matches("a budget is used up").count(), 1);
 }
 
+/// `journalctl -p err` finds errors. Nobody else gets the mark.
+#[test]
+fn journal_gets_the_priority_of_each_line() {
+    let upstream = Upstream::plain();
+    let directory = TestDirectory::new(&services(upstream.address));
+    let run = |stream: &str| {
+        let mut command = directory.clean_command("sh");
+        let program = env!("CARGO_BIN_EXE_permgate");
+        command.args(["-c", &format!("JOURNAL_STREAM={stream} exec {program} run")]);
+        let mut process = directory.start(command);
+        process.words.wait_for("\"ready\"");
+        process.stop();
+        process.words.text()
+    };
+    let text = run("$(stat -Lc %d:%i /proc/self/fd/2)");
+    let marked = |mark: &str, word: &str| {
+        text.lines().any(|line| line.starts_with(&format!("{mark}{{")) && line.contains(word))
+    };
+    assert!(marked("<6>", "listener on") && marked("<4>", "there is no administrator"), "{text}");
+    let text = run("1:1");
+    assert!(text.lines().all(|line| line.starts_with('{')), "{text}");
+}
+
 /// A client that knows the gateway's name in `Via` cannot fill the log with warnings of loops.
 #[test]
 fn loops_are_logged_once_a_minute() {
