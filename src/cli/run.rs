@@ -116,8 +116,8 @@ fn is_journal() -> bool {
     stderr.is_ok_and(|file| named.is_ok_and(|name| name == format!("{}:{}", file.st_dev, file.st_ino)))
 }
 
-/// Standard error. In the journal every line begins with its priority, as in sd-daemon(3): without it, errors would
-/// be found among everything else only.
+/// Standard error. In the journal every line begins with its priority, as in sd-daemon(3): without it, errors
+/// could be told from everything else only by reading it.
 struct Stderr {
     journal: bool,
 }

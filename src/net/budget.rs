@@ -233,7 +233,7 @@ impl Budgets {
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Logs each budget that was used up, because its clients see no more than a closed connection. Never returns.
+/// Logs each budget that was used up, because clients see no more than a closed connection. Never returns.
 pub async fn log_refusals(proxy: Arc<Budgets>, admin: Arc<Budgets>) {
     let mut tick = tokio::time::interval(WATCH_INTERVAL);
     let mut logged: BTreeMap<&str, (u64, Throttle)> = BTreeMap::new();

@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use crate::{
     authz::reason::Reason,
     metrics::WorkerEvent,
+    net::LogThrottle,
     proxy::{
         context::RequestContext,
         permitted::{LogGuard, Permitted},
@@ -68,6 +69,7 @@ pub struct Upstream {
     requests: Arc<SharedLimit>,
     connections: Arc<SharedLimit>,
     sockets: UpstreamSockets,
+    failures: LogThrottle,
     /// Aborts the task that closes idle connections whose permits or sockets are needed elsewhere.
     yielding: AbortHandle,
 }
@@ -104,6 +106,7 @@ impl Upstream {
             requests: shared.requests,
             connections: shared.connections,
             sockets: shared.sockets,
+            failures: LogThrottle::default(),
         })
     }
 
@@ -178,8 +181,10 @@ impl Upstream {
                         response.map(|incoming| IncomingBody::new(incoming, connection, idle)),
                     ));
                 }
-                Ok(_) => {
+                Ok(response) => {
                     self.count_failure(connection.endpoint(), context);
+                    let cause = format!("unacceptable framing or upgrade in a {}", response.status());
+                    self.log_failure(connection.endpoint(), &cause);
                     return Err(Reason::UpstreamInvalid);
                 }
                 Err(failure) => failure,
@@ -190,6 +195,7 @@ impl Upstream {
             let Some(same) = failure.again.filter(|_| attempts.may_reuse && attempts.retries > 0) else {
                 if context.outcome.client_error().is_none() {
                     self.count_failure(connection.endpoint(), context);
+                    failure.cause.iter().for_each(|cause| self.log_failure(connection.endpoint(), cause));
                 }
                 return Err(context.outcome.client_error().unwrap_or(failure.reason));
             };
@@ -339,6 +345,13 @@ impl Upstream {
             endpoint.health.eject(ejection, now);
             context.metrics().count(WorkerEvent::UpstreamEjection);
             tracing::warn!(upstream = %self.settings.name, url = %endpoint.label, "left out for a while");
+        }
+    }
+
+    /// The client and the access log get the reason alone.
+    fn log_failure(&self, endpoint: &Endpoint, cause: &str) {
+        if self.failures.is_due(Instant::now()) {
+            tracing::warn!(upstream = %self.settings.name, url = %endpoint.label, cause, "no valid response");
         }
     }
 

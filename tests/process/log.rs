@@ -1,6 +1,9 @@
 //! The access log: on stdout only, one line per request, with the fields in order.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::{
+    io::Write,
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde_json::Value;
 
@@ -150,6 +153,29 @@ fn lost_lines_are_counted_and_reported_once_a_minute() {
     }
     process.stop();
     assert_eq!(process.words.text().matches("cannot write the access log").count(), 1);
+}
+
+/// The client and the access log get no more than `upstream_invalid`.
+#[test]
+fn fault_of_an_upstream_is_explained_once_a_minute() {
+    let upstream = Upstream::start(|seen, socket| {
+        let target = seen.head.split(' ').nth(1).unwrap();
+        let [_, _, fields] = target.split('/').collect::<Vec<_>>()[..] else { unreachable!() };
+        socket.write_all(format!("HTTP/1.1 200 OK\r\n{}\r\n\r\n", fields.replace('+', "\r\n")).as_bytes())
+    });
+    let check = |fields: &str, cause: &str| {
+        let directory = TestDirectory::new(&services(upstream.address));
+        let mut process = directory.run();
+        let token = directory.token("alice", "tracker");
+        for _ in 0..3 {
+            assert_eq!(process.status(&format!("/api/{fields}"), &token), 502, "{fields}");
+        }
+        let line = process.words.wait_for("no valid response");
+        assert!(line.contains(cause) && line.contains(&upstream.address.to_string()), "{line}");
+        process.stop();
+    };
+    check("Content-Length:1+Content-Length:2", "content-length");
+    check("Transfer-Encoding:chunked+Content-Length:2", "unacceptable framing");
 }
 
 /// Whoever finds connections closed learns from the log what to raise.

@@ -151,7 +151,7 @@ impl Http1 {
                 let error = error.into_error();
                 let without_response = !error.is_user() && !self.call.has_received();
                 let again = unsent.or_else(|| copy.filter(|_| without_response));
-                Err(Failure { again, reason: self.reason(&error) })
+                Err(Failure::new(again, self.reason(&error), &error))
             }
             None => Err(Reason::UpstreamTimeout.into()),
         }

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    error::Error as _,
     future::poll_fn,
     ops::Deref,
     rc::{Rc, Weak},
@@ -52,11 +53,24 @@ pub struct Failure {
     /// The request, if it is safe to send it again.
     pub again: Option<Box<Request<OutgoingBody>>>,
     pub reason: Reason,
+    /// What the reason does not say.
+    pub cause: Option<String>,
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { again: None, reason }
+        Self { again: None, reason, cause: None }
+    }
+}
+
+impl Failure {
+    pub fn new(again: Option<Box<Request<OutgoingBody>>>, reason: Reason, error: &hyper::Error) -> Self {
+        let cause = || match error.source() {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        };
+        // After a timeout the error is that of this process, which has given up.
+        Self { again, reason, cause: (reason != Reason::UpstreamTimeout).then(cause) }
     }
 }
 

@@ -53,7 +53,7 @@ impl Http2Stream {
             head.headers.remove(name);
         }
         let Some(mut sender) = self.sender.take() else {
-            return Err(Failure { again: Some(kept), reason: Reason::UpstreamReset });
+            return Err(Failure { again: Some(kept), ..Reason::UpstreamReset.into() });
         };
         body.attach(&self.call, Some(&self.connection.executor));
         if handshake.is_some() {
@@ -78,7 +78,7 @@ impl Http2Stream {
         };
         let (harmless, reason) = self.classify_failure(&error, repeatable);
         let again = (unsent || harmless) && kept.body().is_unread();
-        Err(Failure { again: again.then_some(kept), reason })
+        Err(Failure::new(again.then_some(kept), reason, &error))
     }
 
     /// Returns whether the request may be sent again, and the reason of the failure.
