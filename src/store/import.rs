@@ -186,6 +186,8 @@ impl Import {
         });
         self.tx.audit_as(&self.actor, "token.import", "tokens".into(), Some(change));
         let batch = Arc::new(std::mem::take(&mut self.tx.batch));
+        // Growing would copy all operations several times.
+        self.tx.batch.ops.reserve(batch.ops.len());
         self.tx.index(&batch);
         self.tx.committing = Some(batch.clone());
         Commit { upto, handle: scope.spawn(move || engine.append(&batch.ops, &batch.staged)) }

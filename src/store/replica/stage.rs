@@ -57,6 +57,9 @@ pub(crate) struct Staged {
     /// Change of the number of imported tokens.
     imported: i64,
     audit: Option<(u64, [u8; 32])>,
+    /// A digest that no token has, which the caller knows from the index: no row is looked for when the next
+    /// operation puts a token with it.
+    pub(crate) absent: Option<Digest>,
     /// Whether rows that cannot be read count as absent. Such a batch is never written, but what it takes
     /// away must take effect all the same.
     pub(crate) ignore_damage: bool,
@@ -92,13 +95,6 @@ impl Staged {
             Some(row) => Ok(row.after.clone()),
             None => trees.get(table, key),
         }
-    }
-
-    /// Notes that no token has this digest, which the caller knows from the index, so that staging one reads
-    /// nothing.
-    pub(crate) fn note_absent(&mut self, digest: &Digest) {
-        let row = Row { before: None, after: None };
-        self.rows[Table::Tokens as usize].entry(key(digest)).or_insert(row);
     }
 
     /// The rows of a table that change, as the batch leaves them.
@@ -179,7 +175,10 @@ impl Stage<'_> {
 
     fn put_token(&mut self, token: &TokenRecord) -> Result<(), StageError> {
         let row = token.encode().map_err(OpError::from)?;
-        let before = self.get(Table::Tokens, token.digest.as_bytes())?;
+        let before = match self.staged.absent.take() {
+            Some(absent) if absent == token.digest => None,
+            _ => self.get(Table::Tokens, token.digest.as_bytes())?,
+        };
         let before = before.as_deref().map(TokenHead::decode).transpose().map_err(ReplicaError::from)?;
         match &before {
             Some(before) if before.id != token.id => return Err(StageError::Id(before.id)),
@@ -308,7 +307,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// Sets a row that [`Stage::get`] has just not found.
+    /// Sets a row that is known to be absent.
     fn set_new(&mut self, table: Table, key: Key, row: Vec<u8>) {
         let place = self.staged.rows[table as usize].entry(key);
         place.or_insert(Row { before: None, after: None }).after = Some(row.into());

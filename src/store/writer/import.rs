@@ -114,7 +114,7 @@ impl Transaction {
             expires_at: *expires_at,
             ..TokenRecord::new(id, *digest, owner, name, scope, self.now)
         };
-        self.batch.staged.note_absent(digest);
+        self.batch.staged.absent = Some(*digest);
         self.apply(Op::PutToken(record));
         Ok(AcceptedImport { id, known: false })
     }
