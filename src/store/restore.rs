@@ -200,7 +200,7 @@ fn read_tombstones(
     if engine.store != store {
         return Ok(Err(format!("{} has another store", settings.path.display())));
     }
-    let known = engine.load_or_rebuild(|engine| collect(engine)).map_err(|e| e.to_string());
+    let known = engine.load_or_rebuild(collect).map_err(|e| e.to_string());
     Ok(known.map(|tombstones| (tombstones, engine.generation.clone())))
 }
 

@@ -30,6 +30,7 @@ pub(super) const REPLICA: &str = "sled";
 
 impl Engine {
     /// Opens the store at `settings.path`, or creates a new one. Takes the lock first.
+    #[cfg(any(test, feature = "etcd"))]
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
         engine.load_or_rebuild(|engine| Ok(engine.load(&mut |_, _| {})?))?;

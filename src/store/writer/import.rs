@@ -124,7 +124,7 @@ impl Transaction {
     fn registered(&mut self, digest: &Digest) -> Option<Token> {
         match self.batch.staged.change(Table::Tokens, digest.as_bytes()) {
             Some(row) => self.state.compile(TokenHead::decode(row?).ok()?, &mut self.ids),
-            None => self.shared.state.index().with(digest, |token| token.cloned()),
+            None => self.shared.state.index().with(digest, |token| Some(token?.clone())),
         }
     }
 
