@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, without_nulls},
+    client::{Client, escape, without_nulls},
     complete,
     failure::Failure,
     hint,
-    output::{plain, print},
+    output::{Format, plain, print},
 };
 
 #[derive(Debug, Args)]
@@ -49,10 +49,21 @@ impl Explain {
             "client": self.client,
         }));
         let explanation = listener.post("/v1/explain", &body)?;
-        let reason = || print(explanation["reason"].as_str().unwrap_or_default());
-        global.output.document(&explanation, || show(&explanation), reason)?;
+        let reason = explanation["reason"].as_str().unwrap_or_default();
+        global.output.document(&explanation, || show(&explanation), || print(reason))?;
+        if explanation["outcome"] != "denied" {
+            return Ok(());
+        }
+        if global.output == Format::Table && reason == "read_service_denied" {
+            let owner = || listener.get(&format!("/v1/tokens/{}", escape(token.as_ref()?))).ok();
+            if let Some(user) = self.user.clone().or_else(|| Some(owner()?["user"].as_str()?.to_owned())) {
+                let scope = json!([{ "service": explanation["service"] }]);
+                let denied = Failure::denied().with_error("service_not_readable");
+                return Err(hint::unreadable(&listener, denied, &user, &scope));
+            }
+        }
         // A denial fails the command, so that a pipeline can depend on the decision.
-        if explanation["outcome"] == "denied" { Err(Failure::denied()) } else { Ok(()) }
+        Err(Failure::denied())
     }
 }
 

@@ -55,6 +55,7 @@ fn refusal_names_the_wrong_argument_and_a_remedy() {
     told("token create --user alcie --name x --scope app", 4, "no user \"alcie\": did you mean \"alice\"?");
     told("token create --user alice --name x --scope ap", 3, "no service \"ap\": did you mean \"app\"?");
     told("token create --user alice --name x --scope app", 3, "permgate group add developers alice");
+    told("explain GET /app --user alice", 3, "permgate group add developers alice");
     told("token create --user alice --name x --scope app --expires-in 90", 2, "90d");
     told("token create --user alice --name x --scope app --expires-at soon", 2, "2027-01-31");
     told("user show alcie", 4, "did you mean \"alice\"?");
@@ -68,6 +69,8 @@ fn refusal_names_the_wrong_argument_and_a_remedy() {
     check(at, "--offline token create --user alice --name x --scope app --expires-at 2037-01-01", 0);
     let (listed, _) = check(at, "--offline token list", 0);
     assert!(listed.contains("2037-01-01T00:00:00Z"), "{listed}");
+    check(at, "--offline group remove developers alice", 0);
+    told("explain GET /app --token x", 3, "permgate group add developers alice");
 }
 
 #[test]
