@@ -1,6 +1,6 @@
 //! Reads, in pages where there may be many rows.
 
-use std::ops::Bound;
+use std::{ops::Bound, panic::resume_unwind, sync::mpsc, thread};
 
 use sled::IVec;
 
@@ -200,23 +200,47 @@ impl Replica {
 }
 
 impl Trees {
-    /// Visits every token once. Fails if the rows do not have the sum `expected`.
+    /// Visits every token once, in the order of digests. Fails if the rows do not have the sum `expected`.
+    /// sled reads on a thread of its own, since that takes as long as what is done with the rows.
     pub(super) fn scan_tokens(
         &self,
         expected: Sum,
         visit: &mut dyn FnMut(Digest, TokenHead<'_>),
     ) -> Result<(), ReplicaError> {
-        let tokens = self.tree(Table::Tokens);
+        let sum = thread::scope(|scope| {
+            let (read, rows) = mpsc::sync_channel(CHUNKS_AHEAD);
+            let reader = thread::Builder::new().name("permgate-load".into());
+            let reader = reader.spawn_scoped(scope, move || self.read_tokens(&read));
+            let reader = reader.map_err(sled::Error::from)?;
+            for (key, row) in rows.into_iter().flatten() {
+                visit(digest(&key)?, TokenHead::decode(&row)?);
+            }
+            reader.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })?;
+        if sum == expected { Ok(()) } else { Err(ReplicaError::Sum(Table::Tokens.name())) }
+    }
+
+    /// Sends every token's row, and returns the sum of them. Stops once nobody receives any more.
+    fn read_tokens(&self, rows: &mpsc::SyncSender<Vec<(IVec, IVec)>>) -> Result<Sum, ReplicaError> {
         let mut sum = Sum::default();
-        for row in tokens {
+        let mut chunk = Vec::new();
+        for row in self.tree(Table::Tokens) {
             let (key, row) = row?;
             sum.add(&key, &row);
-            visit(digest(&key)?, TokenHead::decode(&row)?);
             if sum.rows.is_multiple_of(EVICT_EVERY) {
                 self.evict(Table::Tokens, &key)?;
             }
+            chunk.push((key, row));
+            if chunk.len() == CHUNK {
+                if rows.send(chunk).is_err() {
+                    return Ok(sum);
+                }
+                chunk = Vec::with_capacity(CHUNK);
+            }
         }
-        if sum == expected { Ok(()) } else { Err(ReplicaError::Sum(Table::Tokens.name())) }
+        // An error says the same as above.
+        let _ = rows.send(chunk);
+        Ok(sum)
     }
 
     /// Makes sled release nodes. It does so only at every 64th look-up in one of the 256 shards of its
@@ -315,6 +339,11 @@ fn token(digest: &Digest, get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaEr
     token.last_used = used.map(|row| LastUsed::decode(&row)).transpose()?;
     Ok(Some(token))
 }
+
+/// Tokens that a scan passes on at once.
+const CHUNK: usize = 256;
+/// Chunks that may wait for the visitor.
+const CHUNKS_AHEAD: usize = 8;
 
 /// Minimum rows of a node that is read in order.
 const EVICT_EVERY: u64 = 10;

@@ -99,3 +99,22 @@ fn changes_before_the_load_find_tokens_by_id() {
     commit(&replica, &[Op::PutToken(same)]);
     assert!(matches!(replica.load(&mut |_, _| {}).unwrap(), Err(ReplicaError::Ids)), "no log has this");
 }
+
+/// More rows than wait for the visitor: their reader ends, too.
+#[test]
+fn a_load_ends_at_a_row_that_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::create(&directory.path().join("sled"), StoreId([1; 16])).unwrap();
+    for first in (0..4000).step_by(1200) {
+        replica.commit(&large(&replica, first), Head::EMPTY).unwrap();
+    }
+    let mut visited = Vec::new();
+    replica.load(&mut |digest, _| visited.push(digest)).unwrap().unwrap();
+    assert!(visited.len() == 4800 && visited.is_sorted());
+    let damage = |trees: &Trees| trees.tree(Table::Tokens).insert(visited[300].as_bytes(), b"").map(drop);
+    replica.guarded(damage).unwrap().unwrap();
+    let mut before = 0;
+    let loaded = replica.load(&mut |_, _| before += 1).unwrap();
+    assert!(matches!(loaded, Err(ReplicaError::Record(DecodeError::Empty(_)))), "{loaded:?}");
+    assert_eq!(before, 300);
+}
