@@ -15,7 +15,7 @@ use permgate::{
         path::RequestPath,
         rules::{Rules, ServiceId, ServiceIds, Settings},
         secret::{Bearer, BearerForm, Digest, TokenId},
-        subject::{Access, Directory, Permissions, Scope, Token, TokenEnd, User, UserIx},
+        subject::{Access, Directory, Limits, Permissions, Scope, Token, User, UserIx},
         time::Timestamp,
     },
     state::{Snapshot, State},
@@ -134,9 +134,7 @@ fn token() -> Token {
         id: TokenId::parse("A1iceYt00001").unwrap(),
         owner: UserIx(0),
         scope: Scope::new([(ServiceId(7), Access::Full), (ServiceId(150), Access::Full)]).unwrap(),
-        not_before: None,
         expires_at: None,
-        end: TokenEnd::None,
-        allow_ips: Box::default(),
+        limits: Limits::NONE,
     }
 }

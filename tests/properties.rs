@@ -18,7 +18,7 @@ use permgate::authz::{
     path::{Reading, RequestPath},
     rules::{Origin, PublicPath, PublicSpec, Rules, ServiceId, ServiceIds, ServiceKey, Settings},
     secret::{Bearer, BearerForm, Digest, TokenId, TokenText, contains_token, redact},
-    subject::{Access, Directory, GroupIx, Permissions, Scope, ServiceSet, Token, TokenEnd, User, UserIx},
+    subject::{Access, Directory, GroupIx, Limits, Permissions, Scope, ServiceSet, Token, User, UserIx},
     time::Timestamp,
 };
 use proptest::prelude::*;
@@ -205,10 +205,8 @@ impl Power {
             id: TokenId::parse("000000000000").unwrap(),
             owner: UserIx(0),
             scope: Scope::new(self.scope.iter().map(|(s, access)| (ServiceId(*s), *access))).unwrap(),
-            not_before: None,
             expires_at: None,
-            end: TokenEnd::None,
-            allow_ips: Box::default(),
+            limits: Limits::NONE,
         };
         (directory, token)
     }

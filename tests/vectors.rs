@@ -18,7 +18,8 @@ use permgate::authz::{
     },
     secret::{Bearer, BearerForm, Digest, TokenId, contains_token},
     subject::{
-        Access, Directory, GroupIx, Permission, Permissions, Scope, ServiceSet, Token, TokenEnd, User, UserIx,
+        Access, Directory, GroupIx, Permission, Permissions, Scope, ServiceSet, Token, TokenEnd, TokenLimits,
+        User, UserIx,
     },
     time::Timestamp,
 };
@@ -208,14 +209,17 @@ fn token(row: &Value, fixture: &Value, rules: &Rules) -> (Digest, Token) {
         (None, Some(at)) => TokenEnd::Rotated { grace_until: time(at) },
         (None, None) => TokenEnd::None,
     };
+    let limits = TokenLimits {
+        not_before: row["not_before"].as_str().map(time),
+        end,
+        allow_ips: texts(&row["allow_ips"]).map(|net| net.parse().unwrap()).collect(),
+    };
     let token = Token {
         id: TokenId::parse(row["id"].as_str().unwrap()).unwrap(),
         owner: UserIx(u32::try_from(owner).unwrap()),
         scope: Scope::new(scope).unwrap(),
-        not_before: row["not_before"].as_str().map(time),
         expires_at: row["expires_at"].as_str().map(time),
-        end,
-        allow_ips: texts(&row["allow_ips"]).map(|net| net.parse().unwrap()).collect(),
+        limits: limits.into(),
     };
     (Bearer::parse(row["text"].as_str().unwrap()).unwrap().digest(), token)
 }

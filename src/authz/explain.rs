@@ -13,7 +13,7 @@ use crate::authz::{
     reason::{ErrorDetails, Reason},
     rules::{Authorization, BuiltinRoute, Origin, ServiceKey},
     secret::{BearerForm, Digest, TokenId, redact},
-    subject::{Access, Directory, MAX_ENTRIES, Scope, Token, TokenEnd, UserIx},
+    subject::{Access, Directory, Limits, MAX_ENTRIES, Scope, Token, UserIx},
     time::Timestamp,
 };
 
@@ -109,10 +109,8 @@ pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explan
         id: TokenId::parse(FICTITIOUS_TOKEN_ID).expect("twelve base62 characters"),
         owner: user,
         scope,
-        not_before: None,
         expires_at: None,
-        end: TokenEnd::None,
-        allow_ips: Box::default(),
+        limits: Limits::NONE,
     };
     let digest = Some(Digest::from_bytes([0; 32]));
     let query = Query { credential: Credential::Bearer { form: BearerForm::Own, digest }, ..query.clone() };
@@ -140,9 +138,11 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
         (Reason::TokenRevoked, _) => "was revoked".to_owned(),
         (Reason::TokenRotated, _) => "was replaced by a newer one, and its grace period is over".to_owned(),
         (Reason::TokenExpired, Some(token)) => format!("expired at {}", at(token.expires_at)),
-        (Reason::TokenNotYetValid, Some(token)) => format!("is not valid before {}", at(token.not_before)),
+        (Reason::TokenNotYetValid, Some(token)) => {
+            format!("is not valid before {}", at(token.limits.not_before))
+        }
         (Reason::IpNotAllowed, Some(token)) => {
-            let networks: Vec<String> = token.allow_ips.iter().map(ToString::to_string).collect();
+            let networks: Vec<String> = token.limits.allow_ips.iter().map(ToString::to_string).collect();
             format!("may only be used from {}, and this is {}", networks.join(", "), query.client)
         }
         _ => reason.code().to_owned(),

@@ -11,7 +11,7 @@ use crate::authz::{
         ServiceSpec, Settings,
     },
     secret::{Digest, TokenId},
-    subject::{Access, Directory, GroupIx, Permissions, Scope, ServiceSet, Token, TokenEnd, User, UserIx},
+    subject::{Access, Directory, GroupIx, Limits, Permissions, Scope, ServiceSet, Token, User, UserIx},
     time::Timestamp,
 };
 
@@ -96,10 +96,8 @@ impl Fixture {
             id: TokenId::parse("A1iceYt00001").unwrap(),
             owner: UserIx(0),
             scope: Scope::new([(self.rules.services()[0].id, Access::Full)]).unwrap(),
-            not_before: None,
             expires_at: None,
-            end: TokenEnd::None,
-            allow_ips: Box::default(),
+            limits: Limits::NONE,
         }
     }
 

@@ -1,7 +1,11 @@
 //! Tokens and users as the decision reads them: compiled, immutable, compact. `accounts` has the records that
 //! users are compiled from.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use ipnet::IpNet;
 use strum::{IntoStaticStr, VariantArray};
@@ -74,12 +78,21 @@ pub struct Token {
     pub id: TokenId,
     pub owner: UserIx,
     pub scope: Scope,
-    pub not_before: Option<Timestamp>,
     /// Exclusive: the token is no longer valid at this instant.
     pub expires_at: Option<Timestamp>,
+    pub limits: Limits,
+}
+
+/// What few tokens have: the others keep eight bytes for it instead of forty.
+#[derive(Clone, Debug)]
+pub struct Limits(Option<Box<TokenLimits>>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenLimits {
+    pub not_before: Option<Timestamp>,
     pub end: TokenEnd,
     /// Empty: any address.
-    pub allow_ips: Box<[IpNet]>,
+    pub allow_ips: Vec<IpNet>,
 }
 
 /// How someone ended a token. Expiry and bans are computed, not stored here.
@@ -163,6 +176,35 @@ pub fn parse_scope_entry(entry: &str) -> Result<(&str, Access), &str> {
         Some((key, "read")) => Ok((key, Access::Read)),
         Some((key, "full")) => Ok((key, Access::Full)),
         Some((_, other)) => Err(other),
+    }
+}
+
+impl Limits {
+    pub const NONE: Self = Self(None);
+}
+
+impl TokenLimits {
+    const NONE: Self = Self { not_before: None, end: TokenEnd::None, allow_ips: Vec::new() };
+}
+
+impl From<TokenLimits> for Limits {
+    fn from(limits: TokenLimits) -> Self {
+        Self((limits != TokenLimits::NONE).then(|| Box::new(limits)))
+    }
+}
+
+impl Deref for Limits {
+    type Target = TokenLimits;
+
+    fn deref(&self) -> &TokenLimits {
+        static NONE: TokenLimits = TokenLimits::NONE;
+        self.0.as_deref().unwrap_or(&NONE)
+    }
+}
+
+impl DerefMut for Limits {
+    fn deref_mut(&mut self) -> &mut TokenLimits {
+        self.0.get_or_insert_with(|| Box::new(TokenLimits::NONE))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     authz::{
         accounts::{Accounts, Grantee},
         rules::{Rules, ServiceIds, ServiceKey},
-        subject::{Scope, Token, TokenEnd, UserIx},
+        subject::{Scope, Token, TokenEnd, TokenLimits, UserIx},
     },
     fence::Affected,
     settings::ProxySettings,
@@ -105,8 +105,9 @@ impl State {
             (None, Some(rotation)) => TokenEnd::Rotated { grace_until: rotation.grace_until },
             (None, None) => TokenEnd::None,
         };
-        let TokenHead { id, not_before, expires_at, .. } = token;
-        Some(Token { id, owner, scope, not_before, expires_at, end, allow_ips: token.allow_ips.into() })
+        let TokenHead { id, not_before, expires_at, allow_ips, .. } = token;
+        let limits = TokenLimits { not_before, end, allow_ips }.into();
+        Some(Token { id, owner, scope, expires_at, limits })
     }
 }
 

@@ -203,7 +203,7 @@ impl Bench {
     }
 
     fn ending(&self, digest: &Digest) -> TokenEnd {
-        self.indexed(digest).unwrap().end
+        self.indexed(digest).unwrap().limits.end
     }
 
     /// Whether a user can read a service, by the directory that workers read.

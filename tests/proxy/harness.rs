@@ -23,7 +23,7 @@ use permgate::{
             ServiceSpec, Settings as RuleSettings,
         },
         secret::{Digest, TokenId, TokenText},
-        subject::{Access, Scope, Token, TokenEnd, UserIx},
+        subject::{Access, Limits, Scope, Token, TokenEnd, UserIx},
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
@@ -194,10 +194,8 @@ impl Setup {
             id,
             owner: user,
             scope: Scope::new([(service, Access::Full)]).unwrap(),
-            not_before: None,
             expires_at: None,
-            end: TokenEnd::None,
-            allow_ips: Box::default(),
+            limits: Limits::NONE,
         };
         let digest = text.digest();
         state.index().put(digest, token.clone());
@@ -286,7 +284,8 @@ impl Gate {
 
     /// Publishes the revocation as the store does, raises the fence and waits for it.
     pub fn revoke(&self) -> Cut {
-        let revoked = Token { end: TokenEnd::Revoked, ..self.token.clone() };
+        let mut revoked = self.token.clone();
+        revoked.limits.end = TokenEnd::Revoked;
         self.state.index().put(self.digest, revoked);
         self.raise_fence(Affected::Token(self.digest))
     }

@@ -6,7 +6,7 @@ use crate::authz::{
     fixture,
     rules::{ServiceIds, ServiceKey},
     secret::TokenId,
-    subject::{Access, Scope, TokenEnd},
+    subject::{Access, Scope, TokenEnd, TokenLimits},
 };
 
 mod accounts;
@@ -158,10 +158,13 @@ impl Town {
             id: TokenId::parse("000000000001").unwrap(),
             owner: self.accounts.user_by_login("alice").unwrap().ix,
             scope: Scope::new(entries.collect::<Vec<_>>()).unwrap(),
-            not_before: None,
             expires_at,
-            end: TokenEnd::None,
-            allow_ips: networks.iter().map(|net| net.parse().unwrap()).collect(),
+            limits: TokenLimits {
+                not_before: None,
+                end: TokenEnd::None,
+                allow_ips: networks.iter().map(|net| net.parse().unwrap()).collect(),
+            }
+            .into(),
         }
     }
 }

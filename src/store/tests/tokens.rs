@@ -13,7 +13,7 @@ async fn a_new_token_is_usable_and_lasts() {
     assert_eq!(made.record.digest, text.digest());
     assert!(text.expose().contains(made.record.id.as_str()));
     let indexed = bench.indexed(&text.digest()).unwrap();
-    assert_eq!((indexed.id, indexed.end), (made.record.id, TokenEnd::None));
+    assert_eq!((indexed.id, indexed.limits.end), (made.record.id, TokenEnd::None));
 
     let bench = bench.again().await;
     assert_eq!(bench.store.token(made.record.id).unwrap(), Some(made.record.clone()));

@@ -96,15 +96,14 @@ fn power_is_given_by_a_session_or_by_an_unbounded_token() {
     let unbounded = town.token(&EVERYTHING, None, &[]);
     let mut read = EVERYTHING;
     read[0].1 = Access::Read;
+    let mut in_grace = unbounded.clone();
+    in_grace.limits.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(60) };
     let bounded = [
         ("of an hour", town.token(&EVERYTHING, Some(NOW.plus_seconds(3600)), &[])),
         ("from some addresses", town.token(&EVERYTHING, None, &["10.0.0.0/8"])),
         ("without a service", town.token(&EVERYTHING[1..], None, &[])),
         ("that reads a service only", town.token(&read, None, &[])),
-        (
-            "in its grace",
-            Token { end: TokenEnd::Rotated { grace_until: NOW.plus_seconds(60) }, ..unbounded.clone() },
-        ),
+        ("in its grace", in_grace),
     ];
     let by = |token: Option<&Token>| {
         let token = token.cloned().map(Cow::Owned);
