@@ -90,9 +90,9 @@ impl Transaction {
         let ImportedToken { digest, owner: login, expires_at, .. } = token;
         let owner = self.state.accounts.user_by_login(login).map(|user| (user.ix, user.record.id.clone()));
         // First: since the import, the token may have expired, or its name or service may be refused.
-        if let Some(Token { id, owner: of, end, .. }) = self.registered(digest) {
+        if let Some(Token { id, owner: of, limits, .. }) = self.registered(digest) {
             return match owner {
-                _ if end != TokenEnd::None => Err(taken(REGISTERED_AND_ENDED).into()),
+                _ if limits.end != TokenEnd::None => Err(taken(REGISTERED_AND_ENDED).into()),
                 Some((ix, _)) if ix == of => Ok(AcceptedImport { id, known: true }),
                 _ => Err(taken("a token with this digest is already registered for another owner").into()),
             };
