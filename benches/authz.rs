@@ -15,7 +15,7 @@ use permgate::{
         path::RequestPath,
         rules::{Rules, ServiceId, ServiceIds, Settings},
         secret::{Bearer, BearerForm, Digest, TokenId},
-        subject::{Access, Directory, Limits, Permissions, Scope, Token, User, UserIx},
+        subject::{Access, Directory, Permissions, Restrictions, Scope, Token, User, UserIx},
         time::Timestamp,
     },
     state::{Snapshot, State},
@@ -135,6 +135,6 @@ fn token() -> Token {
         owner: UserIx(0),
         scope: Scope::new([(ServiceId(7), Access::Full), (ServiceId(150), Access::Full)]).unwrap(),
         expires_at: None,
-        limits: Limits::NONE,
+        restrictions: Restrictions::NONE,
     }
 }

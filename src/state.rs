@@ -230,7 +230,7 @@ mod tests {
     use crate::authz::{
         rules::ServiceId,
         secret::TokenId,
-        subject::{Access, Limits, Scope, UserIx},
+        subject::{Access, Restrictions, Scope, UserIx},
     };
 
     /// A gateway may have millions of them.
@@ -246,7 +246,7 @@ mod tests {
             owner: UserIx(0),
             scope: Scope::new([(ServiceId(0), Access::Full)]).unwrap(),
             expires_at: None,
-            limits: Limits::NONE,
+            restrictions: Restrictions::NONE,
         };
         // Two bytes differ, at any offset: more digests than papaya probes positions for one.
         for at in (0..31).step_by(3) {

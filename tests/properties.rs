@@ -18,7 +18,9 @@ use permgate::authz::{
     path::{Reading, RequestPath},
     rules::{Origin, PublicPath, PublicSpec, Rules, ServiceId, ServiceIds, ServiceKey, Settings},
     secret::{Bearer, BearerForm, Digest, TokenId, TokenText, contains_token, redact},
-    subject::{Access, Directory, GroupIx, Limits, Permissions, Scope, ServiceSet, Token, User, UserIx},
+    subject::{
+        Access, Directory, GroupIx, Permissions, Restrictions, Scope, ServiceSet, Token, User, UserIx,
+    },
     time::Timestamp,
 };
 use proptest::prelude::*;
@@ -206,7 +208,7 @@ impl Power {
             owner: UserIx(0),
             scope: Scope::new(self.scope.iter().map(|(s, access)| (ServiceId(*s), *access))).unwrap(),
             expires_at: None,
-            limits: Limits::NONE,
+            restrictions: Restrictions::NONE,
         };
         (directory, token)
     }

@@ -18,8 +18,8 @@ use permgate::authz::{
     },
     secret::{Bearer, BearerForm, Digest, TokenId, contains_token},
     subject::{
-        Access, Directory, GroupIx, Permission, Permissions, Scope, ServiceSet, Token, TokenEnd, TokenLimits,
-        User, UserIx,
+        Access, Directory, GroupIx, Permission, Permissions, Scope, ServiceSet, Token, TokenEnd,
+        TokenRestrictions, User, UserIx,
     },
     time::Timestamp,
 };
@@ -209,7 +209,7 @@ fn token(row: &Value, fixture: &Value, rules: &Rules) -> (Digest, Token) {
         (None, Some(at)) => TokenEnd::Rotated { grace_until: time(at) },
         (None, None) => TokenEnd::None,
     };
-    let limits = TokenLimits {
+    let restrictions = TokenRestrictions {
         not_before: row["not_before"].as_str().map(time),
         end,
         allow_ips: texts(&row["allow_ips"]).map(|net| net.parse().unwrap()).collect(),
@@ -219,7 +219,7 @@ fn token(row: &Value, fixture: &Value, rules: &Rules) -> (Digest, Token) {
         owner: UserIx(u32::try_from(owner).unwrap()),
         scope: Scope::new(scope).unwrap(),
         expires_at: row["expires_at"].as_str().map(time),
-        limits: limits.into(),
+        restrictions: restrictions.into(),
     };
     (Bearer::parse(row["text"].as_str().unwrap()).unwrap().digest(), token)
 }

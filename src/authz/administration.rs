@@ -107,8 +107,8 @@ impl<'a> Principal<'a> {
     fn require_unbounded(&self) -> Result<(), AdminError> {
         let unbounded = |token: &Token| {
             token.expires_at.is_none()
-                && token.limits.end == TokenEnd::None
-                && token.limits.allow_ips.is_empty()
+                && token.restrictions.end == TokenEnd::None
+                && token.restrictions.allow_ips.is_empty()
                 && self.power.readable.iter().all(|id| token.scope.access(id) == Some(Access::Full))
         };
         if self.parent.as_deref().is_none_or(unbounded) {

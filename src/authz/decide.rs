@@ -255,7 +255,7 @@ fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<
     if user.deleted {
         return Err(Reason::OwnerDeleted);
     }
-    match token.limits.end {
+    match token.restrictions.end {
         TokenEnd::Revoked => return Err(Reason::TokenRevoked),
         TokenEnd::Rotated { grace_until } if now >= grace_until => return Err(Reason::TokenRotated),
         TokenEnd::Rotated { .. } | TokenEnd::None => {}
@@ -263,14 +263,14 @@ fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<
     if token.expires_at.is_some_and(|at| now >= at) {
         return Err(Reason::TokenExpired);
     }
-    if token.limits.not_before.is_some_and(|at| now < at) {
+    if token.restrictions.not_before.is_some_and(|at| now < at) {
         return Err(Reason::TokenNotYetValid);
     }
     if user.banned {
         return Err(Reason::OwnerBanned);
     }
     let client = client.to_canonical();
-    let networks = &token.limits.allow_ips;
+    let networks = &token.restrictions.allow_ips;
     if !networks.is_empty() && !networks.iter().any(|net| net.contains(&client)) {
         return Err(Reason::IpNotAllowed);
     }
@@ -298,7 +298,7 @@ fn method_allowed(query: &Query<'_>, owner: Owner<'_>, observer: &mut impl Obser
 
 /// When the token's state changes by time alone.
 pub fn deadline(token: &Token) -> Option<Timestamp> {
-    token.expires_at.into_iter().chain(token.limits.end.grace_until()).min()
+    token.expires_at.into_iter().chain(token.restrictions.end.grace_until()).min()
 }
 
 impl<'a> Denial<'a> {

@@ -13,7 +13,7 @@ use crate::authz::{
     reason::{ErrorDetails, Reason},
     rules::{Authorization, BuiltinRoute, Origin, ServiceKey},
     secret::{BearerForm, Digest, TokenId, redact},
-    subject::{Access, Directory, Limits, MAX_ENTRIES, Scope, Token, UserIx},
+    subject::{Access, Directory, MAX_ENTRIES, Restrictions, Scope, Token, UserIx},
     time::Timestamp,
 };
 
@@ -110,7 +110,7 @@ pub fn explain_user(query: &Query<'_>, facts: Facts<'_>, user: UserIx) -> Explan
         owner: user,
         scope,
         expires_at: None,
-        limits: Limits::NONE,
+        restrictions: Restrictions::NONE,
     };
     let digest = Some(Digest::from_bytes([0; 32]));
     let query = Query { credential: Credential::Bearer { form: BearerForm::Own, digest }, ..query.clone() };
@@ -139,10 +139,11 @@ fn refusal(reason: Reason, query: &Query<'_>, token: Option<&Token>) -> String {
         (Reason::TokenRotated, _) => "was replaced by a newer one, and its grace period is over".to_owned(),
         (Reason::TokenExpired, Some(token)) => format!("expired at {}", at(token.expires_at)),
         (Reason::TokenNotYetValid, Some(token)) => {
-            format!("is not valid before {}", at(token.limits.not_before))
+            format!("is not valid before {}", at(token.restrictions.not_before))
         }
         (Reason::IpNotAllowed, Some(token)) => {
-            let networks: Vec<String> = token.limits.allow_ips.iter().map(ToString::to_string).collect();
+            let networks: Vec<String> =
+                token.restrictions.allow_ips.iter().map(ToString::to_string).collect();
             format!("may only be used from {}, and this is {}", networks.join(", "), query.client)
         }
         _ => reason.code().to_owned(),

@@ -11,7 +11,9 @@ use crate::authz::{
         ServiceSpec, Settings,
     },
     secret::{Digest, TokenId},
-    subject::{Access, Directory, GroupIx, Limits, Permissions, Scope, ServiceSet, Token, User, UserIx},
+    subject::{
+        Access, Directory, GroupIx, Permissions, Restrictions, Scope, ServiceSet, Token, User, UserIx,
+    },
     time::Timestamp,
 };
 
@@ -97,7 +99,7 @@ impl Fixture {
             owner: UserIx(0),
             scope: Scope::new([(self.rules.services()[0].id, Access::Full)]).unwrap(),
             expires_at: None,
-            limits: Limits::NONE,
+            restrictions: Restrictions::NONE,
         }
     }
 

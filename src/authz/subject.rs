@@ -80,15 +80,15 @@ pub struct Token {
     pub scope: Scope,
     /// Exclusive: the token is no longer valid at this instant.
     pub expires_at: Option<Timestamp>,
-    pub limits: Limits,
+    pub restrictions: Restrictions,
 }
 
 /// What few tokens have: the others keep eight bytes for it instead of forty.
 #[derive(Clone, Debug)]
-pub struct Limits(Option<Box<TokenLimits>>);
+pub struct Restrictions(Option<Box<TokenRestrictions>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenLimits {
+pub struct TokenRestrictions {
     pub not_before: Option<Timestamp>,
     pub end: TokenEnd,
     /// Empty: any address.
@@ -179,32 +179,32 @@ pub fn parse_scope_entry(entry: &str) -> Result<(&str, Access), &str> {
     }
 }
 
-impl Limits {
+impl Restrictions {
     pub const NONE: Self = Self(None);
 }
 
-impl TokenLimits {
+impl TokenRestrictions {
     const NONE: Self = Self { not_before: None, end: TokenEnd::None, allow_ips: Vec::new() };
 }
 
-impl From<TokenLimits> for Limits {
-    fn from(limits: TokenLimits) -> Self {
-        Self((limits != TokenLimits::NONE).then(|| Box::new(limits)))
+impl From<TokenRestrictions> for Restrictions {
+    fn from(restrictions: TokenRestrictions) -> Self {
+        Self((restrictions != TokenRestrictions::NONE).then(|| Box::new(restrictions)))
     }
 }
 
-impl Deref for Limits {
-    type Target = TokenLimits;
+impl Deref for Restrictions {
+    type Target = TokenRestrictions;
 
-    fn deref(&self) -> &TokenLimits {
-        static NONE: TokenLimits = TokenLimits::NONE;
+    fn deref(&self) -> &TokenRestrictions {
+        static NONE: TokenRestrictions = TokenRestrictions::NONE;
         self.0.as_deref().unwrap_or(&NONE)
     }
 }
 
-impl DerefMut for Limits {
-    fn deref_mut(&mut self) -> &mut TokenLimits {
-        self.0.get_or_insert_with(|| Box::new(TokenLimits::NONE))
+impl DerefMut for Restrictions {
+    fn deref_mut(&mut self) -> &mut TokenRestrictions {
+        self.0.get_or_insert_with(|| Box::new(TokenRestrictions::NONE))
     }
 }
 

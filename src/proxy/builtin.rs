@@ -189,7 +189,7 @@ impl Gateway {
             return self.not_found(context);
         }
         let may_rotate = |subject: Subject<'_>| {
-            let is_active = subject.token.limits.end == TokenEnd::None;
+            let is_active = subject.token.restrictions.end == TokenEnd::None;
             let may = subject.user.permissions.contains(Permission::UpdateSelf);
             (subject.user.id.to_string(), subject.token.id, is_active, may)
         };

@@ -168,7 +168,7 @@ impl RequestContext {
         let Some(subject) = permit.subject() else { return Ok(()) };
         // With other trusted proxies, another hop of the request counts as the client.
         let is_bound =
-            !subject.token.limits.allow_ips.is_empty() && is_peer_trusted(current, &self.connection);
+            !subject.token.restrictions.allow_ips.is_empty() && is_peer_trusted(current, &self.connection);
         if is_bound && read.trusted_proxies != now.trusted_proxies {
             return Err(Reason::IpNotAllowed);
         }

@@ -205,7 +205,7 @@ pub(super) fn announced_end(permit: &Permit<'_>, window: Duration, now: Timestam
     let token = permit.subject()?.token;
     let latest = now.plus_seconds(i64::try_from(window.as_secs()).unwrap_or(i64::MAX));
     let expiry = token.expires_at.filter(|end| *end <= latest);
-    expiry.into_iter().chain(token.limits.end.grace_until()).min()
+    expiry.into_iter().chain(token.restrictions.end.grace_until()).min()
 }
 
 /// Sets both fields. They replace the upstream's own, which a client could not tell

@@ -12,7 +12,7 @@ use crate::{
     authz::{
         accounts::{Accounts, Grantee},
         rules::{Rules, ServiceIds, ServiceKey},
-        subject::{Scope, Token, TokenEnd, TokenLimits, UserIx},
+        subject::{Scope, Token, TokenEnd, TokenRestrictions, UserIx},
     },
     fence::Affected,
     settings::ProxySettings,
@@ -106,8 +106,8 @@ impl State {
             (None, None) => TokenEnd::None,
         };
         let TokenHead { id, not_before, expires_at, allow_ips, .. } = token;
-        let limits = TokenLimits { not_before, end, allow_ips }.into();
-        Some(Token { id, owner, scope, expires_at, limits })
+        let restrictions = TokenRestrictions { not_before, end, allow_ips }.into();
+        Some(Token { id, owner, scope, expires_at, restrictions })
     }
 }
 

@@ -203,7 +203,7 @@ impl Bench {
     }
 
     fn ending(&self, digest: &Digest) -> TokenEnd {
-        self.indexed(digest).unwrap().limits.end
+        self.indexed(digest).unwrap().restrictions.end
     }
 
     /// Whether a user can read a service, by the directory that workers read.

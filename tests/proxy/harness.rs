@@ -23,7 +23,7 @@ use permgate::{
             ServiceSpec, Settings as RuleSettings,
         },
         secret::{Digest, TokenId, TokenText},
-        subject::{Access, Limits, Scope, Token, TokenEnd, UserIx},
+        subject::{Access, Restrictions, Scope, Token, TokenEnd, UserIx},
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
@@ -195,7 +195,7 @@ impl Setup {
             owner: user,
             scope: Scope::new([(service, Access::Full)]).unwrap(),
             expires_at: None,
-            limits: Limits::NONE,
+            restrictions: Restrictions::NONE,
         };
         let digest = text.digest();
         state.index().put(digest, token.clone());
@@ -285,7 +285,7 @@ impl Gate {
     /// Publishes the revocation as the store does, raises the fence and waits for it.
     pub fn revoke(&self) -> Cut {
         let mut revoked = self.token.clone();
-        revoked.limits.end = TokenEnd::Revoked;
+        revoked.restrictions.end = TokenEnd::Revoked;
         self.state.index().put(self.digest, revoked);
         self.raise_fence(Affected::Token(self.digest))
     }

@@ -80,7 +80,7 @@ fn whoami_reflects_the_current_state() {
     let main = gate.state.snapshot().rules.service_by_key("main").unwrap().id;
     gate.change_token(|token| {
         token.scope = Scope::new([(main, Access::Read)]).unwrap();
-        token.limits.end = TokenEnd::Rotated { grace_until: Timestamp::from_millis(4_102_444_800_000) };
+        token.restrictions.end = TokenEnd::Rotated { grace_until: Timestamp::from_millis(4_102_444_800_000) };
     });
     let (_, _, body) = ask(&gate, "GET /.permgate/whoami", &[]);
     assert_eq!(body["services"][1]["access"], "read");

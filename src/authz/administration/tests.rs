@@ -6,7 +6,7 @@ use crate::authz::{
     fixture,
     rules::{ServiceIds, ServiceKey},
     secret::TokenId,
-    subject::{Access, Scope, TokenEnd, TokenLimits},
+    subject::{Access, Scope, TokenEnd, TokenRestrictions},
 };
 
 mod accounts;
@@ -159,7 +159,7 @@ impl Town {
             owner: self.accounts.user_by_login("alice").unwrap().ix,
             scope: Scope::new(entries.collect::<Vec<_>>()).unwrap(),
             expires_at,
-            limits: TokenLimits {
+            restrictions: TokenRestrictions {
                 not_before: None,
                 end: TokenEnd::None,
                 allow_ips: networks.iter().map(|net| net.parse().unwrap()).collect(),

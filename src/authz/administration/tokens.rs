@@ -241,10 +241,10 @@ fn require_within_parent(facts: &AdminFacts<'_>, bounds: &TokenBounds) -> Result
     let entries: Option<Vec<(ServiceId, Access)>> =
         bounds.scope.iter().map(|(key, access)| Some((known(key)?, *access))).collect();
     let narrower = entries.and_then(Scope::new).is_some_and(|scope| scope.is_within(&parent.scope));
-    let revoked = (parent.limits.end == TokenEnd::Revoked).then_some(facts.now);
+    let revoked = (parent.restrictions.end == TokenEnd::Revoked).then_some(facts.now);
     let end = deadline(parent).into_iter().chain(revoked).min();
     let shorter = end.is_none_or(|end| bounds.expires_at.is_some_and(|own| own <= end));
-    if narrower && shorter && networks_within(&bounds.allow_ips, &parent.limits.allow_ips) {
+    if narrower && shorter && networks_within(&bounds.allow_ips, &parent.restrictions.allow_ips) {
         return Ok(());
     }
     let message =

@@ -66,10 +66,10 @@ fn the_first_hit_answers() {
     // At first everything is wrong. Each line fixes one thing, and the next row answers.
     let mut case = Case::new();
     let far = Timestamp::from_millis(NOW.as_millis() + 1);
-    case.token.limits.end = TokenEnd::Revoked;
+    case.token.restrictions.end = TokenEnd::Revoked;
     case.token.expires_at = Some(NOW);
-    case.token.limits.not_before = Some(far);
-    case.token.limits.allow_ips = vec!["10.0.0.0/8".parse().unwrap()];
+    case.token.restrictions.not_before = Some(far);
+    case.token.restrictions.allow_ips = vec!["10.0.0.0/8".parse().unwrap()];
     case.token.scope = Scope::new([(ServiceId(1), Access::Full)]).unwrap();
     case.fixture.change_user(|alice| {
         (alice.deleted, alice.banned) = (true, true);
@@ -110,13 +110,13 @@ fn the_first_hit_answers() {
     check(&case, &asked, Reason::OwnerDeleted);
     case.fixture.change_user(|alice| alice.deleted = false);
     check(&case, &asked, Reason::TokenRevoked);
-    case.token.limits.end = TokenEnd::Rotated { grace_until: NOW };
+    case.token.restrictions.end = TokenEnd::Rotated { grace_until: NOW };
     check(&case, &asked, Reason::TokenRotated);
-    case.token.limits.end = TokenEnd::Rotated { grace_until: far };
+    case.token.restrictions.end = TokenEnd::Rotated { grace_until: far };
     check(&case, &asked, Reason::TokenExpired);
     case.token.expires_at = Some(far);
     check(&case, &asked, Reason::TokenNotYetValid);
-    case.token.limits.not_before = Some(NOW);
+    case.token.restrictions.not_before = Some(NOW);
     check(&case, &asked, Reason::OwnerBanned);
     case.fixture.change_user(|alice| alice.banned = false);
     check(&case, &asked, Reason::IpNotAllowed);
@@ -236,7 +236,7 @@ fn a_permit_ends_with_its_token() {
         let mut case = Case::new();
         case.token.expires_at = expires.map(|s| NOW.plus_seconds(s));
         if let Some(grace) = grace {
-            case.token.limits.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(grace) };
+            case.token.restrictions.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(grace) };
         }
         let facts = Facts { token: Some(&case.token), ..case.fixture.facts() };
         let asked = query("/api");

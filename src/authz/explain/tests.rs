@@ -5,7 +5,7 @@ use crate::authz::{
     decide::decide,
     fixture::{DIGEST, Fixture, service},
     rules::{Identity, Secret},
-    subject::{TokenEnd, TokenLimits},
+    subject::{TokenEnd, TokenRestrictions},
 };
 
 fn query(path: &str) -> Query<'_> {
@@ -57,19 +57,19 @@ fn a_token_is_refused_in_words_and_by_no_line() {
         assert_eq!(explanation.origin, None, "{words}");
     };
     let networks = ["10.0.0.0/8", "192.0.2.9/32"].map(|network| network.parse().unwrap());
-    let limited = |limit: &dyn Fn(&mut TokenLimits)| {
+    let limited = |limit: &dyn Fn(&mut TokenRestrictions)| {
         let mut token = token.clone();
-        limit(&mut token.limits);
+        limit(&mut token.restrictions);
         token
     };
-    let elsewhere = limited(&|limits| limits.allow_ips = networks.to_vec());
+    let elsewhere = limited(&|restrictions| restrictions.allow_ips = networks.to_vec());
     let words = "may only be used from 10.0.0.0/8, 192.0.2.9/32, and this is 192.0.2.1";
     check(&fixture, &elsewhere, Reason::IpNotAllowed, words);
     let expired = Token { expires_at: at(1), ..token.clone() };
     check(&fixture, &expired, Reason::TokenExpired, "expired at 1970-01-01T00:00:01Z");
-    let early = limited(&|limits| limits.not_before = at(99_999_999_999));
+    let early = limited(&|restrictions| restrictions.not_before = at(99_999_999_999));
     check(&fixture, &early, Reason::TokenNotYetValid, "is not valid before 5138-11-16T09:46:39Z");
-    let revoked = limited(&|limits| limits.end = TokenEnd::Revoked);
+    let revoked = limited(&|restrictions| restrictions.end = TokenEnd::Revoked);
     check(&fixture, &revoked, Reason::TokenRevoked, "was revoked");
     fixture.change_user(|alice| alice.banned = true);
     check(&fixture, &token, Reason::OwnerBanned, "belongs to an account that is disabled");
@@ -80,7 +80,7 @@ fn the_gateways_own_endpoints_are_told_apart_from_services() {
     let fixture = Fixture::new();
     let token = fixture.token();
     let mut revoked = token.clone();
-    revoked.limits.end = TokenEnd::Revoked;
+    revoked.restrictions.end = TokenEnd::Revoked;
     let check = |path: &str, token: Option<&Token>, reason: Reason, last: &str| {
         let explanation = explain(&query(path), Facts { token, ..fixture.facts() });
         let step = explanation.steps.last().map(|step| step.name);

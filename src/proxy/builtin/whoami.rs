@@ -126,7 +126,7 @@ fn render(subject: Subject<'_>, record: &TokenRecord, kind: UserKind, state: &Wo
             "id": token.id.as_str(),
             "name": record.name,
             "expires_at": token.expires_at.and_then(|at| at.rfc3339(3)),
-            "grace_until": token.limits.end.grace_until().and_then(|at| at.rfc3339(3)),
+            "grace_until": token.restrictions.end.grace_until().and_then(|at| at.rfc3339(3)),
             "scope": entries.collect::<Vec<_>>(),
         },
         "services": services.collect::<Vec<_>>(),

@@ -69,8 +69,8 @@ impl Node {
         for digest in index.find(|_| true) {
             let token = self.indexed(&digest);
             let owner = accounts.user(token.owner).unwrap().record.id.clone();
-            let Token { id, scope, expires_at, limits, .. } = token;
-            all.push(format!("{digest:?} {id} {owner} {scope:?} {expires_at:?} {limits:?}"));
+            let Token { id, scope, expires_at, restrictions, .. } = token;
+            all.push(format!("{digest:?} {id} {owner} {scope:?} {expires_at:?} {restrictions:?}"));
         }
         for user in &snapshot.directory.users {
             let mut groups: Vec<_> =
@@ -250,11 +250,11 @@ async fn a_revocation_reaches_the_follower_and_its_fence() {
     writer.store.create_user(operator(), person("alice")).await.unwrap();
     let token = writer.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
     follower.store.follow(None).await.unwrap();
-    assert_eq!(follower.indexed(&token.digest).limits.end, TokenEnd::None);
+    assert_eq!(follower.indexed(&token.digest).restrictions.end, TokenEnd::None);
     writer.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
     let before = follower.store.metrics().fences_raised.value();
     follower.store.follow(None).await.unwrap();
-    assert_eq!(follower.indexed(&token.digest).limits.end, TokenEnd::Revoked);
+    assert_eq!(follower.indexed(&token.digest).restrictions.end, TokenEnd::Revoked);
     assert_eq!(follower.store.metrics().fences_raised.value(), before + 1);
 }
 

@@ -13,7 +13,7 @@ async fn a_new_token_is_usable_and_lasts() {
     assert_eq!(made.record.digest, text.digest());
     assert!(text.expose().contains(made.record.id.as_str()));
     let indexed = bench.indexed(&text.digest()).unwrap();
-    assert_eq!((indexed.id, indexed.limits.end), (made.record.id, TokenEnd::None));
+    assert_eq!((indexed.id, indexed.restrictions.end), (made.record.id, TokenEnd::None));
 
     let bench = bench.again().await;
     assert_eq!(bench.store.token(made.record.id).unwrap(), Some(made.record.clone()));
@@ -278,6 +278,9 @@ async fn imported_tokens_are_known_by_digest() {
     assert_eq!(bench.state.index().imported(), 2);
     let again = ImportedToken { scope: Vec::new(), expires_at: Some(bench.now()), ..line(6, "ci", "") };
     assert_eq!(import(operator(), vec![again]).await.unwrap(), ["ok"], "known, whatever is refused by now");
+    let event = bench.store.audit(None, 1).unwrap().items.remove(0);
+    let nothing = r#"{"owners":{},"refused":0,"tokens":0}"#;
+    assert_eq!((event.event.as_str(), event.change.as_deref()), ("token.import", Some(nothing)));
     assert_eq!(code(import(bench.by("ci"), vec![line(7, "ci", "g")]).await), "permission_denied");
 
     let bench = bench.again().await;

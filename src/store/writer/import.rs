@@ -64,14 +64,15 @@ impl Transaction {
             }
         }
         for (lines, answers) in lines.chunks(PER_EVENT).zip(answers.chunks(PER_EVENT)) {
-            let taken = answers.iter().filter(|answer| answer.is_ok()).count();
-            let mut owners: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            let refused = answers.iter().filter(|answer| answer.is_err()).count();
+            let (mut imported, mut owners) = (0, BTreeMap::<&str, Vec<&str>>::new());
             for (line, answer) in lines.iter().zip(answers) {
                 if answer.as_ref().is_ok_and(|accepted| !accepted.known) {
+                    imported += 1;
                     owners.entry(&line.token.owner).or_default().push(line.id.as_str());
                 }
             }
-            let change = json!({"tokens": taken, "refused": answers.len() - taken, "owners": owners});
+            let change = json!({"tokens": imported, "refused": refused, "owners": owners});
             self.audit_as(actor, "token.import", "tokens".into(), Some(change));
         }
         Ok(answers)
@@ -90,9 +91,9 @@ impl Transaction {
         let ImportedToken { digest, owner: login, expires_at, .. } = token;
         let owner = self.state.accounts.user_by_login(login).map(|user| (user.ix, user.record.id.clone()));
         // First: since the import, the token may have expired, or its name or service may be refused.
-        if let Some(Token { id, owner: of, limits, .. }) = self.registered(digest) {
+        if let Some(Token { id, owner: of, restrictions, .. }) = self.registered(digest) {
             return match owner {
-                _ if limits.end != TokenEnd::None => Err(taken(REGISTERED_AND_ENDED).into()),
+                _ if restrictions.end != TokenEnd::None => Err(taken(REGISTERED_AND_ENDED).into()),
                 Some((ix, _)) if ix == of => Ok(AcceptedImport { id, known: true }),
                 _ => Err(taken("a token with this digest is already registered for another owner").into()),
             };

@@ -107,7 +107,7 @@ impl Transaction {
         let gone = || AdminError::new(super::PERMISSION_DENIED, "the caller's token is no longer valid");
         let record = self.token(id)?.ok_or_else(gone)?;
         let token = self.state.compile(record.head(), &mut self.ids).ok_or_else(gone)?;
-        let ended = match token.limits.end {
+        let ended = match token.restrictions.end {
             TokenEnd::None => false,
             TokenEnd::Rotated { grace_until } => grace_until <= self.now,
             TokenEnd::Revoked => true,

@@ -97,7 +97,7 @@ fn power_is_given_by_a_session_or_by_an_unbounded_token() {
     let mut read = EVERYTHING;
     read[0].1 = Access::Read;
     let mut in_grace = unbounded.clone();
-    in_grace.limits.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(60) };
+    in_grace.restrictions.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(60) };
     let bounded = [
         ("of an hour", town.token(&EVERYTHING, Some(NOW.plus_seconds(3600)), &[])),
         ("from some addresses", town.token(&EVERYTHING, None, &["10.0.0.0/8"])),

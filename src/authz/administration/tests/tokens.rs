@@ -80,7 +80,7 @@ fn a_token_made_through_a_token_stays_within_it() {
         bounds(&[("youtrack", FULL)], Some(end), &["10.0.0.0/7"]),
         "exceeds_parent_token",
     );
-    parent.limits.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(10) };
+    parent.restrictions.end = TokenEnd::Rotated { grace_until: NOW.plus_seconds(10) };
     check(
         "beyond its grace",
         &parent,
