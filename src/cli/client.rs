@@ -20,6 +20,7 @@ use super::{
     failure::{Failure, reason},
     hint,
     offline::Offline,
+    output::items,
     target::{self, Target},
 };
 use crate::admin::wire::UNRESERVED;
@@ -316,7 +317,7 @@ pub(super) fn response_failure(response: &ApiResponse) -> Failure {
         Some(description) => format!("{description} ({code})"),
         None => format!("the admin listener answered {status}"),
     };
-    for error in body["errors"].as_array().into_iter().flatten() {
+    for error in items(&body["errors"]) {
         message.push_str("\n  ");
         message.push_str(&describe_error(error));
     }

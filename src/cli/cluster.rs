@@ -7,7 +7,7 @@ use super::{
     Global,
     client::Client,
     failure::Failure,
-    output::{Format, print},
+    output::{Format, items, print},
 };
 
 #[derive(Debug, Subcommand)]
@@ -88,12 +88,12 @@ fn status(global: &Global) -> Result<(), Failure> {
         None => "no: it answers 503".to_owned(),
     };
     print(&format!("serves    {permitted}"))?;
-    for member in cluster["members"].as_array().into_iter().flatten() {
+    for member in items(&cluster["members"]) {
         let rules = if member["same_rules"] == true { "" } else { ", other rules" };
         let position = member["acknowledged"].as_u64().map_or("-".to_owned(), |at| at.to_string());
         print(&format!("member    {} at {position}{rules}", text(&member["node"])))?;
     }
-    for node in cluster["departed"].as_array().into_iter().flatten() {
+    for node in items(&cluster["departed"]) {
         print(&format!("dropped   {}", text(node)))?;
     }
     Ok(())

@@ -11,7 +11,7 @@ use super::{
     complete,
     failure::Failure,
     hint,
-    output::{Format, plain, print},
+    output::{Format, items, plain, print},
 };
 
 #[derive(Debug, Args)]
@@ -100,7 +100,7 @@ fn show(explanation: &Value) -> Result<(), Failure> {
     }
     if let Some(sent) = explanation["forwarded"].as_object() {
         print(&format!("to the upstream {}: {}", text(&sent["upstream"]), text(&sent["path"])))?;
-        for field in sent["set"].as_array().into_iter().flatten() {
+        for field in items(&sent["set"]) {
             print(&format!("  + {}: {}", text(&field["name"]), text(&field["value"])))?;
         }
         let dropped = sent["dropped"].as_array().map_or(0, Vec::len);

@@ -9,7 +9,7 @@ use super::{
     complete,
     confirm::confirm,
     failure::{self, Failure},
-    output::{Columns, ListView, counted},
+    output::{Columns, ListView, counted, texts},
 };
 use crate::authz::accounts::fold;
 
@@ -139,7 +139,7 @@ impl Members {
 fn readers_hint(client: &Client, group: &str) -> String {
     let services = client.list("/v1/services?detailed=true", None).unwrap_or_default();
     let reads = |service: &&Value| {
-        let readers = service["readers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let readers = texts(&service["readers"]);
         readers.map(fold).any(|reader| reader == fold(group))
     };
     let keys: Vec<&str> =

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::{
     client::{Client, escape},
     failure::Failure,
+    output::{items, texts},
 };
 use crate::{authz::accounts::fold, config::suggest};
 
@@ -87,7 +88,7 @@ pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &
     }
     let Ok(services) = client.list("/v1/services?detailed=true", None) else { return failure };
     let user = if user == "me" { own_login(client) } else { Some(user.to_owned()) };
-    for entry in scope.as_array().into_iter().flatten() {
+    for entry in items(scope) {
         let key = entry["service"].as_str().unwrap_or_default();
         let Some(service) = services.iter().find(|service| service["key"] == key) else {
             return failure.with_message(no_service(key, &services));
@@ -97,8 +98,7 @@ pub(super) fn unreadable(client: &Client, failure: Failure, user: &str, scope: &
         if service["effective_readers"].as_array().is_some_and(|logins| logins.iter().any(reads)) {
             continue;
         }
-        let readers: Vec<&str> =
-            service["readers"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let readers: Vec<&str> = texts(&service["readers"]).collect();
         let advice = match readers.first() {
             Some(group) => {
                 let (all, group) = (readers.join(", "), quoted(group));

@@ -16,17 +16,14 @@ use super::{
     Global,
     client::{ApiResponse, Client, escape, response_failure},
     failure::{Failure, chain, print_stderr, unreadable},
-    output::{Format, counted},
+    output::{Format, counted, texts},
     owner::StoreOwner,
     target,
     token::Import,
 };
 use crate::{
     admin::ImportLine,
-    store::{
-        ImportedToken,
-        import::{self as store_import, ImportEvent, ImportRecord, Options, Report},
-    },
+    store::import::{self as store_import, ImportEvent, ImportRecord, Options, Report},
 };
 
 /// Limits of a chunk: well below the listener's 1 MiB with scopes of usual length.
@@ -175,8 +172,8 @@ impl Importer<'_> {
         }
         let (path, body, group) = match ImportRecord::parse(line) {
             Err(error) => return Ok(Err(error)),
-            Ok(ImportRecord::Token(token)) => match token_body(token) {
-                Err(why) => return Ok(Err(why)),
+            Ok(ImportRecord::Token(token)) => match serde_json::to_value(ImportLine::from(token)) {
+                Err(error) => return Ok(Err(error.to_string())),
                 Ok(body) => {
                     self.bytes += line.len();
                     self.chunk.push((number, Ok(body)));
@@ -205,8 +202,7 @@ impl Importer<'_> {
             return Ok(Ok(()));
         };
         let present = if is_new { made.body } else { self.client.get(&path).unwrap_or_default() };
-        let present: Vec<&str> =
-            present["members"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let present: Vec<&str> = texts(&present["members"]).collect();
         let mut joined = 0;
         for login in members {
             if present.iter().any(|member| member.eq_ignore_ascii_case(&login)) {
@@ -281,11 +277,6 @@ impl Importer<'_> {
             self.progress.suspend(|| print_stderr(&message));
         }
     }
-}
-
-/// A token as the API's import takes it.
-fn token_body(token: ImportedToken) -> Result<Value, String> {
-    serde_json::to_value(ImportLine::from(token)).map_err(|error| error.to_string())
 }
 
 /// A progress bar on a terminal only; logs get the messages alone.

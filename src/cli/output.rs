@@ -106,7 +106,7 @@ pub(super) fn report_effect(response: &Value) {
 fn effect(response: &Value) -> Vec<String> {
     let cut = response["cut"].as_u64().filter(|cut| *cut > 0);
     let cut = cut.map(|cut| format!("cut {} in flight", counted(cut, "request")));
-    let lapsed = response["nodes"]["lapsed"].as_array().into_iter().flatten().map(cell);
+    let lapsed = items(&response["nodes"]["lapsed"]).map(cell);
     let lapsed = lapsed
         .map(|node| format!("{node} did not confirm in time: it forwards nothing until it has the change"));
     cut.into_iter().chain(lapsed).collect()
@@ -200,6 +200,16 @@ pub(super) fn counted(number: u64, noun: &str) -> String {
         Some(stem) => format!("{number} {stem}ies"),
         None => format!("{number} {noun}s"),
     }
+}
+
+/// The items of a list; none if it is something else.
+pub(super) fn items(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+/// The texts in a list.
+pub(super) fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    items(value).filter_map(Value::as_str)
 }
 
 pub(super) fn pretty(value: &Value) -> String {

@@ -7,7 +7,7 @@ use super::{
     Global,
     client::Client,
     failure::{Failure, colored},
-    output::{Format, counted, print},
+    output::{Format, counted, items, print, texts},
 };
 use crate::admin;
 
@@ -24,9 +24,7 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     });
     // The rest needs admin-read.
     if let Ok(overview) = client.get("/v1/overview") {
-        let sum = |list: &str| -> u64 {
-            overview["all"][list].as_array().into_iter().flatten().filter_map(Value::as_u64).sum()
-        };
+        let sum = |list: &str| -> u64 { items(&overview["all"][list]).filter_map(Value::as_u64).sum() };
         for field in ["users", "tokens", "live", "writable", "down"] {
             status[field] = overview[field].clone();
         }
@@ -61,7 +59,7 @@ fn table(status: &Value) -> Result<(), Failure> {
     print(&format!("users             {}\ntokens            {}", status["users"], status["tokens"]))?;
     print(&format!("in flight         {}", status["live"]))?;
     for (upstream, urls) in status["down"].as_object().into_iter().flatten() {
-        let urls: Vec<&str> = urls.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let urls: Vec<&str> = texts(urls).collect();
         let line = format!("down              {} of the upstream {upstream}", urls.join(", "));
         print(&colored(&line, "31", &std::io::stdout()))?;
     }

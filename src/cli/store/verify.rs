@@ -13,7 +13,7 @@ use super::{
         Global,
         client::Client,
         failure::{Failure, chain, print_stderr},
-        output::{Columns, ListView, counted},
+        output::{Columns, ListView, counted, items},
         target,
     },
     spinner,
@@ -97,7 +97,7 @@ fn print(global: &Global, report: &Value) -> Result<(), Failure> {
     let found = damage.len() as u64 + report["unlisted"].as_u64().unwrap_or_default();
     let list = || global.output.list(damage.clone(), VIEW);
     global.output.document(report, || if damage.is_empty() { Ok(()) } else { list() }, list)?;
-    for note in report["notes"].as_array().into_iter().flatten() {
+    for note in items(&report["notes"]) {
         print_stderr(&format!("note: {}", note.as_str().unwrap_or_default()));
     }
     let rows: u64 =
