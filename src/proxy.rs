@@ -328,17 +328,13 @@ impl Service for Gateway {
             ConnectionEvent::Opened => metrics.count(WorkerEvent::ConnectionAccepted),
             ConnectionEvent::Closed => metrics.count(WorkerEvent::ConnectionClosed),
             ConnectionEvent::Handshake(outcome) => metrics.handshake(outcome),
-            ConnectionEvent::MissingProxyHeader(why) => self.missing_proxy_header(connection, why),
-        }
-    }
-}
-
-impl Gateway {
-    fn missing_proxy_header(&self, connection: &Connection, why: &str) {
-        self.metrics.count(WorkerEvent::MissingProxyHeader);
-        // A misconfigured proxy omits the header on every connection.
-        if self.missing_header_warnings.is_due(connection.clock().now()) {
-            tracing::warn!(proxy = %connection.address(), "closed a connection of a trusted proxy without a valid PROXY header: {why}");
+            ConnectionEvent::MissingProxyHeader(why) => {
+                metrics.count(WorkerEvent::MissingProxyHeader);
+                // A misconfigured proxy omits the header on every connection.
+                if self.missing_header_warnings.is_due(connection.clock().now()) {
+                    tracing::warn!(proxy = %connection.address(), "closed a connection of a trusted proxy without a valid PROXY header: {why}");
+                }
+            }
         }
     }
 }

@@ -262,15 +262,8 @@ impl Control {
         // Its file may have been moved away.
         reloader.log.reopen();
         tokio::task::spawn_local(async move {
-            let actor = Actor {
-                kind: ActorKind::Operator,
-                parent: None,
-                session: None,
-                client: None,
-                request_id: None,
-            };
             // It logs the outcome.
-            let _ = reloader.reload(actor).await;
+            let _ = reloader.reload(Actor::new(ActorKind::Operator)).await;
         });
     }
 

@@ -73,7 +73,8 @@ pub fn edit_request(
     let service = permit.owner().service;
     let section = if hop.peer_trusted { FieldSection::TrustedRequest } else { FieldSection::Request };
     let accepts_trailers = drop_fields(headers, section, &service.spec.fields);
-    drop_own_cookies(headers);
+    // The admin listener's cookies, which browsers send to every port of its host.
+    edit_values(headers, &header::COOKIE, cookies::strip_own);
     let authorization = &service.spec.authorization;
     // The token came in another field, so `Authorization` belongs to the application.
     let is_theirs =
@@ -122,7 +123,7 @@ pub fn edit_request_trailers(trailers: &mut HeaderMap, policy: &FieldPolicy) {
 /// `X-Request-Id`.
 pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
     drop_fields(headers, FieldSection::Response, &FieldPolicy::default());
-    drop_own_set_cookies(headers);
+    edit_values(headers, &header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
     set_request_id(headers, request_id);
 }
 
@@ -240,16 +241,6 @@ fn drop_fields(headers: &mut HeaderMap, section: FieldSection, policy: &FieldPol
     }
     rewrite_trailer_field(headers, section, policy);
     accepts_trailers
-}
-
-/// Drops the admin listener's cookies, which browsers send to every port of its host.
-fn drop_own_cookies(headers: &mut HeaderMap) {
-    edit_values(headers, &header::COOKIE, cookies::strip_own);
-}
-
-/// Drops a `Set-Cookie` for the admin listener's cookies.
-fn drop_own_set_cookies(headers: &mut HeaderMap) {
-    edit_values(headers, &header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
 }
 
 /// Replaces the values for which `edit` returns another; an empty one is removed.

@@ -226,23 +226,24 @@ impl Gateway {
     /// Audits and counts a denial and returns its rejection: 429 if the client has sent too many bad tokens.
     pub(super) fn deny(&self, denial: Denial<'_>, context: &RequestContext) -> Rejection {
         context.outcome.service.set(denial.owner.map(|owner| owner.service.id));
-        let client = context.facts.client;
         if refusals::is_audited(denial.reason) {
             self.parts.refusals.send(AuditSample {
                 at: context.at,
                 reason: denial.reason,
                 token: context.outcome.token.get(),
-                client,
+                client: context.facts.client,
                 service: context.outcome.service.get(),
                 request_id: context.request_id.as_str().to_owned(),
             });
         }
-        if is_bad_token(denial.reason)
-            && let Some(limit) = context.state.snapshot.proxy.bad_tokens
-            && let Some(wait) = self.parts.bad_tokens.count(client, limit, context.clock().now())
-        {
-            return Rejection::too_many(wait);
-        }
-        denial.into()
+        let too_many = is_bad_token(denial.reason).then(|| self.count_bad_token(context)).flatten();
+        too_many.unwrap_or_else(|| denial.into())
+    }
+
+    /// Counts a bad token. Returns a rejection if the client has sent too many.
+    pub(super) fn count_bad_token(&self, context: &RequestContext) -> Option<Rejection> {
+        let limit = context.state.snapshot.proxy.bad_tokens?;
+        let wait = self.parts.bad_tokens.count(context.facts.client, limit, context.clock().now())?;
+        Some(Rejection::too_many(wait))
     }
 }

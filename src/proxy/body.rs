@@ -40,7 +40,7 @@ pub fn request_body(
     let body = WhilePermitted { body, context: Rc::clone(context) };
     let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     let body = Limited::new(body, limit).map_err(move |error| {
-        failing.outcome.set_client_error(body_error(&error));
+        failing.outcome.client_error.set(Some(body_error(&error)));
         error
     });
     OutgoingBody::new(body, length, first_byte)
@@ -173,7 +173,7 @@ impl ResponseBody {
         let Some(guard) = &self.guard else { return Err(Incomplete) };
         let context = guard.context();
         let upstream = if timed_out { Reason::UpstreamTimeout } else { Reason::UpstreamReset };
-        let reason = context.outcome.client_error().unwrap_or(upstream);
+        let reason = context.outcome.client_error.get().unwrap_or(upstream);
         context.outcome.reason.set(Some(reason));
         if self.grpc {
             return Ok(Frame::trailers(grpc::trailers(reason)));

@@ -69,7 +69,8 @@ pub struct Outcome {
     /// Whether the last byte of the response was handed to the client's connection.
     pub complete: Cell<bool>,
     cut: Cell<Option<Reason>>,
-    client_error: Cell<Option<Reason>>,
+    /// The error of the client's body, which explains why the request failed.
+    pub client_error: Cell<Option<Reason>>,
     pub cancel: Rc<CancelHandle>,
     /// The URL that the request was last sent to.
     pub upstream: RefCell<Option<Rc<str>>>,
@@ -155,11 +156,6 @@ impl RequestContext {
             destination: self.facts.destination.as_ref(),
             stated_hosts: &self.facts.stated_hosts,
         }
-    }
-
-    /// The client's address by the current settings: what a proxy reported counts only while it is trusted.
-    fn current_client_address(&self, current: &WorkerState) -> IpAddr {
-        if is_peer_trusted(current, &self.connection) { self.facts.client } else { self.connection.address() }
     }
 
     /// Checks that the current settings would read the head the same way, as far as the permit depends on it.
@@ -256,15 +252,6 @@ impl Outcome {
     pub fn cut(&self) -> Option<Reason> {
         self.cut.get()
     }
-
-    /// The error of the client's body, which explains why the request failed.
-    pub fn client_error(&self) -> Option<Reason> {
-        self.client_error.get()
-    }
-
-    pub fn set_client_error(&self, reason: Reason) {
-        self.client_error.set(Some(reason));
-    }
 }
 
 impl Revocable for RequestContext {
@@ -286,7 +273,10 @@ impl Revocable for RequestContext {
             return Err(Reason::Misdirected);
         }
         let query = self.query(&current.snapshot.rules);
-        let query = Query { client: self.current_client_address(&current), ..query };
+        // What a proxy reported counts only while it is trusted.
+        let trusted = is_peer_trusted(&current, &self.connection);
+        let client = if trusted { self.facts.client } else { self.connection.address() };
+        let query = Query { client, ..query };
         self.gateway.decide_query(&query, &current, self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;

@@ -165,7 +165,7 @@ impl Upstream {
                 {
                     connection.endpoint().health.succeeded();
                     if let Some(place) = place.take() {
-                        connection.attach_permit(place);
+                        connection.permit = Some(place);
                     }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         let upgraded = connection.upgrade(&mut response, tunnel.take()).await;
@@ -193,11 +193,11 @@ impl Upstream {
                 return Err(Reason::ClientClosed);
             }
             let Some(same) = failure.again.filter(|_| attempts.may_reuse && attempts.retries > 0) else {
-                if context.outcome.client_error().is_none() {
+                if context.outcome.client_error.get().is_none() {
                     self.count_failure(connection.endpoint(), context);
                     failure.cause.iter().for_each(|cause| self.log_failure(connection.endpoint(), cause));
                 }
-                return Err(context.outcome.client_error().unwrap_or(failure.reason));
+                return Err(context.outcome.client_error.get().unwrap_or(failure.reason));
             };
             request = same;
             attempts.retries -= 1;

@@ -99,6 +99,13 @@ pub struct Actor {
     pub request_id: Option<String>,
 }
 
+impl Actor {
+    /// No token, session, address or request is known.
+    pub fn new(kind: ActorKind) -> Self {
+        Self { kind, parent: None, session: None, client: None, request_id: None }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ActorKind {
     /// The peer of the unix socket, or the command line on a closed store. Has `admin-write`.

@@ -179,13 +179,7 @@ impl Bench {
     fn by(&self, login: &str) -> Actor {
         let accounts = self.store.accounts();
         let user = accounts.users().find(|user| user.record.login == login).unwrap();
-        Actor {
-            kind: ActorKind::User(user.record.id.clone()),
-            parent: None,
-            session: None,
-            client: None,
-            request_id: None,
-        }
+        Actor::new(ActorKind::User(user.record.id.clone()))
     }
 
     fn pass(&self, seconds: i64) {

@@ -48,15 +48,7 @@ async fn rejected_reload_keeps_certificates_and_an_incomplete_one_says_so() {
     };
     let reload = async || {
         let before = certificates.current();
-        let outcome = reloader
-            .reload(Actor {
-                kind: ActorKind::Operator,
-                parent: None,
-                session: None,
-                client: None,
-                request_id: None,
-            })
-            .await;
+        let outcome = reloader.reload(Actor::new(ActorKind::Operator)).await;
         (outcome.is_ok(), !Arc::ptr_eq(&before, &certificates.current()))
     };
     write("two");

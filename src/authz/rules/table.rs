@@ -31,15 +31,11 @@ impl<V: Default> Table<V> {
     /// Changes the value of a prefix, which is created if it is missing.
     pub fn change_prefix(&mut self, prefix: &str, change: impl Fn(&mut V)) {
         // The prefix without a segment covers every path.
-        self.change(if prefix == "/" { "" } else { prefix }, change);
+        self.change_path(if prefix == "/" { "" } else { prefix }, change);
     }
 
     /// Changes the value of one whole path, which is created if it is missing.
-    pub fn change_path(&mut self, path: &str, change: impl Fn(&mut V)) {
-        self.change(path, change);
-    }
-
-    fn change(&mut self, key: &str, change: impl Fn(&mut V)) {
+    pub fn change_path(&mut self, key: &str, change: impl Fn(&mut V)) {
         change(self.exact.entry(key.into()).or_default());
         change(self.folded.entry(key.to_ascii_lowercase().into()).or_default());
         self.longest = self.longest.max(key.len());

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 
 use super::{BuiltinResponse, forwarded_request::ForwardedRequest};
 use crate::{
@@ -79,7 +79,8 @@ impl Gateway {
         let limits = self.take_limits(permit, context, None)?;
         self.edit_request(permit, context, &mut headers, limits)?;
         let mut response = Response::new(Bytes::new());
-        let identity = headers.iter().filter(|(name, _)| is_identity_field(name));
+        let identity =
+            headers.iter().filter(|(name, _)| *name == "x-request-id" || name.as_str().starts_with(IDENTITY));
         response.headers_mut().extend(identity.map(|(name, value)| (name.clone(), value.clone())));
         // The proxy can replace a whole field but cannot remove one element from it.
         if let Some(protocols) = carriers::other_protocols(asked) {
@@ -88,8 +89,4 @@ impl Gateway {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
     }
-}
-
-fn is_identity_field(name: &HeaderName) -> bool {
-    name == "x-request-id" || name.as_str().starts_with(IDENTITY)
 }

@@ -133,13 +133,7 @@ impl Gateway {
 
     /// Rejects a token that is not exchanged, and counts it as a bad token.
     fn not_exchanged(&self, context: &RequestContext, why: &str) -> Rejection {
-        if let Some(limit) = context.state.snapshot.proxy.bad_tokens
-            && let Some(wait) =
-                self.parts.bad_tokens.count(context.facts.client, limit, context.clock().now())
-        {
-            return Rejection::too_many(wait);
-        }
-        invalid(why)
+        self.count_bad_token(context).unwrap_or_else(|| invalid(why))
     }
 }
 

@@ -50,13 +50,8 @@ impl TokenLookup for Store {
     }
 
     fn rotate(&self, owner: UserId, token: TokenId, client: IpAddr, request_id: String) -> Issuing<'_> {
-        let actor = Actor {
-            kind: ActorKind::User(owner),
-            parent: None,
-            session: None,
-            client: Some(client),
-            request_id: Some(request_id),
-        };
+        let (client, request_id) = (Some(client), Some(request_id));
+        let actor = Actor { client, request_id, ..Actor::new(ActorKind::User(owner)) };
         Box::pin(self.rotate_itself(actor, token))
     }
 

@@ -37,7 +37,7 @@ pub struct PooledConnection {
     /// The generation of the endpoint's addresses when the connection was taken.
     generation: u64,
     /// The request's permit under `max_in_flight`, if configured.
-    permit: Option<Permit>,
+    pub permit: Option<Permit>,
     /// A share of the budget of tunnels, after an upgrade.
     tunnel: Option<Reservation>,
     cancel: Option<Rc<CancelHandle>>,
@@ -103,11 +103,6 @@ impl PooledConnection {
 
     pub fn is_http2(&self) -> bool {
         matches!(self.protocol, Some(Protocol::Http2(_)))
-    }
-
-    /// Keeps the request's permit under `max_in_flight` until the connection is returned or dropped.
-    pub fn attach_permit(&mut self, permit: Permit) {
-        self.permit = Some(permit);
     }
 
     /// Attaches the connection or stream to the request's cancel handle, so that a cut ends it.

@@ -51,6 +51,7 @@ impl CommitAttempt {
         Self { id, expected, unclear: false }
     }
 
+    #[cfg(test)]
     pub fn id(&self) -> AttemptId {
         self.id
     }

@@ -255,11 +255,5 @@ impl Transaction {
 
 /// The actor of what users do for themselves once they have authenticated.
 pub(super) fn self_actor(user: &UserRecord, client: IpAddr) -> Actor {
-    Actor {
-        kind: ActorKind::User(user.id.clone()),
-        parent: None,
-        session: None,
-        client: Some(client),
-        request_id: None,
-    }
+    Actor { client: Some(client), ..Actor::new(ActorKind::User(user.id.clone())) }
 }
