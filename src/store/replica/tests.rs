@@ -5,7 +5,7 @@ use crate::{
     authz::time::Timestamp,
     store::{
         conformance::{id, token},
-        model::{LastUsed, TokenRecord},
+        model::{LastUsed, Revocation, RevokeReason, TokenRecord},
         op::Op,
     },
 };
@@ -117,4 +117,37 @@ fn a_load_ends_at_a_row_that_cannot_be_read() {
     let loaded = replica.load(&mut |_, _| before += 1).unwrap();
     assert!(matches!(loaded, Err(ReplicaError::Record(DecodeError::Empty(_)))), "{loaded:?}");
     assert_eq!(before, 300);
+}
+
+/// Tokens that have ended are in a list of their own.
+#[test]
+fn pages_of_an_owner_have_live_and_ended_tokens_in_the_order_of_ids() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = Replica::create(&directory.path().join("sled"), StoreId([1; 16])).unwrap();
+    let put = |number, ended: bool| {
+        let at = Timestamp::from_millis(0);
+        let revoked = ended.then(|| Revocation { at, by: None, reason: RevokeReason::User });
+        let mut staged = Staged::default();
+        let record = TokenRecord { revoked, ..token(number, "ann") };
+        replica.stage(&mut staged, &Op::PutToken(record)).unwrap();
+        replica.commit(&staged, Head::EMPTY).unwrap();
+    };
+    let check = |ended: usize| {
+        let mut listed = Vec::new();
+        while let page = replica.tokens_of("ann", listed.last().copied(), 2).unwrap()
+            && !page.is_empty()
+        {
+            listed.extend(page.iter().map(|token| token.id));
+        }
+        assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6].map(id));
+        assert_eq!(replica.counts("ann").unwrap(), Counts { all: 7, ended });
+    };
+    [5, 2, 6, 0, 3, 1, 4].into_iter().for_each(|number| put(number, number % 3 == 0));
+    check(3);
+    put(1, true);
+    put(6, false);
+    check(3);
+    put(2, true);
+    replica.load(&mut |_, _| {}).unwrap().unwrap();
+    check(4);
 }

@@ -36,11 +36,12 @@ pub(super) struct TokenLists {
     owners: HashMap<String, OwnerTokens>,
 }
 
-/// One owner's tokens. The lists are sorted.
+/// One owner's tokens. Each is in one of the first two lists, which are sorted.
 #[derive(Default)]
 struct OwnerTokens {
-    ids: Vec<TokenId>,
     names: Vec<Name>,
+    /// Tokens that no name leads to.
+    unnamed: Vec<TokenId>,
     ended: usize,
     /// Replaced tokens, and until when they still work.
     grace: Vec<(TokenId, Timestamp)>,
@@ -139,7 +140,7 @@ impl TokenLists {
         self.digests.push((token.id, digest));
         let Entry { ended, name, grace_until } = Entry::of(token);
         of_owner(&mut self.owners, token.owner, |owner_tokens: &mut OwnerTokens| {
-            owner_tokens.ids.push(token.id);
+            owner_tokens.unnamed.extend(name.is_none().then_some(token.id));
             owner_tokens.names.extend(name);
             owner_tokens.ended += usize::from(ended);
             owner_tokens.grace.extend(grace_until.map(|until| (token.id, until)));
@@ -148,10 +149,10 @@ impl TokenLists {
 
     pub(super) fn finish_load(&mut self) -> Result<(), ReplicaError> {
         for owner_tokens in self.owners.values_mut() {
-            owner_tokens.ids.sort_unstable();
-            owner_tokens.ids.shrink_to_fit();
             owner_tokens.names.sort_unstable();
             owner_tokens.names.shrink_to_fit();
+            owner_tokens.unnamed.sort_unstable();
+            owner_tokens.unnamed.shrink_to_fit();
         }
         self.digests.sort_unstable();
         if self.digests.is_sorted_by(|a, b| a.0 < b.0) { Ok(()) } else { Err(ReplicaError::Ids) }
@@ -199,16 +200,21 @@ impl TokenLists {
         after: Option<TokenId>,
         limit: usize,
     ) -> Vec<(TokenId, Digest)> {
-        let Some(OwnerTokens { ids, .. }) = self.owners.get(owner) else { return Vec::new() };
-        let from = after.map_or(0, |after| ids.partition_point(|id| *id <= after));
-        ids[from..].iter().filter_map(|id| Some((*id, self.stored_digest(*id)?))).take(limit).collect()
+        let ids = self.owners.get(owner).into_iter().flat_map(OwnerTokens::ids);
+        let mut ids: Vec<_> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
+        if ids.len() > limit {
+            ids.select_nth_unstable(limit);
+            ids.truncate(limit);
+        }
+        ids.sort_unstable();
+        ids.into_iter().filter_map(|id| Some((id, self.stored_digest(id)?))).collect()
     }
 
     /// All tokens of an owner.
     pub(super) fn digests_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Digest> {
         let (stored, changed) = self.of(owner, change);
-        let unchanged = stored.ids.iter().filter(|id| !changed.contains_key(id));
-        unchanged.chain(changed.keys()).filter_map(|id| self.digest(*id, change)).collect()
+        let unchanged = stored.ids().filter(|id| !changed.contains_key(id));
+        unchanged.chain(changed.keys().copied()).filter_map(|id| self.digest(id, change)).collect()
     }
 
     /// The owner's live tokens that may have the folded name.
@@ -241,17 +247,16 @@ impl TokenLists {
 
     pub(super) fn counts(&self, owner: &str, change: &TokenListsChange) -> Counts {
         let (stored, changed) = self.of(owner, change);
-        let OwnerTokens { ids, ended, .. } = stored;
         let all = |entry: &Option<Entry>| isize::from(entry.is_some());
         Counts {
-            all: ids.len().saturating_add_signed(difference(changed, all)),
-            ended: ended.saturating_add_signed(difference(changed, is_ended)),
+            all: stored.len().saturating_add_signed(difference(changed, all)),
+            ended: stored.ended.saturating_add_signed(difference(changed, is_ended)),
         }
     }
 
     /// The counts of all owners.
     pub(super) fn all_counts(&self) -> HashMap<String, Counts> {
-        let counts = |owner: &OwnerTokens| Counts { all: owner.ids.len(), ended: owner.ended };
+        let counts = |owner: &OwnerTokens| Counts { all: owner.len(), ended: owner.ended };
         self.owners.iter().map(|(owner, owner_tokens)| (owner.clone(), counts(owner_tokens))).collect()
     }
 
@@ -267,15 +272,17 @@ impl TokenLists {
     pub(super) fn missing(&self, digest: &Digest, token: &TokenHead<'_>) -> Option<String> {
         let TokenHead { id, owner, .. } = token;
         let none = OwnerTokens::default();
-        let owner_tokens = self.owners.get(*owner).unwrap_or(&none);
+        let listed = self.owners.get(*owner).unwrap_or(&none);
         let Entry { name, grace_until, .. } = Entry::of(token);
+        let found =
+            name.map_or_else(|| listed.unnamed.binary_search(id), |name| listed.names.binary_search(&name));
         if self.stored_digest(*id).as_ref() != Some(digest) {
             Some(format!("the id {id} leads to another token"))
-        } else if owner_tokens.ids.binary_search(id).is_err() {
-            Some(format!("the token {id} is not in the list of its owner {owner}"))
-        } else if name.is_some_and(|name| owner_tokens.names.binary_search(&name).is_err()) {
+        } else if found.is_err() && name.is_some() && listed.ids().any(|other| other == *id) {
             Some(format!("the name of the token {id} does not lead to it"))
-        } else if grace_until.is_some_and(|until| !owner_tokens.grace.contains(&(*id, until))) {
+        } else if found.is_err() {
+            Some(format!("the token {id} is not in the list of its owner {owner}"))
+        } else if grace_until.is_some_and(|until| !listed.grace.contains(&(*id, until))) {
             Some(format!("the grace period of the token {id} is not listed"))
         } else {
             None
@@ -307,7 +314,7 @@ impl TokenLists {
         change: &'a TokenListsChange,
     ) -> (&'a OwnerTokens, &'a OwnerTokensChange) {
         static NONE: OwnerTokens =
-            OwnerTokens { ids: Vec::new(), names: Vec::new(), ended: 0, grace: Vec::new() };
+            OwnerTokens { names: Vec::new(), unnamed: Vec::new(), ended: 0, grace: Vec::new() };
         static UNCHANGED: OwnerTokensChange = BTreeMap::new();
         (self.owners.get(owner).unwrap_or(&NONE), change.owners.get(owner).unwrap_or(&UNCHANGED))
     }
@@ -317,11 +324,21 @@ impl TokenLists {
 const MIN_MERGED: usize = if cfg!(test) { 100 } else { 10_000 };
 
 impl OwnerTokens {
+    /// In no order.
+    fn ids(&self) -> impl Iterator<Item = TokenId> {
+        self.names.iter().map(|name| name.id).chain(self.unnamed.iter().copied())
+    }
+
+    fn len(&self) -> usize {
+        self.names.len() + self.unnamed.len()
+    }
+
     fn apply(&mut self, changed: &OwnerTokensChange) {
         let entries = || changed.iter().map(|(id, EntryChange { before, after })| (*id, *before, *after));
-        let removed = entries().filter(|(_, before, after)| before.is_some() && after.is_none());
-        let added = entries().filter(|(_, before, after)| before.is_none() && after.is_some());
-        edit(&mut self.ids, removed.map(|(id, ..)| id).collect(), added.map(|(id, ..)| id).collect());
+        let unnamed = |entry: Option<Entry>| entry.is_some_and(|entry| entry.name.is_none());
+        let removed = entries().filter(|(_, before, after)| unnamed(*before) && !unnamed(*after));
+        let added = entries().filter(|(_, before, after)| !unnamed(*before) && unnamed(*after));
+        edit(&mut self.unnamed, removed.map(|(id, ..)| id).collect(), added.map(|(id, ..)| id).collect());
 
         let name = |entry: Option<Entry>| entry.and_then(|entry| entry.name);
         let renamed = || entries().filter(|(_, before, after)| name(*before) != name(*after));
