@@ -207,7 +207,7 @@ impl Server {
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
-        connection.set_user();
+        connection.set_permitted();
         caller.record_use(context);
         let entry = LiveRequest {
             context: context.clone(),

@@ -180,8 +180,7 @@ async fn admit<S: Service>(
 async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<ConnectionPermit> {
     let connections = &worker.budgets.connections;
     let mut remaining = if worker.full.get() { MAX_CLOSE_TIME } else { SLOT_TIMEOUT };
-    let mut counted = false;
-    let mut yielded = false;
+    let mut rounds = 0;
     loop {
         match worker.permit(peer) {
             Ok(permit) => {
@@ -192,17 +191,16 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 connections.count_refusal();
                 return None;
             }
+            Err(LimitReached::Total) if (1..=CLOSING_ROUNDS).contains(&rounds) => {
+                rounds += 1;
+                tokio::task::yield_now().await;
+            }
             Err(LimitReached::Total) => {
-                // Once, whether another connection is closed for this one, or this one is refused.
-                if !std::mem::replace(&mut counted, true) {
-                    connections.count_refusal();
-                }
                 let here = worker.make_room();
                 if !here {
                     connections.request_slot();
-                } else if !std::mem::replace(&mut yielded, true) {
-                    // Most connections close as soon as they get the command.
-                    tokio::task::yield_now().await;
+                } else if rounds == 0 {
+                    rounds = 1;
                     continue;
                 }
                 let wait = if here { USUAL_CLOSE_TIME } else { SLOT_POLL_INTERVAL };
@@ -210,6 +208,7 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 let refused = !here && worker.full.get();
                 if draining.has_begun() || refused || remaining < wait {
                     worker.full.set(true);
+                    connections.count_refusal();
                     return None;
                 }
                 remaining -= wait;
@@ -223,7 +222,11 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
 /// later connections wait for at most `MAX_CLOSE_TIME`.
 const SLOT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long an idle connection takes to close: at most, and usually.
+/// How often the runtime may run all tasks until a connection that makes room has closed: its streams end
+/// before it.
+const CLOSING_ROUNDS: u32 = 4;
+
+/// How long a connection that makes room takes to close after that: at most, and usually.
 const MAX_CLOSE_TIME: Duration = Duration::from_millis(20);
 const USUAL_CLOSE_TIME: Duration = Duration::from_millis(1);
 /// How often to look for a slot that another worker has to free.

@@ -47,8 +47,8 @@ pub struct Connection {
     throughput: Throughput,
     /// Bytes of an HTTP/2 stream's response that h2 and this process hold for the client.
     held: Cell<u32>,
-    /// Whether a user has signed in on this connection.
-    has_user: Cell<bool>,
+    /// Whether a request on this connection was permitted.
+    permitted: Cell<bool>,
     /// This connection's share of the memory budget for request bodies.
     bodies: OnceCell<Box<Holder>>,
     /// The client has closed its side, or the socket has failed.
@@ -85,7 +85,7 @@ impl Connection {
             write_stalled: Cell::new(None),
             throughput: Throughput::new(now),
             held: Cell::new(0),
-            has_user: Cell::new(false),
+            permitted: Cell::new(false),
             bodies: OnceCell::new(),
             ended: Cell::new(false),
             half_closed: Cell::new(None),
@@ -229,10 +229,10 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Records that a user has signed in. From now on the connection is not closed during a request to make
-    /// room for others.
-    pub fn set_user(&self) {
-        self.carrier().has_user.set(true);
+    /// Records that a request was permitted. From now on the connection is not closed during a request to
+    /// make room for others.
+    pub fn set_permitted(&self) {
+        self.carrier().permitted.set(true);
     }
 
     /// Returns this client's share of the memory budget for request bodies.

@@ -87,6 +87,12 @@ pub(super) async fn drive<S: Service>(
             Some(ConnectionCommand::Abort) => return Poll::Ready(None),
             Some(ConnectionCommand::Close) if leaving => return Poll::Ready(None),
             Some(ConnectionCommand::Close) => leave = true,
+            Some(ConnectionCommand::MakeRoom) => {
+                // Writes GOAWAY, and does not wait until the client has read it.
+                http.as_mut().graceful_shutdown();
+                let _ = http.as_mut().poll(cx);
+                return Poll::Ready(None);
+            }
             Some(ConnectionCommand::Reject(error)) => {
                 service.reject(error, connection);
                 return Poll::Ready(io.is_between_writes().then(|| goaway(io.last_stream())));

@@ -107,7 +107,8 @@ pub(super) async fn serve_connection<S: Service>(
             }
         }
         Outcome::Over { unread: true } => Box::pin(close(io, &[], MAX_LINGER_BYTES)).await,
-        Outcome::Over { unread: false } | Outcome::Interrupted(ConnectionCommand::Close) => {
+        Outcome::Over { unread: false }
+        | Outcome::Interrupted(ConnectionCommand::Close | ConnectionCommand::MakeRoom) => {
             send_close_notify(io).await;
         }
     }

@@ -112,30 +112,36 @@ impl Worker {
         ConnectionSlot { worker: self.clone(), key, permit }
     }
 
-    /// Closes connections to free a slot: all whose client has closed its side; else the one that has been
-    /// idle for longest; else the one whose handshake or head has been incomplete for longest; else, on a
-    /// listener with slots reserved for unix sockets, the oldest without a signed-in user. Returns false if
+    /// Closes connections to free slots: all whose client has closed its side; else the oldest of the first
+    /// of these kinds that there is: those whose last response was sent, idle ones, those whose handshake or
+    /// head is incomplete, and those on which no request was permitted, even during one. Returns false if
     /// there is nothing to close here.
     pub(super) fn make_room(&self) -> bool {
         let connections = self.connections.borrow();
-        let oldest = |since: fn(&Connection) -> Option<Instant>| {
-            let candidates = connections.iter().filter_map(|(_, one)| since(one).map(|since| (since, one)));
-            candidates.min_by_key(|(since, _)| *since).map(|(_, one)| one)
-        };
         if connections.iter().filter(|(_, one)| one.presume_gone()).count() > 0 {
             return true;
         }
-        if let Some(connection) = oldest(Connection::idle_since).or_else(|| oldest(Connection::slow_since)) {
-            connection.command(ConnectionCommand::Close);
-            return true;
+        let kinds: [fn(&Connection) -> Option<Instant>; 4] = [
+            Connection::closing_since,
+            Connection::idle_since,
+            Connection::slow_since,
+            Connection::unpermitted_since,
+        ];
+        let kind =
+            |one: &Connection| kinds.iter().zip(0..).find_map(|(since, kind)| Some((kind, since(one)?)));
+        let mut ranked: Vec<_> = connections.iter().filter_map(|(_, one)| Some((kind(one)?, one))).collect();
+        ranked.sort_unstable_by_key(|(rank, _)| *rank);
+        let Some(((first, _), _)) = ranked.first() else { return false };
+        let of_kind = ranked.iter().take_while(|((kind, _), _)| kind == first);
+        for (_, connection) in of_kind.take((connections.len() / CLOSED_ONE_OF).clamp(1, MAX_CLOSED)) {
+            self.budgets.connections.count_refusal();
+            if *first == kinds.len() - 1 {
+                connection.close_for(CloseReason::OverBudget);
+            } else {
+                connection.command(ConnectionCommand::MakeRoom);
+            }
         }
-        if self.budgets.connections.can_close_unauthenticated()
-            && let Some(connection) = oldest(Connection::unauthenticated_since)
-        {
-            connection.close_for(CloseReason::OverBudget);
-            return true;
-        }
-        false
+        true
     }
 
     pub(super) fn draining(&self) -> bool {
@@ -193,6 +199,11 @@ impl Worker {
         connections.iter().map(|(_, connection)| apply(connection)).count()
     }
 }
+
+/// How many connections are closed at once to make room: one of so many, and at most. In a flood every new
+/// connection needs a slot, and looking at thousands of others for each would keep it waiting.
+const CLOSED_ONE_OF: usize = 256;
+const MAX_CLOSED: usize = 16;
 
 impl ConnectionSlot {
     /// Assigns a trusted proxy's connection, which counted for no address, to the client that it names.

@@ -62,6 +62,7 @@ impl Gateway {
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
         self.decide(&context.state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
+            context.connection.set_permitted();
             let service = permit.owner().service;
             context.outcome.service.set(Some(service.id));
             let body_limit = service.spec.max_body.or(context.state.snapshot.proxy.max_body);

@@ -93,6 +93,48 @@ fn excess_connection_is_refused_when_none_can_be_closed() {
     assert_eq!(gate.client().get("/x").answer().0, 200);
 }
 
+/// Whatever a client does that has been refused, it does not keep others out.
+#[test]
+fn clients_without_a_permitted_request_make_room() {
+    let check = |row: &str, play: &dyn Fn(&Gate) -> Box<dyn std::any::Any>| {
+        let gate = Gate::new(&Limits { connections: 2, ..Limits::default() });
+        let mut busy = gate.client();
+        busy.get("/first").head();
+        let stranger = play(&gate);
+        let mut next = gate.client();
+        assert_eq!(next.get("/x").answer().0, 200, "{row}");
+        drop((stranger, next));
+        eventually("the permitted one stays", || gate.budget.open() == 1);
+        busy.get("/x");
+        assert_eq!(gate.budget.open(), 1, "{row}");
+    };
+    let refused = [GET[0], GET[1], GET[2], (":path", "/refuse")];
+    check("takes nothing of a refusal", &|gate| {
+        let mut client = Frames::to(gate);
+        client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).headers(END_HEADERS | END_STREAM, 1, &refused);
+        while client.next().unwrap().stream != 1 {}
+        Box::new(client)
+    });
+    check("sends more of a refused body", &|gate| {
+        let mut client = Frames::to(gate);
+        client.headers(END_HEADERS, 1, &refused);
+        while client.next().unwrap().stream != 1 {}
+        Box::new(client)
+    });
+    check("the same over HTTP/1.1", &|gate| {
+        let mut client = gate.client();
+        client.send("POST /refuse HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\n");
+        assert_eq!(client.head().1, 401);
+        Box::new(client)
+    });
+    check("does not read that an idle connection closes", &|gate| {
+        let mut client = Frames::to(gate);
+        client.headers(END_HEADERS | END_STREAM, 1, &GET);
+        assert_eq!(client.end_of(1), "answered");
+        Box::new(client)
+    });
+}
+
 #[test]
 fn half_closed_connections_make_room_before_idle_ones() {
     let limits = Limits { connections: 2, ..Limits::default() };

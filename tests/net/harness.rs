@@ -178,6 +178,9 @@ impl Service for Echo {
             self.connections.borrow_mut().push(connection.clone());
         }
         let (head, mut body) = request.into_parts();
+        if head.uri.path() != "/refuse" {
+            connection.set_permitted();
+        }
         let (status, reply) = match head.uri.path() {
             // Reads the body and sends it back.
             "/echo" => match body.collect().await {

@@ -64,12 +64,6 @@ impl ConnectionLimit {
         self.open.load(Relaxed)
     }
 
-    /// Whether connections on which no user has signed in may be closed to make room, as on the admin
-    /// listener.
-    pub fn can_close_unauthenticated(&self) -> bool {
-        self.reserved_for_unix > 0
-    }
-
     pub fn permit(
         self: &Arc<Self>,
         limits: &Limits,

@@ -99,11 +99,15 @@ impl Connection {
         (self.clock.now().saturating_duration_since(since) >= at_least).then_some(since)
     }
 
-    /// When the current phase began, for a network connection on which no user has signed in.
-    pub(in crate::net) fn unauthenticated_since(&self) -> Option<Instant> {
-        let stays = matches!(self.peer, Peer::Unix { .. }) || self.has_user.get();
-        let ends = self.phase.get() == Phase::Closing;
-        if stays || ends { None } else { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) }
+    /// Since when only what the client still sends is discarded.
+    pub(in crate::net) fn closing_since(&self) -> Option<Instant> {
+        (self.phase.get() == Phase::Closing).then(|| self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT))?
+    }
+
+    /// When the current phase began, for a network connection on which no request was permitted.
+    pub(in crate::net) fn unpermitted_since(&self) -> Option<Instant> {
+        let stays = matches!(self.peer, Peer::Unix { .. }) || self.permitted.get();
+        (!stays).then(|| self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT))?
     }
 
     /// Restarts the write timeout of a stream, because the socket that it shares with others is blocked.

@@ -38,6 +38,8 @@ pub enum ConnectionCommand {
     Abort,
     /// Close; no response is pending.
     Close,
+    /// Close at once, because another connection needs the slot. No response is pending.
+    MakeRoom,
     /// Respond with this error, then close.
     Reject(RequestError),
 }
