@@ -181,21 +181,24 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
     let connections = &worker.budgets.connections;
     let mut remaining = if worker.full.get() { MAX_CLOSE_TIME } else { SLOT_TIMEOUT };
     let mut rounds = 0;
+    let mut counted = false;
     loop {
         match worker.permit(peer) {
             Ok(permit) => {
                 worker.full.set(false);
                 return Some(permit);
             }
-            Err(LimitReached::PerAddress) => {
-                connections.count_refusal();
-                return None;
-            }
+            // Not a refusal of the budget, which is not used up.
+            Err(LimitReached::PerAddress) => return None,
             Err(LimitReached::Total) if (1..=CLOSING_ROUNDS).contains(&rounds) => {
                 rounds += 1;
                 tokio::task::yield_now().await;
             }
             Err(LimitReached::Total) => {
+                // Once, whether others are closed for this one, or this one is refused.
+                if !std::mem::replace(&mut counted, true) {
+                    connections.count_refusal();
+                }
                 let here = worker.make_room();
                 if !here {
                     connections.request_slot();
@@ -208,7 +211,6 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 let refused = !here && worker.full.get();
                 if draining.has_begun() || refused || remaining < wait {
                     worker.full.set(true);
-                    connections.count_refusal();
                     return None;
                 }
                 remaining -= wait;

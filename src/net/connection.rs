@@ -47,7 +47,7 @@ pub struct Connection {
     throughput: Throughput,
     /// Bytes of an HTTP/2 stream's response that h2 and this process hold for the client.
     held: Cell<u32>,
-    /// Whether a request on this connection was permitted.
+    /// Whether a request on this connection was permitted for its token or user.
     permitted: Cell<bool>,
     /// This connection's share of the memory budget for request bodies.
     bodies: OnceCell<Box<Holder>>,
@@ -229,8 +229,8 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Records that a request was permitted. From now on the connection is not closed during a request to
-    /// make room for others.
+    /// Records that a request was permitted for its token or user. From now on the connection is not closed
+    /// during a request to make room for others.
     pub fn set_permitted(&self) {
         self.carrier().permitted.set(true);
     }
@@ -356,6 +356,11 @@ impl Connection {
     pub(super) fn command(&self, command: ConnectionCommand) {
         self.command.set(Some(command));
         self.wake();
+    }
+
+    /// Whether the task has yet to act on a command or an abort.
+    pub(super) fn is_ending(&self) -> bool {
+        self.aborted() || self.command.get().is_some()
     }
 
     /// Whether the gateway's own response is to replace hyper's.

@@ -1,6 +1,6 @@
-//! The connections of a worker: their list for the ticker, the current limits, and the worker's use of the
-//! budgets. Also the drain, which stops accepting on every worker and limits how long requests in progress
-//! may take.
+//! The connections of a worker: their list for the ticker, their limits and timeouts, as they are set and as
+//! they apply, and the worker's use of the budgets. Also the drain, which stops accepting on every worker and
+//! limits how long requests in progress may take.
 
 use std::{
     cell::{Cell, RefCell},
@@ -115,7 +115,7 @@ impl Worker {
     /// Closes connections to free slots: all whose client has closed its side; else the oldest of the first
     /// of these kinds that there is: those whose last response was sent, idle ones, those whose handshake or
     /// head is incomplete, and those on which no request was permitted, even during one. Returns false if
-    /// there is nothing to close here.
+    /// there is nothing to close here and nothing that closes already.
     pub(super) fn make_room(&self) -> bool {
         let connections = self.connections.borrow();
         if connections.iter().filter(|(_, one)| one.presume_gone()).count() > 0 {
@@ -129,12 +129,13 @@ impl Worker {
         ];
         let kind =
             |one: &Connection| kinds.iter().zip(0..).find_map(|(since, kind)| Some((kind, since(one)?)));
-        let mut ranked: Vec<_> = connections.iter().filter_map(|(_, one)| Some((kind(one)?, one))).collect();
+        let (ending, others): (Vec<&Connection>, Vec<_>) =
+            connections.iter().map(|(_, one)| &**one).partition(|one| one.is_ending());
+        let mut ranked: Vec<_> = others.into_iter().filter_map(|one| Some((kind(one)?, one))).collect();
         ranked.sort_unstable_by_key(|(rank, _)| *rank);
-        let Some(((first, _), _)) = ranked.first() else { return false };
+        let Some(((first, _), _)) = ranked.first() else { return !ending.is_empty() };
         let of_kind = ranked.iter().take_while(|((kind, _), _)| kind == first);
         for (_, connection) in of_kind.take((connections.len() / CLOSED_ONE_OF).clamp(1, MAX_CLOSED)) {
-            self.budgets.connections.count_refusal();
             if *first == kinds.len() - 1 {
                 connection.close_for(CloseReason::OverBudget);
             } else {

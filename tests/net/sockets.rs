@@ -130,6 +130,7 @@ fn connections_per_address_are_limited() {
     let mut second = gate.client();
     second.get("/x").answer();
     assert_eq!(gate.client().wait_for_close(), CloseKind::Reset);
+    assert_eq!(gate.budget.readings()[0].refused, 0, "the budget is not used up");
     drop(first);
     eventually("a place is free", || gate.budget.open() == 1);
     let mut third = gate.client();

@@ -89,8 +89,10 @@ impl Connection {
 
     /// Since when a handshake or a head has been incomplete, if that is longer than `CROWDED_HEAD_TIMEOUT`.
     pub(in crate::net) fn slow_since(&self) -> Option<Instant> {
-        matches!(self.phase.get(), Phase::Handshake | Phase::Head)
-            .then(|| self.phase_older_than(CROWDED_HEAD_TIMEOUT))?
+        match self.phase.get() {
+            Phase::Handshake | Phase::Head => self.phase_older_than(CROWDED_HEAD_TIMEOUT),
+            _ => None,
+        }
     }
 
     /// When the current phase began, if it has lasted at least this long.
@@ -101,13 +103,15 @@ impl Connection {
 
     /// Since when only what the client still sends is discarded.
     pub(in crate::net) fn closing_since(&self) -> Option<Instant> {
-        (self.phase.get() == Phase::Closing).then(|| self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT))?
+        let closes = self.phase.get() == Phase::Closing;
+        if closes { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) } else { None }
     }
 
-    /// When the current phase began, for a network connection on which no request was permitted.
+    /// When the current phase began, for a network connection on which no request was permitted for a
+    /// token or user.
     pub(in crate::net) fn unpermitted_since(&self) -> Option<Instant> {
         let stays = matches!(self.peer, Peer::Unix { .. }) || self.permitted.get();
-        (!stays).then(|| self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT))?
+        if stays { None } else { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) }
     }
 
     /// Restarts the write timeout of a stream, because the socket that it shares with others is blocked.
