@@ -1,9 +1,16 @@
 //! HTTP/2 on one connection: hyper serves its streams, each in its own task that can be aborted alone.
 
-use std::{cell::Cell, future::poll_fn, pin::pin, rc::Rc, task::Poll};
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::Poll,
+};
 
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWrite as _;
 
 use super::{
     Holder, Limits, RequestError, Service, Worker,
@@ -32,7 +39,9 @@ const SEND_BUFFER: usize = 16 << 10;
 /// How many bytes more HTTP/2 counts per field than HTTP/1 (RFC 9113, 6.5.2).
 const FIELD_OVERHEAD: usize = 32 - 4;
 
-/// The GOAWAY error code for a client that sends too much or too slowly (RFC 9113, 7).
+/// The GOAWAY error codes (RFC 9113, 7) for a connection that makes room, and for a client that sends too much
+/// or too slowly.
+const NO_ERROR: u32 = 0;
 const ENHANCE_YOUR_CALM: u32 = 0xb;
 
 /// Runs streams on the worker's local runtime. hyper spawns a stream's task right after it has called the
@@ -88,14 +97,21 @@ pub(super) async fn drive<S: Service>(
             Some(ConnectionCommand::Close) if leaving => return Poll::Ready(None),
             Some(ConnectionCommand::Close) => leave = true,
             Some(ConnectionCommand::MakeRoom) => {
-                // Writes GOAWAY, and does not wait until the client has read it.
-                http.as_mut().graceful_shutdown();
-                let _ = http.as_mut().poll(cx);
+                // The final GOAWAY, by which the client knows which requests were not processed. Nothing
+                // waits until it is read.
+                if io.is_between_writes() {
+                    let mut io = io.clone();
+                    let frame = goaway(io.last_stream(), NO_ERROR);
+                    let _ = Pin::new(&mut io).poll_write(cx, &frame);
+                    let _ = Pin::new(&mut io).poll_shutdown(cx);
+                }
                 return Poll::Ready(None);
             }
             Some(ConnectionCommand::Reject(error)) => {
                 service.reject(error, connection);
-                return Poll::Ready(io.is_between_writes().then(|| goaway(io.last_stream())));
+                return Poll::Ready(
+                    io.is_between_writes().then(|| goaway(io.last_stream(), ENHANCE_YOUR_CALM)),
+                );
             }
             None => {}
         }
@@ -145,9 +161,9 @@ fn max_field_section(limits: &Limits) -> u32 {
     u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX)
 }
 
-fn goaway(last_stream: u32) -> Vec<u8> {
+fn goaway(last_stream: u32, code: u32) -> Vec<u8> {
     let head = [0, 0, 8, 7, 0, 0, 0, 0, 0];
-    [&head[..], &last_stream.to_be_bytes(), &ENHANCE_YOUR_CALM.to_be_bytes()].concat()
+    [&head[..], &last_stream.to_be_bytes(), &code.to_be_bytes()].concat()
 }
 
 impl<F: Future<Output = ()> + 'static> Executor<F> for StreamExecutor {

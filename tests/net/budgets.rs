@@ -8,7 +8,7 @@ use std::{
 use permgate::net::{BudgetLimits, Limits, Machine};
 
 use crate::{
-    frames::{DATA, END_HEADERS, END_STREAM, Frames, GET, HEADERS, PING, SETTINGS, check, frame},
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, GET, GOAWAY, HEADERS, PING, SETTINGS, check, frame},
     harness::{CloseKind, Gate, eventually},
 };
 
@@ -103,6 +103,8 @@ fn clients_without_a_permitted_request_make_room() {
         let stranger = play(&gate);
         let mut next = gate.client();
         assert_eq!(next.get("/x").answer().0, 200, "{row}");
+        let refused = gate.budget.readings()[0].refused;
+        assert_eq!(refused, 1, "{row}: once, however long it took");
         drop((stranger, next));
         eventually("the permitted one stays", || gate.budget.open() == 1);
         busy.get("/x");
@@ -133,6 +135,19 @@ fn clients_without_a_permitted_request_make_room() {
         assert_eq!(client.end_of(1), "answered");
         Box::new(client)
     });
+}
+
+/// By the last GOAWAY, a client whose request was on its way knows that it may send it again.
+#[test]
+fn http2_connection_that_makes_room_says_what_it_has_served() {
+    let gate = Gate::new(&Limits { connections: 1, ..Limits::default() });
+    let mut idle = Frames::to(&gate);
+    idle.headers(END_HEADERS | END_STREAM, 1, &GET);
+    assert_eq!(idle.end_of(1), "answered");
+    assert_eq!(gate.client().get("/x").answer().0, 200);
+    let told: Vec<_> = std::iter::from_fn(|| idle.next()).filter(|frame| frame.kind == GOAWAY).collect();
+    let [.., last] = &told[..] else { panic!("no GOAWAY") };
+    assert_eq!(last.payload, [0, 0, 0, 1, 0, 0, 0, 0], "the last stream, and no error");
 }
 
 #[test]
