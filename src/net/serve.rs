@@ -219,10 +219,17 @@ async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &R
     );
     let outcome = poll_fn(|cx| {
         let interrupted = |command| Poll::Ready(Outcome::Interrupted(command));
-        if let Some(command) = connection.poll_command(cx) {
+        let idle = connection.phase() == Phase::Idle;
+        let command = connection.poll_command(cx);
+        // A request may have arrived meanwhile: hyper looks before an idle connection closes.
+        let may_close = idle && command == Some(ConnectionCommand::Close);
+        if let Some(command) = command.filter(|_| !may_close) {
             return interrupted(command);
         }
         let over = Pin::new(&mut http).poll(cx);
+        if may_close && connection.phase() == Phase::Idle && over.is_pending() {
+            return interrupted(ConnectionCommand::Close);
+        }
         let response = connection.exchange.response_state();
         // A response's body lives until the kernel has the response.
         if response == ResponseState::Flushed {
