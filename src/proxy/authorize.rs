@@ -62,7 +62,10 @@ impl Gateway {
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
         self.decide(&context.state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
-            context.connection.set_permitted();
+            // Not for a public rule: otherwise anybody could hold connections that nobody may close.
+            if permit.subject().is_some() {
+                context.connection.set_permitted();
+            }
             let service = permit.owner().service;
             context.outcome.service.set(Some(service.id));
             let body_limit = service.spec.max_body.or(context.state.snapshot.proxy.max_body);

@@ -1,5 +1,5 @@
 //! The gateway's own routes on the proxy listener: the paths under the reserved prefix, which belong to no
-//! service and are never forwarded. The two smallest, for public keys and for rotation, are here.
+//! service and are never forwarded. Public keys and rotation are here.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -136,7 +136,10 @@ impl Gateway {
         then: impl FnOnce(Subject<'_>) -> R,
     ) -> Result<R, Rejection> {
         match decided {
-            Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => Ok(then(subject)),
+            Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => {
+                context.connection.set_permitted();
+                Ok(then(subject))
+            }
             Err(denial) => Err(self.deny(denial, context)),
             // Unreachable, because no rule can own the prefix. Responds with 404 anyway.
             Ok(_) => Err(Reason::NoService.into()),

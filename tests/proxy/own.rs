@@ -12,7 +12,10 @@ use permgate::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Gate, Origin, RawConnection, field};
+use crate::harness::{
+    CloseKind, Gate, Origin, RawConnection, field,
+    frames::{DATA, END_HEADERS, END_STREAM, Frames, HEADERS, WINDOW_UPDATE, block},
+};
 
 /// Status, head and body of the response to a request.
 fn ask(gate: &Gate, line: &str, lines: &[&str]) -> (u16, String, Value) {
@@ -71,6 +74,41 @@ fn whoami_describes_the_token_and_its_services() {
     let rules = gate.state.snapshot().rules.clone();
     assert_eq!(gate.uses.last(&gate.digest, &rules).unwrap().service, "permgate");
     gate.wait_until_empty();
+}
+
+/// Where no connection is left, the response to a valid token is not cut for a new client. That to somebody
+/// without a token is, also by a public rule.
+#[test]
+fn response_to_a_valid_token_does_not_make_room() {
+    let origin = Origin::new();
+    let full = || origin.setup().public("/api/public").with(|setup| setup.limits.connections = 1).start();
+    let ask_waiting = |gate: &Gate, path: &str| {
+        let bearer = format!("Bearer {}", gate.bearer);
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "gate.example"),
+            (":path", path),
+            ("authorization", &bearer),
+        ];
+        // With a window of 0, the response waits for its client.
+        let mut client = Frames::to(gate.address, &[(4, 0)]);
+        client.send(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields));
+        while client.next().kind != HEADERS {}
+        client
+    };
+    let gate = full();
+    let mut client = ask_waiting(&gate, "/.permgate/whoami");
+    assert_eq!(gate.client().wait_for_close(), CloseKind::Reset);
+    client.send(WINDOW_UPDATE, 0, 1, &[0, 0, 16, 0]);
+    while client.next().kind != DATA {}
+
+    let gate = full();
+    let mut stranger = gate.client();
+    stranger.send("GET /api/public HTTP/1.1\r\nHost: gate.example\r\n\r\n");
+    let _asked = origin.accept();
+    assert_eq!(ask(&gate, "GET /.permgate/whoami", &[]).0, 200);
+    assert_eq!(stranger.wait_for_close(), CloseKind::Reset);
 }
 
 #[test]

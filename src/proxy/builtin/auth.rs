@@ -74,6 +74,9 @@ impl Gateway {
         context: &RequestContext,
         asked: &HeaderMap,
     ) -> BuiltinResponse {
+        if permit.subject().is_some() {
+            context.connection.set_permitted();
+        }
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();
         let limits = self.take_limits(permit, context, None)?;
