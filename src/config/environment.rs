@@ -12,6 +12,7 @@ use super::{
     document::Document,
     key::{Key, ROOT, ValueKind},
     mask::mask_secrets,
+    problem::{Errors, Problem},
 };
 
 const PREFIX: &str = "PERMGATE__";
@@ -20,8 +21,8 @@ const PREFIX: &str = "PERMGATE__";
 #[derive(Default)]
 pub(super) struct Overrides {
     set: Vec<Override>,
-    /// What to write in place of variables that have one underscore where two belong.
-    mistaken: Vec<String>,
+    /// Warnings of variables that have one underscore where two belong.
+    pub(super) mistaken: Vec<Problem>,
 }
 
 struct Override {
@@ -51,18 +52,15 @@ impl Overrides {
         let mut set: Vec<(String, String)> = variables
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
-                mistaken.extend(name.strip_prefix("PERMGATE_").and_then(|key| with_two(&ROOT, key, 0)).map(
-                    |meant| {
-                        format!(
-                            "{name} sets nothing: write {PREFIX}{meant}, with two underscores for each dot"
-                        )
-                    },
-                ));
+                if let Some(meant) = name.strip_prefix("PERMGATE_").and_then(|key| with_two(&ROOT, key, 0)) {
+                    let advice = format!("write {PREFIX}{meant}, with two underscores for each dot");
+                    mistaken.extend(Errors::in_file(&name, "sets nothing".to_owned(), &advice).0);
+                }
                 name.starts_with(PREFIX).then(|| (name, value.to_string_lossy().into_owned()))
             })
             .collect();
         set.sort();
-        mistaken.sort();
+        mistaken.sort_by(|one, other| one.file.cmp(&other.file));
         let mut start = length + 1;
         let overrides = set.into_iter().map(|(name, value)| {
             let one = Override::new(name, &value, start);
@@ -91,10 +89,9 @@ impl Overrides {
         self.set.iter().find(|one| &*one.variable == variable).map(Override::span)
     }
 
-    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed, and which variables set nothing.
+    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed.
     pub(super) fn descriptions(&self) -> Vec<String> {
-        let set = self.set.iter().map(|one| format!("{} sets {}", one.variable, mask_secrets(&one.line)));
-        set.chain(self.mistaken.iter().cloned()).collect()
+        self.set.iter().map(|one| format!("{} sets {}", one.variable, mask_secrets(&one.line))).collect()
     }
 }
 
@@ -133,15 +130,16 @@ impl Override {
     }
 }
 
-/// `SERVER__LISTEN` for `SERVER_LISTEN`. `None` if that names no key of a table whose name is fixed: an
-/// orchestrator may set `PERMGATE_SERVICE_PORT`, or an image `PERMGATE_VERSION`.
+/// `SERVER__LISTEN` for `SERVER_LISTEN`, also if some underscores are two. `None` if that names no key of a
+/// table whose name is fixed: an orchestrator may set `PERMGATE_SERVICE_PORT`, or an image `PERMGATE_VERSION`.
 fn with_two(keys: &[Key], name: &str, depth: usize) -> Option<String> {
     keys.iter().find_map(|key| {
         let part = key.name.to_ascii_uppercase();
         let rest = name.strip_prefix(&part)?;
         match key.kind {
-            ValueKind::Table(below) => {
-                Some(format!("{part}__{}", with_two(below, rest.strip_prefix('_')?, depth + 1)?))
+            ValueKind::Table(below) | ValueKind::TableOrTables(below) => {
+                let rest = rest.strip_prefix("__").or_else(|| rest.strip_prefix('_'))?;
+                Some(format!("{part}__{}", with_two(below, rest, depth + 1)?))
             }
             _ => (rest.is_empty() && depth > 0).then_some(part),
         }

@@ -64,10 +64,11 @@ pub(super) fn parse_with(
 
     let root = Section::root(&document, &key::ROOT, &table);
     let config = if broken == 0 { resolve(&root, path) } else { None };
-    let Diagnostics { errors, exposed_secrets, warnings } = document.into_diagnostics();
+    let Diagnostics { errors, exposed_secrets, mut warnings } = document.into_diagnostics();
     match config {
         Some(config) if errors.is_empty() => {
             let environment = overrides.descriptions();
+            warnings.extend(overrides.mistaken.iter().cloned());
             Ok(Config { text: text.to_owned(), environment, exposed_secrets, warnings, ..config })
         }
         _ => Err(Errors(errors)),

@@ -50,17 +50,30 @@ fn a_variable_sets_a_key() {
 fn a_variable_with_one_underscore_is_told() {
     let check = |name: &str, meant: Option<&str>| {
         let config = read(SMALL, &[(name, "1")]).unwrap();
-        let expected = meant
-            .map(|meant| format!("{name} sets nothing: write {meant}, with two underscores for each dot"));
-        assert_eq!(config.environment, expected.into_iter().collect::<Vec<_>>(), "{name}");
+        let warnings = config.warnings.iter().filter(|warning| &*warning.file == name);
+        let expected = meant.map(|meant| {
+            format!("{name}: sets nothing\n      = write {meant}, with two underscores for each dot")
+        });
+        assert_eq!(warnings.map(ToString::to_string).collect::<Vec<_>>(), Vec::from_iter(expected), "{name}");
+        assert_eq!(config.environment, Vec::<String>::new(), "{name}");
     };
     check("PERMGATE_SERVER_LISTEN", Some("PERMGATE__SERVER__LISTEN"));
     check("PERMGATE_SERVER_MAX_BODY", Some("PERMGATE__SERVER__MAX_BODY"));
     check("PERMGATE_SERVER_TIMEOUTS_HEAD", Some("PERMGATE__SERVER__TIMEOUTS__HEAD"));
     check("PERMGATE_LOG_LEVEL", Some("PERMGATE__LOG__LEVEL"));
-    for other in
-        ["PERMGATE_SERVICE_PORT", "PERMGATE_PORT", "PERMGATE_ADMIN", "PERMGATE_VERSION", "PERMGATE_LOG"]
-    {
+    check("PERMGATE_SERVER__LISTEN", Some("PERMGATE__SERVER__LISTEN"));
+    check("PERMGATE_SERVER_TLS_CERT", Some("PERMGATE__SERVER__TLS__CERT"));
+    for other in [
+        "PERMGATE_SERVICE_PORT",
+        "PERMGATE_PORT",
+        "PERMGATE_ADMIN",
+        "PERMGATE_VERSION",
+        "PERMGATE_LOG",
+        "PERMGATE_CONFIG",
+        "PERMGATE_TOKEN",
+        "PERMGATE_TOKEN_FILE",
+        "PERMGATE_TOKENS",
+    ] {
         check(other, None);
     }
 }
