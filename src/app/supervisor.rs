@@ -68,12 +68,9 @@ impl Supervisor {
     /// The drain may take longer than the unit's `TimeoutStopSec`.
     pub fn draining(self, at_most: Duration) {
         let status = format!("draining for at most {} s", at_most.as_secs());
-        let usec = u32::try_from((at_most + CLOSING_TIME).as_micros()).unwrap_or(u32::MAX);
-        self.notify(&[
-            NotifyState::Stopping,
-            NotifyState::Status(&status),
-            NotifyState::ExtendTimeoutUsec(usec),
-        ]);
+        // Not `ExtendTimeoutUsec`, whose u32 ends after 71 minutes.
+        let extend = format!("EXTEND_TIMEOUT_USEC={}", (at_most + CLOSING_TIME).as_micros());
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(&status), NotifyState::Custom(&extend)]);
     }
 
     fn notify(self, states: &[NotifyState<'_>]) {
