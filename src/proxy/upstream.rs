@@ -168,8 +168,11 @@ impl Upstream {
                         connection.permit = Some(place);
                     }
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        let upgraded = connection.upgrade(&mut response, tunnel.take()).await;
-                        let upgraded = upgraded.ok_or(Reason::UpstreamInvalid)?;
+                        let endpoint = Rc::clone(connection.endpoint());
+                        let Some(upgraded) = connection.upgrade(&mut response, tunnel.take()).await else {
+                            self.log_failure(&endpoint, "the connection ended at its switch of protocols");
+                            return Err(Reason::UpstreamInvalid);
+                        };
                         return Ok(UpstreamResponse::Upgraded(response.map(drop), Box::new(upgraded)));
                     }
                     let idle = if streams || is_stream(response.headers()) {
