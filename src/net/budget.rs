@@ -1,4 +1,5 @@
 //! Budgets of the process: limits on what all clients together may use, so that no client uses up everything.
+//! Also a worker's own stock of a budget, and the log of budgets that are used up.
 
 mod connections;
 mod limits;
@@ -236,17 +237,28 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// Logs each budget that was used up, because clients see no more than a closed connection. Never returns.
 pub async fn log_refusals(proxy: Arc<Budgets>, admin: Arc<Budgets>) {
     let mut tick = tokio::time::interval(WATCH_INTERVAL);
-    let mut logged: BTreeMap<&str, (u64, Throttle)> = BTreeMap::new();
+    let mut logged = Logged::new();
     loop {
         tick.tick().await;
-        for Reading { name, limit, refused, .. } in [proxy.readings(), admin.admin_readings()].concat() {
-            let (before, throttle) = logged.entry(name).or_default();
-            if refused > *before && throttle.is_due(Instant::now(), LOG_INTERVAL) {
-                tracing::warn!(budget = name, limit, times = refused - *before, "a budget is used up");
-                *before = refused;
+        for reading in [proxy.readings(), admin.admin_readings()].concat() {
+            if let Some(times) = refusals_to_log(&mut logged, &reading, Instant::now()) {
+                let Reading { name, limit, .. } = reading;
+                tracing::warn!(budget = name, limit, times, "a budget is used up");
             }
         }
     }
+}
+
+/// The refusals of each budget that were logged, and when it was logged last.
+type Logged = BTreeMap<&'static str, (u64, Throttle)>;
+
+/// How often the budget has refused since it was logged; `None` if there is nothing to log now.
+fn refusals_to_log(logged: &mut Logged, reading: &Reading, now: Instant) -> Option<u64> {
+    let (before, throttle) = logged.entry(reading.name).or_default();
+    if reading.refused == *before || !throttle.is_due(now, LOG_INTERVAL) {
+        return None;
+    }
+    Some(reading.refused - std::mem::replace(before, reading.refused))
 }
 
 /// A worker's own stock of a budget, taken and given back in blocks.
@@ -334,6 +346,24 @@ mod tests {
         check(1, 9, 100);
         check(7, 1, 125);
         check(7, 2, 67);
+    }
+
+    #[test]
+    fn used_up_budget_is_logged_once_a_minute_with_all_refusals() {
+        let (mut logged, began) = (Logged::new(), Instant::now());
+        let mut check = |name: &'static str, seconds: u64, refused: u64, expected: Option<u64>| {
+            let reading = Reading { name, limit: 9, used: 9, refused };
+            let found = refusals_to_log(&mut logged, &reading, began + Duration::from_secs(seconds));
+            assert_eq!(found, expected, "{name} after {seconds} s");
+        };
+        check("streams", 0, 0, None);
+        check("streams", 1, 2, Some(2));
+        check("streams", 2, 5, None);
+        check("tunnels", 2, 1, Some(1));
+        check("streams", 60, 5, None);
+        check("streams", 61, 6, Some(4));
+        check("streams", 122, 6, None);
+        check("streams", 130, 7, Some(1));
     }
 
     #[test]
