@@ -45,7 +45,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/groups/{name}", get(groups::show))
         .route("/roles", get(roles::list))
         .route("/services", get(gateway::services))
-        .route("/tokens", get(administration::list))
+        .route("/tokens", get(administration::list_tokens))
         .route("/live", get(gateway::live))
         .route("/audit", get(audit::list))
         .route("/audit/export", get(audit::export))

@@ -1,5 +1,5 @@
 //! `permgate demo`: an example service, the gateway on a temporary store, and commands to try; with
-//! `--script` it tries them itself.
+//! `--script` it tries them itself. The sample users, groups and tokens are here, too.
 
 mod upstream;
 

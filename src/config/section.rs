@@ -112,12 +112,6 @@ impl<'a> Section<'a> {
         self.entry(name).is_some()
     }
 
-    /// Whether a list was written that has no items.
-    pub(super) fn is_empty_list(&self, name: &str) -> bool {
-        let items = self.entry(name).and_then(|value| value.get_ref().as_array());
-        items.is_some_and(|items| items.is_empty())
-    }
-
     /// The tables of `[[name]]`, `name = {...}` or `name = [{...}]`.
     pub(super) fn tables(&self, name: &str) -> Vec<Section<'a>> {
         let one = self.table(name);
@@ -246,7 +240,7 @@ impl<'a> Section<'a> {
         })
     }
 
-    fn entry(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    pub(super) fn entry(&self, name: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.table?.get(name)
     }
 

@@ -62,7 +62,8 @@ pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<
 
 fn urls(section: &Section<'_>) -> Vec<WeightedUrl> {
     let entries = section.entries("urls");
-    if section.is_empty_list("urls") {
+    let array = section.entry("urls").and_then(|value| value.get_ref().as_array());
+    if array.is_some_and(|items| items.is_empty()) {
         let advice = "name at least one, such as \"http://127.0.0.1:8090\"";
         section.error("urls", "`urls` is empty", advice);
     } else if entries.len() > UpstreamSettings::MAX_URLS {

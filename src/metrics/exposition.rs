@@ -1,5 +1,6 @@
 //! The Prometheus text formats: chooses one for a scraper, and encodes metric families, while
-//! `metrics.old_names` is set also under the names of the previous release.
+//! `metrics.old_names` is set also under the names of the previous release. The next release removes
+//! these and the key.
 
 use std::{fmt, sync::Arc};
 

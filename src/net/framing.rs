@@ -1,5 +1,6 @@
 //! Checks what hyper and h2 leave open about a request's head: sizes, the host, and where the body ends. The
 //! same for HTTP/1 and HTTP/2, and only here, so that no later part reads the message differently.
+//! Also [`RequestError`], why a request is refused before a service gets it.
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version,

@@ -1,5 +1,5 @@
 //! The administration pages. Each needs the permission that the API needs, and shows a form only to readers
-//! who may use it.
+//! who may use it. The list of all tokens is here.
 
 pub mod audit;
 pub mod configuration;
@@ -79,7 +79,11 @@ struct TokensPage {
     services: Vec<String>,
 }
 
-pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> PageResult {
+pub async fn list_tokens(
+    context: Context,
+    reader: Reader,
+    FormQuery(asked): FormQuery<Filter>,
+) -> PageResult {
     reader.caller.require_any(&READ_OTHERS_TOKENS)?;
     let owner = asked.user.clone();
     if owner.as_deref().is_some_and(|login| context.store.accounts().user_by_login(login).is_none()) {

@@ -1,5 +1,5 @@
-//! Codes, counts and times in plain words, as a page shows them. A time is how long ago or ahead it is, with
-//! the exact time in UTC.
+//! Codes, counts, sizes, spans and times in plain words, as a page shows them. A time is how long ago or ahead
+//! it is, with the exact time in UTC.
 
 use crate::{admin::wire::Time, authz::time::Timestamp};
 

@@ -1,4 +1,5 @@
-//! One request over HTTP/2: a stream of a shared connection.
+//! One request over HTTP/2: a stream of a shared connection. Also WebSocket over it, as an extended CONNECT
+//! (RFC 8441).
 
 use std::{error::Error as _, pin::pin, rc::Rc, time::Duration};
 
