@@ -117,10 +117,10 @@ fn audit_names_imported_tokens_and_their_owners() {
             .iter()
             .map(|token| token["id"].clone())
             .collect();
-        (ids, fixture.must("GET", "/v1/audit?limit=1", None)["items"][0]["change"].clone())
+        (ids, fixture.must("GET", "/v1/audit?limit=1", None)["items"][0].clone())
     };
-    let (ids, change) = import(&[line("alice", 1), line("ci", 2), line("alice", 3)]);
-    assert_eq!(change["owners"], json!({"alice": [ids[0], ids[2]], "ci": [ids[1]]}), "{change}");
-    let (_, change) = import(&[line("alice", 1)]);
-    assert_eq!(change["owners"], json!({}), "it was imported before: {change}");
+    let (ids, event) = import(&[line("alice", 1), line("ci", 2), line("alice", 3)]);
+    assert_eq!(event["change"]["owners"], json!({"alice": [ids[0], ids[2]], "ci": [ids[1]]}), "{event}");
+    let (known, newest) = import(&[line("alice", 1)]);
+    assert_eq!((&known[0], &newest), (&ids[0], &event), "nothing happened");
 }

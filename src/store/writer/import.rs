@@ -72,8 +72,11 @@ impl Transaction {
                     owners.entry(&line.token.owner).or_default().push(line.id.as_str());
                 }
             }
-            let change = json!({"tokens": imported, "refused": refused, "owners": owners});
-            self.audit_as(actor, "token.import", "tokens".into(), Some(change));
+            // Else nothing happened, as when an import is resumed.
+            if imported + refused > 0 {
+                let change = json!({"tokens": imported, "refused": refused, "owners": owners});
+                self.audit_as(actor, "token.import", "tokens".into(), Some(change));
+            }
         }
         Ok(answers)
     }
