@@ -280,10 +280,13 @@ async fn imported_tokens_are_known_by_digest() {
     let again = ImportedToken { scope: Vec::new(), expires_at: Some(bench.now()), ..line(6, "ci", "") };
     assert_eq!(import(operator(), vec![again]).await.unwrap(), ["ok"], "known, whatever is refused by now");
     assert_eq!(bench.events(), events, "nothing happened");
+    let answers = bench.store.import_tokens(operator(), vec![line(8, "ci", "h"), line(8, "ci", "h")], false);
+    let known = answers.await.unwrap().record.into_iter().map(|answer| answer.unwrap().known);
+    assert_eq!(known.collect::<Vec<_>>(), [false, true], "as on a retry in the same batch");
     assert_eq!(code(import(bench.by("ci"), vec![line(7, "ci", "g")]).await), "permission_denied");
 
     let bench = bench.again().await;
-    assert_eq!(bench.state.index().imported(), 2);
+    assert_eq!(bench.state.index().imported(), 3);
 }
 
 #[tokio::test]

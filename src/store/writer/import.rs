@@ -51,13 +51,6 @@ impl Transaction {
         for line in lines {
             let owner_id = make_owners.then_some(|| line.owner_id.clone());
             match self.import_token(actor, &principal, &line.token, line.id, owner_id) {
-                // Known to this batch alone: a line that comes twice is a mistake.
-                Ok(accepted)
-                    if accepted.known
-                        && self.shared.state.index().with(&line.token.digest, |token| token.is_none()) =>
-                {
-                    answers.push(Err(taken("a token with this digest is already registered")));
-                }
                 Ok(accepted) => answers.push(Ok(accepted)),
                 Err(ChangeError::Refused(refusal)) => answers.push(Err(refusal)),
                 Err(error) => return Err(error),
