@@ -203,7 +203,7 @@ impl Importer<'_> {
         };
         let present = if is_new { made.body } else { self.client.get(&path).unwrap_or_default() };
         let present: Vec<&str> = texts(&present["members"]).collect();
-        let mut joined = 0;
+        let (mut joined, mut refused) = (0, Ok(()));
         for login in members {
             if present.iter().any(|member| member.eq_ignore_ascii_case(&login)) {
                 continue;
@@ -211,14 +211,16 @@ impl Importer<'_> {
             let response =
                 self.client.send(&Method::PUT, &format!("{path}/members/{}", escape(&login)), None)?;
             if !response.status.is_success() {
-                return self.line_refused(&response);
+                // The group and the members before stay, so they count.
+                refused = self.line_refused(&response)?;
+                break;
             }
             joined += 1;
         }
         self.report.groups += u64::from(is_new);
         self.report.members += joined;
-        self.report.skipped += u64::from(!is_new && joined == 0);
-        Ok(Ok(()))
+        self.report.skipped += u64::from(refused.is_ok() && !is_new && joined == 0);
+        Ok(refused)
     }
 
     /// Returns an error of the line itself; any other error ends the import.

@@ -272,6 +272,10 @@ fn a_running_gateway_is_administered() {
         (&counted["known"], &counted["refused"], &counted["lines"]),
         (&4.into(), &1.into(), &5.into())
     );
+    fs::write(at.join("group.ndjson"), r#"{"group":"guests","members":["bob","nobody"]}"#).unwrap();
+    let (_, words) = check(at, "token import group.ndjson", 1);
+    let counts = "1 group, 1 membership imported; 0 lines were there already, 1 refused, 1 read";
+    assert!(words.contains("line 1: ") && words.contains(counts), "what was made before counts: {words}");
     let (members, _) = check(at, "group show staff -o json", 0);
     assert!(members.contains("\"bob\""), "{members}");
     check(at, "audit verify", 0);
