@@ -174,9 +174,14 @@ impl Stage<'_> {
     }
 
     fn put_token(&mut self, token: &TokenRecord) -> Result<(), StageError> {
+        let absent = self.staged.absent.take();
         let row = token.encode().map_err(OpError::from)?;
-        let before = match self.staged.absent.take() {
-            Some(absent) if absent == token.digest => None,
+        let before = match absent {
+            Some(absent) if absent == token.digest => {
+                let row = || self.get(Table::Tokens, token.digest.as_bytes());
+                debug_assert!(row().ok().flatten().is_none(), "the index lacks a stored token");
+                None
+            }
             _ => self.get(Table::Tokens, token.digest.as_bytes())?,
         };
         let before = before.as_deref().map(TokenHead::decode).transpose().map_err(ReplicaError::from)?;
