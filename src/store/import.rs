@@ -144,18 +144,22 @@ impl Import {
     ) -> Result<Report, ImportError> {
         let mut underway: Option<Commit<'_>> = None;
         let mut text = Vec::new();
-        loop {
+        let outcome = loop {
             let number = self.report.lines + 1;
-            let read = next_line(&mut input, &mut text);
-            let read = read.map_err(|source| ImportError::Input { line: number, source })?;
-            if read == 0 {
-                break;
-            }
+            let read = match next_line(&mut input, &mut text) {
+                Ok(0) => break Ok(()),
+                Ok(read) => read,
+                Err(source) => break Err(ImportError::Input { line: number, source }),
+            };
             self.report.lines = number;
             self.report.bytes += read;
-            if let Err(why) = self.line(&text)? {
-                self.report.bad += 1;
-                on_event(ImportEvent::BadLine { number, why: &why });
+            match self.line(&text) {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => {
+                    self.report.bad += 1;
+                    on_event(ImportEvent::BadLine { number, why: &why });
+                }
+                Err(error) => break Err(error),
             }
             if self.tx.batch.ops.len() >= chunk {
                 if let Some(before) = underway.take() {
@@ -163,10 +167,12 @@ impl Import {
                 }
                 underway = Some(self.commit(scope, engine));
             }
-        }
+        };
+        // Also after an error: what the store had begun to accept comes before it.
         if let Some(before) = underway.take() {
             on_event(ImportEvent::Progress(&before.join()?));
         }
+        outcome?;
         if !self.tx.batch.ops.is_empty() {
             self.commit(scope, engine).join()?;
         }
@@ -190,7 +196,11 @@ impl Import {
         self.tx.batch.ops.reserve(batch.ops.len());
         self.tx.index(&batch);
         self.tx.committing = Some(batch.clone());
-        Commit { upto, handle: scope.spawn(move || engine.append(&batch.ops, &batch.staged)) }
+        Commit {
+            after: before.lines,
+            upto,
+            handle: scope.spawn(move || engine.append(&batch.ops, &batch.staged)),
+        }
     }
 
     /// Plans a line. The inner error is the message for the operator about a bad one.
@@ -227,7 +237,7 @@ impl Import {
             (_, Some(error)) => error.to_string(),
             (Err(error), None) => error.to_string(),
         };
-        Err(ImportError::Commit { line: self.report.lines, why })
+        Err(ImportError::Commit { line: self.planned.lines, why })
     }
 
     fn record(&mut self, record: ImportRecord) -> Result<(), ChangeError> {
@@ -278,6 +288,8 @@ impl Import {
 
 /// A batch that is being committed.
 struct Commit<'scope> {
+    /// The last line before this batch.
+    after: u64,
     /// The report including this batch.
     upto: Report,
     handle: ScopedJoinHandle<'scope, Result<(), CommitError>>,
@@ -285,12 +297,10 @@ struct Commit<'scope> {
 
 impl Commit<'_> {
     fn join(self) -> Result<Report, ImportError> {
-        let Self { upto, handle } = self;
+        let Self { after, upto, handle } = self;
         let outcome = handle.join();
         let outcome = outcome.unwrap_or_else(|_| Err(CommitError::Failed("the store panicked".to_owned())));
-        outcome
-            .map(|()| upto)
-            .map_err(|error| ImportError::Commit { line: upto.lines, why: error.to_string() })
+        outcome.map(|()| upto).map_err(|error| ImportError::Commit { line: after, why: error.to_string() })
     }
 }
 

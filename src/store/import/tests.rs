@@ -1,4 +1,7 @@
-use std::fs;
+use std::{
+    fs,
+    io::{BufReader, Read},
+};
 
 use super::*;
 use crate::{
@@ -189,6 +192,32 @@ fn what_is_underway_counts_as_taken() {
         let owner = engine.users().unwrap()[0].id.clone();
         assert_eq!(engine.tokens_of(&owner, None, 100).unwrap().len(), 50, "{chunk}");
         engine.close();
+    }
+}
+
+#[test]
+fn an_error_tells_what_is_stored() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(&directory);
+    let lines: String = (0..3).map(|n| token(n, "ann", &format!("t{n}"), r#""svc1""#) + "\n").collect();
+    let input = BufReader::new(lines.as_bytes().chain(Broken));
+    let mut progress = Vec::new();
+    let mut on_event = |event: ImportEvent<'_>| {
+        if let ImportEvent::Progress(report) = event {
+            progress.push(report.tokens);
+        }
+    };
+    let outcome = offline_in_chunks(1, &settings, options(true), input, &mut on_event);
+    assert!(matches!(outcome, Err(ImportError::Input { line: 4, .. })), "{outcome:?}");
+    assert_eq!(progress, [1, 2, 3], "what is under way is stored");
+}
+
+/// Input that cannot be read.
+struct Broken;
+
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::InvalidData.into())
     }
 }
 
