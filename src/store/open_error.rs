@@ -68,7 +68,7 @@ pub enum OpenError {
     /// A row that no version of permgate writes.
     #[error("the store has an impossible row: {0}")]
     Row(String),
-    #[error("the store's writer thread cannot be started: {0}")]
+    #[error("a thread of the store cannot be started: {0}")]
     Thread(#[from] io::Error),
 }
 

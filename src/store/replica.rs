@@ -3,6 +3,7 @@
 //! calls [`Replica::commit`]; any thread may read.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
@@ -60,6 +61,9 @@ struct Trees {
 pub(crate) enum ReplicaError {
     #[error(transparent)]
     Sled(#[from] sled::Error),
+    /// Nothing is wrong with the data: it was not read.
+    #[error("the thread that reads the tokens cannot be started: {0}")]
+    Thread(io::Error),
     #[error(transparent)]
     Record(#[from] DecodeError),
     #[error("a key in {0} is malformed")]
@@ -211,9 +215,10 @@ impl Replica {
     }
 
     /// Condemns the replica, unless the error may pass: a disk that cannot be read now may be readable
-    /// later.
+    /// later, and a thread may start.
     fn mark_damaged_by(&self, damage: &ReplicaError) {
         let lasting = match damage {
+            ReplicaError::Thread(_) => false,
             ReplicaError::Sled(error) => !matches!(error, sled::Error::Io(_)),
             ReplicaError::Record(error) => !matches!(error, DecodeError::Newer { .. }),
             ReplicaError::Key(_) | ReplicaError::Sum(_) | ReplicaError::Ids | ReplicaError::AuditEnd => true,

@@ -55,6 +55,10 @@ impl Engine {
         &mut self,
         mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, OpenError>,
     ) -> Result<T, OpenError> {
+        let mut load = |engine: &Self| match load(engine) {
+            Ok(Err(ReplicaError::Thread(error))) => Err(error.into()),
+            outcome => outcome,
+        };
         let why = match load(self) {
             Ok(Ok(loaded)) => return Ok(loaded),
             Ok(Err(damage)) => damage.to_string(),
@@ -242,7 +246,10 @@ impl Generation {
         ops: impl IntoIterator<Item = &'a Op>,
         head: Head,
     ) -> Result<(), OpenError> {
-        let damaged = |e: StageError| self.damaged(e.to_string());
+        let damaged = |error| match error {
+            StageError::Replica(ReplicaError::Thread(error)) => error.into(),
+            error => self.damaged(error.to_string()),
+        };
         let mut staged = Staged::default();
         ops.into_iter().try_for_each(|op| replica.stage(&mut staged, op)).map_err(damaged)?;
         replica.commit(&staged, head).map_err(|e| self.write_error(&e))

@@ -19,7 +19,7 @@ use crate::store::{
     },
     migration,
     op::Batches,
-    replica::{self, Replica, Table},
+    replica::{self, Replica, ReplicaError, Table},
     verify::{self, OnProgress, Progress, Report, Stopped},
 };
 
@@ -96,6 +96,7 @@ pub fn verify_closed(
             verifier.check_journal_continues(replica.head());
             match replica.load(&mut |_, _| {}) {
                 Ok(Ok(())) => {}
+                Ok(Err(ReplicaError::Thread(error))) => return Err(OpenError::from(error).into()),
                 Ok(Err(damage)) => verifier.replica_damage(damage),
                 Err(error) => verifier.replica_damage(error),
             }

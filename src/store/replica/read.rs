@@ -211,7 +211,7 @@ impl Trees {
             let (read, rows) = mpsc::sync_channel(CHUNKS_AHEAD);
             let reader = thread::Builder::new().name("permgate-load".into());
             let reader = reader.spawn_scoped(scope, move || self.read_tokens(&read));
-            let reader = reader.map_err(sled::Error::from)?;
+            let reader = reader.map_err(ReplicaError::Thread)?;
             for (key, row) in rows.into_iter().flatten() {
                 visit(digest(&key)?, TokenHead::decode(&row)?);
             }

@@ -2,7 +2,7 @@
 //! nothing is lost. Each run tries a few places; `PERMGATE_TEST_DAMAGE=300` tries 300 flipped bits and 100
 //! cuts of each file.
 
-use std::{collections::BTreeMap, fmt::Write as _, ops::ControlFlow};
+use std::{collections::BTreeMap, fmt::Write as _, io, ops::ControlFlow};
 
 use super::*;
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
         },
         log::tests::Random,
         model::AuditPosition,
+        replica::ReplicaError,
     },
 };
 
@@ -105,6 +106,19 @@ fn rows_that_cannot_be_read_are_rebuilt_by_the_start_that_finds_them() {
     });
     loaded.unwrap();
     assert_eq!((loads, rows(&engine).unwrap()), (2, written));
+}
+
+#[test]
+fn a_thread_that_cannot_be_started_is_no_damage() {
+    let dir = TestDirectory::new();
+    let mut engine = dir.open().unwrap();
+    let marker = engine.generation.join("sled/marker");
+    fs::write(&marker, "").unwrap();
+    let loaded = engine.load_or_rebuild(|_| -> Result<Result<(), _>, _> {
+        Ok(Err(ReplicaError::Thread(io::ErrorKind::WouldBlock.into())))
+    });
+    assert!(matches!(loaded, Err(OpenError::Thread(_))), "{loaded:?}");
+    assert!(marker.exists(), "the replica is left as it is");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
