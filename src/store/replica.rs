@@ -207,7 +207,7 @@ impl Replica {
         tracing::error!(
             replica,
             why,
-            "the replica is damaged: restart permgate to rebuild it from the journal"
+            "the replica is damaged: this start rebuilds it from the journal, or, if permgate serves, the next one"
         );
         if let Err(error) = open::mark_damaged(&self.path, why) {
             tracing::error!(replica, %error, "it could not be marked as damaged: remove it before the next start");
