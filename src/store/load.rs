@@ -71,15 +71,16 @@ pub(super) fn transaction(
     let rules = Rules::compile(services, public, rules, &mut ids).map_err(OpenError::Rules)?;
     let rules = Arc::new(rules);
     let state = State { accounts: Accounts::new(), audit: AuditPosition::START, rules, proxy, policy };
-    let (state, published) = engine.load_or_rebuild(|engine| load(engine, state.clone(), &mut ids, now))?;
-    let join = |(identity, lease)| -> Result<_, ReadError> {
-        let members = engine.members_of_cluster()?;
-        Ok(Node::new(identity, members, lease, engine.head(), published.clone()))
-    };
-    let (node, applied) = node.map(join).transpose()?.unzip();
+    let (state, published, sessions, members) = engine.load_or_rebuild(|engine| {
+        let loaded = load(engine, state.clone(), &mut ids, now)?;
+        let (sessions, members) = (Sessions::load(engine)?, engine.members_of_cluster()?);
+        Ok(loaded.map(|(state, published)| (state, published, sessions, members)))
+    })?;
+    let join = |(identity, lease)| Node::new(identity, members, lease, engine.head(), published.clone());
+    let (node, applied) = node.map(join).unzip();
     let shared = Arc::new(Shared {
         state: published,
-        sessions: Arc::new(Sessions::load(&engine)?),
+        sessions: Arc::new(sessions),
         accounts: arc_swap::ArcSwap::from_pointee(state.accounts.clone()),
         engine: Arc::new(engine),
         unsaved: Default::default(),
@@ -139,7 +140,7 @@ pub(super) fn begin(engine: &Engine, now: Timestamp) -> Result<AuditPosition, Op
 }
 
 /// Users, groups, roles, members and grants.
-pub(super) fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
+fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
     let mut accounts = Accounts::new();
     for user in engine.users()? {
         accounts.put_user(user);
