@@ -23,6 +23,7 @@ mod accounts;
 mod batches;
 mod failures;
 mod follow;
+mod pages;
 mod retention;
 mod sessions;
 mod tokens;
