@@ -204,6 +204,9 @@ fn checksum(checked: &[u8]) -> [u8; CHECKSUM] {
 }
 
 impl TokenId {
+    /// The first one in their order.
+    pub const FIRST: Self = Self([b'0'; ID]);
+
     /// Generates the id of a token whose text was made elsewhere. `fill` must supply uniformly random bytes.
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> Self {
         Self(random_base62(fill))

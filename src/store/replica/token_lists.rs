@@ -2,7 +2,7 @@
 //! for each token: they are derived from the tokens' rows when those are loaded.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::{BuildHasher as _, RandomState},
     ops::Bound,
     sync::LazyLock,
@@ -86,7 +86,7 @@ pub(super) struct TokenListsChange {
     owners: HashMap<String, OwnerTokensChange>,
     /// The tokens that have, or had in the course of the batch, a name with this hash: one owner may get very
     /// many tokens in one batch.
-    named: HashMap<NameHash, Vec<TokenId>>,
+    named: BTreeSet<(NameHash, TokenId)>,
 }
 
 type OwnerTokensChange = BTreeMap<TokenId, EntryChange>;
@@ -111,7 +111,7 @@ impl TokenListsChange {
         }
         let after = after.map(Entry::of);
         if let Some(name) = after.and_then(|after| after.name) {
-            self.named.entry(name.hash).or_default().push(token.id);
+            self.named.insert((name.hash, token.id));
         }
         of_owner(&mut self.owners, token.owner, |changed: &mut OwnerTokensChange| {
             let change = changed
@@ -193,13 +193,18 @@ impl TokenLists {
         after: Option<TokenId>,
         limit: usize,
     ) -> Vec<(TokenId, Digest)> {
-        let ids = self.owners.get(owner).into_iter().flat_map(OwnerTokens::ids);
-        let mut ids: Vec<_> = ids.filter(|id| after.is_none_or(|after| *id > after)).collect();
-        if ids.len() > limit {
-            ids.select_nth_unstable(limit);
-            ids.truncate(limit);
+        let all = self.owners.get(owner).into_iter().flat_map(OwnerTokens::ids);
+        let mut ids = Vec::new();
+        for id in all.filter(|id| after.is_none_or(|after| *id > after)) {
+            ids.push(id);
+            // One owner may have very many.
+            if ids.len() > limit.saturating_mul(2) {
+                ids.select_nth_unstable(limit);
+                ids.truncate(limit);
+            }
         }
         ids.sort_unstable();
+        ids.truncate(limit);
         ids.into_iter().filter_map(|id| Some((id, self.stored_digest(id)?))).collect()
     }
 
@@ -222,7 +227,8 @@ impl TokenLists {
         let (OwnerTokens { names, .. }, changed) = self.of(owner, change);
         let from = names.partition_point(|name| name.hash < hash);
         let names = names[from..].iter().take_while(|name| name.hash == hash);
-        let renamed = change.named.get(&hash).into_iter().flatten().filter_map(|id| changed.get(id));
+        let renamed = change.named.range((hash, TokenId::FIRST)..).take_while(|(other, _)| *other == hash);
+        let renamed = renamed.filter_map(|(_, id)| changed.get(id));
         let named = live(names, changed, renamed, now).filter(|name| name.hash == hash);
         named.filter_map(|name| self.digest(name.id, change)).collect()
     }
@@ -316,7 +322,7 @@ impl TokenLists {
 /// Fewer changes are not merged into the list of digests. In tests, the conformance suite has more.
 const MIN_MERGED: usize = if cfg!(test) { 100 } else { 10_000 };
 
-/// Which of an owner's `names` are live, and those that `changes` of the batch leave besides.
+/// Which of an owner's `names` are live, and the live names that `changes` of the batch leave.
 fn live<'a>(
     names: impl Iterator<Item = &'a Name>,
     changed: &'a OwnerTokensChange,
