@@ -83,7 +83,7 @@ pub struct Token {
     pub restrictions: Restrictions,
 }
 
-/// What few tokens have: the others keep eight bytes for it instead of forty.
+/// Boxed, since few tokens have any: eight bytes instead of forty.
 #[derive(Clone, Debug)]
 pub struct Restrictions(Option<Box<TokenRestrictions>>);
 

@@ -81,8 +81,8 @@ pub(crate) enum CommitError {
 const BLOCK: u64 = 4096;
 
 impl Engine {
-    /// Commits a batch without updating any state in memory: for an import or a restore of a store that is
-    /// not being served, and for tests.
+    /// Commits a batch without updating any state in memory: for the first changes of a store, for a restore of
+    /// one that is not being served, and for tests.
     pub(crate) fn commit(&self, ops: &[Op]) -> Result<(), CommitError> {
         drop(self.lock_open_log()?);
         let mut staged = Staged::default();

@@ -111,7 +111,7 @@ fn offline_in_chunks(
         Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
     let principal = Principal::operator(&tx.state.rules);
     let engine = tx.shared.engine.clone();
-    let (report, planned) = Default::default();
+    let (report, planned) = (Report::default(), Report::default());
     let import = Import { tx, actor, principal, make_owners, id, report, planned };
     let outcome = thread::scope(|scope| import.run(scope, &engine, chunk, input, on_event));
     engine.close();

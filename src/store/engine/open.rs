@@ -37,8 +37,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Opens without loading. A start loads once it has read the users, so that the tokens are read only
-    /// once.
+    /// Opens without loading: the caller does that with [`Engine::load_or_rebuild`], so that the tokens are read
+    /// only once.
     pub(crate) fn open_unloaded(settings: &Settings) -> Result<Self, OpenError> {
         let directory = StoreDirectory::open(&settings.path)?;
         let mut engine = with_ballast(&settings.path, || open_present(&directory, settings))?;

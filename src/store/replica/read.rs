@@ -238,7 +238,7 @@ impl Trees {
                 chunk = Vec::with_capacity(CHUNK);
             }
         }
-        // An error says the same as above.
+        // Nobody receives any more: the visitor has failed.
         let _ = rows.send(chunk);
         Ok(sum)
     }

@@ -32,8 +32,8 @@ pub(crate) struct Transaction {
     pub state: State,
     pub ids: ServiceIds,
     pub batch: Batch,
-    /// The batch before, while it is being made durable. The writer plans only on what is durable: this is of an
-    /// import into a store that is not being served.
+    /// The batch before, while it is being made durable. Only of an offline import, which plans the next batch
+    /// meanwhile.
     pub committing: Option<Arc<Batch>>,
     /// From whom the current command takes something.
     pub affected: Option<Affected>,
