@@ -18,7 +18,7 @@ use super::{
 };
 use crate::authz::{
     accounts::fold,
-    administration::{AdminError, AdminErrorCode, Principal, names},
+    administration::{AdminError, AdminErrorCode, Principal, names, users},
     secret::TokenId,
     time::Timestamp,
 };
@@ -268,12 +268,16 @@ impl Import {
         }
         let unknown = |tx: &Transaction, login: &str| tx.state.accounts.user_by_login(login).is_none();
         // All members first, so that nothing changes if one of them is unknown or cannot be created.
-        for login in members.iter().filter(|login| *make_owners && unknown(tx, login)) {
-            names::login(login)?;
+        for login in members {
+            if *make_owners && unknown(tx, login) {
+                names::login(login)?;
+            } else {
+                users::find(&tx.state.accounts, login)?;
+            }
         }
         for login in members {
             if unknown(tx, login) {
-                tx.make_owner(actor, principal, login, make_owners.then_some(new_id))?;
+                tx.make_owner(actor, principal, login, new_id())?;
             }
         }
         if tx.state.accounts.group_by_name(&name).is_none() {

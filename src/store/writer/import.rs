@@ -103,7 +103,10 @@ impl Transaction {
         }
         let owner = match owner {
             Some((_, id)) => id,
-            None => self.make_owner(actor, principal, login, owner_id)?,
+            None => match owner_id {
+                Some(new_id) => self.make_owner(actor, principal, login, new_id())?,
+                None => users::find(&self.state.accounts, login)?.record.id.clone(),
+            },
         };
         let record = TokenRecord {
             imported: true,
@@ -125,19 +128,14 @@ impl Transaction {
         }
     }
 
-    /// Creates the owner or member of an import's line, and returns the id.
+    /// Creates the owner or member of an import's line, and returns its id.
     pub(crate) fn make_owner(
         &mut self,
         actor: &Actor,
         principal: &Principal<'_>,
         login: &str,
-        id: Option<impl FnOnce() -> String>,
+        id: String,
     ) -> Result<String, ChangeError> {
-        let Some(id) = id.map(|id| id()) else {
-            return Err(
-                AdminError::new(AdminErrorCode::NotFound, format!("there is no user {login:?}")).into()
-            );
-        };
         let record =
             UserRecord::new(id.clone(), login.to_owned(), login.to_owned(), UserKind::Service, self.now);
         let record = users::create(&self.admin_facts(principal), record)?;
