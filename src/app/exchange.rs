@@ -50,8 +50,7 @@ pub async fn revoke_orphans(store: &Store, state: &State) -> Result<Vec<(String,
     }
     if !orphans.is_empty() {
         tracing::info!(tokens = orphans.len(), "exchanged tokens end with their rules");
-        let actor =
-            Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
+        let actor = Actor::new(ActorKind::Operator);
         // A few in one change, so that other revocations do not wait for a long one.
         for some in orphans.chunks(100) {
             store.revoke_by_value(actor.clone(), some.to_vec(), false).await?;

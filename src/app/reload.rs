@@ -255,8 +255,7 @@ impl Reloader {
         if next.proxy.upstreams.iter().all(same) {
             return;
         }
-        let actor =
-            Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
+        let actor = Actor::new(ActorKind::Operator);
         let configuration = next.configuration();
         if let Err(error) = self.store.replace_configuration(actor, configuration).await {
             return failed(&error);

@@ -107,8 +107,7 @@ fn offline_in_chunks(
     random.map_err(ImportError::Random)?;
     let engine = Engine::open_unloaded(settings)?;
     let (tx, _) = load::transaction(engine, configuration, Arc::new(move || now), None)?;
-    let actor =
-        Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
+    let actor = Actor::new(ActorKind::Operator);
     let principal = Principal::operator(&tx.state.rules);
     let engine = tx.shared.engine.clone();
     let (report, planned) = (Report::default(), Report::default());

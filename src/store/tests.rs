@@ -84,7 +84,7 @@ fn settings(dir: &tempfile::TempDir) -> Settings {
 }
 
 fn operator() -> Actor {
-    Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None }
+    Actor::new(ActorKind::Operator)
 }
 
 fn named(owner: &str, name: &str) -> NewToken {

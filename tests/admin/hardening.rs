@@ -235,8 +235,7 @@ fn password_reset_wins_over_a_change_begun_earlier() {
     let alice = fixture.credentials("alice");
     let evil = json!({"current": PASSWORD, "password": "another passphrase of a thief"});
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let operator =
-        Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
+    let operator = Actor::new(ActorKind::Operator);
     let answer = std::thread::scope(|scope| {
         let change = scope.spawn(|| fixture.call(&alice, "PUT", "/v1/users/me/password", Some(&evil)));
         while !fixture.must("GET", "/v1/live", None).to_string().contains("\"PUT\"") {

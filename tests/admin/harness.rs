@@ -167,8 +167,7 @@ impl Fixture {
         let mut configuration = configuration(&SERVICES, self.max_lifetime);
         let (count, burst) = (NonZeroU32::MIN, NonZeroU32::new(burst).unwrap());
         configuration.policy.write_rate = Rate { count, window: Duration::from_secs(60), burst };
-        let actor =
-            Actor { kind: ActorKind::Operator, parent: None, session: None, client: None, request_id: None };
+        let actor = Actor::new(ActorKind::Operator);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(self.store.replace_configuration(actor, configuration)).unwrap();
     }
