@@ -16,14 +16,14 @@ use crate::authz::{
     time::Timestamp,
 };
 
-use below::SecondTarget;
-pub(in crate::authz) use below::services_below;
 pub use credential::Credential;
 pub(in crate::authz) use observer::{Observation, Observer, Silent};
+use targets::SecondTarget;
+pub(in crate::authz) use targets::services_below;
 
-mod below;
 mod credential;
 mod observer;
+mod targets;
 
 /// The inputs that the client controls.
 #[derive(Clone, Debug)]
