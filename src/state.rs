@@ -191,8 +191,8 @@ impl std::ops::Add<Duration> for BootTime {
     }
 }
 
-/// The end of the permission to forward, read for every request. Without a cluster the permission never ends,
-/// and the clock is never read.
+/// The end of the permission to forward, read for every request: a node of a cluster must not serve by a state
+/// that the other nodes have left behind. Without a cluster it never ends, and the clock is never read.
 pub struct ForwardPermission {
     /// Nanoseconds since the machine booted.
     until: AtomicU64,

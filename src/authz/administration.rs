@@ -181,9 +181,6 @@ fn not_found<T>(what: &str, name: &str) -> Result<T, AdminError> {
     refuse(AdminErrorCode::NotFound, format!("there is no {what} {name:?}"))
 }
 
-#[cfg(test)]
-mod tests;
-
 /// Why a change was refused (docs/domain.md, "Administration").
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -264,3 +261,6 @@ impl AdminErrorCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
