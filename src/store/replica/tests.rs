@@ -126,7 +126,7 @@ fn pages_of_an_owner_have_live_and_ended_tokens_in_the_order_of_ids() {
     let replica = Replica::create(&directory.path().join("sled"), StoreId([1; 16])).unwrap();
     let put = |number, ended: bool| {
         let at = Timestamp::from_millis(0);
-        let revoked = ended.then(|| Revocation { at, by: None, reason: RevokeReason::User });
+        let revoked = ended.then_some(Revocation { at, by: None, reason: RevokeReason::User });
         let mut staged = Staged::default();
         let record = TokenRecord { revoked, ..token(number, "ann") };
         replica.stage(&mut staged, &Op::PutToken(record)).unwrap();
