@@ -188,7 +188,7 @@ async fn permit(worker: &Worker, peer: &Peer, draining: &Draining) -> Option<Con
                 worker.full.set(false);
                 return Some(permit);
             }
-            // Not a refusal of the budget, which is not used up.
+            // Counted for the limit per address: there are slots for others.
             Err(LimitReached::PerAddress) => return None,
             Err(LimitReached::Total) if (1..=CLOSING_ROUNDS).contains(&rounds) => {
                 rounds += 1;

@@ -214,14 +214,16 @@ impl Budgets {
 
     /// Returns use and limit of each budget that the proxy's clients share, in the order of docs/limits.md.
     pub fn readings(&self) -> Vec<Reading> {
-        vec![
+        let mut readings = vec![
             self.connections.reading("connections"),
             self.upstream_connections.reading("upstream_connections"),
             self.streams.reading("streams"),
             self.tunnels.reading("tunnels"),
             self.send_buffers.reading("send_buffers"),
             self.receive_buffers.reading("receive_buffers"),
-        ]
+        ];
+        readings.extend(self.connections.reading_per_address());
+        readings
     }
 
     /// The same for the admin listener.

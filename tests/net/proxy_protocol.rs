@@ -130,6 +130,9 @@ fn clients_behind_a_proxy_have_their_own_limit() {
     drop((third, fourth));
     eventually("their places are free", || gate.budget.open() == 2);
     assert_eq!(ask(1).wait_for_close(), CloseKind::Reset, "one too many");
+    let readings = gate.budget.readings();
+    let per_address = readings.iter().find(|one| one.name == "connections_per_address").unwrap();
+    assert_eq!((per_address.used, per_address.refused), (1, 2));
     drop(first);
     eventually("a place is free", || gate.budget.open() == 1);
     assert_eq!(ask(1).answer().0, 200);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use permgate::net::{Address, BindError, Limits, bind};
+use permgate::net::{Address, BindError, Limits, Reading, bind};
 
 use crate::harness::{CloseKind, Gate, eventually};
 
@@ -130,7 +130,10 @@ fn connections_per_address_are_limited() {
     let mut second = gate.client();
     second.get("/x").answer();
     assert_eq!(gate.client().wait_for_close(), CloseKind::Reset);
-    assert_eq!(gate.budget.readings()[0].refused, 0, "the budget is not used up");
+    let reading = |name| gate.budget.readings().into_iter().find(|one| one.name == name).unwrap();
+    assert_eq!(reading("connections").refused, 0, "the budget is not used up");
+    let Reading { limit, used, refused, .. } = reading("connections_per_address");
+    assert_eq!((limit, used, refused), (2, 2, 1));
     drop(first);
     eventually("a place is free", || gate.budget.open() == 1);
     let mut third = gate.client();

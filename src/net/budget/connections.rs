@@ -26,6 +26,9 @@ pub struct ConnectionLimit {
     slot_requested: AtomicBool,
     slot_request: Notify,
     addresses: Mutex<HashMap<IpAddr, usize>>,
+    /// The limit per address; 0: none.
+    max_per_address: AtomicUsize,
+    refused_per_address: AtomicU64,
 }
 
 /// Permission for one open connection. Dropping it frees the slot.
@@ -52,6 +55,8 @@ impl ConnectionLimit {
             slot_requested: AtomicBool::new(false),
             slot_request: Notify::new(),
             addresses: Mutex::default(),
+            max_per_address: AtomicUsize::new(0),
+            refused_per_address: AtomicU64::new(0),
         })
     }
 
@@ -109,12 +114,21 @@ impl ConnectionLimit {
         let (limit, refused) = (self.max.load(Relaxed), self.refused.load(Relaxed));
         Reading { name, limit, used: self.open(), refused }
     }
+
+    /// Of the limit per address, if there is one: how much the busiest address uses of it.
+    pub(super) fn reading_per_address(&self) -> Option<Reading> {
+        let limit = self.max_per_address.load(Relaxed);
+        let refused = self.refused_per_address.load(Relaxed);
+        let used = self.addresses.lock().values().max().copied().unwrap_or(0);
+        (limit > 0).then_some(Reading { name: "connections_per_address", limit, used, refused })
+    }
 }
 
 impl ConnectionPermit {
-    /// Counts the connection for this address from now on, an IPv6 /64 as one. Returns false if the address has reached its
-    /// limit.
+    /// Counts the connection for this address from now on, an IPv6 /64 as one. Returns false, and counts a
+    /// refusal, if the address has reached its limit.
     pub fn assign_address(&mut self, limits: &Limits, address: Option<IpAddr>) -> bool {
+        self.limit.max_per_address.store(limits.connections_per_address.unwrap_or(0), Relaxed);
         if let (Some(max), Some(address)) = (limits.connections_per_address, address)
             && !limits.trusted_proxies.contains(address)
         {
@@ -122,6 +136,7 @@ impl ConnectionPermit {
             let mut addresses = self.limit.addresses.lock();
             let count = addresses.entry(address).or_default();
             if *count >= max {
+                self.limit.refused_per_address.fetch_add(1, Relaxed);
                 return false;
             }
             *count += 1;
