@@ -13,6 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use permgate::net::Address;
@@ -106,10 +107,12 @@ fn certificates_are_replaced_under_load() {
     let (client, proxy, admin) = (authority.client(), gateway.proxy, gateway.admin);
     let (over, asked) = (AtomicBool::new(false), AtomicUsize::new(0));
     let shown = || ask(proxy, &client).unwrap().0;
+    // The threads end, too, if an assertion fails.
+    let at_most = Instant::now() + Duration::from_secs(60);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                while !over.load(Ordering::SeqCst) {
+                while !over.load(Ordering::SeqCst) && Instant::now() < at_most {
                     // The requests have no token, so every one is answered with 401.
                     assert_eq!(ask(proxy, &client).unwrap().1, "401");
                     asked.fetch_add(1, Ordering::SeqCst);

@@ -71,6 +71,8 @@ impl Watch {
             if !present.contains(&new) {
                 watcher.watch(&new, RecursiveMode::NonRecursive)?;
                 present.insert(new);
+                // The files may have changed between the last look at them and now.
+                let _ = self.sender.send(());
             }
         }
         Ok(())
@@ -132,5 +134,25 @@ fn is_relevant(event: &Event, files: &Mutex<HashSet<PathBuf>>) -> bool {
             event.paths.iter().any(ours)
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Nobody knows whether they changed after they were read and before their directory was watched.
+    #[tokio::test]
+    async fn files_are_read_again_once_their_directory_is_watched() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("tls.crt");
+        std::fs::write(&file, "").unwrap();
+        let (watch, mut changes) = watch();
+        watch.follow([&file].into_iter());
+        timeout(Duration::from_secs(10), changes.next()).await.expect("the directory is new");
+        watch.follow([&file].into_iter());
+        timeout(2 * QUIET_PERIOD, changes.next()).await.expect_err("nothing is new");
     }
 }
