@@ -20,7 +20,7 @@ use std::{
 use self::connections::ConnectionLimit;
 pub(super) use self::connections::{ConnectionPermit, LimitReached};
 pub use self::limits::{BudgetLimits, Machine};
-use super::Throttle;
+use super::LogThrottle;
 
 /// The budgets of one kind of listener. All of the proxy's clients share one set. The admin listener has its
 /// own, which the proxy's clients cannot use up.
@@ -232,9 +232,8 @@ impl Budgets {
     }
 }
 
-/// How often to look for refusals, and how often to log those of one budget.
+/// How often to look for refusals.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
-const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Logs each budget that was used up, because clients see no more than a closed connection. Never returns.
 pub async fn log_refusals(proxy: Arc<Budgets>, admin: Arc<Budgets>) {
@@ -252,12 +251,12 @@ pub async fn log_refusals(proxy: Arc<Budgets>, admin: Arc<Budgets>) {
 }
 
 /// The refusals of each budget that were logged, and when it was logged last.
-type Logged = BTreeMap<&'static str, (u64, Throttle)>;
+type Logged = BTreeMap<&'static str, (u64, LogThrottle)>;
 
 /// How often the budget has refused since it was logged; `None` if there is nothing to log now.
 fn refusals_to_log(logged: &mut Logged, reading: &Reading, now: Instant) -> Option<u64> {
     let (before, throttle) = logged.entry(reading.name).or_default();
-    if reading.refused == *before || !throttle.is_due(now, LOG_INTERVAL) {
+    if reading.refused == *before || !throttle.is_due(now) {
         return None;
     }
     Some(reading.refused - std::mem::replace(before, reading.refused))

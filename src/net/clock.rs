@@ -218,7 +218,7 @@ pub struct Throttle {
 #[derive(Debug, Default)]
 pub struct LogThrottle(Mutex<Throttle>);
 
-const INTERVAL: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Throttle {
     /// Whether it may happen now. If so, it may again after `interval`.
@@ -234,7 +234,7 @@ impl Throttle {
 impl LogThrottle {
     /// Whether to log now. If so, the next warning is due a minute later.
     pub fn is_due(&self, now: Instant) -> bool {
-        self.0.lock().is_due(now, INTERVAL)
+        self.0.lock().is_due(now, LOG_INTERVAL)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
+        ReadError,
         engine::{CommitError, Engine},
         model::{AuditEvent, LastUsed, Revocation, RevokeReason, Rotation, TokenRecord},
         op::Op,
@@ -83,7 +84,17 @@ fn names_of(engine: &Engine, owner: &str) -> Vec<String> {
 }
 
 fn live_named(engine: &Engine, owner: &str, name: &str) -> Option<TokenId> {
-    engine.live_token_named(owner, name, at(0)).unwrap().map(|token| token.id)
+    live_token_named(engine, owner, name, at(0)).unwrap().map(|token| token.id)
+}
+
+/// The owner's live token with the folded name.
+pub(crate) fn live_token_named(
+    engine: &Engine,
+    owner: &str,
+    name: &str,
+    now: Timestamp,
+) -> Result<Option<TokenRecord>, ReadError> {
+    engine.with_staged(&Staged::default()).live_token_named(owner, name, now)
 }
 
 fn contents(engine: &Engine) -> String {

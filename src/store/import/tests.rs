@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     authz::accounts::fold,
     store::{
-        conformance::id,
+        conformance::{id, live_token_named},
         model::{Revocation, RevokeReason, TokenRecord},
         tests::{configuration, service},
     },
@@ -91,7 +91,7 @@ fn what_is_imported_is_in_the_store_and_bad_lines_are_told() {
     assert_eq!(names, ["one", "ten", "two"]);
     assert!(tokens.iter().all(|token| token.imported && token.revoked.is_none()));
     let now = Timestamp::from_millis(0);
-    assert!(engine.live_token_named(&user.id, &fold("TWO"), now).unwrap().is_some());
+    assert!(live_token_named(&engine, &user.id, &fold("TWO"), now).unwrap().is_some());
     assert_eq!(engine.members().unwrap(), [(engine.groups().unwrap()[0].id.clone(), user.id.clone())]);
     assert_eq!(engine.token(id(1)).unwrap(), None);
     let events = engine.audit_from(0, 10).unwrap();
@@ -155,7 +155,7 @@ fn what_has_ended_or_is_anothers_is_not_there_already() {
     let engine = Engine::open(&settings).unwrap();
     let owner = engine.users().unwrap()[0].id.clone();
     let now = Timestamp::from_millis(0);
-    let named = |name: &str| engine.live_token_named(&owner, name, now).unwrap().unwrap();
+    let named = |name: &str| live_token_named(&engine, &owner, name, now).unwrap().unwrap();
     let at = Timestamp::from_millis(500);
     let revoked = Some(Revocation { at, by: None, reason: RevokeReason::Leaked });
     let revoked = TokenRecord { revoked, ..named("one") };

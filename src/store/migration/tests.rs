@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::store::{
     audit,
+    conformance::live_token_named,
     engine::Engine,
     restore::{self, Options},
 };
@@ -72,7 +73,7 @@ fn verify(engine: &Engine, name: &str) {
         let state = text("state").unwrap();
         if state == "active" {
             let name = crate::authz::accounts::fold(&token.name);
-            let named = engine.live_token_named(&token.owner, &name, wall_clock()).unwrap();
+            let named = live_token_named(engine, &token.owner, &name, wall_clock()).unwrap();
             assert_eq!(named.map(|token| token.id), Some(token.id), "{id} has its name");
         }
     }

@@ -79,17 +79,6 @@ impl Replica {
         self.with_staged(&Staged::default()).counts(owner)
     }
 
-    /// The owner's live token with the folded name.
-    #[cfg(test)]
-    pub(crate) fn live_token_named(
-        &self,
-        owner: &str,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Option<TokenRecord>, ReadError> {
-        self.with_staged(&Staged::default()).live_token_named(owner, name, now)
-    }
-
     /// All users, including the tombstones of deleted ones.
     pub(crate) fn users(&self) -> Result<Vec<UserRecord>, ReadError> {
         self.rows(Table::Users)

@@ -3,7 +3,7 @@ use std::{fs, ops::ControlFlow};
 use super::*;
 use crate::store::{
     backup,
-    conformance::{event, id, token},
+    conformance::{event, id, live_token_named, token},
     model::{AuditEvent, GrantRecord, IdentityRecord, TokenRecord, UserKind, UserRecord},
 };
 
@@ -82,7 +82,7 @@ fn a_restore_does_not_bring_the_revoked_back() {
     assert!(restored.replaced.unwrap().join("sled/db").exists(), "what was the store is still there");
     let engine = Engine::open(&dir.settings()).unwrap();
     assert!(engine.token(id(7)).unwrap().unwrap().revoked.is_some());
-    assert_eq!(engine.live_token_named("ann", "token 7", at(20)).unwrap(), None);
+    assert_eq!(live_token_named(&engine, "ann", "token 7", at(20)).unwrap(), None);
     assert!(engine.token(id(8)).unwrap().unwrap().revoked.is_some(), "purged since: it had been revoked");
     assert_eq!(engine.token(id(9)).unwrap(), Some(token(9, "ann")));
     assert_eq!(engine.token(id(900)).unwrap(), None, "made since");

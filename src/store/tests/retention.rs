@@ -1,7 +1,7 @@
 //! What is dropped over time, and how fast changes may come.
 
 use super::*;
-use crate::store::replica::Counts;
+use crate::store::{conformance::live_token_named, replica::Counts};
 
 #[tokio::test]
 async fn rows_of_revoked_tokens_stay_ninety_days() {
@@ -63,7 +63,8 @@ async fn rows_of_expired_tokens_go_after_a_day() {
     }
     let engine = bench.store.engine();
     let owner = &kept.owner;
-    let named = |name: &str| engine.live_token_named(owner, name, bench.now()).unwrap().map(|token| token.id);
+    let named =
+        |name: &str| live_token_named(engine, owner, name, bench.now()).unwrap().map(|token| token.id);
     assert_eq!(named("gone"), Some(again.id));
     assert_eq!(named("imported"), None);
     assert_eq!(engine.counts(owner).unwrap(), Counts { all: 3, ended: 1 });
