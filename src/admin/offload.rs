@@ -1,5 +1,6 @@
 //! Runs work whose size the caller chooses off the control thread, so that revocations never wait for it.
-//! Requests of one account that read, such as lists and explanations, take turns.
+//! Requests of one account that read, such as lists and explanations, take turns, so that no account takes the
+//! places of all others.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 

@@ -247,7 +247,7 @@ fn set_up(operator: &Client, password: &str) -> Result<(String, String), Failure
     operator.post("/v1/groups", &json!({"name": "developers"}))?;
     operator.post("/v1/groups", &json!({"name": "hub-admins"}))?;
     operator.put("/v1/groups/developers/members/alice")?;
-    for (method, path, body) in calls() {
+    for (method, path, body) in sample_calls() {
         operator.call(&method, &path, body.as_ref())?;
     }
     let new = json!({"name": "demo", "scope": [{"service": "youtrack"}]});
@@ -266,8 +266,8 @@ fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// The operator's API calls that create them: method, path, body.
-pub fn calls() -> Vec<(Method, String, Option<Value>)> {
+/// The operator's API calls that create the sample users, groups and tokens: method, path, body.
+fn sample_calls() -> Vec<(Method, String, Option<Value>)> {
     let mut calls = vec![
         (Method::POST, "/v1/groups".to_owned(), Some(json!({"name": "engineering"}))),
         (Method::PATCH, "/v1/groups/developers".to_owned(), Some(json!({"parent": "engineering"}))),

@@ -122,17 +122,18 @@ struct Stderr {
     journal: bool,
 }
 
-struct Line(&'static str);
+/// Puts the priority in front of a line.
+struct PrefixedStderr(&'static str);
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Line;
+    type Writer = PrefixedStderr;
 
-    fn make_writer(&'a self) -> Line {
-        Line("")
+    fn make_writer(&'a self) -> PrefixedStderr {
+        PrefixedStderr("")
     }
 
-    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Line {
-        Line(match *event.level() {
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> PrefixedStderr {
+        PrefixedStderr(match *event.level() {
             _ if !self.journal => "",
             Level::ERROR => "<3>",
             Level::WARN => "<4>",
@@ -142,7 +143,7 @@ impl<'a> MakeWriter<'a> for Stderr {
     }
 }
 
-impl Write for Line {
+impl Write for PrefixedStderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         // Both at once, because other threads write, too.
         io::stderr().write_all(&[self.0.as_bytes(), line].concat())?;

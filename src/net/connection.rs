@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 pub use self::exchange::CloseReason;
 use self::{
     deadlines::Throughput,
-    exchange::Exchange,
+    exchange::ExchangeState,
     streams::{Stream, Streams},
 };
 pub(super) use self::{
@@ -34,7 +34,7 @@ pub struct Connection {
     named_by: Option<Peer>,
     /// Whether the client speaks TLS to this process.
     pub secure: bool,
-    pub(super) exchange: Exchange,
+    pub(super) exchange: ExchangeState,
     clock: Clock,
     aborted: Cell<bool>,
     close_reason: Cell<Option<CloseReason>>,
@@ -74,7 +74,7 @@ impl Connection {
             peer,
             named_by: None,
             secure,
-            exchange: Exchange::default(),
+            exchange: ExchangeState::default(),
             clock,
             aborted: Cell::new(false),
             close_reason: Cell::new(None),

@@ -60,8 +60,9 @@ pub enum CloseReason {
     ResetBlocked,
 }
 
+/// The state of the current request and its response.
 #[derive(Default)]
-pub struct Exchange {
+pub struct ExchangeState {
     body: Cell<BodyState>,
     wait: Cell<BodyWait>,
     /// The task that waits for the body or relays the tunnel.
@@ -105,7 +106,7 @@ pub enum ResponseState {
     Flushed,
 }
 
-impl Exchange {
+impl ExchangeState {
     pub(super) fn begin(&self, incoming: Option<SharedIncoming>) {
         self.body.set(if incoming.is_some() { BodyState::Open } else { BodyState::Read });
         self.wait.set(BodyWait::Idle);

@@ -49,7 +49,7 @@ impl Http2Stream {
         head.uri = target(&head, self.secure).ok_or(Reason::BadRequest)?;
         head.version = Version::HTTP_2;
         let tunnel = self.connection.supports_extended_connect() && is_websocket(&head.headers);
-        let handshake = if tunnel { Handshake::begin(&mut head) } else { None };
+        let handshake = if tunnel { WebSocketHandshake::begin(&mut head) } else { None };
         for name in [header::HOST, header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE] {
             head.headers.remove(name);
         }
@@ -135,7 +135,7 @@ fn target(head: &request::Parts, secure: bool) -> Option<Uri> {
 }
 
 /// The value of `Sec-WebSocket-Accept` for the client's handshake.
-pub struct Handshake {
+pub struct WebSocketHandshake {
     accept: HeaderValue,
 }
 
@@ -150,7 +150,7 @@ pub fn is_websocket(headers: &HeaderMap) -> bool {
         && headers.contains_key(SEC_WEBSOCKET_KEY)
 }
 
-impl Handshake {
+impl WebSocketHandshake {
     /// Turns a request that [asks](is_websocket) for a WebSocket into an extended CONNECT.
     pub fn begin(head: &mut Parts) -> Option<Self> {
         let key = head.headers.remove(SEC_WEBSOCKET_KEY)?;
