@@ -73,10 +73,10 @@ impl Reloader {
                 (&self.metrics.reloads_failed, format!("{what}: {error}"))
             }
         };
+        count.add(1);
         if !matches!(outcome, Ok(Ok(_))) {
             tracing::error!("{status}");
         }
-        count.add(1);
         self.supervisor.ready(&status);
         outcome?.map_err(ReloadError::Change)
     }

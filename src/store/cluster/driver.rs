@@ -106,11 +106,12 @@ impl Driver {
                         true => ("refuses this node", &metrics.probes_refused, REFUSED_PAUSE),
                         false => ("does not respond", &metrics.probes_unanswered, RETRY_PAUSE),
                     };
+                    // Before the log line: who reads the line finds the failure counted.
+                    count.add(1);
                     if failed.is_none_or(|(at, before)| before != refused || at.elapsed() >= LOG_INTERVAL) {
                         failed = Some((Instant::now(), refused));
                         tracing::warn!(%error, "etcd {what}: this node serves until its lease ends");
                     }
-                    count.add(1);
                     sleep(pause).await;
                 }
             }
