@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use permgate::net::Address;
@@ -42,10 +42,14 @@ impl Authority {
     }
 
     fn issue(&self) -> (String, String) {
+        self.issue_until(SystemTime::now() + Duration::from_hours(24))
+    }
+
+    fn issue_until(&self, end: SystemTime) -> (String, String) {
         let key = KeyPair::generate().unwrap();
-        let names = vec!["gate.test".to_owned()];
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
+        let mut params = CertificateParams::new(vec!["gate.test".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(1970, 1, 1) + end.duration_since(UNIX_EPOCH).unwrap();
+        (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 
     /// A client that resumes no TLS session.
@@ -141,38 +145,66 @@ fn certificates_are_replaced_under_load() {
     assert!(page.contains("secrets/tls.crt"), "{page}");
 }
 
-/// A request whose handshake would fail now is cut, and its connection accepts no further request.
-#[test]
-fn changed_client_certificate_requirement_cuts_clients() {
-    let (authority, clients, dir) = (Authority::new(), Authority::new(), tempfile::tempdir().unwrap());
+type Stream = StreamOwned<ClientConnection, std::net::TcpStream>;
+
+/// A gateway whose clients show certificates that `clients` has signed, in front of an endless response. Returns
+/// also the field with a permitted token.
+fn gateway_for_clients(
+    authority: &Authority,
+    clients: &Authority,
+    upstream: SocketAddr,
+) -> (Gateway, String) {
+    let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = authority.issue();
     for (file, content) in [("tls.crt", certificate), ("tls.key", key), ("clients.pem", clients.0.pem())] {
         std::fs::write(dir.path().join(file), content).unwrap();
     }
     let server = "tls = { cert = \"tls.crt\", key = \"tls.key\" }\ntls_client_ca = \"clients.pem\"";
-    let (upstream, _over) = Upstream::endless();
-    let gateway = Gateway::on(dir, &Gateway::text_with(server, "", &Gateway::services(upstream.address)));
+    let gateway = Gateway::on(dir, &Gateway::text_with(server, "", &Gateway::services(upstream)));
     gateway.developer("alice");
     let (_, token) = gateway.token("alice", "ci", &["tracker"]);
-    let client = authority.client_with(Some(clients.issue()));
-    let connect = || {
-        let session = ClientConnection::new(client.clone(), "gate.test".try_into().unwrap()).unwrap();
-        StreamOwned::new(session, std::net::TcpStream::connect(gateway.proxy).unwrap())
-    };
-    let status = |stream: &mut StreamOwned<ClientConnection, std::net::TcpStream>, bearer: &str| {
-        let request = format!("GET /api/events HTTP/1.1\r\nHost: gate.test\r\n{bearer}\r\n");
-        stream.write_all(request.as_bytes()).ok()?;
-        let (mut head, mut part) = (Vec::new(), [0; 4096]);
-        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
-            match stream.read(&mut part) {
-                Ok(length @ 1..) => head.extend_from_slice(&part[..length]),
-                Ok(0) | Err(_) => return None,
-            }
+    (gateway, format!("Authorization: Bearer {token}\r\n"))
+}
+
+fn connect(gateway: &Gateway, client: &Arc<ClientConfig>) -> Stream {
+    let session = ClientConnection::new(client.clone(), "gate.test".try_into().unwrap()).unwrap();
+    StreamOwned::new(session, std::net::TcpStream::connect(gateway.proxy).unwrap())
+}
+
+/// Sends a request and reads the head of its response. `None`: the connection has ended.
+fn status(stream: &mut Stream, bearer: &str) -> Option<String> {
+    let request = format!("GET /api/events HTTP/1.1\r\nHost: gate.test\r\n{bearer}\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let (mut head, mut part) = (Vec::new(), [0; 4096]);
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut part) {
+            Ok(length @ 1..) => head.extend_from_slice(&part[..length]),
+            Ok(0) | Err(_) => return None,
         }
-        Some(String::from_utf8_lossy(&head[9..12]).into_owned())
+    }
+    Some(String::from_utf8_lossy(&head[9..12]).into_owned())
+}
+
+/// Reads a response until the connection ends, and asserts that it does not look complete.
+fn assert_cut(stream: &mut Stream) {
+    let mut part = [0; 4096];
+    let end = loop {
+        match stream.read(&mut part) {
+            Ok(1..) => {}
+            end => break end,
+        }
     };
-    let (mut stream, mut idle) = (connect(), connect());
-    let bearer = format!("Authorization: Bearer {token}\r\n");
+    assert!(end.is_err(), "it does not look complete");
+}
+
+/// A request whose handshake would fail now is cut, and its connection accepts no further request.
+#[test]
+fn changed_client_certificate_requirement_cuts_clients() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let (upstream, _over) = Upstream::endless();
+    let (gateway, bearer) = gateway_for_clients(&authority, &clients, upstream.address);
+    let client = authority.client_with(Some(clients.issue()));
+    let (mut stream, mut idle) = (connect(&gateway, &client), connect(&gateway, &client));
     assert_eq!(status(&mut stream, &bearer).as_deref(), Some("200"));
     assert_eq!(status(&mut idle, "").as_deref(), Some("401"));
     // The server's own certificate is renewed first: the connections stay subject to the later change.
@@ -186,15 +218,29 @@ fn changed_client_certificate_requirement_cuts_clients() {
     gateway.must("POST", "/v1/reload", None);
     let late = status(&mut idle, &bearer);
     assert!(matches!(late.as_deref(), None | Some("421")), "{late:?}");
-    let mut part = [0; 4096];
-    let end = loop {
-        match stream.read(&mut part) {
-            Ok(1..) => {}
-            end => break end,
-        }
-    };
-    assert!(end.is_err(), "it does not look complete");
-    assert_eq!(status(&mut connect(), &bearer), None, "nor by a new one");
+    assert_cut(&mut stream);
+    assert_eq!(status(&mut connect(&gateway, &client), &bearer), None, "nor by a new one");
+}
+
+#[test]
+fn expired_client_certificate_cuts_its_client() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let (upstream, _over) = Upstream::endless();
+    let (gateway, bearer) = gateway_for_clients(&authority, &clients, upstream.address);
+    // A certificate names whole seconds.
+    let soon = SystemTime::now() + Duration::from_secs(6);
+    let (brief, lasting) = (clients.issue_until(soon), clients.issue());
+    let [brief, lasting] = [brief, lasting].map(|own| authority.client_with(Some(own)));
+    let (mut stream, mut idle) = (connect(&gateway, &brief), connect(&gateway, &brief));
+    let mut other = connect(&gateway, &lasting);
+    assert_eq!(status(&mut stream, &bearer).as_deref(), Some("200"));
+    assert_eq!(status(&mut idle, "").as_deref(), Some("401"));
+    assert_eq!(status(&mut other, "").as_deref(), Some("401"));
+    assert_cut(&mut stream);
+    assert!(SystemTime::now() >= soon - Duration::from_secs(1), "not before it has expired");
+    assert_eq!(status(&mut idle, &bearer).as_deref(), Some("421"));
+    assert_eq!(status(&mut connect(&gateway, &brief), &bearer), None, "nor by a new one");
+    assert_eq!(status(&mut other, &bearer).as_deref(), Some("200"));
 }
 
 #[test]

@@ -164,6 +164,6 @@ impl fence::Revocable for LiveRequest {
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.deadline
+        self.deadline.into_iter().chain(self.connection.client_expires_at()).min()
     }
 }

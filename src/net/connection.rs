@@ -25,7 +25,7 @@ pub(super) use self::{
     streams::OpenStream,
 };
 use super::{Holder, OnUpgrade, Peer, body::SharedIncoming, clock::Clock, tls::TlsInfo};
-use crate::authz::forwarding::TrustedProxies;
+use crate::authz::{forwarding::TrustedProxies, time::Timestamp};
 
 /// A client's connection, or one stream of it over HTTP/2, as its requests see it. Belongs to one worker.
 pub struct Connection {
@@ -185,10 +185,16 @@ impl Connection {
         self.carrier().tls.get().is_some_and(|tls| !tls.is_valid_for_host(host))
     }
 
-    /// Whether the requirements for client certificates have changed since the handshake, so that no more
-    /// requests are accepted on this connection.
+    /// Whether the handshake would fail now, because the client's certificate has expired or the requirements
+    /// for one have changed: this connection accepts no more requests.
     pub fn is_withdrawn(&self) -> bool {
         self.carrier().tls.get().is_some_and(|tls| tls.is_withdrawn())
+            || self.client_expires_at().is_some_and(|at| at <= self.clock.wall())
+    }
+
+    /// When the certificate expires that the client has shown.
+    pub fn client_expires_at(&self) -> Option<Timestamp> {
+        self.carrier().tls.get()?.client_expires_at()
     }
 
     /// Whether the peer's address can be relied on: it is the socket's own, or was named by one of the

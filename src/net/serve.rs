@@ -126,7 +126,7 @@ async fn handshake<S: Service>(
     let (outcome, stream) = match until_command(connection, acceptor.accept(socket)).await {
         Ok(Ok(stream)) => {
             let session = stream.get_ref().1;
-            connection.set_tls(TlsInfo::new(&tls, session.server_name()));
+            connection.set_tls(TlsInfo::new(&tls, session));
             connection.enter(Phase::Fresh);
             (Handshake::of_session(session), Some(stream))
         }

@@ -317,6 +317,6 @@ impl Revocable for RequestContext {
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.outcome.deadline.get()
+        self.outcome.deadline.get().into_iter().chain(self.connection.client_expires_at()).min()
     }
 }

@@ -10,13 +10,14 @@ use std::{
 };
 
 use rustls::{
-    SignatureAlgorithm, SignatureScheme,
+    ServerConnection, SignatureAlgorithm, SignatureScheme,
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use rustls_pki_types::{DnsName, ServerName};
 
-use super::ServerConfig;
+use super::{ServerConfig, validity::client_expiry};
+use crate::authz::time::Timestamp;
 
 /// The facts of a connection's handshake on which its requests depend.
 pub struct TlsInfo {
@@ -26,17 +27,28 @@ pub struct TlsInfo {
     /// The last host that fits; clients rarely change it.
     last_valid: RefCell<Option<Box<[u8]>>>,
     withdrawn: Arc<AtomicBool>,
+    /// When the client's certificate expires.
+    client_expires_at: Option<Timestamp>,
 }
 
 impl TlsInfo {
-    pub(in crate::net) fn new(config: &ServerConfig, name: Option<&str>) -> Self {
-        let (keys, withdrawn) = (config.keys.clone(), config.withdrawn.clone());
-        Self { keys, name: name.map(Into::into), last_valid: RefCell::new(None), withdrawn }
+    pub(in crate::net) fn new(config: &ServerConfig, session: &ServerConnection) -> Self {
+        Self {
+            keys: config.keys.clone(),
+            name: session.server_name().map(Into::into),
+            last_valid: RefCell::new(None),
+            withdrawn: config.withdrawn.clone(),
+            client_expires_at: client_expiry(session.peer_certificates()),
+        }
     }
 
     /// Whether the requirements for client certificates have changed since the handshake.
     pub(in crate::net) fn is_withdrawn(&self) -> bool {
         self.withdrawn.load(Ordering::Acquire)
+    }
+
+    pub(in crate::net) fn client_expires_at(&self) -> Option<Timestamp> {
+        self.client_expires_at
     }
 
     /// Whether this connection may be used for the host (RFC 9110, 15.5.20). It may if the host is the

@@ -34,6 +34,13 @@ impl Expiry {
     }
 }
 
+/// From when on the client's own certificate is refused; `None`: it has shown none. What it sends besides need
+/// not be part of the chain that was verified.
+pub(super) fn client_expiry(chain: Option<&[CertificateDer<'_>]>) -> Option<Timestamp> {
+    // The second that `notAfter` names is included.
+    not_after(chain?.first()?).map(|last| last.plus_seconds(1))
+}
+
 /// Returns `notAfter` (RFC 5280, 4.1): in Certificate and TBSCertificate, skips version, serial number,
 /// signature and issuer, and takes the second half of validity.
 fn not_after(certificate: &[u8]) -> Option<Timestamp> {
