@@ -70,7 +70,7 @@ pub enum Outcome {
 /// Whether a gateway handles the process's signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Signals {
-    /// SIGTERM and SIGINT drain, SIGHUP reloads, SIGUSR1 opens the access log again, SIGUSR2 does nothing.
+    /// SIGTERM, SIGINT and SIGQUIT drain, SIGHUP reloads, SIGUSR1 opens the access log again, SIGUSR2 does nothing.
     Handled,
     /// The program that embeds the gateway handles them.
     Ignored,
@@ -237,6 +237,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let reloader = Arc::new(Reloader {
         file: config.file.clone(),
         text: Mutex::new(config.annotated_text()),
+        drain_delay: Mutex::new(config.server.drain_delay),
         drain_time: Mutex::new(config.server.drain),
         present: tokio::sync::Mutex::new(config),
         store: store.clone(),

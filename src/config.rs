@@ -96,6 +96,7 @@ pub struct Server {
     pub tls: TlsSettings,
     /// `None`: one per core.
     pub workers: Option<NonZeroUsize>,
+    pub drain_delay: Duration,
     pub drain: Duration,
     pub limits: net::Limits,
     pub budgets: Budgets,

@@ -91,8 +91,8 @@ pub struct ControlRuntime {
     waiting: Option<[Signal; 3]>,
 }
 
-/// SIGTERM, SIGINT, SIGHUP, SIGUSR1 and SIGUSR2. `None`: signals are ignored.
-struct SignalStreams(Option<([Signal; 2], [Signal; 3])>);
+/// SIGTERM, SIGINT and SIGQUIT, then SIGHUP, SIGUSR1 and SIGUSR2. `None`: signals are ignored.
+struct SignalStreams(Option<([Signal; 3], [Signal; 3])>);
 
 enum SignalCommand {
     Stop,
@@ -192,6 +192,7 @@ impl Control {
         let store = self.reloader.store.clone();
         let writer_ended = store.ended();
         tokio::pin!(writer_ended);
+        let mut drain_at = None;
         loop {
             tokio::select! {
                 biased;
@@ -217,12 +218,14 @@ impl Control {
                     return self.fail(why).await;
                 }
                 asked = signals.next() => match asked {
-                    SignalCommand::Stop => return Outcome::Drained,
+                    SignalCommand::Stop if drain_at.is_some() => return Outcome::Drained,
+                    SignalCommand::Stop => drain_at = Some(self.announce_drain()),
                     SignalCommand::Reload => self.reload(),
                     SignalCommand::ReopenLogs => self.reloader.log.reopen(),
                     SignalCommand::Nothing => {}
                 },
                 () = self.stop.notified() => return Outcome::Drained,
+                () = wait_until(drain_at) => return Outcome::Drained,
                 // Work on the store is spawned, so that a disk that hangs does not keep this loop from
                 // signals and workers. The watchdog is notified in this loop, so that it also shows that the
                 // loop is alive.
@@ -247,6 +250,17 @@ impl Control {
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }
+    }
+
+    /// Makes the gateway not ready, so that load balancers send no more requests. Returns when to drain.
+    fn announce_drain(&self) -> Instant {
+        self.ready.store(false, Ordering::Release);
+        let delay = *self.reloader.drain_delay.lock();
+        if !delay.is_zero() {
+            tracing::info!(seconds = delay.as_secs(), "not ready, accepting connections until the drain");
+            self.supervisor.draining(delay + *self.reloader.drain_time.lock());
+        }
+        Instant::now() + delay
     }
 
     async fn fail(&self, why: String) -> Outcome {
@@ -327,15 +341,19 @@ impl Control {
 impl SignalStreams {
     fn listen(waiting: Option<[Signal; 3]>) -> io::Result<Self> {
         let Some(others) = waiting else { return Ok(Self(None)) };
-        let stop = [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?];
-        Ok(Self(Some((stop, others))))
+        let stop = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()];
+        let [term, int, quit] = stop.map(signal);
+        Ok(Self(Some(([term?, int?, quit?], others))))
     }
 
     async fn next(&mut self) -> SignalCommand {
-        let Some(([term, int], [hup, usr1, usr2])) = &mut self.0 else { return std::future::pending().await };
+        let Some(([term, int, quit], [hup, usr1, usr2])) = &mut self.0 else {
+            return std::future::pending().await;
+        };
         tokio::select! {
             _ = term.recv() => SignalCommand::Stop,
             _ = int.recv() => SignalCommand::Stop,
+            _ = quit.recv() => SignalCommand::Stop,
             _ = hup.recv() => SignalCommand::Reload,
             _ = usr1.recv() => SignalCommand::ReopenLogs,
             _ = usr2.recv() => SignalCommand::Nothing,
@@ -352,6 +370,14 @@ async fn cluster_failure(cluster: &mut Option<watch::Receiver<Option<String>>>) 
         return why;
     }
     std::future::pending().await
+}
+
+/// Never returns without an instant.
+async fn wait_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Never returns without a watchdog.

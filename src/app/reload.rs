@@ -42,6 +42,8 @@ pub struct Reloader {
     pub metrics: Arc<Metrics>,
     pub log: Arc<AccessLog>,
     pub limits: watch::Sender<Limits>,
+    /// `server.drain_delay`.
+    pub drain_delay: Mutex<Duration>,
     /// `server.drain`.
     pub drain_time: Mutex<Duration>,
     pub certificates: ActiveCertificates,
@@ -139,6 +141,7 @@ impl Reloader {
         admin.set(&limits.for_admin());
         // Workers that have ended need no limits.
         let _ = self.limits.send(next.server.limits.clone());
+        *self.drain_delay.lock() = next.server.drain_delay;
         *self.drain_time.lock() = next.server.drain;
         super::log_level::set(&next.log.level);
         *self.text.lock() = next.annotated_text();

@@ -212,6 +212,7 @@ fn server(root: &Section<'_>, trusted_proxies: &TrustedProxies) -> Option<Server
         listen: listen.into_iter().map(|(listen, _)| listen).collect(),
         tls,
         workers: section.count("workers").and_then(NonZeroUsize::new),
+        drain_delay: section.duration("drain_delay")?,
         drain: section.duration("drain")?,
         limits: net::Limits { trusted_proxies: trusted_proxies.clone(), ..limits(section)? },
         budgets: budgets(root),

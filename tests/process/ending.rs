@@ -50,6 +50,26 @@ fn request_in_flight_finishes_on_sigterm() {
     assert!(!directory.path().join("permgate.sock").exists(), "the socket's file is gone");
 }
 
+/// Readiness ends first, so that a load balancer sends nothing more before connections are refused.
+#[test]
+fn connections_are_accepted_until_the_drain_delay_is_over() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let directory = TestDirectory::new(&services(upstream.address));
+    directory.write_all(&directory.read().replace("drain = \"30s\"", "drain_delay = \"1h\""));
+    let mut process = directory.run();
+    let token = directory.token("alice", "tracker");
+    process.signal(Signal::TERM);
+    process.words.wait_for("not ready, accepting connections until the drain");
+    assert_eq!(process.operator("GET", "/readyz", None).status, 503);
+    assert_eq!(process.open("/api/new", &token).answer("GET").status, 200);
+    directory.token("alice", "tracker:read");
+    // A second signal does not wait for the rest of the delay.
+    process.signal(Signal::TERM);
+    process.words.wait_for("draining");
+    refused(&process);
+    assert_eq!(process.end().code(), Some(0));
+}
+
 #[test]
 fn a_hanging_stream_is_cut_at_the_deadline() {
     let (upstream, _over) = Upstream::endless();
@@ -87,7 +107,7 @@ fn second_sigterm_stops_at_once() {
 fn signals_are_handled_from_the_start() {
     // The listener lines are the first output, so a supervisor may send signals from then on.
     let directory = TestDirectory::new("");
-    for signal in [Signal::TERM, Signal::INT] {
+    for signal in [Signal::TERM, Signal::INT, Signal::QUIT] {
         let mut process = directory.run();
         process.signal(Signal::HUP);
         process.signal(signal);

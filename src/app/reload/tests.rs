@@ -38,6 +38,7 @@ async fn rejected_reload_keeps_certificates_and_an_incomplete_one_says_so() {
         metrics,
         log,
         limits,
+        drain_delay: Mutex::default(),
         drain_time: Mutex::default(),
         certificates: shown,
         watch: Arc::new(crate::app::watch::watch().0),
