@@ -57,8 +57,9 @@ pub fn exists(settings: &Settings) -> bool {
     there || migration::exists(&settings.path)
 }
 
-/// The error that opening would return for a path with something else than a store. Changes nothing.
-pub fn foreign_directory(settings: &Settings) -> Option<OpenError> {
+/// The error that opening would return for what is at the path, as far as it is known without the lock and the
+/// journal. Changes nothing.
+pub fn directory_error(settings: &Settings) -> Option<OpenError> {
     engine::StoreDirectory::check(&settings.path).err()
 }
 

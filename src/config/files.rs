@@ -30,7 +30,7 @@ impl Config {
             let message = BindError::NoSocket(Address::Unix(path.to_path_buf())).to_string();
             is_other.then(|| self.problem_at_key(key, message, "name another path, or move it away"))
         });
-        let store = store::foreign_directory(&self.store);
+        let store = store::directory_error(&self.store);
         let store = store.map(|error| self.problem_at_key("store.path", error.to_string(), ""));
         sockets.chain(store).chain(self.etcd_errors()).collect()
     }

@@ -1,5 +1,7 @@
 //! The first minutes of a new user: from nothing to the first request.
 
+use std::os::unix::fs::symlink;
+
 use super::*;
 
 #[test]
@@ -232,6 +234,21 @@ fn check_reports_what_is_in_the_place_of_a_socket_or_the_store() {
     fs::write(store.join("mine"), "precious").unwrap();
     let (_, words) = check(at, "check", 2);
     assert!(words.contains("permgate-data is not a permgate store: it has mine"), "{words}");
+    fs::remove_dir_all(&store).unwrap();
+    symlink(at.join("nowhere"), &store).unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("cannot follow the symlink permgate-data"), "{words}");
+    fs::remove_file(&store).unwrap();
+    symlink(at.join("store"), &store).unwrap();
+    check(at, "check --strict", 0);
+    let current = fs::read(store.join("CURRENT")).unwrap();
+    fs::write(store.join("CURRENT"), "garbage").unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("permgate-data/CURRENT is damaged"), "{words}");
+    fs::write(store.join("CURRENT"), current).unwrap();
+    fs::rename(store.join("gen-1"), store.join("gen-2")).unwrap();
+    let (_, words) = check(at, "check", 2);
+    assert!(words.contains("permgate-data/gen-1 is missing, but CURRENT names it"), "{words}");
 }
 
 #[test]

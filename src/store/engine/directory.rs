@@ -32,11 +32,9 @@ const KNOWN_NAMES: &[&str] = &[LOCK, "ballast", "probe", "cluster", "cluster.new
 impl StoreDirectory {
     /// Opens the directory, and creates it if absent. A directory with foreign files is left untouched.
     pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => reject_foreign_files(path)?,
-            Ok(_) => return Err(OpenError::File { path: path.to_owned() }),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => create(path)?,
-            Err(e) => return Err(Failure::new("look at", path, e).into()),
+        match look(path)? {
+            Found::Directory => reject_foreign_files(path)?,
+            Found::Nothing => create(path)?,
         }
         let lock = lock(path)?;
         if let Err(error) = fs::set_permissions(path, Permissions::from_mode(0o700)) {
@@ -49,14 +47,20 @@ impl StoreDirectory {
         Ok(directory)
     }
 
-    /// Fails for a file and for a directory with foreign files.
+    /// Fails as opening would, as far as that is known without the lock and the journal. Changes nothing.
     pub(crate) fn check(path: &Path) -> Result<(), OpenError> {
-        match fs::metadata(path) {
-            Ok(found) if found.is_dir() => reject_foreign_files(path),
-            Ok(_) => Err(OpenError::File { path: path.to_owned() }),
-            // Opening creates it. The gateway's user may see more than this one.
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => Ok(()),
-            Err(e) => Err(Failure::new("look at", path, e).into()),
+        let read = look(path).and_then(|found| match found {
+            Found::Directory => Ok(generations(path).read().map(drop)?),
+            Found::Nothing => Ok(()),
+        });
+        match read {
+            // The gateway's user may see more than this one.
+            Err(OpenError::Io(failure) | OpenError::Generation(GenerationError::Io(failure)))
+                if failure.reason.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Ok(())
+            }
+            read => read,
         }
     }
 
@@ -80,6 +84,24 @@ impl StoreDirectory {
     /// Releases the lock: another process may open the store from now on.
     pub(crate) fn unlock(&self) {
         drop(self.lock.lock().take());
+    }
+}
+
+/// What is at the path of a store.
+enum Found {
+    Directory,
+    Nothing,
+}
+
+fn look(path: &Path) -> Result<Found, OpenError> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(Found::Directory),
+        Ok(_) => Err(OpenError::File { path: path.to_owned() }),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            Err(Failure::new("follow the symlink", path, e).into())
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Found::Nothing),
+        Err(e) => Err(Failure::new("look at", path, e).into()),
     }
 }
 
