@@ -21,6 +21,7 @@ use crate::{
 
 mod accounts;
 mod batches;
+mod deletions;
 mod failures;
 mod follow;
 mod pages;

@@ -70,6 +70,7 @@ macro_rules! issues {
 }
 
 mod cluster;
+mod deletions;
 mod sessions;
 
 changes! {
@@ -97,10 +98,6 @@ changes! {
     ban_user(actor: Actor, login: String, reason: Option<String>) -> UserRecord,
         task_kind(reason.is_some()), |tx| tx.ban_user(&actor, &login, reason.as_deref());
 
-    /// Leaves a tombstone and revokes every token of the user.
-    delete_user(actor: Actor, login: String) -> UserRecord,
-        OnlyRemoves, |tx| tx.delete_user(&actor, &login);
-
     /// `phc`: a PHC string that the caller has derived. `verified`: the actor's own password until now, or
     /// that there was none; `None` if the password is another user's.
     set_password(actor: Actor, login: String, verified: Option<Option<String>>, phc: Option<String>)
@@ -117,19 +114,12 @@ changes! {
     edit_group(actor: Actor, name: String, if_revision: Option<u64>, edit: GroupEdit) -> GroupRecord,
         Counted, |tx| tx.edit_group(&actor, &name, if_revision, &edit);
 
-    delete_group(actor: Actor, name: String) -> GroupRecord,
-        OnlyRemoves, |tx| tx.delete_group(&actor, &name);
-
     /// Adds or removes a member. Idempotent.
     set_member(actor: Actor, group: String, login: String, member: bool) -> GroupRecord,
         task_kind(!member), |tx| tx.set_member(&actor, &group, &login, member);
 
     create_role(actor: Actor, key: String, name: String, permissions: Vec<Permission>) -> RoleRecord,
         Counted, |tx| tx.create_role(&actor, &key, &name, &permissions);
-
-    /// Deletes the role and its grants.
-    delete_role(actor: Actor, key: String) -> RoleRecord,
-        OnlyRemoves, |tx| tx.delete_role(&actor, &key);
 
     /// Imports each token by itself: one refusal does not stop the others. Needs `admin-write`. A token
     /// that was imported before succeeds again.
@@ -272,7 +262,7 @@ impl Store {
     }
 
     /// Passes a plan to the writer and waits until it is in force everywhere.
-    async fn change<T: Send + 'static>(
+    pub(super) async fn change<T: Send + 'static>(
         &self,
         kind: TaskKind,
         mut plan: impl FnMut(&mut Transaction) -> Result<T, ChangeError> + Send + 'static,

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Transaction;
+use super::{Transaction, transaction::Page};
 use crate::{
     authz::{
         accounts::{Accounts, GrantRecord, Grantee, GroupRecord},
@@ -73,24 +73,39 @@ impl Transaction {
     }
 
     /// Deletes a group, its memberships and its grants.
-    pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
+    /// See [`Self::drop_group`].
+    pub(crate) fn delete_group(
+        &mut self,
+        actor: &Actor,
+        name: &str,
+    ) -> Result<(GroupRecord, Option<()>), ChangeError> {
         let principal = self.principal(actor)?;
-        let group = groups::delete(&self.admin_facts(&principal), name)?;
-        let (record, roles) = (group.record.clone(), group.roles.clone());
+        let record = groups::delete(&self.admin_facts(&principal), name)?.record.clone();
+        let left = self.drop_group(actor, &record);
+        Ok((record, left))
+    }
+
+    /// Removes a page of a group's members, and the group once none is left. Returns whether any are.
+    pub(crate) fn drop_group(&mut self, actor: &Actor, record: &GroupRecord) -> Option<()> {
+        let group = self.state.accounts.group_by_id(&record.id)?;
+        let roles = group.roles.clone();
         let members = self.state.accounts.members(group.ix).map(|user| user.record.id.clone());
-        let members: Vec<String> = members.collect();
-        let change = json!({"id": record.id, "members": members.len()});
+        let Page { rows, left } = self.page(members);
+        let change = json!({"id": record.id, "members": rows.len(), "left": left});
         self.audit_as(actor, "group.delete", target(&record.name), Some(change));
-        for user in members {
+        self.affected = Some(Affected::All);
+        for user in rows {
             self.put_member(record.id.clone(), user, false);
+        }
+        if left > 0 {
+            return Some(());
         }
         for role in roles {
             let to = Grantee::Group(record.id.clone());
             self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
         self.apply(Op::DropGroup { id: record.id.clone() });
-        self.affected = Some(Affected::All);
-        Ok(record)
+        None
     }
 
     pub(crate) fn set_member(

@@ -5,8 +5,8 @@ use super::{Batch, Writer, idempotency};
 use crate::{
     authz::{secret::TokenId, time::Timestamp},
     store::{
-        ReadError,
-        model::{AuditEvent, AuditPosition, InvitationRecord, SessionRecord, TokenRecord},
+        Actor, ActorKind, ChangeError, ReadError,
+        model::{AuditEvent, AuditPosition, InvitationRecord, RevokeReason, SessionRecord, TokenRecord},
         op::Op,
     },
 };
@@ -17,8 +17,8 @@ const ENDED_RETENTION: i64 = 90 * 24 * 3600;
 /// good.
 const EXPIRED_RETENTION: i64 = 24 * 3600;
 const PERIOD: i64 = 10;
-/// Rows of a round: few enough that a revocation behind it hardly waits.
-const PAGE: usize = 1000;
+/// Rows of a round, or of a part of a deletion: few enough that a revocation behind it hardly waits.
+pub(super) const PAGE: usize = 1000;
 
 /// The progress of the rounds.
 pub(crate) struct Retention {
@@ -53,7 +53,7 @@ impl Writer {
         drop(self.finish(Vec::new(), before));
     }
 
-    fn sweep(&mut self) -> Result<(), ReadError> {
+    fn sweep(&mut self) -> Result<(), ChangeError> {
         let (now, shared) = (self.tx.now, self.shared.clone());
         let forgotten = now.plus_seconds(-idempotency::RETENTION);
         for key in shared.engine.idempotency_before(forgotten, PAGE)? {
@@ -71,12 +71,25 @@ impl Writer {
         let page = shared.engine.tokens(self.retention.after, PAGE)?;
         self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
         let ended = now.plus_seconds(-ENDED_RETENTION);
-        for record in page.into_iter().filter(|record| is_past_retention(record, ended, expired)) {
-            self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
+        for record in page {
+            if is_past_retention(&record, ended, expired) {
+                self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
+            } else if self.is_deleted(&record.owner) {
+                // Only after a deletion that was interrupted.
+                self.tx.revoke_record(
+                    &Actor::new(ActorKind::Operator),
+                    record,
+                    RevokeReason::OwnerDeleted,
+                )?;
+            }
         }
         let trimmed = self.outdated_audit()?;
         trimmed.into_iter().for_each(|start| self.tx.apply(Op::TrimAudit(start)));
         Ok(())
+    }
+
+    fn is_deleted(&self, user: &str) -> bool {
+        self.tx.state.accounts.user_by_id(user).is_some_and(|user| user.record.deleted_at.is_some())
     }
 
     /// Where the chain begins once a page of outdated events is dropped.

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::json;
 
-use super::{Shared, WriteRates};
+use super::{Shared, WriteRates, retention::PAGE};
 use crate::{
     authz::{
         administration::{AdminError, AdminFacts, Principal},
@@ -46,6 +46,12 @@ pub(crate) struct Transaction {
     pub as_logged: bool,
     /// Why the current command cannot be written.
     pub failed: Option<StageError>,
+}
+
+/// The rows that one change removes, and how many are left for others.
+pub(super) struct Page<T> {
+    pub rows: Vec<T>,
+    pub left: usize,
 }
 
 /// Operations and their effects.
@@ -136,6 +142,16 @@ impl Transaction {
 
     pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
         Ok(self.rows().token_by_digest(digest)?.map(|record| self.apply_unsaved(record)))
+    }
+
+    /// How many rows one change may remove. A removal that is not durable is not repeated, so it takes all.
+    pub(super) fn page_size(&self) -> usize {
+        if self.batch.staged.ignore_damage { usize::MAX } else { PAGE }
+    }
+
+    pub(super) fn page<T>(&self, mut rows: impl Iterator<Item = T>) -> Page<T> {
+        let page = rows.by_ref().take(self.page_size()).collect();
+        Page { rows: page, left: rows.count() }
     }
 
     /// All tokens of an owner, live or not.

@@ -7,12 +7,13 @@ use crate::{
     authz::{
         accounts::{Account, GrantRecord, Grantee, UserRecord},
         administration::{AdminError, AdminErrorCode, users},
+        secret::TokenId,
     },
     fence::Affected,
     store::{
         ChangeError, audit,
         change::{Actor, NewUser, UserEdit},
-        model::RevokeReason,
+        model::{RevokeReason, TokenRecord},
         op::Op,
     },
 };
@@ -106,19 +107,28 @@ impl Transaction {
         Ok(after)
     }
 
-    pub(crate) fn delete_user(&mut self, actor: &Actor, login: &str) -> Result<UserRecord, ChangeError> {
+    /// Leaves a tombstone, which refuses the user's tokens, and revokes a page of them. Returns also the last of
+    /// that page, if [`Self::revoke_of_deleted`] has to go on behind it.
+    pub(crate) fn delete_user(
+        &mut self,
+        actor: &Actor,
+        login: &str,
+    ) -> Result<(UserRecord, Option<TokenId>), ChangeError> {
         let principal = self.principal(actor)?;
         let Account { ix, record: before, groups, roles } =
             users::delete(&self.admin_facts(&principal), login)?.clone();
-        let tokens = self.tokens_of(&before.id)?;
+        let counts = self.rows().counts(&before.id)?;
 
         self.affected = Some(Affected::User(ix));
         self.sign_out(ix, &before.id);
         self.drop_invitations_of(&before.id);
-        let mut revoked = 0;
-        for token in tokens {
-            revoked += u32::from(token.revoked.is_none());
-            self.revoke_record(actor, token, RevokeReason::OwnerDeleted)?;
+        let mut last = None;
+        if counts.all > self.page_size() {
+            last = self.revoke_of_deleted(actor, &before.id, None)?;
+        } else {
+            for token in self.tokens_of(&before.id)? {
+                self.revoke_record(actor, token, RevokeReason::OwnerDeleted)?;
+            }
         }
         for ix in groups {
             if let Some(group) = self.state.accounts.group(ix) {
@@ -130,7 +140,7 @@ impl Transaction {
             let to = Grantee::User(before.id.clone());
             self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
-        let change = json!({"id": before.id, "revoked_tokens": revoked});
+        let change = json!({"id": before.id, "revoked_tokens": counts.all - counts.ended});
         self.audit_as(actor, "user.delete", target(&before.login), Some(change));
         let after = UserRecord {
             password: None,
@@ -139,7 +149,24 @@ impl Transaction {
             ..before
         };
         self.apply(Op::PutUser(after.clone()));
-        Ok(after)
+        Ok((after, last))
+    }
+
+    /// Revokes a page of a deleted user's tokens behind `after`. Returns the last one; `None`: none follows.
+    pub(crate) fn revoke_of_deleted(
+        &mut self,
+        actor: &Actor,
+        owner: &str,
+        after: Option<TokenId>,
+    ) -> Result<Option<TokenId>, ChangeError> {
+        let size = self.page_size();
+        let page = self.shared.engine.tokens_of(owner, after, size)?;
+        for TokenRecord { id, .. } in &page {
+            if let Some(token) = self.token(*id)? {
+                self.revoke_record(actor, token, RevokeReason::OwnerDeleted)?;
+            }
+        }
+        Ok(page.last().filter(|_| page.len() == size).map(|token| token.id))
     }
 
     /// Fails if the actor may not set the user's password.
