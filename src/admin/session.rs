@@ -139,14 +139,8 @@ pub async fn list(context: Context, caller: Caller) -> ApiResult {
     caller.login("me")?;
     let Some(user) = caller.user() else { return Err(Problem::not_found("user")) };
     let rows = context.store.sessions_of(&user.id).into_iter();
-    let items = rows.map(|record| SessionRow {
-        current: caller.session() == Some(record.digest),
-        created_at: Time(record.created_at),
-        last_seen_at: Time(record.last_seen_at),
-        expires_at: Time(record.ends_at()),
-        client: record.client.to_string(),
-    });
-    Ok(ok(&Page { items: items.collect::<Vec<_>>(), next: None }))
+    let items: Vec<_> = rows.map(|record| SessionRow::new(&caller, &record)).collect();
+    Ok(ok(&Page { items, next: None }))
 }
 
 pub async fn sign_out(
@@ -186,6 +180,18 @@ fn signed_out(meta: &RequestMeta, body: &serde_json::Value) -> Response {
     let dropped = HeaderValue::from_static(r#""cache", "storage""#);
     response.headers_mut().insert(HeaderName::from_static("clear-site-data"), dropped);
     response
+}
+
+impl SessionRow {
+    pub(super) fn new(caller: &Caller, record: &SessionRecord) -> Self {
+        Self {
+            current: caller.session() == Some(record.digest),
+            created_at: Time(record.created_at),
+            last_seen_at: Time(record.last_seen_at),
+            expires_at: Time(record.ends_at()),
+            client: record.client.to_string(),
+        }
+    }
 }
 
 impl SessionView {

@@ -174,6 +174,10 @@ fn response(context: &Context, changed: &Updated<UserRecord>) -> Response {
 }
 
 impl UserView {
+    pub(super) fn is_service(&self) -> bool {
+        self.kind == UserKind::Service
+    }
+
     pub(super) fn new(accounts: &Accounts, record: &UserRecord) -> Self {
         let account = accounts.user_by_id(&record.id);
         let groups = account.iter().flat_map(|account| &account.groups);

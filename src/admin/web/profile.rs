@@ -3,12 +3,11 @@
 use askama::Template;
 
 use super::{
-    FormQuery, PageResult, Reader, Shell, link, render,
+    FormQuery, PageResult, Reader, Shell, render,
     token_list::{self, Filter, Listing},
-    words::DisplayTime,
 };
 use crate::{
-    admin::{Context, Problem, UserView, groups::READ_GROUPS, services::ServiceView, wire::Time},
+    admin::{Context, Problem, UserView, groups::READ_GROUPS, services::ServiceView, session::SessionRow},
     authz::{
         accounts::{Account, Accounts, fold},
         rules::Service,
@@ -24,28 +23,18 @@ const SEARCH_THRESHOLD: usize = 8;
 struct GeneralPage {
     shell: Shell,
     user: UserView,
-    /// Group names, with links if the reader may follow them.
-    groups: Vec<(String, Option<String>)>,
+    groups: Vec<String>,
     permissions: Vec<&'static str>,
     services: Vec<ReadableService>,
-    sessions: Vec<BrowserSession>,
+    sessions: Vec<SessionRow>,
     /// Whether the account has a password to change.
     password: bool,
-    may_edit: bool,
 }
 
 /// A service that the user may read, and why.
 struct ReadableService {
     view: ServiceView,
     because: String,
-}
-
-/// A browser with a session.
-struct BrowserSession {
-    client: String,
-    since: DisplayTime,
-    seen: DisplayTime,
-    current: bool,
 }
 
 #[derive(Template)]
@@ -71,32 +60,20 @@ pub(super) async fn general(context: Context, reader: Reader) -> PageResult {
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
-    let sees_groups = reader.caller.may_any(&READ_GROUPS);
-    let groups = accounts.groups_of(account).into_iter().filter_map(|ix| {
-        let name = accounts.group(ix)?.record.name.clone();
-        let link = sees_groups.then(|| link("/groups", &name));
-        Some((name, link))
-    });
+    let groups = accounts.groups_of(account).into_iter();
+    let groups = groups.filter_map(|ix| Some(accounts.group(ix)?.record.name.clone()));
     let rules = context.rules();
     let readable = rules.services().iter().filter(|service| reader.user.readable.contains(service.id));
-    let now = Time::now();
     let mut sessions = context.store.sessions_of(&record.id);
     sessions.sort_by_key(|session| std::cmp::Reverse(session.last_seen_at));
-    let sessions = sessions.into_iter().map(|session| BrowserSession {
-        client: session.client.to_string(),
-        since: DisplayTime::at(Time(session.created_at), now),
-        seen: DisplayTime::at(Time(session.last_seen_at), now),
-        current: reader.caller.session() == Some(session.digest),
-    });
     let page = GeneralPage {
         shell: reader.shell("Profile", "/profile"),
         user: UserView::new(&accounts, record),
         groups: groups.collect(),
         permissions: reader.user.permissions.iter().map(Permission::word).collect(),
         services: readable.map(|service| ReadableService::new(&accounts, account, service)).collect(),
-        sessions: sessions.collect(),
+        sessions: sessions.iter().map(|session| SessionRow::new(&reader.caller, session)).collect(),
         password: record.password.is_some(),
-        may_edit: reader.caller.may(Permission::UpdateSelf),
     };
     Ok(render(&page))
 }

@@ -32,6 +32,7 @@ pub struct Shell {
     /// The current page's entry in the navigation.
     pub at: &'static str,
     pub reader: Option<SignedInUser>,
+    caller: Option<Caller>,
     pub style: &'static str,
     pub script: &'static str,
     pub icon: &'static str,
@@ -102,10 +103,20 @@ impl Shell {
             title,
             at,
             reader: caller.and_then(SignedInUser::from_caller),
+            caller: caller.cloned(),
             style: &STYLE.path,
             script: &SCRIPT.path,
             icon: &ICON.path,
         }
+    }
+
+    /// Whether the reader may use what needs this permission.
+    pub fn may(&self, permission: Permission) -> bool {
+        self.may_any(&[permission])
+    }
+
+    pub fn may_any(&self, permissions: &[Permission]) -> bool {
+        self.caller.as_ref().is_some_and(|caller| caller.may_any(permissions))
     }
 }
 

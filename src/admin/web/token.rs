@@ -4,7 +4,11 @@
 use askama::Template;
 use axum::extract::Path;
 
-use super::{PageResult, Reader, Shell, link, render, token_list::LoadedTokens, words, words::DisplayTime};
+use super::{
+    PageResult, Reader, Shell, render,
+    token_list::{LoadedTokens, is_alive},
+    words,
+};
 use crate::{
     admin::{
         Context,
@@ -13,23 +17,12 @@ use crate::{
         users::READ_OTHERS,
         wire::Time,
     },
-    authz::{subject::Permission, time::Timestamp},
+    authz::subject::Permission,
 };
 
 /// A token as lists and its own page show it.
 pub struct TokenRow {
     pub view: TokenView,
-    pub created: DisplayTime,
-    pub used: Option<DisplayTime>,
-    pub begins: Option<DisplayTime>,
-    pub expires: Option<DisplayTime>,
-    pub ended: Option<DisplayTime>,
-    pub grace: Option<DisplayTime>,
-    /// Whether requests with it may be permitted, now or later.
-    pub alive: bool,
-    pub tone: &'static str,
-    /// The owner's page.
-    pub owner_link: String,
     /// Requests in flight.
     pub live: usize,
     /// The token that it replaces.
@@ -45,9 +38,6 @@ struct TokenPage {
     pair: Option<(TokenRow, TokenRow)>,
     /// Whether the reader may change it.
     may_edit: bool,
-    /// Whether the reader may have decisions about it explained.
-    may_explain: bool,
-    may_see_user: bool,
     /// A path and a host of its first service, for the command to try.
     path: String,
     host: String,
@@ -62,7 +52,7 @@ pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String
     let live = context.fence.list().await;
     let row = |view: TokenView| {
         let live = live.iter().filter(|row| row.token.is_some_and(|id| id.as_str() == view.id)).count();
-        TokenRow { live, ..TokenRow::at(view, now) }
+        TokenRow { view, live, rotated_from: None }
     };
     let family = record.family;
     let first = record.scope.first().map(|(key, _)| key.clone()).unwrap_or_default();
@@ -92,8 +82,6 @@ pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String
     let page = TokenPage {
         shell: reader.shell("Token", if own { "/profile/authentication" } else { "/tokens" }),
         may_edit: reader.caller.may(needed),
-        may_explain: reader.caller.may(Permission::AdminRead),
-        may_see_user: reader.caller.may_any(&READ_OTHERS),
         path: spec.and_then(|spec| spec.paths.first().cloned()).unwrap_or_default(),
         host: spec.and_then(|spec| spec.hosts.first().cloned()).unwrap_or_default(),
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),
@@ -104,22 +92,13 @@ pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String
 }
 
 impl TokenRow {
-    pub fn at(view: TokenView, now: Timestamp) -> Self {
-        let moment = |time: Option<Time>| time.map(|time| DisplayTime::at(time, now));
-        Self {
-            created: DisplayTime::at(view.created_at, now),
-            used: moment(view.last_used_at),
-            begins: moment(view.not_before),
-            expires: moment(view.expires_at),
-            ended: moment(view.revoked_at),
-            grace: moment(view.grace_until),
-            alive: matches!(view.state.as_str(), "pending" | "active" | "rotating" | "suspended"),
-            tone: words::state_tone(&view.state),
-            owner_link: link("/users", &view.user),
-            live: 0,
-            rotated_from: None,
-            view,
-        }
+    /// Whether requests with it may be permitted, now or later.
+    pub fn is_alive(&self) -> bool {
+        self.view.state.parse().is_ok_and(is_alive)
+    }
+
+    pub fn tone(&self) -> &'static str {
+        words::state_tone(&self.view.state)
     }
 
     /// The services that a row has room for; the others are `remaining_services`.
@@ -138,9 +117,9 @@ impl TokenRow {
             0 => String::new(),
             count => format!(" {} in flight will be cut.", words::count(count, "request")),
         };
-        let used = self.used.as_ref().map_or_else(
+        let used = self.view.last_used_at.map_or_else(
             || "It has never been used.".to_owned(),
-            |used| format!("It was last used {}.", used.text),
+            |used| format!("It was last used {}.", used.in_words()),
         );
         format!("{used}{live} Every request with it will be refused. This cannot be undone.")
     }

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use strum::VariantNames as _;
 
-use super::{PageResult, address, token::TokenRow, words::DisplayTime};
+use super::{PageResult, address, token::TokenRow};
 use crate::{
     admin::{
         ApiResult, Context, Problem,
@@ -201,10 +201,10 @@ fn listing(
     let page = asked.page.unwrap_or(1).clamp(1, pages);
     let at = |page: usize| asked.link(base, "page", (page > 1).then(|| page.to_string()).as_deref());
     let rows = entries.into_iter().skip((page - 1) * ROWS).take(ROWS).map(|entry| {
-        let requests = live.iter().filter(|row| row.token == Some(entry.record.id)).count();
-        let from = from.get(&entry.record.id).map(ToString::to_string);
+        let live = live.iter().filter(|row| row.token == Some(entry.record.id)).count();
+        let rotated_from = from.get(&entry.record.id).map(ToString::to_string);
         let view = TokenView::at(context, &accounts, entry.record, now);
-        TokenRow { live: requests, rotated_from: from, ..TokenRow::at(view, now) }
+        TokenRow { view, live, rotated_from }
     });
     let rows: Vec<TokenRow> = rows.collect();
     let column = |key: &'static str| {
@@ -310,14 +310,13 @@ fn require_known(word: &str, words: &[&str]) -> ApiResult<()> {
 impl TokenRow {
     /// The remark beside the name, for every state but `active`.
     pub fn remark(&self) -> Option<(&'static str, String)> {
-        let when =
-            |moment: &Option<DisplayTime>| moment.as_ref().map(|at| at.text.clone()).unwrap_or_default();
+        let when = |time: Option<Time>| time.map(Time::in_words).unwrap_or_default();
         Some(match self.view.state.as_str() {
-            "pending" => ("info", format!("starts {}", when(&self.begins))),
-            "rotating" => ("warn", format!("ends {}", when(&self.grace))),
+            "pending" => ("info", format!("starts {}", when(self.view.not_before))),
+            "rotating" => ("warn", format!("ends {}", when(self.view.grace_until))),
             "rotated" => ("", "replaced".to_owned()),
             "revoked" => ("bad", "revoked".to_owned()),
-            "expired" => ("", format!("expired {}", when(&self.expires))),
+            "expired" => ("", format!("expired {}", when(self.view.expires_at))),
             "suspended" => ("bad", "owner is banned".to_owned()),
             _ => return None,
         })

@@ -3,14 +3,6 @@
 
 use crate::{admin::wire::Time, authz::time::Timestamp};
 
-/// For `<time>`: the displayed text and the exact value.
-pub struct DisplayTime {
-    pub text: String,
-    pub exact: String,
-    /// Less than two weeks ahead.
-    pub soon: bool,
-}
-
 const MINUTE: i64 = 60;
 const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
@@ -18,17 +10,38 @@ const DAY: i64 = 24 * HOUR;
 const RELATIVE: i64 = 60 * DAY;
 const SOON: i64 = 14 * DAY;
 
-impl DisplayTime {
-    pub fn at(time: Time, now: Timestamp) -> Self {
-        let ahead = (time.0.as_millis() - now.as_millis()) / 1000;
-        let date = jiff::Timestamp::from_millisecond(time.0.as_millis()).unwrap_or_default();
-        let text = if ahead.abs() < RELATIVE { relative(ahead) } else { day(time) };
-        Self { text, exact: format!("{date:.0}"), soon: (0..SOON).contains(&ahead) }
+impl Time {
+    /// How long ago or ahead it is, or the date of a time far away.
+    pub fn in_words(self) -> String {
+        self.in_words_at(Self::now())
+    }
+
+    fn in_words_at(self, now: Timestamp) -> String {
+        let ahead = self.seconds_after(now);
+        if ahead.abs() < RELATIVE { relative(ahead) } else { day(self) }
+    }
+
+    /// The value for `<time>`.
+    pub fn exact(self) -> String {
+        self.0.rfc3339(0).unwrap_or_default()
+    }
+
+    /// Whether it is less than two weeks ahead.
+    pub fn is_soon(self) -> bool {
+        self.is_soon_at(Self::now())
+    }
+
+    fn is_soon_at(self, now: Timestamp) -> bool {
+        (0..SOON).contains(&self.seconds_after(now))
+    }
+
+    fn seconds_after(self, now: Timestamp) -> i64 {
+        (self.0.as_millis() - now.as_millis()) / 1000
     }
 }
 
 /// `4 Jan 2027`, in UTC.
-pub fn day(time: Time) -> String {
+fn day(time: Time) -> String {
     let date = jiff::Timestamp::from_millisecond(time.0.as_millis()).unwrap_or_default();
     date.strftime("%-d %b %Y").to_string()
 }
@@ -106,8 +119,8 @@ mod tests {
     fn near_times_are_relative_and_far_ones_are_dates() {
         let now = Timestamp::from_millis(1_798_761_600_000);
         let check = |seconds: i64, text: &str, soon: bool| {
-            let moment = DisplayTime::at(Time(now.plus_seconds(seconds)), now);
-            assert_eq!((moment.text.as_str(), moment.soon), (text, soon), "{seconds}");
+            let time = Time(now.plus_seconds(seconds));
+            assert_eq!((time.in_words_at(now).as_str(), time.is_soon_at(now)), (text, soon), "{seconds}");
         };
         check(0, "just now", true);
         check(-45, "45 seconds ago", false);

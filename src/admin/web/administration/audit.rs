@@ -18,8 +18,6 @@ use crate::{
         backup::{Parts, StreamedBody},
         offload::{Offload, READS},
         pagination::bad_cursor,
-        web::words::DisplayTime,
-        wire::Time,
     },
     authz::{reason::Reason, subject::Permission, time::Timestamp},
     store::{Page, ReadError, model::AuditEvent},
@@ -42,7 +40,6 @@ struct AuditPage {
 }
 
 struct Row {
-    at: DisplayTime,
     parts: Vec<Part>,
     /// The link to the page that explains a refused request.
     explain: Option<String>,
@@ -108,7 +105,6 @@ pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<
     reader.caller.require(Permission::ReadAudit)?;
     let Found { events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
     let explains = reader.caller.may(Permission::AdminRead);
-    let now = Time::now();
     let rules = context.rules();
     let names = token_names(&context, &events).await?;
     let row = |event: AuditEvent| {
@@ -116,7 +112,6 @@ pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<
         let path = view.service.as_deref().and_then(|key| rules.service_by_key(key));
         let path = path.and_then(|service| service.spec.paths.first().cloned());
         Row {
-            at: DisplayTime::at(view.time, now),
             parts: sentence(&view, names.get(&view.target).map(String::as_str)),
             explain: sentence::explain(&view, path.as_deref()).filter(|_| explains),
             change: view.change.as_ref().map(|change| format!("{change:#}")),

@@ -16,7 +16,6 @@ struct ConfigurationPage {
     text: String,
     /// The changes in the file that are not in force yet.
     pending: Pending,
-    may_reload: bool,
 }
 
 enum Pending {
@@ -35,12 +34,7 @@ pub async fn show(context: Context, reader: Reader) -> PageResult {
         Err(error) => Pending::Unreadable(error),
     });
     let pending = pending.await?;
-    let page = ConfigurationPage {
-        shell: reader.shell("Configuration", "/configuration"),
-        text,
-        pending,
-        may_reload: reader.caller.may(Permission::AdminWrite),
-    };
+    let page = ConfigurationPage { shell: reader.shell("Configuration", "/configuration"), text, pending };
     Ok(render(&page))
 }
 

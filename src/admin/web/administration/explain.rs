@@ -4,9 +4,13 @@ use askama::Template;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{FormQuery, Named, PageResult, Permissions, Reader, Shell, render};
+use super::{FormQuery, PageResult, Reader, Shell, render};
 use crate::{
-    admin::{ApiResult, Context, ExplainRequest, Problem, explain::explain_visible, web::words},
+    admin::{
+        ApiResult, Context, ExplainRequest, Problem,
+        explain::explain_visible,
+        web::{link, words},
+    },
     authz::{
         explain::{Explanation, Step},
         reason::Reason,
@@ -155,22 +159,20 @@ fn remedies(
     token: Option<&str>,
 ) -> Vec<Remedy> {
     let page = |label: String, link: String| Remedy { label, call: None, link: Some(link) };
-    let user = owner.map(|login| Named::new("/users", login));
     let own = owner.is_some_and(|login| *login == *reader.user.login);
     let service = verdict.service.as_ref().map(ServiceKey::as_str);
-    let may = Permissions::from_reader(reader);
     let line = |label: &str| {
         let line = verdict.origin.as_ref().map_or(1, |origin| origin.line);
         page(label.to_owned(), format!("/configuration#L{line}"))
     };
-    match (verdict.reason, user) {
-        (Reason::ReadServiceDenied, Some(user)) if may.group => {
+    match (verdict.reason, owner) {
+        (Reason::ReadServiceDenied, Some(user)) if reader.caller.may(Permission::UpdateGroup) => {
             let rules = context.rules();
             let readers = service.and_then(|key| rules.service_by_key(key)).map(|found| &found.spec.readers);
             let group = |name: &String| {
-                let path = format!("{}/members/{}", super::link("/v1/groups", name), user.name);
+                let path = format!("{}/members/{}", link("/v1/groups", name), user);
                 Remedy {
-                    label: format!("Add {} to {name}", user.name),
+                    label: format!("Add {user} to {name}"),
                     call: Some((format!("PUT {path}"), format!("DELETE {path}"))),
                     link: None,
                 }
@@ -183,7 +185,7 @@ fn remedies(
             let link = format!("/profile/authentication#new={}", service.unwrap_or_default());
             vec![page("New token with this service".to_owned(), link)]
         }
-        (Reason::OwnerBanned, Some(user)) => vec![page(format!("Go to {}", user.name), user.link)],
+        (Reason::OwnerBanned, Some(user)) => vec![page(format!("Go to {user}"), link("/users", user))],
         (
             Reason::TokenExpired
             | Reason::TokenRevoked

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Named, PageResult, Reader, Shell, render};
+use super::{PageResult, Reader, Shell, render};
 use crate::{
     admin::{Context, LiveView, ServiceView, offload::READS, users::READ_OTHERS, web::words},
     authz::subject::Permission,
@@ -19,8 +19,8 @@ struct ServicesPage {
 
 struct ServiceRow {
     view: ServiceView,
-    groups: Vec<Named>,
-    readers: Vec<Named>,
+    groups: Vec<String>,
+    readers: Vec<String>,
     upstream: String,
     health: Health,
     line: u32,
@@ -36,17 +36,7 @@ pub struct Health {
 #[template(path = "live.html")]
 struct LivePage {
     shell: Shell,
-    rows: Vec<LiveRow>,
-    may_cut: bool,
-    may_see_user: bool,
-}
-
-struct LiveRow {
-    user: Option<Named>,
-    age: String,
-    received: String,
-    sent: String,
-    view: LiveView,
+    rows: Vec<LiveView>,
 }
 
 pub async fn services(context: Context, reader: Reader) -> PageResult {
@@ -61,8 +51,8 @@ fn services_page(context: &Context, reader: &Reader) -> Response {
         let view = ServiceView::new(service).with_readers(service, &snapshot.directory);
         let upstream = service.spec.upstream.to_string();
         ServiceRow {
-            groups: named("/groups", view.readers.as_deref()),
-            readers: named("/users", view.effective_readers.as_deref()),
+            groups: view.readers.clone().unwrap_or_default(),
+            readers: view.effective_readers.clone().unwrap_or_default(),
             health: Health::from_reading(upstreams.iter().find(|reading| reading.name == upstream)),
             upstream,
             line: service.spec.origin.line,
@@ -71,10 +61,6 @@ fn services_page(context: &Context, reader: &Reader) -> Response {
     });
     let page = ServicesPage { shell: reader.shell("Services", "/services"), services: services.collect() };
     render(&page)
-}
-
-fn named(section: &str, names: Option<&[String]>) -> Vec<Named> {
-    names.unwrap_or_default().iter().map(|name| Named::new(section, name)).collect()
 }
 
 pub async fn live(context: Context, reader: Reader) -> PageResult {
@@ -88,18 +74,9 @@ fn live_page(context: &Context, reader: &Reader, mut rows: Vec<crate::fence::Liv
     rows.retain(|row| *row.request_id != *reader.caller.request_id);
     rows.sort_by_key(|row| std::cmp::Reverse(row.age));
     let directory = context.state.snapshot().directory.clone();
-    let row = |view: LiveView| LiveRow {
-        user: view.user.as_ref().map(|login| Named::new("/users", login)),
-        age: words::format_span(view.age_ms),
-        received: words::bytes(view.bytes_in),
-        sent: words::bytes(view.bytes_out),
-        view,
-    };
     let page = LivePage {
         shell: reader.shell("Live requests", "/live"),
-        rows: rows.into_iter().map(|live| row(LiveView::new(&directory, live))).collect(),
-        may_cut: reader.caller.may(Permission::AdminWrite),
-        may_see_user: reader.caller.may_any(&READ_OTHERS),
+        rows: rows.into_iter().map(|row| LiveView::new(&directory, row)).collect(),
     };
     render(&page)
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{extract::Path, response::Response};
 
-use super::{Named, PageResult, Permissions, Reader, Shell, joinable, render};
+use super::{PageResult, Reader, Shell, joinable, render};
 use crate::{
     admin::{
         Context, GroupView, Problem, RoleView, groups::READ_GROUPS, offload::READS, users::READ_OTHERS,
@@ -26,14 +26,11 @@ struct GroupsPage {
     /// Nested lists that are still open at the end.
     close: usize,
     parents: Vec<String>,
-    may_create: bool,
 }
 
 /// A group in the tree, in the order of display.
 struct Node {
-    group: Named,
-    built_in: bool,
-    roles: Vec<String>,
+    group: GroupView,
     /// Services that its members may read through it.
     reads: Vec<String>,
     direct: usize,
@@ -49,20 +46,18 @@ struct Node {
 struct GroupPage {
     shell: Shell,
     group: GroupView,
-    parent: Option<Named>,
-    members: Vec<Named>,
+    members: Vec<String>,
     /// Members through a child group: login, and the child's name.
-    inherited: Vec<(Named, String)>,
+    inherited: Vec<(String, String)>,
     effective: usize,
     /// The number of effective members, such as `6 members`.
     counted: String,
-    children: Vec<Named>,
+    children: Vec<String>,
     reads: Vec<String>,
     parents: Vec<String>,
     /// Logins that are not members yet.
     addable: Vec<String>,
     grantable: Vec<RoleView>,
-    may: Permissions,
 }
 
 /// The most logins offered in a list; others are typed.
@@ -90,11 +85,9 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
         let count = |of: &HashMap<GroupIx, usize>| of.get(&group.ix).copied().unwrap_or_default();
         Node {
             reads: read_through(&accounts, &rules, group, reader),
-            group: Named::new("/groups", view.name),
-            built_in: view.built_in,
-            roles: view.roles,
             direct: count(if view.built_in { &effective } else { &direct }),
             effective: count(&effective),
+            group: view,
             deeper,
             up,
         }
@@ -120,7 +113,6 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
         tree,
         close: depth,
         parents: joinable(&accounts),
-        may_create: reader.caller.may(Permission::CreateGroup),
     };
     render(&page)
 }
@@ -148,7 +140,7 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
         }
         addable.push(login.to_owned());
         if let Some(child) = member_through(&accounts, &user.groups, group.ix) {
-            inherited.push((Named::new("/users", login), child));
+            inherited.push((login.to_owned(), child));
         }
     }
     // Who may not list users types a login.
@@ -157,7 +149,7 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
     }
     addable.sort_unstable();
     addable.truncate(MAX_OFFERED);
-    inherited.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    inherited.sort();
     let rules = context.rules();
     let effective = match view.built_in {
         true => accounts.present_users().count(),
@@ -165,15 +157,11 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
     };
     let page = GroupPage {
         shell: reader.shell("Group", "/groups"),
-        parent: view.parent.as_ref().map(|name| Named::new("/groups", name)),
-        members: direct.into_iter().map(|login| Named::new("/users", login)).collect(),
+        members: direct.into_iter().map(str::to_owned).collect(),
         inherited,
         effective,
         counted: words::count(effective, "member"),
-        children: accounts
-            .children(&group.record.id)
-            .map(|child| Named::new("/groups", &child.record.name))
-            .collect(),
+        children: accounts.children(&group.record.id).map(|child| child.record.name.clone()).collect(),
         reads: read_through(&accounts, &rules, group, reader),
         parents: joinable(&accounts).into_iter().filter(|other| *other != view.name).collect(),
         addable,
@@ -183,7 +171,6 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
             .filter(|role| !view.roles.contains(&role.key))
             .collect(),
         group: view,
-        may: Permissions::from_reader(reader),
     };
     Ok(render(&page))
 }

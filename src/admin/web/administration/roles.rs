@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{Named, PageResult, Reader, Shell, render};
+use super::{PageResult, Reader, Shell, render};
 use crate::{
     admin::{Context, GrantView, RoleView, offload::READS, roles::READ_ROLES, web::words},
     authz::subject::Permission,
@@ -15,13 +15,12 @@ struct RolesPage {
     shell: Shell,
     roles: Vec<RoleRow>,
     permissions: Vec<&'static str>,
-    may_manage: bool,
 }
 
 struct RoleRow {
     view: RoleView,
-    users: Vec<Named>,
-    groups: Vec<Named>,
+    users: Vec<String>,
+    groups: Vec<String>,
 }
 
 impl RoleRow {
@@ -49,8 +48,8 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
     let row = |view: RoleView| {
         let held = || grants.iter().filter(|grant| grant.role == view.key);
         RoleRow {
-            users: held().filter_map(|grant| Some(Named::new("/users", grant.user.as_ref()?))).collect(),
-            groups: held().filter_map(|grant| Some(Named::new("/groups", grant.group.as_ref()?))).collect(),
+            users: held().filter_map(|grant| grant.user.clone()).collect(),
+            groups: held().filter_map(|grant| grant.group.clone()).collect(),
             view,
         }
     };
@@ -58,7 +57,6 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
         shell: reader.shell("Roles", "/roles"),
         roles: accounts.roles().map(RoleView::new).map(row).collect(),
         permissions: Permission::ALL.iter().map(|permission| permission.word()).collect(),
-        may_manage: reader.caller.may(Permission::ManageRole),
     };
     render(&page)
 }

@@ -1,12 +1,10 @@
 //! Users: the list, and the page of one user with everything that can be changed.
 
-use std::sync::Arc;
-
 use askama::Template;
 use axum::extract::Path;
 use serde::Deserialize;
 
-use super::{FormQuery, Named, PageResult, Permissions, Reader, Shell, address, joinable, link, render};
+use super::{FormQuery, PageResult, Reader, Shell, address, joinable, render};
 use crate::{
     admin::{
         Context, IdentityView, Problem, RoleView, UserView,
@@ -14,13 +12,10 @@ use crate::{
         pagination::PageRequest,
         tokens::READ_OTHERS_TOKENS,
         users::READ_OTHERS,
-        web::{token_list::LoadedTokens, words, words::DisplayTime},
+        web::{token_list::LoadedTokens, words},
         wire::Time,
     },
-    authz::{
-        accounts::{Account, Accounts, UserKind},
-        subject::Permission,
-    },
+    authz::{accounts::Account, subject::Permission},
     fence::LiveRow,
 };
 
@@ -28,11 +23,10 @@ use crate::{
 #[template(path = "users.html")]
 struct UsersPage {
     shell: Shell,
-    users: Vec<UserRow>,
+    users: Vec<UserView>,
     total: usize,
     asked: Filter,
     next: Option<String>,
-    may_create: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -44,24 +38,16 @@ pub struct Filter {
     limit: Option<usize>,
 }
 
-struct UserRow {
-    link: String,
-    created: DisplayTime,
-    service: bool,
-    groups: Vec<Named>,
-    view: UserView,
-}
-
 #[derive(Template)]
 #[template(path = "user.html")]
 struct UserPage {
     shell: Shell,
-    user: UserRow,
+    user: UserView,
     own: bool,
     /// Whether the reader may see the user's tokens, and where the user is signed in.
     sees_tokens: bool,
     /// Memberships through another group.
-    inherited: Vec<Named>,
+    inherited: Vec<String>,
     permissions: Vec<&'static str>,
     services: Vec<String>,
     /// Groups and roles that the user does not have yet.
@@ -76,7 +62,6 @@ struct UserPage {
     identities: Vec<IdentityView>,
     /// The name of the configured provider.
     provider: Option<String>,
-    may: Permissions,
 }
 
 pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> PageResult {
@@ -100,12 +85,10 @@ fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
     let total = users.len();
     let paging = PageRequest::new(asked.cursor.clone(), asked.limit)?;
     let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase())?;
-    let now = Time::now();
-    let users = page.items.into_iter().map(|user| UserRow::new(&accounts, user, now)).collect();
+    let users = page.items.into_iter().map(|user| UserView::new(&accounts, &user.record)).collect();
     let next =
         page.next.map(|cursor| address("/users", [("q", asked.q.as_deref()), ("cursor", Some(&cursor))]));
-    let may_create = reader.caller.may(Permission::CreateUser);
-    let page = UsersPage { shell: reader.shell("Users", "/users"), users, total, asked, next, may_create };
+    let page = UsersPage { shell: reader.shell("Users", "/users"), users, total, asked, next };
     Ok(render(&page))
 }
 
@@ -127,19 +110,18 @@ fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) 
     let groups = accounts.groups_of(account);
     let inherited = groups.into_iter().filter(|ix| !account.groups.contains(ix));
     let inherited = inherited.filter_map(|ix| Some(accounts.group(ix)?.record.name.clone()));
-    let inherited: Vec<Named> = inherited.map(|name| Named::new("/groups", name)).collect();
     let tokens = tokens_of(context, &record.login, record.banned.is_some())?;
     let live = live.iter().filter(|row| row.user == Some(account.ix)).count();
     let sessions = context.store.sessions_of(&record.id).len();
-    let user = UserRow::new(&accounts, account, Time::now());
+    let user = UserView::new(&accounts, record);
     let mut joinable = joinable(&accounts);
-    joinable.retain(|name| !user.view.groups.contains(name));
-    let held = |role: &RoleView| user.view.roles.contains(&role.key);
+    joinable.retain(|name| !user.groups.contains(name));
+    let held = |role: &RoleView| user.roles.contains(&role.key);
     let page = UserPage {
         shell: reader.shell("User", "/users"),
         own: reader.caller.is(&record.id),
         sees_tokens: reader.caller.is(&record.id) || reader.caller.may_any(&READ_OTHERS_TOKENS),
-        inherited,
+        inherited: inherited.collect(),
         permissions: accounts.permissions_of(account).iter().map(Permission::word).collect(),
         services: services.map(|service| service.spec.key.as_str().to_owned()).collect(),
         joinable,
@@ -150,7 +132,6 @@ fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) 
         identities: context.store.identities_of(&record.id).into_iter().map(Into::into).collect(),
         provider: context.sign_in.provider.as_ref().map(|provider| provider.title.clone()),
         user,
-        may: Permissions::from_reader(reader),
     };
     Ok(render(&page))
 }
@@ -173,17 +154,4 @@ fn impact(tokens: usize, live: usize, sessions: usize) -> String {
         format!("{} signed in", words::count(sessions, "browser")),
     ];
     parts.join(", ")
-}
-
-impl UserRow {
-    fn new(accounts: &Arc<Accounts>, account: &Account, now: crate::authz::time::Timestamp) -> Self {
-        let view = UserView::new(accounts, &account.record);
-        Self {
-            link: link("/users", &view.login),
-            created: DisplayTime::at(view.created_at, now),
-            service: matches!(view.kind, UserKind::Service),
-            groups: view.groups.iter().map(|name| Named::new("/groups", name)).collect(),
-            view,
-        }
-    }
 }
