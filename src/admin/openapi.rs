@@ -3,21 +3,15 @@
 
 use std::sync::LazyLock;
 
-use axum::response::IntoResponse as _;
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use http::header;
-use utoipa::{
-    OpenApi,
-    openapi::{
-        self, ObjectBuilder, Paths,
-        schema::Type,
-        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
-    },
-};
+use serde_json::{Value, json};
+use utoipa::OpenApi;
 
 use super::{
-    ApiResult, Problem, audit, cluster, configuration, explain, groups, hub, identities, invitations, live,
-    overview, passwords, revoke_by_value, roles, services, session, tokens, users,
+    audit, cluster, configuration, explain, groups, hub, identities, invitations, live, overview, passwords,
+    revoke_by_value, roles, services, session, tokens, users,
 };
 
 mod calls;
@@ -73,32 +67,36 @@ mod calls;
 )]
 struct Document;
 
-pub async fn show() -> ApiResult {
-    static DOCUMENT: LazyLock<Option<Bytes>> =
-        LazyLock::new(|| serde_json::to_vec(&document()).ok().map(Bytes::from));
-    let document = DOCUMENT.clone().ok_or_else(|| Problem::not_found("document"))?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], document).into_response())
+pub async fn show() -> impl IntoResponse {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| document().to_string().into());
+    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.clone())
 }
 
 /// The whole document.
-pub fn document() -> openapi::OpenApi {
-    let status = ObjectBuilder::new().property("status", of_type(Type::Integer)).required("status");
-    let problem = ["error", "error_description", "request_id"]
-        .iter()
-        .fold(status, |object, name| object.property(*name, of_type(Type::String)).required(*name));
-    let cookie = "The cookie of POST /v1/session; a change repeats `csrf` as X-CSRF-Token";
-    let cookie = ApiKey::Cookie(ApiKeyValue::with_description("permgate", cookie));
-    let mut document = Document::openapi();
-    document.paths = calls::all().fold(Paths::builder(), |all, (path, item)| all.path(path, item)).build();
-    let components = document.components.get_or_insert_default();
-    components.schemas.insert("Problem".to_owned(), problem.into());
-    components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
-    components.add_security_scheme("cookie", SecurityScheme::ApiKey(cookie));
+pub fn document() -> Value {
+    let mut document = serde_json::to_value(Document::openapi()).expect("a document is JSON");
+    document["paths"] = calls::paths();
+    let text = || json!({"type": "string"});
+    document["components"]["schemas"]["Problem"] = json!({
+        "type": "object",
+        "required": ["status", "error", "error_description", "request_id"],
+        "properties": {
+            "status": {"type": "integer"},
+            "error": text(),
+            "error_description": text(),
+            "request_id": text(),
+        },
+    });
+    document["components"]["securitySchemes"] = json!({
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "cookie": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": "permgate",
+            "description": "The cookie of POST /v1/session; a change repeats `csrf` as X-CSRF-Token",
+        },
+    });
     document
-}
-
-fn of_type(kind: Type) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(kind)
 }
 
 #[cfg(test)]

@@ -4,17 +4,7 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::Deserialize;
-use serde_json::{Value, json};
-use utoipa::openapi::{
-    ArrayBuilder, Content, ContentBuilder, HttpMethod, ObjectBuilder, PathItem, Ref, RefOr, Required, Schema,
-    path::{Operation, OperationBuilder, Parameter, ParameterBuilder, ParameterIn},
-    request_body::{RequestBody, RequestBodyBuilder},
-    response::ResponseBuilder,
-    schema::{SchemaType, Type},
-    security::SecurityRequirement,
-};
-
-use super::of_type;
+use serde_json::{Map, Value, json};
 
 /// A method on a path, with its parameters, body and answer.
 #[derive(Default, Deserialize)]
@@ -22,7 +12,7 @@ use super::of_type;
 struct Call {
     summary: String,
     /// Name, description and type of each parameter of the query.
-    query: Vec<(String, String, Type)>,
+    query: Vec<(String, String, String)>,
     /// Takes the parameters of a page.
     paged: bool,
     /// Takes the revision that the caller has read.
@@ -36,8 +26,8 @@ struct Call {
     returns: Option<String>,
     creates: Option<String>,
     lists: Option<String>,
-    fields: Vec<(String, Type)>,
-    schema: Option<Schema>,
+    fields: Vec<(String, String)>,
+    schema: Option<Value>,
     media_type: Option<String>,
     errors: Vec<u16>,
     /// Needs no authentication.
@@ -46,137 +36,129 @@ struct Call {
 
 const JSON: &str = "application/json";
 
-/// The path and the operation of every call.
-pub(super) fn all() -> impl Iterator<Item = (String, PathItem)> {
+/// The paths of the document, each with its operations by method.
+pub(super) fn paths() -> Value {
     let calls: BTreeMap<String, Call> =
         toml::from_str(include_str!("calls.toml")).expect("a test reads the calls with the document");
-    calls.into_iter().map(|(route, call)| {
+    let mut paths = json!({});
+    for (route, call) in calls {
         let (method, path) = route.split_once(' ').expect("a route is a method and a path");
-        let method = serde_json::from_value(method.to_ascii_lowercase().into());
-        let method: HttpMethod = method.expect("a route begins with a method");
-        (path.to_owned(), PathItem::new(method, call.build(&route)))
-    })
+        paths[path][method.to_ascii_lowercase()] = call.operation(&route, method, path);
+    }
+    paths
 }
 
 impl Call {
     /// `route` is the method and the path: `GET /v1/users`.
-    fn build(self, route: &str) -> Operation {
-        let (method, path) = route.split_once(' ').unwrap_or_default();
+    fn operation(&self, route: &str, method: &str, path: &str) -> Value {
         let mut segments = path.split('/').skip(1);
         let (first, second) = (segments.next(), segments.next());
-        let mut operation = OperationBuilder::new()
-            .operation_id(Some(route))
-            .summary(Some(&self.summary))
-            .tag(second.or(first).unwrap_or_default())
-            .parameters(Some(self.parameters(path)).filter(|all| !all.is_empty()))
-            .request_body(self.request_body());
-        let (status, content) = self.answer(route);
-        let media_type = self.media_type.as_deref().unwrap_or(JSON);
-        if self.idempotent {
-            let mut record = content.clone();
-            record.example.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("token"));
-            let repeated = ResponseBuilder::new().description("The record of the first request");
-            operation = operation.response("200", repeated.content(media_type, record));
+        let mut operation = json!({
+            "operationId": route,
+            "summary": self.summary,
+            "tags": [second.or(first)],
+            "responses": self.responses(route, method, path),
+        });
+        let parameters = self.parameters(path);
+        if !parameters.is_empty() {
+            operation["parameters"] = parameters.into();
         }
-        let answer = ResponseBuilder::new().description("As asked").content(media_type, content);
-        operation = operation.response(status, answer);
-        let errors = self.error_statuses(method, path);
-        for (status, about) in statuses().filter(|(status, _)| errors.contains(status)) {
-            let example = problem_example(status, about);
-            let problem = || {
-                let schema = Ref::from_schema_name("Problem");
-                ContentBuilder::new().schema(Some(schema)).example(Some(example.clone())).build()
-            };
-            let refusal = ResponseBuilder::new()
-                .description(about)
-                .content(JSON, problem())
-                .content("application/problem+json", problem());
-            operation = operation.response(status.to_string(), refusal);
+        if let Some(content) = self.request_content() {
+            operation["requestBody"] = json!({"content": content, "required": !self.optional_body});
         }
         if self.open {
-            operation = operation.security(SecurityRequirement::default());
+            operation["security"] = json!([{}]);
         }
-        operation.build()
+        operation
     }
 
-    fn parameters(&self, path: &str) -> Vec<Parameter> {
-        let parameter = |place: ParameterIn, name: &str, about: Option<&str>, schema: ObjectBuilder| {
-            let required = if place == ParameterIn::Path { Required::True } else { Required::False };
-            let parameter = ParameterBuilder::new().name(name).parameter_in(place).required(required);
-            parameter.description(about).schema(Some(schema)).build()
-        };
-        let text = || of_type(Type::String);
-        let in_path =
-            names_in(path).map(|name| parameter(ParameterIn::Path, name, None, text().min_length(Some(1))));
-        let in_query = self.query.iter().map(|(name, about, kind)| {
-            parameter(ParameterIn::Query, name, Some(about), of_type(kind.clone()))
+    fn parameters(&self, path: &str) -> Vec<Value> {
+        let optional = |place: &str, name: &str, about: &str, schema: Value| json!({"in": place, "name": name, "description": about, "required": false, "schema": schema});
+        let in_path = names_in(path).map(|name| {
+            json!({"in": "path", "name": name, "required": true, "schema": {"type": "string", "minLength": 1}})
         });
+        let in_query = self
+            .query
+            .iter()
+            .map(|(name, about, kind)| optional("query", name, about, json!({"type": kind})));
         let mut parameters: Vec<_> = in_path.chain(in_query).collect();
+        let text = || json!({"type": "string"});
         if self.paged {
-            let limit = of_type(Type::Integer).minimum(Some(1)).maximum(Some(1000));
-            let about = "`next` of the page before";
-            parameters.push(parameter(ParameterIn::Query, "cursor", Some(about), text()));
-            let about = "Rows on a page; 100 by default";
-            parameters.push(parameter(ParameterIn::Query, "limit", Some(about), limit));
+            parameters.push(optional("query", "cursor", "`next` of the page before", text()));
+            let limit = json!({"type": "integer", "minimum": 1, "maximum": 1000});
+            parameters.push(optional("query", "limit", "Rows on a page; 100 by default", limit));
         }
         if self.conditional {
             let about = "The record's `ETag` as it was read: 412 if it has changed since";
-            parameters.push(parameter(ParameterIn::Header, "If-Match", Some(about), text()));
+            parameters.push(optional("header", "If-Match", about, text()));
         }
         if self.idempotent {
             let about = "1 to 255 visible characters: the same request with the same key gets the first record for a \
                          day, with 200 and without the text";
-            parameters.push(parameter(ParameterIn::Header, "Idempotency-Key", Some(about), text()));
+            parameters.push(optional("header", "Idempotency-Key", about, text()));
         }
         parameters
     }
 
-    fn request_body(&self) -> Option<RequestBody> {
-        let (media_type, schema, example): (_, RefOr<Schema>, _) = match &self.body {
-            Some(name) => (JSON, Ref::from_schema_name(name).into(), example_of("bodies", name)),
+    fn request_content(&self) -> Option<Value> {
+        match &self.body {
+            Some(name) => Some(content(JSON, reference(name), example_of("bodies", name))),
             None if self.token_form => {
-                let form = ObjectBuilder::new()
-                    .property("token", of_type(Type::String))
-                    .property("token_type_hint", of_type(Type::String))
-                    .required("token");
-                ("application/x-www-form-urlencoded", form.into(), Some(json!({"token": TOKEN_TEXT})))
+                let text = || json!({"type": "string"});
+                let form = json!({
+                    "type": "object",
+                    "required": ["token"],
+                    "properties": {"token": text(), "token_type_hint": text()},
+                });
+                Some(content("application/x-www-form-urlencoded", form, Some(json!({"token": TOKEN_TEXT}))))
             }
-            None => return None,
-        };
-        let content = ContentBuilder::new().schema(Some(schema)).example(example).build();
-        let required = if self.optional_body { Required::False } else { Required::True };
-        Some(RequestBodyBuilder::new().content(media_type, content).required(Some(required)).build())
+            None => None,
+        }
     }
 
-    /// The status of a success, and its body.
-    fn answer(&self, route: &str) -> (&'static str, Content) {
-        let named = |name: &String| RefOr::<Schema>::from(Ref::from_schema_name(name));
+    fn responses(&self, route: &str, method: &str, path: &str) -> Value {
+        let (status, schema, example) = self.answer(route);
+        let media_type = self.media_type.as_deref().unwrap_or(JSON);
+        let mut responses = json!({});
+        if self.idempotent {
+            let mut record = example.clone();
+            record.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("token"));
+            let repeated = content(media_type, schema.clone(), record);
+            responses["200"] = json!({"description": "The record of the first request", "content": repeated});
+        }
+        let answer = content(media_type, schema, example);
+        responses[status] = json!({"description": "As asked", "content": answer});
+        let errors = self.error_statuses(method, path);
+        for (status, about) in statuses().filter(|(status, _)| errors.contains(status)) {
+            let problem = json!({"schema": reference("Problem"), "example": problem_example(status, about)});
+            responses[status.to_string()] = json!({
+                "description": about,
+                "content": {JSON: problem, "application/problem+json": problem},
+            });
+        }
+        responses
+    }
+
+    /// The status of a success, with the schema and an example of its body.
+    fn answer(&self, route: &str) -> (&'static str, Value, Option<Value>) {
         let (status, schema, example) = match (&self.returns, &self.creates, &self.lists) {
-            (Some(name), ..) => ("200", named(name), example_of("schemas", name)),
-            (_, Some(name), _) => ("201", named(name), created_example(name)),
+            (Some(name), ..) => ("200", reference(name), example_of("schemas", name)),
+            (_, Some(name), _) => ("201", reference(name), created_example(name)),
             (.., Some(name)) => {
-                let cursor =
-                    ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::String, Type::Null]));
-                let page = ObjectBuilder::new()
-                    .property("items", ArrayBuilder::new().items(named(name)))
-                    .property("next", cursor)
-                    .required("items")
-                    .required("next");
+                let page = json!({
+                    "type": "object",
+                    "required": ["items", "next"],
+                    "properties": {
+                        "items": {"type": "array", "items": reference(name)},
+                        "next": {"type": ["string", "null"]},
+                    },
+                });
                 let example = example_of("schemas", name).map(|item| json!({"items": [item], "next": null}));
-                ("200", page.into(), example)
+                ("200", page, example)
             }
-            (None, None, None) => {
-                let fields = || {
-                    let object = self.fields.iter().fold(ObjectBuilder::new(), |object, (name, kind)| {
-                        object.property(name, of_type(kind.clone())).required(name)
-                    });
-                    object.into()
-                };
-                ("200", self.schema.clone().unwrap_or_else(fields).into(), None)
-            }
+            (None, None, None) => ("200", self.schema.clone().unwrap_or_else(|| object(&self.fields)), None),
         };
-        let example = example.or_else(|| example_of("calls", route));
-        (status, ContentBuilder::new().schema(Some(schema)).example(example).build())
+        (status, schema, example.or_else(|| example_of("calls", route)))
     }
 
     fn error_statuses(&self, method: &str, path: &str) -> Vec<u16> {
@@ -192,6 +174,30 @@ impl Call {
         let of_parts = of_parts.iter().filter(|(applies, _)| *applies).flat_map(|(_, statuses)| *statuses);
         of_parts.chain(&self.errors).copied().collect()
     }
+}
+
+/// A body of one media type, in the form in which requests and responses have it.
+fn content(media_type: &str, schema: Value, example: Option<Value>) -> Value {
+    let mut content = json!({"schema": schema});
+    if let Some(example) = example {
+        content["example"] = example;
+    }
+    json!({media_type: content})
+}
+
+fn reference(schema: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{schema}")})
+}
+
+/// The schema of an object with all of these fields, by name and type.
+fn object(fields: &[(String, String)]) -> Value {
+    if fields.is_empty() {
+        return json!({"type": "object"});
+    }
+    let required: Vec<&str> = fields.iter().map(|(name, _)| name.as_str()).collect();
+    let properties: Map<String, Value> =
+        fields.iter().map(|(name, kind)| (name.clone(), json!({"type": kind}))).collect();
+    json!({"type": "object", "required": required, "properties": properties})
 }
 
 /// The names in the braces of a path.

@@ -65,7 +65,7 @@ const RESOURCES: [(&str, &str, &str); 12] = [
 const COMMON_STATUSES: [&str; 4] = ["400", "401", "403", "503"];
 
 static REFERENCE: LazyLock<String> = LazyLock::new(|| {
-    let document = serde_json::to_value(document()).unwrap_or_default();
+    let document = document();
     let mut groups: Vec<Group> = Vec::new();
     for (_, title, anchor) in RESOURCES {
         if !groups.iter().any(|group| group.title == title) {
