@@ -156,8 +156,6 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let log = AccessLog::start(config.log.access.clone(), metrics.clone())
         .map_err(|error| Errors(vec![config.access_log_problem(&error)]))?;
     let certificates = ActiveCertificates::load(&config, metrics.clone())?;
-    let (watch, changes) = watch::watch();
-    watch.follow(reload::certificate_files(&config));
     let proxy = listeners::proxy(&config.server, &mut inherited)?;
     let admin_listeners = listeners::admin(&config.admin, &mut inherited)?;
     let metrics_listener = listeners::metrics(&config.admin)?;
@@ -247,7 +245,6 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         log,
         limits,
         certificates,
-        watch: Arc::new(watch),
         supervisor,
         keyring,
         budgets: [budgets, admin_budgets.clone()],
@@ -280,7 +277,6 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             Some(door) => vec![door.listener(None).map_err(StartError::Listener)?],
             None => Vec::new(),
         },
-        changes,
         context,
         status: format!(
             "serving {}; admin {}",

@@ -20,7 +20,6 @@ use super::{
     Outcome, Signals,
     reload::Reloader,
     supervisor::{Supervisor, Watchdog},
-    watch::FileChanges,
     worker::Exit,
 };
 use crate::{
@@ -63,8 +62,6 @@ pub struct Control {
     pub supervisor: Supervisor,
     pub watchdog: Option<Watchdog>,
     pub ready: Arc<AtomicBool>,
-    /// Changes of the certificate files.
-    pub changes: FileChanges,
     pub context: admin::Context,
     /// Listeners that serve only `/metrics`.
     pub metrics_listeners: Vec<Listener>,
@@ -158,6 +155,7 @@ impl Control {
         tokio::task::spawn_local(care);
         let [proxy_budgets, admin_budgets] = self.reloader.budgets.clone();
         tokio::task::spawn_local(net::log_refusals(proxy_budgets, admin_budgets));
+        tokio::task::spawn_local(self.reloader.clone().watch_certificates());
         self.supervisor.ready(&self.status);
         let outcome = self.run_until_stopped(&mut signals).await;
         if outcome == Outcome::Drained {
@@ -238,10 +236,6 @@ impl Control {
                 _ = rotate.tick() => {
                     let reloader = self.reloader.clone();
                     tokio::task::spawn_local(async move { reloader.rotate_keys().await });
-                }
-                () = self.changes.next() => {
-                    let reloader = self.reloader.clone();
-                    tokio::task::spawn_local(async move { reloader.refresh_certificates().await });
                 }
                 _ = look.tick() => {
                     let reloader = self.reloader.clone();

@@ -14,7 +14,7 @@ use super::{
     exchange,
     own_address::OwnAddresses,
     supervisor::Supervisor,
-    watch::Watch,
+    watch::{LOOK_INTERVAL, Watch, versions},
 };
 use crate::{
     admin::{Configuration, ConfigurationError, ReloadError, Reloading},
@@ -47,7 +47,6 @@ pub struct Reloader {
     /// `server.drain`.
     pub drain_time: Mutex<Duration>,
     pub certificates: ActiveCertificates,
-    pub watch: Arc<Watch>,
     pub supervisor: Supervisor,
     pub keyring: Arc<Keyring>,
     /// The proxy's and the admin listener's.
@@ -146,7 +145,6 @@ impl Reloader {
         super::log_level::set(&next.log.level);
         *self.text.lock() = next.annotated_text();
         *present = next;
-        self.watch_files(present).await;
         // The tokens of the old rules must have ended, too.
         let withdrawn = withdrawn.map_err(|_| ChangeError::FenceIncomplete);
         Ok(ended.and(withdrawn).map(|withdrawn| Cut(cut.0 + withdrawn.0)))
@@ -201,7 +199,7 @@ impl Reloader {
     }
 
     /// Reads the certificate files again, because they may have changed. On an error the present ones stay.
-    pub async fn refresh_certificates(&self) {
+    async fn refresh_certificates(&self) {
         let mut present = self.present.lock().await;
         match self.read_certificates(&present).await {
             Ok(next) => {
@@ -217,13 +215,21 @@ impl Reloader {
                 );
             }
         }
-        self.watch_files(&present).await;
     }
 
-    async fn watch_files(&self, config: &Config) {
-        let (watch, files) = (self.watch.clone(), certificate_files(config).cloned().collect::<Vec<_>>());
-        // A panic there leaves the files unwatched, as its message says.
-        let _ = run_blocking(move || watch.follow(files.iter())).await;
+    /// Reads the certificate files again whenever they have changed, for as long as the gateway runs.
+    pub async fn watch_certificates(self: Arc<Self>) {
+        let mut watch = Watch::default();
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let files: Vec<PathBuf> = certificate_files(&*self.present.lock().await).cloned().collect();
+            if files.is_empty() {
+                continue;
+            }
+            if run_blocking(|| versions(files)).await.is_ok_and(|found| watch.has_changed(found)) {
+                self.refresh_certificates().await;
+            }
+        }
     }
 
     /// Reports certificates that expire soon.
@@ -294,7 +300,7 @@ fn refused_at(key: &str, next: &Config, message: String) -> ReloadError {
 }
 
 /// Returns every file that is read again when it changes.
-pub fn certificate_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
+fn certificate_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     config.server.tls.files().chain(config.admin.tls.files()).chain(upstream_files(config))
 }
 

@@ -41,7 +41,6 @@ async fn rejected_reload_keeps_certificates_and_an_incomplete_one_says_so() {
         drain_delay: Mutex::default(),
         drain_time: Mutex::default(),
         certificates: shown,
-        watch: Arc::new(crate::app::watch::watch().0),
         supervisor: Supervisor::of(Signals::Ignored),
         keyring: Arc::default(),
         budgets: [Budgets::for_process(), Budgets::for_process()],
