@@ -36,6 +36,7 @@ mod server;
 mod services;
 mod session;
 mod sign_in;
+mod streamed;
 mod tokens;
 mod users;
 mod verify;

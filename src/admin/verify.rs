@@ -7,13 +7,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{body::Body, response::IntoResponse};
+use axum::response::IntoResponse;
 use http::header;
 use serde_json::{Value, json};
 
-use super::{ApiResult, Caller, Context, audit::hex, backup, offload::Offload};
+use super::{
+    ApiResult, Caller, Context,
+    audit::hex,
+    offload::Offload,
+    streamed::{self, BodyWriter},
+};
 use crate::{
-    authz::{reason::Reason, subject::Permission},
+    authz::subject::Permission,
     store::verify::{Progress, Report},
 };
 
@@ -25,41 +30,31 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 
 pub async fn verify(context: Context, caller: Caller) -> ApiResult {
     caller.require(Permission::AdminWrite)?;
-    let (mut out, mut parts) = backup::Parts::new();
     let store = context.store.clone();
-    VERIFICATIONS
-        .spawn(move || {
-            let mut last_report: Option<Instant> = None;
-            let report = store.verify(&mut |progress| {
-                if last_report.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
-                    return ControlFlow::Continue(());
-                }
-                last_report = Some(Instant::now());
-                // The client is gone, so the verification stops.
-                match write(&mut out, &progress_json(&progress)) {
-                    Ok(()) => ControlFlow::Continue(()),
-                    Err(_) => ControlFlow::Break(()),
-                }
-            });
-            if let Ok(report) = report {
-                report.damage.iter().for_each(|damage| {
-                    tracing::error!(place = damage.place, what = damage.what, "the store is damaged");
-                });
-                // The client may be gone.
-                drop(write(&mut out, &report_json(&report)));
+    let verify = move |out: &mut BodyWriter| {
+        let mut last_report: Option<Instant> = None;
+        let report = store.verify(&mut |progress| {
+            if last_report.is_some_and(|at| at.elapsed() < PROGRESS_INTERVAL) {
+                return ControlFlow::Continue(());
             }
-        })
-        .await?;
-    match parts.recv().await {
-        Some(Ok(first)) => {
-            let body = backup::StreamedBody { first: Some(first), parts };
-            Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
-        }
-        Some(Err(_)) | None => Err(Reason::StoreUnavailable.details(None).into()),
-    }
+            last_report = Some(Instant::now());
+            // The client is gone, so the verification stops.
+            match write(out, &progress_json(&progress)) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            }
+        });
+        let Ok(report) = report else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        report.damage.iter().for_each(|damage| {
+            tracing::error!(place = damage.place, what = damage.what, "the store is damaged");
+        });
+        write(out, &report_json(&report))
+    };
+    let body = streamed::body(&VERIFICATIONS, "a verification", verify).await?;
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-fn write(out: &mut backup::Parts, line: &Value) -> io::Result<()> {
+fn write(out: &mut BodyWriter, line: &Value) -> io::Result<()> {
     writeln!(out, "{line}")?;
     out.flush()
 }

@@ -1,13 +1,7 @@
 //! Finds out when files have changed, by looking at them again and again. That works on every file system, and
 //! whether a file was written, renamed or put behind another symlink.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
 /// How often the files are looked at.
 pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);

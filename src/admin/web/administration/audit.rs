@@ -6,7 +6,7 @@ use std::{
 };
 
 use askama::Template;
-use axum::{body::Body, response::IntoResponse};
+use axum::response::IntoResponse;
 use http::header;
 use serde::Deserialize;
 
@@ -15,11 +15,11 @@ use super::{FormQuery, PageResult, Reader, Shell, address, render};
 use crate::{
     admin::{
         ApiResult, AuditView, Context, Problem,
-        backup::{Parts, StreamedBody},
         offload::{Offload, READS},
         pagination::bad_cursor,
+        streamed::{self, BodyWriter},
     },
-    authz::{reason::Reason, subject::Permission, time::Timestamp},
+    authz::{subject::Permission, time::Timestamp},
     store::{Page, ReadError, model::AuditEvent},
 };
 
@@ -138,26 +138,13 @@ pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuer
         Some(_) => return Err(Problem::invalid("format is csv or jsonl").into()),
     };
     let filter = Filter::new(&asked)?;
-    let (mut out, mut parts) = Parts::new();
     let store = context.store.clone();
-    EXPORTS
-        .spawn(move || {
-            let read = |cursor: Option<&str>| store.audit(cursor, SCAN_PAGE);
-            if let Err(error) = filter.write(read, format, &mut out)
-                && error.kind() != io::ErrorKind::BrokenPipe
-            {
-                tracing::error!(%error, "a file of the audit log ended early");
-                out.fail(error);
-            }
-        })
-        .await?;
-    let first = match parts.recv().await {
-        Some(Err(_)) => return Err(Problem::from(Reason::StoreUnavailable.details(None)).into()),
-        first => first.and_then(Result::ok),
-    };
+    let write =
+        move |out: &mut BodyWriter| filter.write(|cursor| store.audit(cursor, SCAN_PAGE), format, out);
+    let body = streamed::body(&EXPORTS, "a file of the audit log", write).await?;
     let disposition = format!("attachment; filename=\"{name}\"");
     let fields = [(header::CONTENT_TYPE, form.to_owned()), (header::CONTENT_DISPOSITION, disposition)];
-    Ok((fields, Body::new(StreamedBody { first, parts })).into_response())
+    Ok((fields, body).into_response())
 }
 
 /// The names of tokens that events have as target, by target.
