@@ -18,7 +18,7 @@ mod words;
 
 use axum::{Router, extract::FromRequestParts, middleware, routing::get};
 use http::{Uri, request::Parts};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, users};
 use self::shell::{PageResult, Reader, Shell, problems_as_pages, render};
@@ -57,10 +57,8 @@ pub(super) fn routes() -> Router<Context> {
 }
 
 /// `base?name=value`, without the absent values.
-fn address<'a>(base: &str, pairs: impl IntoIterator<Item = (&'a str, Option<&'a str>)>) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    query.extend_pairs(pairs.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    let query = query.finish();
+fn address(base: &str, query: &impl Serialize) -> String {
+    let query = serde_urlencoded::to_string(query).expect("a query has only texts and numbers");
     if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
 }
 

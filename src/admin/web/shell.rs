@@ -245,7 +245,7 @@ impl IntoResponse for PageError {
         match self {
             Self::Problem(problem) => problem.into_response(),
             Self::SignIn(back) => {
-                Redirect::to(&super::address("/sign-in", [("next", Some(&*back))])).into_response()
+                Redirect::to(&super::address("/sign-in", &[("next", back)])).into_response()
             }
         }
     }

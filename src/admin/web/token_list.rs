@@ -6,7 +6,7 @@ use std::{
     collections::{BTreeMap, HashMap},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use strum::VariantNames as _;
 
 use super::{PageResult, address, token::TokenRow};
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The query parameters of a list.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Filter {
     /// `active` (the default), `expiring`, `inactive` or `all`.
@@ -90,24 +90,6 @@ pub const EXPIRING: u32 = 14;
 const SORTS: [&str; 5] = ["name", "owner", "created", "used", "expires"];
 
 impl Filter {
-    /// The list's URL with one parameter changed. Every change returns to the first page.
-    fn link(&self, base: &str, name: &str, value: Option<&str>) -> String {
-        let page = self.page.filter(|_| name == "page").map(|page| page.to_string());
-        let pairs = [
-            ("tab", &self.tab),
-            ("q", &self.q),
-            ("sort", &self.sort),
-            ("user", &self.user),
-            ("service", &self.service),
-            ("unused_for", &self.unused_for),
-            ("expiring_in", &self.expiring_in),
-            ("state", &self.state),
-            ("page", &page),
-        ];
-        let kept = pairs.into_iter().filter(|(other, _)| *other != name);
-        address(base, kept.map(|(name, value)| (name, value.as_deref())).chain([(name, value)]))
-    }
-
     fn filter(&self, owner: Option<String>, now: Timestamp) -> ApiResult<TokenFilter> {
         Ok(TokenFilter {
             owner,
@@ -159,10 +141,12 @@ pub async fn read(
 fn listing(
     context: &Context,
     owner: Option<String>,
-    asked: Filter,
+    mut asked: Filter,
     base: &'static str,
     live: &[LiveRow],
 ) -> ApiResult<Listing> {
+    // Whatever is changed leads to the first page.
+    let page = asked.page.take();
     let now = Time::now();
     let accounts = context.store.accounts();
     if let Some(state) = asked.state.as_deref() {
@@ -191,15 +175,16 @@ fn listing(
     let tabs = [("active", "Active", false), ("expiring", "Expiring", true), ("inactive", "Inactive", false)];
     let tabs = tabs.map(|(key, label, warn)| {
         let count = count(key);
-        let link = asked.link(base, "tab", (key != "active").then_some(key));
+        let shown = (key != "active").then(|| key.to_owned());
+        let link = address(base, &Filter { tab: shown, ..asked.clone() });
         Tab { label, link, count, current: key == tab, warn: warn && count > 0 }
     });
     entries.retain(|entry| entry.is_in_tab(tab, now));
     let total = entries.len();
     sort_by(&mut entries, sort);
     let pages = total.div_ceil(ROWS).max(1);
-    let page = asked.page.unwrap_or(1).clamp(1, pages);
-    let at = |page: usize| asked.link(base, "page", (page > 1).then(|| page.to_string()).as_deref());
+    let page = page.unwrap_or(1).clamp(1, pages);
+    let at = |page: usize| address(base, &Filter { page: (page > 1).then_some(page), ..asked.clone() });
     let rows = entries.into_iter().skip((page - 1) * ROWS).take(ROWS).map(|entry| {
         let live = live.iter().filter(|row| row.token == Some(entry.record.id)).count();
         let rotated_from = from.get(&entry.record.id).map(ToString::to_string);
@@ -213,7 +198,8 @@ fn listing(
         let ascends = if matches!(key, "name" | "owner" | "expires") { !up } else { down };
         let value = if ascends { key.to_owned() } else { format!("-{key}") };
         let direction = if up { Some("ascending") } else { down.then_some("descending") };
-        (key, Column { link: asked.link(base, "sort", Some(&value)), sort: direction })
+        let link = address(base, &Filter { sort: Some(value), ..asked.clone() });
+        (key, Column { link, sort: direction })
     };
     Ok(Listing {
         total,

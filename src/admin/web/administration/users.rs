@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::Path;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{FormQuery, PageResult, Reader, Shell, address, joinable, render};
 use crate::{
@@ -29,7 +29,7 @@ struct UsersPage {
     next: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
     /// Words to find in the login, the name, the email or a group.
@@ -86,8 +86,7 @@ fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
     let paging = PageRequest::new(asked.cursor.clone(), asked.limit)?;
     let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase())?;
     let users = page.items.into_iter().map(|user| UserView::new(&accounts, &user.record)).collect();
-    let next =
-        page.next.map(|cursor| address("/users", [("q", asked.q.as_deref()), ("cursor", Some(&cursor))]));
+    let next = page.next.map(|cursor| address("/users", &Filter { cursor: Some(cursor), ..asked.clone() }));
     let page = UsersPage { shell: reader.shell("Users", "/users"), users, total, asked, next };
     Ok(render(&page))
 }

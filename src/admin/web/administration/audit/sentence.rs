@@ -104,7 +104,7 @@ pub fn explain(view: &AuditView, path: Option<&str>) -> Option<String> {
     }
     let token = view.target.strip_prefix("token:");
     let pairs = [("method", Some("GET")), ("url", Some(path.unwrap_or("/"))), ("token_id", token)];
-    Some(address("/explain", pairs))
+    Some(address("/explain", &pairs))
 }
 
 fn service(key: &str) -> Part {
