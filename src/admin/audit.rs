@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::{
     ApiResult, Caller, Context,
     offload::READS,
-    pagination::{self, Cursor, PageRequest, Params},
+    pagination::{self, PageRequest, Params},
     verify::VERIFICATIONS,
     wire::{Page, Time, ok},
 };
@@ -34,9 +34,9 @@ pub struct AuditView {
     pub hash: String,
 }
 
-pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
+pub async fn list(context: Context, caller: Caller, Params(paging): Params<PageRequest>) -> ApiResult {
     caller.require(Permission::ReadAudit)?;
-    let PageRequest { cursor, limit } = PageRequest::from_cursor(cursor)?;
+    let (limit, cursor) = (paging.limit()?, paging.cursor);
     if cursor.as_deref().is_some_and(|cursor| cursor.parse::<u64>().is_err()) {
         return Err(pagination::bad_cursor());
     }

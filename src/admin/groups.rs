@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{
     ApiResult, Caller, Context, Problem,
     offload::READS,
-    pagination::{Cursor, PageRequest, Params},
+    pagination::{PageRequest, Params},
     wire::{Json, NoBody, created, deleted, double_option, if_match, ok, revised, updated, with_effect},
 };
 use crate::{
@@ -56,9 +56,8 @@ pub(in crate::admin) struct Edit {
     parent: Option<Option<String>>,
 }
 
-pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
+pub async fn list(context: Context, caller: Caller, Params(paging): Params<PageRequest>) -> ApiResult {
     caller.require_any(&READ_GROUPS)?;
-    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
         let page = paging.page(accounts.groups().collect(), |group: &&Group| fold(&group.record.name))?;

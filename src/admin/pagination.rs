@@ -10,19 +10,12 @@ use super::{ApiResult, Problem, wire::Page};
 /// The parameters of a query string.
 pub struct Params<T>(pub T);
 
-/// The parameters of a list without filters.
+/// Where a page begins and how long it is: the parameters of a list without filters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Cursor {
-    cursor: Option<String>,
-    limit: Option<usize>,
-}
-
-/// Where a page begins and how long it is.
-#[derive(Debug)]
 pub struct PageRequest {
     pub cursor: Option<String>,
-    pub limit: usize,
+    pub limit: Option<usize>,
 }
 
 const DEFAULT_LIMIT: usize = 100;
@@ -33,28 +26,24 @@ pub fn bad_cursor() -> Problem {
 }
 
 impl PageRequest {
-    pub fn new(cursor: Option<String>, limit: Option<usize>) -> ApiResult<Self> {
-        let limit = limit.unwrap_or(DEFAULT_LIMIT);
-        if !(1..=MAX_LIMIT).contains(&limit) {
-            return Err(Problem::invalid(format!("limit is 1 to {MAX_LIMIT}")));
-        }
-        Ok(Self { cursor, limit })
-    }
-
-    pub fn from_cursor(cursor: Cursor) -> ApiResult<Self> {
-        Self::new(cursor.cursor, cursor.limit)
+    /// The most rows of the page.
+    pub fn limit(&self) -> ApiResult<usize> {
+        let limit = self.limit.unwrap_or(DEFAULT_LIMIT);
+        let fits = (1..=MAX_LIMIT).contains(&limit);
+        fits.then_some(limit).ok_or_else(|| Problem::invalid(format!("limit is 1 to {MAX_LIMIT}")))
     }
 
     /// A page of rows in memory, in the order of `key`. The cursor is the key of the last row, encoded so that a
     /// script may put it into a URL as it is.
     pub fn page<T>(self, mut rows: Vec<T>, key: impl Fn(&T) -> String) -> ApiResult<Page<T>> {
+        let limit = self.limit()?;
         let last = self.cursor.map(|cursor| URL_SAFE_NO_PAD.decode(cursor)).transpose();
         let last = last.map_err(|_| bad_cursor())?;
         rows.sort_by_cached_key(&key);
         let after = last.map_or(0, |last| rows.partition_point(|row| key(row).as_bytes() <= last.as_slice()));
         let mut items = rows.split_off(after);
-        let more = items.len() > self.limit;
-        items.truncate(self.limit);
+        let more = items.len() > limit;
+        items.truncate(limit);
         let next = items.last().filter(|_| more).map(|row| URL_SAFE_NO_PAD.encode(key(row)));
         Ok(Page { items, next })
     }
@@ -87,7 +76,7 @@ mod tests {
             let mut pages = Vec::new();
             let mut cursor = None;
             loop {
-                let paging = PageRequest::new(cursor, Some(limit)).unwrap();
+                let paging = PageRequest { cursor, limit: Some(limit) };
                 let page = paging.page(rows.to_vec(), |row| (*row).to_owned()).unwrap();
                 pages.push(page.items);
                 let is_plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
@@ -104,14 +93,14 @@ mod tests {
         check("one full page has no next", &["b", "a"], 2, &[&["a", "b"]]);
         check("several", &["c", "a", "e", "b", "d"], 2, &[&["a", "b"], &["c", "d"], &["e"]]);
         check("signs", &["a+b", "a&b", "a b", "é#%"], 1, &[&["a b"], &["a&b"], &["a+b"], &["é#%"]]);
-        let garbled = PageRequest::new(Some("a b".to_owned()), None).unwrap();
+        let garbled = PageRequest { cursor: Some("a b".to_owned()), limit: None };
         assert!(garbled.page(vec!["a"], |row| (*row).to_owned()).is_err());
     }
 
     #[test]
     fn limits_are_bounded() {
         fn check(limit: usize, accepted: bool) {
-            assert_eq!(PageRequest::new(None, Some(limit)).is_ok(), accepted, "{limit}");
+            assert_eq!(PageRequest { cursor: None, limit: Some(limit) }.limit().is_ok(), accepted, "{limit}");
         }
         check(0, false);
         check(1, true);

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::{
     ApiResult, Caller, Context, Problem,
     offload::READS,
-    pagination::{Cursor, PageRequest, Params},
+    pagination::{PageRequest, Params},
     wire::{Json, created, deleted, if_match, ok, revised, updated, with_effect},
 };
 use crate::{
@@ -68,9 +68,8 @@ pub(in crate::admin) struct Edit {
     permissions: Option<Vec<String>>,
 }
 
-pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
+pub async fn list(context: Context, caller: Caller, Params(paging): Params<PageRequest>) -> ApiResult {
     caller.require_any(&READ_ROLES)?;
-    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
         let page = paging.page(accounts.roles().collect(), |role: &&RoleRecord| role.key.clone())?;
@@ -122,9 +121,8 @@ pub async fn remove(context: Context, caller: Caller, Path(key): Path<String>) -
     Ok(deleted(&changed))
 }
 
-pub async fn list_grants(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
+pub async fn list_grants(context: Context, caller: Caller, Params(paging): Params<PageRequest>) -> ApiResult {
     caller.require_any(&READ_ROLES)?;
-    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
         let grants = accounts.grants().map(|grant| GrantView::new(&accounts, grant)).collect();

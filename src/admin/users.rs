@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{
     ApiResult, Caller, Context, Problem,
     offload::READS,
-    pagination::{Cursor, PageRequest, Params},
+    pagination::{PageRequest, Params},
     passwords,
     wire::{Json, NoBody, Optional, Time, created, deleted, double_option, if_match, ok, revised, updated},
 };
@@ -94,9 +94,8 @@ pub(in crate::admin) struct Ban {
     reason: String,
 }
 
-pub async fn list(context: Context, caller: Caller, Params(cursor): Params<Cursor>) -> ApiResult {
+pub async fn list(context: Context, caller: Caller, Params(paging): Params<PageRequest>) -> ApiResult {
     caller.require_any(&READ_OTHERS)?;
-    let paging = PageRequest::from_cursor(cursor)?;
     let read = move || {
         let accounts = context.store.accounts();
         let users = accounts.present_users().collect();

@@ -226,7 +226,8 @@ pub(in crate::admin) fn page(
         state: filters.state.as_deref().map(state).transpose()?,
     };
     let unused_since = filter.unused_since;
-    let PageRequest { cursor, limit } = PageRequest::new(filters.cursor, filters.limit)?;
+    let paging = PageRequest { cursor: filters.cursor, limit: filters.limit };
+    let (limit, cursor) = (paging.limit()?, paging.cursor);
     if cursor.as_deref().is_some_and(|cursor| TokenId::parse(cursor).is_none()) {
         return Err(pagination::bad_cursor());
     }

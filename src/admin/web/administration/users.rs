@@ -83,7 +83,7 @@ fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
     };
     let users: Vec<&Account> = accounts.users().filter(fits).collect();
     let total = users.len();
-    let paging = PageRequest::new(asked.cursor.clone(), asked.limit)?;
+    let paging = PageRequest { cursor: asked.cursor.clone(), limit: asked.limit };
     let page = paging.page(users, |user: &&Account| user.record.login.to_ascii_lowercase())?;
     let users = page.items.into_iter().map(|user| UserView::new(&accounts, &user.record)).collect();
     let next = page.next.map(|cursor| address("/users", &Filter { cursor: Some(cursor), ..asked.clone() }));
