@@ -153,13 +153,13 @@ impl Problem {
 
 /// Whether `Accept` names the media type of RFC 9457.
 pub(super) fn asks_for_problem(headers: &HeaderMap) -> bool {
-    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    accepts.flat_map(|value| value.split(',')).any(|range| {
-        range
-            .split(';')
-            .next()
-            .is_some_and(|form| form.trim().eq_ignore_ascii_case("application/problem+json"))
-    })
+    accepted(headers).any(|form| form.eq_ignore_ascii_case("application/problem+json"))
+}
+
+/// The media types that `Accept` names, without their parameters.
+pub(super) fn accepted(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|range| Some(range.split(';').next()?.trim()))
 }
 
 impl IntoResponse for Problem {

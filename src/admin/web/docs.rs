@@ -77,7 +77,7 @@ static REFERENCE: LazyLock<String> = LazyLock::new(|| {
         let resource = RESOURCES.into_iter().filter(|(prefix, _, _)| path.starts_with(prefix));
         let Some((_, title, _)) = resource.max_by_key(|(prefix, _, _)| prefix.len()) else { continue };
         for (method, call) in item.as_object().into_iter().flatten() {
-            let Some(call) = ApiOperation::new(method, path, call, &document, &mut errors) else { continue };
+            let Some(call) = ApiOperation::new(method, path, call, &mut errors) else { continue };
             if let Some(group) = groups.iter_mut().find(|group| group.title == title) {
                 group.calls.push(call);
             }
@@ -103,24 +103,14 @@ pub(super) async fn show(context: Context, caller: Option<Caller>) -> Response {
 
 impl ApiOperation {
     /// `None`: the entry is not an operation.
-    fn new(
-        method: &str,
-        path: &str,
-        call: &Value,
-        document: &Value,
-        errors: &mut BTreeSet<(String, String)>,
-    ) -> Option<Self> {
+    fn new(method: &str, path: &str, call: &Value, errors: &mut BTreeSet<(String, String)>) -> Option<Self> {
         let answers = call.get("responses")?.as_object()?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let parameters = call["parameters"].as_array().into_iter().flatten();
+        // Only a body that is no JSON has no example.
         let example = |content: &Value| -> Option<Value> {
             let content = content.as_object()?.values().next()?;
-            let schema = &content["schema"];
-            Some(if content["example"].is_null() {
-                resolve_ref(schema, document)
-            } else {
-                content["example"].clone()
-            })
+            Some(content.get("example").unwrap_or(&content["schema"]).clone())
         };
         let content = &call["requestBody"]["content"];
         let body = example(content);
@@ -137,7 +127,7 @@ impl ApiOperation {
         let method = method.to_ascii_uppercase();
         Some(Self {
             curl: curl(&method, path, body.as_ref(), is_form, call["security"] != serde_json::json!([{}])),
-            summary: text(if call["summary"].is_null() { &call["description"] } else { &call["summary"] }),
+            summary: text(&call["summary"]),
             parameters: parameters.map(|p| (text(&p["name"]), text(&p["description"]))).collect(),
             body: body.as_ref().map(pretty),
             answer: good.and_then(|(_, answer)| example(&answer["content"])).as_ref().map(pretty),
@@ -181,11 +171,6 @@ fn curl(method: &str, path: &str, body: Option<&Value>, is_form: bool, needs_tok
     let path = names.into_iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
     let _ = write!(line, " \"$PERMGATE{path}\"");
     line
-}
-
-fn resolve_ref(schema: &Value, document: &Value) -> Value {
-    let target = schema["$ref"].as_str().and_then(|reference| document.pointer(reference.strip_prefix('#')?));
-    target.unwrap_or(schema).clone()
 }
 
 fn pretty(value: &Value) -> String {

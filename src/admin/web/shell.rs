@@ -13,7 +13,7 @@ use crate::{
     admin::{
         Caller,
         caller::Identity,
-        error::{Problem, asks_for_problem},
+        error::{Problem, accepted, asks_for_problem},
         groups::READ_GROUPS,
         roles::READ_ROLES,
         session::Csrf,
@@ -200,14 +200,11 @@ pub async fn problems_as_pages(request: Request, next: Next) -> Response {
 
 /// 404: as a page for browsers, else as a problem.
 pub async fn not_found(headers: HeaderMap, caller: Option<Caller>) -> Response {
-    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let problem = Problem::not_found("resource");
-    let mut forms = accepts.flat_map(|value| value.split(','));
-    if forms.any(|form| form.trim().starts_with("text/html")) && !asks_for_problem(&headers) {
+    if accepted(&headers).any(|form| form == "text/html") && !asks_for_problem(&headers) {
         let text = "There is no such page";
         problem_page(&Problem::new(StatusCode::NOT_FOUND, "not_found", text), caller.as_ref())
     } else {
-        problem.into_response()
+        Problem::not_found("resource").into_response()
     }
 }
 
