@@ -13,7 +13,7 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 use crate::authz::{rules::ServiceKey, subject::Access};
 
 pub use self::{
-    tls::{AUTHORITY_AS_SERVER, NoSystemRoots, SystemRoots, TlsParts, Trust, UpstreamTls, parse_name},
+    tls::{AUTHORITY_AS_SERVER, NoSystemRoots, SystemRoots, Trust, UpstreamTls, parse_name},
     upstream::{Balance, Ejection, Health, HttpVersion, UpstreamSettings, WeightedUrl},
     url::{Host, MAX_SOCKET_PATH, Scheme, UpstreamUrl, UrlError},
 };

@@ -202,19 +202,18 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
         }
         Some(_) => {}
     }
-    let issuer = section.parsed("issuer", issuer);
-    let plain = issuer.as_ref().is_some_and(|issuer| issuer.starts_with("http://"));
+    let issuer = tls::issuer(section);
     let client_id = line(section, "client_id");
     let client_secret =
         section.text("client_secret").map(|text| text.ok_or_report(secret::referenced(&text)));
-    let tls = if plain { Some(None) } else { tls::issuer(section).map(|tls| Some(ProviderTls(tls))) };
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
     if !scopes.iter().any(|scope| scope == "openid") {
         let message = "`scopes` lacks \"openid\": the provider would not identify users";
         section.error("scopes", message, "write `scopes = [\"openid\", \"profile\", \"email\"]`");
     }
+    let (issuer, tls) = issuer?;
     Some(Provider {
-        issuer: issuer?,
+        issuer,
         client_id: client_id?,
         client_secret: match client_secret {
             None => None,
@@ -226,29 +225,12 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
         groups_claim: line(section, "groups_claim")?,
         groups: section.entries("groups").into_iter().filter_map(group).collect(),
         link_logins: section.flag("link_logins"),
-        tls: tls?,
+        tls: tls.map(ProviderTls),
     })
 }
 
-fn issuer(text: &str) -> Result<String, ValueError> {
-    let wrong = |message: &str, advice: &str| Err((format!("{text:?} {message}"), advice.to_owned()));
-    let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    let Some(uri) = uri.filter(|uri| matches!(uri.scheme_str(), Some("https" | "http"))) else {
-        return wrong("is not a provider's URL", "write it as \"https://id.example.com/realms/staff\"");
-    };
-    if text.contains(['?', '#', '@']) {
-        let advice = "write it exactly as `issuer` in the provider's metadata";
-        return wrong("has a query, a fragment or a user", advice);
-    }
-    if !is_safe(text) {
-        let advice = "write https://; http:// is only for a provider on this machine";
-        return wrong(&format!("sends secrets to {} in plain text", uri.host().unwrap_or_default()), advice);
-    }
-    Ok(text.to_owned())
-}
-
 /// Whether the URL has TLS or is on this machine.
-fn is_safe(url: &str) -> bool {
+pub(super) fn is_safe(url: &str) -> bool {
     let uri = url.parse::<Uri>().ok();
     url.starts_with("https://") || uri.is_some_and(|uri| uri.host().is_some_and(is_loopback_host))
 }

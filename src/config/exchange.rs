@@ -1,9 +1,7 @@
 //! `[exchange.NAME]`: rules by which a token of a CI system is exchanged for a short-lived one.
 
-use http::Uri;
-
 use super::{
-    section::{Section, SpannedText, ValueError, wrong},
+    section::{Section, SpannedText},
     suggest::advice,
     tls,
 };
@@ -13,7 +11,6 @@ use crate::{
         rules::ServiceSpec,
         subject::{Access, parse_scope_entry},
     },
-    issuer::is_loopback_host,
     settings::{ExchangeRule, MAX_EXCHANGED_LIFETIME},
 };
 
@@ -32,7 +29,7 @@ pub(super) fn rule(
         let advice = "write 1 to 63 lower-case letters, digits and `-`";
         name.error(format!("{text:?} cannot be the name of an exchange"), advice);
     }
-    let issuer = section.parsed("issuer", issuer);
+    let issuer = tls::issuer(section);
     let claims: Vec<_> = section
         .tables("claims")
         .iter()
@@ -58,11 +55,7 @@ pub(super) fn rule(
     let account = section.parsed("account", |login| {
         names::login(login).map_err(|refusal| (refusal.message, "name a service account".into()))
     });
-    let issuer = issuer?;
-    let tls = match issuer.starts_with("http://") {
-        true => None,
-        false => Some(tls::issuer(section)?),
-    };
+    let (issuer, tls) = issuer?;
     Some(ExchangeRule {
         name: text.clone(),
         issuer,
@@ -84,19 +77,6 @@ fn filled<'a>(section: &Section<'a>, name: &str) -> Option<SpannedText<'a>> {
         return None;
     }
     Some(text)
-}
-
-fn issuer(text: &str) -> Result<String, ValueError> {
-    let uri = text.parse::<Uri>().ok();
-    let host = uri.as_ref().and_then(Uri::host).unwrap_or_default();
-    let is_safe = text.starts_with("https://") || text.starts_with("http://") && is_loopback_host(host);
-    if host.is_empty() || !is_safe || text.contains(['?', '#', '@']) {
-        let advice = "write it exactly as the claim `iss` of its tokens, such as \
-                      \"https://token.actions.githubusercontent.com\"; http:// is only for a provider on \
-                      this machine";
-        return wrong(format!("{text:?} is not an issuer's URL"), advice);
-    }
-    Ok(text.to_owned())
 }
 
 /// `"SERVICE"` or `"SERVICE:read"`.

@@ -18,7 +18,7 @@ use crate::{
         tls::{CertifiedKeyFiles, Expiry},
     },
     proxy::access_log::LogTarget,
-    settings::{TlsParts, Trust, UpstreamTls},
+    settings::{Trust, UpstreamTls},
     store,
 };
 
@@ -42,7 +42,7 @@ impl Config {
         let tls = etcd.tls.as_ref().and_then(|tls| {
             let trust = Trust::File(tls.ca.clone());
             let pair = tls.identity.clone().map(|(cert, key)| CertifiedKeyFiles { cert, key });
-            let error = UpstreamTls::load(TlsParts { trust, pair, name: None }).err()?;
+            let error = UpstreamTls::load(trust, pair, None).err()?;
             let key = match (&tls.identity, error.file()) {
                 (Some((cert, _)), Some(file)) if cert == file => "store.cluster.tls.cert",
                 (Some((_, key)), Some(file)) if key == file => "store.cluster.tls.key",

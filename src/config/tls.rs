@@ -2,10 +2,17 @@
 
 use std::ops::Range;
 
-use super::{document::References, problem::chain, section::Section};
+use http::Uri;
+
+use super::{
+    admin::is_safe,
+    document::References,
+    problem::chain,
+    section::{Section, ValueError, wrong},
+};
 use crate::{
     net::tls::{Certificates, CertifiedKeyFiles, ClientAuth, Settings},
-    settings::{TlsParts, Trust, UpstreamTls},
+    settings::{Trust, UpstreamTls},
 };
 
 /// Reads a listener's certificates, and whether clients must show theirs.
@@ -62,12 +69,40 @@ pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str
     }
 }
 
-/// The TLS settings for connections to an issuer of tokens.
-pub(super) fn issuer(section: &Section<'_>) -> Option<UpstreamTls> {
+/// The URL of an issuer of tokens, and the TLS settings to reach it; `None`: plain text, to an issuer on this
+/// machine.
+pub(super) fn issuer(section: &Section<'_>) -> Option<(String, Option<UpstreamTls>)> {
+    let url = section.parsed("issuer", issuer_url);
+    let tls = match &url {
+        Some(url) if url.starts_with("http://") => Some(None),
+        _ => issuer_tls(section).map(Some),
+    };
+    Some((url?, tls?))
+}
+
+fn issuer_tls(section: &Section<'_>) -> Option<UpstreamTls> {
     let trust = authorities(section, (&section.at, "ca"))?;
     if section.document.references == References::Ignored {
         return None;
     }
-    let loaded = UpstreamTls::load(TlsParts { trust, pair: None, name: None });
+    let loaded = UpstreamTls::load(trust, None, None);
     loaded.map_err(|error| section.error("ca", chain(&error), "")).ok()
+}
+
+fn issuer_url(text: &str) -> Result<String, ValueError> {
+    let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+    let Some(uri) = uri.filter(|uri| matches!(uri.scheme_str(), Some("https" | "http"))) else {
+        let advice = "write it as \"https://id.example.com/realms/staff\"";
+        return wrong(format!("{text:?} is not a provider's URL"), advice);
+    };
+    if text.contains(['?', '#', '@']) {
+        let advice = "write it exactly as `issuer` in the provider's metadata, and `iss` in its tokens";
+        return wrong(format!("{text:?} has a query, a fragment or a user"), advice);
+    }
+    if !is_safe(text) {
+        let host = uri.host().unwrap_or_default();
+        let advice = "write https://; http:// is only for a provider on this machine";
+        return wrong(format!("{text:?} sends secrets to {host} in plain text"), advice);
+    }
+    Ok(text.to_owned())
 }

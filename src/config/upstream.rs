@@ -14,8 +14,8 @@ use super::{
 use crate::{
     net::{Address, tls::CertifiedKeyFiles},
     settings::{
-        AUTHORITY_AS_SERVER, Ejection, Health, Host, HttpVersion, Scheme, TlsParts, UpstreamSettings,
-        UpstreamTls, UpstreamUrl, WeightedUrl, parse_name,
+        AUTHORITY_AS_SERVER, Ejection, Health, Host, HttpVersion, Scheme, UpstreamSettings, UpstreamTls,
+        UpstreamUrl, WeightedUrl, parse_name,
     },
 };
 
@@ -144,9 +144,8 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
     }
     let trust = tls::authorities(&written, (&section.at("urls"), "tls.ca"))?;
     let at = if written.is_set("cert") { "cert" } else { "ca" };
-    let loaded = UpstreamTls::load(TlsParts { trust, pair, name })
-        .map_err(|error| written.error(at, chain(&error), ""))
-        .ok()?;
+    let loaded =
+        UpstreamTls::load(trust, pair, name).map_err(|error| written.error(at, chain(&error), "")).ok()?;
     if let Some(one) = urls.iter().find(|one| loaded.has_authority_as_server(one.url.host())) {
         let message =
             format!("the certificate in `tls.ca` is that of {} itself and {AUTHORITY_AS_SERVER}", one.url);

@@ -33,15 +33,6 @@ pub struct UpstreamTls {
     digest: [u8; 32],
 }
 
-/// The parts of [`UpstreamTls`].
-#[derive(Clone, Debug)]
-pub struct TlsParts {
-    pub trust: Trust,
-    /// Presented to an upstream that requests a client certificate.
-    pub pair: Option<CertifiedKeyFiles>,
-    pub name: Option<ServerName<'static>>,
-}
-
 /// The authorities whose certificates are trusted.
 #[derive(Clone, Debug)]
 pub enum Trust {
@@ -85,39 +76,35 @@ impl SystemRoots {
     }
 }
 
-impl TlsParts {
-    fn files(&self) -> Vec<PathBuf> {
-        let ca = if let Trust::File(path) = &self.trust { Some(path.clone()) } else { None };
-        let pair = self.pair.iter().flat_map(|pair| [pair.cert.clone(), pair.key.clone()]);
-        ca.into_iter().chain(pair).collect()
-    }
-}
-
 impl UpstreamTls {
-    pub fn load(parts: TlsParts) -> Result<Self, TlsError> {
+    /// `pair` is presented to an upstream that requests a client certificate.
+    pub fn load(
+        trust: Trust,
+        pair: Option<CertifiedKeyFiles>,
+        name: Option<ServerName<'static>>,
+    ) -> Result<Self, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut digest = blake3::Hasher::new();
-        let files = parts.files();
-        let certificate = parts.pair.as_ref().map(|pair| pair.cert.clone());
-        let mut authorities = Vec::new();
-        let roots = match &parts.trust {
+        let (mut files, mut authorities) = (Vec::new(), Vec::new());
+        let roots = match trust {
             Trust::System(system) => {
                 digest.update(&system.digest);
                 system.roots.clone()
             }
             Trust::File(path) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in load_certificates(path, &mut digest)? {
+                for certificate in load_certificates(&path, &mut digest)? {
                     authorities.push(certificate.clone());
                     roots
                         .add(certificate)
                         .map_err(|source| TlsError::Authorities { path: path.clone(), source })?;
                 }
+                files.push(path);
                 Arc::new(roots)
             }
         };
-        let shown =
-            parts.pair.as_ref().map(|pair| load_certified_key(pair, &provider, &mut digest)).transpose()?;
+        files.extend(pair.iter().flat_map(|pair| [pair.cert.clone(), pair.key.clone()]));
+        let shown = pair.as_ref().map(|pair| load_certified_key(pair, &provider, &mut digest)).transpose()?;
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(TlsError::Setup)?
@@ -131,7 +118,8 @@ impl UpstreamTls {
         };
         config.resumption = Resumption::store(Arc::new(ClientSessionMemoryCache::new(MAX_SESSIONS)));
         let digest = *digest.finalize().as_bytes();
-        Ok(Self { config: Arc::new(config), name: parts.name, authorities, files, certificate, digest })
+        let certificate = pair.map(|pair| pair.cert);
+        Ok(Self { config: Arc::new(config), name, authorities, files, certificate, digest })
     }
 
     /// Returns the files that were read, without the system's authorities.
@@ -232,7 +220,7 @@ mod tests {
             let certificate = parameters.self_signed(&key).expect("a certificate");
             std::fs::write(file.path(), certificate.pem()).expect("written");
             let trust = Trust::File(file.path().to_owned());
-            let tls = UpstreamTls::load(TlsParts { trust, pair: None, name: None }).expect("sound");
+            let tls = UpstreamTls::load(trust, None, None).expect("sound");
             assert_eq!(tls.has_authority_as_server(&Host::Name("a.test".into())), expected, "{name}");
         };
         let authority = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

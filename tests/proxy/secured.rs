@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use permgate::{
     net::tls::CertifiedKeyFiles,
-    settings::{HttpVersion, TlsParts, Trust, UpstreamTls, UpstreamUrl, parse_name},
+    settings::{HttpVersion, Trust, UpstreamTls, UpstreamUrl, parse_name},
 };
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
 use rustls::{HandshakeKind, RootCertStore, ServerConfig, server::WebPkiClientVerifier};
@@ -132,7 +132,7 @@ impl TestPki {
         let pair = shows
             .then(|| CertifiedKeyFiles { cert: self.file("gateway.crt"), key: self.file("gateway.key") });
         let name = name.map(|name| parse_name(name).unwrap());
-        UpstreamTls::load(TlsParts { trust: Trust::File(self.file("ca.pem")), pair, name }).unwrap()
+        UpstreamTls::load(Trust::File(self.file("ca.pem")), pair, name).unwrap()
     }
 }
 
