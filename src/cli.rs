@@ -20,11 +20,9 @@ mod man;
 mod offline;
 mod output;
 mod owner;
-mod reload;
 mod role;
 mod run;
 mod scan;
-mod schema;
 mod service;
 mod status;
 mod store;
@@ -43,7 +41,8 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::CompleteEnv;
 use serde_json::json;
 
-use self::{failure::Failure, output::Format};
+use self::{client::Client, failure::Failure, output::Format};
+use crate::config::key::schema;
 
 /// A reverse-proxy authorization gateway for permanent tokens.
 #[derive(Debug, Parser)]
@@ -230,9 +229,9 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Check(check) => check.run(&global),
         Command::Status => status::run(&global),
         Command::Explain(explain) => explain.run(&global),
-        Command::Reload => reload::run(&global),
+        Command::Reload => reload(&global),
         Command::Health => health::run(&global),
-        Command::Schema => schema::run(),
+        Command::Schema => output::print(&output::pretty(&schema())),
         Command::Scan(scan) => scan.run(&global),
         Command::Token(token) => token.run(&global),
         Command::User(user) => user.run(&global),
@@ -248,6 +247,11 @@ fn dispatch(cli: Cli) -> Result<(), Failure> {
         Command::Completion(completion) => completion.run(),
         Command::Man(man) => man.run(),
     }
+}
+
+fn reload(global: &Global) -> Result<(), Failure> {
+    let response = Client::new(global)?.post("/v1/reload", &json!({}))?;
+    global.output.done(&response, "the configuration is in force")
 }
 
 /// Version, optional features and platform, for bug reports.

@@ -243,11 +243,8 @@ fn set_up(operator: &Client, password: &str) -> Result<(String, String), Failure
     for (login, name) in [("alice", "Alice"), ("root", "Root")] {
         operator.post("/v1/users", &json!({"login": login, "name": name, "password": password}))?;
     }
-    operator.post("/v1/grants", &json!({"role": "system-admin", "user": "root"}))?;
-    operator.post("/v1/groups", &json!({"name": "developers"}))?;
-    operator.post("/v1/groups", &json!({"name": "hub-admins"}))?;
-    operator.put("/v1/groups/developers/members/alice")?;
     for (method, path, body) in sample_calls() {
+        let method = Method::try_from(&*method).expect("a call begins with a method");
         operator.call(&method, &path, body.as_ref())?;
     }
     let new = json!({"name": "demo", "scope": [{"service": "youtrack"}]});
@@ -266,36 +263,7 @@ fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// The operator's API calls that create the sample users, groups and tokens: method, path, body.
-fn sample_calls() -> Vec<(Method, String, Option<Value>)> {
-    let mut calls = vec![
-        (Method::POST, "/v1/groups".to_owned(), Some(json!({"name": "engineering"}))),
-        (Method::PATCH, "/v1/groups/developers".to_owned(), Some(json!({"parent": "engineering"}))),
-    ];
-    for (login, name, kind) in
-        [("bob", "Bob Miller", "human"), ("zoe", "Zoe Young", "human"), ("ci-runner", "CI runner", "service")]
-    {
-        calls.push((
-            Method::POST,
-            "/v1/users".to_owned(),
-            Some(json!({"login": login, "name": name, "kind": kind})),
-        ));
-        calls.push((Method::PUT, format!("/v1/groups/developers/members/{login}"), None));
-    }
-    let token = |login: &str, name: &str, access: &str, more: &[(&str, Value)]| {
-        let mut body = json!({"name": name, "scope": [{"service": "youtrack", "access": access}]});
-        for (field, value) in more {
-            body[*field] = value.clone();
-        }
-        (Method::POST, format!("/v1/users/{login}/tokens"), Some(body))
-    };
-    calls.extend([
-        token("alice", "nightly report", "read", &[("expires_in", "5d".into())]),
-        token("alice", "release notes", "full", &[("expires_in", "90d".into())]),
-        token("bob", "backup", "read", &[("expires_in", "60d".into()), ("allow_ips", json!(["10.0.0.0/8"]))]),
-        token("ci-runner", "build pipeline", "full", &[]),
-        token("zoe", "old laptop", "full", &[]),
-        (Method::POST, "/v1/users/zoe/ban".to_owned(), Some(json!({"reason": "left the company"}))),
-    ]);
-    calls
+/// The operator's API calls that create the sample groups, users and tokens: method, path, body.
+fn sample_calls() -> Vec<(String, String, Option<Value>)> {
+    serde_json::from_str(include_str!("demo/calls.json")).expect("the calls are a list")
 }

@@ -4,17 +4,17 @@ use std::{
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
-    pin::Pin,
-    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body::{Body, Frame};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::{net::TcpListener, sync::oneshot, time::Interval};
 
 /// The example service on its own thread; stops when dropped.
 pub struct ExampleServer {
@@ -22,10 +22,7 @@ pub struct ExampleServer {
     _stop: oneshot::Sender<()>,
 }
 
-enum ExampleBody {
-    Whole(Option<Bytes>),
-    Events { ticks: tokio::time::Interval, sent: u64 },
-}
+type ExampleBody = UnsyncBoxBody<Bytes, Infallible>;
 
 /// The interval between two events.
 const EVENT_EVERY: Duration = Duration::from_millis(100);
@@ -54,13 +51,23 @@ async fn serve(listener: TcpListener) {
 /// Answers every path with the request as it arrived; `/api/stream` with an event ten times a second.
 async fn answer(request: Request<Incoming>) -> Result<Response<ExampleBody>, Infallible> {
     let (kind, body) = if request.uri().path() == "/api/stream" {
-        ("text/event-stream", ExampleBody::Events { ticks: tokio::time::interval(EVENT_EVERY), sent: 0 })
+        ("text/event-stream", events())
     } else {
-        ("application/json", ExampleBody::Whole(Some(render_request(&request))))
+        ("application/json", Full::new(render_request(&request)).boxed_unsync())
     };
     let mut response = Response::new(body);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     Ok(response)
+}
+
+/// Numbered events without end.
+fn events() -> ExampleBody {
+    let next = |(mut ticks, number): (Interval, u64)| async move {
+        ticks.tick().await;
+        let event = Frame::data(Bytes::from(format!("data: event {number}\n\n")));
+        Some((Ok::<_, Infallible>(event), (ticks, number + 1)))
+    };
+    StreamBody::new(stream::unfold((tokio::time::interval(EVENT_EVERY), 1), next)).boxed_unsync()
 }
 
 /// The request line and headers as JSON: what a service behind permgate receives.
@@ -77,23 +84,4 @@ fn render_request<B>(request: &Request<B>) -> Bytes {
         "fields": fields,
     });
     Bytes::from(format!("{text:#}\n"))
-}
-
-impl Body for ExampleBody {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            ExampleBody::Whole(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(body)))),
-            ExampleBody::Events { ticks, sent } => {
-                ready!(ticks.poll_tick(cx));
-                *sent += 1;
-                Poll::Ready(Some(Ok(Frame::data(format!("data: event {sent}\n\n").into()))))
-            }
-        }
-    }
 }
