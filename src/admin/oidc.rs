@@ -1,6 +1,7 @@
 //! Sign-in with an OpenID Connect provider: authorization code flow with PKCE; state and nonce are bound
 //! to one browser.
 
+use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
@@ -35,9 +36,12 @@ pub(super) struct RelyingParty {
     exchanges: Semaphore,
 }
 
-/// The parameters with which the provider redirects the browser back.
+/// The parameters with which the provider redirects the browser back. None of them may be repeated.
+#[derive(Deserialize)]
 pub(super) struct AuthorizationResponse {
+    pub state: String,
     pub code: Option<String>,
+    #[serde(rename = "iss")]
     pub issuer: Option<String>,
     /// The provider's error code, if there is no code.
     pub error: Option<String>,
@@ -109,27 +113,6 @@ impl RelyingParty {
     async fn metadata(&self) -> Result<Metadata, ProviderError> {
         let published = self.issuer.published(self.tls.as_ref()).await.map_err(ProviderError::Unreachable)?;
         Metadata::parse(&published.metadata, &self.issuer)
-    }
-}
-
-impl AuthorizationResponse {
-    /// Returns the state and the response; `None` if a parameter is repeated or the state is missing.
-    pub(super) fn parse(query: &str) -> Option<(String, Self)> {
-        let mut state = None;
-        let mut returned = Self { code: None, issuer: None, error: None };
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let place = match &*name {
-                "state" => &mut state,
-                "code" => &mut returned.code,
-                "iss" => &mut returned.issuer,
-                "error" => &mut returned.error,
-                _ => continue,
-            };
-            if place.replace(value.into_owned()).is_some() {
-                return None;
-            }
-        }
-        Some((state?, returned))
     }
 }
 

@@ -53,10 +53,13 @@ pub async fn callback(
     RawQuery(query): RawQuery,
 ) -> PageResult {
     let relying_party = relying_party(&context)?;
-    let returned = AuthorizationResponse::parse(query.as_deref().unwrap_or_default());
-    let flow =
-        returned.as_ref().and_then(|(state, _)| AuthorizationRequest::pending(&headers, meta.secure, state));
-    let (Some((_, returned)), Some(flow)) = (returned, flow) else {
+    let returned: Option<AuthorizationResponse> =
+        serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).ok();
+    let pending = |returned: &AuthorizationResponse| {
+        AuthorizationRequest::pending(&headers, meta.secure, &returned.state)
+    };
+    let flow = returned.as_ref().and_then(pending);
+    let (Some(returned), Some(flow)) = (returned, flow) else {
         let text = "This sign-in was begun in another browser or too long ago: sign in again";
         return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
     };
