@@ -10,22 +10,20 @@ use toml::de::DeValue;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    #[serde(deserialize_with = "text")]
-    pub name: Text,
+    pub name: &'static str,
     pub kind: ValueKind,
     /// As it would be written in the file; `None` if an absent key has no value.
-    #[serde(default, deserialize_with = "optional_text")]
-    pub default: Option<Text>,
+    pub default: Option<&'static str>,
     #[serde(default)]
     pub required: bool,
     /// One sentence for the schema and the documentation.
-    #[serde(deserialize_with = "text", rename = "about")]
-    pub description: Text,
+    #[serde(rename = "about")]
+    pub description: &'static str,
 }
 
 /// The kind of value that a key has.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", bound(deserialize = "'de: 'static"))]
 pub enum ValueKind {
     Text,
     /// Text that may be a secret and is never shown.
@@ -54,6 +52,7 @@ pub enum ValueKind {
 /// The keys of the file's top level.
 pub static ROOT: LazyLock<&'static [Key]> = LazyLock::new(|| {
     #[derive(Deserialize)]
+    #[serde(bound(deserialize = "'de: 'static"))]
     struct Root {
         #[serde(deserialize_with = "tables")]
         keys: Keys,
@@ -75,26 +74,16 @@ impl ValueKind {
     }
 }
 
-/// They live as long as the process.
-type Text = &'static str;
+/// They live as long as the process, as do the texts, which are borrowed from `keys.toml`: it has no escapes.
 type Keys = &'static [Key];
-type Words = &'static [Text];
+type Words = &'static [&'static str];
 
-fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Text, D::Error> {
-    Ok(String::deserialize(deserializer)?.leak())
+fn words<'de: 'static, D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
+    Ok(Vec::deserialize(deserializer)?.leak())
 }
 
-fn optional_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Text>, D::Error> {
-    text(deserializer).map(Some)
-}
-
-fn words<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
-    let words = Vec::<String>::deserialize(deserializer)?;
-    Ok(words.into_iter().map(|word| &*word.leak()).collect::<Vec<Text>>().leak())
-}
-
-fn tables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
-    Ok(Vec::<Key>::deserialize(deserializer)?.leak())
+fn tables<'de: 'static, D: Deserializer<'de>>(deserializer: D) -> Result<Keys, D::Error> {
+    Ok(Vec::deserialize(deserializer)?.leak())
 }
 
 /// JSON Schema 2020-12, for completion and checks in editors.
