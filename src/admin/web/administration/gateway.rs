@@ -19,8 +19,6 @@ struct ServicesPage {
 
 struct ServiceRow {
     view: ServiceView,
-    groups: Vec<String>,
-    readers: Vec<String>,
     upstream: String,
     health: Health,
     line: u32,
@@ -51,8 +49,6 @@ fn services_page(context: &Context, reader: &Reader) -> Response {
         let view = ServiceView::new(service).with_readers(service, &snapshot.directory);
         let upstream = service.spec.upstream.to_string();
         ServiceRow {
-            groups: view.readers.clone().unwrap_or_default(),
-            readers: view.effective_readers.clone().unwrap_or_default(),
             health: Health::from_reading(upstreams.iter().find(|reading| reading.name == upstream)),
             upstream,
             line: service.spec.origin.line,
