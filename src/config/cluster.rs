@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::section::{Section, SpannedText, ValueError, wrong};
+use super::{
+    section::{Section, SpannedText, ValueError, wrong},
+    tls::pair,
+};
 use crate::{
     admin::SignIn,
     assertion::KeySource,
@@ -87,15 +90,7 @@ fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Value
 fn encryption(section: &Section<'_>) -> Option<Tls> {
     let tls = section.optional_table("tls")?;
     let ca = tls.file("ca");
-    let identity = match (tls.is_set("cert"), tls.is_set("key")) {
-        (false, false) => None,
-        (true, true) => tls.file("cert").zip(tls.private_file("key")),
-        (cert, _) => {
-            let (there, missing) = if cert { ("cert", "key") } else { ("key", "cert") };
-            tls.error(there, format!("`{there}` without `{missing}`"), format!("set `{missing}`, too"));
-            None
-        }
-    };
+    let identity = pair(&tls).flatten().map(|pair| (pair.cert, pair.key));
     Some(Tls { ca: ca?, identity })
 }
 

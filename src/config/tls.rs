@@ -69,6 +69,21 @@ pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str
     }
 }
 
+/// The files of a client certificate and its key; `Some(None)`: neither is set.
+pub(super) fn pair(section: &Section<'_>) -> Option<Option<CertifiedKeyFiles>> {
+    let (one, missing) = match (section.is_set("cert"), section.is_set("key")) {
+        (false, false) => return Some(None),
+        (true, true) => {
+            let (cert, key) = section.file("cert").zip(section.private_file("key"))?;
+            return Some(Some(CertifiedKeyFiles { cert, key }));
+        }
+        (true, false) => ("cert", "key"),
+        (false, true) => ("key", "cert"),
+    };
+    section.error(one, format!("`tls.{one}` needs `tls.{missing}`"), format!("set `tls.{missing}`"));
+    None
+}
+
 /// The URL of an issuer of tokens, and the TLS settings to reach it; `None`: plain text, to an issuer on this
 /// machine.
 pub(super) fn issuer(section: &Section<'_>) -> Option<(String, Option<UpstreamTls>)> {

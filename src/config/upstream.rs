@@ -12,7 +12,7 @@ use super::{
     tls,
 };
 use crate::{
-    net::{Address, tls::CertifiedKeyFiles},
+    net::Address,
     settings::{
         AUTHORITY_AS_SERVER, Ejection, Health, Host, HttpVersion, Scheme, UpstreamSettings, UpstreamTls,
         UpstreamUrl, WeightedUrl, parse_name,
@@ -119,17 +119,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
         }
         return None;
     }
-    for (one, other) in [("cert", "key"), ("key", "cert")] {
-        if written.is_set(one) && !written.is_set(other) {
-            let message = format!("`tls.{one}` needs `tls.{other}`");
-            written.error(one, message, format!("set `tls.{other}`"));
-            return None;
-        }
-    }
-    let pair = match written.is_set("cert") {
-        true => Some(CertifiedKeyFiles { cert: written.file("cert")?, key: written.private_file("key")? }),
-        false => None,
-    };
+    let pair = tls::pair(&written)?;
     let name = match written.text("server_name") {
         None => None,
         Some(text) => Some(text.parse(|name| {
