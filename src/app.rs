@@ -44,7 +44,7 @@ use control::{Control, ControlRuntime};
 pub use listeners::LocalAddr;
 pub use own_address::LoopError;
 use own_address::OwnAddresses;
-use reload::{Reloader, Shared};
+use reload::Reloader;
 use supervisor::{Supervisor, Watchdog};
 use uses::AdminUses;
 use worker::WorkerParts;
@@ -261,7 +261,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
             state: state.clone(),
             refusals: refusal_sender,
         }),
-        configuration: Arc::new(Shared(reloader.clone())),
+        configuration: reloader.clone(),
         ready: ready.clone(),
         hosts: of_admin.hosts,
         sign_in: of_admin.sign_in,

@@ -43,7 +43,7 @@ pub async fn reload(context: Context, caller: Caller, _: NoBody) -> ApiResult {
     caller.require(Permission::AdminWrite)?;
     // Services that the reload removes keep their names in the metrics.
     context.metrics.name_services(&context.rules());
-    match context.configuration.reload(caller.actor()).await {
+    match context.configuration.clone().reload(caller.actor()).await {
         Ok(cut) => Ok(ok(&json!({"reloaded": true, "cut": cut.0}))),
         Err(ReloadError::Invalid(errors)) => Err(invalid(&errors)),
         Err(ReloadError::Change(error)) => Err(error.into()),

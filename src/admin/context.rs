@@ -109,7 +109,7 @@ pub trait Configuration: Send + Sync {
 
     /// Reads the file again and replaces everything or nothing. Also counts the reload, because a signal
     /// triggers one too.
-    fn reload(&self, actor: Actor) -> Reloading;
+    fn reload(self: Arc<Self>, actor: Actor) -> Reloading;
 }
 
 pub type Reloading = Pin<Box<dyn Future<Output = Result<Cut, ReloadError>> + Send>>;

@@ -309,33 +309,28 @@ fn upstream_files(config: &Config) -> impl Iterator<Item = &PathBuf> {
     upstreams.filter_map(|upstream| upstream.tls.as_ref()).flat_map(UpstreamTls::files)
 }
 
-/// The admin listener's handle of the reloader.
-#[derive(Clone)]
-pub struct Shared(pub Arc<Reloader>);
-
-impl Configuration for Shared {
+impl Configuration for Reloader {
     fn text(&self) -> String {
-        self.0.text.lock().clone()
+        self.text.lock().clone()
     }
 
     fn file(&self) -> Result<String, String> {
-        Config::load(&self.0.file).map(|config| config.annotated_text()).map_err(|errors| errors.to_string())
+        Config::load(&self.file).map(|config| config.annotated_text()).map_err(|errors| errors.to_string())
     }
 
     fn check(&self, text: &str, references: bool) -> Result<(), Vec<ConfigurationError>> {
         let checked = match references {
-            true => config::parse(text, &self.0.file).and_then(|config| match config.exposed_secrets {
+            true => config::parse(text, &self.file).and_then(|config| match config.exposed_secrets {
                 exposed_secrets if exposed_secrets.is_empty() => Ok(()),
                 exposed_secrets => Err(Errors(exposed_secrets)),
             }),
-            false => config::check_text(text, &self.0.file),
+            false => config::check_text(text, &self.file),
         };
         checked.map_err(|errors| configuration_errors(&errors))
     }
 
-    fn reload(&self, actor: Actor) -> Reloading {
-        let reloader = self.0.clone();
-        Box::pin(async move { reloader.reload(actor).await })
+    fn reload(self: Arc<Self>, actor: Actor) -> Reloading {
+        Box::pin(async move { Self::reload(&self, actor).await })
     }
 }
 

@@ -159,7 +159,7 @@ impl admin::Configuration for NoGateway {
         Err(vec![none()])
     }
 
-    fn reload(&self, _: Actor) -> admin::Reloading {
+    fn reload(self: Arc<Self>, _: Actor) -> admin::Reloading {
         Box::pin(async { Err(admin::ReloadError::Invalid(vec![none()])) })
     }
 }

@@ -342,7 +342,7 @@ impl admin::Configuration for Around {
         if text.starts_with("version = 1") { Ok(()) } else { Err(vec![bad_file()]) }
     }
 
-    fn reload(&self, actor: Actor) -> Reloading {
+    fn reload(self: Arc<Self>, actor: Actor) -> Reloading {
         let (store, found) = (self.store.get().unwrap().clone(), self.file.lock().unwrap().take());
         let hold = self.hold.lock().unwrap().take();
         Box::pin(async move {
