@@ -21,7 +21,7 @@ use http::{Uri, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, users};
-use self::shell::{PageResult, Reader, Shell, problems_as_pages, render};
+use self::shell::{Reader, Shell, problems_as_pages, render};
 use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::link};
 
 pub(super) use self::shell::not_found;

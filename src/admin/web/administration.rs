@@ -13,7 +13,7 @@ pub mod users;
 use askama::Template;
 
 use super::{
-    FormQuery, PageResult, Reader, Shell, address, render,
+    ApiResult, FormQuery, Reader, Shell, address, render,
     token_list::{self, Filter, Listing},
 };
 use crate::{
@@ -42,15 +42,11 @@ struct TokensPage {
     services: Vec<String>,
 }
 
-pub async fn list_tokens(
-    context: Context,
-    reader: Reader,
-    FormQuery(asked): FormQuery<Filter>,
-) -> PageResult {
+pub async fn list_tokens(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> ApiResult {
     reader.caller.require_any(&READ_OTHERS_TOKENS)?;
     let owner = asked.user.clone();
     if owner.as_deref().is_some_and(|login| context.store.accounts().user_by_login(login).is_none()) {
-        return Err(Problem::not_found("user").into());
+        return Err(Problem::not_found("user"));
     }
     let list = token_list::read(&context, owner, asked, "/tokens").await?;
     let rules = context.rules();

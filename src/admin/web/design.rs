@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use super::{PageResult, Reader, Shell, render};
+use super::{ApiResult, Reader, Shell, render};
 use crate::admin::{Context, Problem};
 
 #[derive(Template)]
@@ -11,9 +11,9 @@ struct DesignPage {
     shell: Shell,
 }
 
-pub(super) async fn show(context: Context, reader: Reader) -> PageResult {
+pub(super) async fn show(context: Context, reader: Reader) -> ApiResult {
     if !context.sign_in.demo {
-        return Err(Problem::not_found("page").into());
+        return Err(Problem::not_found("page"));
     }
     Ok(render(&DesignPage { shell: reader.shell("Design", "/design") }))
 }

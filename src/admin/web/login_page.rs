@@ -4,7 +4,7 @@ use askama::Template;
 use axum::response::{Redirect, Response};
 use serde::Deserialize;
 
-use super::{PageResult, Shell, render};
+use super::{ApiResult, Shell, render};
 use crate::admin::{Caller, Context, pagination::Params};
 
 /// Where the browser goes after signing in without a page to return to.
@@ -44,7 +44,7 @@ pub(super) async fn sign_in(
     context: Context,
     caller: Option<Caller>,
     Params(next): Params<NextQuery>,
-) -> PageResult {
+) -> ApiResult {
     let next = next.next.filter(|path| is_local_path(path)).unwrap_or_else(|| HOME.to_owned());
     if caller.is_some_and(|caller| caller.user().is_some()) {
         return Ok(axum::response::IntoResponse::into_response(Redirect::to(&next)));

@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::{
-    FormQuery, PageResult, Reader, Shell, render,
+    ApiResult, FormQuery, Reader, Shell, render,
     token_list::{self, Filter, Listing},
 };
 use crate::{
@@ -56,7 +56,7 @@ struct AuthenticationPage {
     gateway: String,
 }
 
-pub(super) async fn general(context: Context, reader: Reader) -> PageResult {
+pub(super) async fn general(context: Context, reader: Reader) -> ApiResult {
     let accounts = context.store.accounts();
     let account = accounts.user_by_id(&reader.user.id).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
@@ -82,7 +82,7 @@ pub(super) async fn authentication(
     context: Context,
     reader: Reader,
     FormQuery(asked): FormQuery<Filter>,
-) -> PageResult {
+) -> ApiResult {
     let user = &reader.user;
     let owner = Some(user.login.to_string());
     let asked = Filter { user: None, ..asked };

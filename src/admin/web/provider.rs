@@ -9,7 +9,7 @@ use axum::{
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::{
-    PageResult, Shell,
+    Shell,
     login_page::{HOME, NextQuery, is_local_path},
     render,
 };
@@ -37,7 +37,7 @@ pub async fn begin_sign_in(
     context: Context,
     Extension(meta): Extension<RequestMeta>,
     Params(next): Params<NextQuery>,
-) -> PageResult {
+) -> ApiResult {
     let relying_party = relying_party(&context)?;
     let flow = AuthorizationRequest::begin(next.next.filter(|path| is_local_path(path)))?;
     let there = relying_party.authorization(&flow).await.map_err(|error| failed(&context, &meta, &error))?;
@@ -51,7 +51,7 @@ pub async fn callback(
     Extension(meta): Extension<RequestMeta>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
-) -> PageResult {
+) -> ApiResult {
     let relying_party = relying_party(&context)?;
     let returned: Option<AuthorizationResponse> =
         serde_urlencoded::from_str(query.as_deref().unwrap_or_default()).ok();
@@ -61,10 +61,10 @@ pub async fn callback(
     let flow = returned.as_ref().and_then(pending);
     let (Some(returned), Some(flow)) = (returned, flow) else {
         let text = "This sign-in was begun in another browser or too long ago: sign in again";
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text).into());
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "sign_in_expired", text));
     };
     let (attempt, now) = (SignInAttempt::Provider, std::time::Instant::now());
-    let mut attempt = context.attempts().begin(attempt, meta.client, now).map_err(Problem::from)?;
+    let mut attempt = context.attempts().begin(attempt, meta.client, now)?;
     attempt.compare();
     let user_info = relying_party.user_info(&flow, returned).await;
     // Failures of the provider itself are not guesses of a client.

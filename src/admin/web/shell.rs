@@ -8,7 +8,10 @@ use axum::{
 };
 use http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts};
 
-use super::assets::{ICON, SCRIPT, STYLE};
+use super::{
+    address,
+    assets::{ICON, SCRIPT, STYLE},
+};
 use crate::{
     admin::{
         Caller,
@@ -59,16 +62,6 @@ pub struct Section {
 pub struct Reader {
     pub caller: Caller,
     pub user: std::sync::Arc<User>,
-}
-
-/// What a handler of a page returns.
-pub type PageResult<T = Response> = Result<T, PageError>;
-
-/// A page that could not be shown.
-pub enum PageError {
-    Problem(Problem),
-    /// Redirects to the sign-in page, and from there back to this path.
-    SignIn(String),
 }
 
 /// The administration pages, each with the permissions of which its readers need one.
@@ -156,16 +149,16 @@ impl Reader {
 }
 
 impl<S: Sync> FromRequestParts<S> for Reader {
-    type Rejection = PageError;
+    type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> PageResult<Self> {
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Response> {
         let back = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
-            return Err(PageError::SignIn(back.to_owned()));
+            return Err(Redirect::to(&address("/sign-in", &[("next", back)])).into_response());
         };
         let Some(user) = caller.user().cloned() else {
             let text = "The operator has no page. Use `permgate` or the API instead";
-            return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", text).into());
+            return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", text).into_response());
         };
         Ok(Self { caller, user })
     }
@@ -223,41 +216,4 @@ fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
         *response.status_mut() = problem.status();
     }
     response
-}
-
-impl From<Problem> for PageError {
-    fn from(problem: Problem) -> Self {
-        Self::Problem(problem)
-    }
-}
-
-impl From<crate::store::ReadError> for PageError {
-    fn from(error: crate::store::ReadError) -> Self {
-        Self::Problem(error.into())
-    }
-}
-
-impl IntoResponse for PageError {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Problem(problem) => problem.into_response(),
-            Self::SignIn(back) => {
-                Redirect::to(&super::address("/sign-in", &[("next", back)])).into_response()
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::initials;
-
-    #[test]
-    fn initials_are_two_letters() {
-        let check = |login: &str, expected: &str| assert_eq!(initials(login), expected, "{login}");
-        check("ann", "an");
-        check("ann.lee", "al");
-        check("ann-lee@example.org", "al");
-        check("x", "x");
-    }
 }

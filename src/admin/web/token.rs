@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::Path;
 
 use super::{
-    PageResult, Reader, Shell, render,
+    ApiResult, Reader, Shell, render,
     token_list::{LoadedTokens, is_alive},
     words,
 };
@@ -44,7 +44,7 @@ struct TokenPage {
     gateway: String,
 }
 
-pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String>) -> PageResult {
+pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String>) -> ApiResult {
     let record = find_visible(&context, &reader.caller, &id)?;
     let own = reader.caller.is(&record.owner);
     let needed = if own { Permission::UpdateSelf } else { Permission::UpdateUser };

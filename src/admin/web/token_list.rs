@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use strum::VariantNames as _;
 
-use super::{PageResult, address, token::TokenRow};
+use super::{address, token::TokenRow};
 use crate::{
     admin::{
         ApiResult, Context, Problem,
@@ -132,10 +132,10 @@ pub async fn read(
     owner: Option<String>,
     asked: Filter,
     base: &'static str,
-) -> PageResult<Listing> {
+) -> ApiResult<Listing> {
     let live = context.fence.list().await;
     let context = context.clone();
-    Ok(READS.run(move || listing(&context, owner, asked, base, &live)).await??)
+    READS.run(move || listing(&context, owner, asked, base, &live)).await?
 }
 
 fn listing(

@@ -11,7 +11,7 @@ use http::header;
 use serde::{Deserialize, Serialize};
 
 use self::sentence::{Part, sentence};
-use super::{FormQuery, PageResult, Reader, Shell, address, render};
+use super::{FormQuery, Reader, Shell, address, render};
 use crate::{
     admin::{
         ApiResult, AuditView, Context, Problem,
@@ -87,12 +87,6 @@ const KINDS: [(&str, &str); 10] = [
     ("refusal", "Refused requests"),
 ];
 
-/// The matching events, and the cursor of the next page.
-struct Found {
-    events: Vec<AuditEvent>,
-    next: Option<String>,
-}
-
 /// The conditions that an event has to meet.
 struct Filter {
     /// With the texts to find in lower case.
@@ -101,9 +95,9 @@ struct Filter {
     to: Option<Timestamp>,
 }
 
-pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> PageResult {
+pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> ApiResult {
     reader.caller.require(Permission::ReadAudit)?;
-    let Found { events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
+    let Page { items: events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
     let explains = reader.caller.may(Permission::AdminRead);
     let rules = context.rules();
     let names = token_names(&context, &events).await?;
@@ -135,12 +129,12 @@ pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<
     Ok(render(&page))
 }
 
-pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> PageResult {
+pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> ApiResult {
     reader.caller.require(Permission::ReadAudit)?;
     let (form, name, format) = match asked.format.as_deref() {
         Some("jsonl") => ("application/jsonl; charset=utf-8", "audit.jsonl", file::JSONL),
         Some("csv") | None => ("text/csv; charset=utf-8", "audit.csv", file::CSV),
-        Some(_) => return Err(Problem::invalid("format is csv or jsonl").into()),
+        Some(_) => return Err(Problem::invalid("format is csv or jsonl")),
     };
     let filter = Filter::new(&asked)?;
     let store = context.store.clone();
@@ -153,7 +147,7 @@ pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuer
 }
 
 /// The names of tokens that events have as target, by target.
-async fn token_names(context: &Context, events: &[AuditEvent]) -> PageResult<HashMap<String, String>> {
+async fn token_names(context: &Context, events: &[AuditEvent]) -> ApiResult<HashMap<String, String>> {
     let targets = events.iter().map(|event| &event.target).filter(|target| target.starts_with("token:"));
     let targets: HashSet<String> = targets.cloned().collect();
     let context = context.clone();
@@ -161,14 +155,14 @@ async fn token_names(context: &Context, events: &[AuditEvent]) -> PageResult<Has
         let id = crate::admin::tokens::parse(target.strip_prefix("token:")?).ok()?;
         Some((target, context.store.token(id).ok()??.name))
     };
-    Ok(READS.run(move || targets.into_iter().filter_map(name).collect()).await?)
+    READS.run(move || targets.into_iter().filter_map(name).collect()).await
 }
 
 /// Reads off the control thread, because a filter that few events match scans many.
-async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> PageResult<Found> {
+async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> ApiResult<Page<AuditEvent>> {
     let filter = Filter::new(asked)?;
     let context = context.clone();
-    Ok(READS.run(move || filter.find(&context, limit)).await??)
+    READS.run(move || filter.find(&context, limit)).await?
 }
 
 impl Filter {
@@ -210,13 +204,13 @@ impl Filter {
         }
     }
 
-    fn find(&self, context: &Context, limit: usize) -> ApiResult<Found> {
+    fn find(&self, context: &Context, limit: usize) -> ApiResult<Page<AuditEvent>> {
         let (mut events, mut looked_at, mut cursor) = (Vec::new(), 0, self.asked.cursor.clone());
         loop {
             let page = context.store.audit(cursor.as_deref(), SCAN_PAGE)?;
             // A few events may be dated by a wrong clock.
             if self.from.is_some_and(|from| page.items.iter().all(|event| event.at < from)) {
-                return Ok(Found { events, next: None });
+                return Ok(Page { items: events, next: None });
             }
             for event in page.items {
                 let seq = event.seq;
@@ -226,12 +220,12 @@ impl Filter {
                 }
                 if events.len() == limit || looked_at == MAX_SCANNED {
                     let next = (seq > 1).then(|| seq.to_string());
-                    return Ok(Found { events, next });
+                    return Ok(Page { items: events, next });
                 }
             }
             cursor = page.next;
             if cursor.is_none() {
-                return Ok(Found { events, next: None });
+                return Ok(Page { items: events, next: None });
             }
         }
     }

@@ -3,7 +3,7 @@
 
 use askama::Template;
 
-use super::{PageResult, Reader, Shell, render};
+use super::{ApiResult, Reader, Shell, render};
 use crate::{
     admin::{Context, configuration::FILES},
     authz::subject::Permission,
@@ -24,7 +24,7 @@ enum Pending {
     Changed(Vec<DiffLine>),
 }
 
-pub async fn show(context: Context, reader: Reader) -> PageResult {
+pub async fn show(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require(Permission::AdminRead)?;
     let text = context.configuration.text();
     let (configuration, present) = (context.configuration.clone(), text.clone());

@@ -4,7 +4,7 @@ use askama::Template;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{FormQuery, PageResult, Reader, Shell, render};
+use super::{FormQuery, Reader, Shell, render};
 use crate::{
     admin::{
         ApiResult, Context, ExplainRequest, Problem,
@@ -96,7 +96,7 @@ const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 /// The most logins offered in a list; others are typed.
 const MAX_OFFERED: usize = 500;
 
-pub async fn show(context: Context, reader: Reader, FormQuery(asked): FormQuery<Question>) -> PageResult {
+pub async fn show(context: Context, reader: Reader, FormQuery(asked): FormQuery<Question>) -> ApiResult {
     reader.caller.require(Permission::AdminRead)?;
     let asked = asked.expand_log_line();
     let logged = asked.reason.as_deref().map(|code| words::reason(code).to_owned());

@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{PageResult, Reader, Shell, render};
+use super::{ApiResult, Reader, Shell, render};
 use crate::{
     admin::{Context, LiveView, ServiceView, offload::READS, users::READ_OTHERS, web::words},
     authz::subject::Permission,
@@ -37,7 +37,7 @@ struct LivePage {
     rows: Vec<LiveView>,
 }
 
-pub async fn services(context: Context, reader: Reader) -> PageResult {
+pub async fn services(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require(Permission::AdminRead)?;
     READS.run(move || Ok(services_page(&context, &reader))).await?
 }
@@ -59,7 +59,7 @@ fn services_page(context: &Context, reader: &Reader) -> Response {
     render(&page)
 }
 
-pub async fn live(context: Context, reader: Reader) -> PageResult {
+pub async fn live(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require(Permission::AdminRead)?;
     let rows = context.fence.list().await;
     READS.run(move || Ok(live_page(&context, &reader, rows))).await?

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use askama::Template;
 use axum::{extract::Path, response::Response};
 
-use super::{PageResult, Reader, Shell, joinable, render};
+use super::{ApiResult, Reader, Shell, joinable, render};
 use crate::{
     admin::{
         Context, GroupView, Problem, RoleView, groups::READ_GROUPS, offload::READS, users::READ_OTHERS,
@@ -63,7 +63,7 @@ struct GroupPage {
 /// The most logins offered in a list; others are typed.
 const MAX_OFFERED: usize = 500;
 
-pub async fn list(context: Context, reader: Reader) -> PageResult {
+pub async fn list(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require_any(&READ_GROUPS)?;
     READS.run(move || Ok(list_page(&context, &reader))).await?
 }
@@ -117,12 +117,12 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
     render(&page)
 }
 
-pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> PageResult {
+pub async fn show(context: Context, reader: Reader, Path(name): Path<String>) -> ApiResult {
     reader.caller.require_any(&READ_GROUPS)?;
     READS.run(move || group_page(&context, &reader, &name)).await?
 }
 
-fn group_page(context: &Context, reader: &Reader, name: &str) -> PageResult {
+fn group_page(context: &Context, reader: &Reader, name: &str) -> ApiResult {
     let accounts = context.store.accounts();
     let group = accounts.group_by_name(name).ok_or_else(|| Problem::not_found("group"))?;
     let view = GroupView::new(&accounts, &group.record);

@@ -6,7 +6,7 @@ use self::{
     attention::{Alert, Attention},
     chart::{Chart, spark},
 };
-use super::{PageResult, Reader, Shell, gateway::Health, render};
+use super::{ApiResult, Reader, Shell, gateway::Health, render};
 use crate::{
     admin::{Context, Overview, Series, overview, web::words},
     authz::subject::Permission,
@@ -59,7 +59,7 @@ struct RefusalCount {
     share: u64,
 }
 
-pub async fn show(context: Context, reader: Reader) -> PageResult {
+pub async fn show(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require(Permission::AdminRead)?;
     let overview = overview::read(&context, &reader.caller).await?;
     let upstreams = context.metrics.upstreams();

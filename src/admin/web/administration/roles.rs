@@ -3,7 +3,7 @@
 use askama::Template;
 use axum::response::Response;
 
-use super::{PageResult, Reader, Shell, render};
+use super::{ApiResult, Reader, Shell, render};
 use crate::{
     admin::{Context, GrantView, RoleView, offload::READS, roles::READ_ROLES, web::words},
     authz::subject::Permission,
@@ -37,7 +37,7 @@ impl RoleRow {
     }
 }
 
-pub async fn list(context: Context, reader: Reader) -> PageResult {
+pub async fn list(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require_any(&READ_ROLES)?;
     READS.run(move || Ok(list_page(&context, &reader))).await?
 }

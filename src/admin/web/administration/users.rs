@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::Path;
 use serde::{Deserialize, Serialize};
 
-use super::{FormQuery, PageResult, Reader, Shell, address, joinable, render};
+use super::{ApiResult, FormQuery, Reader, Shell, address, joinable, render};
 use crate::{
     admin::{
         Context, IdentityView, Problem, RoleView, UserView,
@@ -64,12 +64,12 @@ struct UserPage {
     provider: Option<String>,
 }
 
-pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> PageResult {
+pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<Filter>) -> ApiResult {
     reader.caller.require_any(&READ_OTHERS)?;
     READS.run(move || list_page(&context, &reader, asked)).await?
 }
 
-fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
+fn list_page(context: &Context, reader: &Reader, asked: Filter) -> ApiResult {
     let accounts = context.store.accounts();
     let words = asked.q.as_deref().unwrap_or_default().to_lowercase();
     let fits = |user: &&Account| {
@@ -91,13 +91,13 @@ fn list_page(context: &Context, reader: &Reader, asked: Filter) -> PageResult {
     Ok(render(&page))
 }
 
-pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -> PageResult {
+pub async fn show(context: Context, reader: Reader, Path(login): Path<String>) -> ApiResult {
     reader.caller.require_any(&READ_OTHERS)?;
     let live = context.fence.list().await;
     READS.run(move || user_page(&context, &reader, &login, &live)).await?
 }
 
-fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) -> PageResult {
+fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) -> ApiResult {
     let accounts = context.store.accounts();
     let account = accounts.user_by_login(login).ok_or_else(|| Problem::not_found("user"))?;
     let record = &account.record;
@@ -136,7 +136,7 @@ fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) 
 }
 
 /// How many of the user's tokens work, or would without a ban, and how many there are.
-fn tokens_of(context: &Context, login: &str, banned: bool) -> PageResult<(usize, usize)> {
+fn tokens_of(context: &Context, login: &str, banned: bool) -> ApiResult<(usize, usize)> {
     let records = LoadedTokens::of_owner(context, login)?.all;
     let now = Time::now();
     let alive = |record: &&crate::store::model::TokenRecord| {

@@ -1,6 +1,6 @@
 //! The alerts and token counts of the overview page.
 
-use super::super::PageResult;
+use super::super::ApiResult;
 use crate::{
     admin::{
         Context, Overview,
@@ -42,7 +42,7 @@ const UNUSED_DAYS: i64 = 90;
 const RECENT: usize = 60;
 
 impl Attention {
-    pub async fn read(context: &Context) -> PageResult<Self> {
+    pub async fn read(context: &Context) -> ApiResult<Self> {
         let context = context.clone();
         Ok(READS.run(move || Self::count(&context)).await??)
     }
