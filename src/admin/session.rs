@@ -1,8 +1,12 @@
 //! `/v1/session`: sign-in with a password, for a session cookie; `/v1/sessions`: all sessions of the caller.
 
-use std::time::Instant;
+use std::{iter, time::Instant};
 
-use axum::{Extension, extract::Path, response::Response};
+use axum::{
+    Extension,
+    extract::Path,
+    response::{AppendHeaders, IntoResponse as _, Response},
+};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -119,12 +123,10 @@ pub async fn sign_in(
         return Err(Problem::unauthorized("sign_in_failed", "The login or the password is wrong"));
     };
     let view = SessionView::new(&context, user, &secret.csrf(), Some(&record));
-    let mut response = json_response(StatusCode::CREATED, &view);
-    let known = proof.and_then(|proof| cookie::make_known(&proof, meta.secure));
-    for cookie in [cookie::set(&secret, meta.secure), known].into_iter().flatten() {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    Ok(response)
+    let known = proof.map(|proof| cookie::make_known(&proof, meta.secure));
+    let cookies = iter::once(cookie::set(&secret, meta.secure)).chain(known);
+    let cookies = AppendHeaders(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
+    Ok((cookies, json_response(StatusCode::CREATED, &view)).into_response())
 }
 
 pub async fn show(context: Context, caller: Caller) -> ApiResult {
@@ -172,14 +174,12 @@ pub async fn sign_somebody_out(context: Context, caller: Caller, Path(login): Pa
 }
 
 fn signed_out(meta: &RequestMeta, body: &serde_json::Value) -> Response {
-    let mut response = ok(body);
-    if let Some(cookie) = cookie::clear(meta.secure) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    // Pages that "back" would show again. Not cookies: the browser stays known, and other ports share them.
-    let dropped = HeaderValue::from_static(r#""cache", "storage""#);
-    response.headers_mut().insert(HeaderName::from_static("clear-site-data"), dropped);
-    response
+    let headers = [
+        (header::SET_COOKIE, cookie::clear(meta.secure)),
+        // Pages that "back" would show again. Not cookies: the browser stays known, and other ports share them.
+        (HeaderName::from_static("clear-site-data"), HeaderValue::from_static(r#""cache", "storage""#)),
+    ];
+    (headers, ok(body)).into_response()
 }
 
 impl SessionRow {

@@ -128,9 +128,8 @@ pub fn revised(revision: u64, body: &impl Serialize) -> Response {
 
 /// Adds the record's revision as `ETag`.
 pub fn tagged(mut response: Response, revision: u64) -> Response {
-    if let Ok(tag) = HeaderValue::try_from(format!("\"{revision}\"")) {
-        response.headers_mut().insert(header::ETAG, tag);
-    }
+    let tag = HeaderValue::try_from(format!("\"{revision}\"")).expect("a quoted number is a field value");
+    response.headers_mut().insert(header::ETAG, tag);
     response
 }
 
@@ -157,9 +156,8 @@ pub fn link(section: &str, name: &str) -> String {
 
 /// Adds the record's `Location`.
 pub(super) fn located(mut response: Response, section: &str, name: &str) -> Response {
-    if let Ok(location) = HeaderValue::try_from(link(section, name)) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
+    let location = HeaderValue::try_from(link(section, name)).expect("an encoded path is ASCII");
+    response.headers_mut().insert(header::LOCATION, location);
     response
 }
 

@@ -45,13 +45,13 @@ impl AuthorizationRequest {
     }
 
     /// `SameSite=Lax`, because the provider redirects the browser back from another site.
-    pub(in crate::admin) fn cookie(&self, secure: bool) -> Option<HeaderValue> {
+    pub(in crate::admin) fn cookie(&self, secure: bool) -> HeaderValue {
         let next = BASE64_URL_SAFE_NO_PAD.encode(self.next.as_deref().unwrap_or_default().as_bytes());
         let value = format!("{}.{next}", self.secret.expose());
         cookie::written(cookies::FLOW, &value, MAX_AGE, "Lax", secure)
     }
 
-    pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {
+    pub(in crate::admin) fn clear(secure: bool) -> HeaderValue {
         cookie::written(cookies::FLOW, "", 0, "Lax", secure)
     }
 
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn a_browser_carries_its_flow() {
         let flow = AuthorizationRequest::begin(Some("/tokens?user=ann".to_owned())).unwrap();
-        let set = flow.cookie(true).unwrap();
+        let set = flow.cookie(true);
         let (pair, attributes) = set.to_str().unwrap().split_once("; ").unwrap();
         assert_eq!(attributes, "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure");
         let read = |fields: &[&str], secure| {

@@ -35,15 +35,15 @@ pub(in crate::admin) fn is_known(headers: &HeaderMap, secure: bool, proof: &Csrf
     sent(headers, cookies::KNOWN, secure).is_some_and(|sent| proof.matches(sent.as_bytes()))
 }
 
-pub(in crate::admin) fn make_known(proof: &Csrf, secure: bool) -> Option<HeaderValue> {
+pub(in crate::admin) fn make_known(proof: &Csrf, secure: bool) -> HeaderValue {
     written(cookies::KNOWN, &proof.text(), KNOWN_FOR, "Strict", secure)
 }
 
-pub(in crate::admin) fn set(secret: &Secret, secure: bool) -> Option<HeaderValue> {
+pub(in crate::admin) fn set(secret: &Secret, secure: bool) -> HeaderValue {
     written(cookies::SESSION, secret.expose(), ABSOLUTE, "Strict", secure)
 }
 
-pub(in crate::admin) fn clear(secure: bool) -> Option<HeaderValue> {
+pub(in crate::admin) fn clear(secure: bool) -> HeaderValue {
     written(cookies::SESSION, "", 0, "Strict", secure)
 }
 
@@ -54,12 +54,12 @@ pub(in crate::admin) fn written(
     max_age: i64,
     same_site: &str,
     secure: bool,
-) -> Option<HeaderValue> {
+) -> HeaderValue {
     let (name, mark) = (name(names, secure), if secure { "; Secure" } else { "" });
     let text = format!("{name}={value}; Path=/; Max-Age={max_age}; HttpOnly; SameSite={same_site}{mark}");
-    let mut value = HeaderValue::try_from(text).ok()?;
+    let mut value = HeaderValue::try_from(text).expect("every value is hexadecimal or Base64");
     value.set_sensitive(max_age > 0);
-    Some(value)
+    value
 }
 
 fn name([bound, plain]: [&'static str; 2], secure: bool) -> &'static str {
@@ -99,11 +99,11 @@ mod tests {
     #[test]
     fn its_attributes() {
         let secret = Secret::parse(&"a".repeat(64)).unwrap();
-        let value = |secure| set(&secret, secure).unwrap().to_str().unwrap().to_owned();
+        let value = |secure| set(&secret, secure).to_str().unwrap().to_owned();
         let text = "a".repeat(64);
         let attributes = "Path=/; Max-Age=43200; HttpOnly; SameSite=Strict";
         assert_eq!(value(false), format!("permgate={text}; {attributes}"));
         assert_eq!(value(true), format!("__Host-permgate={text}; {attributes}; Secure"));
-        assert_eq!(clear(false).unwrap(), "permgate=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
+        assert_eq!(clear(false), "permgate=; Path=/; Max-Age=0; HttpOnly; SameSite=Strict");
     }
 }

@@ -4,9 +4,9 @@ use askama::Template;
 use axum::{
     Extension,
     extract::RawQuery,
-    response::{IntoResponse, Redirect, Response},
+    response::{AppendHeaders, IntoResponse, Redirect},
 };
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::{
     Shell,
@@ -41,9 +41,8 @@ pub async fn begin_sign_in(
     let relying_party = relying_party(&context)?;
     let flow = AuthorizationRequest::begin(next.next.filter(|path| is_local_path(path)))?;
     let there = relying_party.authorization(&flow).await.map_err(|error| failed(&context, &meta, &error))?;
-    let mut response = Redirect::to(&there).into_response();
-    set(&mut response, flow.cookie(meta.secure));
-    Ok(response)
+    let cookie = [(header::SET_COOKIE, flow.cookie(meta.secure))];
+    Ok((cookie, Redirect::to(&there)).into_response())
 }
 
 pub async fn callback(
@@ -78,10 +77,10 @@ pub async fn callback(
     let secret = Secret::draw()?;
     begin(&context, relying_party, &meta, &headers, user_info, &secret).await?;
     let next = flow.next.filter(|path| is_local_path(path)).unwrap_or_else(|| HOME.to_owned());
-    let mut response = render(&SignedInPage { shell: Shell::new("Signed in", "", None), next });
-    set(&mut response, cookie::set(&secret, meta.secure));
-    set(&mut response, AuthorizationRequest::clear(meta.secure));
-    Ok(response)
+    let cookies = [cookie::set(&secret, meta.secure), AuthorizationRequest::clear(meta.secure)];
+    let cookies = AppendHeaders(cookies.map(|cookie| (header::SET_COOKIE, cookie)));
+    let page = render(&SignedInPage { shell: Shell::new("Signed in", "", None), next });
+    Ok((cookies, page).into_response())
 }
 
 async fn begin(
@@ -158,10 +157,4 @@ fn failed(context: &Context, meta: &RequestMeta, error: &ProviderError) -> Probl
         }
     };
     Problem::new(status, code, text)
-}
-
-fn set(response: &mut Response, cookie: Option<HeaderValue>) {
-    if let Some(cookie) = cookie {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
 }
