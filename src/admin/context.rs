@@ -134,10 +134,11 @@ pub struct ConfigurationError {
 
 impl fmt::Display for ConfigurationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.file)?;
-        if let (Some(line), Some(column)) = (self.line, self.column) {
-            write!(f, ":{line}:{column}")?;
+        if self.file.is_empty() {
+            return f.write_str(&self.message);
         }
+        f.write_str(&self.file)?;
+        [self.line, self.column].into_iter().flatten().try_for_each(|number| write!(f, ":{number}"))?;
         write!(f, ": {}", self.message)
     }
 }

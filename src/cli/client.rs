@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
+use serde::Deserialize as _;
 use serde_json::Value;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -23,7 +24,7 @@ use super::{
     output::items,
     target::{self, Target},
 };
-use crate::admin::wire::UNRESERVED;
+use crate::admin::{ConfigurationError, wire::UNRESERVED};
 
 pub(super) enum Client {
     Listener(Box<Listener>),
@@ -318,29 +319,15 @@ pub(super) fn response_failure(response: &ApiResponse) -> Failure {
         None => format!("the admin listener answered {status}"),
     };
     for error in items(&body["errors"]) {
+        let text =
+            ConfigurationError::deserialize(error).map_or_else(|_| error.to_string(), |one| one.to_string());
         message.push_str("\n  ");
-        message.push_str(&describe_error(error));
+        message.push_str(&text);
     }
     if *status == StatusCode::UNAUTHORIZED {
         message.push_str("\n  Set PERMGATE_TOKEN or --token-file to a token whose scope includes `permgate`");
     }
     Failure::of_status(status.as_u16(), message).with_error(code)
-}
-
-/// A configuration error from a response, as a line.
-fn describe_error(error: &Value) -> String {
-    match (error["line"].as_u64(), error["message"].as_str()) {
-        (Some(line), Some(message)) => {
-            let file = error["file"].as_str().unwrap_or("line");
-            let column = error["column"].as_u64().map(|column| format!(":{column}")).unwrap_or_default();
-            format!("{file}:{line}{column}: {message}")
-        }
-        (None, Some(message)) => match error["file"].as_str().filter(|file| !file.is_empty()) {
-            Some(file) => format!("{file}: {message}"),
-            None => message.to_owned(),
-        },
-        _ => error.to_string(),
-    }
 }
 
 /// Percent-encodes a path segment or a query value.
