@@ -8,7 +8,7 @@ use self::{
 };
 use super::{ApiResult, Reader, Shell, gateway::Health, render};
 use crate::{
-    admin::{Context, Overview, Series, overview, web::words},
+    admin::{Context, Overview, Series, offload::READS, overview, web::words},
     authz::subject::Permission,
     metrics::UpstreamReading,
 };
@@ -54,7 +54,6 @@ struct ServiceRow {
 
 struct RefusalCount {
     code: &'static str,
-    words: String,
     count: u64,
     share: u64,
 }
@@ -63,7 +62,8 @@ pub async fn show(context: Context, reader: Reader) -> ApiResult {
     reader.caller.require(Permission::AdminRead)?;
     let overview = overview::read(&context, &reader.caller).await?;
     let upstreams = context.metrics.upstreams();
-    let attention = Attention::read(&context).await?;
+    let read = context.clone();
+    let attention = READS.run(move || Attention::count(&read)).await??;
     let all = &overview.all;
     let (requests, denied, failed) = sums(all);
     let mut refusals: Vec<(&'static str, u64)> =
@@ -72,7 +72,6 @@ pub async fn show(context: Context, reader: Reader) -> ApiResult {
     let refused: u64 = refusals.iter().map(|(_, count)| count).sum();
     let refusals = refusals.into_iter().map(|(code, count)| RefusalCount {
         code,
-        words: words::reason(code).to_owned(),
         count,
         share: count * 100 / refused.max(1),
     });

@@ -1,11 +1,9 @@
 //! The alerts and token counts of the overview page.
 
-use super::super::ApiResult;
 use crate::{
     admin::{
         Context, Overview,
         cluster::ClusterView,
-        offload::READS,
         tokens::last_used,
         web::{
             token_list::{EXPIRING, LoadedTokens, is_alive},
@@ -42,12 +40,8 @@ const UNUSED_DAYS: i64 = 90;
 const RECENT: usize = 60;
 
 impl Attention {
-    pub async fn read(context: &Context) -> ApiResult<Self> {
-        let context = context.clone();
-        Ok(READS.run(move || Self::count(&context)).await??)
-    }
-
-    fn count(context: &Context) -> Result<Self, crate::store::ReadError> {
+    /// Reads many tokens, so it must not run on the control thread.
+    pub fn count(context: &Context) -> Result<Self, crate::store::ReadError> {
         let LoadedTokens { all, incomplete } = LoadedTokens::read(context, &TokenFilter::default())?;
         let (accounts, now) = (context.store.accounts(), Time::now());
         let mut found = Self { expiring: 0, unused: 0, never: 0, endless: 0, incomplete };
