@@ -49,7 +49,6 @@ struct AuthenticationPage {
     /// Whether a token of the user could do anything: not if the account reads no service and may only update
     /// itself, since everybody can read the admin API.
     of_use: bool,
-    may_update_self: bool,
     /// Whether the user may create a token that is of use.
     may_create: bool,
     /// The address of the services, such as `https://gate.example`.
@@ -104,7 +103,6 @@ pub(super) async fn authentication(
         may_revoke: true,
         searched: services.len() >= SEARCH_THRESHOLD,
         may_create: of_use && may_update_self,
-        may_update_self,
         of_use,
         services,
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),

@@ -36,7 +36,6 @@ struct AuditPage {
     next: Option<String>,
     csv: String,
     jsonl: String,
-    kinds: [(&'static str, &'static str); 10],
 }
 
 struct Row {
@@ -124,7 +123,6 @@ pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<
         csv: export("csv"),
         jsonl: export("jsonl"),
         asked,
-        kinds: KINDS,
     };
     Ok(render(&page))
 }

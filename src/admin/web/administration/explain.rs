@@ -29,7 +29,6 @@ struct ExplainPage {
     /// The reason from the access log, in words.
     logged: Option<String>,
     logins: Vec<String>,
-    methods: [&'static str; 7],
 }
 
 /// The fields of the page's form.
@@ -113,7 +112,6 @@ pub async fn show(context: Context, reader: Reader, FormQuery(asked): FormQuery<
         wrong,
         logged,
         logins: users.take(MAX_OFFERED).map(|user| user.record.login.clone()).collect(),
-        methods: METHODS,
     };
     Ok(render(&page))
 }

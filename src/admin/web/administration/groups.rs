@@ -50,8 +50,6 @@ struct GroupPage {
     /// Members through a child group: login, and the child's name.
     inherited: Vec<(String, String)>,
     effective: usize,
-    /// The number of effective members, such as `6 members`.
-    counted: String,
     children: Vec<String>,
     reads: Vec<String>,
     parents: Vec<String>,
@@ -160,7 +158,6 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> ApiResult {
         members: direct.into_iter().map(str::to_owned).collect(),
         inherited,
         effective,
-        counted: words::count(effective, "member"),
         children: accounts.children(&group.record.id).map(|child| child.record.name.clone()).collect(),
         reads: read_through(&accounts, &rules, group, reader),
         parents: joinable(&accounts).into_iter().filter(|other| *other != view.name).collect(),

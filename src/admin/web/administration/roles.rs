@@ -14,7 +14,6 @@ use crate::{
 struct RolesPage {
     shell: Shell,
     roles: Vec<RoleRow>,
-    permissions: Vec<&'static str>,
 }
 
 struct RoleRow {
@@ -56,7 +55,6 @@ fn list_page(context: &Context, reader: &Reader) -> Response {
     let page = RolesPage {
         shell: reader.shell("Roles", "/roles"),
         roles: accounts.roles().map(RoleView::new).map(row).collect(),
-        permissions: Permission::ALL.iter().map(|permission| permission.word()).collect(),
     };
     render(&page)
 }
