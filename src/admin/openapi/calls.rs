@@ -73,7 +73,6 @@ impl Call {
     }
 
     fn parameters(&self, path: &str) -> Vec<Value> {
-        let optional = |place: &str, name: &str, about: &str, schema: Value| json!({"in": place, "name": name, "description": about, "required": false, "schema": schema});
         let in_path = names_in(path).map(|name| {
             json!({"in": "path", "name": name, "required": true, "schema": {"type": "string", "minLength": 1}})
         });
@@ -174,6 +173,11 @@ impl Call {
         let of_parts = of_parts.iter().filter(|(applies, _)| *applies).flat_map(|(_, statuses)| *statuses);
         of_parts.chain(&self.errors).copied().collect()
     }
+}
+
+/// A parameter that may be left out.
+fn optional(place: &str, name: &str, about: &str, schema: Value) -> Value {
+    json!({"in": place, "name": name, "description": about, "required": false, "schema": schema})
 }
 
 /// A body of one media type, in the form in which requests and responses have it.
