@@ -176,7 +176,8 @@ pub async fn sign_somebody_out(context: Context, caller: Caller, Path(login): Pa
 fn signed_out(meta: &RequestMeta, body: &serde_json::Value) -> Response {
     let headers = [
         (header::SET_COOKIE, cookie::clear(meta.secure)),
-        // Pages that "back" would show again. Not cookies: the browser stays known, and other ports share them.
+        // Pages that "back" would show again. Not cookies: the browser stays known, and other ports share
+        // them.
         (HeaderName::from_static("clear-site-data"), HeaderValue::from_static(r#""cache", "storage""#)),
     ];
     (headers, ok(body)).into_response()

@@ -19,8 +19,8 @@ const PART: usize = 64 << 10;
 /// Parts that may wait for the client before the thread blocks.
 const BUFFERED_PARTS: usize = 4;
 
-/// Has a thread write a body, and waits for its first part: an error before that still sets the status. `what`
-/// is its name in the log.
+/// Has a thread write a body, and waits for its first part: an error before that still sets the status.
+/// `what` is its name in the log.
 pub(super) async fn body(
     threads: &'static Offload,
     what: &'static str,

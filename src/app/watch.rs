@@ -1,5 +1,5 @@
-//! Finds out when files have changed, by looking at them again and again. That works on every file system, and
-//! whether a file was written, renamed or put behind another symlink.
+//! Finds out when files have changed, by looking at them again and again. That works on every file system,
+//! and whether a file was written, renamed or put behind another symlink.
 
 use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::PathBuf, time::Duration};
 
