@@ -18,7 +18,7 @@ use jsonwebtoken::{
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyOperations, PublicKeyUse},
 };
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio_rustls::TlsConnector;
 
 use self::token::algorithm;
@@ -35,8 +35,10 @@ pub struct Issuer {
     known: ArcSwapOption<Published>,
     /// When it was last requested in vain, or in search of a key. One task requests at a time; the others
     /// wait for its result.
-    asked: Mutex<Option<Instant>>,
+    asked: Arc<Mutex<Asked>>,
 }
+
+type Asked = Option<Instant>;
 
 /// What an issuer publishes.
 pub struct Published {
@@ -53,14 +55,14 @@ const FETCH_PAUSE: Duration = Duration::from_secs(5);
 
 impl Issuer {
     pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), known: ArcSwapOption::empty(), asked: Mutex::default() }
+        Self { url: url.to_owned(), known: ArcSwapOption::empty(), asked: Arc::default() }
     }
 
     /// Returns the claims of a token that this issuer has signed. A key that is unknown or does not fit may
     /// have been replaced, so the keys are then fetched again, but not more often than `FETCH_PAUSE`. Without
     /// `tls`, the issuer is reached in clear text.
     pub async fn verify(
-        &self,
+        self: &Arc<Self>,
         token: &SignedToken<'_>,
         tls: Option<&TlsConnector>,
     ) -> Result<Claims, TokenError> {
@@ -76,23 +78,20 @@ impl Issuer {
 
     /// Returns what the issuer publishes: at most an hour old, or older if it cannot be fetched. The error
     /// says why there is nothing.
-    pub async fn published(&self, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
+    pub async fn published(self: &Arc<Self>, tls: Option<&TlsConnector>) -> Result<Arc<Published>, String> {
         let fresh = || self.known.load_full().filter(|known| known.since.elapsed() < MAX_AGE);
         if let Some(known) = fresh() {
             return Ok(known);
         }
-        let mut asked = self.asked.lock().await;
+        let asked = self.asked.clone().lock_owned().await;
         if let Some(known) = fresh() {
             return Ok(known);
         }
         let failed = match asked.is_some_and(|asked| asked.elapsed() < FETCH_PAUSE) {
             true => format!("{}: a request failed a moment ago", self.url),
-            false => match self.fetch_keys(tls).await {
+            false => match self.fetch(asked, tls).await {
                 Ok(known) => return Ok(known),
-                Err(why) => {
-                    *asked = Some(Instant::now());
-                    why
-                }
+                Err(why) => why,
             },
         };
         // Old keys are better than none, because nothing shows that they were withdrawn.
@@ -101,8 +100,8 @@ impl Issuer {
 
     /// Returns what is published now instead of `old`. Returns `old` if the issuer was just requested or
     /// fails.
-    async fn refetch(&self, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
-        let mut asked = self.asked.lock().await;
+    async fn refetch(self: &Arc<Self>, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
+        let mut asked = self.asked.clone().lock_owned().await;
         if let Some(known) = self.known.load_full().filter(|known| !Arc::ptr_eq(known, old)) {
             return known;
         }
@@ -110,10 +109,27 @@ impl Issuer {
             return old.clone();
         }
         *asked = Some(Instant::now());
-        self.fetch_keys(tls).await.unwrap_or_else(|why| {
+        self.fetch(asked, tls).await.unwrap_or_else(|why| {
             tracing::warn!("cannot fetch an issuer's keys, the previous ones stay in use: {why}");
             old.clone()
         })
+    }
+
+    /// Fetches in a task of its own, since a client that goes away must not end what the others wait for.
+    async fn fetch(
+        self: &Arc<Self>,
+        mut asked: OwnedMutexGuard<Asked>,
+        tls: Option<&TlsConnector>,
+    ) -> Result<Arc<Published>, String> {
+        let (issuer, tls) = (self.clone(), tls.cloned());
+        let fetched = tokio::spawn(async move {
+            let fetched = issuer.fetch_keys(tls.as_ref()).await;
+            if fetched.is_err() {
+                *asked = Some(Instant::now());
+            }
+            fetched
+        });
+        fetched.await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     /// Fetches metadata and keys (OpenID Connect Discovery 1.0, 4).
@@ -237,8 +253,44 @@ impl Key {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
 
     use super::*;
+
+    /// Serves the metadata at once, and the key set after a pause.
+    async fn start_server() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let metadata = json!({"issuer": url, "jwks_uri": format!("{url}/keys")}).to_string();
+        tokio::spawn(async move {
+            let mut head = [0; 4096];
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let read = socket.read(&mut head).await.unwrap();
+                let body = if head[..read].starts_with(b"GET /keys ") {
+                    tokio::time::sleep(Duration::from_millis(300)).await;
+                    r#"{"keys": []}"#
+                } else {
+                    &metadata
+                };
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+                let _ = socket.write_all(answer.as_bytes()).await;
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn client_that_goes_away_does_not_end_a_search_for_keys() {
+        let issuer = Arc::new(Issuer::new(&start_server().await));
+        let old = issuer.published(None).await.unwrap();
+        let pause = Duration::from_millis(50);
+        assert!(tokio::time::timeout(pause, issuer.refetch(&old, None)).await.is_err());
+        assert!(!Arc::ptr_eq(&issuer.refetch(&old, None).await, &old), "the search went on");
+    }
 
     #[test]
     fn keys_url_comes_from_the_issuers_own_metadata() {

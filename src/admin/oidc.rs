@@ -1,6 +1,8 @@
 //! Sign-in with an OpenID Connect provider: authorization code flow with PKCE; state and nonce are bound
 //! to one browser.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
@@ -32,7 +34,7 @@ pub(super) struct RelyingParty {
     redirect: String,
     /// `None`: plain text, to a provider on this machine.
     tls: Option<TlsConnector>,
-    issuer: Issuer,
+    issuer: Arc<Issuer>,
     exchanges: Semaphore,
 }
 
@@ -51,7 +53,7 @@ impl RelyingParty {
     pub(super) fn new(provider: Provider, base: &str) -> Self {
         let tls = provider.tls.as_ref().map(|tls| tls.0.connector(HttpVersion::Http1));
         let redirect = format!("{base}{CALLBACK}");
-        let issuer = Issuer::new(&provider.issuer);
+        let issuer = Arc::new(Issuer::new(&provider.issuer));
         Self { provider, redirect, tls, issuer, exchanges: Semaphore::new(EXCHANGES) }
     }
 
