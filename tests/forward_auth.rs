@@ -153,7 +153,7 @@ const TARGETS: [&str; 9] = [
 ];
 
 /// Fields that proxies use to state the original request or the client, sent by a client.
-const FIELDS: [(&str, &str); 24] = [
+const FIELDS: [(&str, &str); 29] = [
     ("X-Original-Method", "evil"),
     ("X-Original-URI", "/evil"),
     ("X-Original-URL", "http://evil.example/evil"),
@@ -178,6 +178,11 @@ const FIELDS: [(&str, &str); 24] = [
     ("X_Permgate_User", "evil"),
     ("X-Permgate_Groups", "evil"),
     ("X.Permgate.User", "evil"),
+    ("X~Permgate~User", "evil"),
+    ("Remote-User", "evil"),
+    ("Client-Cert", "evil"),
+    ("Path-Info", "/evil"),
+    ("Connection", "X-Permgate-User"),
 ];
 
 /// Checks every carrier in the examples: which one counts, and what reaches the application.
@@ -308,6 +313,12 @@ fn check(proxy: &Proxy) {
     let seen = std::mem::take(&mut *stage.application.seen.lock().unwrap());
     assert_eq!((seen.len(), &*seen[0].body), (1, &br#"{"a": 1}"#[..]));
     assert!(seen[0].head.starts_with("POST /api/x "), "{seen:?}");
+
+    let copied = |to: &str| stage.send("COPY", &token, "/api/x", &[("Destination", to)], None).status;
+    assert_eq!(copied("/hub/api/x"), 403, "to another service");
+    assert_eq!(stage.arrived(), [""; 0]);
+    assert_eq!(copied("/api/y"), 200);
+    assert_eq!(stage.arrived().len(), 1);
 
     stage.gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
     assert_eq!(stage.ask(&token, "/api/x", &[]).status, 401, "revoked");
