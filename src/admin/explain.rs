@@ -1,6 +1,6 @@
 //! `/v1/explain`: the decision about a hypothetical request, step by step.
 
-use http::Method;
+use http::{Method, uri::PathAndQuery};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -99,7 +99,9 @@ fn decide(context: &Context, caller: &Caller, body: &ExplainRequest) -> ApiResul
             let form = if record.imported { BearerForm::Foreign } else { BearerForm::Own };
             let carrier = carrier(&snapshot.rules, &query, body.carrier.as_deref())?;
             let credential = credential_in(carrier.clone(), form, record.digest, &snapshot.rules, &query);
-            let query = Query { credential, ..query };
+            // Browsers send this carrier in no other request.
+            let upgrade = carrier == Carrier::Websocket && method == Method::GET;
+            let query = Query { credential, upgrade, ..query };
             let explanation = context
                 .state
                 .index()
@@ -238,7 +240,13 @@ impl<'a> Target<'a> {
             }
             _ => return Err(Problem::invalid("The URL is http://, https:// or a path that begins with /")),
         };
-        let path = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
+        let rest = &rest[..rest.find('#').unwrap_or(rest.len())];
+        let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+        // The parser of requests refuses some characters there.
+        if PathAndQuery::try_from(query).is_err() && !query.is_empty() {
+            let advice = "The query has characters that a request must percent-encode: it would be 400";
+            return Err(Problem::invalid(advice));
+        }
         Ok(Self { host, path: if path.is_empty() { "/" } else { path } })
     }
 }
@@ -311,6 +319,10 @@ mod tests {
         check("http://[0::1]/a", Some((Some("[::1]"), "/a")));
         check("http://Example.com./a", Some((Some("example.com"), "/a")));
         check("//example.com/a", Some((None, "//example.com/a")));
+        check("/a?b=%22", Some((None, "/a")));
+        check("/a?b#\"", Some((None, "/a")));
+        check("/a?b=\"", None);
+        check("http://a?b=<", None);
         check("http:///a", None);
         check("http://a..b/a", None);
         check("http://user@example.com/a", None);

@@ -359,4 +359,9 @@ fn explain_names_the_carrier() {
         "a field in which the service does not accept a token",
     );
     check("/api", Some("header:Private-Token"), "missing_credentials", "Authorization");
+    // It is in the handshake of a WebSocket, which does more than read.
+    let (id, _) = stage.gateway.token("alice", "reading", &["tracker:read"]);
+    let body = serde_json::json!({"method": "GET", "url": "/api", "token_id": id, "carrier": "websocket"});
+    let told = stage.gateway.must("POST", "/v1/explain", Some(&body.to_string()));
+    assert_eq!(told["reason"], "read_only_scope", "{told}");
 }
