@@ -61,8 +61,13 @@ pub trait Service: 'static {
     ) -> impl Future<Output = http::Response<Self::Body>> + 'static;
 
     /// Counts and logs an error that prevented a request, and returns a response with `error.status()`. An
-    /// HTTP/1 connection closes after it.
-    fn reject(&self, error: RequestError, connection: &Connection) -> http::Response<bytes::Bytes>;
+    /// HTTP/1 connection closes after it. `head`: the request's, if it was read.
+    fn reject(
+        &self,
+        error: RequestError,
+        head: Option<&http::request::Parts>,
+        connection: &Connection,
+    ) -> http::Response<bytes::Bytes>;
 
     /// Counts or logs an event of a connection.
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {

@@ -25,7 +25,7 @@ mod worker_state;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, header, request};
 use http_body::Body as _;
 
 use self::{
@@ -275,7 +275,7 @@ impl Service for Gateway {
         connection: Rc<Connection>,
     ) -> Response<ResponseBody> {
         // Read now, because the header fields move to the upstream request.
-        let format = ErrorFormat::requested(&request);
+        let format = ErrorFormat::requested(request.version(), request.headers());
         let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.for_route(route));
         let unread = !request.body().is_end_stream();
         match self.respond(request, connection).await {
@@ -296,7 +296,14 @@ impl Service for Gateway {
         }
     }
 
-    fn reject(&self, error: RequestError, connection: &Connection) -> Response<Bytes> {
+    fn reject(
+        &self,
+        error: RequestError,
+        head: Option<&request::Parts>,
+        connection: &Connection,
+    ) -> Response<Bytes> {
+        let format =
+            head.map_or(ErrorFormat::Json, |head| ErrorFormat::requested(head.version, &head.headers));
         let rejection = Rejection::from(error);
         self.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();
@@ -319,7 +326,7 @@ impl Service for Gateway {
             duration_ms: 0.0,
             upstream_ms: None,
         });
-        rejection.into_response(ErrorFormat::Json, &request_id)
+        rejection.into_response(format, &request_id)
     }
 
     fn observe(&self, event: ConnectionEvent<'_>, connection: &Connection) {

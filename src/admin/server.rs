@@ -248,7 +248,7 @@ impl Service for Server {
         response.map(|inner| ResponseBody { inner, live })
     }
 
-    fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
+    fn reject(&self, error: RequestError, _: Option<&Parts>, _: &Connection) -> Response<Bytes> {
         let reason = Reason::from(error);
         self.metrics.client_refused(reason);
         let request_id = uuid::Uuid::now_v7().simple().to_string();

@@ -108,7 +108,7 @@ pub(super) async fn drive<S: Service>(
                 return Poll::Ready(None);
             }
             Some(ConnectionCommand::Reject(error)) => {
-                service.reject(error, connection);
+                service.reject(error, None, connection);
                 return Poll::Ready(
                     io.is_between_writes().then(|| goaway(io.last_stream(), ENHANCE_YOUR_CALM)),
                 );
@@ -139,7 +139,7 @@ pub(super) async fn drive<S: Service>(
         over.map(|over| {
             if over.is_err() && !connection.has_ended() && !connection.aborted() {
                 // hyper has sent a GOAWAY. This only counts and logs the error.
-                service.reject(RequestError::BadRequest("a violation of HTTP/2"), connection);
+                service.reject(RequestError::BadRequest("a violation of HTTP/2"), None, connection);
             }
             None
         })

@@ -61,7 +61,7 @@ pub(super) fn respond<S: Service>(
             }
             Err(error) => {
                 drop(body);
-                let response = service.reject(error, &connection);
+                let response = service.reject(error, Some(&parts), &connection);
                 (response.map(|text| Either::Right(Full::new(text))), true)
             }
         };

@@ -97,7 +97,7 @@ pub(super) async fn serve_connection<S: Service>(
         // Closes with a reset, so that a response without a length does not look complete.
         Outcome::Interrupted(ConnectionCommand::Abort) => connection.abort(),
         Outcome::Interrupted(ConnectionCommand::Reject(error)) => {
-            let response = encode(&service.reject(error, &connection));
+            let response = encode(&service.reject(error, None, &connection));
             Box::pin(close(io, &response, MAX_LINGER_BYTES)).await;
         }
         Outcome::Upgraded(buffered) => {

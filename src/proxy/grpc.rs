@@ -2,7 +2,7 @@
 //! description. Log and metrics keep the HTTP status.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::authz::reason::Reason;
@@ -11,9 +11,9 @@ use crate::authz::reason::Reason;
 const ENCODED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Whether the client speaks gRPC, which needs HTTP/2 because the status is a trailer.
-pub fn is_grpc_request<B>(request: &Request<B>) -> bool {
-    request.version() == Version::HTTP_2
-        && request.headers().get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc_media_type(kind.as_bytes()))
+pub fn is_grpc_request(version: Version, headers: &HeaderMap) -> bool {
+    version == Version::HTTP_2
+        && headers.get(header::CONTENT_TYPE).is_some_and(|kind| is_grpc_media_type(kind.as_bytes()))
 }
 
 /// Converts a refusal to gRPC. Other header fields stay.

@@ -3,7 +3,7 @@
 use std::{sync::LazyLock, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header};
 use hyper::ext::ReasonPhrase;
 use serde_json::json;
 
@@ -201,11 +201,10 @@ impl CachedRejection {
 }
 
 impl ErrorFormat {
-    pub fn requested<B>(request: &Request<B>) -> Self {
-        if grpc::is_grpc_request(request) {
+    pub fn requested(version: Version, headers: &HeaderMap) -> Self {
+        if grpc::is_grpc_request(version, headers) {
             return Self::Grpc;
         }
-        let headers = request.headers();
         match headers
             .get(header::USER_AGENT)
             .map_or(Self::Json, |agent| Self::for_user_agent(agent.as_bytes()))

@@ -227,7 +227,12 @@ impl Service for Echo {
         response
     }
 
-    fn reject(&self, error: RequestError, _: &Connection) -> Response<Bytes> {
+    fn reject(
+        &self,
+        error: RequestError,
+        _: Option<&http::request::Parts>,
+        _: &Connection,
+    ) -> Response<Bytes> {
         self.seen.refusals.lock().unwrap().push(error);
         let mut response = Response::new(Bytes::from(format!("refused {}", error.status())));
         *response.status_mut() = error.status();

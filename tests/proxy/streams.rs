@@ -201,6 +201,16 @@ fn grpc_client_gets_a_grpc_refusal() {
         401,
     );
     check("nobody's path", "/other", &own, "12", "No service", 404);
+    let long = "x".repeat(17 << 10);
+    check("a field beyond the limit", "/api/x", &[own[0], ("x-long", &long)], "8", "The request header fields", 431);
+    check(
+        "another host",
+        "/api/x",
+        &[own[0], ("host", "other.example")],
+        "3",
+        "The request is malformed",
+        400,
+    );
     gate.revoke();
     check("a revoked one", "/api/x", &own, "16", "The access token was revoked", 401);
     gate.restore();
