@@ -185,7 +185,9 @@ fn token_that_matches_no_rule_is_not_exchanged() {
     form("no grant", &[("subject_token", &sound)], "invalid_request");
     form("another grant", &[("grant_type", "password")], "unsupported_grant_type");
     form("no type", &[("grant_type", GRANT), ("subject_token", &sound)], "invalid_request");
-    form("twice", &[("grant_type", GRANT), ("grant_type", GRANT)], "invalid_request");
+    let twice = post(&gateway, "/.permgate/token", &[("grant_type", GRANT), ("grant_type", GRANT)]);
+    let said = check_refused("twice", &twice, 400, "invalid_request");
+    assert_eq!(said, "The request is malformed: a field of the form is repeated");
     let full = [("grant_type", GRANT), ("subject_token_type", JWT), ("subject_token", sound.as_str())];
     form("an actor", &[&full[..], &[("actor_token", "x")]].concat(), "invalid_request");
     form("a target", &[&full[..], &[("resource", "https://x")]].concat(), "invalid_target");

@@ -17,7 +17,7 @@ use crate::{
         subject::{Permission, Subject, TokenEnd},
         time::Timestamp,
     },
-    net::RequestBody,
+    net::{RequestBody, RequestError},
     proxy::{
         Gateway,
         body::{ResponseBody, body_error},
@@ -238,11 +238,11 @@ const MAX_FORM: usize = 64 << 10;
 async fn read_form(
     request: Request<RequestBody>,
     context: &Rc<RequestContext>,
-) -> Result<HashMap<String, String>, Reason> {
+) -> Result<HashMap<String, String>, Rejection> {
     let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let kind = kind.and_then(|kind| kind.split(|byte| *byte == b';').next()).unwrap_or_default();
     if !kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
-        return Err(Reason::BadRequest);
+        return Err(RequestError::BadRequest("the body must be application/x-www-form-urlencoded").into());
     }
     let body = Limited::new(request.into_body(), MAX_FORM).collect().await;
     let body = body.map_err(|error| body_error(&error))?.to_bytes();
@@ -251,7 +251,7 @@ async fn read_form(
     let mut form = HashMap::new();
     for (name, value) in form_urlencoded::parse(&body) {
         if form.insert(name.into_owned(), value.into_owned()).is_some() {
-            return Err(Reason::BadRequest);
+            return Err(RequestError::BadRequest("a field of the form is repeated").into());
         }
     }
     Ok(form)

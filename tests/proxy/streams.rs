@@ -202,7 +202,14 @@ fn grpc_client_gets_a_grpc_refusal() {
     );
     check("nobody's path", "/other", &own, "12", "No service", 404);
     let long = "x".repeat(17 << 10);
-    check("a field beyond the limit", "/api/x", &[own[0], ("x-long", &long)], "8", "The request header fields", 431);
+    check(
+        "a field beyond the limit",
+        "/api/x",
+        &[own[0], ("x-long", &long)],
+        "8",
+        "The request header fields",
+        431,
+    );
     check(
         "another host",
         "/api/x",
