@@ -125,7 +125,7 @@ fn contents(engine: &Engine) -> String {
         engine.identities().unwrap(),
         engine.audit_from(0, usize::MAX).unwrap(),
         engine.audit_start().unwrap(),
-        engine.idempotency_before(at(i64::MAX / 1000), usize::MAX).unwrap(),
+        engine.idempotency_records(None, usize::MAX).unwrap(),
     )
 }
 

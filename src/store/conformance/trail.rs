@@ -39,14 +39,10 @@ pub(super) fn idempotency(engine: &Engine) {
             "{key}"
         );
         engine.commit(&[Op::PutIdempotency(record(10))]).unwrap();
-        assert_eq!(
-            engine.idempotency_before(at(10), 9).unwrap(),
-            Vec::<String>::new(),
-            "exclusive, replaced"
-        );
-        assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), [key]);
+        assert_eq!(engine.idempotency_records(None, 9).unwrap(), [record(10)], "replaced");
+        assert_eq!(engine.idempotency_records(Some(key), 9).unwrap(), [], "after the only one");
         engine.commit(&[Op::DropIdempotency { key: key.into() }]).unwrap();
         assert_eq!(engine.with_staged(&Staged::default()).idempotency(key).unwrap(), None);
-        assert_eq!(engine.idempotency_before(at(11), 9).unwrap(), Vec::<String>::new());
+        assert_eq!(engine.idempotency_records(None, 9).unwrap(), []);
     }
 }

@@ -13,8 +13,6 @@ use crate::store::{ReadError, log::Head, op::tag};
 /// The progress of a copy through the rows, table by table.
 pub(super) struct CopyProgress {
     number: u64,
-    /// Whether derived tables are included.
-    derived: bool,
     /// The last row that was copied; `None` before the first.
     done: Option<(Table, Key)>,
     /// Rows that are still to be copied, as they were before a change; `None`: absent.
@@ -40,14 +38,14 @@ static NUMBER: AtomicU64 = AtomicU64::new(0);
 impl Replica {
     /// Begins a copy of the current state.
     pub(crate) fn copy(&self) -> ReplicaCopy<'_> {
-        self.copy_with(false, || ()).0
+        self.copy_with(|| ()).0
     }
 
     /// Like [`Replica::copy`], with what `now` reads at the same moment.
-    pub(super) fn copy_with<T>(&self, derived: bool, now: impl FnOnce() -> T) -> (ReplicaCopy<'_>, T) {
+    pub(super) fn copy_with<T>(&self, now: impl FnOnce() -> T) -> (ReplicaCopy<'_>, T) {
         let mut copying = self.copying.lock();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        copying.push(CopyProgress { number, derived, done: None, before: BTreeMap::new() });
+        copying.push(CopyProgress { number, done: None, before: BTreeMap::new() });
         (ReplicaCopy { replica: self, number, head: self.head() }, now())
     }
 }
@@ -107,9 +105,6 @@ impl CopyProgress {
     /// Must be called before the rows change.
     pub(super) fn keep(&mut self, changing: &[Rows; Table::ALL.len()]) {
         for (table, rows) in Table::ALL.into_iter().zip(changing) {
-            if table.is_derived() && !self.derived {
-                continue;
-            }
             for (key, row) in rows {
                 let place = (table, key.clone());
                 if self.done.as_ref().is_none_or(|done| place > *done) {
@@ -127,11 +122,9 @@ impl CopyProgress {
             Some((table, key)) => (table, Bound::Excluded(key)),
         };
         let mut rows: BTreeMap<Key, Option<Vec<u8>>> = BTreeMap::new();
-        if self.derived || !table.is_derived() {
-            for row in trees.tree(table).range::<Key, _>((from, Bound::Unbounded)).take(SLICE) {
-                let (key, row) = row?;
-                rows.insert(key.to_vec(), Some(row.to_vec()));
-            }
+        for row in trees.tree(table).range::<Key, _>((from, Bound::Unbounded)).take(SLICE) {
+            let (key, row) = row?;
+            rows.insert(key.to_vec(), Some(row.to_vec()));
         }
         let next_table = Table::ALL.get(table as usize + 1).copied();
         let full = rows.len() == SLICE;
@@ -178,7 +171,7 @@ fn operation(table: Table, key: &[u8], row: &[u8]) -> Option<Vec<u8>> {
         Table::Invitations => (tag::PUT_INVITATION, &[][..]),
         Table::Idempotency => (tag::PUT_IDEMPOTENCY, &[][..]),
         Table::Audit => (tag::APPEND_AUDIT, &[][..]),
-        Table::Meta | Table::IdempotencyTimes => return None,
+        Table::Meta => return None,
     };
     Some([&[tag], first, row].concat())
 }

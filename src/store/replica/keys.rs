@@ -1,6 +1,6 @@
 //! The keys of rows. The parts of a key are separated by a byte that no part contains.
 
-use crate::{authz::time::Timestamp, store::op::OpError};
+use crate::store::op::OpError;
 
 pub(super) type Key = Vec<u8>;
 
@@ -32,17 +32,6 @@ pub(super) fn audit(seq: u64) -> Key {
 /// A digest, since a client's key may contain anything.
 pub(super) fn idempotency(key: &str) -> Key {
     blake3::hash(key.as_bytes()).as_bytes().to_vec()
-}
-
-/// The row's value is the client's key.
-pub(super) fn idempotency_at(at: Timestamp, key: &str) -> Key {
-    [idempotency_before(at), idempotency(key)].concat()
-}
-
-/// Sorts after every key of an earlier time.
-pub(super) fn idempotency_before(at: Timestamp) -> Key {
-    // The sign bit is flipped, so that negative times sort first.
-    (at.as_millis().cast_unsigned() ^ (1 << 63)).to_be_bytes().to_vec()
 }
 
 const MEMBER: &[u8] = b"member ";

@@ -158,12 +158,16 @@ impl Replica {
         })
     }
 
-    /// Idempotency keys that were last answered before `at`.
-    pub(crate) fn idempotency_before(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, ReadError> {
+    /// Remembered answers after that of the key `after`, in the order of the keys' digests.
+    pub(crate) fn idempotency_records(
+        &self,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<IdempotencyRecord>, ReadError> {
         self.read(|trees| {
-            let rows = trees.tree(Table::IdempotencyTimes).range(..keys::idempotency_before(at)).values();
-            let key = |key: sled::IVec| std::str::from_utf8(&key).map(str::to_owned);
-            rows.take(limit).map(|row| key(row?).map_err(|_| ReplicaError::Key("idempotency"))).collect()
+            let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(keys::idempotency(key)));
+            let rows = trees.tree(Table::Idempotency).range((start, Bound::Unbounded)).values();
+            rows.take(limit).map(|row| Ok(IdempotencyRecord::decode(&row?)?)).collect()
         })
     }
 

@@ -15,10 +15,7 @@ use crate::{
     authz::secret::{Digest, TokenId},
     store::{
         cluster::MemberChange,
-        model::{
-            AuditEvent, AuditPosition, GrantRecord, Grantee, IdempotencyRecord, IdentityRecord, LastUsed,
-            TokenRecord,
-        },
+        model::{AuditEvent, AuditPosition, GrantRecord, Grantee, IdentityRecord, LastUsed, TokenRecord},
         op::{Op, OpError},
         record::{Record, TokenHead},
     },
@@ -155,8 +152,10 @@ impl Stage<'_> {
             Op::DropGrant(grant) => self.set(Table::Grants, grant_key(grant)?, None),
             Op::AppendAudit(event) => self.append_audit(event),
             Op::TrimAudit(start) => self.trim_audit(start),
-            Op::PutIdempotency(record) => self.put_idempotency(record),
-            Op::DropIdempotency { key } => self.drop_idempotency(key),
+            Op::PutIdempotency(record) => {
+                self.put(Table::Idempotency, keys::idempotency(&record.key), record)
+            }
+            Op::DropIdempotency { key } => self.set(Table::Idempotency, keys::idempotency(key), None),
             Op::PutSession(session) => self.put(Table::Sessions, key(&session.digest), session),
             Op::DropSession(digest) => self.set(Table::Sessions, key(digest), None),
             Op::PutInvitation(invitation) => {
@@ -274,22 +273,6 @@ impl Stage<'_> {
                 }
             }
         }
-    }
-
-    fn put_idempotency(&mut self, record: &IdempotencyRecord) -> Result<(), StageError> {
-        self.drop_idempotency(&record.key)?;
-        let at = keys::idempotency_at(record.at, &record.key);
-        self.set(Table::IdempotencyTimes, at, Some(record.key.clone().into_bytes()))?;
-        self.put(Table::Idempotency, keys::idempotency(&record.key), record)
-    }
-
-    fn drop_idempotency(&mut self, key: &str) -> Result<(), StageError> {
-        let row = keys::idempotency(key);
-        if let Some(stored) = self.get(Table::Idempotency, &row)? {
-            let stored = IdempotencyRecord::decode(&stored).map_err(ReplicaError::from)?;
-            self.set(Table::IdempotencyTimes, keys::idempotency_at(stored.at, key), None)?;
-        }
-        self.set(Table::Idempotency, row, None)
     }
 
     fn put(&mut self, table: Table, key: Key, record: &impl Record) -> Result<(), StageError> {

@@ -45,23 +45,14 @@ tables! {
     Sessions "sessions",
     Invitations "invitations",
     Idempotency "idempotency",
-    /// Time and key to key.
-    IdempotencyTimes "idempotency-times",
     Audit "audit",
 }
 
 /// The key of the record of the replica's position and checksums. If the trees change, so must this key: a
 /// replica without it is rebuilt.
-pub(super) const STATE: &[u8] = b"state 3";
+pub(super) const STATE: &[u8] = b"state 4";
 /// The first audit event that is kept, when some were trimmed.
 pub(super) const AUDIT_START: &[u8] = b"audit start";
-
-impl Table {
-    /// Whether it follows from other tables, so that backups leave it out.
-    pub(super) const fn is_derived(self) -> bool {
-        matches!(self, Table::IdempotencyTimes)
-    }
-}
 
 /// The number of rows of a table, and a sum over their checksums: a row that is lost, changed or brought
 /// back changes it.

@@ -26,6 +26,32 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
     assert!(bench.indexed(&kept.digest).is_some());
 }
 
+#[tokio::test]
+async fn answers_are_remembered_for_a_day() {
+    let bench = Bench::peopled().await;
+    let once = |key: &str| Some(Idempotency { key: key.into(), request: [1; 32] });
+    let create = async |name: &str, key: &str| {
+        bench.store.create_token(operator(), named("alice", name), once(key)).await.unwrap();
+        let mut keys: Vec<_> = bench
+            .store
+            .engine()
+            .idempotency_records(None, 9)
+            .unwrap()
+            .into_iter()
+            .map(|one| one.key)
+            .collect();
+        keys.sort();
+        keys
+    };
+    create("a", "first").await;
+    bench.pass(12 * 3600);
+    create("b", "second").await;
+    bench.pass(12 * 3600 + 1);
+    create("c", "third").await;
+    // Retention runs after the answer: the next change is answered after it.
+    assert_eq!(create("d", "fourth").await, ["fourth", "second", "third"]);
+}
+
 /// A token that merely expired is dropped after a day, with its name; one that was ended stays.
 #[tokio::test]
 async fn rows_of_expired_tokens_go_after_a_day() {

@@ -23,12 +23,14 @@ pub(super) const PAGE: usize = 1000;
 /// The progress of the rounds.
 pub(crate) struct Retention {
     next: Timestamp,
-    after: Option<TokenId>,
+    /// The last token and the last idempotency key that were looked at.
+    token: Option<TokenId>,
+    key: Option<String>,
 }
 
 impl Retention {
     pub(crate) fn new(now: Timestamp) -> Self {
-        Self { next: now, after: None }
+        Self { next: now, token: None, key: None }
     }
 }
 
@@ -56,8 +58,10 @@ impl Writer {
     fn sweep(&mut self) -> Result<(), ChangeError> {
         let (now, shared) = (self.tx.now, self.shared.clone());
         let forgotten = now.plus_seconds(-idempotency::RETENTION);
-        for key in shared.engine.idempotency_before(forgotten, PAGE)? {
-            self.tx.apply(Op::DropIdempotency { key: key.into() });
+        let page = shared.engine.idempotency_records(self.retention.key.as_deref(), PAGE)?;
+        self.retention.key = page.last().filter(|_| page.len() == PAGE).map(|record| record.key.clone());
+        for record in page.into_iter().filter(|record| record.at < forgotten) {
+            self.tx.apply(Op::DropIdempotency { key: record.key.into() });
         }
         let expired = now.plus_seconds(-EXPIRED_RETENTION);
         for session in shared.sessions.find(|one: &SessionRecord| !one.is_valid(expired)).iter().take(PAGE) {
@@ -68,8 +72,8 @@ impl Writer {
             self.tx.apply(Op::DropInvitation(invitation.digest));
         }
 
-        let page = shared.engine.tokens(self.retention.after, PAGE)?;
-        self.retention.after = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
+        let page = shared.engine.tokens(self.retention.token, PAGE)?;
+        self.retention.token = page.last().filter(|_| page.len() == PAGE).map(|record| record.id);
         let ended = now.plus_seconds(-ENDED_RETENTION);
         for record in page {
             if is_past_retention(&record, ended, expired) {

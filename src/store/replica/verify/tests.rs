@@ -3,19 +3,16 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
-use crate::{
-    authz::time::Timestamp,
-    store::{
-        Settings,
-        conformance::{
-            id, token,
-            whole::{chained, one_of_each, user},
-        },
-        engine::{Engine, verify_closed},
-        model::AuditPosition,
-        op::Op,
-        replica::ReplicaError,
+use crate::store::{
+    Settings,
+    conformance::{
+        id, token,
+        whole::{chained, one_of_each, user},
     },
+    engine::{Engine, verify_closed},
+    model::AuditPosition,
+    op::Op,
+    replica::ReplicaError,
 };
 
 struct TestReplica {
@@ -154,18 +151,11 @@ fn a_row_that_does_not_fit_is_found() {
         None,
     );
     check(
-        "a key without its time",
-        "not in the list by time",
-        Table::IdempotencyTimes,
-        &keys::idempotency_at(Timestamp::from_millis(5), "a key"),
-        None,
-    );
-    check(
-        "a time without its key",
-        "a time belongs to no key",
+        "an answer under another key",
+        "a row has another row's key",
         Table::Idempotency,
-        &keys::idempotency("a key"),
-        None,
+        &keys::idempotency("another key"),
+        Some(&replica.row(Table::Idempotency, &keys::idempotency("a key"))),
     );
     check("an event is gone", "an event is missing", Table::Audit, &keys::audit(150), None);
     check("the last event is gone", "ends before event 300", Table::Audit, &keys::audit(300), None);
