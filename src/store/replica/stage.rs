@@ -247,11 +247,7 @@ impl Stage<'_> {
         match change {
             MemberChange::Put { node, incarnation, .. } => {
                 let key = keys::member(node);
-                if let Some(before) = self.get(Table::Meta, &key)?
-                    && let MemberChange::Put { incarnation: before, .. } =
-                        MemberChange::decode(&before).map_err(ReplicaError::from)?
-                    && before != *incarnation
-                {
+                if let Some(before) = self.member_run(&key)?.filter(|before| before != incarnation) {
                     let gone = MemberChange::Drop { node: node.clone(), incarnation: before, over: false };
                     self.put(Table::Meta, keys::departed(node, &before), &gone)?;
                 }
@@ -260,11 +256,7 @@ impl Stage<'_> {
             }
             MemberChange::Drop { node, incarnation, over } => {
                 let key = keys::member(node);
-                if let Some(before) = self.get(Table::Meta, &key)?
-                    && let MemberChange::Put { incarnation: before, .. } =
-                        MemberChange::decode(&before).map_err(ReplicaError::from)?
-                    && before == *incarnation
-                {
+                if self.member_run(&key)? == Some(*incarnation) {
                     self.set(Table::Meta, key, None)?;
                 }
                 match over {
@@ -272,6 +264,14 @@ impl Stage<'_> {
                     false => self.put(Table::Meta, keys::departed(node, incarnation), change),
                 }
             }
+        }
+    }
+
+    /// The run of a node that is a member.
+    fn member_run(&self, key: &[u8]) -> Result<Option<[u8; 16]>, ReplicaError> {
+        match self.get(Table::Meta, key)?.map(|row| MemberChange::decode(&row)).transpose()? {
+            Some(MemberChange::Put { incarnation, .. }) => Ok(Some(incarnation)),
+            Some(MemberChange::Drop { .. }) | None => Ok(None),
         }
     }
 
