@@ -335,7 +335,11 @@ fn live<'a>(
 }
 
 /// Changes what is stored for an owner. `entry` would copy the owner each time.
-fn of_owner<T: Default>(owners: &mut HashMap<String, T>, owner: &str, change: impl FnOnce(&mut T)) {
+pub(super) fn of_owner<T: Default>(
+    owners: &mut HashMap<String, T>,
+    owner: &str,
+    change: impl FnOnce(&mut T),
+) {
     if let Some(present) = owners.get_mut(owner) {
         change(present);
         return;

@@ -13,7 +13,7 @@ use parking_lot::MappedRwLockReadGuard;
 use super::{
     Counts, Replica, ReplicaError, ReplicaState, Trees, keys, stage,
     tables::{AUDIT_START, STATE, Sum, Table},
-    token_lists::{TokenLists, TokenListsChange},
+    token_lists::{TokenLists, TokenListsChange, of_owner},
 };
 use crate::{
     authz::{
@@ -139,13 +139,10 @@ impl Pass {
             }
             Table::Tokens => {
                 let token = TokenHead::decode(row)?;
-                if !self.owners.contains_key(token.owner) {
-                    self.owners.insert(token.owner.to_owned(), Counts::default());
-                }
-                if let Some(counts) = self.owners.get_mut(token.owner) {
+                of_owner(&mut self.owners, token.owner, |counts: &mut Counts| {
                     counts.all += 1;
                     counts.ended += usize::from(token.is_ended());
-                }
+                });
             }
             Table::Users => {
                 let user = UserRecord::decode(row)?;
