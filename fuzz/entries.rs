@@ -138,14 +138,14 @@ pub fn journal_entry(bytes: &[u8]) {
         (permgate::store::log::StoreId([7; 16]), permgate::store::log::EntryHash([9; 32]));
     let mut written = Vec::new();
     let hash = entry::encode(store, 3, previous, bytes, &mut written);
-    let read = entry::decode(&written).expect("what was written verifies");
-    assert_eq!((read.hash, read.position, read.operations), (hash, 3, bytes));
+    let (_, read) = entry::decode(&written).expect("what was written verifies");
+    assert_eq!((read.hash, read.position, &*read.operations), (hash, 3, bytes));
     let at = bytes.first().map_or(0, |byte| usize::from(*byte)) % written.len();
     written[at] ^= 1 << (bytes.len() % 8);
     assert!(entry::decode(&written).is_err());
-    if let Ok(read) = entry::decode(bytes) {
+    if let Ok((store, read)) = entry::decode(bytes) {
         let mut again = Vec::new();
-        entry::encode(read.store, read.position, read.previous, read.operations, &mut again);
+        entry::encode(store, read.position, read.previous, &read.operations, &mut again);
         assert!(bytes.starts_with(&again));
     }
 }

@@ -157,7 +157,7 @@ impl Generation {
     ) -> Result<Engine, OpenError> {
         let opened = Journal::open(directory, self.store, journal_options(settings));
         let (journal, recovery) = opened.map_err(|e| self.open_error(e))?;
-        log_recovery(&recovery);
+        recovery.notes().iter().for_each(|note| tracing::warn!("{note}"));
         self.with_log(Box::new(journal))
     }
 
@@ -372,18 +372,4 @@ fn journal_options(settings: &Settings) -> journal::Options {
     const SMALLEST: u64 = 1 << 20;
     let most = journal::Options::default().file_size;
     journal::Options { file_size: (settings.ballast / 4).clamp(SMALLEST, most) }
-}
-
-fn log_recovery(recovery: &journal::Recovery) {
-    if let Some(dropped) = &recovery.dropped {
-        tracing::warn!(
-            file = %dropped.file.display(),
-            offset = dropped.offset,
-            position = dropped.position,
-            "dropped a change whose write was interrupted; it was not acknowledged"
-        );
-    }
-    if let Some(file) = &recovery.unreadable_slot {
-        tracing::warn!(file = %file.display(), "one of the journal's two position slots cannot be read");
-    }
 }

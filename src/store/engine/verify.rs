@@ -157,26 +157,23 @@ impl<'a, 't> Verifier<'a, 't> {
             let first = inventory.oldest;
             let (head, _) = inventory.verify(head, &mut |entry| {
                 entries += 1;
-                match batches.entry(entry.operations) {
+                match batches.entry(&entry.operations) {
                     Ok(_) => begun = true,
                     // The oldest entries may belong to a batch whose beginning was trimmed.
                     Err(_) if !begun && first > 1 => {}
-                    Err(error) => drop(wrong.get_or_insert_with(|| format!("position {}: {error}", entry.position))),
+                    Err(error) => {
+                        let position = entry.position;
+                        wrong.get_or_insert_with(|| format!("position {position}: {error}"));
+                    }
                 }
                 if let Some(at) = at.filter(|at| at.position == entry.position && at.hash != entry.hash) {
                     let position = at.position;
-                    wrong.get_or_insert_with(|| format!("position {position} is not what the replica has applied"));
+                    wrong.get_or_insert_with(|| {
+                        format!("position {position} is not what the replica has applied")
+                    });
                 }
             })?;
-            if let Some(dropped) = &inventory.recovery.dropped {
-                let (file, position) = (dropped.file.display(), dropped.position);
-                report.notes.push(format!(
-                    "{file}: a change that was being written at position {position} was cut off, and was not acknowledged"
-                ));
-            }
-            if let Some(file) = &inventory.recovery.unreadable_slot {
-                report.notes.push(format!("{}: one of the two position slots cannot be read", file.display()));
-            }
+            report.notes.extend(inventory.recovery.notes());
             Ok((head, first))
         });
         report.journal_entries = entries;

@@ -33,29 +33,6 @@ impl Entry {
     }
 }
 
-/// A verified entry that borrows the bytes it was read from.
-#[derive(Clone, Copy, Debug)]
-pub struct EntryRef<'a> {
-    pub store: StoreId,
-    pub position: u64,
-    pub previous: EntryHash,
-    pub hash: EntryHash,
-    pub operations: &'a [u8],
-}
-
-impl EntryRef<'_> {
-    /// This entry as the head of the log.
-    pub fn head(&self) -> Head {
-        Head { position: self.position, hash: self.hash }
-    }
-
-    /// A copy that owns its operations.
-    pub fn to_entry(self) -> Entry {
-        let Self { position, previous, hash, operations, .. } = self;
-        Entry { position, previous, hash, operations: operations.to_vec() }
-    }
-}
-
 /// Why bytes are not an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
@@ -118,27 +95,27 @@ pub(super) fn encoded_length_within(header: &[u8], largest: usize) -> Result<usi
     Ok(HEADER + length)
 }
 
-/// Verifies the entry at the start of `bytes` and ignores what follows it. The caller must check that it
-/// follows the entry before it.
-pub fn decode(bytes: &[u8]) -> Result<EntryRef<'_>, DecodeError> {
+/// Verifies the entry at the start of `bytes` and ignores what follows it. Returns it with its store; the
+/// caller must check that it follows the entry before it.
+pub fn decode(bytes: &[u8]) -> Result<(StoreId, Entry), DecodeError> {
     decode_within(bytes, MAX_OPERATIONS)
 }
 
 /// [`decode`] for a log with up to `largest` bytes of operations per entry.
-pub(super) fn decode_within(bytes: &[u8], largest: usize) -> Result<EntryRef<'_>, DecodeError> {
+pub(super) fn decode_within(bytes: &[u8], largest: usize) -> Result<(StoreId, Entry), DecodeError> {
     let length = encoded_length_within(bytes, largest)?;
     let operations = bytes.get(HEADER..length).ok_or(DecodeError::CutOff)?;
     let hash = EntryHash(array(bytes, CHECKSUM));
     if checksum(&bytes[..CHECKSUM], operations) != hash {
         return Err(DecodeError::Checksum);
     }
-    Ok(EntryRef {
-        store: StoreId(array(bytes, STORE)),
+    let entry = Entry {
         position: u64::from_le_bytes(array(bytes, POSITION)),
         previous: EntryHash(array(bytes, PREVIOUS)),
         hash,
-        operations,
-    })
+        operations: operations.to_vec(),
+    };
+    Ok((StoreId(array(bytes, STORE)), entry))
 }
 
 fn checksum(header: &[u8], operations: &[u8]) -> EntryHash {
@@ -164,11 +141,9 @@ mod tests {
         let hash = encode(STORE_ID, 5, EntryHash([9; 32]), b"operations", &mut bytes);
         assert_eq!(encoded_length(&bytes), Ok(bytes.len()));
         bytes.extend_from_slice(b"behind");
-        let entry = decode(&bytes).unwrap();
-        assert_eq!(entry.store, STORE_ID);
         let expected =
             Entry { position: 5, previous: EntryHash([9; 32]), hash, operations: b"operations".to_vec() };
-        assert_eq!(entry.to_entry(), expected);
+        assert_eq!(decode(&bytes).unwrap(), (STORE_ID, expected));
     }
 
     /// A store on a disk outlives the binary that wrote it.

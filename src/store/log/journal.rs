@@ -135,7 +135,7 @@ impl Journal {
                 break;
             }
             *left = left.saturating_sub(size);
-            entries.push(entry.to_entry());
+            entries.push(entry);
         }
         Ok(())
     }

@@ -178,11 +178,11 @@ impl Connection {
         if bytes.len() != length {
             return Err(broken("its length is wrong"));
         }
-        let found = entry::decode_within(bytes, LARGEST).map_err(|e| broken(&e.to_string()))?;
-        if found.store != store || found.position != position {
+        let (of, entry) = entry::decode_within(bytes, LARGEST).map_err(|e| broken(&e.to_string()))?;
+        if of != store || entry.position != position {
             return Err(broken("it belongs to another key"));
         }
-        Ok(Fetched { entry: found.to_entry(), attempt })
+        Ok(Fetched { entry, attempt })
     }
 
     /// The error for a missing piece, which may have been trimmed since the entry was read.

@@ -9,8 +9,7 @@ use super::{
     scan::{Scan, ScanError},
 };
 use crate::store::log::{
-    Failure, Head, LogCorruption, StoreId,
-    entry::EntryRef,
+    Entry, Failure, Head, LogCorruption, StoreId,
     files::{Directory, File},
 };
 
@@ -31,7 +30,7 @@ pub struct Inventory {
 }
 
 /// Called with every entry, in order.
-pub type EntryVisitor<'v> = dyn FnMut(EntryRef<'_>) + 'v;
+pub type EntryVisitor<'v> = dyn FnMut(&Entry) + 'v;
 
 impl Inventory {
     /// Reads the header of each file, and the position slots of the last one.
@@ -162,7 +161,7 @@ impl JournalFile {
     fn verify_full(&self, next: &Header, visit: &mut EntryVisitor<'_>) -> Result<(), OpenError> {
         let mut scan = self.scan()?;
         while scan.head.position < next.after.position {
-            visit(scan.next()?);
+            visit(&scan.next()?);
         }
         if scan.head != next.after {
             let what = format!("{} does not follow it", layout::file_name(next.sequence));
@@ -197,7 +196,7 @@ impl JournalFile {
                 return Ok((scan.head, scan.offset));
             }
             match scan.next() {
-                Ok(entry) => visit(entry),
+                Ok(entry) => visit(&entry),
                 Err(ScanError::Damaged(damage)) if head.is_none() => {
                     self.verify_tail(&mut scan, covered, damage, recovery)?;
                     return Ok((scan.head, scan.offset));

@@ -43,6 +43,22 @@ pub struct Recovery {
     pub unreadable_slot: Option<PathBuf>,
 }
 
+impl Recovery {
+    /// The findings as text.
+    pub fn notes(&self) -> Vec<String> {
+        let dropped = self.dropped.iter().map(|Dropped { file, offset, position }| {
+            let file = file.display();
+            format!(
+                "{file}: a change that was being written at byte {offset}, as position {position}, was cut off, and was not acknowledged"
+            )
+        });
+        let unreadable = self.unreadable_slot.iter();
+        let unreadable = unreadable
+            .map(|file| format!("{}: one of the two position slots cannot be read", file.display()));
+        dropped.chain(unreadable).collect()
+    }
+}
+
 /// A batch that was dropped whole. It was not acknowledged, unless damage and a power cut coincided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use super::layout::{BLOCK, ENTRIES, Header, blocks};
 use crate::store::log::{
-    Failure, Head, LogCorruption, ReadError, StoreId,
-    entry::{self, DecodeError, EntryRef},
+    Entry, Failure, Head, LogCorruption, ReadError, StoreId,
+    entry::{self, DecodeError},
     files::File,
 };
 
@@ -33,18 +33,16 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads the next batch. If it does not verify, the scan does not advance.
-    pub(super) fn next(&mut self) -> Result<EntryRef<'_>, ScanError> {
+    pub(super) fn next(&mut self) -> Result<Entry, ScanError> {
         let (offset, follows, store) = (self.offset, self.head, self.store);
         let damage = |what: String| LogCorruption { file: self.path.to_owned(), offset, what };
         let position = follows.next();
         let loaded = load(self.file, self.path, offset, self.size, &mut self.buffer)?;
         let decoded = loaded.and_then(|batch| Ok((batch.len(), entry::decode(batch)?)));
-        let (length, entry) =
+        let (length, (of, entry)) =
             decoded.map_err(|e| damage(format!("position {position} cannot be read: {e}")))?;
-        if entry.store != store {
-            return Err(
-                damage(format!("the entry belongs to the store {}, not to {store}", entry.store)).into()
-            );
+        if of != store {
+            return Err(damage(format!("the entry belongs to the store {of}, not to {store}")).into());
         }
         if entry.position != position || entry.previous != follows.hash {
             return Err(damage(format!(
@@ -81,7 +79,7 @@ impl<'a> Scan<'a> {
             }
             let loaded = load(self.file, self.path, offset, self.size, &mut self.buffer)?;
             let found = loaded.and_then(entry::decode).ok();
-            if found.is_some_and(|entry| entry.store != self.store || entry.position > self.head.position) {
+            if found.is_some_and(|(of, entry)| of != self.store || entry.position > self.head.position) {
                 remainder.later = Some(offset);
                 break;
             }
