@@ -44,7 +44,7 @@ pub use change::{
     UserEdit,
 };
 pub use open_error::OpenError;
-pub use sessions::{ABSOLUTE, IDLE, SessionTouch};
+pub use sessions::{ABSOLUTE, IDLE};
 
 pub use crate::authz::administration::{AdminError, AdminErrorCode};
 

@@ -24,7 +24,7 @@ use crate::{
         time::Timestamp,
     },
     net::{Connection, Peer},
-    store::{SessionTouch, model::LastUsed},
+    store::model::LastUsed,
 };
 
 /// The credentials and origin of a request, kept while it is in flight so that it can be verified again.
@@ -233,8 +233,9 @@ impl Caller {
             let service = BUILT_IN_SERVICE.to_owned();
             context.uses.note(digest, LastUsed { at: Time::now(), from: self.client, service });
         }
-        let seen = self.session().map(|digest| (digest, context.store.touch_session(&digest)));
-        if let Some((digest, SessionTouch::Due(at))) = seen {
+        if let Some(digest) = self.session()
+            && let Some(at) = context.store.touch_session(&digest)
+        {
             let store = context.store.clone();
             tokio::task::spawn_local(async move {
                 if let Err(error) = store.record_session(digest, at).await {

@@ -84,10 +84,10 @@ impl Store {
         self.shared.sessions.get(digest).filter(|session: &SessionRecord| session.is_valid(now))
     }
 
-    /// Records a use of a session in memory, and says whether it must be written as well.
-    pub fn touch_session(&self, digest: &Digest) -> SessionTouch {
+    /// Records a use of a session in memory. Returns its time if [`Store::record_session`] must write it as well.
+    pub fn touch_session(&self, digest: &Digest) -> Option<Timestamp> {
         let now = (self.shared.clock)();
-        if self.shared.sessions.touch(digest, now) { SessionTouch::Due(now) } else { SessionTouch::Recorded }
+        self.shared.sessions.touch(digest, now).then_some(now)
     }
 
     /// A user's sessions that are valid now, newest first.
@@ -111,13 +111,6 @@ impl Store {
         let now = (self.shared.clock)();
         self.shared.sessions.get(digest).filter(|invitation: &InvitationRecord| now < invitation.expires_at)
     }
-}
-
-/// Whether a use must be written by [`Store::record_session`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionTouch {
-    Recorded,
-    Due(Timestamp),
 }
 
 impl SessionRecord {
