@@ -2,6 +2,7 @@
 //! be trimmed and the replica rebuilt. A separate thread writes one when the journal has grown.
 
 use std::{
+    error::Error,
     fs::{self, File},
     io::{BufReader, BufWriter, Write as _},
     ops::ControlFlow,
@@ -18,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::{Engine, LogState};
 use crate::store::{
-    backup::{self, BackupError, Reader, StreamError},
+    backup::{self, Reader, StreamError},
     disk,
     load::wall_clock,
     log::{Failure, Head, StoreId},
@@ -129,32 +130,18 @@ struct CheckpointTask {
     closing: Arc<AtomicBool>,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum CheckpointError {
-    #[error(transparent)]
-    Backup(#[from] BackupError),
-    #[error(transparent)]
-    Io(#[from] Failure),
-    #[error("the replica cannot be synced: {0}")]
-    Replica(#[from] crate::store::replica::ApplyError),
-    #[error("the journal cannot be trimmed: {0}")]
-    Trim(#[from] crate::store::log::TrimError),
-}
-
 impl CheckpointTask {
     fn run(self) {
         match self.write_and_trim() {
-            Ok(()) | Err(CheckpointError::Backup(BackupError::Stopped)) => {}
+            Ok(()) => {}
+            Err(_) if self.closing.load(Ordering::Acquire) => {}
             // Without a checkpoint, the journal is merely not trimmed.
-            Err(error) => {
-                let error: &dyn std::error::Error = &error;
-                tracing::warn!(error, "a checkpoint of the store could not be written");
-            }
+            Err(error) => tracing::warn!(error, "a checkpoint of the store could not be written"),
         }
     }
 
-    fn write_and_trim(&self) -> Result<(), CheckpointError> {
-        write(&self.generation, |out| -> Result<u64, CheckpointError> {
+    fn write_and_trim(&self) -> Result<(), Box<dyn Error>> {
+        write(&self.generation, |out| -> Result<u64, Box<dyn Error>> {
             let mut copied = |_| match self.closing.load(Ordering::Acquire) {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
