@@ -122,6 +122,12 @@ impl<'a> Writer<'a> {
         Ok(writer)
     }
 
+    pub(crate) fn write_op(&mut self, op: &Op) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        op.encode(&mut bytes).map_err(io::Error::other)?;
+        self.operation(&bytes)
+    }
+
     /// Writes an encoded operation.
     pub(crate) fn operation(&mut self, op: &[u8]) -> io::Result<()> {
         self.progress.rows += 1;

@@ -164,17 +164,13 @@ fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
         let write = |e: io::Error| Failure::new("write a checkpoint in", generation, e);
         let header = Header { taken_at: wall_clock(), store: store.to_string() };
         let mut stream = Writer::begin(out, &header).map_err(write)?;
-        let (mut ops, mut bytes, mut owner) = (Vec::new(), Vec::new(), None);
+        let (mut ops, mut owner) = (Vec::new(), None);
         replica::guard_sled(|| {
             for row in db.iter() {
                 let (key, row) = row.map_err(|e| damaged(e.to_string()))?;
                 let about = operations(&key, &row, &mut ops).map_err(&damaged)?;
                 owner = about.or(owner.take());
-                for op in ops.drain(..) {
-                    bytes.clear();
-                    op.encode(&mut bytes).map_err(|e| damaged(e.to_string()))?;
-                    stream.operation(&bytes).map_err(write)?;
-                }
+                ops.drain(..).try_for_each(|op| stream.write_op(&op)).map_err(write)?;
             }
             Ok::<(), OpenError>(())
         })

@@ -62,8 +62,6 @@ pub struct Restored {
 pub enum RestoreError {
     #[error("the backup cannot be restored: {0}")]
     Stream(#[from] StreamError),
-    #[error("the backup has a row that cannot be restored: {0}")]
-    Row(String),
     #[error(
         "the backup was taken at {taken_at}, and revocations, bans, deletions and password changes since \
          then are unknown ({why}); to undo them all, pass --accept-lost-revocations"
@@ -165,13 +163,9 @@ fn write_checkpoint(
     let mut head = Head::EMPTY;
     checkpoint::write(generation, |out| -> Result<u64, RestoreError> {
         let mut stream = Writer::begin(out, &header).map_err(write)?;
-        let (mut ops, mut bytes) = (Vec::new(), Vec::new());
+        let mut ops = Vec::new();
         while reader.next(&mut ops)? {
-            for op in ops.drain(..) {
-                bytes.clear();
-                op.encode(&mut bytes).map_err(|e| RestoreError::Row(e.to_string()))?;
-                stream.operation(&bytes).map_err(write)?;
-            }
+            ops.drain(..).try_for_each(|op| stream.write_op(&op)).map_err(write)?;
             if reader.progress.rows.is_multiple_of(PROGRESS_INTERVAL) {
                 on_progress(reader.progress);
             }
