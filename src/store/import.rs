@@ -259,7 +259,7 @@ impl Import {
     }
 
     fn group(&mut self, name: &str, members: &[String]) -> Result<(), ChangeError> {
-        let Self { tx, actor, principal, make_owners, .. } = self;
+        let Self { tx, actor, make_owners, .. } = self;
         let name = names::group(name)?;
         if fold(&name) == "all-users" {
             let message = "every user is in the group all-users anyway: leave the line out";
@@ -276,7 +276,7 @@ impl Import {
         }
         for login in members {
             if unknown(tx, login) {
-                tx.make_owner(actor, principal, login, new_id())?;
+                tx.make_owner(actor, login, &new_id())?;
             }
         }
         if tx.state.accounts.group_by_name(&name).is_none() {

@@ -7,14 +7,14 @@ use serde_json::json;
 use super::Transaction;
 use crate::{
     authz::{
-        accounts::{UserKind, UserRecord, fold},
+        accounts::{UserKind, fold},
         administration::{AdminError, AdminErrorCode, Principal, tokens, users},
         secret::{Digest, TokenId},
         subject::{Permission, Token, TokenEnd},
     },
     store::{
         ChangeError,
-        change::{AcceptedImport, Actor, ImportedToken},
+        change::{AcceptedImport, Actor, ImportedToken, NewUser},
         model::TokenRecord,
         op::Op,
         record::TokenHead,
@@ -104,7 +104,7 @@ impl Transaction {
         let owner = match owner {
             Some((_, id)) => id,
             None => match owner_id {
-                Some(new_id) => self.make_owner(actor, principal, login, new_id())?,
+                Some(new_id) => self.make_owner(actor, login, &new_id())?,
                 None => users::find(&self.state.accounts, login)?.record.id.clone(),
             },
         };
@@ -129,19 +129,10 @@ impl Transaction {
     }
 
     /// Creates the owner or member of an import's line, and returns its id.
-    pub(crate) fn make_owner(
-        &mut self,
-        actor: &Actor,
-        principal: &Principal<'_>,
-        login: &str,
-        id: String,
-    ) -> Result<String, ChangeError> {
-        let record =
-            UserRecord::new(id.clone(), login.to_owned(), login.to_owned(), UserKind::Service, self.now);
-        let record = users::create(&self.admin_facts(principal), record)?;
-        self.audit_as(actor, "user.create", format!("user:{login}"), Some(json!({"kind": "service"})));
-        self.apply(Op::PutUser(record));
-        Ok(id)
+    pub(crate) fn make_owner(&mut self, actor: &Actor, login: &str, id: &str) -> Result<String, ChangeError> {
+        let (login, name) = (login.to_owned(), login.to_owned());
+        let new = NewUser { login, name, email: None, kind: UserKind::Service, password: None };
+        Ok(self.create_user(actor, &new, id)?.id)
     }
 }
 
