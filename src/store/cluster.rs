@@ -35,7 +35,7 @@ pub use attempt::{Answer, AttemptId, CommitAttempt, Step};
 pub use completion::{Completed, Completions};
 pub use follow::{Follower, Fork, SequenceCheck};
 pub(crate) use local::is_copy;
-pub use membership::{Departed, Member, MemberChange, Members};
+pub use membership::{Member, MemberChange, Members, NodeRun};
 pub(crate) use node::Applied;
 pub use node::{Node, NodeStatus, Status};
 #[cfg(feature = "etcd")]

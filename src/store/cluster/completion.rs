@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Acknowledgement, BootTime, Incarnation, Members};
-
-/// A node's name and incarnation.
-pub(super) type NodeRun = (String, Incarnation);
+use super::{Acknowledgement, BootTime, Incarnation, Members, NodeRun};
 
 /// A change that is in force on every node that can still forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,22 +44,15 @@ struct Waiting {
 impl Completions {
     /// Departed runs are waited for as if their departure had just become known.
     pub fn new(lapse: Duration, members: &Members, now: BootTime) -> Self {
-        let departing = members
-            .departed()
-            .iter()
-            .map(|gone| ((gone.node.clone(), gone.incarnation), now + lapse))
-            .collect();
+        let departing = members.departed().iter().map(|run| (run.clone(), now + lapse)).collect();
         Self { lapse, acks: BTreeMap::new(), departing, waiting: Vec::new(), silent: BTreeMap::new() }
     }
 
     /// Takes in the members after an entry was applied. `now` is not before its commit.
     pub fn applied(&mut self, members: &Members, now: BootTime) {
-        self.departing.retain(|(node, incarnation), _| {
-            members.departed().iter().any(|gone| &gone.node == node && gone.incarnation == *incarnation)
-        });
-        for gone in members.departed() {
-            let run = (gone.node.clone(), gone.incarnation);
-            self.departing.entry(run).or_insert(now + self.lapse);
+        self.departing.retain(|run, _| members.departed().contains(run));
+        for run in members.departed() {
+            self.departing.entry(run.clone()).or_insert(now + self.lapse);
         }
         // A run that is no longer a member needs no eviction.
         self.silent.retain(|(node, incarnation), _| members.is_member(node, *incarnation));

@@ -1,7 +1,7 @@
 //! The members of the cluster, as recorded in the log. Nodes that have applied the same entries have the
 //! same members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,12 +17,8 @@ pub struct Member {
     pub since: u64,
 }
 
-/// A node that was dropped while it may still have had permission.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Departed {
-    pub node: String,
-    pub incarnation: Incarnation,
-}
+/// A node's name, and a run of its process.
+pub type NodeRun = (String, Incarnation);
 
 /// A change of the members. Stored in the log as it is here, so it never changes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +35,7 @@ pub enum MemberChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     members: BTreeMap<String, Member>,
-    departed: Vec<Departed>,
+    departed: BTreeSet<NodeRun>,
 }
 
 impl Members {
@@ -48,13 +44,13 @@ impl Members {
         match change {
             MemberChange::Put { node, incarnation, rules, since, .. } => {
                 let incarnation = Incarnation(*incarnation);
-                self.forget(node, incarnation);
+                self.departed.remove(&(node.clone(), incarnation));
                 let member = Member { incarnation, rules: *rules, since: *since };
                 let before = self.members.insert(node.clone(), member);
                 // A joining node drops its predecessor first. Without that, the predecessor may still
                 // forward.
                 if let Some(before) = before.filter(|before| before.incarnation != incarnation) {
-                    self.departed.push(Departed { node: node.clone(), incarnation: before.incarnation });
+                    self.departed.insert((node.clone(), before.incarnation));
                 }
             }
             MemberChange::Drop { node, incarnation, over } => {
@@ -62,10 +58,12 @@ impl Members {
                 if self.is_member(node, incarnation) {
                     self.members.remove(node);
                 }
-                self.forget(node, incarnation);
-                if !over {
-                    self.departed.push(Departed { node: node.clone(), incarnation });
-                }
+                let run = (node.clone(), incarnation);
+                if *over {
+                    self.departed.remove(&run)
+                } else {
+                    self.departed.insert(run)
+                };
             }
         }
     }
@@ -90,17 +88,13 @@ impl Members {
     }
 
     /// Dropped nodes whose permission may not have expired yet.
-    pub fn departed(&self) -> &[Departed] {
+    pub fn departed(&self) -> &BTreeSet<NodeRun> {
         &self.departed
     }
 
     /// The member that does what is done once for the whole cluster.
     pub fn eldest(&self) -> Option<&str> {
         self.members.iter().min_by_key(|(_, member)| member.since).map(|(node, _)| node.as_str())
-    }
-
-    fn forget(&mut self, node: &str, incarnation: Incarnation) {
-        self.departed.retain(|gone| gone.node != node || gone.incarnation != incarnation);
     }
 }
 
@@ -137,7 +131,7 @@ mod tests {
                 let found: Vec<_> = state.iter().map(|(n, m)| (n, m.incarnation.0[0], m.since)).collect();
                 assert_eq!(found, members, "{name}: members");
                 let departed: Vec<_> =
-                    state.departed().iter().map(|gone| (gone.node.as_str(), gone.incarnation.0[0])).collect();
+                    state.departed().iter().map(|(node, run)| (node.as_str(), run.0[0])).collect();
                 assert_eq!(departed, gone, "{name}: departed");
             };
         check("two join", &[put("a", 1, 1), put("b", 2, 2)], &[("a", 1, 1), ("b", 2, 2)], &[]);

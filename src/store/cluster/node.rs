@@ -153,7 +153,7 @@ impl Node {
             in_force: protocol.acknowledgement().position,
             permitted_for: until.and_then(|until| until.checked_sub(now)),
             members: members.collect(),
-            departed: protocol.members().departed().iter().map(|gone| gone.node.clone()).collect(),
+            departed: protocol.members().departed().iter().map(|(node, _)| node.clone()).collect(),
             waiting: protocol.completions.waiting(),
         }
     }

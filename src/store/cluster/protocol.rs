@@ -228,7 +228,7 @@ impl Protocol {
         }
         // The previous run may have been evicted meanwhile.
         if let Some(before) = *predecessor
-            && self.members.departed().iter().any(|gone| gone.node == *node && gone.incarnation == before)
+            && self.members.departed().contains(&(node.clone(), before))
         {
             changes.push(departure(node, before, true));
         }
