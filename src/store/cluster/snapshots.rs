@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -81,20 +82,19 @@ struct SnapshotTask {
 }
 
 impl SnapshotTask {
-    fn write_and_trim(&self) -> Result<(), String> {
+    fn write_and_trim(&self) -> Result<(), Box<dyn Error>> {
         let grown = self.grown.load(Ordering::Relaxed);
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let before = self.connection.snapshot().map_err(|e| text(&e))?;
+        let before = self.connection.snapshot()?;
         let (since, size) = before.map_or((0, 0), |snapshot| (snapshot.position, snapshot.bytes));
         if grown < DUE_BYTES.max(size) && self.position.saturating_sub(since) < ENTRIES {
             return Ok(());
         }
-        let position = upload(&self.connection, self.store.engine().replica()).map_err(|e| text(&e))?;
+        let position = upload(&self.connection, self.store.engine().replica())?;
         self.grown.fetch_sub(grown, Ordering::Relaxed);
         tracing::info!(position, "wrote a snapshot of the store to etcd");
-        let mut log = EtcdLog::open(self.connection.clone()).map_err(|e| text(&e))?;
-        log.trim(self.kept.min(position) + 1).map_err(|e| text(&e))?;
+        let mut log = EtcdLog::open(self.connection.clone())?;
+        log.trim(self.kept.min(position) + 1)?;
         thread::sleep(REPLACED_KEPT);
-        self.connection.remove_old_snapshots().map_err(|e| text(&e))
+        Ok(self.connection.remove_old_snapshots()?)
     }
 }
