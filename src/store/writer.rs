@@ -60,6 +60,8 @@ pub(crate) use unwritten::Unwritten;
 
 use group_commit::GroupCommit;
 
+const CLOSED: &str = "the store was closed";
+
 /// The error of other changes while removals wait to be written.
 const REMOVALS_PENDING: &str = "earlier removals have yet to be written to etcd";
 
@@ -116,10 +118,10 @@ impl Writer {
         let guard = CloseOnPanic(self.shared.clone());
         let mut group_commit = GroupCommit::new(queue);
         let mut late: Vec<Task> = Vec::new();
-        loop {
+        let done = loop {
             // Changes that came too late share their batch with whatever waits by now.
             let mut next = if late.is_empty() {
-                let Some(first) = group_commit.first() else { break };
+                let Some(first) = group_commit.first() else { break None };
                 Some(first)
             } else {
                 group_commit.next(late.len())
@@ -171,21 +173,22 @@ impl Writer {
             if let Some((to, done)) = follow {
                 let _ = done.send(self.follow(to));
             }
-            if let Some(done) = close {
-                self.shared.close("the store was closed".into());
-                for command in group_commit.close() {
-                    let Command::Change(task) = command else { continue };
-                    task.answer(Err(ChangeError::Closed("the store was closed".into())));
-                }
-                self.shared.engine.close();
-                drop(guard);
-                let _ = done.send(());
-                return;
+            if close.is_some() {
+                break close;
             }
             self.apply_retention();
+        };
+        self.shared.close(CLOSED.to_owned());
+        for command in group_commit.close() {
+            let Command::Change(task) = command else { continue };
+            task.answer(Err(ChangeError::Closed(CLOSED.to_owned())));
         }
-        self.shared.close("the store was closed".into());
         self.shared.engine.close();
+        drop(guard);
+        // `None` if every sender is gone.
+        if let Some(done) = done {
+            let _ = done.send(());
+        }
     }
 
     /// Plans a change on top of the batch; one that is refused leaves nothing in it.
