@@ -99,7 +99,7 @@ pub(crate) fn live_token_named(
 
 fn contents(engine: &Engine) -> String {
     let mut scanned = Vec::new();
-    engine.load(&mut |digest, row| scanned.push(format!("{digest:?} {row:?}"))).unwrap().unwrap();
+    engine.load(&mut |digest, row| scanned.push(format!("{digest:?} {row:?}"))).unwrap();
     scanned.sort_unstable();
     let owners = ["ann", "bob", "cy", "many-0", "many-9"];
     format!(
@@ -176,7 +176,6 @@ fn tokens(engine: &Engine) {
             }
             rows.push(row.id);
         })
-        .unwrap()
         .unwrap();
     rows.sort_unstable();
     assert_eq!(rows, [id(1), id(2), id(3)], "each once");

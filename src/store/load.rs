@@ -11,7 +11,7 @@ use super::{
     engine::Engine,
     model::{AuditEvent, AuditPosition},
     op::Op,
-    replica::{ReplicaError, Table},
+    replica::Table,
     sessions::Sessions,
     state::{Effects, State},
     writer::{self, Batch, Clock, Retention, Shared, Transaction, WriteRates, Writer},
@@ -73,8 +73,7 @@ pub(super) fn transaction(
     let state = State { accounts: Accounts::new(), audit: AuditPosition::START, rules, proxy, policy };
     let (state, published, sessions, members) = engine.load_or_rebuild(|engine| {
         let loaded = load(engine, state.clone(), &mut ids, now)?;
-        let (sessions, members) = (Sessions::load(engine)?, engine.members_of_cluster()?);
-        Ok(loaded.map(|(state, published)| (state, published, sessions, members)))
+        Ok((loaded.0, loaded.1, Sessions::load(engine)?, engine.members_of_cluster()?))
     })?;
     let join = |(identity, lease)| Node::new(identity, members, lease, engine.head(), published.clone());
     let (node, applied) = node.map(join).unzip();
@@ -107,23 +106,20 @@ pub(super) fn transaction(
     Ok((tx, applied))
 }
 
-/// Loads an engine's rows into memory. The inner error says that the replica must be rebuilt first.
+/// Loads an engine's rows into memory.
 fn load(
     engine: &Engine,
     mut state: State,
     ids: &mut ServiceIds,
     now: Timestamp,
-) -> Result<Result<(State, Arc<state::State>), ReplicaError>, OpenError> {
+) -> Result<(State, Arc<state::State>), OpenError> {
     state.audit = begin(engine, now)?;
     state.accounts = accounts(engine)?;
     let directory = Arc::new(compile(&state.accounts, &state.rules));
     let (rules, proxy) = (state.rules.clone(), state.proxy.clone());
     let published = state::State::new(Snapshot { rules, directory, proxy });
-    let imported = index(engine, &state, ids, &published)?;
-    Ok(imported.map(|imported| {
-        published.index().set_imported(imported);
-        (state, published)
-    }))
+    index(engine, &state, ids, &published)?;
+    Ok((state, published))
 }
 
 /// The end of the audit chain. A new store first gets the grant that every user has, and the first event.
@@ -154,16 +150,16 @@ fn accounts(engine: &Engine) -> Result<Accounts, ReadError> {
     Ok(accounts)
 }
 
-/// Fills the index; returns the number of imported tokens.
+/// Fills the index.
 fn index(
     engine: &Engine,
     state: &State,
     ids: &mut ServiceIds,
     published: &state::State,
-) -> Result<Result<u64, ReplicaError>, OpenError> {
+) -> Result<(), OpenError> {
     let (mut imported, mut wrong) = (0, None);
     let about = usize::try_from(engine.replica().state().sum(Table::Tokens).rows).unwrap_or(0);
-    let loaded = published.index().fill(about, |put| {
+    published.index().fill(about, |put| {
         engine.load(&mut |digest, row| {
             let (id, is_imported) = (row.id, row.imported);
             let Some(token) = state.compile(row, ids) else {
@@ -175,9 +171,6 @@ fn index(
             put(digest, token);
         })
     })?;
-    match (loaded, wrong) {
-        (Err(damage), _) => Ok(Err(damage)),
-        (Ok(()), Some(what)) => Err(OpenError::Row(what)),
-        (Ok(()), None) => Ok(Ok(imported)),
-    }
+    published.index().set_imported(imported);
+    wrong.map_or(Ok(()), |what| Err(OpenError::Row(what)))
 }

@@ -10,6 +10,7 @@ use super::{
     generation::GenerationError,
     log::{self, Failure, journal},
     migration,
+    replica::ReplicaError,
 };
 use crate::authz::rules::RuleError;
 
@@ -65,11 +66,23 @@ pub enum OpenError {
     Rules(Vec<RuleError>),
     #[error("the store's rows cannot be read: {0}")]
     Read(#[from] ReadError),
+    /// It can be rebuilt.
+    #[error("the replica is damaged: {0}")]
+    Replica(String),
     /// A row that no version of permgate writes.
     #[error("the store has an impossible row: {0}")]
     Row(String),
     #[error("a thread of the store cannot be started: {0}")]
     Thread(#[from] io::Error),
+}
+
+impl From<ReplicaError> for OpenError {
+    fn from(error: ReplicaError) -> Self {
+        match error {
+            ReplicaError::Thread(error) => error.into(),
+            damage => Self::Replica(damage.to_string()),
+        }
+    }
 }
 
 /// `; the newest beside it is ...`, or empty if there is no backup beside the store or in `backups` there.

@@ -131,11 +131,8 @@ impl Replica {
     }
 
     /// Visits every token once, in the order of digests. Compares the rows with their sum, and makes the lists.
-    pub(crate) fn load(
-        &self,
-        visit: &mut dyn FnMut(Digest, TokenHead<'_>),
-    ) -> Result<Result<(), ReplicaError>, ReadError> {
-        self.guarded(|trees| self.load_from(trees, visit))
+    pub(crate) fn load(&self, visit: &mut dyn FnMut(Digest, TokenHead<'_>)) -> Result<(), super::OpenError> {
+        Ok(self.guarded(|trees| self.load_from(trees, visit))??)
     }
 
     fn load_from(

@@ -30,7 +30,6 @@ use crate::{
         model::{AuditEvent, AuditPosition, Revocation, RevokeReason, Rotation, UserId, UserRecord},
         op::Op,
         record::TokenHead,
-        replica::ReplicaError,
         sessions::KeyedByDigest as _,
     },
 };
@@ -198,10 +197,10 @@ fn read_tombstones(
     Ok(known.map(|tombstones| (tombstones, engine.generation.clone())))
 }
 
-fn collect(engine: &Engine) -> Result<Result<Tombstones, ReplicaError>, OpenError> {
+fn collect(engine: &Engine) -> Result<Tombstones, OpenError> {
     let mut tombstones = Tombstones { position: engine.head().position, ..Tombstones::default() };
     let mut known: HashSet<Rc<ScopeAndNetworks>> = HashSet::new();
-    let loaded = engine.load(&mut |_, row| {
+    engine.load(&mut |_, row| {
         let scope_and_networks = scope_and_networks(&row);
         let scope_and_networks =
             known.get(&scope_and_networks).cloned().unwrap_or_else(|| Rc::new(scope_and_networks));
@@ -215,7 +214,7 @@ fn collect(engine: &Engine) -> Result<Result<Tombstones, ReplicaError>, OpenErro
     for identity in engine.identities()? {
         tombstones.identities.insert(identity.key(), identity.user);
     }
-    Ok(loaded.map(|()| tombstones))
+    Ok(tombstones)
 }
 
 fn scope_and_networks(row: &TokenHead<'_>) -> ScopeAndNetworks {
@@ -271,7 +270,7 @@ impl Merge<'_> {
     fn tokens(&mut self, tombstones: &Tombstones, is_newer: bool) -> Result<(), RestoreError> {
         let engine = self.engine;
         let mut changed = Vec::new();
-        let loaded = engine.load(&mut |_, row| {
+        engine.load(&mut |_, row| {
             let last = tombstones.tokens.get(&row.id);
             let ended = match last {
                 Some(last) => last.revoked && row.revoked_at.is_none() || last.rotation != row.rotation,
@@ -285,7 +284,6 @@ impl Merge<'_> {
                 changed.push((row.id, last));
             }
         })?;
-        loaded.map_err(|damage| ReadError(damage.to_string()))?;
         for (id, last) in changed {
             let Some(before) = engine.token(id)? else { continue };
             let mut token = before.clone();

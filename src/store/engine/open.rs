@@ -33,7 +33,7 @@ impl Engine {
     #[cfg(any(test, feature = "etcd"))]
     pub(crate) fn open(settings: &Settings) -> Result<Self, OpenError> {
         let mut engine = Self::open_unloaded(settings)?;
-        engine.load_or_rebuild(|engine| Ok(engine.load(&mut |_, _| {})?))?;
+        engine.load_or_rebuild(|engine| engine.load(&mut |_, _| {}))?;
         Ok(engine)
     }
 
@@ -53,22 +53,20 @@ impl Engine {
     /// again.
     pub(crate) fn load_or_rebuild<T>(
         &mut self,
-        mut load: impl FnMut(&Self) -> Result<Result<T, ReplicaError>, OpenError>,
+        mut load: impl FnMut(&Self) -> Result<T, OpenError>,
     ) -> Result<T, OpenError> {
-        let mut load = |engine: &Self| match load(engine) {
-            Ok(Err(ReplicaError::Thread(error))) => Err(error.into()),
-            outcome => outcome,
-        };
         let why = match load(self) {
-            Ok(Ok(loaded)) => return Ok(loaded),
-            Ok(Err(damage)) => damage.to_string(),
+            Err(OpenError::Replica(why)) => why,
             Err(OpenError::Read(error)) => error.to_string(),
-            Err(error) => return Err(error),
+            outcome => return outcome,
         };
         self.rebuild(&why)?;
-        load(self)?.map_err(|damage| {
-            let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
-            OpenError::Damaged { path, why: damage.to_string() }
+        load(self).map_err(|error| match error {
+            OpenError::Replica(why) => {
+                let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
+                OpenError::Damaged { path, why }
+            }
+            error => error,
         })
     }
 

@@ -19,7 +19,7 @@ use crate::store::{
     },
     migration,
     op::Batches,
-    replica::{self, Replica, ReplicaError, Table},
+    replica::{self, Replica, Table},
     verify::{self, OnProgress, Progress, Report, Stopped},
 };
 
@@ -95,9 +95,9 @@ pub fn verify_closed(
         Ok(replica) => {
             verifier.check_journal_continues(replica.head());
             match replica.load(&mut |_, _| {}) {
-                Ok(Ok(())) => {}
-                Ok(Err(ReplicaError::Thread(error))) => return Err(OpenError::from(error).into()),
-                Ok(Err(damage)) => verifier.replica_damage(damage),
+                Ok(()) => {}
+                Err(error @ OpenError::Thread(_)) => return Err(error.into()),
+                Err(OpenError::Replica(what)) => verifier.replica_damage(what),
                 Err(error) => verifier.replica_damage(error),
             }
             verifier.replica(&replica)?;

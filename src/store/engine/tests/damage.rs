@@ -102,7 +102,7 @@ fn rows_that_cannot_be_read_are_rebuilt_by_the_start_that_finds_them() {
         if loads == 1 {
             return Err(OpenError::Read(ReadError("the storage engine panicked".to_owned())));
         }
-        Ok(engine.load(&mut |_, _| {})?)
+        engine.load(&mut |_, _| {})
     });
     loaded.unwrap();
     assert_eq!((loads, rows(&engine).unwrap()), (2, written));
@@ -114,8 +114,8 @@ fn a_thread_that_cannot_be_started_is_no_damage() {
     let mut engine = dir.open().unwrap();
     let marker = engine.generation.join("sled/marker");
     fs::write(&marker, "").unwrap();
-    let loaded = engine.load_or_rebuild(|_| -> Result<Result<(), _>, _> {
-        Ok(Err(ReplicaError::Thread(io::ErrorKind::WouldBlock.into())))
+    let loaded = engine.load_or_rebuild(|_| -> Result<(), _> {
+        Err(ReplicaError::Thread(io::ErrorKind::WouldBlock.into()).into())
     });
     assert!(matches!(loaded, Err(OpenError::Thread(_))), "{loaded:?}");
     assert!(marker.exists(), "the replica is left as it is");
