@@ -15,7 +15,7 @@ use std::{
     fs::{self, DirBuilder},
     io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use super::{
@@ -35,7 +35,7 @@ mod rows;
 
 pub(crate) use rows::{decode_any, operations};
 
-use manifest::{Manifest, ReadManifestError};
+use manifest::Manifest;
 
 /// Names in STORE during a migration, and those that an older permgate may have left.
 pub(super) const KNOWN_NAMES: &[&str] =
@@ -44,31 +44,15 @@ pub(super) const KNOWN_NAMES: &[&str] =
 const DATA: &str = "data";
 const KEPT_DIRECTORY: &str = "released";
 
-/// Why a store of the released layout was not migrated. It is unchanged.
-#[derive(Debug, thiserror::Error)]
-pub enum MigrationError {
-    #[error(
-        "the store {path} is damaged ({why}); move it aside and restore a backup with `permgate store restore`"
-    )]
-    Damaged { path: PathBuf, why: String },
-    #[error(
-        "the store {path} has format {found}, this permgate reads up to 1; run the newer permgate that wrote it, or restore a backup made by this one"
-    )]
-    Newer { path: PathBuf, found: u32 },
-    #[error(transparent)]
-    Io(#[from] Failure),
-}
-
 /// Whether the path has a store of the released layout, or one that is being migrated.
 pub(super) fn exists(path: &Path) -> bool {
     path.join(manifest::FILE).exists()
 }
 
 /// Migrates the store in STORE to a new generation. The caller holds the lock. Returns `false` if there was only
-/// the beginning of a store, which is removed.
+/// the beginning of a store, which is removed. After an error, the store is unchanged.
 pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result<bool, OpenError> {
     let path = directory.path();
-    let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
     let manifest = original_manifest(path)?;
     if !manifest.ready {
         // Its creation was interrupted: nothing in it was ever acknowledged.
@@ -77,17 +61,17 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
         sync_directory(path)?;
         return Ok(false);
     }
-    let store =
-        parse_id(&manifest.store).ok_or_else(|| damaged("its `format` file does not name a store"))?;
+    let store = parse_id(&manifest.store)
+        .ok_or_else(|| damaged(path, "its `format` file does not name a store".to_owned()))?;
     let data = path.join(DATA);
     let size = fs::metadata(data.join("db")).map_or(0, |found| found.len());
     if size == 0 {
-        return Err(damaged("its data file is missing or empty").into());
+        return Err(damaged(path, "its data file is missing or empty".to_owned()));
     }
     tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
     let generations = Generations::new(Box::new(OsDirectory::new(path)), KNOWN_NAMES);
     let new = generations.begin(Some(store))?;
-    let head = copy(&data, &manifest, store, new.directory.path())?;
+    let head = copy(path, &manifest, store, new.directory.path())?;
     Generation::begin(&new, head, settings)?;
     preserve_manifest(path, &manifest)?;
     generations.switch(&new)?;
@@ -119,20 +103,29 @@ pub(super) fn finish(path: &Path) -> Result<(), Failure> {
 }
 
 /// The manifest as it was before the migration began.
-fn original_manifest(path: &Path) -> Result<Manifest, MigrationError> {
-    let damaged = |why: &str| MigrationError::Damaged { path: path.to_owned(), why: why.to_owned() };
-    let read = |directory: &Path| match Manifest::read(directory) {
-        Ok(manifest) => Ok(Some(manifest)),
-        Err(ReadManifestError::Absent | ReadManifestError::Migrating) => Ok(None),
-        Err(ReadManifestError::Newer(found)) => Err(MigrationError::Newer { path: path.to_owned(), found }),
-        Err(ReadManifestError::Malformed) => Err(damaged("its `format` file is malformed")),
-        Err(ReadManifestError::Io(e)) => Err(Failure::new("read", directory.join(manifest::FILE), e).into()),
-    };
-    match read(path)? {
-        Some(manifest) => Ok(manifest),
-        None => read(&path.join(KEPT_DIRECTORY))?
-            .ok_or_else(|| damaged("its `format` file was lost in a migration")),
+fn original_manifest(path: &Path) -> Result<Manifest, OpenError> {
+    for directory in [path, &path.join(KEPT_DIRECTORY)] {
+        let file = directory.join(manifest::FILE);
+        let bytes = match fs::read(&file) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
+            Err(e) => return Err(Failure::new("read", file, e).into()),
+        };
+        match Manifest::parse(&bytes) {
+            Ok(Some(manifest)) => return Ok(manifest),
+            Ok(None) => {}
+            Err(None) => return Err(damaged(path, "its `format` file is malformed".to_owned())),
+            Err(Some(found)) => {
+                let why = format!("it has format {found}, this permgate reads up to 1");
+                return Err(OpenError::Newer { path: path.to_owned(), why });
+            }
+        }
     }
+    Err(damaged(path, "its `format` file was lost in a migration".to_owned()))
+}
+
+fn damaged(path: &Path, why: String) -> OpenError {
+    OpenError::Damaged { path: path.to_owned(), why }
 }
 
 /// Keeps a copy of the manifest, and makes the first release refuse the store from now on.
@@ -153,11 +146,11 @@ fn create_kept_directory(kept: &Path) -> Result<(), Failure> {
 }
 
 /// Writes the rows into a generation as a checkpoint, whose position is the old store's revision.
-fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
-    let damaged = |why: String| MigrationError::Damaged { path: data.to_owned(), why };
-    let db = replica::open_sled_at(data).map_err(|error| match error {
-        replica::OpenError::Io(failure) => OpenError::from(failure),
-        error => damaged(error.to_string()).into(),
+fn copy(path: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
+    let damaged = |why: String| damaged(path, why);
+    let db = replica::open_sled_at(&path.join(DATA)).map_err(|error| match error {
+        OpenError::Replica(why) => damaged(why),
+        error => error,
     })?;
     let mut head = Head { position: 0, hash: EntryHash::NONE };
     checkpoint::write(generation, |out| -> Result<u64, OpenError> {
@@ -177,15 +170,15 @@ fn copy(data: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
         .map_err(&damaged)??;
         match &owner {
             Some((of, _)) if *of != manifest.store => {
-                return Err(damaged(format!("its data belongs to another store, {of}")).into());
+                return Err(damaged(format!("its data belongs to another store, {of}")));
             }
             Some((_, revision)) if *revision < manifest.revision => {
                 let acknowledged = manifest.revision;
                 let why = format!("{acknowledged} changes were acknowledged, only {revision} are left");
-                return Err(damaged(why).into());
+                return Err(damaged(why));
             }
             Some((_, revision)) => head.position = first_position(*revision),
-            None => return Err(damaged("its data file has no permgate data".to_owned()).into()),
+            None => return Err(damaged("its data file has no permgate data".to_owned())),
         }
         stream.finish(head).map_err(write)?;
         Ok(head.position)

@@ -9,7 +9,6 @@ use super::{
     ReadError,
     generation::GenerationError,
     log::{self, Failure, journal},
-    migration,
     replica::ReplicaError,
 };
 use crate::authz::rules::RuleError;
@@ -58,8 +57,6 @@ pub enum OpenError {
     DiskFull { path: PathBuf, why: String },
     #[error("the store {path} cannot be written: {why}")]
     Write { path: PathBuf, why: String },
-    #[error(transparent)]
-    Migration(#[from] migration::MigrationError),
     #[error(transparent)]
     Io(#[from] Failure),
     #[error("the rules of the configuration conflict")]

@@ -27,7 +27,7 @@ mod tables;
 mod token_lists;
 mod verify;
 
-pub(crate) use open::{OpenError, guard_sled, open_sled_at};
+pub(crate) use open::{guard_sled, open_sled_at};
 pub(crate) use read::StagedView;
 pub(crate) use stage::{StageError, Staged};
 pub(crate) use tables::{ReplicaState, Table};

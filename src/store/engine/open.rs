@@ -23,7 +23,7 @@ use crate::store::{
     migration,
     op::{BatchError, BatchReader, Op},
     record::DecodeError,
-    replica::{self, ApplyError, Replica, ReplicaError, StageError, Staged},
+    replica::{ApplyError, Replica, ReplicaError, StageError, Staged},
 };
 
 pub(super) const REPLICA: &str = "sled";
@@ -161,19 +161,18 @@ impl Generation {
 
     /// Opens the replica and brings it to the head of `log`, which may be stored elsewhere.
     pub(crate) fn with_log(&self, log: Box<dyn Log>) -> Result<Engine, OpenError> {
-        let replica = match Replica::open(&self.replica_path(), self.store) {
-            Ok(replica) => match self.catch_up(&replica, &*log)? {
-                Ok(()) => replica,
-                Err(why) => {
-                    replica.close();
-                    self.make_replica(&*log, &why)?
-                }
-            },
-            Err(replica::OpenError::Absent { .. }) => self.make_replica(&*log, "")?,
-            Err(error @ replica::OpenError::Damaged { .. }) => {
-                self.make_replica(&*log, &error.to_string())?
+        let opened = match Replica::open(&self.replica_path(), self.store) {
+            Ok(Some(replica)) => {
+                let caught_up = self.catch_up(&replica, &*log).inspect_err(|_| replica.close());
+                caught_up.map(|()| Some(replica))
             }
-            Err(error) => return Err(self.replica_error(error)),
+            outcome => outcome,
+        };
+        let replica = match opened {
+            Ok(Some(replica)) => replica,
+            Ok(None) => self.make_replica(&*log, "")?,
+            Err(OpenError::Replica(why)) => self.make_replica(&*log, &why)?,
+            Err(error) => return Err(error),
         };
         let head = log.head()?;
         let newest = checkpoint::list(&self.path)?.first().copied().unwrap_or_default();
@@ -196,8 +195,8 @@ impl Generation {
         self.path.join(REPLICA)
     }
 
-    /// Applies the entries that the replica lacks. The inner error says why the replica must be rebuilt.
-    fn catch_up(&self, replica: &Replica, journal: &dyn Log) -> Result<Result<(), String>, OpenError> {
+    /// Applies the entries that the replica lacks.
+    fn catch_up(&self, replica: &Replica, journal: &dyn Log) -> Result<(), OpenError> {
         let (at, head) = (replica.head(), journal.head()?);
         if at.position > head.position {
             let mut why = format!(
@@ -210,15 +209,16 @@ impl Generation {
             return Err(self.damaged(why));
         }
         if at == head {
-            return Ok(Ok(()));
+            return Ok(());
         }
         if at.next() < journal.first()? {
-            return Ok(Err(format!("it is at position {}, which the journal no longer has", at.position)));
+            let why = format!("it is at position {}, which the journal no longer has", at.position);
+            return Err(OpenError::Replica(why));
         }
-        match self.replay(replica, journal) {
-            Err(OpenError::Damaged { why, .. }) => Ok(Err(why)),
-            outcome => outcome.map(Ok),
-        }
+        self.replay(replica, journal).map_err(|error| match error {
+            OpenError::Damaged { why, .. } => OpenError::Replica(why),
+            error => error,
+        })
     }
 
     /// Applies the journal's entries after the replica's position.
@@ -303,7 +303,8 @@ impl Generation {
     /// Opens the replica for reading, without a log.
     #[cfg(feature = "etcd")]
     pub(crate) fn open_replica(&self) -> Result<Replica, OpenError> {
-        Replica::open(&self.replica_path(), self.store).map_err(|error| self.replica_error(error))
+        let replica = Replica::open(&self.replica_path(), self.store)?;
+        replica.ok_or_else(|| self.damaged("its replica is missing".to_owned()))
     }
 
     fn make_replica_from(
@@ -317,7 +318,7 @@ impl Generation {
             tracing::warn!(replica = %path.display(), why, "rebuilding the replica from the journal");
         }
         disk::remove_directory(&path)?;
-        let replica = Replica::create(&path, self.store).map_err(|error| self.replica_error(error))?;
+        let replica = Replica::create(&path, self.store)?;
         let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {
             let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
@@ -335,14 +336,6 @@ impl Generation {
         replica.finish(head).map_err(|e| self.write_error(&e))?;
         self.replay(&replica, journal)?;
         Ok(replica)
-    }
-
-    fn replica_error(&self, error: replica::OpenError) -> OpenError {
-        match error {
-            replica::OpenError::Io(failure) => failure.into(),
-            replica::OpenError::Newer { path, why } => OpenError::Newer { path, why: why.to_string() },
-            error => self.damaged(error.to_string()),
-        }
     }
 
     fn open_error(&self, error: journal::OpenError) -> OpenError {

@@ -19,7 +19,7 @@ use crate::store::{
     },
     migration,
     op::Batches,
-    replica::{self, Replica, Table},
+    replica::{Replica, Table},
     verify::{self, OnProgress, Progress, Report, Stopped},
 };
 
@@ -84,7 +84,7 @@ pub fn verify_closed(
     };
     let mut verifier = Verifier::new(files.path(), id, on_progress);
     let replica = Replica::open(&files.path().join(REPLICA), id);
-    let at = replica.as_ref().ok().map(Replica::head);
+    let at = replica.as_ref().ok().and_then(|replica| Some(replica.as_ref()?.head()));
     if cluster::is_copy(&settings.path) {
         verifier.copy_at(at.unwrap_or(Head::EMPTY));
     } else {
@@ -92,7 +92,7 @@ pub fn verify_closed(
     }
     verifier.checkpoints()?;
     match replica {
-        Ok(replica) => {
+        Ok(Some(replica)) => {
             verifier.check_journal_continues(replica.head());
             match replica.load(&mut |_, _| {}) {
                 Ok(()) => {}
@@ -103,12 +103,13 @@ pub fn verify_closed(
             verifier.replica(&replica)?;
             replica.close();
         }
-        Err(replica::OpenError::Absent { .. }) => {
+        Ok(None) => {
             verifier.report.notes.push("there is no complete replica: the next start rebuilds it".to_owned());
             if !verifier.is_copy && !verifier.can_make_replica() {
                 verifier.replica_damage("it is missing");
             }
         }
+        Err(OpenError::Replica(what)) => verifier.replica_damage(what),
         Err(error) => verifier.replica_damage(error),
     }
     Ok(verifier.report)

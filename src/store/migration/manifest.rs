@@ -1,6 +1,6 @@
 //! The `format` file of the released layout: the store's id, and a revision that its history had reached.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
 use crate::store::log::{
     Failure,
@@ -17,56 +17,39 @@ pub(super) struct Manifest {
     pub ready: bool,
 }
 
-#[derive(Debug)]
-pub(super) enum ReadManifestError {
-    Absent,
-    /// It was replaced by [`Manifest::write_migrating`].
-    Migrating,
-    Newer(u32),
-    Malformed,
-    Io(io::Error),
-}
-
 pub(super) const FILE: &str = "format";
 const TITLE: &str = "permgate store";
 /// Makes the first release refuse the store: it reads format 1 only.
 const MIGRATING: u32 = 2;
 
 impl Manifest {
-    pub(super) fn read(directory: &Path) -> Result<Self, ReadManifestError> {
-        match fs::read(directory.join(FILE)) {
-            Ok(bytes) => Self::parse(&bytes),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ReadManifestError::Absent),
-            Err(e) => Err(ReadManifestError::Io(e)),
-        }
-    }
-
-    fn parse(bytes: &[u8]) -> Result<Self, ReadManifestError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| ReadManifestError::Malformed)?;
+    /// `Ok(None)` if it was replaced by [`Manifest::write_migrating`]; `Err(Some(format))` if a newer permgate
+    /// wrote it.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Option<u32>> {
+        let text = std::str::from_utf8(bytes).map_err(|_| None)?;
         let mut lines = text.lines();
         if lines.next() != Some(TITLE) {
-            return Err(ReadManifestError::Malformed);
+            return Err(None);
         }
         let mut field = |key: &str| {
             let value = lines.next().and_then(|line| line.strip_prefix(key)?.strip_prefix(' '));
-            value.ok_or(ReadManifestError::Malformed)
+            value.ok_or(None)
         };
         // The format comes first: it determines what follows.
-        let format: u32 = field("format")?.parse().map_err(|_| ReadManifestError::Malformed)?;
-        match format {
-            0 => return Err(ReadManifestError::Malformed),
+        match field("format")?.parse().map_err(|_| None)? {
+            0 => return Err(None),
             1 => {}
-            MIGRATING => return Err(ReadManifestError::Migrating),
-            newer => return Err(ReadManifestError::Newer(newer)),
+            MIGRATING => return Ok(None),
+            newer => return Err(Some(newer)),
         }
         let store = field("store")?.to_owned();
-        let revision = field("revision")?.parse().map_err(|_| ReadManifestError::Malformed)?;
+        let revision = field("revision")?.parse().map_err(|_| None)?;
         let ready = match field("state")? {
             "ready" => true,
             "creating" => false,
-            _ => return Err(ReadManifestError::Malformed),
+            _ => return Err(None),
         };
-        Ok(Self { store, revision, ready })
+        Ok(Some(Self { store, revision, ready }))
     }
 
     /// Writes it as the first release did.
@@ -92,23 +75,22 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let manifest = Manifest { store: "0199".to_owned(), revision: 12, ready: true };
         manifest.write(directory.path()).unwrap();
-        assert_eq!(Manifest::read(directory.path()).unwrap(), manifest);
+        let read = || std::fs::read(directory.path().join(FILE)).unwrap();
+        let whole = read();
+        assert_eq!(Manifest::parse(&whole), Ok(Some(manifest)));
 
-        let whole = fs::read(directory.path().join(FILE)).unwrap();
-        let check = |name: &str, bytes: &[u8], expected: &str| {
-            let got = Manifest::parse(bytes).map_or_else(|e| format!("{e:?}"), |_| "ok".to_owned());
-            assert_eq!(got, expected, "{name}");
+        let check = |name: &str, bytes: &[u8], expected: Option<u32>| {
+            assert_eq!(Manifest::parse(bytes), Err(expected), "{name}");
         };
-        check("whole", &whole, "ok");
-        check("empty", b"", "Malformed");
-        check("foreign", b"[core]\nbare = false\n", "Malformed");
-        check("not text", &[0xff; 40], "Malformed");
-        check("format 0", b"permgate store\nformat 0\n", "Malformed");
-        check("newer, whatever follows", b"permgate store\nformat 9\nrows 3\n", "Newer(9)");
+        check("empty", b"", None);
+        check("foreign", b"[core]\nbare = false\n", None);
+        check("not text", &[0xff; 40], None);
+        check("format 0", b"permgate store\nformat 0\n", None);
+        check("newer, whatever follows", b"permgate store\nformat 9\nrows 3\n", Some(9));
         for end in 0..whole.len() - 1 {
             assert!(Manifest::parse(&whole[..end]).is_err(), "cut at {end}");
         }
         Manifest::write_migrating(directory.path()).unwrap();
-        assert!(matches!(Manifest::read(directory.path()), Err(ReadManifestError::Migrating)));
+        assert_eq!(Manifest::parse(&read()), Ok(None));
     }
 }

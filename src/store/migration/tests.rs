@@ -1,6 +1,6 @@
 //! A store and a backup that were made by the first release.
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use serde_json::Value;
 
@@ -40,6 +40,10 @@ impl TestDirectory {
     fn open(&self) -> Engine {
         Engine::open(&self.settings()).unwrap()
     }
+}
+
+fn read_manifest(directory: &Path) -> Manifest {
+    Manifest::parse(&fs::read(directory.join(manifest::FILE)).unwrap()).unwrap().unwrap()
 }
 
 fn expected(name: &str) -> Vec<Value> {
@@ -130,14 +134,14 @@ fn a_migration_that_was_cut_off_is_taken_up_again() {
         assert!(dir.path().join("released/data/db").exists(), "{name}");
         assert!(dir.path().join("released/format").exists(), "{name}");
     };
-    let keep = |path: &Path| preserve_manifest(path, &Manifest::read(path).unwrap()).unwrap();
+    let keep = |path: &Path| preserve_manifest(path, &read_manifest(path)).unwrap();
     check("nothing yet", &|_, _, _| {});
     check("the kept directory is made", &|path, _, _| {
         create_kept_directory(&path.join(KEPT_DIRECTORY)).unwrap();
     });
     check("the marker is kept", &|path, _, _| {
         create_kept_directory(&path.join(KEPT_DIRECTORY)).unwrap();
-        Manifest::read(path).unwrap().write(&path.join(KEPT_DIRECTORY)).unwrap();
+        read_manifest(path).write(&path.join(KEPT_DIRECTORY)).unwrap();
     });
     check("format says 2", &|path, _, _| keep(path));
     check("a generation is begun", &|path, directory, _| {
@@ -170,7 +174,7 @@ fn a_released_store_that_is_damaged_is_left_as_it_is() {
     check(
         "older data",
         &|path| {
-            let manifest = Manifest::read(path).unwrap();
+            let manifest = read_manifest(path);
             Manifest { revision: manifest.revision + 1000, ..manifest }.write(path).unwrap();
         },
         "changes were acknowledged",

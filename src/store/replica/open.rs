@@ -5,7 +5,7 @@ use std::{
     io::{self, ErrorKind},
     os::unix::fs::DirBuilderExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::atomic::AtomicBool,
     thread,
     time::{Duration, Instant},
@@ -18,25 +18,11 @@ use super::{
     tables::{ReplicaState, Sum, Table},
 };
 use crate::store::{
+    OpenError,
     log::{Failure, Head, StoreId},
     model::AuditEvent,
     record::{DecodeError, Record},
 };
-
-/// Why a replica cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// It can be rebuilt.
-    #[error("the replica in {path} is damaged: {why}")]
-    Damaged { path: PathBuf, why: String },
-    /// It was never finished, or was removed.
-    #[error("there is no replica in {path}")]
-    Absent { path: PathBuf },
-    #[error("the replica in {path} cannot be read: {why}; run the newer permgate that wrote it")]
-    Newer { path: PathBuf, why: DecodeError },
-    #[error(transparent)]
-    Io(#[from] Failure),
-}
 
 /// Bytes of sled's cache as they are stored; in memory they take three times as many. Requests are answered from
 /// the index, so this only holds what the admin listener has just read, and the nodes that a batch changes.
@@ -51,14 +37,13 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Replica {
     /// Opens a finished replica. Compares the tables that a start reads whole with their sums, but for the
-    /// tokens.
-    pub(crate) fn open(path: &Path, store: StoreId) -> Result<Self, OpenError> {
-        let absent = || OpenError::Absent { path: path.to_owned() };
+    /// tokens. `None` if it was never finished, or was removed.
+    pub(crate) fn open(path: &Path, store: StoreId) -> Result<Option<Self>, OpenError> {
         if !exists(path) {
-            return Err(absent());
+            return Ok(None);
         }
         if let Ok(why) = fs::read_to_string(path.join(DAMAGE_MARK)) {
-            return Err(OpenError::Damaged { path: path.to_owned(), why });
+            return Err(OpenError::Replica(why));
         }
         guard(path, || {
             let trees = open_trees(path)?;
@@ -66,8 +51,7 @@ impl Replica {
             trees.verify_small(&state)?;
             trees.verify_audit_end(&state)?;
             Ok(Some(Replica::new(path, trees, state, true)))
-        })?
-        .ok_or_else(absent)
+        })
     }
 
     /// Creates an empty replica to fill. It can be opened only after [`Replica::finish`].
@@ -220,18 +204,17 @@ pub(crate) fn guard_sled<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 
 /// Runs `work`; a panic of sled, which some damaged files cause, becomes an error.
 fn guard<T>(path: &Path, work: impl FnOnce() -> Result<T, OpenFailure>) -> Result<T, OpenError> {
-    let damaged = |why: String| OpenError::Damaged { path: path.to_owned(), why };
     match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(OpenFailure::Io(e))) => Err(Failure::new("read the data in", path, e).into()),
         Ok(Err(OpenFailure::Replica(ReplicaError::Record(why @ DecodeError::Newer { .. })))) => {
-            Err(OpenError::Newer { path: path.to_owned(), why })
+            Err(OpenError::Newer { path: path.to_owned(), why: why.to_string() })
         }
-        Ok(Err(OpenFailure::Replica(e))) => Err(damaged(e.to_string())),
+        Ok(Err(OpenFailure::Replica(e))) => Err(e.into()),
         Err(panic) => {
             let said = panic.downcast_ref::<String>().map(String::as_str);
             let said = said.or(panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-            Err(damaged(format!("the storage engine panicked: {said}")))
+            Err(OpenError::Replica(format!("the storage engine panicked: {said}")))
         }
     }
 }

@@ -110,10 +110,10 @@ fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
     engine.close();
     assert!(matches!(
         Replica::open(&dir.generation().join(REPLICA), engine.store),
-        Err(replica::OpenError::Damaged { .. })
+        Err(OpenError::Replica(_))
     ));
     Engine::open(&dir.settings()).unwrap().close();
-    Replica::open(&dir.generation().join(REPLICA), engine.store).unwrap().close();
+    Replica::open(&dir.generation().join(REPLICA), engine.store).unwrap().unwrap().close();
 }
 
 #[test]
