@@ -6,7 +6,7 @@
 //! commits. A change at position n completes when every member has acknowledged n, or when every permission
 //! that rests on a probe from before n has expired.
 
-use std::{fmt, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,6 @@ mod node;
 mod open;
 mod permission;
 mod protocol;
-mod settings;
 #[cfg(test)]
 mod simulation;
 #[cfg(feature = "etcd")]
@@ -42,7 +41,6 @@ pub use node::{Node, NodeStatus, Status};
 pub use open::{Ended, JoinError, adopt, init, leave};
 pub use permission::{Permission, Probe};
 pub use protocol::{Acknowledgement, MAX_CUTS, MembershipState, NodeIdentity, Protocol};
-pub use settings::{Etcd, Settings, Tls, User};
 
 /// One run of a node's process: 16 random bytes, chosen at its start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,4 +67,40 @@ impl Timing {
     pub fn from_lease(lease: Duration) -> Self {
         Self { permission: lease.mul_f64(0.9), lapse: lease + Duration::from_millis(100) }
     }
+}
+
+/// The settings of `[store.cluster]`: this node in its cluster. Built by `config`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub node: String,
+    /// How long a node that is cut off may go on serving, and about how long a change may wait for it.
+    pub lease: Duration,
+    pub etcd: Etcd,
+}
+
+/// How etcd is reached. The files are read at each connection, so that a renewed certificate is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Etcd {
+    /// `http://` or `https://`, host, port.
+    pub endpoints: Vec<String>,
+    /// Prefix of every key.
+    pub prefix: String,
+    pub tls: Option<Tls>,
+    pub user: Option<User>,
+}
+
+/// Files in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// CA certificates that verify etcd's certificate.
+    pub ca: PathBuf,
+    /// Client certificate and key of this node.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+/// This node's user in etcd, unless a certificate identifies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub password_file: PathBuf,
 }

@@ -2,23 +2,21 @@
 //! stays readable; a newer one is an error that names it. Foreign bytes are an error, never a panic.
 
 use postcard::ser_flavors::Flavor as _;
-use serde::{Deserialize as _, Serialize as _};
+use serde::{Deserialize, Serialize};
 
-mod account;
-mod session;
 mod token;
 pub(super) mod wire;
 
 pub(crate) use token::TokenHead;
 
 use crate::{
-    authz::secret::Digest,
+    authz::{secret::Digest, subject::Permission, time::Timestamp},
     store::{
         cluster::MemberChange,
         migration,
         model::{
-            AuditEvent, AuditPosition, IdempotencyRecord, IdentityRecord, InvitationRecord, LastUsed,
-            TokenRecord,
+            AuditEvent, AuditPosition, GrantRecord, Grantee, GroupRecord, IdempotencyRecord, IdentityRecord,
+            InvitationRecord, LastUsed, RoleRecord, SessionRecord, TokenRecord, UserKind, UserRecord,
         },
         op::{Batches, Op},
     },
@@ -148,6 +146,72 @@ record!(IdentityRecord, "identity", IdentityRecord);
 record!(InvitationRecord, "invitation", InvitationRecord);
 record!(LastUsed, "last use", LastUsed);
 record!(MemberChange, "node", MemberChange);
+record!(UserRecord, "user", UserV1);
+record!(GroupRecord, "group", GroupV1);
+record!(RoleRecord, "role", RoleV1);
+record!(GrantRecord, "grant", GrantV1);
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "UserRecord")]
+struct UserV1 {
+    id: String,
+    login: String,
+    name: String,
+    email: Option<String>,
+    #[serde(with = "wire")]
+    kind: UserKind,
+    password: Option<String>,
+    banned: Option<String>,
+    #[serde(with = "wire")]
+    created_at: Timestamp,
+    #[serde(with = "wire")]
+    deleted_at: Option<Timestamp>,
+    revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "GroupRecord")]
+struct GroupV1 {
+    id: String,
+    name: String,
+    parent: Option<String>,
+    revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "RoleRecord")]
+struct RoleV1 {
+    key: String,
+    name: String,
+    #[serde(with = "wire")]
+    permissions: Vec<Permission>,
+    revision: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "GrantRecord")]
+struct GrantV1 {
+    role: String,
+    #[serde(with = "wire")]
+    to: Grantee,
+}
+
+const V2: u8 = 2;
+
+/// Version 1 ended before `by`: all of its sessions were begun with a password.
+impl Record for SessionRecord {
+    const KIND: &'static str = "session";
+
+    fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        pack(Self::KIND, V2, |out| self.serialize(out))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (version, rest) = versioned(Self::KIND, V2, bytes)?;
+        let by_password: &[u8] = if version == V1 { &[0] } else { &[] };
+        unpack(Self::KIND, &[rest, by_password].concat(), |read| Self::deserialize(read))
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -31,7 +31,6 @@ use crate::{
 mod federated;
 mod group_commit;
 mod groups;
-mod idempotency;
 mod import;
 mod issued;
 mod publish;

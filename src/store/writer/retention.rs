@@ -1,7 +1,7 @@
 //! Drops old rows: what ended long ago, remembered answers, and audit events beyond their retention. Runs
 //! now and then, after other changes, one page at a time.
 
-use super::{Batch, Writer, idempotency};
+use super::{Batch, Writer, tokens::IDEMPOTENCY_RETENTION};
 use crate::{
     authz::{secret::TokenId, time::Timestamp},
     store::{
@@ -57,7 +57,7 @@ impl Writer {
 
     fn sweep(&mut self) -> Result<(), ChangeError> {
         let (now, shared) = (self.tx.now, self.shared.clone());
-        let forgotten = now.plus_seconds(-idempotency::RETENTION);
+        let forgotten = now.plus_seconds(-IDEMPOTENCY_RETENTION);
         let page = shared.engine.idempotency_records(self.retention.key.as_deref(), PAGE)?;
         self.retention.key = page.last().filter(|_| page.len() == PAGE).map(|record| record.key.clone());
         for record in page.into_iter().filter(|record| record.at < forgotten) {

@@ -1,4 +1,5 @@
-//! Creates, edits, rotates and revokes tokens.
+//! Creates, edits, rotates and revokes tokens. A request that is repeated within a day gets the record of the
+//! first one.
 
 use std::time::Duration;
 
@@ -20,10 +21,13 @@ use crate::{
         ChangeError,
         audit::{self, time_json},
         change::{Actor, Idempotency, NewToken, TokenEdit},
-        model::{Revocation, RevokeReason, Rotation, TokenRecord},
+        model::{IdempotencyRecord, Revocation, RevokeReason, Rotation, TokenRecord},
         op::Op,
     },
 };
+
+/// Seconds for which an answer is remembered.
+pub(super) const IDEMPOTENCY_RETENTION: i64 = 24 * 3600;
 
 /// The id and the digest of a new token's text, which the writer never sees.
 #[derive(Clone, Copy)]
@@ -305,6 +309,28 @@ impl Transaction {
             "the user has {most} revoked or replaced tokens, the limit; their rows are kept for 90 days"
         );
         Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message).into())
+    }
+
+    /// The token that the first request with this key created.
+    fn repeated(&self, idempotency: Option<&Idempotency>) -> Result<Option<TokenRecord>, ChangeError> {
+        let Some(idempotency) = idempotency else { return Ok(None) };
+        let first = self.rows().idempotency(&idempotency.key)?;
+        match first.filter(|first| first.at.plus_seconds(IDEMPOTENCY_RETENTION) > self.now) {
+            Some(first) if first.request != idempotency.request => Err(ChangeError::IdempotencyKeyReused),
+            Some(first) => Ok(self.token(first.token)?),
+            None => Ok(None),
+        }
+    }
+
+    fn remember(&mut self, idempotency: Option<&Idempotency>, made: &TokenRecord) {
+        let Some(idempotency) = idempotency else { return };
+        let record = IdempotencyRecord {
+            key: idempotency.key.clone(),
+            request: idempotency.request,
+            token: made.id,
+            at: self.now,
+        };
+        self.apply(Op::PutIdempotency(record));
     }
 
     fn find_token(&self, id: TokenId) -> Result<TokenRecord, ChangeError> {
