@@ -84,7 +84,7 @@ impl Store {
         self.shared.sessions.get(digest).filter(|session: &SessionRecord| session.is_valid(now))
     }
 
-    /// Records a use of a session in memory. Returns its time if [`Store::record_session`] must write it as well.
+    /// Records a use of a session in memory. Returns its time if [`Store::record_session`] must write it, too.
     pub fn touch_session(&self, digest: &Digest) -> Option<Timestamp> {
         let now = (self.shared.clock)();
         self.shared.sessions.touch(digest, now).then_some(now)

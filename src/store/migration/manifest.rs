@@ -23,8 +23,8 @@ const TITLE: &str = "permgate store";
 const MIGRATING: u32 = 2;
 
 impl Manifest {
-    /// `Ok(None)` if it was replaced by [`Manifest::write_migrating`]; `Err(Some(format))` if a newer permgate
-    /// wrote it.
+    /// `Ok(None)` if it was replaced by [`Manifest::write_migrating`]; `Err(Some(format))` if a newer
+    /// permgate wrote it.
     pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, Option<u32>> {
         let text = std::str::from_utf8(bytes).map_err(|_| None)?;
         let mut lines = text.lines();
