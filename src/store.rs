@@ -16,7 +16,6 @@ mod change;
 pub mod cluster;
 #[cfg(test)]
 pub(crate) mod conformance;
-mod disk;
 pub(crate) mod engine;
 pub mod generation;
 pub mod import;

@@ -58,14 +58,11 @@ fn free(directory: &Path) -> io::Result<u64> {
 /// Whether not even 1 MiB can be written.
 pub(crate) fn disk_is_full(directory: &Path) -> bool {
     let path = directory.join("probe");
-    let full = matches!(write(&path, 1 << 20), Err(e) if is_full(&e));
+    let error = write(&path, 1 << 20).err().map(|e| e.kind());
+    let full = matches!(error, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
     // A leftover probe file is harmless, and nothing can be done about it here.
     drop(fs::remove_file(path));
     full
-}
-
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write(path: &Path, size: u64) -> io::Result<()> {

@@ -7,7 +7,7 @@
 
 use std::{io, path::PathBuf};
 
-use super::log::{Failure, StoreId, files::Directory};
+use super::log::{Failure, StoreId, files::Directory, random_id};
 
 pub(crate) const CURRENT: &str = "CURRENT";
 const UNFINISHED: &str = "CURRENT.new";
@@ -106,8 +106,8 @@ impl Generations {
             Some(current) => current,
             None => {
                 self.reject_foreign_files()?;
-                let id =
-                    StoreId::random().map_err(|e| Failure::new("create an id for", self.store.path(), e))?;
+                let id = random_id().map(StoreId);
+                let id = id.map_err(|e| Failure::new("create an id for", self.store.path(), e))?;
                 let current = Current { id, generation: 0 };
                 self.write_current(current)?;
                 current

@@ -87,13 +87,6 @@ pub trait Log: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StoreId(pub [u8; 16]);
 
-impl StoreId {
-    /// Generates an id. Fails if the operating system has no randomness.
-    pub fn random() -> io::Result<Self> {
-        random_id().map(Self)
-    }
-}
-
 /// 16 random bytes. Fails if the operating system has no randomness.
 pub(crate) fn random_id() -> io::Result<[u8; 16]> {
     let mut bytes = [0; 16];

@@ -21,11 +21,13 @@ use std::{
 use super::{
     OpenError, Settings,
     backup::{Header, Writer},
-    disk::{remove_directory, remove_file, sync_directory},
     engine::{Generation, StoreDirectory, checkpoint},
     generation::{Generations, parse_id},
     load::wall_clock,
-    log::{EntryHash, Failure, Head, StoreId, files::OsDirectory},
+    log::{
+        EntryHash, Failure, Head, StoreId,
+        files::{OsDirectory, remove_directory, remove_file, sync_directory},
+    },
     op::Op,
     replica,
 };

@@ -5,7 +5,7 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -312,11 +312,6 @@ impl Trees {
         }
         Ok(())
     }
-}
-
-/// Whether the path has anything that could be a replica.
-pub(crate) fn exists(path: &Path) -> bool {
-    path.join("db").exists()
 }
 
 #[cfg(test)]

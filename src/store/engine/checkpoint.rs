@@ -20,9 +20,8 @@ use parking_lot::Mutex;
 use super::{Engine, LogState};
 use crate::store::{
     backup::{self, Reader, StreamError},
-    disk,
     load::wall_clock,
-    log::{Failure, Head, StoreId},
+    log::{Failure, Head, StoreId, files},
     replica::Replica,
 };
 
@@ -67,7 +66,7 @@ pub(crate) fn write<E: From<Failure>>(
         let path = &unfinished;
         move |e| Failure::new(action, path, e)
     };
-    disk::remove_file(&unfinished)?;
+    files::remove_file(&unfinished)?;
     let made = File::options().write(true).create_new(true).mode(0o600).open(&unfinished);
     let mut file = BufWriter::with_capacity(1 << 18, made.map_err(failure("create"))?);
     let written = fill(&mut file).and_then(|position| {
@@ -78,7 +77,7 @@ pub(crate) fn write<E: From<Failure>>(
     // A partial checkpoint is useless, and the disk may be full.
     let position = written.inspect_err(|_| drop(fs::remove_file(&unfinished)))?;
     fs::rename(&unfinished, path(generation, position)).map_err(failure("rename"))?;
-    Ok(disk::sync_directory(generation)?)
+    Ok(files::sync_directory(generation)?)
 }
 
 impl Engine {
@@ -155,7 +154,7 @@ impl CheckpointTask {
         self.log.lock().log.trim(kept + 1)?;
         for position in &checkpoints[KEPT_CHECKPOINTS..] {
             let path = path(&self.generation, *position);
-            disk::remove_file(&path)?;
+            files::remove_file(&path)?;
         }
         Ok(())
     }

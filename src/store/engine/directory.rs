@@ -11,9 +11,11 @@ use parking_lot::Mutex;
 
 use super::OpenError;
 use crate::store::{
-    disk,
     generation::{GenerationError, Generations},
-    log::{Failure, files::OsDirectory},
+    log::{
+        Failure,
+        files::{self, OsDirectory},
+    },
     migration,
 };
 
@@ -123,7 +125,7 @@ fn create(path: &Path) -> Result<(), OpenError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|e| Failure::new("create the store directory", path, e))?;
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(disk::sync_directory(parent)?)
+    Ok(files::sync_directory(parent)?)
 }
 
 fn lock(directory: &Path) -> Result<File, OpenError> {

@@ -13,11 +13,11 @@ use super::{Engine, LogState, OpenError, StoreDirectory, checkpoint};
 use crate::store::{
     Settings,
     backup::StreamError,
-    ballast, cluster, disk,
+    ballast, cluster,
     generation::{Contents, NewGeneration},
     log::{
         self, Failure, Head, Log, StoreId,
-        files::Directory,
+        files::{self, Directory},
         journal::{self, Journal},
     },
     migration,
@@ -141,9 +141,9 @@ impl Generation {
     /// Creates an empty journal in a new generation. Its first entry follows `after`.
     pub(crate) fn begin(new: &NewGeneration, after: Head, settings: &Settings) -> Result<Self, OpenError> {
         let generation = Self { path: new.directory.path().to_owned(), store: new.id };
-        let directory = Box::new(log::files::OsDirectory::new(&generation.path));
-        let options = journal_options(settings);
-        Journal::create(directory, new.id, after, options).map_err(|e| generation.open_error(e))?;
+        let directory = Box::new(files::OsDirectory::new(&generation.path));
+        Journal::create(directory, new.id, after, journal_file_size(settings))
+            .map_err(|e| generation.open_error(e))?;
         Ok(generation)
     }
 
@@ -153,7 +153,7 @@ impl Generation {
         directory: Box<dyn Directory>,
         settings: &Settings,
     ) -> Result<Engine, OpenError> {
-        let opened = Journal::open(directory, self.store, journal_options(settings));
+        let opened = Journal::open(directory, self.store, journal_file_size(settings));
         let (journal, recovery) = opened.map_err(|e| self.open_error(e))?;
         recovery.notes().iter().for_each(|note| tracing::warn!("{note}"));
         self.with_log(Box::new(journal))
@@ -317,7 +317,7 @@ impl Generation {
         if !why.is_empty() {
             tracing::warn!(replica = %path.display(), why, "rebuilding the replica from the journal");
         }
-        disk::remove_directory(&path)?;
+        files::remove_directory(&path)?;
         let replica = Replica::create(&path, self.store)?;
         let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {
@@ -359,8 +359,7 @@ impl Generation {
 
 /// Sizes the journal's files: each start copies one, and on a full disk the released ballast must have
 /// room.
-fn journal_options(settings: &Settings) -> journal::Options {
+fn journal_file_size(settings: &Settings) -> u64 {
     const SMALLEST: u64 = 1 << 20;
-    let most = journal::Options::default().file_size;
-    journal::Options { file_size: (settings.ballast / 4).clamp(SMALLEST, most) }
+    (settings.ballast / 4).clamp(SMALLEST, journal::FILE_SIZE)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     AppendError, EntryHash, Head, Log, ReadError, StoreId, TrimError,
-    journal::{Journal, Options},
+    journal::Journal,
     memory::{Fault, MemoryLog},
     tests::disk::{Disk, Weakness},
 };
@@ -129,11 +129,11 @@ fn failures(fixture: &dyn LogFixture, mut head: Head) {
 
 impl LogFixture for Disk {
     fn open(&self) -> Box<dyn Log + '_> {
-        let options = Options { file_size: 128 << 10 };
+        let file_size = 128 << 10;
         if self.root().list().unwrap().is_empty() {
-            return Box::new(Journal::create(self.root(), STORE, Head::EMPTY, options).unwrap());
+            return Box::new(Journal::create(self.root(), STORE, Head::EMPTY, file_size).unwrap());
         }
-        Box::new(Journal::open(self.root(), STORE, options).unwrap().0)
+        Box::new(Journal::open(self.root(), STORE, file_size).unwrap().0)
     }
 
     fn fail_next(&self) {
@@ -153,11 +153,11 @@ fn the_journal_in_real_files_conforms() {
     impl Files {
         fn journal(&self) -> Journal {
             let directory = Box::new(super::files::OsDirectory::new(self.0.path()));
-            let options = Options { file_size: 128 << 10 };
-            match Journal::open(directory.clone(), STORE, options) {
+            let file_size = 128 << 10;
+            match Journal::open(directory.clone(), STORE, file_size) {
                 Ok((journal, _)) => journal,
                 Err(super::journal::OpenError::Absent { .. }) => {
-                    Journal::create(directory, STORE, Head::EMPTY, options).unwrap()
+                    Journal::create(directory, STORE, Head::EMPTY, file_size).unwrap()
                 }
                 Err(e) => panic!("{e}"),
             }

@@ -1,5 +1,5 @@
-//! The file and directory operations that a store uses, as traits. Tests replace them by a disk that loses
-//! power.
+//! The file and directory operations that a store uses: as traits where tests replace them by a disk that
+//! loses power, else as functions.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -167,4 +167,26 @@ impl File for fs::File {
     fn sync_all(&self) -> io::Result<()> {
         fs::File::sync_all(self)
     }
+}
+
+/// Removes a file, if it exists.
+pub(in crate::store) fn remove_file(path: &Path) -> Result<(), Failure> {
+    unless_absent(path, fs::remove_file(path))
+}
+
+/// Removes a directory with everything in it, if it exists.
+pub(in crate::store) fn remove_directory(path: &Path) -> Result<(), Failure> {
+    unless_absent(path, fs::remove_dir_all(path))
+}
+
+fn unless_absent(path: &Path, removed: io::Result<()>) -> Result<(), Failure> {
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Failure::new("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+/// Returns once every change of names in the directory is durable.
+pub(in crate::store) fn sync_directory(path: &Path) -> Result<(), Failure> {
+    OsDirectory::new(path).sync_names()
 }

@@ -29,25 +29,15 @@ mod scan;
 pub use inventory::{EntryVisitor, Inventory};
 pub use open::{Dropped, OpenError, Recovery};
 
-/// How a journal uses the disk.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// Bytes of one file. A batch that does not fit into one gets a larger file.
-    pub file_size: u64,
-}
-
-impl Default for Options {
-    /// About four thousand small batches per file: seconds of full load between two rotations, each of
-    /// which takes a few hundredths of a second.
-    fn default() -> Self {
-        Self { file_size: 16 << 20 }
-    }
-}
+/// Bytes of one file: about four thousand small batches, seconds of full load between two rotations, each of
+/// which takes a few hundredths of a second.
+pub const FILE_SIZE: u64 = 16 << 20;
 
 /// A log in local files. The caller must ensure that no other process opens the directory.
 pub struct Journal {
     directory: Box<dyn Directory>,
-    options: Options,
+    /// Bytes of one file. A batch that does not fit into one gets a larger file.
+    file_size: u64,
     store: StoreId,
     /// Files that accept no more batches, oldest first.
     full: Vec<Header>,
@@ -72,7 +62,7 @@ struct ActiveFile {
 impl Journal {
     /// Starts the next file, with room for a batch of `length` bytes.
     fn rotate(&mut self, length: usize) -> Result<(), AppendError> {
-        let capacity = create::capacity(self.options.file_size, length as u64);
+        let capacity = create::capacity(self.file_size, length as u64);
         let sequence = self.active.header.sequence + 1;
         let header = Header { store: self.store, sequence, after: self.head, capacity };
         let new = NewFile { directory: &*self.directory, header, slot: self.slot(self.head) };

@@ -2,7 +2,7 @@
 
 use super::{
     AppendError, EntryHash, Head, Log, ReadError, StoreId, entry,
-    journal::{Journal, OpenError, Options, Recovery},
+    journal::{Journal, OpenError, Recovery},
 };
 use disk::{Disk, Weakness};
 
@@ -12,7 +12,7 @@ pub(crate) mod disk;
 
 const STORE: StoreId = StoreId([0x5a; 16]);
 /// Small files, so that a few batches fill one.
-const OPTIONS: Options = Options { file_size: 32 << 10 };
+const FILE_SIZE: u64 = 32 << 10;
 
 /// Pseudo-random numbers that a seed repeats (splitmix64).
 #[derive(Clone)]
@@ -37,7 +37,7 @@ impl Random {
 }
 
 fn open(disk: &Disk) -> Result<(Journal, Recovery), OpenError> {
-    Journal::open(disk.root(), STORE, OPTIONS)
+    Journal::open(disk.root(), STORE, FILE_SIZE)
 }
 
 /// Operations that can be told apart: up to a few blocks, sometimes many.

@@ -14,7 +14,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 
 use super::{
-    Replica, ReplicaError, Trees, exists, keys,
+    Replica, ReplicaError, Trees, keys,
     tables::{ReplicaState, Sum, Table},
 };
 use crate::store::{
@@ -39,7 +39,7 @@ impl Replica {
     /// Opens a finished replica. Compares the tables that a start reads whole with their sums, but for the
     /// tokens. `None` if it was never finished, or was removed.
     pub(crate) fn open(path: &Path, store: StoreId) -> Result<Option<Self>, OpenError> {
-        if !exists(path) {
+        if !path.join("db").exists() {
             return Ok(None);
         }
         if let Ok(why) = fs::read_to_string(path.join(DAMAGE_MARK)) {

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use super::{
-    Journal, Options,
+    Journal,
     create::{self, CreateError, NewFile},
     inventory::{self, Inventory},
     layout::{self, ENTRIES, Header, Slot},
@@ -75,18 +75,18 @@ impl Journal {
         directory: Box<dyn Directory>,
         store: StoreId,
         after: Head,
-        options: Options,
+        file_size: u64,
     ) -> Result<Self, OpenError> {
         if !inventory::list(&*directory)?.0.is_empty() {
             return Err(OpenError::Exists { directory: directory.path().to_owned() });
         }
-        let header = Header { store, sequence: 1, after, capacity: create::capacity(options.file_size, 0) };
+        let header = Header { store, sequence: 1, after, capacity: create::capacity(file_size, 0) };
         let slot = Slot { store, head: after, oldest: after.next(), full: false };
         let new = NewFile { directory: &*directory, header, slot };
         let active = new.create(&mut create::empty).map_err(OpenError::from)?;
         Ok(Self {
             directory,
-            options,
+            file_size,
             store,
             full: Vec::new(),
             active,
@@ -100,14 +100,14 @@ impl Journal {
     pub fn open(
         directory: Box<dyn Directory>,
         store: StoreId,
-        options: Options,
+        file_size: u64,
     ) -> Result<(Self, Recovery), OpenError> {
         let mut inventory = Inventory::read(&*directory, store)?;
         let (head, end) = inventory.verify(None, &mut |_| {})?;
         let Inventory { full, last, oldest, resurrected, unfinished, recovery, .. } = inventory;
 
         let sequence = last.header.sequence + 1;
-        let capacity = create::capacity(options.file_size, end - ENTRIES);
+        let capacity = create::capacity(file_size, end - ENTRIES);
         let header = Header { store, sequence, after: last.header.after, capacity };
         let slot = Slot { store, head, oldest, full: false };
         let new = NewFile { directory: &*directory, header, slot };
@@ -121,7 +121,7 @@ impl Journal {
         directory.sync_names()?;
         let full = full.into_iter().map(|file| file.header).collect();
         let journal =
-            Self { directory, options, store, full, active, head, failed: None, buffer: Vec::new() };
+            Self { directory, file_size, store, full, active, head, failed: None, buffer: Vec::new() };
         Ok((journal, recovery))
     }
 }

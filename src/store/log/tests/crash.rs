@@ -85,7 +85,7 @@ impl Promise {
                 }
             }
             Err(OpenError::Absent { .. }) if !self.created => {
-                match Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS) {
+                match Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE) {
                     Ok(log) => {
                         self.created = true;
                         Ok(Some(log))
@@ -247,7 +247,7 @@ fn no_crash_of_many_loses_or_alters_what_was_acknowledged() {
 fn a_cut_while_trimming_never_tears_both_slots() {
     let random = &mut Random(1);
     let disk = Disk::new(512, Weakness::None, 1);
-    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
+    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap();
     let mut head = Head::EMPTY;
     for _ in 0..4 {
         head = log.append(head, &[1; 15_000]).unwrap();

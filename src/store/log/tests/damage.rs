@@ -7,7 +7,7 @@ use super::*;
 fn filled(seed: u64, clean: bool) -> (Disk, Vec<entry::Entry>) {
     let random = &mut Random(seed);
     let disk = Disk::new(4096, Weakness::None, seed);
-    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
+    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap();
     let mut head = Head::EMPTY;
     for _ in 0..14 {
         head = log.append(head, &operations(random)).unwrap();
@@ -110,7 +110,7 @@ fn files_of_another_place_are_refused() {
     let names = journal_files(&disk);
     let other = disk.copy();
     assert!(matches!(
-        Journal::open(other.root(), StoreId([1; 16]), OPTIONS),
+        Journal::open(other.root(), StoreId([1; 16]), FILE_SIZE),
         Err(OpenError::OtherStore { found: STORE, .. })
     ));
     // One file under the name of another.
@@ -124,7 +124,7 @@ fn files_of_another_place_are_refused() {
 #[test]
 fn damage_to_the_last_batch_together_with_a_power_cut_looks_like_a_torn_batch() {
     let disk = Disk::new(4096, Weakness::None, 1);
-    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
+    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap();
     let first = log.append(Head::EMPTY, b"first").unwrap();
     log.append(first, b"second").unwrap();
     drop(log);
@@ -140,7 +140,7 @@ fn damage_to_the_last_batch_together_with_a_power_cut_looks_like_a_torn_batch() 
     cut.edit("journal-0000000001", |content| content.copy_within(4096..8192, 8192));
     cut.edit("journal-0000000001", |content| {
         let empty = Disk::new(4096, Weakness::None, 1);
-        drop(Journal::create(empty.root(), STORE, Head::EMPTY, OPTIONS).unwrap());
+        drop(Journal::create(empty.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap());
         content[8192..12288].copy_from_slice(&empty.content("journal-0000000001")[8192..12288]);
     });
     damage(&cut);
@@ -153,12 +153,12 @@ fn damage_to_the_last_batch_together_with_a_power_cut_looks_like_a_torn_batch() 
 #[test]
 fn a_valid_batch_behind_one_that_does_not_verify_is_damage() {
     let disk = Disk::new(4096, Weakness::None, 1);
-    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
+    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap();
     let first = log.append(Head::EMPTY, b"first").unwrap();
     log.append(first, b"second").unwrap();
     drop(log);
     let empty = Disk::new(4096, Weakness::None, 1);
-    drop(Journal::create(empty.root(), STORE, Head::EMPTY, OPTIONS).unwrap());
+    drop(Journal::create(empty.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap());
     // No slot covers anything, but the first batch is not the last one.
     let unused = empty.content("journal-0000000001");
     disk.edit("journal-0000000001", |content| {
@@ -172,7 +172,7 @@ fn a_valid_batch_behind_one_that_does_not_verify_is_damage() {
 #[test]
 fn a_newer_format_is_refused_as_such() {
     let disk = Disk::new(4096, Weakness::None, 1);
-    drop(Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap());
+    drop(Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap());
     disk.edit("journal-0000000001", |content| {
         content[8] = 2;
         let checksum = blake3::hash(&content[..84]);
@@ -184,7 +184,7 @@ fn a_newer_format_is_refused_as_such() {
 #[test]
 fn a_full_disk_refuses_one_append_and_takes_the_next() {
     let disk = Disk::new(4096, Weakness::None, 1);
-    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, OPTIONS).unwrap();
+    let mut log = Journal::create(disk.root(), STORE, Head::EMPTY, FILE_SIZE).unwrap();
     let mut head = log.append(Head::EMPTY, &[1; 15_000]).unwrap();
     disk.refuse_writes(Some(std::io::ErrorKind::StorageFull));
     // The current file has no room for this one.
