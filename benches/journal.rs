@@ -15,7 +15,7 @@ use std::{
 use permgate::store::log::{
     Head, Log as _, StoreId,
     files::OsDirectory,
-    journal::{Journal, Options},
+    journal::{FILE_SIZE, Journal},
 };
 
 /// About the size of a new token with its audit event.
@@ -40,8 +40,8 @@ fn main() {
         baseline(dir.path())
     );
     let directory = Box::new(OsDirectory::new(dir.path()));
-    let store = StoreId::random().unwrap();
-    let journal = Journal::create(directory.clone(), store, Head::EMPTY, Options::default()).unwrap();
+    let store = StoreId([7; 16]);
+    let journal = Journal::create(directory.clone(), store, Head::EMPTY, FILE_SIZE).unwrap();
     let (queue, calls) = mpsc::sync_channel::<Call>(usize::try_from(callers).unwrap());
     let writer = std::thread::spawn(move || write(journal, &calls));
     let end = Instant::now() + span;
@@ -62,7 +62,7 @@ fn main() {
         at(999),
     );
     let started = Instant::now();
-    let (journal, recovery) = Journal::open(directory, store, Options::default()).unwrap();
+    let (journal, recovery) = Journal::open(directory, store, FILE_SIZE).unwrap();
     println!("opened {} entries in {:?}: {recovery:?}", journal.head().unwrap().position, started.elapsed());
 }
 
