@@ -79,29 +79,29 @@ impl Call {
         let in_query = self
             .query
             .iter()
-            .map(|(name, about, kind)| optional("query", name, about, json!({"type": kind})));
+            .map(|(name, about, kind)| optional("query", name, about, &json!({"type": kind})));
         let mut parameters: Vec<_> = in_path.chain(in_query).collect();
         let text = || json!({"type": "string"});
         if self.paged {
-            parameters.push(optional("query", "cursor", "`next` of the page before", text()));
+            parameters.push(optional("query", "cursor", "`next` of the page before", &text()));
             let limit = json!({"type": "integer", "minimum": 1, "maximum": 1000});
-            parameters.push(optional("query", "limit", "Rows on a page; 100 by default", limit));
+            parameters.push(optional("query", "limit", "Rows on a page; 100 by default", &limit));
         }
         if self.conditional {
             let about = "The record's `ETag` as it was read: 412 if it has changed since";
-            parameters.push(optional("header", "If-Match", about, text()));
+            parameters.push(optional("header", "If-Match", about, &text()));
         }
         if self.idempotent {
             let about = "1 to 255 visible characters: the same request with the same key gets the first record for a \
                          day, with 200 and without the text";
-            parameters.push(optional("header", "Idempotency-Key", about, text()));
+            parameters.push(optional("header", "Idempotency-Key", about, &text()));
         }
         parameters
     }
 
     fn request_content(&self) -> Option<Value> {
         match &self.body {
-            Some(name) => Some(content(JSON, reference(name), example_of("bodies", name))),
+            Some(name) => Some(content(JSON, &reference(name), example_of("bodies", name))),
             None if self.token_form => {
                 let text = || json!({"type": "string"});
                 let form = json!({
@@ -109,7 +109,7 @@ impl Call {
                     "required": ["token"],
                     "properties": {"token": text(), "token_type_hint": text()},
                 });
-                Some(content("application/x-www-form-urlencoded", form, Some(json!({"token": TOKEN_TEXT}))))
+                Some(content("application/x-www-form-urlencoded", &form, Some(json!({"token": TOKEN_TEXT}))))
             }
             None => None,
         }
@@ -122,10 +122,10 @@ impl Call {
         if self.idempotent {
             let mut record = example.clone();
             record.as_mut().and_then(Value::as_object_mut).map(|fields| fields.remove("token"));
-            let repeated = content(media_type, schema.clone(), record);
+            let repeated = content(media_type, &schema, record);
             responses["200"] = json!({"description": "The record of the first request", "content": repeated});
         }
-        let answer = content(media_type, schema, example);
+        let answer = content(media_type, &schema, example);
         responses[status] = json!({"description": "As asked", "content": answer});
         let errors = self.error_statuses(method, path);
         for (status, about) in statuses().filter(|(status, _)| errors.contains(status)) {
@@ -176,12 +176,12 @@ impl Call {
 }
 
 /// A parameter that may be left out.
-fn optional(place: &str, name: &str, about: &str, schema: Value) -> Value {
+fn optional(place: &str, name: &str, about: &str, schema: &Value) -> Value {
     json!({"in": place, "name": name, "description": about, "required": false, "schema": schema})
 }
 
 /// A body of one media type, in the form in which requests and responses have it.
-fn content(media_type: &str, schema: Value, example: Option<Value>) -> Value {
+fn content(media_type: &str, schema: &Value, example: Option<Value>) -> Value {
     let mut content = json!({"schema": schema});
     if let Some(example) = example {
         content["example"] = example;
