@@ -21,7 +21,10 @@ use super::{Engine, LogState};
 use crate::store::{
     backup::{self, Reader, StreamError},
     load::wall_clock,
-    log::{Failure, Head, StoreId, files},
+    log::{
+        Failure, Head, StoreId,
+        files::{self, Directory as _, OsDirectory},
+    },
     replica::Replica,
 };
 
@@ -44,13 +47,12 @@ pub(crate) fn path(generation: &Path, position: u64) -> PathBuf {
 
 /// The positions of the existing checkpoints, newest first.
 pub(super) fn list(generation: &Path) -> Result<Vec<u64>, Failure> {
-    let failure = |e| Failure::new("list the directory", generation, e);
-    let mut positions = Vec::new();
-    for entry in fs::read_dir(generation).map_err(failure)? {
-        let name = entry.map_err(failure)?.file_name();
-        let position = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.parse().ok());
-        positions.extend(position.filter(|position: &u64| *name == *format!("{PREFIX}{position}")));
-    }
+    let names = OsDirectory::new(generation).names()?;
+    let position = |name: &String| {
+        let position: u64 = name.strip_prefix(PREFIX)?.parse().ok()?;
+        (*name == format!("{PREFIX}{position}")).then_some(position)
+    };
+    let mut positions: Vec<u64> = names.iter().filter_map(position).collect();
     positions.sort_unstable_by(|a, b| b.cmp(a));
     Ok(positions)
 }

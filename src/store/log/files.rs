@@ -53,10 +53,7 @@ pub trait Directory: Send + Sync {
     /// Replaces a file as a whole, or not at all. Durable on return.
     fn replace(&self, name: &str, content: &str) -> Result<(), Failure> {
         let new = &format!("{name}.new");
-        match self.remove(new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(self.failure("remove", new, e)),
-            _ => {}
-        }
+        unless_absent(&self.path().join(new), self.remove(new))?;
         let file = self.create(new).map_err(|e| self.failure("create", new, e))?;
         file.write_all_at(content.as_bytes(), 0).map_err(|e| self.failure("write to", new, e))?;
         file.sync_all().map_err(|e| self.failure("sync", new, e))?;
