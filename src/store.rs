@@ -90,12 +90,6 @@ impl Store {
         self.shared.node.as_ref()
     }
 
-    /// The position up to which this process has applied the log.
-    #[cfg(feature = "etcd")]
-    pub(crate) fn head(&self) -> log::Head {
-        self.engine().replica().head()
-    }
-
     /// Whether the store accepts changes; `Err` holds the reason.
     pub fn writable(&self) -> Result<(), String> {
         match self.shared.close_reason() {

@@ -177,7 +177,7 @@ impl Store {
         let plan = move |tx: &mut Transaction| tx.replace_configuration(&actor, &configuration);
         let cut = self.change(Exempt, plan).await?.cut;
         if let Some(node) = self.node() {
-            node.set_rules(digest);
+            node.update(|protocol| protocol.set_rules(digest));
         }
         Ok(cut)
     }

@@ -120,7 +120,8 @@ impl Driver {
 
     /// Watches the log for new entries. The writer reads the entries itself.
     async fn tail_log(self: Arc<Self>, ended: Arc<Ended>) {
-        let mut tail = Tail::new(self.connection.clone(), self.store.engine().store, self.store.head());
+        let engine = self.store.engine();
+        let mut tail = Tail::new(self.connection.clone(), engine.store, engine.head());
         loop {
             let heard = tokio::select! {
                 heard = tail.next() => heard,

@@ -120,16 +120,6 @@ impl Node {
         self.shared.lock().protocol.proposals(BootTime::now())
     }
 
-    /// Stops serving. The returned change must be appended to the log.
-    pub(crate) fn leave(&self) -> MemberChange {
-        self.update(Protocol::leave)
-    }
-
-    /// Sets the digest of the rules that are in force here.
-    pub(crate) fn set_rules(&self, digest: [u8; 32]) {
-        self.update(|protocol| protocol.set_rules(digest));
-    }
-
     /// Whether this node does what is done once for the whole cluster.
     pub fn is_eldest(&self) -> bool {
         self.shared.lock().protocol.members().eldest() == Some(&self.name)
@@ -226,7 +216,7 @@ impl Node {
     }
 
     /// Changes the protocol's state, and publishes what follows from it.
-    pub(super) fn update<T>(&self, change: impl FnOnce(&mut Protocol) -> T) -> T {
+    pub(crate) fn update<T>(&self, change: impl FnOnce(&mut Protocol) -> T) -> T {
         let mut shared = self.shared.lock();
         let changed = change(&mut shared.protocol);
         self.publish(&shared);

@@ -40,7 +40,7 @@ pub(super) struct Snapshots {
 impl Snapshots {
     /// Begins a snapshot if one is due and this node is the eldest.
     pub(super) fn start_if_due(&mut self, driver: &Driver) {
-        let (now, position) = (Instant::now(), driver.store.head().position);
+        let (now, position) = (Instant::now(), driver.store.engine().head().position);
         // Far more often than a snapshot is due.
         if self.positions.back().is_some_and(|(at, _)| now - *at < ENTRIES_KEPT / 20) {
             return;

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::store::{
     OpenError,
-    log::{Failure, Head, StoreId},
+    log::{
+        Failure, Head, StoreId,
+        files::{Directory as _, OsDirectory},
+    },
     model::AuditEvent,
     record::{DecodeError, Record},
 };
@@ -60,7 +63,8 @@ impl Replica {
         DirBuilder::new().mode(0o700).create(path).map_err(failure("create the directory"))?;
         guard(path, || {
             let trees = open_trees(path)?;
-            Ok(Replica::new(path, trees, ReplicaState::new(store, Head::EMPTY), false))
+            let state = ReplicaState { store, head: Head::EMPTY, audit: None, sums: Default::default() };
+            Ok(Replica::new(path, trees, state, false))
         })
     }
 
@@ -81,11 +85,8 @@ impl Replica {
 const DAMAGE_MARK: &str = "condemned";
 
 /// Keeps the replica from being opened until its directory is removed.
-pub(super) fn mark_damaged(path: &Path, why: &str) -> io::Result<()> {
-    let file = path.join(DAMAGE_MARK);
-    fs::write(&file, why)?;
-    File::open(file)?.sync_all()?;
-    File::open(path)?.sync_all()
+pub(super) fn mark_damaged(path: &Path, why: &str) -> Result<(), Failure> {
+    OsDirectory::new(path).replace(DAMAGE_MARK, why)
 }
 
 /// Syncs the files that sled has written so far, and the directory.
@@ -157,15 +158,10 @@ pub(crate) fn open_sled_at(path: &Path) -> Result<sled::Db, OpenError> {
 /// one, and then fails on everything. Without this, a full disk or a kill at the wrong moment would end the
 /// replica. The data file has everything that such a snapshot has.
 fn drop_unfinished_snapshots(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with("snap.") && name.ends_with(".generating") {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+    let directory = OsDirectory::new(path);
+    let mut names = directory.list()?;
+    names.retain(|name| name.starts_with("snap.") && name.ends_with(".generating"));
+    names.iter().try_for_each(|name| directory.remove(name))
 }
 
 /// Has sled's histograms, 22 MiB that are never filled, allocated in a thread of its own. Dropping a

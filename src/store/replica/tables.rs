@@ -96,10 +96,6 @@ pub(crate) struct ReplicaState {
 record!(ReplicaState, "state", ReplicaState);
 
 impl ReplicaState {
-    pub(super) fn new(store: StoreId, head: Head) -> Self {
-        Self { store, head, audit: None, sums: Default::default() }
-    }
-
     pub(crate) fn sum(&self, table: Table) -> Sum {
         self.sums[table as usize]
     }

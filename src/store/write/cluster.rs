@@ -5,7 +5,7 @@ use crate::{
     fence::Cut,
     store::{
         ChangeError, Store,
-        cluster::{MemberChange, Node},
+        cluster::{MemberChange, Node, Protocol},
         log::Head,
         op::Op,
         writer::{Command, Transaction},
@@ -38,7 +38,7 @@ impl Store {
 
     /// Removes this node from its cluster, so that no change waits for it. It serves no more.
     pub async fn leave(&self) -> Result<(), ChangeError> {
-        self.change_members(|node| vec![node.leave()]).await
+        self.change_members(|node| vec![node.update(Protocol::leave)]).await
     }
 
     async fn change_members(
