@@ -25,7 +25,7 @@ mod worker_state;
 use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, header, request};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, Version, header, request};
 use http_body::Body as _;
 
 use self::{
@@ -266,6 +266,12 @@ impl Drop for LoggedIfDropped {
     }
 }
 
+/// The form of an error that suits the client, and the route that it asks.
+fn error_format(version: Version, uri: &Uri, headers: &HeaderMap) -> ErrorFormat {
+    let format = ErrorFormat::requested(version, headers);
+    BuiltinRoute::of(uri.path()).map_or(format, |route| format.for_route(route))
+}
+
 impl Service for Gateway {
     type Body = ResponseBody;
 
@@ -275,8 +281,7 @@ impl Service for Gateway {
         connection: Rc<Connection>,
     ) -> Response<ResponseBody> {
         // Read now, because the header fields move to the upstream request.
-        let format = ErrorFormat::requested(request.version(), request.headers());
-        let format = BuiltinRoute::of(request.uri().path()).map_or(format, |route| format.for_route(route));
+        let format = error_format(request.version(), request.uri(), request.headers());
         let unread = !request.body().is_end_stream();
         match self.respond(request, connection).await {
             Ok(response) => response,
@@ -303,7 +308,7 @@ impl Service for Gateway {
         connection: &Connection,
     ) -> Response<Bytes> {
         let format =
-            head.map_or(ErrorFormat::Json, |head| ErrorFormat::requested(head.version, &head.headers));
+            head.map_or(ErrorFormat::Json, |head| error_format(head.version, &head.uri, &head.headers));
         let rejection = Rejection::from(error);
         self.metrics.client_refused(rejection.reason);
         let request_id = self.ids.make();

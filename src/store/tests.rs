@@ -21,7 +21,7 @@ use crate::{
 
 mod accounts;
 mod batches;
-mod deletions;
+mod deletion;
 mod failures;
 mod follow;
 mod pages;

@@ -70,7 +70,6 @@ macro_rules! issues {
 }
 
 mod cluster;
-mod deletions;
 mod sessions;
 
 changes! {
@@ -114,12 +113,19 @@ changes! {
     edit_group(actor: Actor, name: String, if_revision: Option<u64>, edit: GroupEdit) -> GroupRecord,
         Counted, |tx| tx.edit_group(&actor, &name, if_revision, &edit);
 
+    delete_group(actor: Actor, name: String) -> GroupRecord,
+        OnlyRemoves, |tx| tx.delete_group(&actor, &name);
+
     /// Adds or removes a member. Idempotent.
     set_member(actor: Actor, group: String, login: String, member: bool) -> GroupRecord,
         task_kind(!member), |tx| tx.set_member(&actor, &group, &login, member);
 
     create_role(actor: Actor, key: String, name: String, permissions: Vec<Permission>) -> RoleRecord,
         Counted, |tx| tx.create_role(&actor, &key, &name, &permissions);
+
+    /// Deletes the role and its grants.
+    delete_role(actor: Actor, key: String) -> RoleRecord,
+        OnlyRemoves, |tx| tx.delete_role(&actor, &key);
 
     /// Imports each token by itself: one refusal does not stop the others. Needs `admin-write`. A token
     /// that was imported before succeeds again.
@@ -165,6 +171,30 @@ impl Store {
         let removes = removes.is_some_and(|(role, after)| only_removes(&role.permissions, after));
         let plan = move |tx: &mut Transaction| tx.edit_role(&actor, &key, if_revision, &edit, removes);
         self.change(task_kind(removes), plan).await
+    }
+
+    /// Leaves a tombstone, from which on the user's tokens are refused, and revokes every one of them: many a
+    /// page at a time, so that no other revocation waits for all.
+    pub async fn delete_user(&self, actor: Actor, login: String) -> Result<Updated<UserRecord>, ChangeError> {
+        let by = actor.clone();
+        let Updated { record: (user, has_more), cut, nodes } =
+            self.change(OnlyRemoves, move |tx| tx.delete_user(&by, &login)).await?;
+        let mut after = None;
+        while has_more {
+            let (by, owner) = (actor.clone(), user.id.clone());
+            let page = self.change(OnlyRemoves, move |tx| tx.revoke_of_deleted(&by, &owner, after)).await;
+            after = page.map_or_else(
+                |error| {
+                    tracing::warn!(user = user.id, %error, "a deleted user's tokens are refused, but not yet revoked");
+                    None
+                },
+                |page| page.record,
+            );
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(Updated { record: user, cut, nodes })
     }
 
     /// Reloads the configuration: compiles, publishes, fences. All or nothing.

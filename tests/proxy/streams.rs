@@ -218,6 +218,10 @@ fn grpc_client_gets_a_grpc_refusal() {
         "The request is malformed",
         400,
     );
+    // A proxy that asks would take a success for a permit.
+    let fields = [("content-type", "application/grpc"), ("x-long", &long)];
+    assert_eq!(speaker.ask("/.permgate/auth", &fields).unwrap().status(), 431);
+    assert_eq!(gate.line()["status"], 431);
     gate.revoke();
     check("a revoked one", "/api/x", &own, "16", "The access token was revoked", 401);
     gate.restore();

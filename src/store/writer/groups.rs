@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Transaction, transaction::Page};
+use super::Transaction;
 use crate::{
     authz::{
         accounts::{Accounts, GrantRecord, Grantee, GroupRecord},
@@ -73,39 +73,24 @@ impl Transaction {
     }
 
     /// Deletes a group, its memberships and its grants.
-    /// See [`Self::drop_group`].
-    pub(crate) fn delete_group(
-        &mut self,
-        actor: &Actor,
-        name: &str,
-    ) -> Result<(GroupRecord, Option<()>), ChangeError> {
+    pub(crate) fn delete_group(&mut self, actor: &Actor, name: &str) -> Result<GroupRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let record = groups::delete(&self.admin_facts(&principal), name)?.record.clone();
-        let left = self.drop_group(actor, &record);
-        Ok((record, left))
-    }
-
-    /// Removes a page of a group's members, and the group once none is left. Returns whether any are.
-    pub(crate) fn drop_group(&mut self, actor: &Actor, record: &GroupRecord) -> Option<()> {
-        let group = self.state.accounts.group_by_id(&record.id)?;
-        let roles = group.roles.clone();
+        let group = groups::delete(&self.admin_facts(&principal), name)?;
+        let (record, roles) = (group.record.clone(), group.roles.clone());
         let members = self.state.accounts.members(group.ix).map(|user| user.record.id.clone());
-        let Page { rows, left } = self.page(members);
-        let change = json!({"id": record.id, "members": rows.len(), "left": left});
+        let members: Vec<String> = members.collect();
+        let change = json!({"id": record.id, "members": members.len()});
         self.audit_as(actor, "group.delete", target(&record.name), Some(change));
-        self.affected = Some(Affected::All);
-        for user in rows {
+        for user in members {
             self.put_member(record.id.clone(), user, false);
-        }
-        if left > 0 {
-            return Some(());
         }
         for role in roles {
             let to = Grantee::Group(record.id.clone());
             self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
         self.apply(Op::DropGroup { id: record.id.clone() });
-        None
+        self.affected = Some(Affected::All);
+        Ok(record)
     }
 
     pub(crate) fn set_member(

@@ -78,8 +78,8 @@ impl Writer {
         for record in page {
             if is_past_retention(&record, ended, expired) {
                 self.tx.apply(Op::DropToken { id: record.id, owner: record.owner });
-            } else if self.is_deleted(&record.owner) {
-                // Only after a deletion that was interrupted.
+            } else if record.revoked.is_none() && self.is_deleted(&record.owner) {
+                // While a deletion goes on, or after one that was interrupted.
                 self.tx.revoke_record(
                     &Actor::new(ActorKind::Operator),
                     record,

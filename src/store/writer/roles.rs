@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Transaction, transaction::Page};
+use super::Transaction;
 use crate::{
     authz::{
         accounts::{GrantRecord, Grantee, RoleRecord},
@@ -77,30 +77,16 @@ impl Transaction {
     }
 
     /// Deletes a role and its grants.
-    /// See [`Self::drop_role`].
-    pub(crate) fn delete_role(
-        &mut self,
-        actor: &Actor,
-        key: &str,
-    ) -> Result<(RoleRecord, Option<()>), ChangeError> {
+    pub(crate) fn delete_role(&mut self, actor: &Actor, key: &str) -> Result<RoleRecord, ChangeError> {
         let principal = self.principal(actor)?;
-        let record = roles::delete(&self.admin_facts(&principal), key)?.clone();
-        let left = self.drop_role(actor, &record);
-        Ok((record, left))
-    }
-
-    /// Removes a page of a role's grants, and the role once none is left. Returns whether any are.
-    pub(crate) fn drop_role(&mut self, actor: &Actor, RoleRecord { key, .. }: &RoleRecord) -> Option<()> {
-        self.state.accounts.role(key)?;
-        let Page { rows, left } = self.page(self.state.accounts.grants().filter(|grant| grant.role == *key));
-        self.audit_as(actor, "role.delete", target(key), Some(json!({"grants": rows.len(), "left": left})));
+        let role = roles::delete(&self.admin_facts(&principal), key)?.clone();
+        let grants = self.state.accounts.grants().filter(|grant| grant.role == key);
+        let grants: Vec<GrantRecord> = grants.collect();
+        self.audit_as(actor, "role.delete", target(key), Some(json!({"grants": grants.len()})));
+        grants.into_iter().for_each(|grant| self.apply(Op::DropGrant(grant)));
+        self.apply(Op::DropRole { key: key.to_owned() });
         self.affected = Some(Affected::All);
-        rows.into_iter().for_each(|grant| self.apply(Op::DropGrant(grant)));
-        if left > 0 {
-            return Some(());
-        }
-        self.apply(Op::DropRole { key: key.clone() });
-        None
+        Ok(role)
     }
 
     pub(crate) fn set_grant(

@@ -48,12 +48,6 @@ pub(crate) struct Transaction {
     pub failed: Option<StageError>,
 }
 
-/// The rows that one change removes, and how many are left for others.
-pub(super) struct Page<T> {
-    pub rows: Vec<T>,
-    pub left: usize,
-}
-
 /// Operations and their effects.
 #[derive(Default)]
 pub(crate) struct Batch {
@@ -144,14 +138,10 @@ impl Transaction {
         Ok(self.rows().token_by_digest(digest)?.map(|record| self.apply_unsaved(record)))
     }
 
-    /// How many rows one change may remove. A removal that is not durable is not repeated, so it takes all.
+    /// How many rows one change removes. One that is not durable, or made durable later, has no successor, so it
+    /// removes all.
     pub(super) fn page_size(&self) -> usize {
-        if self.batch.staged.ignore_damage { usize::MAX } else { PAGE }
-    }
-
-    pub(super) fn page<T>(&self, mut rows: impl Iterator<Item = T>) -> Page<T> {
-        let page = rows.by_ref().take(self.page_size()).collect();
-        Page { rows: page, left: rows.count() }
+        if self.as_logged || self.batch.staged.ignore_damage { usize::MAX } else { PAGE }
     }
 
     /// All tokens of an owner, live or not.

@@ -107,13 +107,13 @@ impl Transaction {
         Ok(after)
     }
 
-    /// Leaves a tombstone, which refuses the user's tokens, and revokes a page of them. Returns also the last of
-    /// that page, if [`Self::revoke_of_deleted`] has to go on behind it.
+    /// Leaves a tombstone, which refuses the user's tokens, and revokes them. With more than a page of them it does
+    /// not, and returns `true`: [`Self::revoke_of_deleted`] has to follow.
     pub(crate) fn delete_user(
         &mut self,
         actor: &Actor,
         login: &str,
-    ) -> Result<(UserRecord, Option<TokenId>), ChangeError> {
+    ) -> Result<(UserRecord, bool), ChangeError> {
         let principal = self.principal(actor)?;
         let Account { ix, record: before, groups, roles } =
             users::delete(&self.admin_facts(&principal), login)?.clone();
@@ -122,11 +122,12 @@ impl Transaction {
         self.affected = Some(Affected::User(ix));
         self.sign_out(ix, &before.id);
         self.drop_invitations_of(&before.id);
-        let mut last = None;
-        if counts.all > self.page_size() {
-            last = self.revoke_of_deleted(actor, &before.id, None)?;
-        } else {
-            for token in self.tokens_of(&before.id)? {
+        let has_many = counts.all > self.page_size();
+        let mut revoked = counts.all - counts.ended;
+        if !has_many {
+            let tokens = self.tokens_of(&before.id)?;
+            revoked = tokens.iter().filter(|token| token.revoked.is_none()).count();
+            for token in tokens {
                 self.revoke_record(actor, token, RevokeReason::OwnerDeleted)?;
             }
         }
@@ -140,7 +141,7 @@ impl Transaction {
             let to = Grantee::User(before.id.clone());
             self.apply(Op::DropGrant(GrantRecord { role, to }));
         }
-        let change = json!({"id": before.id, "revoked_tokens": counts.all - counts.ended});
+        let change = json!({"id": before.id, "revoked_tokens": revoked});
         self.audit_as(actor, "user.delete", target(&before.login), Some(change));
         let after = UserRecord {
             password: None,
@@ -149,7 +150,7 @@ impl Transaction {
             ..before
         };
         self.apply(Op::PutUser(after.clone()));
-        Ok((after, last))
+        Ok((after, has_many))
     }
 
     /// Revokes a page of a deleted user's tokens behind `after`. Returns the last one; `None`: none follows.

@@ -1,13 +1,7 @@
-//! Deletions of many rows, which are made in several changes.
+//! The deletion of a user with many tokens, which are revoked in several changes.
 
 use super::*;
-use crate::{
-    authz::{
-        accounts::{GrantRecord, Grantee},
-        subject::Permission,
-    },
-    store::conformance::{id, token},
-};
+use crate::store::conformance::{id, token};
 
 /// More than two pages.
 const MANY: usize = 2_500;
@@ -71,32 +65,4 @@ async fn interrupted_deletion_is_finished_later() {
     }
     assert!(is_revoked());
     assert_eq!(bench.ending(&token(MANY - 1, "id-1").digest), TokenEnd::Revoked);
-}
-
-#[tokio::test]
-async fn many_members_and_grants_are_removed_in_pages() {
-    let mut rows: Vec<Op> = (0..MANY).map(|number| Op::PutUser(user(number))).collect();
-    let group = GroupRecord { id: "group".into(), name: "staff".into(), parent: None, revision: 1 };
-    let role = RoleRecord {
-        key: "crew".into(),
-        name: "Crew".into(),
-        permissions: vec![Permission::ReadUser],
-        revision: 1,
-    };
-    rows.extend([Op::PutGroup(group), Op::PutRole(role)]);
-    for number in 0..MANY {
-        let user = format!("id-{number}");
-        rows.push(Op::PutGrant(GrantRecord { role: "crew".into(), to: Grantee::User(user.clone()) }));
-        rows.push(Op::PutMember { group: "group".into(), user });
-    }
-    let bench = Bench::seeded(usual(), &rows);
-    bench.store.delete_group(operator(), "staff".into()).await.unwrap();
-    bench.store.delete_role(operator(), "crew".into()).await.unwrap();
-    let accounts = bench.store.accounts();
-    assert!(accounts.group_by_name("staff").is_none() && accounts.role("crew").is_none());
-    assert!(accounts.grants().all(|grant| grant.role != "crew"));
-    assert_eq!(counted(&bench, "group.delete", "left"), [1_500, 500, 0]);
-    assert_eq!(counted(&bench, "role.delete", "left"), [1_500, 500, 0]);
-    let bench = bench.again().await;
-    assert!(bench.store.accounts().grants().all(|grant| grant.role != "crew"));
 }
