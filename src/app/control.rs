@@ -191,6 +191,7 @@ impl Control {
         let writer_ended = store.ended();
         tokio::pin!(writer_ended);
         let mut drain_at = None;
+        self.watchdog.iter_mut().for_each(Watchdog::start);
         loop {
             tokio::select! {
                 biased;
@@ -217,7 +218,10 @@ impl Control {
                 }
                 asked = signals.next() => match asked {
                     SignalCommand::Stop if drain_at.is_some() => return Outcome::Drained,
-                    SignalCommand::Stop => drain_at = Some(self.announce_drain()),
+                    SignalCommand::Stop => match self.announce_drain() {
+                        None => return Outcome::Drained,
+                        at => drain_at = at,
+                    },
                     SignalCommand::Reload => self.reload(),
                     SignalCommand::ReopenLogs => self.reloader.log.reopen(),
                     SignalCommand::Nothing => {}
@@ -227,7 +231,7 @@ impl Control {
                 // Work on the store is spawned, so that a disk that hangs does not keep this loop from
                 // signals and workers. The watchdog is notified in this loop, so that it also shows that the
                 // loop is alive.
-                () = watchdog_due(self.watchdog.as_ref()) => {
+                () = wait_until(self.watchdog.as_ref().map(Watchdog::due)) => {
                     if let Some(watchdog) = &mut self.watchdog {
                         watchdog.beat();
                     }
@@ -246,15 +250,18 @@ impl Control {
         }
     }
 
-    /// Makes the gateway not ready, so that load balancers send no more requests. Returns when to drain.
-    fn announce_drain(&self) -> Instant {
+    /// Makes the gateway not ready, so that load balancers send no more requests. Returns when to drain;
+    /// `None`: now.
+    fn announce_drain(&self) -> Option<Instant> {
         self.ready.store(false, Ordering::Release);
         let delay = *self.reloader.drain_delay.lock();
-        if !delay.is_zero() {
-            tracing::info!(seconds = delay.as_secs(), "not ready, accepting connections until the drain");
-            self.supervisor.draining(delay + *self.reloader.drain_time.lock());
+        if delay.is_zero() {
+            return None;
         }
-        Instant::now() + delay
+        tracing::info!(seconds = delay.as_secs(), "not ready, accepting connections until the drain");
+        let status = format!("accepting connections for {} s before the drain", delay.as_secs());
+        self.supervisor.draining(&status, delay + *self.reloader.drain_time.lock());
+        Some(Instant::now() + delay)
     }
 
     async fn fail(&self, why: String) -> Outcome {
@@ -281,7 +288,8 @@ impl Control {
         self.ready.store(false, Ordering::Release);
         let drain_time = *self.reloader.drain_time.lock();
         tracing::info!(seconds = drain_time.as_secs(), "draining");
-        self.supervisor.draining(drain_time);
+        let status = format!("draining for at most {} s", drain_time.as_secs());
+        self.supervisor.draining(&status, drain_time);
         self.drain.begin(Instant::now() + drain_time);
         let mut left = self.workers.len();
         while left > 0 {
@@ -370,14 +378,6 @@ async fn cluster_failure(cluster: &mut Option<watch::Receiver<Option<String>>>) 
 async fn wait_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Never returns without a watchdog.
-async fn watchdog_due(watchdog: Option<&Watchdog>) {
-    match watchdog {
-        Some(watchdog) => watchdog.due().await,
         None => std::future::pending().await,
     }
 }

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sd_notify::NotifyState;
@@ -35,6 +35,8 @@ pub struct Watchdog {
     limit: Duration,
     heartbeats: Vec<(Heartbeat, u64)>,
     late: bool,
+    /// When the next notification is due, or the next check while a worker is late.
+    due: Instant,
 }
 
 /// How long the process may take to end after a drain: it writes what is left, and leaves its cluster.
@@ -65,12 +67,11 @@ impl Supervisor {
         self.notify(&[NotifyState::Stopping, NotifyState::Status(&single_line(status))]);
     }
 
-    /// The drain may take longer than the unit's `TimeoutStopSec`.
-    pub fn draining(self, at_most: Duration) {
-        let status = format!("draining for at most {} s", at_most.as_secs());
+    /// What is left to do may take longer than the unit's `TimeoutStopSec`.
+    pub fn draining(self, status: &str, at_most: Duration) {
         // Not `ExtendTimeoutUsec`, whose u32 ends after 71 minutes.
         let extend = format!("EXTEND_TIMEOUT_USEC={}", (at_most + CLOSING_TIME).as_micros());
-        self.notify(&[NotifyState::Stopping, NotifyState::Status(&status), NotifyState::Custom(&extend)]);
+        self.notify(&[NotifyState::Stopping, NotifyState::Status(status), NotifyState::Custom(&extend)]);
     }
 
     fn notify(self, states: &[NotifyState<'_>]) {
@@ -86,7 +87,7 @@ impl Watchdog {
     /// Returns `None` if the supervisor has no watchdog for this process.
     pub fn new(supervisor: Supervisor) -> Option<Self> {
         let limit = sd_notify::watchdog_enabled().filter(|limit| supervisor.heard && !limit.is_zero())?;
-        Some(Self { supervisor, limit, heartbeats: Vec::new(), late: false })
+        Some(Self { supervisor, limit, heartbeats: Vec::new(), late: false, due: Instant::now() })
     }
 
     /// Returns a heartbeat for one more worker, which must run [`Heartbeat::keep`].
@@ -96,9 +97,15 @@ impl Watchdog {
         heartbeat
     }
 
-    /// Waits until the next notification is due, or the next check while a worker is late.
-    pub async fn due(&self) {
-        tokio::time::sleep(if self.late { self.limit / HEARTBEATS_PER_LIMIT } else { self.limit / 2 }).await;
+    /// When [`Self::beat`] is to be called.
+    pub fn due(&self) -> Instant {
+        self.due
+    }
+
+    /// Begins to wait for heartbeats.
+    pub fn start(&mut self) {
+        let pause = if self.late { self.limit / HEARTBEATS_PER_LIMIT } else { self.limit / 2 };
+        self.due = Instant::now() + pause;
     }
 
     /// Notifies the supervisor if every worker's heartbeat has advanced since the last notification.
@@ -106,6 +113,7 @@ impl Watchdog {
         if self.all_alive() {
             self.supervisor.notify(&[NotifyState::Watchdog]);
         }
+        self.start();
     }
 
     fn all_alive(&mut self) -> bool {
@@ -156,7 +164,8 @@ mod tests {
     fn one_hung_worker_stops_the_watchdog_signal() {
         let supervisor = Supervisor::of(Signals::Ignored);
         let limit = Duration::from_secs(8);
-        let mut watchdog = Watchdog { supervisor, limit, heartbeats: Vec::new(), late: false };
+        let due = Instant::now();
+        let mut watchdog = Watchdog { supervisor, limit, heartbeats: Vec::new(), late: false, due };
         let workers = [watchdog.heartbeat(), watchdog.heartbeat()];
         let mut check = |name: &str, beating: &[usize], alive: bool| {
             for worker in beating {

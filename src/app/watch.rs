@@ -9,8 +9,9 @@ pub const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The longest time for which a change is held back while files go on changing, in looks.
 const MAX_LOOKS: u32 = 6;
 
-/// Each file's device, inode and time of its last change; `None` if it cannot be read.
-type Versions = BTreeMap<PathBuf, Option<(u64, u64, i64, i64)>>;
+/// Each file's device, inode, time of its last change and size, which tells apart what changes within a second,
+/// where times have no fractions. `None`: it cannot be read.
+type Versions = BTreeMap<PathBuf, Option<(u64, u64, i64, i64, u64)>>;
 
 /// What was seen of the files. New files have changed, because they may have since they were read.
 #[derive(Default)]
@@ -46,7 +47,7 @@ impl Watch {
 pub fn versions(files: Vec<PathBuf>) -> Versions {
     let version = |file: &PathBuf| {
         let file = fs::metadata(file).ok()?;
-        Some((file.dev(), file.ino(), file.ctime(), file.ctime_nsec()))
+        Some((file.dev(), file.ino(), file.ctime(), file.ctime_nsec(), file.size()))
     };
     files.into_iter().map(|file| (file.clone(), version(&file))).collect()
 }
@@ -77,7 +78,7 @@ mod tests {
     #[test]
     fn files_that_go_on_changing_are_read_again_too() {
         let mut watch = Watch::default();
-        let mut look = |time| watch.has_changed([("tls.crt".into(), Some((1, 1, time, 0)))].into());
+        let mut look = |time| watch.has_changed([("tls.crt".into(), Some((1, 1, time, 0, 0)))].into());
         let seen: Vec<bool> = (1..=i64::from(MAX_LOOKS) + 1).map(&mut look).collect();
         assert_eq!(seen.iter().position(|changed| *changed), Some(5), "{seen:?}");
     }

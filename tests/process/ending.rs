@@ -71,6 +71,18 @@ fn connections_are_accepted_until_the_drain_delay_is_over() {
 }
 
 #[test]
+fn drain_begins_when_its_delay_is_over() {
+    let directory = TestDirectory::new("");
+    directory.write_all(&directory.read().replace("drain = \"30s\"", "drain_delay = \"300ms\""));
+    let mut process = directory.run();
+    let asked = Instant::now();
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().code(), Some(0));
+    assert!(asked.elapsed() >= Duration::from_millis(300), "{:?}", asked.elapsed());
+    assert!(process.words.text().contains("draining"), "{}", process.words.text());
+}
+
+#[test]
 fn a_hanging_stream_is_cut_at_the_deadline() {
     let (upstream, _over) = Upstream::endless();
     let directory = TestDirectory::new(&services(upstream.address));

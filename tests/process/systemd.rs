@@ -237,6 +237,20 @@ fn service_manager_is_notified_of_every_state() {
     assert_eq!(process.end().code(), Some(0));
 }
 
+/// What else the control thread does every second must not begin the wait anew.
+#[test]
+fn watchdog_with_a_long_limit_is_notified() {
+    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
+    let directory = TestDirectory::new(&services(upstream.address));
+    let manager = ServiceManager::of(&directory);
+    let mut command = directory.command();
+    command.arg("run").env("NOTIFY_SOCKET", "notify").env("WATCHDOG_USEC", "5000000");
+    let mut process = directory.start(command);
+    assert!(manager.next().starts_with("READY=1\n"));
+    assert_eq!(manager.next(), "WATCHDOG=1\n");
+    process.stop();
+}
+
 #[test]
 fn watchdog_signals_are_sent_only_when_requested_of_this_process() {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
