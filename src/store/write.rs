@@ -177,7 +177,7 @@ impl Store {
     /// page at a time, so that no other revocation waits for all.
     pub async fn delete_user(&self, actor: Actor, login: String) -> Result<Updated<UserRecord>, ChangeError> {
         let by = actor.clone();
-        let Updated { record: (user, has_more), cut, nodes } =
+        let Updated { record: (user, mut has_more), cut, nodes } =
             self.change(OnlyRemoves, move |tx| tx.delete_user(&by, &login)).await?;
         let mut after = None;
         while has_more {
@@ -185,14 +185,14 @@ impl Store {
             let page = self.change(OnlyRemoves, move |tx| tx.revoke_of_deleted(&by, &owner, after)).await;
             after = page.map_or_else(
                 |error| {
-                    tracing::warn!(user = user.id, %error, "a deleted user's tokens are refused, but not yet revoked");
+                    tracing::warn!(
+                        user = user.id, %error, "a deleted user's tokens are refused, but not yet revoked"
+                    );
                     None
                 },
                 |page| page.record,
             );
-            if after.is_none() {
-                break;
-            }
+            has_more = after.is_some();
         }
         Ok(Updated { record: user, cut, nodes })
     }
