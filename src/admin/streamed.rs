@@ -26,8 +26,7 @@ pub(super) async fn body(
     what: &'static str,
     write: impl FnOnce(&mut BodyWriter) -> io::Result<()> + Send + 'static,
 ) -> ApiResult<Body> {
-    let (sender, mut parts) = mpsc::channel(BUFFERED_PARTS);
-    let mut out = BodyWriter { sender, gathered: Vec::with_capacity(PART), begun: false };
+    let (mut out, mut parts) = BodyWriter::new();
     let work = move || {
         if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
             // Otherwise the client is gone.
@@ -53,6 +52,11 @@ pub(super) struct BodyWriter {
 }
 
 impl BodyWriter {
+    pub(super) fn new() -> (Self, mpsc::Receiver<io::Result<Bytes>>) {
+        let (sender, parts) = mpsc::channel(BUFFERED_PARTS);
+        (Self { sender, gathered: Vec::with_capacity(PART), begun: false }, parts)
+    }
+
     /// Ends the body with an error, so that it is not mistaken for a complete one.
     fn fail(&mut self, error: io::Error) {
         let _ = self.sender.blocking_send(Err(error));
@@ -88,5 +92,21 @@ impl Drop for BodyWriter {
         if thread::panicking() {
             self.fail(io::Error::other("the thread that writes the body panicked"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_make_a_file_look_complete() {
+        let (out, mut parts) = BodyWriter::new();
+        let panicked = thread::spawn(move || {
+            let _out = out;
+            panic!("as a test");
+        });
+        assert!(panicked.join().is_err());
+        assert!(parts.try_recv().unwrap().is_err());
     }
 }

@@ -217,3 +217,17 @@ fn problem_page(problem: &Problem, caller: Option<&Caller>) -> Response {
     }
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::initials;
+
+    #[test]
+    fn initials_are_two_letters() {
+        let check = |login: &str, expected: &str| assert_eq!(initials(login), expected, "{login}");
+        check("ann", "an");
+        check("ann.lee", "al");
+        check("ann-lee@example.org", "al");
+        check("x", "x");
+    }
+}

@@ -249,3 +249,67 @@ fn midnight(text: &str, days: i64) -> ApiResult<Timestamp> {
     let start = start.ok_or_else(|| Problem::invalid("A date is written as 2026-12-24"))?;
     Ok(start.plus_seconds(days * 86_400))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// A page ends after some events; a file must not, since nobody could see that it is incomplete.
+    #[test]
+    fn a_file_has_every_event_that_matches() {
+        /// Of an event while the clock was wrong.
+        const MISDATED: u64 = 30_000;
+        let last = 2 * MAX_SCANNED as u64;
+        let read = |cursor: Option<&str>| {
+            let before = cursor.map_or(last + 1, |cursor| cursor.parse().unwrap());
+            let first = before.saturating_sub(SCAN_PAGE as u64).max(1);
+            let event = |seq: u64| {
+                let seconds = if seq == MISDATED { -1 } else { i64::try_from(seq).unwrap() };
+                let at = Timestamp::from_millis(0).plus_seconds(seconds);
+                let kind = if seq == 1 { "store.create" } else { "user.ban" };
+                AuditEvent { seq, ..AuditEvent::new(at, kind, "ann", "user:bob", None) }
+            };
+            let next = (first > 1).then(|| first.to_string());
+            Ok(Page { items: (first..before).rev().map(event).collect(), next })
+        };
+        let check = |name: &str, asked: AuditQuery, rows: u64| {
+            for (format, header) in [(file::CSV, 1), (file::JSONL, 0)] {
+                let mut text = Vec::new();
+                Filter::new(&asked).ok().unwrap().write(read, format, &mut text).unwrap();
+                let lines = text.iter().filter(|byte| **byte == b'\n').count() as u64;
+                assert_eq!(lines, rows + header, "{name}");
+            }
+        };
+        let event = |event: &str| AuditQuery { event: Some(event.to_owned()), ..AuditQuery::default() };
+        check("all", AuditQuery::default(), last);
+        check("the oldest", event("store."), 1);
+        check("none", event("role."), 0);
+        check("below a cursor", AuditQuery { cursor: Some("11".to_owned()), ..AuditQuery::default() }, 10);
+        let from = |day: &str| AuditQuery { from: Some(day.to_owned()), ..AuditQuery::default() };
+        check("later", from("1970-02-01"), 0);
+        check("before and after a wrong clock", from("1970-01-01"), last - 1);
+        let failing = |_: Option<&str>| Err(ReadError("lost".into()));
+        let filter = Filter::new(&AuditQuery::default()).ok().unwrap();
+        assert!(filter.write(failing, file::CSV, &mut Vec::new()).is_err());
+    }
+
+    #[test]
+    fn a_file_begins_at_once_and_ends_with_its_client() {
+        let none = AuditQuery { event: Some("role.".to_owned()), ..AuditQuery::default() };
+        let filter = Filter::new(&none).ok().unwrap();
+        let (mut out, parts) = BodyWriter::new();
+        let (parts, reads) = (RefCell::new(Some(parts)), Cell::new(0));
+        let read = |_: Option<&str>| {
+            reads.set(reads.get() + 1);
+            if reads.get() == 2 {
+                let mut parts = parts.take().unwrap();
+                assert_eq!(parts.try_recv().unwrap().unwrap(), "", "nothing matches yet");
+            }
+            Ok(Page { items: Vec::new(), next: Some("1".to_owned()) })
+        };
+        let ended = filter.write(read, file::JSONL, &mut out).map_err(|error| error.kind());
+        assert_eq!((ended, reads.get()), (Err(io::ErrorKind::BrokenPipe), 2));
+    }
+}
