@@ -13,10 +13,13 @@ use super::{
     offload::Offload,
     streamed::{self, BodyWriter},
 };
-use crate::authz::{
-    reason::Reason,
-    rules::BUILT_IN_SERVICE,
-    subject::{Access, Permission},
+use crate::{
+    authz::{
+        reason::Reason,
+        rules::BUILT_IN_SERVICE,
+        subject::{Access, Permission},
+    },
+    store::backup::BackupError,
 };
 
 /// A copy keeps a thread busy for as long as its client reads.
@@ -31,7 +34,11 @@ pub async fn stream(context: Context, caller: Caller) -> ApiResult {
     }
     caller.require(Permission::AdminWrite)?;
     let store = context.store.clone();
-    let copy = move |out: &mut BodyWriter| store.backup(out, &mut |_| {}).map(drop).map_err(io::Error::other);
+    let copy = move |out: &mut BodyWriter| match store.backup(out, &mut |_| {}) {
+        // Unwrapped, because its kind tells whether the client is gone.
+        Err(BackupError::Write(error)) => Err(error),
+        other => other.map(drop).map_err(io::Error::other),
+    };
     let body = streamed::body(&COPYING, "a backup", copy).await?;
     // Also if the store takes no changes: that is when a backup may be needed most.
     let recorded = timeout(RECORDING, context.store.record_backup(caller.as_actor())).await;
