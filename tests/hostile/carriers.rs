@@ -237,7 +237,7 @@ fn unauthenticated_client_gets_the_same_answer_for_every_path() {
         ("a broken field", &[("x-api-key", "a b")]),
     ];
     for (row, fields) in rows {
-        let told = |path: &str| {
+        let explanation = |path: &str| {
             let answers = ask(&stage, path, fields).into_iter().map(|(status, head, body, received)| {
                 assert!(received.is_empty(), "{row} {path}");
                 let challenges: Vec<_> = head.get_all("www-authenticate").iter().cloned().collect();
@@ -246,9 +246,9 @@ fn unauthenticated_client_gets_the_same_answer_for_every_path() {
             });
             answers.collect::<Vec<_>>()
         };
-        let expected = told("/api/x");
+        let expected = explanation("/api/x");
         for path in ["/hub/api/x", "/own/x", "/nowhere", "/.permgate/x"] {
-            assert_eq!(told(path), expected, "{row} {path}");
+            assert_eq!(explanation(path), expected, "{row} {path}");
         }
         for (status, challenges, ..) in expected {
             let basic = challenges.iter().any(|c| *c == "Basic realm=\"permgate\", charset=\"UTF-8\"");
@@ -339,10 +339,10 @@ fn explain_names_the_carrier() {
     let (id, _) = stage.gateway.token("alice", "asked about", &["tracker"]);
     let check = |url: &str, carrier: Option<&str>, reason: &str, looked_at: &str| {
         let body = serde_json::json!({"method": "GET", "url": url, "token_id": id, "carrier": carrier});
-        let told = stage.gateway.must("POST", "/v1/explain", Some(&body.to_string()));
-        let steps = told["steps"].as_array().unwrap();
+        let explanation = stage.gateway.must("POST", "/v1/explain", Some(&body.to_string()));
+        let steps = explanation["steps"].as_array().unwrap();
         let step = steps.iter().find(|step| step["step"] == "credential").unwrap();
-        let found = (told["reason"].as_str().unwrap(), step["looked_at"].as_str().unwrap());
+        let found = (explanation["reason"].as_str().unwrap(), step["looked_at"].as_str().unwrap());
         assert_eq!(found, (reason, looked_at), "{url} {carrier:?}");
     };
     check("/api", None, "ok", "Authorization");
@@ -362,6 +362,6 @@ fn explain_names_the_carrier() {
     // It is in the handshake of a WebSocket, which does more than read.
     let (id, _) = stage.gateway.token("alice", "reading", &["tracker:read"]);
     let body = serde_json::json!({"method": "GET", "url": "/api", "token_id": id, "carrier": "websocket"});
-    let told = stage.gateway.must("POST", "/v1/explain", Some(&body.to_string()));
-    assert_eq!(told["reason"], "read_only_scope", "{told}");
+    let explanation = stage.gateway.must("POST", "/v1/explain", Some(&body.to_string()));
+    assert_eq!(explanation["reason"], "read_only_scope", "{explanation}");
 }
