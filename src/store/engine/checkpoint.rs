@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use super::{Engine, LogState};
 use crate::store::{
-    backup::{self, Reader, StreamError},
+    backup::{self, BackupError, Reader, StreamError},
     load::wall_clock,
     log::{
         Failure, Head, StoreId,
@@ -134,10 +134,11 @@ struct CheckpointTask {
 impl CheckpointTask {
     fn run(self) {
         match self.write_and_trim() {
-            Ok(()) => {}
-            Err(_) if self.closing.load(Ordering::Acquire) => {}
-            // Without a checkpoint, the journal is merely not trimmed.
-            Err(error) => tracing::warn!(error, "a checkpoint of the store could not be written"),
+            Err(error) if !matches!(error.downcast_ref(), Some(BackupError::Stopped)) => {
+                // Without a checkpoint, the journal is merely not trimmed.
+                tracing::warn!(error, "a checkpoint of the store could not be completed");
+            }
+            _ => {}
         }
     }
 
@@ -150,10 +151,11 @@ impl CheckpointTask {
             let (head, ..) = backup::write(&self.replica, wall_clock(), out, &mut copied)?;
             Ok(head.position)
         })?;
-        self.replica.flush()?;
+        self.replica.flush().map_err(|e| format!("the replica cannot be synced: {e}"))?;
         let checkpoints = list(&self.generation)?;
         let Some(kept) = checkpoints.get(KEPT_CHECKPOINTS - 1) else { return Ok(()) };
-        self.log.lock().log.trim(kept + 1)?;
+        let trimmed = self.log.lock().log.trim(kept + 1);
+        trimmed.map_err(|e| format!("the journal cannot be trimmed: {e}"))?;
         for position in &checkpoints[KEPT_CHECKPOINTS..] {
             let path = path(&self.generation, *position);
             files::remove_file(&path)?;

@@ -60,20 +60,14 @@ impl Engine {
             Err(OpenError::Read(error)) => error.to_string(),
             outcome => return outcome,
         };
-        self.rebuild(&why)?;
-        load(self).map_err(|error| match error {
-            OpenError::Replica(why) => {
-                let path = self.generation.parent().unwrap_or(&self.generation).to_owned();
-                OpenError::Damaged { path, why }
-            }
-            error => error,
-        })
+        let generation = Generation { path: self.generation.clone(), store: self.store };
+        self.rebuild(&generation, &why)?;
+        load(self).map_err(|error| generation.final_error(error))
     }
 
     /// Rebuilds the replica from the newest checkpoint and the journal. Nothing may read it yet.
-    fn rebuild(&mut self, why: &str) -> Result<(), OpenError> {
+    fn rebuild(&mut self, generation: &Generation, why: &str) -> Result<(), OpenError> {
         self.replica.close();
-        let generation = Generation { path: self.generation.clone(), store: self.store };
         let log = self.log.lock();
         let replica = generation.make_replica(&*log.log, why)?;
         drop(log);
@@ -303,7 +297,8 @@ impl Generation {
     /// Opens the replica for reading, without a log.
     #[cfg(feature = "etcd")]
     pub(crate) fn open_replica(&self) -> Result<Replica, OpenError> {
-        let replica = Replica::open(&self.replica_path(), self.store)?;
+        let opened = Replica::open(&self.replica_path(), self.store);
+        let replica = opened.map_err(|error| self.final_error(error))?;
         replica.ok_or_else(|| self.damaged("its replica is missing".to_owned()))
     }
 
@@ -318,7 +313,7 @@ impl Generation {
             tracing::warn!(replica = %path.display(), why, "rebuilding the replica from the journal");
         }
         files::remove_directory(&path)?;
-        let replica = Replica::create(&path, self.store)?;
+        let replica = Replica::create(&path, self.store).map_err(|error| self.final_error(error))?;
         let mut head = Head::EMPTY;
         if let Some(checkpoint) = checkpoint {
             let damaged = |error: StreamError| self.damaged(format!("{}: {error}", checkpoint.display()));
@@ -345,6 +340,14 @@ impl Generation {
             }
             journal::OpenError::Absent { .. } => self.damaged("its journal is missing".to_owned()),
             other => OpenError::Journal(other),
+        }
+    }
+
+    /// An error of a replica that is not rebuilt, or was just now: with the store's path and what to do.
+    fn final_error(&self, error: OpenError) -> OpenError {
+        match error {
+            OpenError::Replica(why) => self.damaged(why),
+            error => error,
         }
     }
 

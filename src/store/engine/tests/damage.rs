@@ -108,6 +108,22 @@ fn rows_that_cannot_be_read_are_rebuilt_by_the_start_that_finds_them() {
     assert_eq!((loads, rows(&engine).unwrap()), (2, written));
 }
 
+/// As `cluster adopt` opens a copy.
+#[cfg(feature = "etcd")]
+#[test]
+fn a_replica_that_is_not_rebuilt_is_refused_with_its_path_and_what_to_do() {
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
+    let generation = Generation { path: dir.generation(), store: engine.store };
+    engine.mark_damaged("a row is missing");
+    engine.close();
+    let Err(error) = generation.open_replica() else { panic!("opened") };
+    let said = error.to_string();
+    let path = dir.path().display().to_string();
+    let expected = ["a row is missing", "permgate store restore", &path];
+    assert!(expected.iter().all(|part| said.contains(part)), "{said}");
+}
+
 #[test]
 fn a_thread_that_cannot_be_started_is_no_damage() {
     let dir = TestDirectory::new();
