@@ -6,7 +6,7 @@ use crate::store::conformance::{id, token};
 /// More than two pages.
 const MANY: usize = 2_500;
 
-fn user(number: usize) -> UserRecord {
+pub(super) fn user(number: usize) -> UserRecord {
     let login = format!("user-{number}");
     UserRecord::new(
         format!("id-{number}"),

@@ -1,6 +1,7 @@
 //! A disk that breaks: a change that adds power is not made, one that removes it takes effect all the same.
 
-use super::*;
+use super::{deletion::user, *};
+use crate::store::conformance::token;
 
 struct Broken {
     bench: Bench,
@@ -66,6 +67,21 @@ async fn what_takes_power_away_holds() {
     let all = GrantTarget::Group("all-users".into());
     assert_eq!(code(store.set_grant(operator(), "contributor".into(), all, false).await), "not_durable");
     assert_eq!(code(store.delete_group(operator(), "developers".into()).await), "not_durable");
+}
+
+/// More than a page of them: no later change can end the rest.
+#[tokio::test]
+async fn all_tokens_of_a_deleted_user_end_at_once() {
+    let tokens = (0..2_500).map(|number| token(number, "id-1"));
+    let mut rows: Vec<Op> = tokens.clone().map(Op::PutToken).collect();
+    rows.push(Op::PutUser(user(1)));
+    let bench = Bench::seeded(usual(), &rows);
+    bench.store.engine().break_sync();
+    assert_eq!(code(bench.store.delete_user(operator(), "user-1".into()).await), "not_durable");
+    for record in tokens {
+        assert_eq!(bench.ending(&record.digest), TokenEnd::Revoked);
+        assert!(bench.store.token(record.id).unwrap().unwrap().revoked.is_some());
+    }
 }
 
 #[tokio::test]
