@@ -138,10 +138,10 @@ impl Transaction {
         Ok(self.rows().token_by_digest(digest)?.map(|record| self.apply_unsaved(record)))
     }
 
-    /// How many rows one change removes. One that is not durable, or made durable later, has no successor, so it
-    /// removes all.
+    /// How many rows one change removes. One that is not durable is followed by no other, so it removes all: in
+    /// memory. If its log takes it later, retention does the rest.
     pub(super) fn page_size(&self) -> usize {
-        if self.as_logged || self.batch.staged.ignore_damage { usize::MAX } else { PAGE }
+        if self.batch.staged.ignore_damage { usize::MAX } else { PAGE }
     }
 
     /// All tokens of an owner, live or not.
