@@ -6,7 +6,7 @@ use http::Uri;
 
 use super::{
     section::{Section, SpannedText, ValueError, wrong},
-    tls::pair,
+    tls::client_certificate,
 };
 use crate::{
     admin::SignIn,
@@ -90,7 +90,7 @@ fn endpoint(endpoint: &SpannedText<'_>, encrypted: bool) -> Result<String, Value
 fn encryption(section: &Section<'_>) -> Option<Tls> {
     let tls = section.optional_table("tls")?;
     let ca = tls.file("ca");
-    let identity = pair(&tls).flatten().map(|pair| (pair.cert, pair.key));
+    let identity = client_certificate(&tls).flatten().map(|pair| (pair.cert, pair.key));
     Some(Tls { ca: ca?, identity })
 }
 

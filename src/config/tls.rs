@@ -70,7 +70,7 @@ pub(super) fn authorities(section: &Section<'_>, (at, key): (&Range<usize>, &str
 }
 
 /// The files of a client certificate and its key; `Some(None)`: neither is set.
-pub(super) fn pair(section: &Section<'_>) -> Option<Option<CertifiedKeyFiles>> {
+pub(super) fn client_certificate(section: &Section<'_>) -> Option<Option<CertifiedKeyFiles>> {
     let (one, missing) = match (section.is_set("cert"), section.is_set("key")) {
         (false, false) => return Some(None),
         (true, true) => {
@@ -105,13 +105,15 @@ fn issuer_tls(section: &Section<'_>) -> Option<UpstreamTls> {
 }
 
 fn issuer_url(text: &str) -> Result<String, ValueError> {
+    let advice = "write it exactly as `issuer` in the provider's metadata and `iss` in its tokens, such as \
+                  \"https://id.example.com\"";
+    // In lower case: the URL is compared with theirs byte by byte, and its scheme decides whether TLS is used.
+    let has_scheme = text.starts_with("https://") || text.starts_with("http://");
     let uri = text.parse::<Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
-    let Some(uri) = uri.filter(|uri| matches!(uri.scheme_str(), Some("https" | "http"))) else {
-        let advice = "write it as \"https://id.example.com/realms/staff\"";
+    let Some(uri) = uri.filter(|_| has_scheme) else {
         return wrong(format!("{text:?} is not a provider's URL"), advice);
     };
     if text.contains(['?', '#', '@']) {
-        let advice = "write it exactly as `issuer` in the provider's metadata, and `iss` in its tokens";
         return wrong(format!("{text:?} has a query, a fragment or a user"), advice);
     }
     if !is_safe(text) {

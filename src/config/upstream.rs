@@ -119,7 +119,7 @@ fn tls(section: &Section<'_>, urls: &[WeightedUrl]) -> Option<UpstreamTls> {
         }
         return None;
     }
-    let pair = tls::pair(&written)?;
+    let pair = tls::client_certificate(&written)?;
     let name = match written.text("server_name") {
         None => None,
         Some(text) => Some(text.parse(|name| {

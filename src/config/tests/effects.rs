@@ -97,6 +97,23 @@ fn an_exchange_names_what_can_match() {
     check("", "", &[]);
     check("ci-app", "ci app", &[&format!("11:11 {login} | name a service account")]);
     check("ci-app", "me", &["11:11 the login \"me\" is reserved | name a service account"]);
+    let issuer = |url: &str, message: &str| {
+        let exactly = "write it exactly as `issuer` in the provider's metadata and `iss` in its tokens, such as \
+                       \"https://id.example.com\"";
+        let advice = if message.ends_with("plain text") {
+            "write https://; http:// is only for a provider on this machine"
+        } else {
+            exactly
+        };
+        check("https://ci.example", url, &[&format!("9:10 {url:?} {message} | {advice}")]);
+    };
+    check("https://ci.example", "http://127.0.0.1:9", &[]);
+    issuer("http://ci.example", "sends secrets to ci.example in plain text");
+    issuer("HTTP://127.0.0.1:9", "is not a provider's URL");
+    issuer("HTTPS://ci.example", "is not a provider's URL");
+    issuer("ci.example", "is not a provider's URL");
+    issuer("https://ci.example?a=b", "has a query, a fragment or a user");
+    issuer("https://me@ci.example", "has a query, a fragment or a user");
     let empty =
         |at: &str, key: &str| format!("{at} `{key}` is empty: no token of a CI system could match it | ");
     check("\"gate\"", "\"\"", &[&empty("10:12", "audience")]);

@@ -38,6 +38,7 @@ fn a_provider_that_is_not_safe_is_refused() {
     check("no client", &format!("{ADMIN}issuer = \"https://id.example\"\n"), "lacks `client_id`");
     check("a provider in plain text", &issuer("http://id.example"), "in plain text");
     check("no URL", &issuer("id.example"), "is not a provider's URL");
+    check("capitals", &issuer("HTTPS://id.example"), "is not a provider's URL");
     check("a query", &issuer("https://id.example/?a=b"), "has a query");
     check("a fragment", &issuer("https://id.example/#a"), "");
     check("no openid", &with("scopes = [\"profile\"]"), "lacks \"openid\"");
