@@ -107,8 +107,8 @@ impl<E: Revocable> Registry<E> {
     pub async fn run(self: Rc<Self>) {
         let Some(mut participant) = self.participant.borrow_mut().take() else { return };
         let mut clock = Clock::read();
+        let mut due = self.schedule_check(clock.wall);
         loop {
-            let pause = self.time_to_next_check(clock.wall);
             let command = tokio::select! {
                 // A waiting change takes precedence over a check of the clock.
                 biased;
@@ -117,18 +117,25 @@ impl<E: Revocable> Registry<E> {
                     None => return,
                 },
                 () = self.earlier_deadline.notified() => None,
-                () = tokio::time::sleep(pause) => None,
+                () = tokio::time::sleep_until(due.into()) => None,
             };
+            let was_idle = command.is_none();
             match command {
                 Some(Command::Change { epoch, affected }) => {
                     self.take_over(&mut participant, epoch, affected).await;
                 }
                 Some(other) => self.handle(other).await,
-                None => {
-                    let stepped = clock.advance();
-                    let now = clock.wall;
-                    self.sweep(|e| stepped || e.deadline().is_some_and(|at| at <= now)).await;
-                }
+                None => {}
+            }
+            // However many commands follow each other, deadlines are enforced between them.
+            if was_idle || due <= Instant::now() {
+                let stepped = clock.advance();
+                let now = clock.wall;
+                self.sweep(|e| stepped || e.deadline().is_some_and(|at| at <= now)).await;
+                due = self.schedule_check(now);
+            } else {
+                // The change may have brought a deadline forward.
+                due = due.min(self.schedule_check(clock.wall));
             }
         }
     }
@@ -234,8 +241,8 @@ impl<E: Revocable> Registry<E> {
         self.awaited.set(false);
     }
 
-    /// Returns how long to wait before deadlines are checked again, after a check at `checked_at`.
-    fn time_to_next_check(&self, checked_at: Timestamp) -> Duration {
+    /// Returns when deadlines are to be checked again, after a check at `checked_at`.
+    fn schedule_check(&self, checked_at: Timestamp) -> Instant {
         let entries = self.entries.borrow();
         // Entries that were due at the last check were reauthorized then.
         let ahead = entries.iter().filter_map(|(_, e)| e.entry.deadline()).filter(|at| *at > checked_at);
@@ -247,7 +254,7 @@ impl<E: Revocable> Registry<E> {
         });
         let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(1_000);
         self.next_check.set(Timestamp::from_millis(now.as_millis().saturating_add(pause_ms)));
-        pause
+        Instant::now() + pause
     }
 }
 

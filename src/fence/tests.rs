@@ -148,6 +148,21 @@ fn deadline_is_enforced_without_a_change() {
 }
 
 #[test]
+fn deadline_is_enforced_while_changes_keep_coming() {
+    check(async |fence, [one, _]| {
+        let soon = Timestamp::from_millis(Timestamp::from(SystemTime::now()).as_millis() + 30);
+        let stream = enter(&one, 1, Some(soon), false);
+        let over = async {
+            while stream.cut.get().is_none() {
+                fence.raise(Affected::User(UserIx(2))).wait().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), over).await.expect("cut at its deadline");
+        assert!(Timestamp::from(SystemTime::now()) >= soon);
+    });
+}
+
+#[test]
 fn entries_are_listed_and_cut_by_id() {
     check(async |fence, [one, two]| {
         let (a, b) = (enter(&one, 1, None, false), enter(&two, 2, None, false));
