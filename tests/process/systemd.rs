@@ -193,15 +193,20 @@ impl ServiceManager {
     }
 }
 
-#[test]
-fn service_manager_is_notified_of_every_state() {
+/// Starts a process with a service manager, which asks for watchdog signals by these variables.
+fn start_with_watchdog(variables: &[(&str, &str)]) -> (TestDirectory, ServiceManager, Process) {
     let upstream = Upstream::start(|_, socket| json(socket, "{}"));
     let directory = TestDirectory::new(&services(upstream.address));
     let manager = ServiceManager::of(&directory);
     let mut command = directory.command();
-    command.arg("run").env("NOTIFY_SOCKET", "notify").env("WATCHDOG_USEC", "400000");
-    let mut process = directory.start(command);
+    command.arg("run").env("NOTIFY_SOCKET", "notify").envs(variables.iter().copied());
+    let process = directory.start(command);
+    (directory, manager, process)
+}
 
+#[test]
+fn service_manager_is_notified_of_every_state() {
+    let (directory, manager, mut process) = start_with_watchdog(&[("WATCHDOG_USEC", "400000")]);
     let ready = manager.next_message();
     let lines: Vec<_> = ready.lines().collect();
     assert_eq!(lines[0], "READY=1");
@@ -240,12 +245,7 @@ fn service_manager_is_notified_of_every_state() {
 /// What else the control thread does every second must not begin the wait anew.
 #[test]
 fn watchdog_with_a_long_limit_is_notified() {
-    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let directory = TestDirectory::new(&services(upstream.address));
-    let manager = ServiceManager::of(&directory);
-    let mut command = directory.command();
-    command.arg("run").env("NOTIFY_SOCKET", "notify").env("WATCHDOG_USEC", "5000000");
-    let mut process = directory.start(command);
+    let (_directory, manager, mut process) = start_with_watchdog(&[("WATCHDOG_USEC", "5000000")]);
     assert!(manager.next().starts_with("READY=1\n"));
     assert_eq!(manager.next(), "WATCHDOG=1\n");
     process.stop();
@@ -253,15 +253,8 @@ fn watchdog_with_a_long_limit_is_notified() {
 
 #[test]
 fn watchdog_signals_are_sent_only_when_requested_of_this_process() {
-    let upstream = Upstream::start(|_, socket| json(socket, "{}"));
-    let directory = TestDirectory::new(&services(upstream.address));
-    let manager = ServiceManager::of(&directory);
-    let mut command = directory.command();
-    command
-        .arg("run")
-        .env("NOTIFY_SOCKET", "notify")
-        .envs([("WATCHDOG_USEC", "2000"), ("WATCHDOG_PID", "1")]);
-    let mut process = directory.start(command);
+    let watchdog = [("WATCHDOG_USEC", "2000"), ("WATCHDOG_PID", "1")];
+    let (_directory, manager, mut process) = start_with_watchdog(&watchdog);
     assert!(manager.next().starts_with("READY=1\n"));
     process.stop();
     assert!(manager.next().starts_with("STOPPING=1\n"), "and none in between");
