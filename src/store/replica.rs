@@ -145,7 +145,7 @@ impl Replica {
         let expected = self.state().sum(Table::Tokens);
         let mut lists = TokenLists::with_capacity(usize::try_from(expected.rows).unwrap_or(0));
         let scanned = trees.scan_tokens(expected, &mut |digest, token| {
-            lists.load(digest, &token);
+            lists.load(&digest, &token);
             visit(digest, token);
         });
         let listed = lists.finish_load();

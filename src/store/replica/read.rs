@@ -7,7 +7,7 @@ use sled::IVec;
 use super::{
     Counts, Replica, ReplicaError, Staged, Trees, keys,
     tables::{AUDIT_START, Sum, Table},
-    token_lists::TokenLists,
+    token_lists::{Place, TokenLists},
 };
 use crate::{
     authz::{
@@ -58,16 +58,17 @@ impl Replica {
         &self,
         mut after: Option<TokenId>,
         limit: usize,
-        listed: impl Fn(&TokenLists, Option<TokenId>, usize) -> Vec<(TokenId, Digest)>,
+        listed: impl Fn(&TokenLists, Option<TokenId>, usize) -> Vec<Place>,
     ) -> Result<Vec<TokenRecord>, ReadError> {
+        let staged = Staged::default();
         self.read(|trees| {
             let mut tokens = Vec::new();
             while tokens.len() < limit {
                 let listed = listed(&*self.lists(trees)?, after, limit - tokens.len());
                 let Some((last, _)) = listed.last() else { break };
                 after = Some(*last);
-                for (_, digest) in listed {
-                    tokens.extend(token(&digest, &|table, key| trees.get(table, key))?);
+                for place in listed {
+                    tokens.extend(token_at(place, trees, &staged)?);
                 }
             }
             Ok(tokens)
@@ -250,22 +251,22 @@ pub(crate) struct StagedView<'a> {
     staged: &'a Staged,
 }
 
-/// Reads a row.
-type Get<'a> = &'a dyn Fn(Table, &[u8]) -> Result<Option<IVec>, ReplicaError>;
-
 impl StagedView<'_> {
     /// A token with its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        Ok(self.tokens(|lists| lists.digest(id, &self.staged.lists).into_iter().collect())?.pop())
+        Ok(self.tokens(|lists| lists.place(id, &self.staged.lists).into_iter().collect())?.pop())
     }
 
     pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
-        self.read(|get| token(digest, get))
+        self.replica.read(|trees| {
+            let row = self.staged.get(trees, Table::Tokens, digest.as_bytes())?;
+            row.map(|row| token(digest, &row, trees, self.staged)).transpose()
+        })
     }
 
     /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        self.tokens(|lists| lists.digests_of(owner, &self.staged.lists))
+        self.tokens(|lists| lists.all_of(owner, &self.staged.lists))
     }
 
     /// The owner's live token with the folded name.
@@ -275,7 +276,7 @@ impl StagedView<'_> {
         name: &str,
         now: Timestamp,
     ) -> Result<Option<TokenRecord>, ReadError> {
-        let tokens = self.tokens(|lists| lists.digests_named(owner, name, now, &self.staged.lists))?;
+        let tokens = self.tokens(|lists| lists.named(owner, name, now, &self.staged.lists))?;
         Ok(tokens.into_iter().find(|token| fold(&token.name) == name))
     }
 
@@ -304,9 +305,11 @@ impl StagedView<'_> {
     }
 
     /// The tokens that `listed` lists.
-    fn tokens(&self, listed: impl FnOnce(&TokenLists) -> Vec<Digest>) -> Result<Vec<TokenRecord>, ReadError> {
-        let digests = self.lists(listed)?;
-        self.read(|get| digests.iter().filter_map(|digest| token(digest, get).transpose()).collect())
+    fn tokens(&self, listed: impl FnOnce(&TokenLists) -> Vec<Place>) -> Result<Vec<TokenRecord>, ReadError> {
+        let places = self.lists(listed)?;
+        self.replica.read(|trees| {
+            places.into_iter().filter_map(|place| token_at(place, trees, self.staged).transpose()).collect()
+        })
     }
 
     fn lists<T>(&self, read: impl FnOnce(&TokenLists) -> T) -> Result<T, ReadError> {
@@ -314,23 +317,23 @@ impl StagedView<'_> {
     }
 
     pub(crate) fn idempotency(&self, key: &str) -> Result<Option<IdempotencyRecord>, ReadError> {
-        self.read(|get| {
-            let row = get(Table::Idempotency, &keys::idempotency(key))?;
+        self.replica.read(|trees| {
+            let row = self.staged.get(trees, Table::Idempotency, &keys::idempotency(key))?;
             row.map(|row| Ok(IdempotencyRecord::decode(&row)?)).transpose()
         })
     }
-
-    fn read<T>(&self, read: impl FnOnce(Get<'_>) -> Result<T, ReplicaError>) -> Result<T, ReadError> {
-        self.replica.read(|trees| read(&|table, key| self.staged.get(trees, table, key)))
-    }
 }
 
-fn token(digest: &Digest, get: Get<'_>) -> Result<Option<TokenRecord>, ReplicaError> {
-    let Some(row) = get(Table::Tokens, digest.as_bytes())? else { return Ok(None) };
-    let mut token = TokenRecord::decode(digest, &row)?;
-    let used = get(Table::Uses, token.id.as_bytes())?;
+fn token_at(place: Place, trees: &Trees, staged: &Staged) -> Result<Option<TokenRecord>, ReplicaError> {
+    let found = staged.find_token(trees, place)?;
+    found.map(|(digest, row)| token(&digest, &row, trees, staged)).transpose()
+}
+
+fn token(digest: &Digest, row: &[u8], trees: &Trees, staged: &Staged) -> Result<TokenRecord, ReplicaError> {
+    let mut token = TokenRecord::decode(digest, row)?;
+    let used = staged.get(trees, Table::Uses, token.id.as_bytes())?;
     token.last_used = used.map(|row| LastUsed::decode(&row)).transpose()?;
-    Ok(Some(token))
+    Ok(token)
 }
 
 /// Tokens that a scan passes on at once.

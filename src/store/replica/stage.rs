@@ -9,7 +9,7 @@ use super::{
     Replica, ReplicaError, Trees, keys,
     keys::Key,
     tables::{AUDIT_START, ReplicaState, Table},
-    token_lists::TokenListsChange,
+    token_lists::{Place, TokenListsChange},
 };
 use crate::{
     authz::secret::{Digest, TokenId},
@@ -92,6 +92,28 @@ impl Staged {
             Some(row) => Ok(row.after.clone()),
             None => trees.get(table, key),
         }
+    }
+
+    /// A token's row as the batch leaves it.
+    pub(super) fn find_token(
+        &self,
+        trees: &Trees,
+        (id, prefix): Place,
+    ) -> Result<Option<(Digest, IVec)>, ReplicaError> {
+        let changed = &self.rows[Table::Tokens as usize];
+        let staged = changed.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
+        let staged =
+            staged.filter_map(|(key, row)| Some(Ok((IVec::from(key.as_slice()), row.after.clone()?))));
+        let stored = trees.tree(Table::Tokens).scan_prefix(prefix);
+        let stored =
+            stored.filter(|row| row.as_ref().map_or(true, |(key, _)| !changed.contains_key(key.as_ref())));
+        for row in staged.chain(stored) {
+            let (key, row) = row?;
+            if TokenHead::decode(&row)?.id == id {
+                return Ok(Some((super::read::digest(&key)?, row)));
+            }
+        }
+        Ok(None)
     }
 
     /// The rows of a table that change, as the batch leaves them.
@@ -205,8 +227,12 @@ impl Stage<'_> {
     }
 
     fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
-        let Some(digest) = self.digest(id)? else { return Ok(()) };
-        let row = self.get(Table::Tokens, digest.as_bytes())?.ok_or(StageError::NoToken(id))?;
+        let Some(place) = self.place(id)? else { return Ok(()) };
+        let found = match self.staged.find_token(self.trees, place) {
+            Err(_) if self.staged.ignore_damage => None,
+            found => found?,
+        };
+        let (digest, row) = found.ok_or(StageError::NoToken(id))?;
         let head = TokenHead::decode(&row).map_err(ReplicaError::from)?;
         if head.owner != owner {
             return Err(StageError::Owner(id));
@@ -222,7 +248,7 @@ impl Stage<'_> {
             Some(before) if LastUsed::decode(&before).map_err(ReplicaError::from)?.at >= used.at => {
                 return Ok(());
             }
-            None if self.digest(token)?.is_none() => return Ok(()),
+            None if self.place(token)?.is_none() => return Ok(()),
             _ => {}
         }
         self.put(Table::Uses, token.as_bytes().to_vec(), used)
@@ -301,14 +327,14 @@ impl Stage<'_> {
         place.or_insert(Row { before: None, after: None }).after = Some(row.into());
     }
 
-    fn digest(&self, id: TokenId) -> Result<Option<Digest>, ReplicaError> {
-        Ok(self.replica.lists(self.trees)?.digest(id, &self.staged.lists))
+    fn place(&self, id: TokenId) -> Result<Option<Place>, ReplicaError> {
+        Ok(self.replica.lists(self.trees)?.place(id, &self.staged.lists))
     }
 
     /// Whether a token has the id. If the lists are not loaded yet, that is found once they are.
     fn is_listed(&self, id: TokenId) -> bool {
         let lists = self.replica.lists.read();
-        lists.as_ref().is_some_and(|lists| lists.digest(id, &self.staged.lists).is_some())
+        lists.as_ref().is_some_and(|lists| lists.place(id, &self.staged.lists).is_some())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {

@@ -31,12 +31,18 @@ pub(crate) struct Counts {
     pub ended: usize,
 }
 
+/// A token's id, and where its row is.
+pub(super) type Place = (TokenId, DigestPrefix);
+
+/// The first bytes of a token's digest. The row's key has the rest, which would be half of the lists' memory.
+pub(super) type DigestPrefix = [u8; 8];
+
 #[derive(Default)]
 pub(super) struct TokenLists {
     /// Sorted. A tree would take half as much memory again.
-    digests: Vec<(TokenId, Digest)>,
-    /// What has changed since `digests` was made; `None`: the token was dropped.
-    changed: BTreeMap<TokenId, Option<Digest>>,
+    ids: Vec<Place>,
+    /// What has changed since `ids` was made; `None`: the token was dropped.
+    changed: BTreeMap<TokenId, Option<DigestPrefix>>,
     owners: HashMap<String, OwnerTokens>,
 }
 
@@ -82,7 +88,7 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct TokenListsChange {
     /// `None`: the token is dropped.
-    digests: BTreeMap<TokenId, Option<Digest>>,
+    ids: BTreeMap<TokenId, Option<DigestPrefix>>,
     owners: HashMap<String, OwnerTokensChange>,
     /// The tokens that have, or had in the course of the batch, a name with this hash: one owner may get very
     /// many tokens in one batch.
@@ -107,7 +113,7 @@ impl TokenListsChange {
     ) {
         let Some(token) = after.or(before) else { return };
         if before.is_none() || after.is_none() {
-            self.digests.insert(token.id, after.map(|_| *digest));
+            self.ids.insert(token.id, after.map(|_| prefix(digest)));
         }
         let after = after.map(Entry::of);
         if let Some(name) = after.and_then(|after| after.name) {
@@ -125,12 +131,12 @@ impl TokenListsChange {
 impl TokenLists {
     /// For about so many tokens.
     pub(super) fn with_capacity(tokens: usize) -> Self {
-        Self { digests: Vec::with_capacity(tokens), ..Self::default() }
+        Self { ids: Vec::with_capacity(tokens), ..Self::default() }
     }
 
     /// Loads a token. [`TokenLists::finish_load`] must follow.
-    pub(super) fn load(&mut self, digest: Digest, token: &TokenHead<'_>) {
-        self.digests.push((token.id, digest));
+    pub(super) fn load(&mut self, digest: &Digest, token: &TokenHead<'_>) {
+        self.ids.push((token.id, prefix(digest)));
         let Entry { ended, name, grace_until } = Entry::of(token);
         of_owner(&mut self.owners, token.owner, |owner_tokens: &mut OwnerTokens| {
             owner_tokens.unnamed.extend(name.is_none().then_some(token.id));
@@ -147,29 +153,31 @@ impl TokenLists {
             owner_tokens.unnamed.sort_unstable();
             owner_tokens.unnamed.shrink_to_fit();
         }
-        self.digests.sort_unstable();
-        if self.digests.is_sorted_by(|a, b| a.0 < b.0) { Ok(()) } else { Err(ReplicaError::Ids) }
+        self.ids.sort_unstable();
+        if self.ids.is_sorted_by(|a, b| a.0 < b.0) { Ok(()) } else { Err(ReplicaError::Ids) }
     }
 
-    /// As a batch leaves it.
-    pub(super) fn digest(&self, id: TokenId, change: &TokenListsChange) -> Option<Digest> {
-        change.digests.get(&id).copied().unwrap_or_else(|| self.stored_digest(id))
+    /// As a batch leaves it. `None`: there is no such token.
+    pub(super) fn place(&self, id: TokenId, change: &TokenListsChange) -> Option<Place> {
+        let changed = change.ids.get(&id).map(|prefix| Some((id, (*prefix)?)));
+        changed.unwrap_or_else(|| self.stored_place(id))
     }
 
-    fn stored_digest(&self, id: TokenId) -> Option<Digest> {
-        self.changed.get(&id).copied().unwrap_or_else(|| {
-            let at = self.digests.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-            Some(self.digests[at].1)
+    fn stored_place(&self, id: TokenId) -> Option<Place> {
+        let changed = self.changed.get(&id).map(|prefix| Some((id, (*prefix)?)));
+        changed.unwrap_or_else(|| {
+            let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+            Some(self.ids[at])
         })
     }
 
     /// Up to `limit` tokens after `after`, in the order of ids.
-    pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> Vec<(TokenId, Digest)> {
-        let from = after.map_or(0, |after| self.digests.partition_point(|(id, _)| *id <= after));
-        let mut unchanged = self.digests[from..].iter().copied().peekable();
+    pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> Vec<Place> {
+        let from = after.map_or(0, |after| self.ids.partition_point(|(id, _)| *id <= after));
+        let mut unchanged = self.ids[from..].iter().copied().peekable();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut tokens = Vec::new();
-        for (id, digest) in self.changed.range((from, Bound::Unbounded)) {
+        for (id, prefix) in self.changed.range((from, Bound::Unbounded)) {
             while tokens.len() < limit
                 && let Some(token) = unchanged.next_if(|(other, _)| other < id)
             {
@@ -179,7 +187,7 @@ impl TokenLists {
                 return tokens;
             }
             unchanged.next_if(|(other, _)| other == id);
-            tokens.extend(digest.map(|digest| (*id, digest)));
+            tokens.extend(prefix.map(|prefix| (*id, prefix)));
         }
         let left = limit - tokens.len();
         tokens.extend(unchanged.take(left));
@@ -187,12 +195,7 @@ impl TokenLists {
     }
 
     /// The same for one owner.
-    pub(super) fn page_of(
-        &self,
-        owner: &str,
-        after: Option<TokenId>,
-        limit: usize,
-    ) -> Vec<(TokenId, Digest)> {
+    pub(super) fn page_of(&self, owner: &str, after: Option<TokenId>, limit: usize) -> Vec<Place> {
         let all = self.owners.get(owner).into_iter().flat_map(OwnerTokens::ids);
         let mut ids = Vec::new();
         for id in all.filter(|id| after.is_none_or(|after| *id > after)) {
@@ -205,24 +208,24 @@ impl TokenLists {
         }
         ids.sort_unstable();
         ids.truncate(limit);
-        ids.into_iter().filter_map(|id| Some((id, self.stored_digest(id)?))).collect()
+        ids.into_iter().filter_map(|id| self.stored_place(id)).collect()
     }
 
     /// All tokens of an owner.
-    pub(super) fn digests_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Digest> {
+    pub(super) fn all_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Place> {
         let (stored, changed) = self.of(owner, change);
         let unchanged = stored.ids().filter(|id| !changed.contains_key(id));
-        unchanged.chain(changed.keys().copied()).filter_map(|id| self.digest(id, change)).collect()
+        unchanged.chain(changed.keys().copied()).filter_map(|id| self.place(id, change)).collect()
     }
 
     /// The owner's live tokens that may have the folded name.
-    pub(super) fn digests_named(
+    pub(super) fn named(
         &self,
         owner: &str,
         name: &str,
         now: Timestamp,
         change: &TokenListsChange,
-    ) -> Vec<Digest> {
+    ) -> Vec<Place> {
         let hash = name_hash(owner, name);
         let (OwnerTokens { names, .. }, changed) = self.of(owner, change);
         let from = names.partition_point(|name| name.hash < hash);
@@ -230,7 +233,7 @@ impl TokenLists {
         let renamed = change.named.range((hash, TokenId::FIRST)..).take_while(|(other, _)| *other == hash);
         let renamed = renamed.filter_map(|(_, id)| changed.get(id));
         let named = live(names, changed, renamed, now).filter(|name| name.hash == hash);
-        named.filter_map(|name| self.digest(name.id, change)).collect()
+        named.filter_map(|name| self.place(name.id, change)).collect()
     }
 
     /// The owner's live tokens that have a name.
@@ -275,7 +278,7 @@ impl TokenLists {
         let Entry { name, grace_until, .. } = Entry::of(token);
         let found =
             name.map_or_else(|| listed.unnamed.binary_search(id), |name| listed.names.binary_search(&name));
-        if self.stored_digest(*id).as_ref() != Some(digest) {
+        if self.stored_place(*id) != Some((*id, prefix(digest))) {
             Some(format!("the id {id} leads to another token"))
         } else if found.is_err() && name.is_some() && listed.ids().any(|other| other == *id) {
             Some(format!("the name of the token {id} does not lead to it"))
@@ -289,18 +292,18 @@ impl TokenLists {
     }
 
     pub(super) fn apply(&mut self, change: &TokenListsChange) {
-        self.changed.extend(&change.digests);
+        self.changed.extend(&change.ids);
         // Rarely enough to cost little, often enough that what was dropped does not add up.
-        if self.changed.len() > MIN_MERGED.max(self.digests.len() / 4) {
+        if self.changed.len() > MIN_MERGED.max(self.ids.len() / 4) {
             let changed = std::mem::take(&mut self.changed);
             let mut ids = changed.keys().peekable();
-            self.digests.retain(|(id, _)| {
+            self.ids.retain(|(id, _)| {
                 while ids.next_if(|changed| *changed < id).is_some() {}
                 ids.peek() != Some(&id)
             });
-            self.digests.extend(changed.into_iter().filter_map(|(id, digest)| Some((id, digest?))));
+            self.ids.extend(changed.into_iter().filter_map(|(id, prefix)| Some((id, prefix?))));
             // A stable sort merges two sorted runs.
-            self.digests.sort();
+            self.ids.sort();
         }
         for (owner, changed) in &change.owners {
             of_owner(&mut self.owners, owner, |owner_tokens: &mut OwnerTokens| owner_tokens.apply(changed));
@@ -319,7 +322,7 @@ impl TokenLists {
     }
 }
 
-/// Fewer changes are not merged into the list of digests. In tests, the conformance suite has more.
+/// Fewer changes are not merged into the list of ids. In tests, the conformance suite has more.
 const MIN_MERGED: usize = if cfg!(test) { 100 } else { 10_000 };
 
 /// Which of an owner's `names` are live, and the live names that `changes` of the batch leave.
@@ -332,6 +335,10 @@ fn live<'a>(
     let unchanged = names.filter(|name| !changed.contains_key(&name.id));
     let changed = changes.filter_map(|change| change.after.as_ref()?.name.as_ref());
     unchanged.chain(changed).filter(move |name| name.expires_at > now)
+}
+
+fn prefix(digest: &Digest) -> DigestPrefix {
+    *digest.as_bytes().first_chunk().expect("a digest is longer")
 }
 
 /// Changes what is stored for an owner. `entry` would copy the owner each time.
