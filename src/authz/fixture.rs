@@ -1,6 +1,6 @@
 //! Fixture for the tests of `authz`: the developer alice, and her token for YouTrack.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::Method;
 
@@ -19,6 +19,12 @@ use crate::authz::{
 
 pub const DIGEST: Digest = Digest::from_bytes([7; 32]);
 pub const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+
+/// The CPU time of this thread, which does not pass while others have the processor.
+pub fn cpu_time() -> Duration {
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    spent.try_into().unwrap()
+}
 
 pub struct Fixture {
     pub rules: Rules,

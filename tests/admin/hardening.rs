@@ -230,24 +230,31 @@ fn bad_credential_on_the_operator_socket_is_refused() {
 #[test]
 fn password_reset_wins_over_a_change_begun_earlier() {
     let fixture = Fixture::start();
-    fixture.user("alice", &[]);
-    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
-    let alice = fixture.credentials("alice");
     let evil = json!({"current": PASSWORD, "password": "another passphrase of a thief"});
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let operator = Actor::new(ActorKind::Operator);
-    let answer = std::thread::scope(|scope| {
-        let change = scope.spawn(|| fixture.call(&alice, "PUT", "/v1/users/me/password", Some(&evil)));
-        while !fixture.must("GET", "/v1/live", None).to_string().contains("\"PUT\"") {
-            std::thread::yield_now();
-        }
-        let reset = fixture.store.set_password(operator, "alice".into(), None, Some("$reset".into()));
-        runtime.block_on(reset).unwrap();
-        change.join().unwrap()
-    });
+    // `None`: the change was over before it was seen.
+    let interrupted = |login: &String| {
+        fixture.user(login, &[]);
+        fixture.must("PUT", &format!("/v1/users/{login}/password"), Some(json!({"password": PASSWORD})));
+        let alice = fixture.credentials(login);
+        std::thread::scope(|scope| {
+            let change = scope.spawn(|| fixture.call(&alice, "PUT", "/v1/users/me/password", Some(&evil)));
+            while !fixture.must("GET", "/v1/live", None).to_string().contains("\"PUT\"") {
+                if change.is_finished() {
+                    return None;
+                }
+            }
+            let operator = Actor::new(ActorKind::Operator);
+            let reset = fixture.store.set_password(operator, login.clone(), None, Some("$reset".into()));
+            runtime.block_on(reset).unwrap();
+            Some(change.join().unwrap())
+        })
+    };
+    let mut logins = (0..20).map(|number| format!("alice{number}"));
+    let (answer, login) = logins.find_map(|login| Some((interrupted(&login)?, login))).unwrap();
     assert_eq!(answer.outcome(), (403, "wrong_password".into()), "{}", answer.text());
     let accounts = fixture.store.accounts();
-    assert_eq!(accounts.user_by_login("alice").unwrap().record.password.as_deref(), Some("$reset"));
+    assert_eq!(accounts.user_by_login(&login).unwrap().record.password.as_deref(), Some("$reset"));
 }
 
 /// Derivations take turns, also those of sign-ins, so only a caller who may set the password gets one.
