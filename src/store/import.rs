@@ -77,8 +77,9 @@ pub enum ImportError {
     Commit { line: u64, why: String },
 }
 
-/// Operations per commit: few enough to keep sled's garbage small, many enough that syncs cost little.
-const CHUNK: usize = 30_000;
+/// Operations per commit. The more, the more of them fall into one node of sled; each takes a kilobyte of memory
+/// until the commit after it ends.
+const CHUNK: usize = 100_000;
 
 /// Maximum bytes of a line.
 const MAX_LINE: u64 = 1 << 20;
