@@ -299,6 +299,11 @@ impl StagedView<'_> {
         self.lists(|lists| lists.counts(owner, &self.staged.lists))
     }
 
+    /// Whether too many tokens have digests that begin like this one.
+    pub(crate) fn is_crowded(&self, digest: &Digest) -> Result<bool, ReadError> {
+        self.lists(|lists| lists.is_crowded(digest))
+    }
+
     /// How many of an owner's tokens were replaced and still work.
     pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> Result<usize, ReadError> {
         self.lists(|lists| lists.in_grace(owner, now, &self.staged.lists))

@@ -41,9 +41,41 @@ pub(super) type DigestPrefix = [u8; 8];
 pub(super) struct TokenLists {
     /// Sorted. A tree would take half as much memory again.
     ids: Vec<Place>,
+    crowds: Crowds,
     /// What has changed since `ids` was made; `None`: the token was dropped.
     changed: BTreeMap<TokenId, Option<DigestPrefix>>,
     owners: HashMap<String, OwnerTokens>,
+}
+
+/// Counts tokens by the first two bytes of their digests, since the lists were made; dropped ones stay counted.
+struct Crowds {
+    counts: Box<[u32; 1 << 16]>,
+    all: u64,
+}
+
+/// More tokens than this above what is usual, whose digests begin with the same two bytes, are no coincidence.
+const CROWD: u64 = 1000;
+
+impl Default for Crowds {
+    fn default() -> Self {
+        Self { counts: Box::new([0; 1 << 16]), all: 0 }
+    }
+}
+
+impl Crowds {
+    fn add(&mut self, prefix: DigestPrefix) {
+        let count = &mut self.counts[Self::of(&prefix)];
+        *count = count.saturating_add(1);
+        self.all += 1;
+    }
+
+    fn is_crowded(&self, prefix: DigestPrefix) -> bool {
+        u64::from(self.counts[Self::of(&prefix)]) > CROWD + 2 * self.all / (1 << 16)
+    }
+
+    fn of([first, second, ..]: &DigestPrefix) -> usize {
+        usize::from(u16::from_be_bytes([*first, *second]))
+    }
 }
 
 /// The name of a token that has not ended. Exchanged tokens take no name.
@@ -137,6 +169,7 @@ impl TokenLists {
     /// Loads a token. [`TokenLists::finish_load`] must follow.
     pub(super) fn load(&mut self, digest: &Digest, token: &TokenHead<'_>) {
         self.ids.push((token.id, prefix(digest)));
+        self.crowds.add(prefix(digest));
         let Entry { ended, name, grace_until } = Entry::of(token);
         of_owner(&mut self.owners, token.owner, |owner_tokens: &mut OwnerTokens| {
             owner_tokens.unnamed.extend(name.is_none().then_some(token.id));
@@ -161,6 +194,12 @@ impl TokenLists {
     pub(super) fn place(&self, id: TokenId, change: &TokenListsChange) -> Option<Place> {
         let changed = change.ids.get(&id).map(|prefix| Some((id, (*prefix)?)));
         changed.unwrap_or_else(|| self.stored_place(id))
+    }
+
+    /// Whether so many digests begin like this one that they are not those of random secrets. Each look-up of
+    /// such a token reads all rows that begin alike.
+    pub(super) fn is_crowded(&self, digest: &Digest) -> bool {
+        self.crowds.is_crowded(prefix(digest))
     }
 
     fn stored_place(&self, id: TokenId) -> Option<Place> {
@@ -292,6 +331,7 @@ impl TokenLists {
     }
 
     pub(super) fn apply(&mut self, change: &TokenListsChange) {
+        change.ids.values().flatten().for_each(|prefix| self.crowds.add(*prefix));
         self.changed.extend(&change.ids);
         // Rarely enough to cost little, often enough that what was dropped does not add up.
         if self.changed.len() > MIN_MERGED.max(self.ids.len() / 4) {
