@@ -266,7 +266,7 @@ impl StagedView<'_> {
 
     /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        self.tokens(|lists| lists.all_of(owner, &self.staged.lists))
+        self.tokens(|lists| lists.places_of(owner, &self.staged.lists))
     }
 
     /// The owner's live token with the folded name.
@@ -276,7 +276,7 @@ impl StagedView<'_> {
         name: &str,
         now: Timestamp,
     ) -> Result<Option<TokenRecord>, ReadError> {
-        let tokens = self.tokens(|lists| lists.named(owner, name, now, &self.staged.lists))?;
+        let tokens = self.tokens(|lists| lists.places_named(owner, name, now, &self.staged.lists))?;
         Ok(tokens.into_iter().find(|token| fold(&token.name) == name))
     }
 

@@ -19,8 +19,10 @@ use crate::{
     store::record::TokenHead,
 };
 
+mod crowds;
 mod owner;
 
+use crowds::Crowds;
 use owner::{OwnerTokens, difference, is_ended};
 
 /// How many tokens an owner has.
@@ -45,37 +47,6 @@ pub(super) struct TokenLists {
     /// What has changed since `ids` was made; `None`: the token was dropped.
     changed: BTreeMap<TokenId, Option<DigestPrefix>>,
     owners: HashMap<String, OwnerTokens>,
-}
-
-/// Counts tokens by the first two bytes of their digests, since the lists were made; dropped ones stay counted.
-struct Crowds {
-    counts: Box<[u32; 1 << 16]>,
-    all: u64,
-}
-
-/// More tokens than this above what is usual, whose digests begin with the same two bytes, are no coincidence.
-const CROWD: u64 = 1000;
-
-impl Default for Crowds {
-    fn default() -> Self {
-        Self { counts: Box::new([0; 1 << 16]), all: 0 }
-    }
-}
-
-impl Crowds {
-    fn add(&mut self, prefix: DigestPrefix) {
-        let count = &mut self.counts[Self::of(&prefix)];
-        *count = count.saturating_add(1);
-        self.all += 1;
-    }
-
-    fn is_crowded(&self, prefix: DigestPrefix) -> bool {
-        u64::from(self.counts[Self::of(&prefix)]) > CROWD + 2 * self.all / (1 << 16)
-    }
-
-    fn of([first, second, ..]: &DigestPrefix) -> usize {
-        usize::from(u16::from_be_bytes([*first, *second]))
-    }
 }
 
 /// The name of a token that has not ended. Exchanged tokens take no name.
@@ -251,14 +222,14 @@ impl TokenLists {
     }
 
     /// All tokens of an owner.
-    pub(super) fn all_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Place> {
+    pub(super) fn places_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Place> {
         let (stored, changed) = self.of(owner, change);
         let unchanged = stored.ids().filter(|id| !changed.contains_key(id));
         unchanged.chain(changed.keys().copied()).filter_map(|id| self.place(id, change)).collect()
     }
 
     /// The owner's live tokens that may have the folded name.
-    pub(super) fn named(
+    pub(super) fn places_named(
         &self,
         owner: &str,
         name: &str,
