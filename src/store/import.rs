@@ -165,7 +165,10 @@ impl Import {
                 if let Some(before) = underway.take() {
                     on_event(ImportEvent::Progress(&before.join()?));
                 }
-                underway = Some(self.commit(scope, engine));
+                match self.commit(scope, engine) {
+                    Ok(commit) => underway = Some(commit),
+                    Err(error) => break Err(error),
+                }
             }
         };
         // Also after an error: what the store had begun to accept comes before it.
@@ -174,14 +177,18 @@ impl Import {
         }
         outcome?;
         if !self.tx.batch.ops.is_empty() {
-            self.commit(scope, engine).join()?;
+            self.commit(scope, engine)?.join()?;
         }
         on_event(ImportEvent::Progress(&self.report));
         Ok(self.report)
     }
 
     /// Begins to commit what was planned. The commit before must have ended.
-    fn commit<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, engine: &'scope Engine) -> Commit<'scope> {
+    fn commit<'scope>(
+        &mut self,
+        scope: &'scope Scope<'scope, '_>,
+        engine: &'scope Engine,
+    ) -> Result<Commit<'scope>, ImportError> {
         let upto = self.report;
         let before = std::mem::replace(&mut self.planned, upto);
         let change = serde_json::json!({
@@ -191,16 +198,19 @@ impl Import {
             "members": upto.members - before.members,
         });
         self.tx.audit_as(&self.actor, "token.import", "tokens".into(), Some(change));
+        if let Some(error) = self.tx.failed.take() {
+            return Err(ImportError::Commit { line: before.lines, why: error.to_string() });
+        }
         let batch = Arc::new(std::mem::take(&mut self.tx.batch));
         // Growing would copy all operations several times.
         self.tx.batch.ops.reserve(batch.ops.len());
         self.tx.index(&batch);
         self.tx.committing = Some(batch.clone());
-        Commit {
+        Ok(Commit {
             after: before.lines,
             upto,
             handle: scope.spawn(move || engine.append(&batch.ops, &batch.staged)),
-        }
+        })
     }
 
     /// Plans a line. The inner error is the message for the operator about a bad one.
