@@ -20,6 +20,7 @@ use crate::{
     support::import::bearer,
 };
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     pub way: LoadKind,
     pub connections: usize,

