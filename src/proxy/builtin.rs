@@ -113,17 +113,18 @@ impl Gateway {
     fn authenticate_as<R>(
         &self,
         credential: Credential,
+        state: &WorkerState,
         context: &RequestContext,
+        now: Timestamp,
         then: impl FnOnce(Subject<'_>) -> R,
     ) -> Result<R, Rejection> {
-        let state = &context.state;
         let query = Query { credential, ..context.query(&state.snapshot.rules) };
-        self.decide_query(&query, state, context, context.at, |decided| self.subject(decided, context, then))
+        self.decide_query(&query, state, context, now, |decided| self.subject(decided, context, then))
     }
 
     /// Runs steps 1 to 3 of the decision, for a route that takes its credential from the body.
     fn check_target(&self, context: &RequestContext) -> Result<(), Rejection> {
-        match self.authenticate_as(Credential::Missing, context, |_| ()) {
+        match self.authenticate_as(Credential::Missing, &context.state, context, context.at, |_| ()) {
             Err(rejection) if rejection.reason == Reason::MissingCredentials => Ok(()),
             other => other,
         }
@@ -196,8 +197,9 @@ impl Gateway {
             let may = subject.user.permissions.contains(Permission::UpdateSelf);
             (subject.user.id.to_string(), subject.token.id, is_active, may)
         };
+        let (credential, state) = (context.facts.credential, &context.state);
         let (owner, id, is_active, may) =
-            self.authenticate_as(context.facts.credential, context, may_rotate)?;
+            self.authenticate_as(credential, state, context, context.at, may_rotate)?;
         if context.method != Method::POST {
             return Err(Rejection::method_not_allowed("POST"));
         }

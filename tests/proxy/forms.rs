@@ -1,6 +1,9 @@
 //! The format of a refusal by the tool that reads it, and the sign-in of container registries.
 
+use std::time::SystemTime;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use permgate::authz::time::Timestamp;
 use serde_json::Value;
 
 use crate::harness::{Gate, Origin, Setup, eventually, field, fields};
@@ -152,6 +155,38 @@ fn registry_login_returns_the_same_token() {
     let mut client = plain.client();
     client.send(plain.request(&format!("GET {at}"), &[]));
     assert_eq!(client.refused().0, 404);
+}
+
+/// The head came before the change, the rest of the body after it.
+#[test]
+fn registry_login_is_decided_by_the_current_state() {
+    let check = |row: &str, change: &dyn Fn(&Origin, &Gate)| {
+        let (origin, gate) = registry();
+        let form = format!("grant_type=password&username=alice&password=perm%3A{}", gate.bearer);
+        let (most, rest) = form.split_at(form.len() - 1);
+        let mut client = gate.client();
+        client.send(format!(
+            "POST /.permgate/registry HTTP/1.1\r\nHost: gate.example\r\nExpect: 100-continue\r\n\
+             Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+            form.len(),
+        ));
+        client.until("100 Continue\r\n\r\n");
+        client.send(most);
+        change(&origin, &gate);
+        client.send(rest);
+        assert_eq!(client.answer().0, if row == "nothing" { 200 } else { 401 }, "{row}");
+    };
+    check("nothing", &|_, _| ());
+    check("a revocation", &|_, gate| {
+        let _ = gate.revoke();
+    });
+    check("an expiry", &|_, gate| {
+        let end = Timestamp::from(SystemTime::now());
+        gate.change_token(|token| token.expires_at = Some(end));
+    });
+    check("a reload without the alias", &|origin, gate| {
+        let _ = gate.reload(origin.setup().with(|setup| setup.rules.perm_alias = false));
+    });
 }
 
 #[test]

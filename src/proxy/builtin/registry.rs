@@ -49,12 +49,13 @@ impl Gateway {
                 return Err(Rejection::method_not_allowed("GET, HEAD, POST"));
             }
         };
-        let settings = &rules.settings;
+        // By the current state and time: much may have changed while the body was being read.
+        let (state, now) = (self.worker_state(), context.clock().wall());
         let imports = self.parts.state.index().imported() > 0;
-        let credential = carriers::from_password(text.as_deref(), settings.perm_alias, imports);
-        let ends = self.authenticate_as(credential, context, |subject| subject.token.expires_at)?;
+        let perm_alias = state.snapshot.rules.settings.perm_alias;
+        let credential = carriers::from_password(text.as_deref(), perm_alias, imports);
+        let ends = self.authenticate_as(credential, &state, context, now, |s| s.token.expires_at)?;
         let Some(text) = text else { return Err(Reason::MissingCredentials.into()) };
-        let now = context.at;
         let left = ends.map_or(EXPIRES_IN_SECONDS, |end| (end.as_millis() - now.as_millis()) / 1000);
         let body = json!({
             "token": text,
