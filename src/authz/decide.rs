@@ -269,12 +269,13 @@ fn check_state(subject: &Subject<'_>, client: IpAddr, now: Timestamp) -> Result<
     if user.banned {
         return Err(Reason::OwnerBanned);
     }
-    let client = client.to_canonical();
-    let networks = &token.restrictions.allow_ips;
-    if !networks.is_empty() && !networks.iter().any(|net| net.contains(&client)) {
-        return Err(Reason::IpNotAllowed);
-    }
-    Ok(())
+    if is_allowed_from(token, client) { Ok(()) } else { Err(Reason::IpNotAllowed) }
+}
+
+/// Whether the token may be used from this address.
+pub fn is_allowed_from(token: &Token, client: IpAddr) -> bool {
+    let (client, networks) = (client.to_canonical(), &token.restrictions.allow_ips);
+    networks.is_empty() || networks.iter().any(|net| net.contains(&client))
 }
 
 /// Whether a public rule permits this request. A method override hides the real method, so no rule applies.

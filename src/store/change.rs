@@ -57,6 +57,8 @@ pub struct Policy {
     pub max_tokens: usize,
     /// Revoked and replaced tokens that are kept per user.
     pub max_ended_tokens: usize,
+    /// Expired tokens that are kept per user, without exchanged ones.
+    pub max_expired_tokens: usize,
     /// Audit events older than this are trimmed; `None`: never.
     pub audit_retention: Option<Duration>,
     /// Logins that upstreams trust, in lower case. Using one for an account requires `admin-write`.
@@ -74,6 +76,7 @@ impl Default for Policy {
             max_lifetime: None,
             max_tokens: 500,
             max_ended_tokens: 10_000,
+            max_expired_tokens: 50_000,
             audit_retention: None,
             reserved_logins,
             write_rate: Rate {

@@ -24,6 +24,7 @@ mod batches;
 mod deletion;
 mod failures;
 mod follow;
+mod limits;
 mod pages;
 mod retention;
 mod sessions;

@@ -304,6 +304,11 @@ impl StagedView<'_> {
         self.lists(|lists| lists.is_crowded(digest))
     }
 
+    /// How many of an owner's tokens have a name: those that are live or have only expired.
+    pub(crate) fn named(&self, owner: &str) -> Result<usize, ReadError> {
+        self.lists(|lists| lists.named(owner, &self.staged.lists))
+    }
+
     /// How many of an owner's tokens were replaced and still work.
     pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> Result<usize, ReadError> {
         self.lists(|lists| lists.in_grace(owner, now, &self.staged.lists))

@@ -266,6 +266,13 @@ impl TokenLists {
         }
     }
 
+    /// How many of the owner's tokens have a name, expired ones included.
+    pub(super) fn named(&self, owner: &str, change: &TokenListsChange) -> usize {
+        let (stored, changed) = self.of(owner, change);
+        let named = |entry: &Option<Entry>| isize::from(entry.is_some_and(|entry| entry.name.is_some()));
+        stored.names.len().saturating_add_signed(difference(changed, named))
+    }
+
     /// The counts of all owners.
     pub(super) fn all_counts(&self) -> HashMap<String, Counts> {
         let counts = |owner: &OwnerTokens| Counts { all: owner.len(), ended: owner.ended };

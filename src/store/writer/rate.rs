@@ -2,18 +2,18 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use crate::{authz::time::Timestamp, settings::Rate, store::model::UserId};
+use crate::{authz::time::Timestamp, settings::Rate};
 
-/// By account: when it has its whole burst again, in nanoseconds of wall time.
+/// By account, or by account and kind of change: when it has its whole burst again, in nanoseconds of wall time.
 #[derive(Default)]
-pub(crate) struct WriteRates(HashMap<UserId, i128>);
+pub(crate) struct WriteRates(HashMap<String, i128>);
 
 /// Above this number, accounts that have their whole burst are dropped.
 const MAX_TRACKED: usize = 4096;
 
 impl WriteRates {
     /// Counts a change; `Err` is how long to wait.
-    pub(crate) fn take(&mut self, account: &str, rate: Rate, now: Timestamp) -> Result<(), Duration> {
+    pub(crate) fn take(&mut self, key: &str, rate: Rate, now: Timestamp) -> Result<(), Duration> {
         let nanos = |duration: Duration| i128::try_from(duration.as_nanos()).unwrap_or(i128::MAX);
         let now = i128::from(now.as_millis()) * 1_000_000;
         let interval = nanos(rate.window / rate.count.get()).max(1);
@@ -21,10 +21,10 @@ impl WriteRates {
         if self.0.len() >= MAX_TRACKED {
             self.0.retain(|_, whole| *whole > now);
         }
-        if !self.0.contains_key(account) {
-            self.0.insert(account.to_owned(), now);
+        if !self.0.contains_key(key) {
+            self.0.insert(key.to_owned(), now);
         }
-        let Some(whole) = self.0.get_mut(account) else { return Ok(()) };
+        let Some(whole) = self.0.get_mut(key) else { return Ok(()) };
         // After a clock was set back, no account waits longer than for its burst.
         *whole = (*whole).clamp(now, now + burst);
         let wait = *whole + interval - burst - now;

@@ -10,7 +10,7 @@ use crate::{
     authz::{
         accounts::{Account, fold},
         administration::{
-            AdminError, AdminErrorCode, names,
+            AdminError, AdminErrorCode, Principal, names,
             tokens::{self, TokenBounds},
         },
         secret::{Digest, TokenId},
@@ -20,7 +20,7 @@ use crate::{
     store::{
         ChangeError,
         audit::{self, time_json},
-        change::{Actor, Idempotency, NewToken, TokenEdit},
+        change::{Actor, Idempotency, NewToken, Policy, TokenEdit},
         model::{IdempotencyRecord, Revocation, RevokeReason, Rotation, TokenRecord},
         op::Op,
     },
@@ -45,10 +45,10 @@ impl Transaction {
         idempotency: Option<&Idempotency>,
         text: NewSecret,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        if let Some(first) = self.repeated(idempotency)? {
+        let principal = self.principal(actor)?;
+        if let Some(first) = self.repeated(&principal, idempotency)? {
             return Ok((first, false));
         }
-        let principal = self.principal(actor)?;
         let admin_facts = self.admin_facts(&principal);
         let owner = tokens::owner(&admin_facts, &new.owner)?;
         let name = tokens::name(&new.name)?;
@@ -105,6 +105,7 @@ impl Transaction {
             bounds.allow_ips.clone_from(networks);
         }
         let owner = self.owner_of(&before)?;
+        let removes_own = principal.is(owner.ix) && !self.counted;
         let bounds = tokens::edit(&self.admin_facts(&principal), owner, &before.bounds(), bounds)?;
         if before.revoked.is_some()
             || before.rotation.is_some_and(|rotation| rotation.grace_until <= self.now)
@@ -134,6 +135,9 @@ impl Transaction {
             self.batch.republished.push(before.clone());
             return Ok(before);
         }
+        if removes_own {
+            self.count_own_removal(actor)?;
+        }
         let after = TokenRecord { revision: before.revision + 1, ..after };
         self.audit_as(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));
         self.apply(Op::PutToken(after.clone()));
@@ -149,12 +153,12 @@ impl Transaction {
         text: NewSecret,
         by_itself: bool,
     ) -> Result<(TokenRecord, bool), ChangeError> {
-        if let Some(first) = self.repeated(idempotency)? {
+        let principal = self.principal(actor)?;
+        if let Some(first) = self.repeated(&principal, idempotency)? {
             return Ok((first, false));
         }
         let mut before = self.find_token(id)?;
         Transaction::refuse_exchanged(&before)?;
-        let principal = self.principal(actor)?;
         let owner = self.owner_of(&before)?;
         let grace = tokens::rotate(&self.admin_facts(&principal), owner, &before.bounds(), grace);
         if let Some(rotation) = before.rotation {
@@ -298,28 +302,47 @@ impl Transaction {
         Err(AdminError::new(AdminErrorCode::TooManyTokens, message).into())
     }
 
-    /// Fails if the owner has too many ended tokens. Their rows are kept for long, so this stops an owner
-    /// that keeps creating and ending tokens. It is never checked where tokens only end.
+    /// Fails if the owner has too many tokens that were ended or have expired. Their rows are kept, so this
+    /// stops an owner that keeps creating tokens. It is never checked where tokens only end.
     fn require_ended_quota(&self, owner: &str) -> Result<(), ChangeError> {
-        let most = self.state.policy.max_ended_tokens;
-        if self.rows().counts(owner)?.ended < most {
+        let Policy { max_tokens, max_ended_tokens, max_expired_tokens, .. } = self.state.policy;
+        let message = if self.rows().counts(owner)?.ended >= max_ended_tokens {
+            format!(
+                "the user has {max_ended_tokens} revoked or replaced tokens, the limit; their rows are kept \
+                 for 90 days"
+            )
+        } else if self.rows().named(owner)? >= max_tokens.saturating_add(max_expired_tokens) {
+            format!(
+                "the user has {max_expired_tokens} expired tokens, the limit; their rows are kept for a day"
+            )
+        } else {
             return Ok(());
-        }
-        let message = format!(
-            "the user has {most} revoked or replaced tokens, the limit; their rows are kept for 90 days"
-        );
+        };
         Err(AdminError::new(AdminErrorCode::TooManyEndedTokens, message).into())
     }
 
-    /// The token that the first request with this key created.
-    fn repeated(&self, idempotency: Option<&Idempotency>) -> Result<Option<TokenRecord>, ChangeError> {
+    /// The token that the first request with this key created, if the actor may still see it: since then it
+    /// may have lost the power to create it.
+    fn repeated(
+        &self,
+        principal: &Principal<'_>,
+        idempotency: Option<&Idempotency>,
+    ) -> Result<Option<TokenRecord>, ChangeError> {
         let Some(idempotency) = idempotency else { return Ok(None) };
         let first = self.rows().idempotency(&idempotency.key)?;
-        match first.filter(|first| first.at.plus_seconds(IDEMPOTENCY_RETENTION) > self.now) {
-            Some(first) if first.request != idempotency.request => Err(ChangeError::IdempotencyKeyReused),
-            Some(first) => Ok(self.token(first.token)?),
-            None => Ok(None),
+        let first = match first.filter(|first| first.at.plus_seconds(IDEMPOTENCY_RETENTION) > self.now) {
+            Some(first) if first.request != idempotency.request => {
+                return Err(ChangeError::IdempotencyKeyReused);
+            }
+            Some(first) => self.token(first.token)?,
+            None => None,
+        };
+        if let Some(token) = &first
+            && !principal.is(self.owner_of(token)?.ix)
+        {
+            principal.require(Permission::UpdateUser)?;
         }
+        Ok(first)
     }
 
     fn remember(&mut self, idempotency: Option<&Idempotency>, made: &TokenRecord) {

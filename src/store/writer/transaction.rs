@@ -9,6 +9,7 @@ use super::{Shared, WriteRates, retention::PAGE};
 use crate::{
     authz::{
         administration::{AdminError, AdminFacts, Principal},
+        decide::is_allowed_from,
         rules::{BUILT_IN_SERVICE, ServiceIds},
         secret::{Digest, TokenId},
         subject::{Access, Token, TokenEnd},
@@ -90,15 +91,31 @@ impl Transaction {
         }
     }
 
+    /// Counts a change of one's own token that only takes power away, apart from other changes, so that these
+    /// do not hold it up. Unlike a revocation, it can be repeated without end. A change that was in force
+    /// already is not counted again.
+    pub(crate) fn count_own_removal(&mut self, actor: &Actor) -> Result<(), ChangeError> {
+        match &actor.kind {
+            ActorKind::User(account) if !(self.as_logged || self.batch.staged.ignore_damage) => {
+                self.count(&format!("{account} removals"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self, key: &str) -> Result<(), ChangeError> {
+        let taken = self.rates.take(key, self.state.policy.write_rate, self.now);
+        // In whole seconds, as Retry-After is.
+        let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        taken.map_err(|wait| ChangeError::RateLimited(seconds(wait)))
+    }
+
     /// The token that authenticated the actor, if any. It must still be valid, as must a session.
     fn parent(&mut self, actor: &Actor) -> Result<Option<Token>, ChangeError> {
         if let ActorKind::User(account) = &actor.kind
             && self.counted
         {
-            let taken = self.rates.take(account, self.state.policy.write_rate, self.now);
-            // In whole seconds, as Retry-After is.
-            let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-            taken.map_err(|wait| ChangeError::RateLimited(seconds(wait)))?;
+            self.count(account)?;
         }
         if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
             return Err(AdminError::new(super::PERMISSION_DENIED, "the caller's session has ended").into());
@@ -115,7 +132,8 @@ impl Transaction {
         // The token may have been narrowed since, and the actor's own request is exempt from that fence.
         let built_in = self.state.rules.service_by_key(BUILT_IN_SERVICE);
         let asks = built_in.is_some_and(|service| token.scope.access(service.id) == Some(Access::Full));
-        if ended || !asks || token.expires_at.is_some_and(|end| end <= self.now) {
+        let elsewhere = actor.client.is_some_and(|client| !is_allowed_from(&token, client));
+        if ended || !asks || elsewhere || token.expires_at.is_some_and(|end| end <= self.now) {
             return Err(gone().into());
         }
         Ok(Some(token))

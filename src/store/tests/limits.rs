@@ -1,0 +1,108 @@
+//! What an account cannot do without end, and what it no longer gets once it has lost power.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use super::*;
+use crate::{authz::subject::Permission::UpdateUser, settings::Rate};
+
+/// Only their rows for a day; live tokens and revoked ones have limits of their own.
+#[tokio::test]
+async fn an_owner_has_so_many_expired_tokens() {
+    let policy = Policy { max_tokens: 2, max_expired_tokens: 3, ..Policy::default() };
+    let bench = Bench::with(Configuration { policy, ..usual() });
+    for login in ["alice", "bob"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let create = async |owner: &str, name: &str| {
+        let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named(owner, name) };
+        bench.store.create_token(operator(), soon, None).await
+    };
+    for at in 0..3 {
+        create("alice", &format!("expires {at}")).await.unwrap();
+        bench.pass(60);
+    }
+    let live = create("alice", "live").await.unwrap().record;
+    assert_eq!(code(create("alice", "more").await), "ok", "live tokens have their own limit");
+    bench.pass(60);
+    let Err(ChangeError::Refused(refusal)) = create("alice", "most").await else { panic!("it was made") };
+    assert_eq!((refusal.code.word(), refusal.status().as_u16()), ("too_many_tokens", 429));
+    assert_eq!(code(create("bob", "most").await), "ok");
+    bench.store.revoke_token(operator(), live.id, RevokeReason::Admin).await.unwrap();
+    assert_eq!(code(create("alice", "most").await), "ok", "a revoked one counts among those");
+}
+
+#[tokio::test]
+async fn narrowing_ones_own_token_has_a_rate_of_its_own() {
+    let number = |n| NonZeroU32::new(n).unwrap();
+    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(2) };
+    let policy = Policy { write_rate, ..Policy::default() };
+    let bench = Bench::with(Configuration { policy, ..usual() });
+    let alice = bench.store.create_user(operator(), person("alice")).await.unwrap().record;
+    let alice = Actor::new(ActorKind::User(alice.id));
+    let expires_at = Some(bench.now().plus_seconds(1_000));
+    let new = NewToken { expires_at, ..named("alice", "ci") };
+    let token = bench.store.create_token(alice.clone(), new, None).await.unwrap().record;
+    let shorten = async |actor: &Actor, by: i64, note: Option<&str>| {
+        let expires_at = Some(bench.now().plus_seconds(1_000 - by));
+        let edit = TokenEdit { expires_at, note: note.map(Into::into), ..TokenEdit::default() };
+        code(bench.store.edit_token(actor.clone(), token.id, None, edit).await)
+    };
+    assert_eq!(code(bench.store.create_token(alice.clone(), named("alice", "b"), None).await), "ok");
+    assert_eq!(code(bench.store.create_token(alice.clone(), named("alice", "c"), None).await), "too_fast");
+    assert_eq!(shorten(&alice, 1, None).await, "ok", "other changes do not hold it up");
+    assert_eq!(shorten(&alice, 1, Some("a note beside no change of the bounds")).await, "ok");
+    assert_eq!(shorten(&alice, 1, Some("another")).await, "too_fast");
+    assert_eq!(shorten(&alice, 2, None).await, "too_fast");
+    assert_eq!(shorten(&alice, 1, None).await, "ok", "nothing to write");
+    assert_eq!(shorten(&operator(), 3, None).await, "ok");
+    let revoked = bench.store.revoke_token(alice, token.id, RevokeReason::User).await;
+    assert_eq!(code(revoked), "ok", "a revocation always goes through");
+}
+
+#[tokio::test]
+async fn a_repeated_request_shows_no_token_of_others_once_the_power_is_lost() {
+    let bench = Bench::peopled().await;
+    let store = &bench.store;
+    store.create_role(operator(), "manager".into(), "Manager".into(), vec![UpdateUser]).await.unwrap();
+    let grant = async |granted| {
+        let alice = GrantTarget::User("alice".into());
+        store.set_grant(operator(), "manager".into(), alice, granted).await.unwrap();
+    };
+    let once = |key: &str| Some(Idempotency { key: format!("alice {key}"), request: [1; 32] });
+    let create = async |owner| store.create_token(bench.by("alice"), named(owner, "ci"), once(owner)).await;
+    grant(true).await;
+    let (of_bob, own) = (create("bob").await.unwrap().record, create("alice").await.unwrap().record);
+    let rotate = async || store.rotate_token(bench.by("alice"), of_bob.id, None, once("rotated")).await;
+    rotate().await.unwrap();
+    assert!(create("bob").await.unwrap().text.is_none());
+    grant(false).await;
+    assert_eq!(code(create("bob").await), "permission_denied");
+    assert_eq!(code(rotate().await), "permission_denied");
+    assert_eq!(create("alice").await.unwrap().record.id, own.id, "one's own");
+    store.ban_user(operator(), "alice".into(), Some(String::new())).await.unwrap();
+    assert_eq!(code(create("alice").await), "permission_denied");
+}
+
+/// The change was accepted before the token was bound to addresses, and is made after that.
+#[tokio::test]
+async fn a_waiting_change_is_not_made_by_a_token_that_is_bound_to_other_addresses() {
+    let bench = Bench::new();
+    for login in ["alice", "bob"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let admin = GrantTarget::User("alice".into());
+    bench.store.set_grant(operator(), "system-admin".into(), admin, true).await.unwrap();
+    let new = NewToken { scope: vec![("permgate".into(), FULL)], ..named("alice", "ci") };
+    let token = bench.store.create_token(operator(), new, None).await.unwrap().record;
+    let here = Actor { parent: Some(token.id), client: Some([192, 0, 2, 1].into()), ..bench.by("alice") };
+    let edit = |name: &str| UserEdit { name: Some(name.into()), ..UserEdit::default() };
+    let renamed =
+        async |name| code(bench.store.edit_user(here.clone(), "bob".into(), None, edit(name)).await);
+    assert_eq!(renamed("Bob").await, "ok");
+    for (network, expected) in [("192.0.2.0/24", "ok"), ("192.0.2.7", "permission_denied")] {
+        let networks = vec![crate::authz::network::parse(network).unwrap()];
+        let bound = TokenEdit { allow_ips: Some(networks), ..TokenEdit::default() };
+        bench.store.edit_token(operator(), token.id, None, bound).await.unwrap();
+        assert_eq!(renamed(network).await, expected, "{network}");
+    }
+}
