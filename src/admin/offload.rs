@@ -1,6 +1,6 @@
 //! Runs work whose size the caller chooses off the control thread, so that revocations never wait for it.
-//! Requests of one account that read, such as lists and explanations, take turns, so that no account takes the
-//! places of all others.
+//! Requests of one account that read, such as lists and explanations, or that may derive a password, take
+//! turns, so that no account takes the places of all others.
 
 use std::{cell::RefCell, collections::HashMap, sync::Arc};
 
@@ -58,8 +58,8 @@ pub(super) async fn join<T>(work: JoinHandle<T>) -> ApiResult<T> {
     })
 }
 
-/// Reads of one account that are answered at the same time; more wait. Far below the places of
-/// [`READS`].
+/// Reads and passwords of one account that are worked on at the same time; more wait. Far below the places
+/// of [`READS`].
 const MAX_CONCURRENT: usize = 4;
 /// Above this number, accounts without a request are forgotten.
 const MAX_IDLE_ACCOUNTS: usize = 1024;
@@ -69,15 +69,21 @@ const MAX_IDLE_ACCOUNTS: usize = 1024;
 pub(super) struct Turns(RefCell<HashMap<String, Arc<Semaphore>>>);
 
 impl Turns {
-    /// Waits for the account's turn. The operator and changes need none: a revocation never waits here.
+    /// Waits for the account's turn. The operator needs none, nor do changes without a password: a revocation
+    /// never waits here.
     pub(super) async fn take(
         &self,
         caller: Option<&Caller>,
         request: &Parts,
     ) -> Option<OwnedSemaphorePermit> {
-        let reads =
-            matches!(request.method, Method::GET | Method::HEAD) || request.uri.path() == "/v1/explain";
-        let user = caller.and_then(Caller::user).filter(|_| reads)?;
+        let path = request.uri.path();
+        let takes_time = match request.method {
+            Method::GET | Method::HEAD => true,
+            Method::POST => matches!(path, "/v1/explain" | "/v1/users"),
+            Method::PUT => path.ends_with("/password"),
+            _ => false,
+        };
+        let user = caller.and_then(Caller::user).filter(|_| takes_time)?;
         let turns = self.of(&user.id);
         turns.acquire_owned().await.ok()
     }

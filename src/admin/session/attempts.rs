@@ -21,7 +21,8 @@ const ADDRESS: u32 = 50;
 const LOGIN: u32 = 100;
 /// Codes from one address that the provider refuses: codes are not typed, so nobody mistypes them.
 const CODES: u32 = 10;
-/// Attempts from one address that wait for a comparison: few, so that other addresses get a turn.
+/// Attempts from one address, or for one login with known browsers, that wait for a comparison: few, so that
+/// others get a turn.
 const WAITING: u32 = 4;
 /// The maximum number of counters; beyond it the older half is forgotten.
 const MAX_COUNTERS: usize = 30_000;
@@ -32,7 +33,7 @@ pub(in crate::admin) struct Attempts(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     failures: HashMap<Key, Count>,
-    waiting: HashMap<IpAddr, u32>,
+    waiting: HashMap<Key, u32>,
 }
 
 /// What is being tried.
@@ -52,8 +53,8 @@ pub(in crate::admin) enum SignInAttempt<'a> {
 pub(in crate::admin) struct ActiveAttempt<'a> {
     attempts: &'a Attempts,
     keys: Vec<(Key, u32)>,
-    /// The address in whose queue the attempt waits.
-    waits: Option<IpAddr>,
+    /// In whose queue the attempt waits.
+    waits: Option<Key>,
     compared: bool,
 }
 
@@ -78,7 +79,7 @@ struct Count {
 pub(in crate::admin) enum AttemptRefused {
     /// Too many failures; how long to wait.
     TooMany(Duration),
-    /// Too many attempts from this address are waiting.
+    /// Too many attempts from this address, or for this login, are waiting.
     Busy,
 }
 
@@ -100,10 +101,14 @@ impl Attempts {
         if let Some(wait) = late.max() {
             return Err(AttemptRefused::TooMany(wait));
         }
-        let stranger = matches!(attempt, SignInAttempt::Password { known: false, .. });
-        let waits = stranger.then_some(client);
-        if stranger {
-            let waiting = waiting.entry(client).or_default();
+        // A known browser does not wait behind strangers at its address.
+        let waits = match keys[0].0 {
+            Key::Known(login, _) => Some(Key::Login(login)),
+            Key::Provider(_) => None,
+            Key::Pair(..) | Key::Address(_) | Key::Login(_) => Some(Key::Address(client)),
+        };
+        if let Some(key) = waits {
+            let waiting = waiting.entry(key).or_default();
             if *waiting >= WAITING {
                 return Err(AttemptRefused::Busy);
             }
@@ -142,12 +147,12 @@ impl ActiveAttempt<'_> {
     }
 
     fn leave_queue(&mut self) {
-        let Some(client) = self.waits.take() else { return };
+        let Some(key) = self.waits.take() else { return };
         let waiting = &mut self.attempts.0.lock().waiting;
-        if let Some(count) = waiting.get_mut(&client) {
+        if let Some(count) = waiting.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
-                waiting.remove(&client);
+                waiting.remove(&key);
             }
         }
     }
@@ -295,7 +300,13 @@ mod tests {
         let mut waiting: Vec<_> = (0..WAITING).map(|_| begin(unknown("ann"), client).ok().unwrap()).collect();
         assert_eq!(begin(unknown("bob"), client).err(), Some(AttemptRefused::Busy));
         assert!(begin(unknown("bob"), [10, 0, 0, 2].into()).is_ok(), "from elsewhere");
-        assert!(begin(SignInAttempt::Password { login: "bob", known: true }, client).is_ok());
+        let known = |login, at: u8| {
+            attempts.begin(SignInAttempt::Password { login, known: true }, [10, 0, 1, at].into(), now)
+        };
+        let bobs: Vec<_> = (1..).map_while(|at| known("bob", at).ok()).collect();
+        assert_eq!(bobs.len(), WAITING as usize, "for one login with known browsers, wherever they are");
+        assert!(known("ann", 1).is_ok());
+        assert!(begin(SignInAttempt::Password { login: "eve", known: true }, client).is_ok());
         waiting[0].compare();
         assert!(begin(unknown("bob"), client).is_ok(), "one has its turn");
     }
