@@ -10,13 +10,18 @@ pub(super) struct FieldSelection(Vec<(String, FieldSelection)>);
 
 /// Nesting limit; it bounds the recursion. Real scripts stay well below it.
 const DEPTH: usize = 8;
+/// The most names, since each is looked up in every item. No answer has as many members.
+const MAX_NAMES: usize = 100;
 
 impl FieldSelection {
     pub(super) fn parse(text: Option<&str>) -> ApiResult<Self> {
         let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Self::default()) };
         let mut rest = text;
-        let fields = Self::list(&mut rest, DEPTH).filter(|_| rest.is_empty());
-        fields.ok_or_else(|| Problem::invalid("fields takes names, such as id,name,scope(id,name)"))
+        let few = text.split([',', '(']).take(MAX_NAMES + 1).count() <= MAX_NAMES;
+        let fields = Self::list(&mut rest, DEPTH).filter(|_| rest.is_empty() && few);
+        fields.ok_or_else(|| {
+            Problem::invalid("fields takes names, at most 100, such as id,name,scope(id,name)")
+        })
     }
 
     fn list(rest: &mut &str, depth: usize) -> Option<Self> {
@@ -93,5 +98,8 @@ mod tests {
         check("scope()", None);
         check("a/b", None);
         check(&"a(".repeat(10_000), None);
+        check(&["id"; MAX_NAMES].join(","), Some(json!({"id": "1"})));
+        check(&["id"; MAX_NAMES + 1].join(","), None);
+        check(&format!("{},user({})", ["id"; 50].join(","), ["id"; 50].join(",")), None);
     }
 }
