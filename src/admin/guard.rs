@@ -90,7 +90,7 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> ApiResult<(
         (Some(sent), None) => csrf.matches(sent.as_bytes()),
         (Some(_), Some(_)) => false,
         (None, _) => {
-            is_form(&parts.headers, FORM) && {
+            is_form(&parts.headers, FORM) && body.len() <= MAX_FORM && {
                 let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
                 sent.next().is_some_and(|(_, sent)| csrf.matches(sent.as_bytes())) && sent.next().is_none()
             }
@@ -104,6 +104,8 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> ApiResult<(
     Err(Problem::new(StatusCode::FORBIDDEN, "csrf", text))
 }
 
+/// The longest form in bytes: it has a token or a CSRF token, and is parsed on the control thread.
+pub(super) const MAX_FORM: usize = 16 << 10;
 /// The media type of an HTML form.
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 

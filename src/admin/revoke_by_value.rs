@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     authz::{
+        reason::Reason,
         secret::{Bearer, BearerForm, Digest, find_tokens},
         subject::{Permission, scope_text},
     },
@@ -196,6 +197,9 @@ fn form_token(headers: &HeaderMap, body: &[u8]) -> ApiResult<String> {
     if !guard::is_form(headers, guard::FORM) {
         let text = "The request body must be application/x-www-form-urlencoded";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
+    }
+    if body.len() > guard::MAX_FORM {
+        return Err(Reason::BodyTooLarge.details(None).into());
     }
     let mut tokens = form_urlencoded::parse(body).filter(|(name, _)| name == "token");
     match (tokens.next(), tokens.next()) {

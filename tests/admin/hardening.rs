@@ -78,6 +78,17 @@ fn body_must_be_json_within_the_size_limit() {
     check("with a charset", post().body("application/json; charset=utf-8", "{\"name\": \"x\"}"), (201, ""));
     let large = format!("{{\"name\": \"{}\"}}", "x".repeat(1 << 20));
     check("over 1 MiB", post().body("application/json", large), (413, "content_too_large"));
+    let revoke = |length| {
+        Request::new("POST", "/oauth2/revoke").body(form, format!("token=x&more={}", "x".repeat(length)))
+    };
+    check("a form", revoke(16_000), (200, ""));
+    check("a form over 16 KiB", revoke(17_000), (413, "content_too_large"));
+    let networks = json!(vec!["none"; 65]);
+    let token = json!({"name": "ci", "scope": [{"service": "wiki"}], "allow_ips": networks});
+    let networks = || Request::new("POST", "/v1/users/nobody/tokens").json(&token);
+    check("too many networks, unread", networks(), (422, "invalid_value"));
+    let answer = fixture.send(&Credentials::Operator, networks());
+    assert!(answer.text().contains("at most 64 networks"), "{}", answer.text());
 }
 
 #[test]

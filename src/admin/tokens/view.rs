@@ -20,13 +20,14 @@ use crate::{
     },
     authz::{
         accounts::Accounts,
+        administration::tokens::{MAX_NETWORKS, too_many_networks},
         network,
         secret::{self, TokenId},
         subject::Access,
         time::Timestamp,
     },
     store::{
-        TokenFilter, TokenState,
+        ChangeError, TokenFilter, TokenState,
         model::{LastUsed, TokenRecord, UserId},
     },
 };
@@ -156,8 +157,11 @@ pub(super) fn entries(scope: Vec<(String, Access)>) -> Vec<ScopeEntry> {
     scope.into_iter().map(|(service, access)| ScopeEntry { service, access }).collect()
 }
 
-/// Parses networks and single addresses.
+/// Parses networks and single addresses, no more than a token may have.
 pub(super) fn addresses(texts: &[String]) -> ApiResult<Vec<IpNet>> {
+    if texts.len() > MAX_NETWORKS {
+        return Err(ChangeError::from(too_many_networks()).into());
+    }
     let bad = |text: &str| {
         format!("{:?} is neither an address nor a network such as 10.0.0.0/8", secret::redact(text))
     };

@@ -18,7 +18,7 @@ pub const DEFAULT_GRACE: Duration = Duration::from_secs(3600);
 /// The longest grace period.
 pub const MAX_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MAX_SCOPE: usize = 50;
-const MAX_NETWORKS: usize = 64;
+pub const MAX_NETWORKS: usize = 64;
 
 /// The bounds of a token, which tokens derived from it must not exceed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -200,9 +200,14 @@ fn validate(mut bounds: TokenBounds) -> Result<TokenBounds, AdminError> {
         return refuse(AdminErrorCode::DuplicateService, message);
     }
     if bounds.allow_ips.len() > MAX_NETWORKS {
-        return invalid_value(format!("a token can have at most {MAX_NETWORKS} networks"));
+        return Err(too_many_networks());
     }
     Ok(bounds)
+}
+
+pub fn too_many_networks() -> AdminError {
+    let message = format!("a token can have at most {MAX_NETWORKS} networks");
+    AdminError::new(AdminErrorCode::InvalidValue, message)
 }
 
 /// Formats seconds as on the command line.
