@@ -9,18 +9,10 @@ use tokio::time::timeout;
 
 use super::{
     ApiResult, Caller, Context,
-    caller::Identity,
     offload::Offload,
     streamed::{self, BodyWriter},
 };
-use crate::{
-    authz::{
-        reason::Reason,
-        rules::BUILT_IN_SERVICE,
-        subject::{Access, Permission},
-    },
-    store::backup::BackupError,
-};
+use crate::{authz::subject::Permission, store::backup::BackupError};
 
 /// A copy keeps a thread busy for as long as its client reads.
 static COPYING: Offload = Offload::new(2, 4);
@@ -29,9 +21,7 @@ static COPYING: Offload = Offload::new(2, 4);
 const RECORDING: Duration = Duration::from_secs(5);
 
 pub async fn stream(context: Context, caller: Caller) -> ApiResult {
-    if matches!(caller.identity, Identity::Bearer { access: Access::Read, .. }) {
-        return Err(Reason::ReadOnlyScope.details(Some(BUILT_IN_SERVICE)).into());
-    }
+    caller.require_full_access()?;
     caller.require(Permission::AdminWrite)?;
     let store = context.store.clone();
     let copy = move |out: &mut BodyWriter| match store.backup(out, &mut |_| {}) {

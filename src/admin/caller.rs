@@ -18,6 +18,7 @@ use crate::{
     authz::{
         accounts::Account,
         reason::Reason,
+        rules::BUILT_IN_SERVICE,
         secret::{Digest, TokenId},
         subject::{Access, Permission, Permissions, User},
     },
@@ -69,8 +70,24 @@ pub enum Identity {
 pub struct Revalidation {
     /// The request has begun a change: it is exempt from the fence, and its body has been read.
     changing: AtomicBool,
-    /// Bit set of the permissions that the response depends on.
+    /// Bit set of the permissions that the response depends on, and [`FULL_ACCESS`].
     needed: AtomicU32,
+}
+
+/// The response depends on a credential that may do more than list.
+const FULL_ACCESS: u32 = 1 << 31;
+
+impl Identity {
+    fn permissions(&self) -> Permissions {
+        match self {
+            Self::Operator => Permission::ALL.iter().copied().collect(),
+            Self::Bearer { user, .. } | Self::Browser { user, .. } => user.permissions,
+        }
+    }
+
+    fn has_full_access(&self) -> bool {
+        !matches!(self, Self::Bearer { access: Access::Read, .. })
+    }
 }
 
 impl Caller {
@@ -103,10 +120,7 @@ impl Caller {
     }
 
     pub fn permissions(&self) -> Permissions {
-        match &self.identity {
-            Identity::Operator => Permission::ALL.iter().copied().collect(),
-            Identity::Bearer { user, .. } | Identity::Browser { user, .. } => user.permissions,
-        }
+        self.identity.permissions()
     }
 
     /// Requires the permission now, and while the response is being sent.
@@ -121,6 +135,15 @@ impl Caller {
             return Err(Problem::denied(format!("This needs the permission {}", words.join(" or "))));
         };
         self.revalidation.needed.fetch_or(1 << *held as u8, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Requires a credential that may do more than list, now and while the response is being sent.
+    pub fn require_full_access(&self) -> ApiResult<()> {
+        if !self.identity.has_full_access() {
+            return Err(Reason::ReadOnlyScope.details(Some(BUILT_IN_SERVICE)).into());
+        }
+        self.revalidation.needed.fetch_or(FULL_ACCESS, Ordering::AcqRel);
         Ok(())
     }
 
@@ -197,10 +220,15 @@ impl Revalidation {
         self.changing.load(Ordering::Acquire)
     }
 
-    /// Whether an account with these permissions may still receive the response.
-    pub fn is_covered(&self, permissions: Permissions) -> bool {
-        let needed = self.needed.load(Ordering::Acquire);
-        Permission::ALL.iter().filter(|p| needed >> (**p as u8) & 1 == 1).all(|p| permissions.contains(*p))
+    /// Whether the caller may still receive the response.
+    pub fn is_covered(&self, identity: &Identity) -> bool {
+        let (needed, permissions) = (self.needed.load(Ordering::Acquire), identity.permissions());
+        let has_access = needed & FULL_ACCESS == 0 || identity.has_full_access();
+        has_access
+            && Permission::ALL
+                .iter()
+                .filter(|p| needed >> (**p as u8) & 1 == 1)
+                .all(|p| permissions.contains(*p))
     }
 }
 
@@ -234,4 +262,55 @@ pub async fn whoami(context: Context, caller: Caller) -> ApiResult {
         "access": access.word(),
         "token": record.map(|record| TokenView::new(&context, record)),
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authz::subject::{ServiceSet, UserIx};
+
+    fn caller(access: Access, permissions: &[Permission]) -> Caller {
+        let user = User {
+            ix: UserIx(0),
+            id: "u".into(),
+            login: "ann".into(),
+            banned: false,
+            deleted: false,
+            groups: Box::default(),
+            permissions: permissions.iter().copied().collect(),
+            readable: ServiceSet::default(),
+        };
+        let token = TokenId::parse("000000000000").unwrap();
+        Caller {
+            identity: Identity::Bearer {
+                token,
+                digest: Digest::from_bytes([0; 32]),
+                user: Arc::new(user),
+                access,
+            },
+            client: [127, 0, 0, 1].into(),
+            request_id: "r".into(),
+            revalidation: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn a_response_ends_with_what_it_depends_on() {
+        let check = |name: &str, full: bool, now: &Caller, expected: bool| {
+            let began = caller(Access::Full, &[Permission::AdminWrite]);
+            began.require(Permission::AdminWrite).unwrap();
+            if full {
+                began.require_full_access().unwrap();
+            }
+            assert_eq!(began.revalidation.is_covered(&now.identity), expected, "{name}");
+        };
+        let unchanged = caller(Access::Full, &[Permission::AdminWrite]);
+        let listing = caller(Access::Read, &[Permission::AdminWrite]);
+        let demoted = caller(Access::Full, &[Permission::AdminRead]);
+        check("unchanged", true, &unchanged, true);
+        check("the token was narrowed to lists", true, &listing, false);
+        check("... which are enough", false, &listing, true);
+        check("the permission is gone", false, &demoted, false);
+        assert!(listing.require_full_access().is_err());
+    }
 }

@@ -126,13 +126,10 @@ impl fence::Revocable for LiveRequest {
             .credentials
             .verify(&self.context, &self.connection.peer)
             .map_err(|refused| refused.reason)?;
-        match authenticated.identity {
-            Identity::Bearer { user, .. } | Identity::Browser { user, .. }
-                if !self.caller.revalidation.is_covered(user.permissions) =>
-            {
-                Err(Reason::ReadServiceDenied)
-            }
-            Identity::Bearer { .. } | Identity::Browser { .. } | Identity::Operator => Ok(()),
+        if self.caller.revalidation.is_covered(&authenticated.identity) {
+            Ok(())
+        } else {
+            Err(Reason::ReadServiceDenied)
         }
     }
 
