@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 #![allow(clippy::type_complexity, reason = "a table names its columns by position")]
 
+#[path = "fence/removals.rs"]
+mod removals;
 mod support;
 
 use std::{
