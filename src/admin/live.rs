@@ -1,7 +1,7 @@
 //! `/v1/live`: lists the requests in flight, and cuts one of them. A request on the admin listener is in the
 //! same registry: every change but its own reauthorizes it.
 
-use std::{rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
 use axum::extract::Path;
 use http::{Method, Uri};
@@ -95,7 +95,8 @@ pub(super) struct LiveRequest {
     pub context: Context,
     pub credentials: RequestCredentials,
     pub caller: Caller,
-    pub deadline: Option<Timestamp>,
+    /// When the credentials expire by time alone; a change may bring it forward.
+    pub deadline: Cell<Option<Timestamp>>,
     pub connection: Rc<Connection>,
     pub method: Method,
     pub uri: Uri,
@@ -127,6 +128,7 @@ impl fence::Revocable for LiveRequest {
             .verify(&self.context, &self.connection.peer)
             .map_err(|refused| refused.reason)?;
         if self.caller.revalidation.is_covered(&authenticated.identity) {
+            self.deadline.set(authenticated.deadline);
             Ok(())
         } else {
             Err(Reason::ReadServiceDenied)
@@ -161,6 +163,6 @@ impl fence::Revocable for LiveRequest {
     }
 
     fn deadline(&self) -> Option<Timestamp> {
-        self.deadline.into_iter().chain(self.connection.client_expires_at()).min()
+        self.deadline.get().into_iter().chain(self.connection.client_expires_at()).min()
     }
 }

@@ -213,7 +213,7 @@ impl Server {
             context: context.clone(),
             credentials,
             caller: caller.clone(),
-            deadline: authenticated.deadline,
+            deadline: authenticated.deadline.into(),
             connection: connection.clone(),
             method: parts.method.clone(),
             uri: parts.uri.clone(),
