@@ -53,8 +53,8 @@ pub enum Contents {
 /// The directory STORE. The caller holds its lock.
 pub struct Generations {
     store: Box<dyn Directory>,
-    /// Names that belong to the caller, such as its lock.
-    own: &'static [&'static str],
+    /// Whether a name belongs to the caller, as that of its lock does.
+    is_own: fn(&str) -> bool,
 }
 
 /// A generation that is being built.
@@ -75,9 +75,9 @@ struct Current {
 }
 
 impl Generations {
-    /// `own` are names in STORE that belong to the caller, such as its lock.
-    pub fn new(store: Box<dyn Directory>, own: &'static [&'static str]) -> Self {
-        Self { store, own }
+    /// `is_own` says which names in STORE belong to the caller, as that of its lock does.
+    pub fn new(store: Box<dyn Directory>, is_own: fn(&str) -> bool) -> Self {
+        Self { store, is_own }
     }
 
     /// Reads what STORE contains. Changes nothing.
@@ -192,9 +192,7 @@ impl Generations {
     /// Fails if the directory has unknown files. Without `CURRENT`, they may be a store or someone else's.
     fn reject_foreign_files(&self) -> Result<(), GenerationError> {
         let mut names = self.store.names()?;
-        names.retain(|name| {
-            name != UNFINISHED && name != LOST_AND_FOUND && !self.own.contains(&name.as_str())
-        });
+        names.retain(|name| name != UNFINISHED && name != LOST_AND_FOUND && !(self.is_own)(name));
         if names.is_empty() {
             return Ok(());
         }

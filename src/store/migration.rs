@@ -39,9 +39,8 @@ pub(crate) use rows::{decode_any, operations};
 
 use manifest::Manifest;
 
-/// Names in STORE during a migration, and those that an older permgate may have left.
-pub(super) const KNOWN_NAMES: &[&str] =
-    &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
+/// The names of the released layout, and of a migration.
+const KNOWN_NAMES: &[&str] = &["lock", "ballast", "probe", "format", "format.new", "data", "released"];
 
 const DATA: &str = "data";
 const KEPT_DIRECTORY: &str = "released";
@@ -49,6 +48,19 @@ const KEPT_DIRECTORY: &str = "released";
 /// Whether the path has a store of the released layout, or one that is being migrated.
 pub(super) fn exists(path: &Path) -> bool {
     path.join(manifest::FILE).exists()
+}
+
+/// Which names may be in STORE if it has this layout. The first release did not look at the others: it keeps its
+/// assertion keys there, and opened a store beside any other file. A directory with a `format` of something else
+/// is not touched.
+pub(super) fn own_names(path: &Path) -> Option<fn(&str) -> bool> {
+    let is_store =
+        fs::read(path.join(manifest::FILE)).is_ok_and(|bytes| !matches!(Manifest::parse(&bytes), Err(None)));
+    match exists(path) {
+        _ if is_store => Some(|_| true),
+        true => Some(|name| KNOWN_NAMES.contains(&name)),
+        false => None,
+    }
 }
 
 /// Migrates the store in STORE to a new generation. The caller holds the lock. Returns `false` if there was only
@@ -71,7 +83,7 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
         return Err(damaged(path, "its data file is missing or empty".to_owned()));
     }
     tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
-    let generations = Generations::new(Box::new(OsDirectory::new(path)), KNOWN_NAMES);
+    let generations = Generations::new(Box::new(OsDirectory::new(path)), |_| true);
     let new = generations.begin(Some(store))?;
     let head = copy(path, &manifest, store, new.directory.path())?;
     Generation::begin(&new, head, settings)?;

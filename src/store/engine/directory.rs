@@ -108,8 +108,8 @@ fn look(path: &Path) -> Result<Found, OpenError> {
 }
 
 fn generations(path: &Path) -> Generations {
-    let own = if migration::exists(path) { migration::KNOWN_NAMES } else { KNOWN_NAMES };
-    Generations::new(Box::new(OsDirectory::new(path)), own)
+    let is_own = migration::own_names(path).unwrap_or(|name| KNOWN_NAMES.contains(&name));
+    Generations::new(Box::new(OsDirectory::new(path)), is_own)
 }
 
 /// Fails for a directory with foreign files, before anything in it is touched or locked.

@@ -7,10 +7,12 @@ use crate::store::log::{
     },
 };
 
-const KNOWN_NAMES: &[&str] = &["lock"];
+fn is_own(name: &str) -> bool {
+    name == "lock"
+}
 
 fn on(disk: &Disk) -> Generations {
-    Generations::new(disk.root(), KNOWN_NAMES)
+    Generations::new(disk.root(), is_own)
 }
 
 /// Builds a generation with one synced file in it.
@@ -186,7 +188,7 @@ fn real_directories_behind_a_symlink_work_with_a_read_only_parent() {
     let link = place.path().join("link");
     std::os::unix::fs::symlink(parent.join("store"), &link).unwrap();
     fs::set_permissions(&parent, fs::Permissions::from_mode(0o500)).unwrap();
-    let generations = Generations::new(Box::new(OsDirectory::new(&link)), KNOWN_NAMES);
+    let generations = Generations::new(Box::new(OsDirectory::new(&link)), is_own);
     assert!(matches!(generations.read().unwrap(), Contents::Empty));
     build(&generations, "old").unwrap();
     build(&generations, "new").unwrap();

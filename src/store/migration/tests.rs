@@ -119,6 +119,31 @@ fn a_released_store_is_migrated_at_its_first_opening() {
     verify(&engine, "opened again");
 }
 
+/// Keys of assertions lie there, and whatever else the first release did not look at.
+#[test]
+fn a_released_store_with_other_files_is_migrated() {
+    let names = ["assertion-keys.json", "assertion-keys.new", "README"];
+    let dir = TestDirectory::released();
+    for name in names {
+        fs::write(dir.path().join(name), name).unwrap();
+    }
+    StoreDirectory::check(&dir.path()).unwrap();
+    let engine = dir.open();
+    verify(&engine, "beside other files");
+    engine.close();
+    for name in names {
+        assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), name);
+    }
+    verify(&dir.open(), "opened again");
+
+    let foreign = tempfile::tempdir().unwrap();
+    fs::write(foreign.path().join(manifest::FILE), "tar\n").unwrap();
+    fs::write(foreign.path().join("README"), "no store").unwrap();
+    let error = Engine::open(&Settings { path: foreign.path().to_owned(), ballast: 0 }).err().unwrap();
+    assert!(error.to_string().contains("not a permgate store: it has README"), "{error}");
+    assert_eq!(fs::read_dir(foreign.path()).unwrap().count(), 2, "not even a lock is created");
+}
+
 /// A migration that was cut off after any of its steps is completed by the next opening.
 #[test]
 fn a_migration_that_was_cut_off_is_taken_up_again() {
@@ -194,6 +219,7 @@ fn a_released_backup_is_restored() {
     engine.close();
     // Over its own store, which is migrated on the way and has the revocations.
     let dir = TestDirectory::released();
+    fs::write(dir.path().join("assertion-keys.json"), "keys").unwrap();
     let options = Options { accept_lost_revocations: false, now };
     let restored = restore::offline(&dir.settings(), &options, &backup[..], &mut |_| {}).unwrap();
     assert_eq!((restored.revoked, restored.users), (0, 0));
