@@ -94,10 +94,11 @@ impl Store {
     }
 
     /// An owner's tokens that are not revoked or replaced, and those in their grace, in the order of ids:
-    /// up to `top` of them, after the first `skip`.
+    /// up to `top` of them, after the first `skip`. A client that fetches slices until it has `total` of them
+    /// must get all of them.
     pub fn slice_of_tokens(&self, owner: &str, skip: usize, top: usize) -> Result<Slice, ReadError> {
         let now = (self.shared.clock)();
-        let (mut items, mut seen, mut in_grace) = (Vec::new(), 0, 0);
+        let (mut items, mut seen) = (Vec::new(), 0);
         let mut after = None;
         let mut step = (skip + top).clamp(1, SCAN_PAGE);
         while seen < skip + top {
@@ -106,12 +107,16 @@ impl Store {
             after = rows.last().map(|row| row.id);
             for row in rows {
                 let row = self.unsaved(row.id).unwrap_or(row);
-                let is_gone = matches!(row.state(false, now), TokenState::Revoked | TokenState::Rotated);
+                let is_gone = match row.state(false, now) {
+                    TokenState::Revoked | TokenState::Rotated => true,
+                    // The grace ends with the token.
+                    TokenState::Expired => row.rotation.is_some(),
+                    _ => false,
+                };
                 if is_gone || seen == skip + top {
                     continue;
                 }
                 seen += 1;
-                in_grace += usize::from(row.rotation.is_some());
                 if seen > skip {
                     items.push(row);
                 }
@@ -123,7 +128,7 @@ impl Store {
             step = (step * 2).min(SCAN_PAGE);
         }
         let counts = self.engine().counts(owner)?;
-        let total = counts.all.saturating_sub(counts.ended) + in_grace;
+        let total = counts.all.saturating_sub(counts.ended) + self.engine().in_grace(owner, now)?;
         Ok(Slice { items, total: total.max(seen) })
     }
 

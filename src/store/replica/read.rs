@@ -80,6 +80,11 @@ impl Replica {
         self.with_staged(&Staged::default()).counts(owner)
     }
 
+    /// How many of an owner's tokens were replaced and still work.
+    pub(crate) fn in_grace(&self, owner: &str, now: Timestamp) -> Result<usize, ReadError> {
+        self.with_staged(&Staged::default()).in_grace(owner, now)
+    }
+
     /// All users, including the tombstones of deleted ones.
     pub(crate) fn users(&self) -> Result<Vec<UserRecord>, ReadError> {
         self.rows(Table::Users)

@@ -28,12 +28,26 @@ async fn slices_of_tokens_pass_over_what_is_gone() {
             assert_eq!((ids, slice.total), (expected, there.len()), "{skip} {top}");
         }
     }
-    bench.store.rotate_token(operator(), there[0], None, None).await.unwrap();
+    for id in [there[0], *there.last().unwrap()] {
+        bench.store.rotate_token(operator(), id, None, None).await.unwrap();
+    }
     let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
-    assert_eq!((all.items.len(), all.total), (9, 9), "a token in its grace is there still");
+    assert_eq!((all.items.len(), all.total), (10, 10), "a token in its grace is there still");
+    for skip in 0..10 {
+        let slice = bench.store.slice_of_tokens(&owner, skip, 1).unwrap();
+        assert_eq!((slice.items.len(), slice.total), (1, 10), "also one behind the slice, at {skip}");
+    }
     bench.pass(3600);
     let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
     assert_eq!((all.items.len(), all.total), (8, 8));
+    let short = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "short") };
+    let short = bench.store.create_token(operator(), short, None).await.unwrap().record.id;
+    bench.store.rotate_token(operator(), short, None, None).await.unwrap();
+    bench.pass(60);
+    for (skip, top) in [(0, 100), (0, 1), (8, 1)] {
+        let total = bench.store.slice_of_tokens(&owner, skip, top).unwrap().total;
+        assert_eq!(total, 9, "the grace has ended with the token, its successor has only expired");
+    }
     assert_eq!(bench.store.slice_of_tokens("nobody", 0, 100).unwrap().total, 0);
 }
 
