@@ -16,10 +16,7 @@ use utoipa::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{
-    ApiResult, Problem,
-    guard::{FORM, is_form},
-};
+use super::{ApiResult, Problem, guard::is_form};
 use crate::{
     authz::{secret, time::Timestamp},
     store::Updated,
@@ -35,6 +32,8 @@ const MAX_SECRET_RESPONSE: usize = 16 << 10;
 pub const UNRESERVED: &AsciiSet =
     &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'@');
 
+const JSON: &str = "application/json";
+
 /// A JSON request body. Its types refuse unknown fields.
 pub struct Json<T>(pub T);
 
@@ -47,7 +46,8 @@ pub struct BodyDigest<T> {
     pub hash: [u8; 32],
 }
 
-/// No body, or one without fields: fields are refused as in any other body. A form may repeat the CSRF token.
+/// No body, or one without fields: fields of a JSON object are refused as in any other body. The first release
+/// ignored every body, so others still are; a form may repeat the CSRF token.
 pub struct NoBody;
 
 #[derive(Deserialize)]
@@ -86,7 +86,7 @@ pub fn json_response(status: StatusCode, body: &impl Serialize) -> Response {
     match serde_json::to_vec(body) {
         Ok(mut bytes) => {
             bytes.push(b'\n');
-            (status, [(header::CONTENT_TYPE, "application/json")], bytes).into_response()
+            (status, [(header::CONTENT_TYPE, JSON)], bytes).into_response()
         }
         Err(error) => unwritable(&error),
     }
@@ -99,7 +99,7 @@ pub fn secret_json_response(status: StatusCode, body: &impl Serialize) -> Respon
     match serde_json::to_writer(&mut *bytes, body) {
         Ok(()) => {
             bytes.push(b'\n');
-            (status, [(header::CONTENT_TYPE, "application/json")], Bytes::from_owner(bytes)).into_response()
+            (status, [(header::CONTENT_TYPE, JSON)], Bytes::from_owner(bytes)).into_response()
         }
         Err(error) => unwritable(&error),
     }
@@ -175,7 +175,7 @@ pub fn if_match(headers: &HeaderMap) -> ApiResult<Option<u64>> {
 
 /// Parses a JSON body: 415 for another media type, 400 for invalid JSON.
 pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<T> {
-    if !is_form(headers, "application/json") {
+    if !is_form(headers, JSON) {
         let text = "The request body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }
@@ -236,8 +236,8 @@ impl<S: Sync> FromRequest<S> for NoBody {
 
     async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let (headers, bytes) = collect(request).await?;
-        if !bytes.is_empty() && !is_form(&headers, FORM) {
-            read::<NoFields>(&headers, &bytes)?;
+        if is_form(&headers, JSON) && !bytes.trim_ascii().is_empty() {
+            parse::<Option<NoFields>>(&bytes)?;
         }
         Ok(Self)
     }
