@@ -25,7 +25,7 @@ use crate::{
         time::Timestamp,
     },
     store::{
-        NewToken, TokenEdit, TokenState,
+        NewToken, TokenEdit,
         model::{RevokeReason, TokenRecord},
     },
 };
@@ -269,12 +269,8 @@ fn owner<'a>(accounts: &'a Accounts, caller: &Caller, user: &str) -> ApiResult<&
 
 /// For Hub, a revoked token does not exist.
 fn find_token(context: &Context, owner: &Account, id: &str) -> ApiResult<TokenRecord> {
-    let record = context.store.token(parse(id)?)?.filter(is_listed);
+    let record = context.store.token(parse(id)?)?.filter(|record| !record.is_gone(Time::now()));
     record.filter(|record| record.owner == owner.record.id).ok_or_else(|| Problem::not_found("token"))
-}
-
-fn is_listed(record: &TokenRecord) -> bool {
-    !matches!(record.state(false, Time::now()), TokenState::Revoked | TokenState::Rotated)
 }
 
 fn scope(services: Vec<ServiceRef>) -> ApiResult<Vec<(String, Access)>> {

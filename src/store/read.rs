@@ -107,13 +107,7 @@ impl Store {
             after = rows.last().map(|row| row.id);
             for row in rows {
                 let row = self.unsaved(row.id).unwrap_or(row);
-                let is_gone = match row.state(false, now) {
-                    TokenState::Revoked | TokenState::Rotated => true,
-                    // The grace ends with the token.
-                    TokenState::Expired => row.rotation.is_some(),
-                    _ => false,
-                };
-                if is_gone || seen == skip + top {
+                if row.is_gone(now) || seen == skip + top {
                     continue;
                 }
                 seen += 1;
@@ -200,6 +194,15 @@ impl TokenRecord {
             _ if owner_banned => TokenState::Suspended,
             Some(_) => TokenState::Rotating,
             None => TokenState::Active,
+        }
+    }
+
+    /// Whether it was revoked, or replaced and not in its grace, which ends with the token at the latest.
+    pub fn is_gone(&self, now: Timestamp) -> bool {
+        match self.state(false, now) {
+            TokenState::Revoked | TokenState::Rotated => true,
+            TokenState::Expired => self.rotation.is_some(),
+            _ => false,
         }
     }
 }
