@@ -9,7 +9,7 @@ use super::{
     Global,
     client::Client,
     failure::{Failure, print_stderr},
-    output::{Columns, Format, ListView, cell},
+    output::{Format, ListView, cell},
 };
 
 #[derive(Debug, Subcommand)]
@@ -30,17 +30,7 @@ pub(super) struct Tail {
     follow: bool,
 }
 
-const COLUMNS: Columns = &[
-    ("SEQ", "seq"),
-    ("TIME", "time"),
-    ("EVENT", "event"),
-    ("ACTOR", "actor"),
-    ("TARGET", "target"),
-    ("OUTCOME", "outcome"),
-    ("REASON", "reason"),
-    ("CHANGE", "change"),
-];
-const VIEW: ListView = ListView { nouns: "events", sort: &[], columns: COLUMNS };
+const VIEW: ListView = ListView::new("events", "", "seq time event actor target outcome reason change");
 
 /// How often a followed log is read.
 const INTERVAL: Duration = Duration::from_secs(1);

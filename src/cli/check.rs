@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape},
+    client::{Client, path_of},
     failure::{Failure, colored, print_stderr},
     output::{Format, counted, pretty, print},
 };
@@ -26,30 +26,25 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
-        let (errors, warnings, services, budgets, environment) = match Config::load(global.config()) {
-            Ok(mut config) => {
-                if let Some(listener) = listener(global, &config) {
-                    let unknown = unknown_readers(&listener, &config);
-                    config.warnings.extend(unknown);
-                    config.warnings.extend(unfit_accounts(&listener, &config));
-                    config.warnings.extend(unreloadable(&listener, &config));
+        let loaded = Config::load(global.config());
+        let (mut errors, mut warnings) = (Vec::new(), Vec::new());
+        match &loaded {
+            Ok(config) => {
+                warnings.extend_from_slice(&config.warnings);
+                if let Some(listener) = listener(global, config) {
+                    warnings.extend(unknown_readers(&listener, config));
+                    warnings.extend(unfit_accounts(&listener, config));
+                    warnings.extend(unreloadable(&listener, config));
                 }
-                let found = config.file_warnings(SystemTime::now().into());
-                config.warnings.extend(found);
-                let files = config.access_log_error().into_iter().chain(config.file_errors());
-                let files: Vec<_> = files.collect();
-                config.exposed_secrets.extend(files);
-                let budgets = config.budget_limits(Machine::read());
-                (
-                    config.exposed_secrets,
-                    config.warnings,
-                    config.services.len(),
-                    Some(budgets),
-                    config.environment,
-                )
+                warnings.extend(config.file_warnings(SystemTime::now().into()));
+                errors.extend_from_slice(&config.exposed_secrets);
+                errors.extend(config.access_log_error().into_iter().chain(config.file_errors()));
             }
-            Err(errors) => (errors.0, Vec::new(), 0, None, Vec::new()),
-        };
+            Err(found) => errors.extend_from_slice(&found.0),
+        }
+        let config = loaded.ok();
+        let budgets = config.as_ref().map(|config| config.budget_limits(Machine::read()));
+        let environment = config.as_ref().map(|config| config.environment.as_slice()).unwrap_or_default();
         let problems = [(&errors, "error", "1;31"), (&warnings, "warning", "1;33")];
         let failed = !errors.is_empty() || (self.strict && !warnings.is_empty());
         match global.output {
@@ -70,9 +65,7 @@ impl Check {
                 }
             }
             Format::Table | Format::Id => {
-                for line in &environment {
-                    print_stderr(line);
-                }
+                environment.iter().for_each(|line| print_stderr(line));
                 for (found, severity, color) in problems {
                     let label = colored(&format!("{severity}:"), color, &std::io::stderr());
                     found.iter().for_each(|problem| print_stderr(&format!("{label} {problem}\n")));
@@ -86,11 +79,10 @@ impl Check {
             };
             return Err(Failure::usage(format!("{} has {found}", global.config().display())));
         }
-        let services = counted(services as u64, "service");
-        let warnings = if warnings.is_empty() {
-            String::new()
-        } else {
-            format!(", {}", counted(warnings.len() as u64, "warning"))
+        let services = counted(config.map_or(0, |config| config.services.len()) as u64, "service");
+        let warnings = match warnings.len() {
+            0 => String::new(),
+            warnings => format!(", {}", counted(warnings as u64, "warning")),
         };
         print_stderr(&format!("{} is valid: {services}{warnings}", global.config().display()));
         if let (Format::Table, Some(budgets)) = (global.output, &budgets) {
@@ -118,7 +110,7 @@ fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
 /// Accounts of exchange rules that do not exist, or are not service accounts: every exchange would be refused.
 fn unfit_accounts(listener: &Client, config: &Config) -> Vec<Problem> {
     let unfit = config.proxy.exchange.iter().filter_map(|rule| {
-        let user = listener.send(&Method::GET, &format!("/v1/users/{}", escape(&rule.account)), None).ok()?;
+        let user = listener.send(&Method::GET, &path_of("users", &rule.account), None).ok()?;
         let account = &rule.account;
         let (message, advice) = match (user.status, user.body["kind"].as_str()) {
             (StatusCode::NOT_FOUND, _) => (

@@ -176,19 +176,20 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<ApiResponse, Failure> {
+        let request = request(method, path, body)?;
         match self {
-            Self::Listener(listener) => listener.send(method, path, body),
-            Self::Offline(offline) => offline.send(method, path, body),
+            Self::Listener(listener) => listener.send(request),
+            Self::Offline(offline) => offline.send(request),
         }
     }
 }
 
 impl Listener {
-    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<ApiResponse, Failure> {
+    fn send(&self, request: Request<Bytes>) -> Result<ApiResponse, Failure> {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
             let exchange = async {
-                let response = self.ask(connection, &target, method, path, body).await?;
+                let response = self.ask(connection, &target, request).await?;
                 read_response(response, &target).await
             };
             let late = |_| Failure::failed(format!("{target} did not answer within {} s", TIMEOUT.as_secs()));
@@ -205,7 +206,7 @@ impl Listener {
     ) -> Result<u64, Failure> {
         self.runtime.block_on(async {
             let (connection, target) = self.connect().await?;
-            let response = self.ask(connection, &target, &Method::GET, path, None).await?;
+            let response = self.ask(connection, &target, request(&Method::GET, path, None)?).await?;
             if !response.status().is_success() {
                 return Err(response_failure(&read_response(response, &target).await?));
             }
@@ -257,36 +258,36 @@ impl Listener {
         &self,
         connection: Box<dyn Connection>,
         target: &Target,
-        method: &Method,
-        path: &str,
-        body: Option<&Value>,
+        mut request: Request<Bytes>,
     ) -> Result<Response<Incoming>, Failure> {
         let broken = |error: hyper::Error| Failure::unreachable(format!("{target}: {error}"));
         let (mut sender, driver) = http1::handshake(TokioIo::new(connection)).await.map_err(broken)?;
         // Ends with the response, or with the command.
         tokio::spawn(driver);
-        let host = match target {
-            Target::Unix(_) => "localhost",
-            Target::Tcp(authority) => authority,
-        };
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, host)
-            .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, concat!("permgate/", env!("CARGO_PKG_VERSION")));
+        if let Target::Tcp(authority) = target {
+            let host = HeaderValue::from_str(authority).expect("an authority is visible ASCII");
+            request.headers_mut().insert(header::HOST, host);
+        }
         if let Some(authorization) = &self.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
+            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
-        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = request
-            .body(Full::new(bytes))
-            .map_err(|error| Failure::usage(format!("{path:?} is not a valid request path: {error}")))?;
-        sender.send_request(request).await.map_err(broken)
+        sender.send_request(request.map(Full::new)).await.map_err(broken)
     }
+}
+
+fn request(method: &Method, path: &str, body: Option<&Value>) -> Result<Request<Bytes>, Failure> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "localhost")
+        .header(header::ACCEPT, "application/json")
+        .header(header::USER_AGENT, concat!("permgate/", env!("CARGO_PKG_VERSION")));
+    if body.is_some() {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
+    let unfit = |error| Failure::usage(format!("{path:?} is not a valid request path: {error}"));
+    request.body(bytes).map_err(unfit)
 }
 
 /// The whole response.
@@ -328,6 +329,11 @@ pub(super) fn response_failure(response: &ApiResponse) -> Failure {
         message.push_str("\n  Set PERMGATE_TOKEN or --token-file to a token whose scope includes `permgate`");
     }
     Failure::of_status(status.as_u16(), message).with_error(code)
+}
+
+/// The path of a record, which its list has under this name.
+pub(super) fn path_of(list: &str, name: &str) -> String {
+    format!("/v1/{list}/{}", escape(name))
 }
 
 /// Percent-encodes a path segment or a query value.

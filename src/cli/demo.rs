@@ -58,25 +58,13 @@ struct Configuration {
     example: SocketAddr,
 }
 
-/// A request to try, and the expected status.
-struct DemoRequest {
-    what: &'static str,
-    target: &'static str,
-    bearer: bool,
-    status: u16,
-}
-
-const REQUESTS: [DemoRequest; 5] = [
-    DemoRequest { what: "granted, and alice may read it", target: "/api/issues", bearer: true, status: 200 },
-    DemoRequest { what: "no token", target: "/api/issues", bearer: false, status: 401 },
-    DemoRequest { what: "another service's path", target: "/hub/api/rest/users", bearer: true, status: 403 },
-    DemoRequest { what: "nobody's path", target: "/elsewhere", bearer: true, status: 404 },
-    DemoRequest {
-        what: "a path with two readings",
-        target: "/api/%2e%2e/hub/api",
-        bearer: true,
-        status: 400,
-    },
+/// Requests to try: what each shows, its target, whether it has the token, and the expected status.
+const REQUESTS: [(&str, &str, bool, u16); 5] = [
+    ("granted, and alice may read it", "/api/issues", true, 200),
+    ("no token", "/api/issues", false, 401),
+    ("another service's path", "/hub/api/rest/users", true, 403),
+    ("nobody's path", "/elsewhere", true, 404),
+    ("a path with two readings", "/api/%2e%2e/hub/api", true, 400),
 ];
 
 const STREAM: &str = "/api/stream";
@@ -104,29 +92,13 @@ fn script() -> Result<bool, Failure> {
     let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
     println!("{}", demo.introduction(false));
     let mut sound = true;
-    for request in &REQUESTS {
-        let response = demo.get(request.target, request.bearer)?;
-        sound &= print_result(
-            request.what,
-            request.target,
-            response.status == request.status,
-            &outcome(&response),
-        );
+    for (what, target, bearer, status) in REQUESTS {
+        sound &= demo.try_request(what, target, bearer, status)?;
     }
     sound &= demo.cut_a_stream()?;
-    let response = demo.get("/api/issues", true)?;
-    sound &=
-        print_result("the same token once more", "/api/issues", response.status == 401, &outcome(&response));
-    println!(
-        "{}",
-        if sound { "\nevery outcome is as expected" } else { "\nNOT every outcome is as expected" }
-    );
+    sound &= demo.try_request("the same token once more", "/api/issues", true, 401)?;
+    println!("\n{} outcome is as expected", if sound { "every" } else { "NOT every" });
     Ok(sound)
-}
-
-fn outcome(response: &ApiResponse) -> String {
-    let result = response.body["error_description"].as_str().unwrap_or("answered by the example service");
-    format!("{}  {result}", response.status.as_u16())
 }
 
 fn print_result(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
@@ -178,8 +150,12 @@ impl Demo {
         Client::of(vec![Target::Tcp(self.proxy.to_string())], bearer.then_some(&self.token))
     }
 
-    fn get(&self, target: &str, bearer: bool) -> Result<ApiResponse, Failure> {
-        self.client(bearer)?.send(&Method::GET, target, None)
+    /// Sends a request, prints its outcome, and returns whether it has the expected status.
+    fn try_request(&self, what: &str, target: &str, bearer: bool, status: u16) -> Result<bool, Failure> {
+        let ApiResponse { status: answered, body } = self.client(bearer)?.send(&Method::GET, target, None)?;
+        let result = body["error_description"].as_str().unwrap_or("answered by the example service");
+        let outcome = format!("{}  {result}", answered.as_u16());
+        Ok(print_result(what, target, answered == status, &outcome))
     }
 
     /// Opens a stream, revokes its token, and checks how the stream ends.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, without_nulls},
+    client::{Client, path_of, without_nulls},
     complete,
     failure::Failure,
     hint,
@@ -55,7 +55,7 @@ impl Explain {
             return Ok(());
         }
         if global.output == Format::Table && reason == "read_service_denied" {
-            let owner = || listener.get(&format!("/v1/tokens/{}", escape(token.as_ref()?))).ok();
+            let owner = || listener.get(&path_of("tokens", token.as_ref()?)).ok();
             if let Some(user) = self.user.clone().or_else(|| Some(owner()?["user"].as_str()?.to_owned())) {
                 let scope = json!([{ "service": explanation["service"] }]);
                 let denied = Failure::denied().with_error("service_not_readable");

@@ -8,7 +8,7 @@ use super::{
     client::{Client, escape},
     complete,
     failure::Failure,
-    output::{Columns, ListView},
+    output::ListView,
 };
 
 #[derive(Debug, Subcommand)]
@@ -43,9 +43,7 @@ struct Recipient {
     group: Option<String>,
 }
 
-const COLUMNS: Columns = &[("ROLE", "role"), ("USER", "user"), ("GROUP", "group")];
-
-const VIEW: ListView = ListView { nouns: "grants", sort: &["role", "user", "group"], columns: COLUMNS };
+const VIEW: ListView = ListView::new("grants", "role user group", "role user group");
 
 impl Grant {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {

@@ -5,11 +5,11 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, without_nulls},
+    client::{Client, escape, path_of, without_nulls},
     complete,
     confirm::confirm,
     failure::{self, Failure},
-    output::{Columns, ListView, counted, texts},
+    output::{ListView, counted, texts},
 };
 use crate::authz::accounts::fold;
 
@@ -72,10 +72,7 @@ pub(super) struct Members {
 }
 
 /// Lists have no members: `show` has.
-const COLUMNS: Columns =
-    &[("NAME", "name"), ("PARENT", "parent"), ("BUILT IN", "built_in"), ("ROLES", "roles")];
-
-const VIEW: ListView = ListView { nouns: "groups", sort: &["name"], columns: COLUMNS };
+const VIEW: ListView = ListView::new("groups", "name", "name parent built_in roles");
 
 impl Group {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
@@ -88,7 +85,7 @@ impl Group {
             }
             Self::List => global.output.list(client.list("/v1/groups?limit=1000", None)?, VIEW),
             Self::Show(GroupSelector { name }) => {
-                let record = client.get(&path(&name))?;
+                let record = client.get(&path_of("groups", &name))?;
                 global.output.record(&record, "name")
             }
             Self::Edit { rename: None, parent: None, .. } => {
@@ -99,18 +96,18 @@ impl Group {
                 if parent.as_deref() == Some("") {
                     body["parent"] = Value::Null;
                 }
-                let record = client.patch(&path(&name), &body)?;
+                let record = client.patch(&path_of("groups", &name), &body)?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
                 global.output.changed(&record, "name", &format!("changed {name}{renamed}"))
             }
             Self::Delete { group: GroupSelector { name }, yes } => {
                 let read = readers_hint(&client, &name);
                 if !yes {
-                    let record = client.get(&path(&name))?;
+                    let record = client.get(&path_of("groups", &name))?;
                     let members = counted(record["members"].as_array().map_or(0, Vec::len) as u64, "member");
                     confirm(&format!("Delete the group {name} with {members}?{read}"), yes)?;
                 }
-                let response = client.delete(&path(&name))?;
+                let response = client.delete(&path_of("groups", &name))?;
                 global.output.done(
                     &response,
                     &format!("deleted {name}{}{read}", if read.is_empty() { "" } else { "." }),
@@ -126,7 +123,7 @@ impl Members {
     fn set(&self, global: &Global, client: &Client, member: bool) -> Result<(), Failure> {
         let name = &self.group.name;
         failure::for_each(&self.logins, |login| {
-            let path = format!("{}/members/{}", path(name), escape(login));
+            let path = format!("{}/members/{}", path_of("groups", name), escape(login));
             let response = if member { client.put(&path)? } else { client.delete(&path)? };
             let (change, to) = if member { ("added", "to") } else { ("removed", "from") };
             global.output.done(&response, &format!("{change} {login} {to} {name}"))
@@ -145,8 +142,4 @@ fn readers_hint(client: &Client, group: &str) -> String {
     let keys: Vec<&str> =
         services.iter().filter(reads).filter_map(|service| service["key"].as_str()).collect();
     if keys.is_empty() { String::new() } else { format!(" The readers of {} name it.", keys.join(", ")) }
-}
-
-fn path(name: &str) -> String {
-    format!("/v1/groups/{}", escape(name))
 }

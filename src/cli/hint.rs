@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::{
-    client::{Client, escape},
+    client::{Client, path_of},
     failure::Failure,
     output::{items, texts},
 };
@@ -217,7 +217,7 @@ fn ambiguous(written: &str, tokens: &[Value]) -> Failure {
 }
 
 fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
-    client.list(&format!("/v1/users/{}/tokens?limit=1000", escape(login)), None)
+    client.list(&format!("{}/tokens?limit=1000", path_of("users", login)), None)
 }
 
 /// Compares names as the store does.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{ApiResponse, Client, escape, response_failure},
+    client::{ApiResponse, Client, escape, path_of, response_failure},
     failure::{Failure, chain, print_stderr, unreadable},
     output::{Format, counted, texts},
     owner::StoreOwner,
@@ -122,14 +122,12 @@ fn offline(global: &Global, import: &Import) -> Result<(), Failure> {
         configuration: config.configuration(),
         now: SystemTime::now().into(),
     };
-    let mut reported = 0;
+    let mut bad = 0;
     let mut on_event = |event: ImportEvent<'_>| match event {
         ImportEvent::Progress(report) => progress.set_position(report.bytes),
         ImportEvent::BadLine { number, why } => {
-            reported += 1;
-            if reported <= MAX_REPORTED || global.output != Format::Table {
-                progress.suspend(|| print_stderr(&format!("line {number}: {why}")));
-            }
+            bad += 1;
+            report_bad_line(&progress, global, bad, number, why);
         }
     };
     let input = BufReader::with_capacity(1 << 20, input);
@@ -185,7 +183,7 @@ impl Importer<'_> {
                 ("/v1/users", json!({ "login": login, "name": name, "kind": kind.word() }), None)
             }
             Ok(ImportRecord::Group { name, members }) => {
-                let path = format!("/v1/groups/{}", escape(&name));
+                let path = path_of("groups", &name);
                 ("/v1/groups", json!({ "name": name }), Some((path, members)))
             }
         };
@@ -268,16 +266,16 @@ impl Importer<'_> {
 
     fn refused(&mut self, number: u64, why: &str) {
         self.report.bad += 1;
-        let message = match self.report.bad {
-            ..=MAX_REPORTED => format!("line {number}: {why}"),
-            bad if bad == MAX_REPORTED + 1 => "more lines were refused; -o id reports all".to_owned(),
-            _ => String::new(),
-        };
-        let all = self.global.output != Format::Table;
-        let message = if all { format!("line {number}: {why}") } else { message };
-        if !message.is_empty() {
-            self.progress.suspend(|| print_stderr(&message));
-        }
+        report_bad_line(&self.progress, self.global, self.report.bad, number, why);
+    }
+}
+
+/// Reports the bad line with this `count`: for people only the first ones.
+fn report_bad_line(progress: &ProgressBar, global: &Global, count: u64, number: u64, why: &str) {
+    if count <= MAX_REPORTED || global.output != Format::Table {
+        progress.suspend(|| print_stderr(&format!("line {number}: {why}")));
+    } else if count == MAX_REPORTED + 1 {
+        progress.suspend(|| print_stderr("more lines were refused; -o id reports all"));
     }
 }
 
@@ -286,12 +284,8 @@ fn progress_bar(length: u64) -> ProgressBar {
     if length == 0 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let progress_bar = ProgressBar::new(length);
-    if let Ok(style) =
-        ProgressStyle::with_template("{bar:40} {percent:>3}% {bytes}/{total_bytes}, {eta} left")
-    {
-        progress_bar.set_style(style);
-    }
+    let style = ProgressStyle::with_template("{bar:40} {percent:>3}% {bytes}/{total_bytes}, {eta} left");
+    let progress_bar = ProgressBar::new(length).with_style(style.expect("the template is valid"));
     progress_bar.enable_steady_tick(Duration::from_millis(200));
     progress_bar
 }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape},
+    client::{Client, path_of},
     confirm::ask,
     failure::{Failure, print_stderr, reason},
     hint::quoted,
@@ -157,7 +157,7 @@ impl FirstAccount {
     /// Creates them in the store itself, because no gateway runs yet.
     fn create(global: &Global, login: String, service: &str) -> Result<Self, Failure> {
         let client = Client::new(&Global { offline: true, admin: None, ..global.clone() })?;
-        let path = format!("/v1/users/{}", escape(&login));
+        let path = path_of("users", &login);
         client.post("/v1/users", &json!({"login": login, "name": login}))?;
         client.post("/v1/grants", &json!({"role": "system-admin", "user": login}))?;
         let invitation = client.post(&format!("{path}/invitation"), &json!({}))?;

@@ -10,7 +10,6 @@ use std::{
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::BodyExt;
-use serde_json::Value;
 use tokio::{runtime::Runtime, task::LocalSet};
 
 use super::{
@@ -69,14 +68,9 @@ impl Offline {
         Ok(self.opened.get_or_init(|| opened))
     }
 
-    pub(super) fn send(
-        &self,
-        method: &Method,
-        path: &str,
-        body: Option<&Value>,
-    ) -> Result<ApiResponse, Failure> {
-        let asks = *method == Method::GET || path == "/v1/explain";
-        self.open(!asks)?.send(method, path, body)
+    pub(super) fn send(&self, request: Request<Bytes>) -> Result<ApiResponse, Failure> {
+        let asks = request.method() == Method::GET || request.uri().path() == "/v1/explain";
+        self.open(!asks)?.send(request)
     }
 }
 
@@ -110,19 +104,13 @@ impl Opened {
         Ok(Self { runtime, tasks, server, store, uid, _owner: owner })
     }
 
-    fn send(&self, method: &Method, path: &str, body: Option<&Value>) -> Result<ApiResponse, Failure> {
-        let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "localhost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONTENT_LENGTH, bytes.len())
-            .body(RequestBody::full(bytes))
-            .map_err(|error| Failure::usage(format!("{path:?} is not a valid request path: {error}")))?;
+    fn send(&self, mut request: Request<Bytes>) -> Result<ApiResponse, Failure> {
+        let length = request.body().len().into();
+        request.headers_mut().insert(header::CONTENT_LENGTH, length);
         self.tasks.block_on(&self.runtime, async {
             let connection = Rc::new(Connection::detached(Peer::Unix { uid: self.uid, pid: None }));
-            let response = self.server.clone().call(Box::new(request), connection).await;
+            let request = Box::new(request.map(RequestBody::full));
+            let response = self.server.clone().call(request, connection).await;
             let status = response.status();
             let body = response.into_body().collect().await;
             let body = body.map_err(|_| Failure::failed("the response ended early"))?.to_bytes();

@@ -22,57 +22,70 @@ pub(crate) enum Format {
     Id,
 }
 
-/// Header and field of each column; the first column identifies a record.
-pub(crate) type Columns = &'static [(&'static str, &'static str)];
-
-/// How a list of records is shown.
+/// How a list of records is shown. The names of fields are separated by spaces.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListView {
-    /// What the records are, as in "no tokens".
-    pub(crate) nouns: &'static str,
-    /// Fields to sort by, ignoring case; empty keeps the order.
-    pub(crate) sort: &'static [&'static str],
-    pub(crate) columns: Columns,
+    nouns: &'static str,
+    sort: &'static str,
+    columns: &'static str,
+}
+
+impl ListView {
+    /// `nouns`: what the records are, as in "no tokens". `sort`: the fields to sort by, ignoring case; empty
+    /// keeps the order. `columns`: the fields to show, as `HEADER=FIELD` where the header is not the field's name;
+    /// the first column identifies a record.
+    pub(crate) const fn new(nouns: &'static str, sort: &'static str, columns: &'static str) -> Self {
+        Self { nouns, sort, columns }
+    }
+
+    /// Header and field of each column.
+    fn columns(self) -> impl Iterator<Item = (String, &'static str)> {
+        self.columns.split(' ').map(|column| {
+            let (header, field) = column.split_once('=').unwrap_or((column.trim_end_matches("_at"), column));
+            (header.replace('_', " ").to_uppercase(), field)
+        })
+    }
 }
 
 impl Format {
     /// Prints a list of records. An empty one is a sentence instead of a table.
     pub(super) fn list(self, mut records: Vec<Value>, view: ListView) -> Result<(), Failure> {
-        let ListView { nouns, sort, columns } = view;
-        if !sort.is_empty() {
+        if !view.sort.is_empty() {
             records.sort_by_cached_key(|record| {
-                sort.iter().map(|field| cell(&record[*field]).to_lowercase()).collect::<Vec<_>>()
+                view.sort.split(' ').map(|field| cell(&record[field]).to_lowercase()).collect::<Vec<_>>()
             });
         }
         match self {
             Self::Table if records.is_empty() => {
-                print_stderr(&format!("no {nouns}"));
+                print_stderr(&format!("no {}", view.nouns));
                 Ok(())
             }
-            Self::Table => table(&records, columns),
+            Self::Table => table(&records, view),
             Self::Json => print(&pretty(&Value::Array(records))),
             Self::Jsonl => records.iter().try_for_each(|record| print(&record.to_string())),
-            Self::Id => records.iter().try_for_each(|record| print(&cell(&record[columns[0].1]))),
+            Self::Id => {
+                let id = view.columns().next().map_or("id", |(_, field)| field);
+                records.iter().try_for_each(|record| print(&cell(&record[id])))
+            }
         }
     }
 
     /// Prints a changed record: for people a sentence on stderr, because they know the rest.
     pub(super) fn changed(self, record: &Value, id: &str, sentence: &str) -> Result<(), Failure> {
-        match self {
-            Self::Id => print(&cell(&record[id]))?,
-            other => return other.done(record, sentence),
+        if self != Self::Id {
+            return self.done(record, sentence);
         }
+        print(&cell(&record[id]))?;
         report_effect(record);
         Ok(())
     }
 
     /// Says what a command has done. The response to it is data only for programs.
     pub(super) fn done(self, response: &Value, sentence: &str) -> Result<(), Failure> {
-        let say = || {
-            print_stderr(sentence);
-            Ok(())
-        };
-        self.document(response, say, say)?;
+        match self {
+            Self::Table | Self::Id => print_stderr(sentence),
+            Self::Json | Self::Jsonl => self.record(response, "")?,
+        }
         report_effect(response);
         Ok(())
     }
@@ -106,9 +119,9 @@ pub(super) fn report_effect(response: &Value) {
 fn effect(response: &Value) -> Vec<String> {
     let cut = response["cut"].as_u64().filter(|cut| *cut > 0);
     let cut = cut.map(|cut| format!("cut {} in flight", counted(cut, "request")));
-    let lapsed = items(&response["nodes"]["lapsed"]).map(cell);
-    let lapsed = lapsed
-        .map(|node| format!("{node} did not confirm in time: it forwards nothing until it has the change"));
+    let lapsed = items(&response["nodes"]["lapsed"]).map(|node| {
+        format!("{} did not confirm in time: it forwards nothing until it has the change", cell(node))
+    });
     cut.into_iter().chain(lapsed).collect()
 }
 
@@ -120,11 +133,11 @@ pub(crate) fn print(line: &str) -> Result<(), Failure> {
     }
 }
 
-fn table(records: &[Value], columns: Columns) -> Result<(), Failure> {
+fn table(records: &[Value], view: ListView) -> Result<(), Failure> {
     let mut table = without_borders();
-    table.set_header(columns.iter().map(|(header, _)| (*header).to_owned()));
+    table.set_header(view.columns().map(|(header, _)| header));
     for record in records {
-        table.add_row(columns.iter().map(|(_, field)| cell(&record[*field])));
+        table.add_row(view.columns().map(|(_, field)| cell(&record[field])));
     }
     let text = table.trim_fmt();
     let (header, rows) = text.split_once('\n').unwrap_or((&text, ""));
@@ -187,10 +200,8 @@ fn pairs(fields: &serde_json::Map<String, Value>) -> String {
 
 /// `2026-01-31T12:00:00` of `2026-01-31T12:00:00.123Z`: milliseconds are noise in a table.
 fn whole_seconds(text: &str) -> Option<&str> {
-    let seconds = text.strip_suffix('Z')?.get(..19)?;
-    let digits = text.get(20..text.len() - 1)?;
-    let time = text.as_bytes()[10] == b'T' && text.as_bytes()[19] == b'.' && digits.len() == 3;
-    (time && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(seconds)
+    let is_time = text.len() == 24 && text.ends_with('Z') && text.parse::<jiff::Timestamp>().is_ok();
+    if is_time { text.get(..19) } else { None }
 }
 
 /// `1 token`, `2 tokens`; `1 entry`, `2 entries`.

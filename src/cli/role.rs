@@ -5,11 +5,11 @@ use serde_json::json;
 
 use super::{
     Global,
-    client::{Client, escape, without_nulls},
+    client::{Client, path_of, without_nulls},
     complete,
     confirm::confirm,
     failure::Failure,
-    output::{Columns, ListView},
+    output::ListView,
 };
 use crate::authz::subject::Permission;
 
@@ -61,10 +61,7 @@ pub(super) struct RoleSelector {
     key: String,
 }
 
-const COLUMNS: Columns =
-    &[("KEY", "key"), ("NAME", "name"), ("PERMISSIONS", "permissions"), ("BUILT IN", "built_in")];
-
-const VIEW: ListView = ListView { nouns: "roles", sort: &["key"], columns: COLUMNS };
+const VIEW: ListView = ListView::new("roles", "key", "key name permissions built_in");
 
 impl Role {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
@@ -78,7 +75,7 @@ impl Role {
             }
             Self::List => global.output.list(client.list("/v1/roles?limit=1000", None)?, VIEW),
             Self::Show(RoleSelector { key }) => {
-                let record = client.get(&path(&key))?;
+                let record = client.get(&path_of("roles", &key))?;
                 global.output.record(&record, "key")
             }
             Self::Edit { name: None, permission, .. } if permission.is_empty() => {
@@ -87,20 +84,16 @@ impl Role {
             Self::Edit { role: RoleSelector { key }, name, permission } => {
                 let permissions = Some(permission).filter(|permissions| !permissions.is_empty());
                 let body = without_nulls(json!({"name": name, "permissions": permissions}));
-                let record = client.patch(&path(&key), &body)?;
+                let record = client.patch(&path_of("roles", &key), &body)?;
                 global.output.changed(&record, "key", &format!("changed {key}"))
             }
             Self::Delete { role: RoleSelector { key }, yes } => {
                 confirm(&format!("Delete the role {key}, and take it from all who hold it?"), yes)?;
-                let response = client.delete(&path(&key))?;
+                let response = client.delete(&path_of("roles", &key))?;
                 global.output.done(&response, &format!("deleted {key}"))
             }
         }
     }
-}
-
-fn path(key: &str) -> String {
-    format!("/v1/roles/{}", escape(key))
 }
 
 fn permission(word: &str) -> Result<String, String> {

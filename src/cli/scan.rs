@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     failure::{Failure, print_stderr, reason},
-    output::{Columns, Format, ListView, counted, plain, print},
+    output::{Format, ListView, counted, plain, print},
 };
 use crate::authz::secret::{LENGTH, find_tokens};
 
@@ -33,9 +33,7 @@ struct Found {
 /// Bytes read at once, whatever the size of a file.
 const CHUNK: usize = 1 << 16;
 
-const COLUMNS: Columns = &[("ID", "id"), ("PATH", "path"), ("LINE", "line"), ("COLUMN", "column")];
-
-const VIEW: ListView = ListView { nouns: "tokens", sort: &[], columns: COLUMNS };
+const VIEW: ListView = ListView::new("tokens", "", "id path line column");
 
 impl Scan {
     /// Exit code 0: nothing was found; 1: something was; 2: a path could not be read.

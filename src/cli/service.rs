@@ -2,12 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{
-    Global,
-    client::Client,
-    failure::Failure,
-    output::{Columns, ListView},
-};
+use super::{Global, client::Client, failure::Failure, output::ListView};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Service {
@@ -16,9 +11,7 @@ pub(super) enum Service {
     List,
 }
 
-const COLUMNS: Columns =
-    &[("SERVICE", "key"), ("TITLE", "title"), ("PATHS", "paths"), ("HOSTS", "hosts"), ("READERS", "readers")];
-const VIEW: ListView = ListView { nouns: "services", sort: &["key"], columns: COLUMNS };
+const VIEW: ListView = ListView::new("services", "key", "service=key title paths hosts readers");
 
 impl Service {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {

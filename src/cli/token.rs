@@ -8,11 +8,11 @@ use strum::VariantNames as _;
 
 use super::{
     Global,
-    client::{Client, escape, without_nulls},
+    client::{Client, escape, path_of, without_nulls},
     complete,
     failure::{self, Failure, print_stderr},
     hint, import,
-    output::{Columns, Format, ListView, cell, print, report_effect},
+    output::{Format, ListView, cell, print, report_effect},
     time,
     token_file::TokenFile,
 };
@@ -157,17 +157,8 @@ pub(super) struct Import {
 /// Shown to people in place of a time.
 const NEVER: &str = "never";
 
-const COLUMNS: Columns = &[
-    ("ID", "id"),
-    ("USER", "user"),
-    ("NAME", "name"),
-    ("SCOPE", "scope"),
-    ("STATE", "state"),
-    ("EXPIRES", "expires_at"),
-    ("LAST USED", "last_used_at"),
-];
-
-const VIEW: ListView = ListView { nouns: "tokens", sort: &["user", "name", "created_at"], columns: COLUMNS };
+const VIEW: ListView =
+    ListView::new("tokens", "user name created_at", "id user name scope state expires_at last_used_at");
 
 impl Token {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
@@ -203,7 +194,7 @@ impl Token {
                 let client = Client::new(global)?;
                 failure::for_each(tokens, |token| {
                     for id in hint::token_ids(&client, &token, user.as_deref())? {
-                        let mut response = client.delete(&path(&id))?;
+                        let mut response = client.delete(&path_of("tokens", &id))?;
                         response["id"] = id.as_str().into();
                         let shown = hint::shown(&token);
                         let which = if id == *shown { id } else { format!("{shown} ({id})") };
@@ -235,7 +226,7 @@ pub(super) fn whoami(global: &Global) -> Result<(), Failure> {
 
 impl TokenSelector {
     fn path(&self, client: &Client) -> Result<String, Failure> {
-        hint::token_id(client, &self.token, self.user.as_deref()).map(|id| path(&id))
+        hint::token_id(client, &self.token, self.user.as_deref()).map(|id| path_of("tokens", &id))
     }
 }
 
@@ -246,7 +237,7 @@ impl Create {
             "name": self.name, "scope": scope, "expires_in": self.expires_in, "expires_at": self.expires_at,
             "not_before": self.not_before, "allow_ips": named(&self.allow_ip), "note": self.note,
         }));
-        let path = format!("/v1/users/{}/tokens", escape(&self.user));
+        let path = format!("{}/tokens", path_of("users", &self.user));
         let client = Client::new(global)?;
         let file = self.save.as_deref().map(TokenFile::create).transpose()?;
         let mut created = client.post(&path, &body).map_err(|failure| {
@@ -355,10 +346,6 @@ fn display_name(record: &Value) -> String {
 /// A list that was given.
 fn named(words: &[String]) -> Option<&[String]> {
     Some(words).filter(|words| !words.is_empty())
-}
-
-fn path(id: &str) -> String {
-    format!("/v1/tokens/{}", escape(id))
 }
 
 /// Parses `hub:read` to `{"service": "hub", "access": "read"}`.

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, escape, without_nulls},
+    client::{Client, path_of, without_nulls},
     complete,
     confirm::confirm,
     failure::{Failure, print_stderr},
     hint,
-    output::{Columns, Format, ListView, counted, print},
+    output::{Format, ListView, counted, print},
     target::ADMIN_VARIABLE,
 };
 
@@ -115,16 +115,7 @@ enum AccountKind {
     Service,
 }
 
-const COLUMNS: Columns = &[
-    ("LOGIN", "login"),
-    ("NAME", "name"),
-    ("KIND", "kind"),
-    ("BANNED", "banned"),
-    ("GROUPS", "groups"),
-    ("ROLES", "roles"),
-];
-
-const VIEW: ListView = ListView { nouns: "users", sort: &["login"], columns: COLUMNS };
+const VIEW: ListView = ListView::new("users", "login", "login name kind banned groups roles");
 
 impl User {
     pub(super) fn run(mut self, global: &Global) -> Result<(), Failure> {
@@ -139,21 +130,23 @@ impl User {
             Self::Invite(UserSelector { login }) => invitation(&global, &client, &login),
             Self::Link { user: UserSelector { login }, subject, issuer } => {
                 let body = without_nulls(json!({"subject": subject, "issuer": issuer}));
-                let linked = client.post(&format!("{}/identities", path(&login)), &body)?;
+                let linked = client.post(&format!("{}/identities", path_of("users", &login)), &body)?;
                 output.record(&linked, "issuer")
             }
             Self::Unlink(UserSelector { login }) => {
-                let response = client.delete(&format!("{}/identities", path(&login)))?;
+                let response = client.delete(&format!("{}/identities", path_of("users", &login)))?;
                 let identities = counted(response["identities"].as_u64().unwrap_or_default(), "identity");
                 output.done(&response, &format!("unlinked {identities} from {login}"))
             }
             Self::SignOut(UserSelector { login }) => {
-                let response = client.delete(&format!("{}/sessions", path(&login)))?;
+                let response = client.delete(&format!("{}/sessions", path_of("users", &login)))?;
                 let sessions = counted(response["sessions"].as_u64().unwrap_or_default(), "session");
                 output.done(&response, &format!("ended {sessions} of {login}"))
             }
             Self::List => output.list(client.list("/v1/users?limit=1000", None)?, VIEW),
-            Self::Show(UserSelector { login }) => output.record(&client.get(&path(&login))?, "login"),
+            Self::Show(UserSelector { login }) => {
+                output.record(&client.get(&path_of("users", &login))?, "login")
+            }
             Self::Edit { rename: None, name: None, email: None, .. } => {
                 Err(Failure::usage("nothing to change: give --rename, --name or --email"))
             }
@@ -162,27 +155,29 @@ impl User {
                 if email.as_deref() == Some("") {
                     body["email"] = Value::Null;
                 }
-                let record = client.patch(&path(&login), &body)?;
+                let record = client.patch(&path_of("users", &login), &body)?;
                 let renamed = rename.map(|new| format!(", now called {new}")).unwrap_or_default();
                 output.changed(&record, "login", &format!("changed {login}{renamed}"))
             }
             Self::Ban { user: UserSelector { login }, reason } => {
-                let record = client.post(&format!("{}/ban", path(&login)), &json!({"reason": reason}))?;
+                let record =
+                    client.post(&format!("{}/ban", path_of("users", &login)), &json!({"reason": reason}))?;
                 let sentence = format!("banned {login}: none of its tokens works any more");
                 output.changed(&record, "login", &sentence)
             }
             Self::Unban(UserSelector { login }) => {
-                let record = client.post(&format!("{}/unban", path(&login)), &json!({}))?;
+                let record = client.post(&format!("{}/unban", path_of("users", &login)), &json!({}))?;
                 output.changed(&record, "login", &format!("unbanned {login}"))
             }
             Self::Delete { user: UserSelector { login }, yes } => {
                 if !yes {
-                    let tokens = client.list(&format!("{}/tokens?limit=1000", path(&login)), None)?;
+                    let tokens =
+                        client.list(&format!("{}/tokens?limit=1000", path_of("users", &login)), None)?;
                     let live = tokens.iter().filter(|token| hint::is_live(token)).count();
                     let tokens = counted(live as u64, "token");
                     confirm(&format!("Delete {login} and revoke {tokens}, for good?"), yes)?;
                 }
-                output.done(&client.delete(&path(&login))?, &format!("deleted {login}"))
+                output.done(&client.delete(&path_of("users", &login))?, &format!("deleted {login}"))
             }
         }
     }
@@ -247,7 +242,7 @@ fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
 
 /// Prints the link to stdout, so that it can be piped into a mail.
 fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failure> {
-    let mut created = client.post(&format!("{}/invitation", path(login)), &json!({}))?;
+    let mut created = client.post(&format!("{}/invitation", path_of("users", login)), &json!({}))?;
     print_stderr(
         "The link sets the password. It is shown only once, can be used once, and is valid for a day.",
     );
@@ -266,10 +261,6 @@ fn invitation(global: &Global, client: &Client, login: &str) -> Result<(), Failu
         }
         other => other.record(&created, "user"),
     }
-}
-
-fn path(login: &str) -> String {
-    format!("/v1/users/{}", escape(login))
 }
 
 #[cfg(test)]

@@ -13,15 +13,14 @@ use super::{
         Global,
         client::Client,
         failure::{Failure, chain, print_stderr},
-        output::{Columns, ListView, counted, items},
+        output::{ListView, counted, items},
         target,
     },
     spinner,
 };
 use crate::{admin, store::verify};
 
-const COLUMNS: Columns = &[("WHERE", "place"), ("WHAT", "what"), ("WHAT TO DO", "advice")];
-const VIEW: ListView = ListView { nouns: "damage", sort: &[], columns: COLUMNS };
+const VIEW: ListView = ListView::new("damage", "", "where=place what what_to_do=advice");
 
 pub(super) fn run(global: &Global) -> Result<(), Failure> {
     let progress = spinner();
