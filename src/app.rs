@@ -176,9 +176,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let budgets = Budgets::for_proxy(&budget_limits);
     let admin_budgets = Budgets::for_admin(&budget_limits);
     let upstreams = Upstreams::new(budgets.clone());
-    metrics.set_upstream_readings(upstreams.clone());
+    let _ = metrics.upstream_readings.set(upstreams.clone());
     let (of_proxy, of_admin) = (budgets.clone(), admin_budgets.clone());
-    metrics.set_budget_readings(Box::new(move || [of_proxy.readings(), of_admin.admin_readings()].concat()));
+    let readings = move || [of_proxy.readings(), of_admin.admin_readings()].concat();
+    let _ = metrics.budget_readings.set(Box::new(readings));
     let gateway = proxy::Parts {
         state: state.clone(),
         metrics: metrics.clone(),

@@ -45,13 +45,14 @@ pub struct Metrics {
     pub refusals_dropped: Counter,
     pub reloads: Counter,
     pub reloads_failed: Counter,
-    upstreams: OnceLock<Arc<dyn UpstreamReadings>>,
-    budgets: OnceLock<BudgetReadings>,
+    /// From where scrapes read the state of the upstreams, and the budgets.
+    pub upstream_readings: OnceLock<Arc<dyn UpstreamReadings>>,
+    pub budget_readings: OnceLock<BudgetReadings>,
     /// Certificates replaced while serving.
     pub certificate_reloads: Counter,
     pub certificate_reloads_failed: Counter,
     /// When each certificate expires: its file, and seconds since 1970.
-    certificates: Mutex<Vec<(String, i64)>>,
+    pub certificates: Mutex<Vec<(String, i64)>>,
     old_names: AtomicBool,
 }
 
@@ -161,23 +162,9 @@ impl Metrics {
         }
     }
 
-    /// Sets from where scrapes read the state of the upstreams. Only the first call has an effect.
-    pub fn set_upstream_readings(&self, upstreams: Arc<dyn UpstreamReadings>) {
-        let _ = self.upstreams.set(upstreams);
-    }
-
     /// Returns the current state of the upstreams.
     pub fn upstreams(&self) -> Vec<UpstreamReading> {
-        self.upstreams.get().map(|upstreams| upstreams.read()).unwrap_or_default()
-    }
-
-    /// Sets from where scrapes read the budgets. Only the first call has an effect.
-    pub fn set_budget_readings(&self, budgets: BudgetReadings) {
-        let _ = self.budgets.set(budgets);
-    }
-
-    pub fn set_certificates(&self, ends: Vec<(String, i64)>) {
-        *self.certificates.lock() = ends;
+        self.upstream_readings.get().map(|upstreams| upstreams.read()).unwrap_or_default()
     }
 
     pub fn set(&self, settings: Settings) {
@@ -192,7 +179,7 @@ impl Metrics {
             workers: self.workers.lock().clone(),
             services: self.services.lock().clone(),
             upstreams: self.upstreams(),
-            budgets: self.budgets.get().map(|budgets| budgets()).unwrap_or_default(),
+            budgets: self.budget_readings.get().map(|budgets| budgets()).unwrap_or_default(),
             readings,
         });
         let mut collectors: Vec<Box<dyn Collector>> = vec![Box::new(scrape.clone())];
@@ -255,7 +242,7 @@ mod tests {
     fn every_sample_follows_its_metric_family() {
         let metrics = Metrics::new(Arc::default());
         metrics.set(Settings { old_names: true });
-        metrics.set_certificates(vec![("a \"b\"\n\\c".into(), 1)]);
+        *metrics.certificates.lock() = vec![("a \"b\"\n\\c".into(), 1)];
         let worker = metrics.worker();
         for &reason in Reason::ALL {
             worker.record(Some(ServiceId(0)), reason, 200, Duration::ZERO, None, 0, 0);
@@ -285,7 +272,7 @@ mod tests {
     #[test]
     fn old_names_are_reported_on_demand_and_say_what_replaces_them() {
         let metrics = Metrics::new(Arc::default());
-        metrics.set_certificates(vec![("tls.crt".into(), 7)]);
+        *metrics.certificates.lock() = vec![("tls.crt".into(), 7)];
         metrics.worker().record(None, Reason::Ok, 204, Duration::ZERO, None, 0, 0);
         let readings = Readings { tokens: 0, imported: 0, writable: true, ready: true, cluster: None };
         let encode = || metrics.encode(readings, Format::Prometheus).unwrap();

@@ -109,7 +109,7 @@ impl ActiveCertificates {
             reported.insert(cert.clone(), (state, now));
         }
         let ends = ends.into_iter().map(|(cert, end)| (cert, end.as_millis() / 1000));
-        self.metrics.set_certificates(ends.collect());
+        *self.metrics.certificates.lock() = ends.collect();
     }
 }
 

@@ -10,9 +10,9 @@ use prometheus_client::{
 
 use super::{
     Metrics, Readings, UpstreamReading, UrlReading,
-    cell::{Distribution, Histogram},
+    cell::{Counter, Distribution, Histogram},
     exposition::{Labels, NO_LABELS, family},
-    worker::{STATUS_CLASSES, ServiceTable, Table, WorkerEvent, by_service},
+    worker::{STATUS_CLASSES, ServiceTable, Table, WorkerEvent as E, by_service},
 };
 use crate::{
     authz::{carriers::CarrierKind, reason::Reason, rules::ServiceId},
@@ -29,65 +29,55 @@ pub(super) struct Scrape {
     pub(super) readings: Readings,
 }
 
-/// Name, help and value of a metric without labels. The encoder adds the prefix `permgate_`, and `_total` to
-/// counters.
-type MetricDefinition = (&'static str, &'static str, fn(&Scrape) -> u64);
-
-const COUNTERS: [MetricDefinition; 24] = [
-    ("connections_accepted", "Client connections accepted.", |s| s.count(WorkerEvent::ConnectionAccepted)),
-    ("proxy_headers_refused", "Connections of trusted proxies without a valid PROXY header.", |s| {
-        s.count(WorkerEvent::MissingProxyHeader)
-    }),
-    ("tunnels_opened", "Connections upgraded by a 101.", |s| s.count(WorkerEvent::TunnelOpened)),
-    ("tls_reloads", "Certificates replaced while serving.", |s| s.metrics.certificate_reloads.value()),
-    ("tls_reloads_failed", "New certificates that could not be used.", |s| {
-        s.metrics.certificate_reloads_failed.value()
-    }),
-    ("upstream_connects", "Connections opened to upstreams.", |s| s.count(WorkerEvent::UpstreamConnect)),
-    ("upstream_connects_failed", "Connections to upstreams that failed.", |s| {
-        s.count(WorkerEvent::UpstreamConnectFailed)
-    }),
-    ("upstream_reuses", "Requests sent over a pooled connection.", |s| s.count(WorkerEvent::UpstreamReuse)),
-    ("upstream_retries", "Requests sent a second time.", |s| s.count(WorkerEvent::UpstreamRetry)),
-    ("upstream_ejections", "Addresses taken out of the rotation.", |s| {
-        s.count(WorkerEvent::UpstreamEjection)
-    }),
-    ("store_commits", "Durable group commits.", |s| s.metrics.store.commits.value()),
-    ("store_changes", "Durable changes.", |s| s.metrics.store.changes.value()),
-    ("store_sync_failures", "Syncs that failed.", |s| s.metrics.store.sync_failures.value()),
-    ("fences", "Fences raised.", |s| s.metrics.store.fences_raised.value()),
-    ("fences_incomplete", "Fences that a participant did not acknowledge in time.", |s| {
-        s.metrics.store.fences_incomplete.value()
-    }),
-    ("fence_cuts", "Requests, streams and tunnels cut by a change.", |s| s.metrics.store.cut.value()),
-    ("cluster_lapsed", "Cluster nodes that did not acknowledge a change in time.", |s| {
-        s.metrics.store.lapsed.value()
-    }),
-    ("cluster_probes_unanswered", "Probes that etcd did not answer.", |s| {
-        s.metrics.store.probes_unanswered.value()
-    }),
-    ("cluster_probes_refused", "Probes that etcd refused: a sign-in or a permission is missing.", |s| {
-        s.metrics.store.probes_refused.value()
-    }),
-    ("cluster_reverted", "Removals that were in force only on this node and were undone later.", |s| {
-        s.metrics.store.reverted.value()
-    }),
-    ("log_lines_dropped", "Access log lines lost: the target was too slow or could not be written.", |s| {
-        s.metrics.log_lines_dropped.value()
-    }),
-    ("refusals_dropped", "Audited refusals dropped.", |s| s.metrics.refusals_dropped.value()),
-    ("reloads", "Reloads that took effect.", |s| s.metrics.reloads.value()),
-    ("reloads_failed", "Reloads that were refused.", |s| s.metrics.reloads_failed.value()),
+/// Name and help of each event that is counted. The encoder adds the prefix `permgate_`, and `_total` to counters.
+const EVENTS: [(&str, &str, E); 8] = [
+    ("connections_accepted", "Client connections accepted.", E::ConnectionAccepted),
+    (
+        "proxy_headers_refused",
+        "Connections of trusted proxies without a valid PROXY header.",
+        E::MissingProxyHeader,
+    ),
+    ("tunnels_opened", "Connections upgraded by a 101.", E::TunnelOpened),
+    ("upstream_connects", "Connections opened to upstreams.", E::UpstreamConnect),
+    ("upstream_connects_failed", "Connections to upstreams that failed.", E::UpstreamConnectFailed),
+    ("upstream_reuses", "Requests sent over a pooled connection.", E::UpstreamReuse),
+    ("upstream_retries", "Requests sent a second time.", E::UpstreamRetry),
+    ("upstream_ejections", "Addresses taken out of the rotation.", E::UpstreamEjection),
 ];
 
-const GAUGES: [MetricDefinition; 7] = [
+const COUNTERS: [(&str, &str, fn(&Metrics) -> &Counter); 16] = [
+    ("tls_reloads", "Certificates replaced while serving.", |m| &m.certificate_reloads),
+    ("tls_reloads_failed", "New certificates that could not be used.", |m| &m.certificate_reloads_failed),
+    ("store_commits", "Durable group commits.", |m| &m.store.commits),
+    ("store_changes", "Durable changes.", |m| &m.store.changes),
+    ("store_sync_failures", "Syncs that failed.", |m| &m.store.sync_failures),
+    ("fences", "Fences raised.", |m| &m.store.fences_raised),
+    ("fences_incomplete", "Fences that a participant did not acknowledge in time.", |m| {
+        &m.store.fences_incomplete
+    }),
+    ("fence_cuts", "Requests, streams and tunnels cut by a change.", |m| &m.store.cut),
+    ("cluster_lapsed", "Cluster nodes that did not acknowledge a change in time.", |m| &m.store.lapsed),
+    ("cluster_probes_unanswered", "Probes that etcd did not answer.", |m| &m.store.probes_unanswered),
+    ("cluster_probes_refused", "Probes that etcd refused: a sign-in or a permission is missing.", |m| {
+        &m.store.probes_refused
+    }),
+    ("cluster_reverted", "Removals that were in force only on this node and were undone later.", |m| {
+        &m.store.reverted
+    }),
+    ("log_lines_dropped", "Access log lines lost: the target was too slow or could not be written.", |m| {
+        &m.log_lines_dropped
+    }),
+    ("refusals_dropped", "Audited refusals dropped.", |m| &m.refusals_dropped),
+    ("reloads", "Reloads that took effect.", |m| &m.reloads),
+    ("reloads_failed", "Reloads that were refused.", |m| &m.reloads_failed),
+];
+
+const GAUGES: [(&str, &str, fn(&Scrape) -> u64); 7] = [
     ("connections_open", "Client connections now open.", |s| {
-        s.open(WorkerEvent::ConnectionAccepted, WorkerEvent::ConnectionClosed)
+        s.open(E::ConnectionAccepted, E::ConnectionClosed)
     }),
-    ("live_requests", "Permitted requests, streams and tunnels in flight.", |s| {
-        s.open(WorkerEvent::Entered, WorkerEvent::Left)
-    }),
-    ("tunnels_open", "Tunnels now open.", |s| s.open(WorkerEvent::TunnelOpened, WorkerEvent::TunnelClosed)),
+    ("live_requests", "Permitted requests, streams and tunnels in flight.", |s| s.open(E::Entered, E::Left)),
+    ("tunnels_open", "Tunnels now open.", |s| s.open(E::TunnelOpened, E::TunnelClosed)),
     ("tokens", "Tokens in the index, revoked ones included.", |s| s.readings.tokens),
     ("tokens_imported", "Tokens registered by digest.", |s| s.readings.imported),
     ("store_writable", "1 while changes are accepted.", |s| u64::from(s.readings.writable)),
@@ -135,8 +125,11 @@ impl Collector for Scrape {
             ("arch", std::env::consts::ARCH),
         ];
         family(encoder, "build", "What is running; always 1.", [(NO_LABELS, Info::new(build))])?;
-        for (name, help, read) in COUNTERS {
-            family(encoder, name, help, [(NO_LABELS, ConstCounter::new(read(self)))])?;
+        for (name, help, event) in EVENTS {
+            family(encoder, name, help, [(NO_LABELS, ConstCounter::new(self.count(event)))])?;
+        }
+        for (name, help, of) in COUNTERS {
+            family(encoder, name, help, [(NO_LABELS, ConstCounter::new(of(&self.metrics).value()))])?;
         }
         for (name, help, read) in GAUGES {
             family(encoder, name, help, [(NO_LABELS, ConstGauge::new(read(self)))])?;
@@ -177,11 +170,11 @@ impl fmt::Debug for Scrape {
 }
 
 impl Scrape {
-    fn count(&self, event: WorkerEvent) -> u64 {
+    fn count(&self, event: E) -> u64 {
         self.workers.iter().map(|worker| worker.count(event)).sum()
     }
 
-    fn open(&self, begun: WorkerEvent, ended: WorkerEvent) -> u64 {
+    fn open(&self, begun: E, ended: E) -> u64 {
         self.workers.iter().map(|worker| worker.open(begun, ended)).sum()
     }
 

@@ -205,7 +205,7 @@ impl Setup {
         let log = directory.path().join("access.log");
         let metrics = Metrics::new(Arc::default());
         let access_log = AccessLog::start(LogTarget::File(log.clone()), metrics.clone()).unwrap();
-        metrics.set_upstream_readings(upstreams.clone());
+        let _ = metrics.upstream_readings.set(upstreams.clone());
         let (sender, refusals) = refusals::channel(metrics.clone());
         let (fence, uses, budget) =
             (Fence::new(ACKNOWLEDGE_TIMEOUT), Arc::<LastUsedTables>::default(), Budgets::for_process());
