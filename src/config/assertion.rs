@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use super::{
     document::References,
     secret,
-    section::{Section, SpannedText, ValueError, wrong},
+    section::{Section, SpannedText, ValueError},
 };
 use crate::{
     assertion::{KeySource, Settings, read_pem},
@@ -63,15 +63,10 @@ fn generated_keys(section: &Section<'_>, store: &Path) -> Option<KeySource> {
 }
 
 fn configured_key(reference: &SpannedText<'_>) -> Result<KeySource, ValueError> {
-    let Some(path) = reference.value.strip_prefix("file:") else {
-        let advice = "write \"file:PATH\"; if a secret was written here, replace it";
-        return wrong("keys must not be written into this file", advice);
-    };
-    let path = reference.document.directory.join(path);
+    let path = secret::file(reference, "keys")?;
     if reference.document.references == References::Ignored {
         return Ok(KeySource::Configured(Arc::default()));
     }
-    reference.document.require_private(&reference.at, &path);
     let bytes = secret::read_file(&path).map_err(|error| {
         let message = format!("the file {} cannot be read: {error}", path.display());
         (message, "put a PKCS#8 private key there that only permgate can read".to_owned())

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Uri;
 
 use super::{
+    secret,
     section::{Section, SpannedText, ValueError, wrong},
     tls::client_certificate,
 };
@@ -46,8 +47,7 @@ pub(super) fn cluster(
     let (endpoints, tls) = (endpoints(&section), encryption(&section));
     let user = section.optional_table("user").and_then(|user| {
         let password = user.text("password")?;
-        let password_file = password.ok_or_report(password_file(&password))?;
-        password.document.require_private(&password.at, &password_file);
+        let password_file = password.ok_or_report(secret::file(&password, "a password"))?;
         Some(User { name: user.text("name")?.value, password_file })
     });
     Some(Settings { node: node?, lease, etcd: Etcd { endpoints, prefix: prefix?, tls, user } })
@@ -92,14 +92,6 @@ fn encryption(section: &Section<'_>) -> Option<Tls> {
     let ca = tls.file("ca");
     let identity = client_certificate(&tls).flatten().map(|pair| (pair.cert, pair.key));
     Some(Tls { ca: ca?, identity })
-}
-
-fn password_file(password: &SpannedText<'_>) -> Result<std::path::PathBuf, ValueError> {
-    let path = password.value.strip_prefix("file:").ok_or_else(|| {
-        let advice = "write \"file:PATH\"; if a secret was written here, replace it";
-        ("a password must not be written into this file".to_owned(), advice.to_owned())
-    })?;
-    Ok(password.document.directory.join(path))
 }
 
 fn node(text: &str) -> Result<String, ValueError> {

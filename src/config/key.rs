@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
-use toml::de::DeValue;
+use toml::de::ValueDeserializer;
 
 /// A key of a table.
 #[derive(Debug, Deserialize)]
@@ -109,8 +109,8 @@ fn object(keys: &[Key]) -> Value {
 fn property(key: &Key) -> Value {
     let mut property = form(key.kind);
     property["description"] = json!(key.description);
-    if let Some(default) = key.default.and_then(|text| DeValue::parse(text).ok()) {
-        property["default"] = to_json(default.get_ref());
+    if let Some(default) = key.default.and_then(|text| ValueDeserializer::parse(text).ok()) {
+        property["default"] = Value::deserialize(default).unwrap_or_default();
     }
     property
 }
@@ -139,15 +139,5 @@ fn form(kind: ValueKind) -> Value {
         }
         ValueKind::Tables(keys) => json!({ "type": "array", "items": object(keys) }),
         ValueKind::NamedTables(keys) => json!({ "type": "object", "additionalProperties": object(keys) }),
-    }
-}
-
-fn to_json(value: &DeValue<'_>) -> Value {
-    match value {
-        DeValue::String(text) => json!(text),
-        DeValue::Boolean(flag) => json!(flag),
-        DeValue::Integer(number) => json!(number.as_str().parse::<i64>().ok()),
-        DeValue::Array(items) => items.iter().map(|item| to_json(item.get_ref())).collect(),
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Table(_) => Value::Null,
     }
 }

@@ -1,6 +1,9 @@
 //! Secrets by reference, `file:PATH` or `env:NAME`: read here, never shown.
 
-use std::{env, fs::File, io::Read, path::Path};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use http::HeaderValue;
 
@@ -9,10 +12,22 @@ use super::{
     problem::reason,
     section::{SpannedText, ValueError, wrong},
 };
-use crate::authz::rules::Secret;
+use crate::{authz::rules::Secret, net::tls::read_regular_file};
 
 /// The longest secret in bytes. A longer file was named by mistake.
 const MAX_LENGTH: u64 = 16 << 10;
+
+/// The path of a file that only the gateway's user may read, for keys that allow nothing else. `what` would
+/// otherwise be in the configuration.
+pub(super) fn file(reference: &SpannedText<'_>, what: &str) -> Result<PathBuf, ValueError> {
+    let Some(path) = reference.value.strip_prefix("file:") else {
+        let advice = "write \"file:PATH\"; if a secret was written here, replace it";
+        return wrong(format!("{what} must not be written into this file"), advice);
+    };
+    let path = reference.document.directory.join(path);
+    reference.document.require_private(&reference.at, &path);
+    Ok(path)
+}
 
 /// Like [`read`], for keys that allow nothing but a reference.
 pub(super) fn referenced(text: &SpannedText<'_>) -> Result<Secret, ValueError> {
@@ -75,18 +90,7 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
     }
 }
 
-/// Reads a regular file. A pipe or a device could block the start.
+/// Reads a file of the usual length.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
-    let metadata = path.metadata().map_err(|error| reason(&error))?;
-    if !metadata.is_file() {
-        return Err("it is not a regular file".into());
-    }
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(|error| reason(&error))?;
-    file.take(MAX_LENGTH + 1).read_to_end(&mut bytes).map_err(|error| reason(&error))?;
-    if bytes.len() as u64 > MAX_LENGTH {
-        Err(format!("it is longer than {MAX_LENGTH} bytes"))
-    } else {
-        Ok(bytes)
-    }
+    read_regular_file(path, MAX_LENGTH).map_err(|error| reason(&error))
 }

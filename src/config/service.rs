@@ -13,6 +13,7 @@ use super::{
     suggest::{advice, closest, did_you_mean},
 };
 use crate::authz::{
+    accounts::ALL_USERS,
     carriers::{Carrier, Carriers},
     forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason},
     path::RequestPath,
@@ -24,8 +25,6 @@ use crate::authz::{
 
 /// docs/domain.md, "Entities". More prefixes should be several services.
 const MAX_PATHS: usize = 32;
-/// The group of all users, and the only group name that can be checked without the store.
-const ALL_USERS: &str = "all-users";
 
 /// Reads a service. Problems are reported; `None` if they leave no service.
 pub(super) fn service(

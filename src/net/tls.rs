@@ -296,16 +296,20 @@ pub fn load_certificates(
     Ok(found)
 }
 
-/// Reads a whole PEM file. It must be a regular file, because reading a pipe or a device could block.
 fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
-    let mut bytes = Vec::new();
-    if !path.metadata().map_err(pem::Error::Io)?.is_file() {
-        return Err(pem::Error::Io(io::Error::other("it is not a regular file")));
+    read_regular_file(path, MAX_PEM).map_err(pem::Error::Io)
+}
+
+/// Reads a file of at most so many bytes. It must be a regular file, because reading a pipe or a device could
+/// block.
+pub fn read_regular_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
     }
-    let file = File::open(path).map_err(pem::Error::Io)?;
-    file.take(MAX_PEM + 1).read_to_end(&mut bytes).map_err(pem::Error::Io)?;
-    if bytes.len() as u64 > MAX_PEM {
-        return Err(pem::Error::Io(io::Error::other(format!("it is longer than {MAX_PEM} bytes"))));
+    let mut bytes = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other(format!("it is longer than {most} bytes")));
     }
     Ok(bytes)
 }
