@@ -2,60 +2,45 @@
 //! valid token is never looked up here.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     authz::{network, reason::Reason},
-    net::Throttle,
-    proxy::limits::SEARCH_INTERVAL,
+    proxy::limits::{CountKey, Table},
     settings::BadTokenLimit,
 };
 
 /// Shared by the workers; locked only for bad tokens.
 #[derive(Default)]
-pub struct BadTokens(Mutex<Counted>);
+pub struct BadTokens(Table<Option<Window>>);
 
-#[derive(Default)]
-struct Counted {
-    windows: HashMap<IpAddr, Window>,
-    /// Searches of a full table for windows that have ended.
-    searches: Throttle,
-}
-
+#[derive(Clone, Copy)]
 struct Window {
     ends: Instant,
     count: u32,
 }
 
-/// The most addresses. Beyond it, new ones are not counted until windows end, which bounds memory. An
-/// attacker with more addresses gains only more guesses at a 256-bit token.
-const MAX_ADDRESSES: usize = 65_536;
-
 impl BadTokens {
     /// Counts a bad token. Returns how long the client must wait if its limit is exceeded.
     pub fn count(&self, from: IpAddr, limit: BadTokenLimit, now: Instant) -> Option<Duration> {
-        let mut counted = self.0.lock();
-        let Counted { windows, searches } = &mut *counted;
-        let from = network::of_client(from);
-        if windows.len() >= MAX_ADDRESSES && !windows.contains_key(&from) {
-            if searches.is_due(now, SEARCH_INTERVAL) {
-                windows.retain(|_, window| window.ends > now);
-            }
-            if windows.len() >= MAX_ADDRESSES {
-                return None;
-            }
-        }
-        let window = windows.entry(from).or_insert(Window { ends: now + limit.window, count: 0 });
-        if window.ends <= now {
-            *window = Window { ends: now + limit.window, count: 0 };
-        }
-        window.count = window.count.saturating_add(1);
-        (window.count > limit.count.get()).then(|| window.ends - now)
+        let is_over = |window: Option<Window>| window.is_none_or(|window| window.ends <= now);
+        let key = CountKey::Address(network::of_client(from));
+        let (counted, wait) = self.0.update(
+            key,
+            || now,
+            is_over,
+            |window| {
+                let fresh = Window { ends: now + limit.window, count: 0 };
+                let mut window = window.filter(|window| window.ends > now).unwrap_or(fresh);
+                window.count = window.count.saturating_add(1);
+                (Some(Some(window)), (window.count > limit.count.get()).then(|| window.ends - now))
+            },
+        );
+        // Addresses beyond the table's size share a count, which says nothing about one of them. An attacker with
+        // so many gains only more guesses at a 256-bit token.
+        wait.filter(|_| counted == key)
     }
 }
 
@@ -106,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn full_table_is_searched_now_and_then() {
+    fn addresses_beyond_the_tables_size_are_not_limited() {
         let bad_tokens = BadTokens::default();
         let limit = BadTokenLimit { count: NonZeroU32::MIN, window: Duration::from_secs(60) };
         let start = Instant::now();
@@ -114,17 +99,15 @@ mod tests {
             let from = std::net::Ipv4Addr::from(from).into();
             bad_tokens.count(from, limit, start + Duration::from_millis(after)).is_some()
         };
-        let room = u32::try_from(MAX_ADDRESSES).unwrap();
-        for from in 0..room {
+        let more_than_fit = 1 << 19;
+        for from in 0..more_than_fit {
             count(from, 0);
         }
-        assert!(!count(room, 1) && !count(room, 1), "there is no room");
+        assert!(!count(more_than_fit, 1) && !count(more_than_fit, 1), "there is no room");
         assert!(count(0, 2), "who is in it is counted");
-        let searched = bad_tokens.0.lock().searches;
-        for from in room..room + 1_000 {
-            count(from, 50);
-        }
-        assert_eq!(bad_tokens.0.lock().searches, searched, "not for every address");
-        assert!(!count(room, 60_000) && count(room, 60_000), "when windows have ended there is room");
+        assert!(
+            !count(more_than_fit, 60_000) && count(more_than_fit, 60_000),
+            "when windows have ended there is room"
+        );
     }
 }

@@ -122,8 +122,8 @@ impl Gateway {
         if let Some(end) = context.outcome.sunset.get() {
             set_sunset(headers, end, context.at);
         }
-        if let Some(limits) = guard.limits() {
-            limits.set_headers(headers);
+        if let Some(fields) = guard.limits().and_then(|limits| limits.fields.as_ref()) {
+            fields.set_headers(headers);
         }
         let body = match body {
             Ok(body) => {

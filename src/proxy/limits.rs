@@ -19,10 +19,10 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::Mutex;
 
-use self::{concurrency::ConcurrencyLimit, rate::RateLimit, table::CountKey};
+use self::{concurrency::ConcurrencyLimit, rate::RateLimit};
 pub use self::{
     concurrency::{ConcurrencySlot, Waiting},
-    table::SEARCH_INTERVAL,
+    table::{CountKey, Table},
 };
 use crate::{
     authz::{
@@ -60,7 +60,7 @@ pub struct LimitPermit {
     slots: Vec<ConcurrencySlot>,
     rates: Vec<(Arc<RateLimit>, CountKey)>,
     /// The response's `RateLimit` and `RateLimit-Policy` fields.
-    fields: Option<RateLimitFields>,
+    pub fields: Option<RateLimitFields>,
 }
 
 /// The rate limit fields of draft-ietf-httpapi-ratelimit-headers.
@@ -213,13 +213,6 @@ impl LimitPermit {
     /// Uncounts a request that is refused after all.
     pub fn give_back(&mut self) {
         self.rates.drain(..).for_each(|(rate_limit, key)| rate_limit.give_back(key));
-    }
-
-    /// Sets the rate limit fields of a response.
-    pub fn set_headers(&self, headers: &mut HeaderMap) {
-        if let Some(ours) = &self.fields {
-            ours.set_headers(headers);
-        }
     }
 }
 

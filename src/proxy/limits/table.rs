@@ -46,7 +46,7 @@ const MAX_COUNTS_PER_SHARD: usize = 16_384;
 const FIRST_SWEEP_SIZE: usize = 64;
 /// The time between two searches of a full table. Without it, each new key would cost a search while an
 /// attacker keeps the table full.
-pub const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
+const SEARCH_INTERVAL: Duration = Duration::from_millis(100);
 
 impl<V: Copy + Default> Table<V> {
     /// Changes one count. `change` gets the count (or the default) and returns the new one, if it changes,
