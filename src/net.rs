@@ -29,7 +29,7 @@ pub use self::{
     bind::{
         Address, AddressError, BindError, Bound, InheritError, Inherited, Listener, bind, bind_with_mode,
     },
-    body::{BodyError, RequestBody},
+    body::{BodyError, FramePoll, RequestBody},
     budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Reservation, log_refusals},
     clock::{Clock, Deadline, Elapsed, LogThrottle, Throttle},
     connection::{CloseReason, Connection},

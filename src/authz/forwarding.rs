@@ -3,7 +3,10 @@
 
 use std::{cell::RefCell, net::IpAddr, ops::Deref};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue,
+    header::{self, AsHeaderName},
+};
 
 use crate::authz::{
     carriers::{self, Carriers},
@@ -206,8 +209,18 @@ pub fn list_elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Ite
 
 /// The value of a field that occurs exactly once; `None` otherwise.
 pub fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
+    at_most_one(headers, name).ok().flatten().map(HeaderValue::as_bytes)
+}
+
+/// A field occurs more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repeated;
+
+/// The value of a field, which must not occur more than once.
+pub fn at_most_one(headers: &HeaderMap, name: impl AsHeaderName) -> Result<Option<&HeaderValue>, Repeated> {
     let mut values = headers.get_all(name).into_iter();
-    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
+    let value = values.next();
+    if values.next().is_none() { Ok(value) } else { Err(Repeated) }
 }
 
 /// Whether the client accepts trailers. Only then does the upstream get a `TE`, the gateway's own.

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     io,
+    iter::from_fn,
     net::SocketAddr,
     rc::Rc,
     task::{Context, Poll},
@@ -107,25 +108,21 @@ impl Transport {
     /// Closes the listener and returns every connection in its queue. Reads the queue from the kernel,
     /// because tokio reports connections only one at a time.
     fn backlog(self) -> Vec<io::Result<Accepted>> {
+        let tcp = |(stream, peer): (std::net::TcpStream, SocketAddr)| {
+            stream.set_nonblocking(true)?;
+            Ok(Accepted::tcp(TcpStream::from_std(stream)?, peer))
+        };
+        let unix = |(stream, _): (std::os::unix::net::UnixStream, _)| {
+            stream.set_nonblocking(true)?;
+            Accepted::unix(UnixStream::from_std(stream)?)
+        };
         match self {
-            Self::Tcp(listener) => {
-                let Ok(listener) = listener.into_std() else { return Vec::new() };
-                std::iter::from_fn(|| listener.accept().ok())
-                    .map(|(stream, peer)| {
-                        stream.set_nonblocking(true)?;
-                        Ok(Accepted::tcp(TcpStream::from_std(stream)?, peer))
-                    })
-                    .collect()
-            }
-            Self::Unix(listener) => {
-                let Ok(listener) = listener.into_std() else { return Vec::new() };
-                std::iter::from_fn(|| listener.accept().ok())
-                    .map(|(stream, _)| {
-                        stream.set_nonblocking(true)?;
-                        Accepted::unix(UnixStream::from_std(stream)?)
-                    })
-                    .collect()
-            }
+            Self::Tcp(listener) => listener
+                .into_std()
+                .map_or_else(|_| Vec::new(), |all| from_fn(|| all.accept().ok()).map(tcp).collect()),
+            Self::Unix(listener) => listener
+                .into_std()
+                .map_or_else(|_| Vec::new(), |all| from_fn(|| all.accept().ok()).map(unix).collect()),
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum BodyError {
     Aborted,
 }
 
+/// What the poll of a body with errors `E` returns.
+pub type FramePoll<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
 /// hyper's body, shared with the connection so that an abort can drop it.
 pub(super) type SharedIncoming = Rc<RefCell<Option<Incoming>>>;
 
@@ -64,10 +66,7 @@ impl Body for RequestBody {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<BodyError> {
         let (incoming, connection) = match &mut self.0 {
             Source::Client { incoming, connection } => (incoming, connection),
             Source::Memory(body) => {
@@ -106,7 +105,11 @@ impl Body for RequestBody {
         }
         Poll::Ready(match frame {
             Some(Ok(frame)) => Some(Ok(frame)),
-            Some(Err(error)) => Some(Err(classify(error, connection))),
+            // h2 has already reset a malformed stream, so no response can be sent.
+            Some(Err(_)) if connection.has_ended() || connection.stream().is_some() => {
+                Some(Err(BodyError::Gone))
+            }
+            Some(Err(error)) => Some(Err(BodyError::Broken(error.into()))),
             None if whole => None,
             None => Some(Err(BodyError::Gone)),
         })
@@ -129,13 +132,6 @@ impl Body for RequestBody {
     }
 }
 
-/// Distinguishes a client that has gone from one whose body is malformed.
-fn classify(error: hyper::Error, connection: &Connection) -> BodyError {
-    // h2 has already reset a malformed stream, so no response can be sent.
-    let reset = connection.stream().is_some();
-    if connection.has_ended() || reset { BodyError::Gone } else { BodyError::Broken(error.into()) }
-}
-
 impl Drop for RequestBody {
     fn drop(&mut self) {
         let Source::Client { incoming, connection } = &self.0 else { return };
@@ -144,7 +140,7 @@ impl Drop for RequestBody {
             && !left.is_end_stream()
             && !connection.aborted()
         {
-            stream.discard(left);
+            stream.leftover.replace(Some(left));
         }
         connection.close_body(false);
         if connection.stream().is_some() {
@@ -221,10 +217,7 @@ where
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<BoxError> {
         let this = &mut *self;
         if this.connection.aborted() {
             // The task that polls this is about to end.

@@ -10,7 +10,7 @@ use http::{
 
 use super::{Connection, Limits};
 use crate::authz::{
-    forwarding::has_framing_alias,
+    forwarding::{at_most_one, has_framing_alias},
     host::Authority,
     reason::{ErrorDetails, Reason},
 };
@@ -119,11 +119,7 @@ fn single_value<'h>(
     name: &HeaderName,
     several: &'static str,
 ) -> Result<Option<&'h HeaderValue>, RequestError> {
-    let mut values = headers.get_all(name).iter();
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        _ => Err(RequestError::BadRequest(several)),
-    }
+    at_most_one(headers, name).map_err(|_| RequestError::BadRequest(several))
 }
 
 /// Requires one valid Host that agrees with the target's authority. Over HTTP/2, sets a missing Host from it.

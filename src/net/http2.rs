@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWrite as _;
 
 use super::{
-    Holder, Limits, RequestError, Service, Worker,
+    Holder, RequestError, Service, Worker,
     body::Sent,
     connection::{ConnectionCommand, OpenStream, Phase, ResponseState},
     io::CancelIo,
@@ -65,12 +65,14 @@ pub(super) async fn drive<S: Service>(
     let budget = &worker.budgets.receive_buffers;
     let window = budget.try_take(&Holder::default(), CONNECTION_WINDOW as usize);
     let (limits, current) = (worker.limits(), executor.current.clone());
+    // The limit on a head, as HTTP/2 measures it.
+    let field_section = u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX);
     let mut builder = http2::Builder::new(executor);
     builder
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(if window.is_some() { CONNECTION_WINDOW } else { STREAM_WINDOW })
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(max_field_section(&limits))
+        .max_header_list_size(field_section)
         .max_pending_accept_reset_streams(RESETS_BEFORE_ACCEPT)
         .max_local_error_reset_streams(RESETS_FOR_ERRORS)
         .max_send_buf_size(SEND_BUFFER)
@@ -154,11 +156,6 @@ pub(super) async fn drive<S: Service>(
     })
     .await;
     goaway
-}
-
-/// The largest field section that h2 accepts: the limit on a head, as HTTP/2 measures it.
-fn max_field_section(limits: &Limits) -> u32 {
-    u32::try_from(limits.head + limits.fields * FIELD_OVERHEAD).unwrap_or(u32::MAX)
 }
 
 fn goaway(last_stream: u32, code: u32) -> Vec<u8> {

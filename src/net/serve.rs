@@ -77,7 +77,7 @@ pub(super) async fn serve_connection<S: Service>(
         (Socket::Tcp(socket), None) => Box::new(socket),
         (Socket::Unix(socket), _) => Box::new(socket),
     };
-    let io = CancelIo::new(stream, connection.clone(), worker.clone());
+    let mut io = CancelIo::new(stream, connection.clone(), worker.clone());
     // Over TLS, the handshake negotiates HTTP/2.
     let version = match connection.secure {
         true => Ok(http2),
@@ -109,7 +109,8 @@ pub(super) async fn serve_connection<S: Service>(
         Outcome::Over { unread: true } => Box::pin(close(io, &[], MAX_LINGER_BYTES)).await,
         Outcome::Over { unread: false }
         | Outcome::Interrupted(ConnectionCommand::Close | ConnectionCommand::MakeRoom) => {
-            send_close_notify(io).await;
+            // Sends TLS's close_notify, if that does not block.
+            let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
         }
     }
     // The request that waits for an upgrade holds the connection, so nothing else would end its wait.
@@ -148,11 +149,6 @@ pub(super) async fn until_command<F: Future>(
         None => work.as_mut().poll(cx).map(Ok),
     })
     .await
-}
-
-/// Sends TLS's close_notify, if that does not block.
-async fn send_close_notify(mut io: CancelIo) {
-    let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut io).poll_shutdown(cx))).await;
 }
 
 /// Bytes that are read and discarded after a last response: more than the socket buffers of a client that

@@ -19,7 +19,7 @@ use super::{Connection, io::CancelIo};
 
 /// The client's end of a tunnel, with TLS removed.
 pub struct Upgraded {
-    io: Io,
+    io: Box<dyn Duplex>,
     connection: Rc<Connection>,
     /// The connection's slot and guard, or the HTTP/2 stream. Released when the tunnel ends.
     _held: Box<dyn Any>,
@@ -28,10 +28,8 @@ pub struct Upgraded {
 /// The client's end of a future tunnel. Fails if the connection ends first.
 pub type OnUpgrade = oneshot::Receiver<Upgraded>;
 
-enum Io {
-    Http1(CancelIo),
-    Http2(TokioIo<hyper::upgrade::Upgraded>),
-}
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Duplex for T {}
 
 impl Upgraded {
     /// Wraps an HTTP/1 connection. `buffered`: what the client sent after its request.
@@ -40,12 +38,12 @@ impl Upgraded {
         io.push_back(buffered);
         let connection = io.connection().clone();
         connection.begin_tunnel();
-        Self { io: Io::Http1(io), connection, _held: Box::new(held) }
+        Self { io: Box::new(io), connection, _held: Box::new(held) }
     }
 
     pub(super) fn http2(io: hyper::upgrade::Upgraded, connection: Rc<Connection>, held: impl Any) -> Self {
         connection.begin_tunnel();
-        Self { io: Io::Http2(TokioIo::new(io)), connection, _held: Box::new(held) }
+        Self { io: Box::new(TokioIo::new(io)), connection, _held: Box::new(held) }
     }
 
     /// Registers this task to be woken by an abort. Fails if the connection is aborted.
@@ -56,7 +54,7 @@ impl Upgraded {
 
     /// Counts bytes written to an HTTP/2 stream. `CancelIo` counts those of a socket.
     fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Io::Http2(_) = self.io {
+        if self.connection.is_stream() {
             match &written {
                 Poll::Ready(Ok(bytes)) => self.connection.sent(*bytes),
                 Poll::Pending => self.connection.stall(),
@@ -74,42 +72,30 @@ impl AsyncRead for Upgraded {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.watch(cx)?;
-        match &mut self.io {
-            Io::Http1(io) => Pin::new(io).poll_read(cx, buf),
-            Io::Http2(io) => {
-                let before = buf.filled().len();
-                ready!(Pin::new(io).poll_read(cx, buf))?;
-                self.connection.received(buf.filled().len() - before);
-                Poll::Ready(Ok(()))
-            }
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        if self.connection.is_stream() {
+            self.connection.received(buf.filled().len() - before);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.watch(cx)?;
-        let written = match &mut self.io {
-            Io::Http1(io) => Pin::new(io).poll_write(cx, bytes),
-            Io::Http2(io) => Pin::new(io).poll_write(cx, bytes),
-        };
+        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.wrote(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch(cx)?;
-        match &mut self.io {
-            Io::Http1(io) => Pin::new(io).poll_flush(cx),
-            // hyper's `poll_flush` only waits for room to write more.
-            Io::Http2(_) => Poll::Ready(Ok(())),
-        }
+        // Over HTTP/2, hyper's `poll_flush` only waits for room to write more.
+        if self.connection.is_stream() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.io).poll_flush(cx) }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.watch(cx)?;
-        match &mut self.io {
-            Io::Http1(io) => Pin::new(io).poll_shutdown(cx),
-            Io::Http2(io) => Pin::new(io).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

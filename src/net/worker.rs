@@ -316,12 +316,8 @@ pub struct Limits {
 impl Limits {
     /// The shortest of all timeouts, which the ticker must resolve.
     pub(super) fn shortest_timeout(&self) -> Duration {
-        self.head_timeout
-            .min(self.tls_handshake_timeout)
-            .min(self.idle_timeout)
-            .min(self.body_timeout)
-            .min(self.write_timeout)
-            .min(self.ping)
+        let exchange = self.head_timeout.min(self.body_timeout).min(self.write_timeout);
+        exchange.min(self.tls_handshake_timeout).min(self.idle_timeout).min(self.ping)
     }
 }
 

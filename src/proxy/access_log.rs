@@ -21,7 +21,7 @@ use std::{
 use parking_lot::Mutex;
 
 pub use line::{LogLine, millis};
-use sink::Sink;
+pub use sink::OpenTarget;
 
 use crate::metrics::Metrics;
 
@@ -32,15 +32,6 @@ pub enum LogTarget {
     Stdout,
     /// Opened for appending, and again by [`AccessLog::reopen`] after log rotation.
     File(PathBuf),
-}
-
-/// A target that lines can be written to.
-pub struct OpenTarget(Sink);
-
-impl LogTarget {
-    pub fn open(self) -> io::Result<OpenTarget> {
-        Sink::open(self).map(OpenTarget)
-    }
 }
 
 /// Handle of the log thread, shared by the workers. Dropping the last handle flushes and joins the thread.
@@ -55,7 +46,7 @@ pub struct AccessLog {
 /// What the log thread does before it writes the next chunk.
 #[derive(Default)]
 struct LogCommands {
-    target: Option<Sink>,
+    target: Option<OpenTarget>,
     reopen: bool,
 }
 
@@ -87,7 +78,7 @@ impl AccessLog {
     /// Opens the target and starts the thread.
     pub fn start(target: LogTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
         let (chunks, waiting) = sync_channel::<Chunk>(CHANNEL_SIZE);
-        let mut sink = Sink::open(target)?;
+        let mut sink = target.open()?;
         let off = AtomicBool::new(sink.is_off());
         let commands = Arc::<Mutex<LogCommands>>::default();
         let (given, counts) = (Arc::clone(&commands), Arc::clone(&metrics));
@@ -116,7 +107,7 @@ impl AccessLog {
     }
 
     /// Switches to another target before the next chunk.
-    pub fn retarget(&self, OpenTarget(sink): OpenTarget) {
+    pub fn retarget(&self, sink: OpenTarget) {
         self.off.store(sink.is_off(), Ordering::Relaxed);
         *self.commands.lock() = LogCommands { target: Some(sink), reopen: false };
         self.wake();

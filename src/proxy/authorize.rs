@@ -60,7 +60,8 @@ impl Gateway {
         mut request: Box<Request<RequestBody>>,
         slot: Option<ConcurrencySlot>,
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
-        self.decide(&context.state, context, context.at, |decision| {
+        let query = context.query(&context.state.snapshot.rules);
+        self.decide(&query, &context.state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
             // Not for a public rule: otherwise anybody could hold connections that nobody may close.
             if permit.subject().is_some() {
@@ -109,21 +110,11 @@ impl Gateway {
         };
         let (stated, rules) = ([host.as_str().to_owned()], &context.state.snapshot.rules);
         let query = Query { stated_hosts: &stated, ..context.query(rules) };
-        self.decide_query(&query, &context.state, context, context.at, |decision| decision.is_ok())
+        self.decide(&query, &context.state, context, context.at, |decision| decision.is_ok())
     }
 
-    /// Calls the pure decision with the request and the current state. Denies if this node may not forward.
+    /// Calls the pure decision with the query of a request and this state. Denies if this node may not forward.
     pub(super) fn decide<R>(
-        &self,
-        state: &WorkerState,
-        context: &RequestContext,
-        now: Timestamp,
-        then: impl FnOnce(Result<Permit<'_>, Denial<'_>>) -> R,
-    ) -> R {
-        self.decide_query(&context.query(&state.snapshot.rules), state, context, now, then)
-    }
-
-    pub(super) fn decide_query<R>(
         &self,
         query: &Query<'_>,
         state: &WorkerState,

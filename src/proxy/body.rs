@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Either, Full, Limited};
 
 use crate::{
     authz::{forwarding, reason::Reason},
-    net::{BodyError, BoxError, RequestBody},
+    net::{BodyError, BoxError, FramePoll, RequestBody},
     proxy::{
         context::RequestContext,
         grpc,
@@ -70,10 +70,7 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<BodyError> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         // Checked after the poll, because the frame may have been long in coming.
         Poll::Ready(if self.context.is_relay_stopped() { Some(Err(BodyError::Aborted)) } else { frame })
@@ -187,10 +184,7 @@ impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Incomplete;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Incomplete>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<Incomplete> {
         if self.ended {
             return Poll::Ready(None);
         }

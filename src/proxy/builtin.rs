@@ -106,7 +106,8 @@ impl Gateway {
         now: Timestamp,
         then: impl FnOnce(Subject<'_>) -> R,
     ) -> Result<R, Rejection> {
-        self.decide(state, context, now, |decided| self.subject(decided, context, then))
+        let query = context.query(&state.snapshot.rules);
+        self.decide(&query, state, context, now, |decided| self.subject(decided, context, then))
     }
 
     /// Like [`Self::authenticate`], but with the given credential instead of the request's own.
@@ -119,7 +120,7 @@ impl Gateway {
         then: impl FnOnce(Subject<'_>) -> R,
     ) -> Result<R, Rejection> {
         let query = Query { credential, ..context.query(&state.snapshot.rules) };
-        self.decide_query(&query, state, context, now, |decided| self.subject(decided, context, then))
+        self.decide(&query, state, context, now, |decided| self.subject(decided, context, then))
     }
 
     /// Runs steps 1 to 3 of the decision, for a route that takes its credential from the body.
@@ -146,30 +147,7 @@ impl Gateway {
             Ok(_) => Err(Reason::NoService.into()),
         }
     }
-}
 
-/// The rejection of a token that could not be created. `refused` maps an error that is the client's.
-fn not_issued(error: ChangeError, refused: impl FnOnce(AdminError) -> Rejection) -> Rejection {
-    match error {
-        ChangeError::Refused(refusal) => refused(refusal),
-        error => {
-            tracing::error!(%error, "failed to make a token");
-            Reason::StoreUnavailable.into()
-        }
-    }
-}
-
-/// A JSON response with `Cache-Control: no-store`.
-fn json_response(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(format!("{body}\n")));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    forwarding::set_request_id(headers, request_id.as_bytes());
-    response
-}
-
-impl Gateway {
     /// Needs no token and ignores one. If no assertions are signed, this is an unknown route.
     fn jwks(&self, context: &RequestContext) -> BuiltinResponse {
         let Some(jwks) = self.parts.keyring.jwks() else { return self.not_found(context) };
@@ -183,9 +161,7 @@ impl Gateway {
         forwarding::set_request_id(headers, context.request_id.as_bytes());
         Ok(response)
     }
-}
 
-impl Gateway {
     /// Accepts a bearer token only, whatever other carriers the host's services accept. The new token has the
     /// same scope and expiry; the old one stays valid for its grace period.
     async fn rotate(&self, context: &Rc<RequestContext>) -> BuiltinResponse {
@@ -230,6 +206,27 @@ impl Gateway {
         *response.status_mut() = StatusCode::CREATED;
         Ok(response)
     }
+}
+
+/// The rejection of a token that could not be created. `refused` maps an error that is the client's.
+fn not_issued(error: ChangeError, refused: impl FnOnce(AdminError) -> Rejection) -> Rejection {
+    match error {
+        ChangeError::Refused(refusal) => refused(refusal),
+        error => {
+            tracing::error!(%error, "failed to make a token");
+            Reason::StoreUnavailable.into()
+        }
+    }
+}
+
+/// A JSON response with `Cache-Control: no-store`.
+fn json_response(body: &serde_json::Value, request_id: &RequestId) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(format!("{body}\n")));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    forwarding::set_request_id(headers, request_id.as_bytes());
+    response
 }
 
 /// In bytes. Identity providers' tokens that list groups have several thousand.

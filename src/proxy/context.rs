@@ -277,7 +277,7 @@ impl Revocable for RequestContext {
         let trusted = is_peer_trusted(&current, &self.connection);
         let client = if trusted { self.facts.client } else { self.connection.address() };
         let query = Query { client, ..query };
-        self.gateway.decide_query(&query, &current, self, now, |decided| {
+        self.gateway.decide(&query, &current, self, now, |decided| {
             let permit = decided.map_err(|denial| denial.reason)?;
             let Service { id, .. } = permit.owner().service;
             // A permit does not count if another service owns the path now, or if the

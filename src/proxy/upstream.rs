@@ -220,7 +220,7 @@ impl Upstream {
         if let Some(place) = self.requests.try_acquire(limit) {
             return Ok(place);
         }
-        let waiting = self.requests.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
+        let waiting = self.requests.wait(self.settings.queue).ok_or(Reason::UpstreamOverloaded)?;
         attempts.wait(context, waiting.permit()).await
     }
 
@@ -307,7 +307,7 @@ impl Upstream {
         if let Some(place) = self.connections.try_acquire(limit) {
             return Ok(Ok(place));
         }
-        let waiting = self.connections.wait(self.settings.queue).map_err(|_| Reason::UpstreamOverloaded)?;
+        let waiting = self.connections.wait(self.settings.queue).ok_or(Reason::UpstreamOverloaded)?;
         self.connections.yielders().notify_all();
         // A switch of protocols needs a new connection, which is made once an idle one has closed.
         let may_share = attempts.purpose == Purpose::Requests;

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::authz::{
     carriers::CarrierKind,
+    forwarding::{Repeated, at_most_one},
     secret::{Bearer, BearerForm, Digest, has_alias},
 };
 
@@ -36,11 +37,10 @@ impl Credential {
     /// Parses the `Authorization` fields. The digest is computed only if a look-up follows: for permgate's
     /// own form, and for a foreign one if there are `imports`.
     pub fn from_headers(headers: &HeaderMap, perm_alias: bool, imports: bool) -> Self {
-        let mut fields = headers.get_all(header::AUTHORIZATION).iter().map(HeaderValue::as_bytes);
-        match (fields.next(), fields.next()) {
-            (None, _) => Credential::Missing,
-            (Some(field), None) => Self::from_field(field, perm_alias, imports),
-            (Some(_), Some(_)) => Credential::Ambiguous,
+        match at_most_one(headers, header::AUTHORIZATION) {
+            Ok(None) => Credential::Missing,
+            Ok(Some(field)) => Self::from_field(field.as_bytes(), perm_alias, imports),
+            Err(Repeated) => Credential::Ambiguous,
         }
     }
 

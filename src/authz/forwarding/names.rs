@@ -154,10 +154,8 @@ impl FieldSection {
     /// The side on which the trailers of this message cross.
     pub fn trailers(self) -> FieldSection {
         match self {
-            FieldSection::Request | FieldSection::TrustedRequest | FieldSection::RequestTrailers => {
-                FieldSection::RequestTrailers
-            }
             FieldSection::Response | FieldSection::ResponseTrailers => FieldSection::ResponseTrailers,
+            _ => FieldSection::RequestTrailers,
         }
     }
 }

@@ -21,26 +21,26 @@ pub struct Streams {
     open: RefCell<Vec<Rc<Connection>>>,
     /// Since when a field section has been incomplete.
     head: Cell<Option<Instant>>,
-    last_read: Cell<Instant>,
+    pub(in crate::net) last_read: Cell<Instant>,
     /// Since when a stream's reset may have waited to be written.
     reset: Cell<Option<Instant>>,
     /// Streams that the client cancelled while they were served. Each costs as much as a request, but no
     /// longer counts as an open stream.
     cancelled: RateLimit,
-    /// Control frames that are not offset by useful frames.
-    control_frames: RateLimit,
+    /// Control frames that are not offset by useful frames. There may be too many of them.
+    pub(in crate::net) control_frames: RateLimit,
 }
 
 /// A rate limit: a burst of 1000, and 33 per second in the long run, as in nghttp2. Stores when the count
 /// returns to zero.
-struct RateLimit(Cell<Instant>);
+pub struct RateLimit(Cell<Instant>);
 
 /// The HTTP/2 part of a stream.
 pub struct Stream {
     connection: Rc<Connection>,
     tasks: RefCell<Vec<AbortHandle>>,
     /// The unread rest of a request's body, and how many bytes of it were discarded.
-    leftover: RefCell<Option<Incoming>>,
+    pub(in crate::net) leftover: RefCell<Option<Incoming>>,
     discarded: Cell<usize>,
 }
 
@@ -68,7 +68,7 @@ const BURST: Duration = INTERVAL.saturating_mul(1000);
 
 impl RateLimit {
     /// Counts one. Returns false if the limit is exceeded.
-    fn count(&self, now: Instant) -> bool {
+    pub(in crate::net) fn count(&self, now: Instant) -> bool {
         let forgotten = self.0.get().max(now) + INTERVAL;
         self.0.set(forgotten);
         forgotten.saturating_duration_since(now) <= BURST
@@ -97,10 +97,6 @@ impl Streams {
         self.open.borrow().is_empty()
     }
 
-    pub(in crate::net) fn record_read(&self, now: Instant) {
-        self.last_read.set(now);
-    }
-
     /// Records whether a field section is incomplete.
     pub(in crate::net) fn set_head(&self, open: bool, now: Instant) {
         self.head.set(open.then(|| self.head.get().unwrap_or(now)));
@@ -109,11 +105,6 @@ impl Streams {
     /// Records that the kernel has everything that h2 wrote.
     pub(in crate::net) fn flushed(&self) {
         self.reset.set(None);
-    }
-
-    /// Counts a control frame. Returns false if there were too many without useful frames between them.
-    pub(in crate::net) fn count_control_frame(&self, now: Instant) -> bool {
-        self.control_frames.count(now)
     }
 
     pub(in crate::net) fn count_useful_frame(&self, now: Instant) {
@@ -196,11 +187,6 @@ impl Stream {
             // The next flush shows whether the reset was written.
             self.connection.wake();
         }
-    }
-
-    /// Takes the unread rest of a request's body, in order to discard it.
-    pub(in crate::net) fn discard(&self, incoming: Incoming) {
-        self.leftover.replace(Some(incoming));
     }
 
     /// Discards the rest of a body that the service does not read, so that the client's window reopens. Ready

@@ -57,13 +57,13 @@ impl Frames {
         if connection.phase() == Phase::Fresh {
             connection.enter(Phase::Head);
         }
-        streams.record_read(now);
+        streams.last_read.set(now);
         let (mut within, mut open) = (true, None);
         self.parse(bytes, |event| match event {
             Event::Preface => connection.enter(Phase::Idle),
             Event::Fields { whole } => open = Some(!whole),
             Event::Useful => streams.count_useful_frame(now),
-            Event::Control => within &= streams.count_control_frame(now),
+            Event::Control => within &= streams.control_frames.count(now),
         });
         if let Some(open) = open {
             streams.set_head(open, now);

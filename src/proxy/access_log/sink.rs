@@ -17,7 +17,8 @@ use serde_json::Value;
 
 use crate::{authz::administration::names, net::LogThrottle, proxy::access_log::LogTarget};
 
-pub struct Sink {
+/// A target that lines can be written to.
+pub struct OpenTarget {
     target: Target,
     /// The last write ended within a line.
     torn: bool,
@@ -35,20 +36,22 @@ enum Target {
     },
 }
 
-impl Sink {
-    pub fn open(target: LogTarget) -> io::Result<Self> {
-        let target = match target {
-            LogTarget::Off => Target::Off,
-            LogTarget::Stdout if io::stdout().is_terminal() => Target::Terminal,
-            LogTarget::Stdout => Target::Stdout,
-            LogTarget::File(path) => {
+impl LogTarget {
+    pub fn open(self) -> io::Result<OpenTarget> {
+        let target = match self {
+            Self::Off => Target::Off,
+            Self::Stdout if io::stdout().is_terminal() => Target::Terminal,
+            Self::Stdout => Target::Stdout,
+            Self::File(path) => {
                 let file = append(&path)?;
                 Target::File { path, file }
             }
         };
-        Ok(Self { target, torn: false, errors: LogThrottle::default() })
+        Ok(OpenTarget { target, torn: false, errors: LogThrottle::default() })
     }
+}
 
+impl OpenTarget {
     pub fn is_off(&self) -> bool {
         matches!(self.target, Target::Off)
     }
@@ -148,7 +151,7 @@ mod tests {
         // A full pipe is an error then, like a full disk.
         rustix::fs::fcntl_setfl(&writer, OFlags::NONBLOCK).expect("set");
         let target = Target::File { path: PathBuf::new(), file: writer.into() };
-        let mut sink = Sink { target, torn: false, errors: LogThrottle::default() };
+        let mut sink = OpenTarget { target, torn: false, errors: LogThrottle::default() };
         let line = |text: &str| [text, &".".repeat(20_000), "\n"].concat();
         assert_eq!(sink.write(line("first").repeat(5).as_bytes()), 2, "a pipe has 64 KiB");
         assert_eq!(sink.write(b"lost\nlost\nlost\n"), 3);

@@ -28,7 +28,8 @@ impl Gateway {
     ) -> (Rc<RequestContext>, BuiltinResponse) {
         let (context, result) = match self.original_context(proxy, &asking, request) {
             Ok(context) => {
-                let result = self.decide(&context.state, &context, context.at, |decided| {
+                let query = context.query(&context.state.snapshot.rules);
+                let result = self.decide(&query, &context.state, &context, context.at, |decided| {
                     let permit = decided.map_err(|denial| self.deny(denial, &context))?;
                     self.respond_permitted(&permit, &context, request.headers())
                 });

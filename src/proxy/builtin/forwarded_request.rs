@@ -42,25 +42,17 @@ impl FrontProxy {
         if forwarding::has_spoofing_field(headers, self.overwritten_fields()) {
             return Err(Reason::OriginalUnclear);
         }
-        let mut proxy_host = None;
-        let (method, target, host) = match self {
-            FrontProxy::Nginx => {
-                let (method, target, host, other) = from_original_fields(request)?;
-                proxy_host = other;
-                (method, target, host)
-            }
+        let (method, target, host, proxy_host) = match self {
+            FrontProxy::Nginx => from_original_fields(request)?,
             FrontProxy::Traefik | FrontProxy::Caddy => {
                 let host = Some(Rc::new(HostName::parse(exactly_one(headers, FORWARDED_HOST)?)?));
-                (
-                    method(exactly_one(headers, FORWARDED_METHOD)?)?,
-                    text(exactly_one(headers, FORWARDED_URI)?)?,
-                    host,
-                )
+                let method = method(exactly_one(headers, FORWARDED_METHOD)?)?;
+                (method, text(exactly_one(headers, FORWARDED_URI)?)?, host, None)
             }
             FrontProxy::Envoy => {
                 let target = request.uri().path_and_query().map_or("", |target| target.as_str());
                 let target = target.strip_prefix(PATH).ok_or(Reason::OriginalUnclear)?;
-                (request.method().clone(), target, HostCache::default().of(headers)?)
+                (request.method().clone(), target, HostCache::default().of(headers)?, None)
             }
         };
         // Checked, not ignored: the proxy forwards the field to its upstream.
@@ -108,11 +100,8 @@ fn from_original_fields<B>(request: &Request<B>) -> Result<OriginalRequest<'_>, 
 
 /// The value of a field that occurs at most once.
 fn at_most_one<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Reason> {
-    let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    match (values.next(), values.next()) {
-        (value, None) => Ok(value),
-        (_, Some(_)) => Err(Reason::OriginalUnclear),
-    }
+    let value = forwarding::at_most_one(headers, name).map_err(|_| Reason::OriginalUnclear)?;
+    Ok(value.map(HeaderValue::as_bytes))
 }
 
 fn exactly_one<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h [u8], Reason> {

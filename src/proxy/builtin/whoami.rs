@@ -68,19 +68,11 @@ impl Gateway {
         }
         let records = Arc::clone(&self.parts.records);
         let found = tokio::task::spawn_blocking(move || records.find(token)).await;
-        let (record, kind) = match found {
-            Ok(Ok(Some(found))) => found,
-            // Unreachable, because a record is written before its token enters the index.
-            Ok(Ok(None)) => return Err(Reason::StoreUnavailable.into()),
-            Ok(Err(error)) => {
-                tracing::error!(%error, "failed to read a token's record");
-                return Err(Reason::StoreUnavailable.into());
-            }
-            Err(error) => {
-                tracing::error!(%error, "failed to read a token's record");
-                return Err(Reason::StoreUnavailable.into());
-            }
-        };
+        let found =
+            found.map_err(|error| error.to_string()).and_then(|found| found.map_err(|e| e.to_string()));
+        let found = found.inspect_err(|error| tracing::error!(%error, "failed to read a token's record"));
+        // There is always one, because a record is written before its token enters the index.
+        let Ok(Some((record, kind))) = found else { return Err(Reason::StoreUnavailable.into()) };
         // Decide again by the current state, because a revocation may have completed during the read.
         let (state, now) = (self.worker_state(), context.clock().wall());
         let body = self.authenticate(&state, context, now, |subject| {

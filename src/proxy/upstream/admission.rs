@@ -47,10 +47,6 @@ pub struct Permit {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QueueFull;
-
 /// A position in the queue.
 pub struct Waiting(Arc<SharedLimit>);
 
@@ -73,11 +69,11 @@ impl SharedLimit {
         Some(Permit { limit: Arc::clone(self), permit: Some(permit) })
     }
 
-    /// Joins the queue of at most `room` waiters.
-    pub fn wait(self: &Arc<Self>, room: usize) -> Result<Waiting, QueueFull> {
+    /// Joins the queue of at most `room` waiters. `None`: it is full.
+    pub fn wait(self: &Arc<Self>, room: usize) -> Option<Waiting> {
         let before = self.waiting.fetch_add(1, Relaxed);
         let waiting = Waiting(Arc::clone(self));
-        if before < room { Ok(waiting) } else { Err(QueueFull) }
+        (before < room).then_some(waiting)
     }
 
     pub fn waiting(&self) -> usize {
@@ -254,7 +250,7 @@ mod tests {
         let held = limit.try_acquire(1).unwrap();
         assert!(limit.try_acquire(1).is_none());
         let [mut first, mut second, mut third] = [0; 3].map(|_| wait(&limit));
-        assert!(limit.wait(3).is_err(), "as many wait as may");
+        assert!(limit.wait(3).is_none(), "as many wait as may");
         assert!([&mut first, &mut second, &mut third].into_iter().all(|waiter| poll(waiter).is_pending()));
         drop(second);
         assert_eq!(limit.usage(), (1, 2), "who leaves is gone at once");

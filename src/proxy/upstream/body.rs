@@ -18,7 +18,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use crate::{
-    net::BoxError,
+    net::{BoxError, FramePoll},
     proxy::upstream::{
         call::{Call, Ended},
         http2::{self, StreamExecutor},
@@ -26,7 +26,9 @@ use crate::{
     },
 };
 
-/// A request's body; `None` if it has none, like most requests.
+/// A request's body; `None` if it has none, like most requests. A clone is the same body, for a retry if nothing was
+/// read from it.
+#[derive(Clone)]
 pub struct OutgoingBody(Option<Rc<Source>>);
 
 /// Shared with a copy of the request, which may be sent again as long as nothing was read.
@@ -70,11 +72,6 @@ impl OutgoingBody {
         Self(None)
     }
 
-    /// The same body, for a retry if nothing was read from it.
-    pub fn clone_for_retry(&self) -> Self {
-        Self(self.0.clone())
-    }
-
     /// Whether nothing was read, so that the body can be sent again.
     pub fn is_unread(&self) -> bool {
         self.0.as_ref().is_none_or(|source| !source.taken.get())
@@ -89,7 +86,7 @@ impl OutgoingBody {
 }
 
 impl Source {
-    fn poll_frame(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(&self, cx: &mut Context<'_>) -> FramePoll<BoxError> {
         let route = self.call.borrow();
         if let Some(Route { call, executor }) = &*route {
             if call.ended().is_some() {
@@ -146,10 +143,7 @@ impl Body for OutgoingBody {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<BoxError> {
         self.0.as_ref().map_or(Poll::Ready(None), |source| source.poll_frame(cx))
     }
 
@@ -216,10 +210,7 @@ impl Body for IncomingBody {
     type Data = Bytes;
     type Error = IncomingError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, IncomingError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> FramePoll<IncomingError> {
         let this = &mut *self;
         let Some(connection) = &this.connection else { return Poll::Ready(None) };
         let call = connection.call();

@@ -127,7 +127,7 @@ impl Http1 {
         let now = self.clock.now();
         let surely_open =
             self.served >= PROVEN_REQUESTS && now.saturating_duration_since(self.last_used) <= RECENTLY_USED;
-        let copy = (reused && repeatable && !surely_open).then(|| copy(&request));
+        let copy = (reused && repeatable && !surely_open).then(|| request.clone());
         self.is_last |= is_last(request.headers());
         self.upgrading.set(request.headers().contains_key(header::UPGRADE));
         request.body().attach(&self.call, None);
@@ -198,16 +198,6 @@ fn announces_odd_content<B>(response: &Response<B>) -> bool {
         StatusCode::NOT_MODIFIED => headers.contains_key(header::TRANSFER_ENCODING),
         _ => false,
     }
-}
-
-/// A copy of a request that shares the body, of which nothing may have been read yet.
-pub fn copy(request: &Request<OutgoingBody>) -> Box<Request<OutgoingBody>> {
-    let mut copy = Box::new(Request::new(request.body().clone_for_retry()));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    copy.headers_mut().clone_from(request.headers());
-    copy
 }
 
 /// The value of the upstream's `Keep-Alive: timeout=N`, in seconds.

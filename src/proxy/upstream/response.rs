@@ -2,11 +2,14 @@
 //! nothing ambiguous reaches a client.
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, StatusCode,
+    HeaderMap, HeaderValue, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::{authz::forwarding::list_elements, proxy::upgrade};
+use crate::{
+    authz::forwarding::{at_most_one, list_elements},
+    proxy::upgrade,
+};
 
 /// Whether the head of a response can be passed on. `asked` lists the protocols that the
 /// request may switch to.
@@ -28,20 +31,14 @@ fn is_requested_switch(headers: &HeaderMap, asked: &HeaderValue) -> bool {
 
 /// Whether the body has one Content-Length, or one `chunked`, or neither.
 fn framing_is_plain(headers: &HeaderMap) -> bool {
-    let mut lengths = values(headers, CONTENT_LENGTH);
-    let mut codings = values(headers, TRANSFER_ENCODING);
-    match (lengths.next(), codings.next()) {
-        (None, None) => true,
-        (Some(length), None) => {
-            lengths.next().is_none() && !length.is_empty() && length.iter().all(u8::is_ascii_digit)
+    match (at_most_one(headers, &CONTENT_LENGTH), at_most_one(headers, &TRANSFER_ENCODING)) {
+        (Ok(None), Ok(None)) => true,
+        (Ok(Some(length)), Ok(None)) => {
+            !length.is_empty() && length.as_bytes().iter().all(u8::is_ascii_digit)
         }
-        (None, Some(coding)) => codings.next().is_none() && coding.eq_ignore_ascii_case(b"chunked"),
-        (Some(_), Some(_)) => false,
+        (Ok(None), Ok(Some(coding))) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
     }
-}
-
-fn values(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &[u8]> {
-    headers.get_all(name).into_iter().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use hyper::{body::Incoming, client::conn::http2::SendRequest, ext::Protocol};
 use super::{Http2, socket_error};
 use crate::{
     authz::reason::Reason,
-    proxy::upstream::{body::OutgoingBody, call::Call, http1::copy, pool::Failure},
+    proxy::upstream::{body::OutgoingBody, call::Call, pool::Failure},
 };
 
 /// Counts as one of the connection's streams until it is dropped.
@@ -44,7 +44,7 @@ impl Http2Stream {
         repeatable: bool,
     ) -> Result<Response<Incoming>, Failure> {
         // The head is kept, because a refused stream may be retried whatever the method is.
-        let kept = copy(&request);
+        let kept = request.clone();
         let (mut head, body) = request.into_parts();
         head.uri = target(&head, self.secure).ok_or(Reason::BadRequest)?;
         head.version = Version::HTTP_2;
