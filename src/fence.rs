@@ -4,17 +4,10 @@
 //! The publisher calls [`Fence::raise`] after a change has become visible. Each [`Registry`] applies the
 //! change on its own thread. [`Completion::wait`] returns when all of them have.
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::authz::{
     secret::{Digest, TokenId},
@@ -32,8 +25,7 @@ pub const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Fence {
     timeout: Duration,
     participants: Mutex<Participants>,
-    broken: AtomicBool,
-    broken_notify: Notify,
+    broken: watch::Sender<bool>,
 }
 
 /// The entries that a change may forbid. A sweep skips all others.
@@ -112,12 +104,7 @@ struct PendingEpoch {
 
 impl Fence {
     pub fn new(timeout: Duration) -> Arc<Self> {
-        Arc::new(Self {
-            timeout,
-            participants: Mutex::default(),
-            broken: AtomicBool::new(false),
-            broken_notify: Notify::new(),
-        })
+        Arc::new(Self { timeout, participants: Mutex::default(), broken: watch::Sender::new(false) })
     }
 
     /// Adds a participant. From now on no change completes before this participant has acknowledged it.
@@ -134,13 +121,10 @@ impl Fence {
         let mut participants = self.participants.lock();
         participants.epoch += 1;
         let epoch = participants.epoch;
-        let waiting: Vec<usize> = (0..participants.taken.len())
-            .filter(|slot| {
-                let sent =
-                    participants.taken[*slot].as_ref().map(|s| s.send(Command::Change { epoch, affected }));
-                matches!(sent, Some(Ok(())))
-            })
-            .collect();
+        let change = || Command::Change { epoch, affected };
+        let sent =
+            |slot: &usize| participants.taken[*slot].as_ref().is_some_and(|s| s.send(change()).is_ok());
+        let waiting: Vec<usize> = (0..participants.taken.len()).filter(sent).collect();
         participants.pending.push(PendingEpoch { epoch, waiting, cut: 0, done: Some(sender) });
         participants.settle();
         Completion { fence: self.clone(), done }
@@ -183,19 +167,16 @@ impl Fence {
     /// Waits until a participant has failed to acknowledge. The process is then no longer sound and exits, so
     /// that its supervisor starts another one.
     pub async fn wait_until_broken(&self) {
-        let broken_notify = self.broken_notify.notified();
-        if !self.broken.load(Ordering::Acquire) {
-            broken_notify.await;
-        }
+        // Fails only once the fence is gone.
+        let _ = self.broken.subscribe().wait_for(|broken| *broken).await;
     }
 
     pub fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+        *self.broken.borrow()
     }
 
     fn mark_broken(&self) -> FenceIncomplete {
-        self.broken.store(true, Ordering::Release);
-        self.broken_notify.notify_waiters();
+        self.broken.send_replace(true);
         FenceIncomplete(self.timeout)
     }
 
