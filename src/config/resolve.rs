@@ -62,7 +62,7 @@ pub(super) fn parse_with(
     shape::check(&document, &key::ROOT, table.get_ref(), &(0..0), "");
     document.drop_consequences(broken);
 
-    let root = Section::root(&document, &key::ROOT, &table);
+    let root = Section::new(&document, &key::ROOT, Some(table.get_ref()), 0..0);
     let config = if broken == 0 { resolve(&root, path) } else { None };
     let Diagnostics { errors, exposed_secrets, mut warnings } = document.into_diagnostics();
     match config {

@@ -69,12 +69,14 @@ impl<'a> SpannedText<'a> {
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn root(
+    /// `table`: `None` for one that is absent. `at`: the header's span.
+    pub(super) fn new(
         document: &'a Document<'a>,
         keys: &'static [Key],
-        table: &'a Spanned<DeTable<'a>>,
+        table: Option<&'a DeTable<'a>>,
+        at: Range<usize>,
     ) -> Self {
-        Self { document, keys, table: Some(table.get_ref()), at: 0..0 }
+        Self { document, keys, table, at }
     }
 
     /// Reports an error at a value, or at the header if the value is absent.
@@ -91,16 +93,7 @@ impl<'a> Section<'a> {
     pub(super) fn table(&self, name: &str) -> Section<'a> {
         let value = self.entry(name);
         let table = value.and_then(|value| value.get_ref().as_table());
-        self.subsection(self.key(name).kind.keys(), table, value.map_or(0..0, Spanned::span))
-    }
-
-    fn subsection(
-        &self,
-        keys: &'static [Key],
-        table: Option<&'a DeTable<'a>>,
-        at: Range<usize>,
-    ) -> Section<'a> {
-        Section { document: self.document, keys, table, at }
+        Section::new(self.document, self.key(name).kind.keys(), table, value.map_or(0..0, Spanned::span))
     }
 
     /// A sub-table that enables a feature by its presence.
@@ -116,7 +109,7 @@ impl<'a> Section<'a> {
     pub(super) fn tables(&self, name: &str) -> Vec<Section<'a>> {
         let one = self.table(name);
         let section = |value: &'a Spanned<DeValue<'a>>| {
-            self.subsection(one.keys, value.get_ref().as_table(), value.span())
+            Section::new(self.document, one.keys, value.get_ref().as_table(), value.span())
         };
         match self.entry(name).map(|value| (value, value.get_ref())) {
             Some((_, DeValue::Array(items))) => items.iter().map(section).collect(),
@@ -134,7 +127,7 @@ impl<'a> Section<'a> {
         let mut named: Vec<_> = tables
             .iter()
             .map(|(name, value)| {
-                let section = self.subsection(keys, value.get_ref().as_table(), value.span());
+                let section = Section::new(self.document, keys, value.get_ref().as_table(), value.span());
                 let value = name.get_ref().clone().into_owned();
                 (SpannedText { document: self.document, value, at: name.span() }, section)
             })
@@ -188,7 +181,7 @@ impl<'a> Section<'a> {
         let keys = self.key(name).kind.keys();
         let items = self.entry(name).and_then(|value| value.get_ref().as_array());
         let entry = |item: &'a Spanned<DeValue<'a>>| match item.get_ref().as_table() {
-            Some(table) => Some(ListItem::Table(self.subsection(keys, Some(table), item.span()))),
+            Some(table) => Some(ListItem::Table(Section::new(self.document, keys, Some(table), item.span()))),
             None => SpannedText::from_value(item, self.document).map(ListItem::Text),
         };
         items.map(|items| items.iter().filter_map(entry).collect()).unwrap_or_default()

@@ -63,14 +63,9 @@ fn find_tables(name: &str, keys: &'static [Key], path: &str, tables: &mut Vec<St
         if key.name == name {
             tables.push(if path.is_empty() { "the top level".to_owned() } else { format!("[{path}]") });
         }
-        match key.kind {
-            ValueKind::NamedTables(keys) => find_tables(name, keys, &format!("{path_of_key}.NAME"), tables),
-            ValueKind::Table(keys)
-            | ValueKind::Tables(keys)
-            | ValueKind::TableOrTables(keys)
-            | ValueKind::TextsOrTables(keys) => find_tables(name, keys, &path_of_key, tables),
-            _ => {}
-        }
+        let is_named = matches!(key.kind, ValueKind::NamedTables(_));
+        let path_of_key = if is_named { format!("{path_of_key}.NAME") } else { path_of_key };
+        find_tables(name, key.kind.keys(), &path_of_key, tables);
     }
 }
 
