@@ -33,7 +33,7 @@ use crate::{
     config::{Config, Errors},
     fence::{self, Fence},
     metrics::Metrics,
-    net::{self, Address, BindError, Budgets, InheritError, Machine, tls},
+    net::{self, Address, BindError, Budgets, InheritError, Listener, Machine, tls},
     proxy::{self, Issuers, LastUsedTables, Upstreams, access_log::AccessLog, refusals},
     state::State,
     store::{OpenError, Store},
@@ -200,14 +200,10 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let mut workers = Vec::with_capacity(count);
     let (serving, served) = std::sync::mpsc::channel();
     for number in 0..count {
-        let listeners = proxy
-            .iter()
-            .map(|door| {
-                let listener = door.listener(certificates.proxy.as_ref())?;
-                Ok(if config.server.proxy_protocol { listener.with_proxy_protocol() } else { listener })
-            })
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(StartError::Listener)?;
+        let mut listeners = listeners::listening(&proxy, certificates.proxy.as_ref())?;
+        if config.server.proxy_protocol {
+            listeners = listeners.into_iter().map(Listener::with_proxy_protocol).collect();
+        }
         let parts = WorkerParts {
             listeners,
             // Joins before the thread runs: from here on no change completes without this worker.
@@ -228,11 +224,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let stop = Arc::new(Notify::new());
     let ready = Arc::new(AtomicBool::new(true));
     let of_admin = config.admin.clone();
-    let listeners = admin_listeners
-        .iter()
-        .map(|door| door.listener(certificates.admin.as_ref()))
-        .collect::<io::Result<_>>()
-        .map_err(StartError::Listener)?;
+    let listeners = listeners::listening(&admin_listeners, certificates.admin.as_ref())?;
     let reloader = Arc::new(Reloader {
         file: config.file.clone(),
         text: Mutex::new(config.annotated_text()),
@@ -274,10 +266,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     });
     let control = Control {
         listeners,
-        metrics_listeners: match &metrics_listener {
-            Some(door) => vec![door.listener(None).map_err(StartError::Listener)?],
-            None => Vec::new(),
-        },
+        metrics_listeners: listeners::listening(metrics_listener.as_slice(), None)?,
         context,
         status: format!(
             "serving {}; admin {}",

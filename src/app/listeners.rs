@@ -95,11 +95,15 @@ pub(super) fn local_addresses(listeners: &[BoundListener]) -> Result<Vec<LocalAd
     listeners.iter().map(place).collect::<io::Result<_>>().map_err(StartError::Listener)
 }
 
-impl BoundListener {
-    pub(super) fn listener(&self, certificates: Option<&Certificates>) -> io::Result<Listener> {
-        let certificates = certificates.filter(|_| self.secure).cloned();
-        Ok(self.bound.listener()?.with_tls(certificates))
-    }
+/// One worker's sockets for all of these addresses.
+pub(super) fn listening(
+    bound: &[BoundListener],
+    certificates: Option<&Certificates>,
+) -> Result<Vec<Listener>, StartError> {
+    let listener = |BoundListener { bound, secure }: &BoundListener| {
+        Ok(bound.listener()?.with_tls(certificates.filter(|_| *secure).cloned()))
+    };
+    bound.iter().map(listener).collect::<io::Result<_>>().map_err(StartError::Listener)
 }
 
 impl LocalAddr {

@@ -205,10 +205,8 @@ impl ErrorFormat {
         if grpc::is_grpc_request(version, headers) {
             return Self::Grpc;
         }
-        match headers
-            .get(header::USER_AGENT)
-            .map_or(Self::Json, |agent| Self::for_user_agent(agent.as_bytes()))
-        {
+        let agent = headers.get(header::USER_AGENT).map(HeaderValue::as_bytes).unwrap_or_default();
+        match Self::for_user_agent(agent) {
             Self::Json => accept::preferred(headers),
             shown => shown,
         }

@@ -91,7 +91,16 @@ impl Tunnel {
             })
             .await
         };
-        record(outcome, &context);
+        context.outcome.complete.set(outcome != Outcome::ClientFailed);
+        let reason = match outcome {
+            Outcome::Complete | Outcome::ClientFailed => None,
+            Outcome::Idle => Some(Reason::TunnelIdle),
+            Outcome::Stalled => Some(Reason::UpstreamTimeout),
+            Outcome::UpstreamFailed => Some(Reason::UpstreamReset),
+        };
+        if reason.is_some() {
+            context.outcome.reason.set(reason);
+        }
         if matches!(outcome, Outcome::Complete | Outcome::Idle) {
             upstream.stream.finish();
         } else {
@@ -101,16 +110,6 @@ impl Tunnel {
             // Sends close_notify to a TLS client, unless that would block.
             let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut client).poll_shutdown(cx))).await;
         }
-    }
-}
-
-fn record(outcome: Outcome, context: &RequestContext) {
-    context.outcome.complete.set(outcome != Outcome::ClientFailed);
-    match outcome {
-        Outcome::Complete | Outcome::ClientFailed => {}
-        Outcome::Idle => context.outcome.reason.set(Some(Reason::TunnelIdle)),
-        Outcome::Stalled => context.outcome.reason.set(Some(Reason::UpstreamTimeout)),
-        Outcome::UpstreamFailed => context.outcome.reason.set(Some(Reason::UpstreamReset)),
     }
 }
 

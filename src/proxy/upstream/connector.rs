@@ -13,7 +13,7 @@ use std::{
 use rustls::{AlertDescription, CertificateError};
 use rustls_pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 
 use crate::{
     net::{Clock, Socket, Stream},
@@ -40,8 +40,8 @@ const FAILED_ADDRESS_PENALTY: Duration = Duration::from_secs(10);
 
 /// The protocol settings of one URL.
 pub struct Connector {
-    version: HttpVersion,
-    is_secure: bool,
+    pub version: HttpVersion,
+    pub is_secure: bool,
     secure: Option<TlsParameters>,
     idle: Duration,
     ping: Duration,
@@ -156,14 +156,6 @@ impl Connector {
         Self { version, secure, is_secure, idle: settings.idle_timeout, ping: settings.ping_interval }
     }
 
-    pub fn version(&self) -> HttpVersion {
-        self.version
-    }
-
-    pub fn is_secure(&self) -> bool {
-        self.is_secure
-    }
-
     /// Performs the handshakes. `held` are the limits' permits for the connection. `upgrading`: the
     /// connection will switch protocols, which requires HTTP/1.1.
     pub async fn connect(
@@ -198,7 +190,10 @@ impl Connector {
         let upgrading = upgrading && self.version != HttpVersion::Http2;
         let connector = if upgrading { &secure.upgrading } else { &secure.connector };
         let stream = connector.connect(secure.expected.clone(), stream).await?;
-        let version = negotiated_version(&stream);
+        let version = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => HttpVersion::Http2,
+            _ => HttpVersion::Http1,
+        };
         if self.version == HttpVersion::Http2 && version != HttpVersion::Http2 {
             return Err(ConnectError::NoHttp2);
         }
@@ -226,14 +221,6 @@ impl From<io::Error> for ConnectError {
             Some(why) => Self::Tls(why.into()),
             None => Self::Socket(error.into()),
         }
-    }
-}
-
-/// The protocol that ALPN has selected.
-fn negotiated_version(stream: &TlsStream<TcpStream>) -> HttpVersion {
-    match stream.get_ref().1.alpn_protocol() {
-        Some(b"h2") => HttpVersion::Http2,
-        _ => HttpVersion::Http1,
     }
 }
 

@@ -91,7 +91,7 @@ impl Endpoint {
             dialer: Dialer::new(health.clone()),
             generation: Cell::new(health.generation()),
             health,
-            speaks: Cell::new(connector.version()),
+            speaks: Cell::new(connector.version),
             http1_only: Cell::new(false),
             connector,
             idle_timeout: settings.idle_timeout,
@@ -147,7 +147,7 @@ impl Endpoint {
         if self.http1_only.get() {
             return None;
         }
-        let secure = self.connector.is_secure();
+        let secure = self.connector.is_secure;
         let stream = self.shared.borrow().iter().find_map(|http2| http2.open(secure))?;
         Some(PooledConnection::new(InUse::enter(self), Protocol::Http2(stream), true))
     }
@@ -161,7 +161,7 @@ impl Endpoint {
     /// The upstream requires HTTP/1.1 (HTTP_1_1_REQUIRED; RFC 9113, section 7).
     /// New connections offer nothing else, unless HTTP/2 is configured.
     pub(super) fn disable_http2(&self) {
-        if self.connector.version() == HttpVersion::Auto {
+        if self.connector.version == HttpVersion::Auto {
             self.http1_only.set(true);
             self.retire_shared();
         }
@@ -355,7 +355,7 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        self.shared.get_mut().drain(..).for_each(|http2| http2.retire());
+        self.retire_shared();
     }
 }
 

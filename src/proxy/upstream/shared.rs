@@ -263,11 +263,9 @@ async fn check_until_dropped(
     let host = settings.host.clone().unwrap_or_else(|| url.authority());
     let mut against = 0;
     loop {
-        let outcome =
-            match tokio::time::timeout(check.timeout, check_once(&endpoint, &host, &check, &clock)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Unhealthy::Silent(check.timeout)),
-            };
+        let checked = check_once(&endpoint, &host, &check, &clock);
+        let outcome = tokio::time::timeout(check.timeout, checked).await;
+        let outcome = outcome.unwrap_or(Err(Unhealthy::Silent(check.timeout)));
         // Only consecutive outcomes that contradict the current state count.
         against = if outcome.is_ok() == health.is_up() { 0 } else { against + 1 };
         match outcome {
