@@ -207,6 +207,11 @@ pub fn list_elements(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Ite
         .filter(|e| !e.is_empty())
 }
 
+/// RFC 9110 `tchar`.
+pub fn is_token_char(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+}
+
 /// The value of a field that occurs exactly once; `None` otherwise.
 pub fn single_value(headers: &HeaderMap, name: HeaderName) -> Option<&[u8]> {
     at_most_one(headers, name).ok().flatten().map(HeaderValue::as_bytes)

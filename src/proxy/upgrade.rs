@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderValue, Request, Version, header};
 use http_body::Body;
 
-use crate::authz::forwarding::list_elements;
+use crate::authz::forwarding::{is_token_char, list_elements};
 
 /// Protocols that carry HTTP requests, which would bypass authorization.
 const REFUSED_PROTOCOLS: [&str; 5] = ["h2c", "h2", "http", "https", "tls"];
@@ -44,16 +44,12 @@ pub fn set(headers: &mut HeaderMap, protocols: HeaderValue) {
 
 /// Whether a list of protocols contains this one.
 pub fn contains(asked: &HeaderValue, protocol: &[u8]) -> bool {
-    split(asked.as_bytes()).any(|one| one.eq_ignore_ascii_case(protocol))
-}
-
-fn split(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|one| !one.is_empty())
+    let mut listed = asked.as_bytes().split(|byte| *byte == b',');
+    listed.any(|one| one.trim_ascii().eq_ignore_ascii_case(protocol))
 }
 
 fn is_token(text: &[u8]) -> bool {
-    let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
-    !text.is_empty() && text.iter().all(sound)
+    !text.is_empty() && text.iter().all(is_token_char)
 }
 
 #[cfg(test)]

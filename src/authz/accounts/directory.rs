@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Account, Accounts, power};
+use super::{Account, Accounts, Group, power};
 use crate::authz::{
     rules::{Rules, ServiceId},
     subject::{Directory, GroupIx, Permission, ServiceSet, User, UserIx},
@@ -11,14 +11,11 @@ use crate::authz::{
 /// Compiles all users.
 pub fn compile(accounts: &Accounts, rules: &Rules) -> Directory {
     let readers = Readers::new(accounts, rules);
-    let groups = accounts.groups.rows.iter().map(|row| match row {
-        Some(group) => Arc::from(group.record.name.as_str()),
-        None => Arc::from(""),
-    });
+    let name = |row: &Option<Group>| Arc::from(row.as_ref().map_or("", |group| &group.record.name));
     Directory {
         users: accounts.users().map(|user| Arc::new(readers.user(accounts, user))).collect(),
         by_login: accounts.by_login.clone(),
-        groups: Arc::new(groups.collect()),
+        groups: Arc::new(accounts.groups.rows.iter().map(name).collect()),
     }
 }
 
@@ -28,13 +25,9 @@ pub fn recompile(directory: &Directory, accounts: &Accounts, rules: &Rules, chan
     let readers = Readers::new(accounts, rules);
     let mut next = directory.clone();
     next.by_login = accounts.by_login.clone();
-    let added = accounts.users.len().saturating_sub(next.users.len());
     let first = next.users.len();
-    for at in 0..added {
-        if let Some(user) = accounts.users.get(first + at) {
-            next.users.push(Arc::new(readers.user(accounts, user)));
-        }
-    }
+    let added = (first..accounts.users.len()).filter_map(|at| accounts.users.get(at));
+    next.users.extend(added.map(|user| Arc::new(readers.user(accounts, user))));
     for ix in changed.iter().filter(|ix| (ix.0 as usize) < first) {
         if let Some(user) = accounts.user(*ix) {
             next.users[ix.0 as usize] = Arc::new(readers.user(accounts, user));

@@ -60,19 +60,14 @@ pub fn read(
 /// The password of a request's only Basic credential (RFC 7617), as it was sent.
 pub fn password(headers: &HeaderMap) -> Option<String> {
     let encoded = strip_basic_scheme(single_value(headers, header::AUTHORIZATION)?)?;
-    let mut decoded = [0; MAX_BASIC + 2];
-    let length = STANDARD.decode_slice(encoded.trim_ascii(), &mut decoded).ok()?;
-    let (_, password) = str::from_utf8(&decoded[..length]).ok()?.split_once(':')?;
-    Some(password.to_owned())
+    let mut buffer = [0; MAX_BASIC + 2];
+    str::from_utf8(decode_password(encoded, &mut buffer)?).ok().map(str::to_owned)
 }
 
 /// The credential in a text that a person typed as a password.
 pub fn from_password(text: Option<&str>, perm_alias: bool, imports: bool) -> Credential {
-    let Some(text) = text else { return Credential::Missing };
-    match (Reader { perm_alias, imports }).token(CarrierKind::Basic, text.as_bytes()) {
-        Credential::MalformedCarrier => Credential::foreign(CarrierKind::Basic),
-        credential => credential,
-    }
+    let reader = Reader { perm_alias, imports };
+    text.map_or(Credential::Missing, |text| reader.password(text.as_bytes()))
 }
 
 /// Whether a field of this name may hold a token. Excludes fields that frame or route the message, concern
@@ -82,10 +77,8 @@ pub fn can_carry(name: &HeaderName) -> bool {
                                 expect range cache-control vary www-authenticate accept user-agent";
     let name_is = |start: &str| name.as_str().starts_with(start);
     let has_meaning = HAVE_MEANING.split(' ').any(|field| name == field);
-    let overrides = ["x-http-method-override", "x-http-method", "x-method-override"];
     !has_meaning
         && !name_is("sec-")
-        && !overrides.contains(&name.as_str())
         && !is_reserved(name)
         && name.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
 }
@@ -108,23 +101,17 @@ impl Reader {
         if carriers.basic
             && let Some(encoded) = strip_basic_scheme(value)
         {
-            let credential = self.basic(encoded.trim_ascii());
+            let mut buffer = [0; MAX_BASIC + 2];
+            let password = decode_password(encoded, &mut buffer);
+            let credential = password.map_or(Credential::Malformed, |text| self.password(text));
             return is_same_site().then_some(Carried { carrier: Carrier::Basic, credential });
         }
         let is_raw = carriers.raw && Bearer::parse(value).is_some();
         is_raw.then(|| Carried { carrier: Carrier::Raw, credential: self.token(CarrierKind::Raw, value) })
     }
 
-    /// RFC 7617, 2: the password is everything after the first colon.
-    fn basic(self, encoded: &[u8]) -> Credential {
-        let mut decoded = [0; MAX_BASIC + 2];
-        let decoded = STANDARD.decode_slice(encoded, &mut decoded).map(|length| &decoded[..length]);
-        let password = |decoded: &&[u8]| decoded.iter().position(|byte| *byte == b':');
-        let Some((decoded, colon)) = decoded.ok().and_then(|decoded| Some((decoded, password(&decoded)?)))
-        else {
-            return Credential::Malformed;
-        };
-        match self.token(CarrierKind::Basic, &decoded[colon + 1..]) {
+    fn password(self, text: &[u8]) -> Credential {
+        match self.token(CarrierKind::Basic, text) {
             // A person typed it, so it is a wrong password rather than a malformed request.
             Credential::MalformedCarrier => Credential::foreign(CarrierKind::Basic),
             credential => credential,
@@ -175,6 +162,13 @@ fn strip_basic_scheme(value: &[u8]) -> Option<&[u8]> {
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     let is_whole = rest.first().is_none_or(|byte| *byte == b' ');
     (is_whole && scheme.eq_ignore_ascii_case(SCHEME)).then_some(rest)
+}
+
+/// RFC 7617, 2: the password is everything after the first colon.
+fn decode_password<'b>(encoded: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let length = STANDARD.decode_slice(encoded.trim_ascii(), buffer).ok()?;
+    let colon = buffer[..length].iter().position(|byte| *byte == b':')?;
+    Some(&buffer[colon + 1..length])
 }
 
 /// Whether a Basic credential counts. Browsers store and resend it, so pages of other sites must not be able

@@ -4,7 +4,7 @@ use http::{HeaderMap, HeaderValue, header};
 
 use crate::authz::{
     carriers::CarrierKind,
-    forwarding::{Repeated, at_most_one},
+    forwarding::{Repeated, at_most_one, is_token_char},
     secret::{Bearer, BearerForm, Digest, has_alias},
 };
 
@@ -118,13 +118,8 @@ impl Credential {
 fn strip_bearer_scheme(field: &[u8]) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
     let (scheme, rest) = field.split_at_checked(SCHEME.len())?;
-    let whole = !rest.first().is_some_and(|b| is_token_char(*b));
+    let whole = !rest.first().is_some_and(is_token_char);
     (whole && scheme.eq_ignore_ascii_case(SCHEME)).then_some(rest)
-}
-
-/// RFC 9110 `tchar`.
-fn is_token_char(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -52,14 +52,10 @@ impl<'r> SecondTarget<'r> {
     pub fn resolve(query: &Query<'_>, rules: &'r Rules) -> Result<Self, Reason> {
         let Some(destination) = query.destination else { return Ok(Self::Absent) };
         let Some(Ok(path)) = destination.path() else { return Err(Reason::BadDestination) };
-        match rules.owner(&path, query.host, query.method) {
-            Ok(Some(owner)) if rules.is_owner_on(&owner, &path, query.stated_hosts, query.method) => {
-                Ok(Self::Owned(owner))
-            }
-            Ok(Some(_)) => Err(Reason::BadDestination),
-            Ok(None) => Ok(Self::Unowned),
-            Err(_) => Err(Reason::BadDestination),
-        }
+        let owner = rules.owner(&path, query.host, query.method).map_err(|_| Reason::BadDestination)?;
+        let Some(owner) = owner else { return Ok(Self::Unowned) };
+        let agreed = rules.is_owner_on(&owner, &path, query.stated_hosts, query.method);
+        agreed.then_some(Self::Owned(owner)).ok_or(Reason::BadDestination)
     }
 
     /// Whether the second target, if any, is public by a rule of its own: one for the path alone is not
@@ -91,11 +87,7 @@ impl<'r> SecondTarget<'r> {
         if owner.service.spec.upstream != first.service.spec.upstream {
             return Err((Reason::BadDestination, Some(first)));
         }
-        if accepts_method(owner.service, query) {
-            Ok(())
-        } else {
-            Err((Reason::MethodNotAllowed, Some(owner)))
-        }
+        accepts_method(owner.service, query).then_some(()).ok_or((Reason::MethodNotAllowed, Some(owner)))
     }
 }
 

@@ -178,21 +178,22 @@ impl FieldPattern {
 impl FieldPolicy {
     /// Whether a request's field is dropped. `name` is in lower case.
     pub fn drops(&self, name: &[u8], peer_trusted: bool) -> bool {
-        let kind = drop_reason(name);
-        let listed = match kind {
-            None => self.drop.iter().any(|pattern| pattern.matches(name)),
+        let listed = match drop_reason(name) {
+            None => self.adds(name),
             Some(DropReason::Ours) => return true,
             Some(DropReason::Identity | DropReason::Reroute) => true,
-            Some(DropReason::Hop) => {
-                !peer_trusted || has_alias_byte(name) || self.drop.iter().any(|pattern| pattern.matches(name))
-            }
+            Some(DropReason::Hop) => !peer_trusted || has_alias_byte(name) || self.adds(name),
         };
         listed && !self.passes(name, peer_trusted)
     }
 
     /// Whether a field is on the list or the configuration adds it. The name is in lower case.
     pub fn lists(&self, name: &[u8]) -> bool {
-        drop_reason(name).is_some() || self.drop.iter().any(|pattern| pattern.matches(name))
+        drop_reason(name).is_some() || self.adds(name)
+    }
+
+    fn adds(&self, name: &[u8]) -> bool {
+        self.drop.iter().any(|pattern| pattern.matches(name))
     }
 
     fn passes(&self, name: &[u8], peer_trusted: bool) -> bool {
