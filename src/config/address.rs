@@ -6,6 +6,7 @@ use std::{
     path::{Component, Path},
 };
 
+use http::uri::Authority;
 use ipnet::IpNet;
 
 use super::{
@@ -139,6 +140,12 @@ pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
     let advice = "write an address such as \"10.0.0.7\" or a network such as \"10.0.0.0/8\"";
     let net = network::parse(text).map(|net| net.trunc());
     net.ok_or_else(|| (format!("{text:?} is not a network"), advice.into()))
+}
+
+/// A host with an optional port, without user information.
+pub(super) fn authority(text: &str) -> Option<Authority> {
+    let authority: Authority = text.parse().ok()?;
+    (!authority.host().is_empty() && !text.contains('@')).then_some(authority)
 }
 
 /// Parses an upstream's URL. It has only scheme, host and port, so that the judged path is the forwarded

@@ -173,18 +173,15 @@ fn field(text: &str) -> Result<HeaderName, ValueError> {
 
 /// The URL without final slashes, and its host.
 fn url(text: &str) -> Result<(String, String), ValueError> {
-    let wrong = || {
-        (
-            format!("{text:?} is not an http:// or https:// URL"),
-            "write it as \"https://gate.example.com\"".into(),
-        )
-    };
     let trimmed = text.trim_end_matches('/');
     let authority = trimmed.strip_prefix("https://").or_else(|| trimmed.strip_prefix("http://"));
-    let authority = authority.and_then(|text| text.parse::<http::uri::Authority>().ok());
-    let authority = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
-    let host = authority.ok_or_else(wrong)?.host().to_ascii_lowercase();
-    Ok((trimmed.to_owned(), host))
+    match authority.and_then(address::authority) {
+        Some(authority) => Ok((trimmed.to_owned(), authority.host().to_ascii_lowercase())),
+        None => {
+            let advice = "write it as \"https://gate.example.com\"";
+            wrong(format!("{text:?} is not an http:// or https:// URL"), advice)
+        }
+    }
 }
 
 /// `url` is that of the admin page. `None` if something essential is missing, which has been reported.
@@ -203,7 +200,7 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
         Some(_) => {}
     }
     let issuer = tls::issuer(section);
-    let client_id = line(section, "client_id");
+    let client_id = section.line("admin.oidc", "client_id");
     let client_secret =
         section.text("client_secret").map(|text| text.ok_or_report(secret::referenced(&text)));
     let scopes: Vec<String> = section.all_parsed("scopes", scope);
@@ -219,10 +216,10 @@ pub(super) fn provider(admin: &Section<'_>, url: Option<&str>) -> Option<Provide
             None => None,
             Some(secret) => Some(secret?),
         },
-        title: line(section, "title")?,
+        title: section.line("admin.oidc", "title")?,
         scopes,
-        login_claim: line(section, "login_claim")?,
-        groups_claim: line(section, "groups_claim")?,
+        login_claim: section.line("admin.oidc", "login_claim")?,
+        groups_claim: section.line("admin.oidc", "groups_claim")?,
         groups: section.entries("groups").into_iter().filter_map(group).collect(),
         link_logins: section.flag("link_logins"),
         tls: tls.map(ProviderTls),
@@ -245,15 +242,6 @@ fn scope(text: &str) -> Result<String, ValueError> {
 }
 
 /// A non-empty text of one line.
-fn line(section: &Section<'_>, name: &str) -> Option<String> {
-    section.parsed(name, |text| {
-        if text.is_empty() || text.chars().any(char::is_control) {
-            return Err((format!("`admin.oidc.{name}` must be one line of text"), String::new()));
-        }
-        Ok(text.to_owned())
-    })
-}
-
 /// Reads `"developers"`, or `{ claim = "7c3f...", group = "developers" }`.
 fn group(entry: ListItem<'_>) -> Option<GroupMapping> {
     let (claim, group) = match entry {

@@ -1,7 +1,5 @@
 //! `[store.cluster]`: several gateways that share one store.
 
-use std::time::Duration;
-
 use http::Uri;
 
 use super::{
@@ -15,8 +13,6 @@ use crate::{
     store::cluster::{Etcd, Settings, Tls, User},
 };
 
-/// A dead gateway delays revocations for the length of its lease.
-const MAX_LEASE: Duration = Duration::from_secs(60);
 /// Names appear in keys of etcd, in responses and in metrics.
 const MAX_NAME: usize = 63;
 
@@ -40,9 +36,6 @@ pub(super) fn cluster(
         store.error("cluster", "each gateway would sign CSRF tokens with its own key", advice);
     }
     let lease = section.duration("lease")?;
-    if lease > MAX_LEASE {
-        section.error("lease", "`store.cluster.lease` must be at most 60s", "");
-    }
     let (node, prefix) = (section.parsed("node", node), section.parsed("prefix", prefix));
     let (endpoints, tls) = (endpoints(&section), encryption(&section));
     let user = section.optional_table("user").and_then(|user| {

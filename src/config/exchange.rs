@@ -48,9 +48,6 @@ pub(super) fn rule(
     }
     let scope = scope(section, services);
     let lifetime = section.duration("lifetime").unwrap_or(MAX_EXCHANGED_LIFETIME);
-    if lifetime > MAX_EXCHANGED_LIFETIME {
-        section.error("lifetime", "`lifetime` must be at most 1h", "");
-    }
     let audience = filled(section, "audience");
     let account = section.parsed("account", |login| {
         names::login(login).map_err(|refusal| (refusal.message, "name a service account".into()))

@@ -14,6 +14,8 @@ pub struct Key {
     pub kind: ValueKind,
     /// As it would be written in the file; `None` if an absent key has no value.
     pub default: Option<&'static str>,
+    /// The largest duration or size, as it would be written in the file.
+    pub max: Option<&'static str>,
     #[serde(default)]
     pub required: bool,
     /// One sentence for the schema and the documentation.

@@ -264,18 +264,12 @@ fn budgets(root: &Section<'_>) -> Budgets {
 
 fn limits(server: &Section<'_>) -> Option<net::Limits> {
     let (limits, timeouts) = (server.table("limits"), server.table("timeouts"));
-    let bytes = |name, most: u64| {
-        let size = limits.size(name)?;
-        if size > most {
-            limits.error(name, format!("`{name}` must be at most {}k", most >> 10), "");
-        }
-        usize::try_from(size).ok()
-    };
+    let bytes = |name| usize::try_from(limits.size(name)?).ok();
     let resolved = net::Limits {
-        head: bytes("head", MAX_HEAD)?,
-        field: bytes("field", MAX_HEAD)?,
+        head: bytes("head")?,
+        field: bytes("field")?,
         fields: limits.count("fields")?,
-        target: bytes("target", MAX_HEAD)?,
+        target: bytes("target")?,
         connections: limits.count("connections")?,
         trusted_proxies: TrustedProxies::default(),
         connections_per_address: limits.count("connections_per_address"),
@@ -286,10 +280,6 @@ fn limits(server: &Section<'_>) -> Option<net::Limits> {
         write_timeout: timeouts.duration("write")?,
         ping: timeouts.duration("ping")?,
     };
-    if resolved.head < MIN_HEAD {
-        let message = format!("`head` must be at least {MIN_HEAD} bytes: a credential alone may take 512");
-        limits.error("head", message, "");
-    }
     for (name, part) in [("field", resolved.field), ("target", resolved.target)] {
         if part > resolved.head {
             limits.error(name, format!("`{name}` is larger than `head`, which includes it"), "");
@@ -297,11 +287,6 @@ fn limits(server: &Section<'_>) -> Option<net::Limits> {
     }
     Some(resolved)
 }
-
-/// Every connection may buffer this much. hyper's buffer sizes have 32 bits.
-const MAX_HEAD: u64 = 1 << 20;
-/// hyper's minimum buffer size.
-const MIN_HEAD: usize = 8 << 10;
 
 /// The listen addresses, with their spans.
 pub(super) fn listen(section: &Section<'_>) -> Vec<(Listen, Range<usize>)> {

@@ -149,6 +149,16 @@ impl<'a> Section<'a> {
         self.text(name)?.parse(parse)
     }
 
+    /// One line of text. `table`: the name of this table in messages.
+    pub(super) fn line(&self, table: &str, name: &str) -> Option<String> {
+        self.parsed(name, |text| {
+            if text.is_empty() || text.contains(char::is_control) {
+                return wrong(format!("`{table}.{name}` must be one line of text"), "");
+            }
+            Ok(text.to_owned())
+        })
+    }
+
     /// The meaning of a text that is one of the key's words.
     pub(super) fn word<T: FromStr>(&self, name: &str) -> Option<T> {
         self.text(name)?.value.parse().ok()

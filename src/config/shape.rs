@@ -81,6 +81,7 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
         document.error(&at, message, advice);
     };
     let error = |at: &Range<usize>, message: String| document.error(at, message, "");
+    let out_of_range = |bound: &str, text: String| error(&at, format!("`{path}` must be at {bound} {text}"));
     match (key.kind, value.get_ref()) {
         (ValueKind::Text | ValueKind::Secret, DeValue::String(_))
         | (ValueKind::Flag, DeValue::Boolean(_)) => {}
@@ -90,27 +91,28 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
                 error(&at, format!("`{path}` must be {range}"));
             }
         }
-        (ValueKind::Duration(least), DeValue::String(text)) => match units::duration(text) {
-            None if units::is_duration(text) => {
-                error(&at, format!("`{path}` must be at most {}", units::in_words(units::MAX_DURATION)));
+        (ValueKind::Duration(_), DeValue::String(text)) if !units::is_duration(text) => {
+            let advice = format!("write {}", units::DURATION_FORM);
+            document.error(&at, format!("`{path}` is not a duration"), advice);
+        }
+        (ValueKind::Duration(least), DeValue::String(text)) => {
+            let least = Duration::from_millis(least);
+            let most = key.max.and_then(units::duration).unwrap_or(units::MAX_DURATION);
+            match units::duration(text) {
+                Some(given) if given < least => out_of_range("least", units::in_words(least)),
+                Some(given) if given <= most => {}
+                _ => out_of_range("most", units::in_words(most)),
             }
-            None => {
-                let advice = format!("write {}", units::DURATION_FORM);
-                document.error(&at, format!("`{path}` is not a duration"), advice);
-            }
-            Some(d) if d < Duration::from_millis(least) => {
-                let least = units::in_words(Duration::from_millis(least));
-                error(&at, format!("`{path}` must be at least {least}"));
-            }
-            Some(_) => {}
-        },
+        }
         (ValueKind::Size(_), DeValue::String(text)) if units::size(text).is_none() => {
             document.error(&at, format!("`{path}` is not a size"), format!("write {}", units::SIZE_FORM));
         }
         (ValueKind::Size(least), size @ (DeValue::String(_) | DeValue::Integer(_))) => {
-            let bytes = size.as_str().map_or_else(|| integer(size), units::size);
-            if !bytes.is_some_and(|n| (least..1 << 63).contains(&n)) {
-                error(&at, format!("`{path}` must be at least {}", units::size_in_words(least)));
+            let most = key.max.and_then(units::size).unwrap_or((1 << 63) - 1);
+            match size.as_str().map_or_else(|| integer(size), units::size) {
+                Some(given) if given > most => out_of_range("most", units::size_in_words(most)),
+                Some(given) if given >= least => {}
+                _ => out_of_range("least", units::size_in_words(least)),
             }
         }
         (ValueKind::Word(words), DeValue::String(text)) => check_word(document, words, text, &at, path),

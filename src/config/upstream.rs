@@ -23,9 +23,8 @@ use crate::{
 pub(super) fn upstream(name: &SpannedText<'_>, section: &Section<'_>) -> Option<UpstreamSettings> {
     let urls = urls(section);
     let host = section.parsed("host", |text| {
-        let authority = text.parse::<http::uri::Authority>().ok();
-        let sound = authority.filter(|a| !a.host().is_empty() && !a.as_str().contains('@'));
-        let value = sound.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+        let authority = address::authority(text);
+        let value = authority.and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
         value.ok_or_else(|| (format!("{text:?} cannot be a Host field"), String::new()))
     });
     let (timeouts, eject) = (section.table("timeouts"), section.table("eject"));

@@ -75,7 +75,7 @@ fn a_mistake_is_told_once_and_where_it_belongs() {
 }
 
 #[test]
-fn durations_out_of_range_are_told_in_their_units() {
+fn values_out_of_range_are_told_in_their_units() {
     let check = |setting: &str, expected: &str| {
         assert_eq!(errors_of(&format!("{SMALL}{setting}\n")), [format!("{expected} | ")]);
     };
@@ -83,6 +83,8 @@ fn durations_out_of_range_are_told_in_their_units() {
     check("[tokens]\nmax_lifetime = \"9999w\"", "9:16 `tokens.max_lifetime` must be at most 36600d");
     check("[store]\naudit_retention = \"1h\"", "9:19 `store.audit_retention` must be at least 1d");
     check("[server.timeouts]\nhead = \"0s\"", "9:8 `server.timeouts.head` must be at least 1ms");
+    check("[server.limits]\nhead = \"2m\"", "9:8 `server.limits.head` must be at most 1m");
+    check("[server.limits]\nhead = 1_048_577", "9:8 `server.limits.head` must be at most 1m");
 }
 
 #[test]

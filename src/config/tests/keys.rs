@@ -2,14 +2,20 @@
 
 use strum::VariantNames as _;
 
-use super::{super::key::ValueKind, every_key};
+use super::{
+    super::{
+        key::{Key, ValueKind},
+        units,
+    },
+    every_key,
+};
 use crate::{
     assertion::Algorithm,
     authz::{
         forwarding::PassFrom,
         rules::{Allowance, Identity},
     },
-    settings::{Balance, FrontProxy, HttpVersion, LimitKey},
+    settings::{Balance, FrontProxy, HttpVersion, LimitKey, MAX_EXCHANGED_LIFETIME},
 };
 
 #[test]
@@ -28,4 +34,21 @@ fn words_are_those_that_their_types_read() {
     check("service.pass_fields.from", PassFrom::VARIANTS);
     check("upstream.balance", Balance::VARIANTS);
     check("upstream.http", HttpVersion::VARIANTS);
+}
+
+#[test]
+fn every_maximum_is_of_its_kind() {
+    for (path, key) in every_key() {
+        let Some(max) = key.max else { continue };
+        match key.kind {
+            ValueKind::Duration(least) => {
+                assert!(units::duration(max).unwrap().as_millis() > least.into(), "{path}");
+            }
+            ValueKind::Size(least) => assert!(units::size(max).unwrap() > least, "{path}"),
+            kind => panic!("{path}: {kind:?} has no maximum"),
+        }
+    }
+    let of_key = |(path, key): (String, &Key)| (path == "exchange.lifetime").then_some(key.max?);
+    let longest = every_key().into_iter().find_map(of_key).and_then(units::duration);
+    assert_eq!(longest, Some(MAX_EXCHANGED_LIFETIME));
 }
