@@ -21,6 +21,7 @@ use crate::authz::secret::Digest;
 mod copy;
 pub(super) mod keys;
 mod open;
+mod piles;
 mod read;
 mod stage;
 mod tables;
@@ -34,6 +35,7 @@ pub(crate) use tables::{ReplicaState, Table};
 pub(crate) use token_lists::Counts;
 
 use copy::CopyProgress;
+use piles::Piles;
 use token_lists::TokenLists;
 
 pub(crate) struct Replica {
@@ -46,6 +48,7 @@ pub(crate) struct Replica {
     state: Mutex<ReplicaState>,
     /// `None` until they are needed.
     lists: RwLock<Option<TokenLists>>,
+    piles: Piles,
     copying: Mutex<Vec<CopyProgress>>,
     marked_damaged: AtomicBool,
 }

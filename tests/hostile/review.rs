@@ -117,19 +117,19 @@ fn large_bodies_leave_the_way_to_a_revocation_free() {
     gateway.developer("alice");
     let (_, own) = gateway.token("alice", "own", &["permgate"]);
     let (id, _) = gateway.token("alice", "other", &["tracker"]);
-    let body = "a&".repeat(50_000);
+    let body = serde_json::json!({"texts": vec!["a ".repeat(200); 1000]}).to_string();
     let head = format!(
-        "POST /oauth2/revoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {own}\r\n\
-         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/leaks HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {own}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     let mut clients: Vec<_> = (0..30).map(|_| TcpStream::connect(gateway.admin).unwrap()).collect();
     for client in &mut clients {
         client.write_all(head.as_bytes()).unwrap();
-        client.write_all(&body.as_bytes()[1..]).unwrap();
+        client.write_all(&body.as_bytes()[..body.len() - 1]).unwrap();
     }
     for client in &mut clients {
-        client.write_all(b"&").unwrap();
+        client.write_all(b"}").unwrap();
     }
     gateway.must("DELETE", &format!("/v1/tokens/{id}"), None);
     let before = clients.iter().filter(is_answered).count();
@@ -137,7 +137,7 @@ fn large_bodies_leave_the_way_to_a_revocation_free() {
     for client in &mut clients {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     }
 }
 

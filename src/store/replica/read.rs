@@ -68,11 +68,21 @@ impl Replica {
                 let Some((last, _)) = listed.last() else { break };
                 after = Some(*last);
                 for place in listed {
-                    tokens.extend(token_at(place, trees, &staged)?);
+                    tokens.extend(self.token_at(trees, &staged, place)?);
                 }
             }
             Ok(tokens)
         })
+    }
+
+    fn token_at(
+        &self,
+        trees: &Trees,
+        staged: &Staged,
+        place: Place,
+    ) -> Result<Option<TokenRecord>, ReplicaError> {
+        let found = self.find_token(trees, staged, place)?;
+        found.map(|(digest, row)| token(&digest, &row, trees, staged)).transpose()
     }
 
     /// How many tokens an owner has.
@@ -304,11 +314,6 @@ impl StagedView<'_> {
         self.lists(|lists| lists.counts(owner, &self.staged.lists))
     }
 
-    /// Whether too many tokens have digests that begin like this one.
-    pub(crate) fn is_crowded(&self, digest: &Digest) -> Result<bool, ReadError> {
-        self.lists(|lists| lists.is_crowded(digest))
-    }
-
     /// How many of an owner's tokens have a name: those that are live or have only expired.
     pub(crate) fn named(&self, owner: &str) -> Result<usize, ReadError> {
         self.lists(|lists| lists.named(owner, &self.staged.lists))
@@ -323,7 +328,8 @@ impl StagedView<'_> {
     fn tokens(&self, listed: impl FnOnce(&TokenLists) -> Vec<Place>) -> Result<Vec<TokenRecord>, ReadError> {
         let places = self.lists(listed)?;
         self.replica.read(|trees| {
-            places.into_iter().filter_map(|place| token_at(place, trees, self.staged).transpose()).collect()
+            let token = |place| self.replica.token_at(trees, self.staged, place).transpose();
+            places.into_iter().filter_map(token).collect()
         })
     }
 
@@ -337,11 +343,6 @@ impl StagedView<'_> {
             row.map(|row| Ok(IdempotencyRecord::decode(&row)?)).transpose()
         })
     }
-}
-
-fn token_at(place: Place, trees: &Trees, staged: &Staged) -> Result<Option<TokenRecord>, ReplicaError> {
-    let found = staged.find_token(trees, place)?;
-    found.map(|(digest, row)| token(&digest, &row, trees, staged)).transpose()
 }
 
 fn token(digest: &Digest, row: &[u8], trees: &Trees, staged: &Staged) -> Result<TokenRecord, ReplicaError> {

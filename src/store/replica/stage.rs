@@ -94,28 +94,6 @@ impl Staged {
         }
     }
 
-    /// A token's row as the batch leaves it.
-    pub(super) fn find_token(
-        &self,
-        trees: &Trees,
-        (id, prefix): Place,
-    ) -> Result<Option<(Digest, IVec)>, ReplicaError> {
-        let changed = &self.rows[Table::Tokens as usize];
-        let staged = changed.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(&prefix));
-        let staged =
-            staged.filter_map(|(key, row)| Some(Ok((IVec::from(key.as_slice()), row.after.clone()?))));
-        let stored = trees.tree(Table::Tokens).scan_prefix(prefix);
-        let stored =
-            stored.filter(|row| row.as_ref().map_or(true, |(key, _)| !changed.contains_key(key.as_ref())));
-        for row in staged.chain(stored) {
-            let (key, row) = row?;
-            if TokenHead::decode(&row)?.id == id {
-                return Ok(Some((super::read::digest(&key)?, row)));
-            }
-        }
-        Ok(None)
-    }
-
     /// The rows of a table that change, as the batch leaves them.
     pub(crate) fn changes(&self, table: Table) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.rows[table as usize].iter().map(|(key, row)| (key.as_slice(), row.after.as_deref()))
@@ -216,6 +194,9 @@ impl Stage<'_> {
                 self.staged.imported += i64::from(token.imported);
             }
         }
+        if before.is_none() {
+            self.replica.piles.add(token.id, &token.digest);
+        }
         self.staged.lists.record(&token.digest, before.as_ref(), Some(&token.head()));
         match before {
             Some(_) => self.set(Table::Tokens, key(&token.digest), Some(row)),
@@ -228,7 +209,7 @@ impl Stage<'_> {
 
     fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
         let Some(place) = self.place(id)? else { return Ok(()) };
-        let found = match self.staged.find_token(self.trees, place) {
+        let found = match self.replica.find_token(self.trees, self.staged, place) {
             Err(_) if self.staged.ignore_damage => None,
             found => found?,
         };

@@ -161,32 +161,36 @@ fn pages_of_an_owner_have_live_and_ended_tokens_in_the_order_of_ids() {
 /// The lists keep the first bytes of digests only, and whoever imports tokens may choose those.
 #[test]
 fn tokens_whose_digests_begin_alike_are_told_apart() {
-    let directory = tempfile::tempdir().unwrap();
-    let replica = Replica::create(&directory.path().join("sled"), StoreId([1; 16])).unwrap();
-    let alike = |number: usize| {
-        let mut digest = [7; 32];
-        digest[31] = u8::try_from(number).unwrap();
-        TokenRecord { digest: Digest::from_bytes(digest), ..token(number, "ann") }
-    };
-    let stage = |staged: &mut Staged, op: Op| replica.stage(staged, &op).unwrap();
-    let drop = |number| Op::DropToken { id: id(number), owner: "ann".to_owned() };
-    let mut first = Staged::default();
-    (0..3).for_each(|number| stage(&mut first, Op::PutToken(alike(number))));
-    replica.commit(&first, Head::EMPTY).unwrap();
+    for many in [4, 40] {
+        let directory = tempfile::tempdir().unwrap();
+        let replica = Replica::create(&directory.path().join("sled"), StoreId([1; 16])).unwrap();
+        let alike = |number: usize| {
+            let mut digest = [7; 32];
+            digest[31] = u8::try_from(number).unwrap();
+            TokenRecord { digest: Digest::from_bytes(digest), ..token(number, "ann") }
+        };
+        let stage = |staged: &mut Staged, op: Op| replica.stage(staged, &op).unwrap();
+        let drop = |number| Op::DropToken { id: id(number), owner: "ann".to_owned() };
+        let mut first = Staged::default();
+        (0..many).for_each(|number| stage(&mut first, Op::PutToken(alike(number))));
+        replica.commit(&first, Head::EMPTY).unwrap();
 
-    let mut staged = Staged::default();
-    stage(&mut staged, drop(1));
-    stage(&mut staged, Op::PutToken(alike(3)));
-    stage(&mut staged, Op::PutToken(TokenRecord { imported: true, ..alike(2) }));
-    let check = |token: &dyn Fn(TokenId) -> Option<TokenRecord>| {
-        assert_eq!(token(id(0)), Some(alike(0)));
-        assert_eq!(token(id(1)), None);
-        assert_eq!(token(id(2)), Some(TokenRecord { imported: true, ..alike(2) }));
-        assert_eq!(token(id(3)), Some(alike(3)));
-    };
-    check(&|id| replica.with_staged(&staged).token(id).unwrap());
-    replica.commit(&staged, Head::EMPTY).unwrap();
-    check(&|id| replica.token(id).unwrap());
-    replica.load(&mut |_, _| {}).unwrap();
-    check(&|id| replica.token(id).unwrap());
+        let check = |changed: bool, token: &dyn Fn(TokenId) -> Option<TokenRecord>| {
+            assert_eq!(token(id(0)), Some(alike(0)));
+            assert_eq!(token(id(1)), Some(alike(1)).filter(|_| !changed));
+            assert_eq!(token(id(2)), Some(TokenRecord { imported: changed, ..alike(2) }));
+            assert_eq!(token(id(many)), Some(alike(many)).filter(|_| changed));
+        };
+        check(false, &|id| replica.token(id).unwrap());
+        let mut staged = Staged::default();
+        stage(&mut staged, drop(1));
+        stage(&mut staged, Op::PutToken(alike(many)));
+        stage(&mut staged, Op::PutToken(TokenRecord { imported: true, ..alike(2) }));
+        check(true, &|id| replica.with_staged(&staged).token(id).unwrap());
+        check(false, &|id| replica.token(id).unwrap());
+        replica.commit(&staged, Head::EMPTY).unwrap();
+        check(true, &|id| replica.token(id).unwrap());
+        let ids: Vec<_> = replica.tokens(None, 100).unwrap().iter().map(|token| token.id).collect();
+        assert_eq!(ids, (0..=many).filter(|number| *number != 1).map(id).collect::<Vec<_>>());
+    }
 }

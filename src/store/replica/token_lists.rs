@@ -19,10 +19,8 @@ use crate::{
     store::record::TokenHead,
 };
 
-mod crowds;
 mod owner;
 
-use crowds::Crowds;
 use owner::{OwnerTokens, difference, is_ended};
 
 /// How many tokens an owner has.
@@ -43,7 +41,6 @@ pub(super) type DigestPrefix = [u8; 8];
 pub(super) struct TokenLists {
     /// Sorted. A tree would take half as much memory again.
     ids: Vec<Place>,
-    crowds: Crowds,
     /// What has changed since `ids` was made; `None`: the token was dropped.
     changed: BTreeMap<TokenId, Option<DigestPrefix>>,
     owners: HashMap<String, OwnerTokens>,
@@ -140,7 +137,6 @@ impl TokenLists {
     /// Loads a token. [`TokenLists::finish_load`] must follow.
     pub(super) fn load(&mut self, digest: &Digest, token: &TokenHead<'_>) {
         self.ids.push((token.id, prefix(digest)));
-        self.crowds.add(prefix(digest));
         let Entry { ended, name, grace_until } = Entry::of(token);
         of_owner(&mut self.owners, token.owner, |owner_tokens: &mut OwnerTokens| {
             owner_tokens.unnamed.extend(name.is_none().then_some(token.id));
@@ -165,12 +161,6 @@ impl TokenLists {
     pub(super) fn place(&self, id: TokenId, change: &TokenListsChange) -> Option<Place> {
         let changed = change.ids.get(&id).map(|prefix| Some((id, (*prefix)?)));
         changed.unwrap_or_else(|| self.stored_place(id))
-    }
-
-    /// Whether so many digests begin like this one that they are not those of random secrets. Each look-up of
-    /// such a token reads all rows that begin alike.
-    pub(super) fn is_crowded(&self, digest: &Digest) -> bool {
-        self.crowds.is_crowded(prefix(digest))
     }
 
     fn stored_place(&self, id: TokenId) -> Option<Place> {
@@ -309,7 +299,6 @@ impl TokenLists {
     }
 
     pub(super) fn apply(&mut self, change: &TokenListsChange) {
-        change.ids.values().flatten().for_each(|prefix| self.crowds.add(*prefix));
         self.changed.extend(&change.ids);
         // Rarely enough to cost little, often enough that what was dropped does not add up.
         if self.changed.len() > MIN_MERGED.max(self.ids.len() / 4) {
@@ -355,7 +344,7 @@ fn live<'a>(
     unchanged.chain(changed).filter(move |name| name.expires_at > now)
 }
 
-fn prefix(digest: &Digest) -> DigestPrefix {
+pub(super) fn prefix(digest: &Digest) -> DigestPrefix {
     *digest.as_bytes().first_chunk().expect("a digest is longer")
 }
 

@@ -289,37 +289,6 @@ async fn imported_tokens_are_known_by_digest() {
     assert_eq!(bench.state.index().imported(), 3);
 }
 
-/// Each look-up of one of them would read the rows of all.
-#[tokio::test]
-async fn digests_that_begin_like_many_others_are_not_imported() {
-    let bench = Bench::new();
-    let line = |number: u32, first: u8| {
-        let mut digest = [first; 32];
-        digest[28..].copy_from_slice(&number.to_be_bytes());
-        ImportedToken {
-            digest: Digest::from_bytes(digest),
-            owner: "ci".into(),
-            name: format!("{first} {number}"),
-            scope: vec![("hub".into(), FULL)],
-            expires_at: None,
-        }
-    };
-    let import = async |bench: &Bench, lines: Vec<ImportedToken>| {
-        let answers = bench.store.import_tokens(operator(), lines, true).await.unwrap().record;
-        let codes = answers.into_iter().map(|answer| code(answer.map_err(ChangeError::from)));
-        codes.filter(|code| code != "ok").collect::<Vec<_>>()
-    };
-    for first in (0..1100).step_by(100) {
-        assert_eq!(
-            import(&bench, (first..first + 100).map(|number| line(number, 7)).collect()).await,
-            [""; 0]
-        );
-    }
-    assert_eq!(import(&bench, vec![line(0, 7), line(2000, 7), line(1, 8)]).await, ["invalid_value"]);
-    let bench = bench.again().await;
-    assert_eq!(import(&bench, vec![line(0, 7), line(2000, 7), line(2, 8)]).await, ["invalid_value"]);
-}
-
 #[tokio::test]
 async fn a_token_that_asks_has_to_hold_still() {
     let bench = Bench::peopled().await;

@@ -1,0 +1,79 @@
+//! Finds a token's row by what the lists keep of it: its id, and the first bytes of its digest. No two random
+//! digests share those, but whoever imports tokens may choose theirs.
+
+use std::collections::HashMap;
+
+use parking_lot::Mutex;
+use sled::IVec;
+
+use super::{
+    Replica, ReplicaError, Staged, Trees, read,
+    tables::Table,
+    token_lists::{DigestPrefix, Place, prefix},
+};
+use crate::{
+    authz::secret::{Digest, TokenId},
+    store::record::TokenHead,
+};
+
+/// Tokens whose digests begin alike, where they are many: otherwise each look-up would read the rows of all.
+#[derive(Default)]
+pub(super) struct Piles(Mutex<HashMap<DigestPrefix, HashMap<TokenId, Digest>>>);
+
+/// So many rows are read for each look-up.
+const FEW: usize = 16;
+
+impl Piles {
+    /// Adds a new token if its pile is known. It need not be stored in the end.
+    pub(super) fn add(&self, id: TokenId, digest: &Digest) {
+        if let Some(pile) = self.0.lock().get_mut(&prefix(digest)) {
+            pile.insert(id, *digest);
+        }
+    }
+
+    fn find(&self, (id, prefix): Place) -> Option<Digest> {
+        self.0.lock().get(&prefix)?.get(&id).copied()
+    }
+}
+
+impl Replica {
+    /// A token's row as the batch leaves it.
+    pub(super) fn find_token(
+        &self,
+        trees: &Trees,
+        staged: &Staged,
+        place: Place,
+    ) -> Result<Option<(Digest, IVec)>, ReplicaError> {
+        let digest = match self.piles.find(place) {
+            Some(digest) => Some(digest),
+            None => self.search(trees, staged, place)?,
+        };
+        let Some(digest) = digest else { return Ok(None) };
+        Ok(staged.get(trees, Table::Tokens, digest.as_bytes())?.map(|row| (digest, row)))
+    }
+
+    fn search(
+        &self,
+        trees: &Trees,
+        staged: &Staged,
+        (id, prefix): Place,
+    ) -> Result<Option<Digest>, ReplicaError> {
+        let new = staged.rows[Table::Tokens as usize].range(prefix.to_vec()..);
+        let new = new.take_while(|(key, _)| key.starts_with(&prefix));
+        let new = new.filter_map(|(key, row)| Some(Ok((IVec::from(key.as_slice()), row.after.clone()?))));
+        let stored = trees.tree(Table::Tokens).scan_prefix(prefix);
+        let mut alike = HashMap::new();
+        for row in new.chain(stored) {
+            let (key, row) = row?;
+            alike.insert(TokenHead::decode(&row)?.id, read::digest(&key)?);
+            if alike.len() <= FEW && alike.contains_key(&id) {
+                break;
+            }
+        }
+        let found = alike.get(&id).copied();
+        if alike.len() > FEW {
+            self.piles.0.lock().insert(prefix, alike);
+        }
+        Ok(found)
+    }
+}
