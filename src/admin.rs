@@ -35,6 +35,7 @@ mod roles;
 mod server;
 mod services;
 mod session;
+mod shares;
 mod sign_in;
 mod streamed;
 mod tokens;

@@ -14,6 +14,7 @@ use super::{
     authenticate::RequestCredentials,
     caller::Identity,
     offload::READS,
+    shares::Share,
     wire::{Page, ok},
 };
 use crate::{
@@ -95,6 +96,8 @@ pub(super) struct LiveRequest {
     pub context: Context,
     pub credentials: RequestCredentials,
     pub caller: Caller,
+    /// Of the caller's account.
+    pub _share: Option<Share>,
     /// When the credentials expire by time alone; a change may bring it forward.
     pub deadline: Cell<Option<Timestamp>>,
     pub connection: Rc<Connection>,

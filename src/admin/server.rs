@@ -28,6 +28,7 @@ use super::{
     context::RefusedRequest,
     guard,
     session::FAILURES_INTERVAL,
+    shares::Shares,
     wire::Time,
 };
 use crate::{
@@ -52,6 +53,7 @@ pub struct Server {
     /// Whoever has the permit may read a large body.
     large: Arc<Semaphore>,
     turns: Rc<Turns>,
+    shares: Shares,
     /// Answers `/metrics` only.
     metrics_only: bool,
 }
@@ -90,6 +92,7 @@ impl Server {
             metrics,
             large: Arc::new(Semaphore::new(1)),
             turns: Rc::default(),
+            shares: Shares::default(),
             context,
             metrics_only: false,
         })
@@ -99,8 +102,8 @@ impl Server {
     pub fn for_metrics(&self) -> Rc<Self> {
         let (router, context) = (self.router.clone(), self.context.clone());
         let (registry, metrics) = (self.registry.clone(), context.metrics.worker());
-        let (large, turns) = (self.large.clone(), self.turns.clone());
-        Rc::new(Self { router, registry, metrics, large, turns, context, metrics_only: true })
+        let (large, turns, shares) = (self.large.clone(), self.turns.clone(), self.shares.clone());
+        Rc::new(Self { router, registry, metrics, large, turns, shares, context, metrics_only: true })
     }
 
     /// Sets `live` as soon as the request is in the live registry.
@@ -207,12 +210,14 @@ impl Server {
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
-        connection.set_permitted();
+        let (share, is_kept) = caller.user().map(|user| self.shares.enter(&user.id)).unzip();
+        connection.keep_when_full(is_kept.unwrap_or(true));
         caller.record_use(context);
         let entry = LiveRequest {
             context: context.clone(),
             credentials,
             caller: caller.clone(),
+            _share: share,
             deadline: authenticated.deadline.into(),
             connection: connection.clone(),
             method: parts.method.clone(),

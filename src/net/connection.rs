@@ -238,7 +238,12 @@ impl Connection {
     /// Records that a request was permitted for its token or user. From now on the connection is not closed
     /// during a request to make room for others.
     pub fn set_permitted(&self) {
-        self.carrier().permitted.set(true);
+        self.keep_when_full(true);
+    }
+
+    /// Whether the connection stays although others need room.
+    pub fn keep_when_full(&self, keep: bool) {
+        self.carrier().permitted.set(keep);
     }
 
     /// Returns this client's share of the memory budget for request bodies.
