@@ -196,25 +196,23 @@ impl Control {
             tokio::select! {
                 biased;
                 () = &mut broken => {
-                    self.ready.store(false, Ordering::Release);
-                    tracing::error!("a worker does not apply changes: exiting, so that the supervisor restarts permgate");
-                    self.supervisor.stopping("a worker does not apply changes");
+                    let outcome = self.fail("a worker does not apply changes".to_owned());
                     // The caller's 503 goes out first.
                     tokio::time::sleep(ADMIN_DRAIN_TIMEOUT).await;
-                    return Outcome::Failed("a worker has not applied a change".to_owned());
+                    return outcome;
                 }
                 // No test can provoke this without a hook in the writer, because its engine's panics become
                 // errors.
                 () = &mut writer_ended => {
-                    let outcome = self.fail("the store's writer thread has died".to_owned()).await;
+                    let outcome = self.fail("the store's writer thread has died".to_owned());
                     // The 503s of waiting callers go out first.
                     tokio::time::sleep(ADMIN_DRAIN_TIMEOUT).await;
                     return outcome;
                 }
-                why = cluster_failure(&mut self.cluster_ended) => return self.fail(why).await,
+                why = cluster_failure(&mut self.cluster_ended) => return self.fail(why),
                 exit = self.worker_exits.recv() => {
                     let why = exit.and_then(Result::err).unwrap_or_else(|| "a worker has ended".to_owned());
-                    return self.fail(why).await;
+                    return self.fail(why);
                 }
                 asked = signals.next() => match asked {
                     SignalCommand::Stop if drain_at.is_some() => return Outcome::Drained,
@@ -237,14 +235,8 @@ impl Control {
                     }
                 }
                 _ = flush.tick() => { tokio::task::spawn_local(self.flush_uses()); }
-                _ = rotate.tick() => {
-                    let reloader = self.reloader.clone();
-                    tokio::task::spawn_local(async move { reloader.rotate_keys().await });
-                }
-                _ = look.tick() => {
-                    let reloader = self.reloader.clone();
-                    tokio::task::spawn_local(async move { reloader.report_expiry().await });
-                }
+                _ = rotate.tick() => { tokio::task::spawn_local(self.reloader.clone().rotate_keys()); }
+                _ = look.tick() => { tokio::task::spawn_local(self.reloader.clone().report_expiry()); }
                 _ = record.tick() => { tokio::task::spawn_local(self.record_refusals()); }
             }
         }
@@ -264,7 +256,7 @@ impl Control {
         Some(Instant::now() + delay)
     }
 
-    async fn fail(&self, why: String) -> Outcome {
+    fn fail(&self, why: String) -> Outcome {
         self.ready.store(false, Ordering::Release);
         tracing::error!("{why}: exiting, so that the supervisor restarts permgate");
         self.supervisor.stopping(&why);

@@ -13,18 +13,16 @@ use crate::{
 pub fn revoke_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Timestamp)> {
     let ended = std::thread::scope(|scope| {
         let work = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-            Ok::<_, std::io::Error>(runtime.block_on(revoke_orphans(store, state)))
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let runtime = runtime.map_err(|error| error.to_string())?;
+            runtime.block_on(revoke_orphans(store, state)).map_err(|error| error.to_string())
         };
-        scope.spawn(work).join()
+        scope.spawn(work).join().unwrap_or_else(|_| Err("it was interrupted".to_owned()))
     });
-    match ended {
-        Ok(Ok(Ok(live))) => return live,
-        Ok(Ok(Err(error))) => tracing::error!(%error, "exchanged tokens outlive their rules"),
-        Ok(Err(error)) => tracing::error!(%error, "exchanged tokens outlive their rules"),
-        Err(_) => tracing::error!("exchanged tokens outlive their rules"),
-    }
-    Vec::new()
+    ended.unwrap_or_else(|error| {
+        tracing::error!(error, "exchanged tokens outlive their rules");
+        Vec::new()
+    })
 }
 
 /// Revokes exchanged tokens whose rule was removed or changed. Call this when the rules are in force, so that

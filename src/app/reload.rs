@@ -98,8 +98,7 @@ impl Reloader {
             return Err(refused_at(key, &next, format!("{key} cannot be switched on or off by a reload")));
         }
         let (own, upstreams) = (self.own.clone(), next.proxy.upstreams.clone());
-        let checked = tokio::task::spawn_blocking(move || own.check(upstreams.values())).await;
-        if let Ok(Err(error)) = checked {
+        if let Ok(Err(error)) = run_blocking(move || own.check(upstreams.values())).await {
             return Err(self.refused(error.to_string()));
         }
         // Read before anything changes, used only when the rules are accepted.
@@ -179,7 +178,7 @@ impl Reloader {
     }
 
     /// Creates, publishes and retires assertion keys when they are due.
-    pub async fn rotate_keys(&self) {
+    pub async fn rotate_keys(self: Arc<Self>) {
         if !self.keyring.is_due(SystemTime::now().into()) {
             return;
         }
@@ -233,7 +232,7 @@ impl Reloader {
     }
 
     /// Reports certificates that expire soon.
-    pub async fn report_expiry(&self) {
+    pub async fn report_expiry(self: Arc<Self>) {
         let clients = client_certificates(&*self.present.lock().await);
         if let Ok(expiries) = run_blocking(move || read_expiries(&clients)).await {
             self.certificates.report_expiry(expiries, SystemTime::now().into());

@@ -1,7 +1,12 @@
 //! A worker: its own thread, runtime, sockets and upstream pools. It only reads what it shares with other
 //! workers.
 
-use std::{io, sync::Arc, thread::JoinHandle};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -32,20 +37,18 @@ pub struct WorkerParts {
 /// How a worker ended: drained, or with an error.
 pub type Exit = Result<(), String>;
 
-/// Reports the worker's end, even if its thread panics.
-struct ExitGuard {
-    exits: mpsc::UnboundedSender<Exit>,
-    exit: Exit,
-}
-
+/// Starts the thread. Its end is reported to `exits`, even a panic.
 pub fn spawn(
     number: usize,
     parts: WorkerParts,
     exits: mpsc::UnboundedSender<Exit>,
 ) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-        let mut exit_guard = ExitGuard { exits, exit: Err(format!("worker {number} died")) };
-        exit_guard.exit = run(parts).map_err(|error| format!("worker {number} cannot serve: {error}"));
+        let exit = match catch_unwind(AssertUnwindSafe(|| run(parts))) {
+            Ok(ended) => ended.map_err(|error| format!("worker {number} cannot serve: {error}")),
+            Err(_) => Err(format!("worker {number} died")),
+        };
+        let _ = exits.send(exit);
     })
 }
 
@@ -84,10 +87,4 @@ async fn serve(parts: WorkerParts) -> io::Result<()> {
         listener.await.map_err(io::Error::other)??;
     }
     Ok(())
-}
-
-impl Drop for ExitGuard {
-    fn drop(&mut self) {
-        let _ = self.exits.send(std::mem::replace(&mut self.exit, Ok(())));
-    }
 }
