@@ -32,8 +32,8 @@ pub(crate) struct ListView {
 
 impl ListView {
     /// `nouns`: what the records are, as in "no tokens". `sort`: the fields to sort by, ignoring case; empty
-    /// keeps the order. `columns`: the fields to show, as `HEADER=FIELD` where the header is not the field's name;
-    /// the first column identifies a record.
+    /// keeps the order. `columns`: the fields to show, as `HEADER=FIELD` where the header is not the field's
+    /// name; the first column identifies a record.
     pub(crate) const fn new(nouns: &'static str, sort: &'static str, columns: &'static str) -> Self {
         Self { nouns, sort, columns }
     }

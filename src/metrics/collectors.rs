@@ -29,7 +29,8 @@ pub(super) struct Scrape {
     pub(super) readings: Readings,
 }
 
-/// Name and help of each event that is counted. The encoder adds the prefix `permgate_`, and `_total` to counters.
+/// Name and help of each event that is counted. The encoder adds the prefix `permgate_`, and `_total` to
+/// counters.
 const EVENTS: [(&str, &str, E); 8] = [
     ("connections_accepted", "Client connections accepted.", E::ConnectionAccepted),
     (

@@ -113,7 +113,8 @@ impl Gateway {
         self.decide(&query, &context.state, context, context.at, |decision| decision.is_ok())
     }
 
-    /// Calls the pure decision with the query of a request and this state. Denies if this node may not forward.
+    /// Calls the pure decision with the query of a request and this state. Denies if this node may not
+    /// forward.
     pub(super) fn decide<R>(
         &self,
         query: &Query<'_>,

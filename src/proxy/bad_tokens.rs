@@ -38,8 +38,8 @@ impl BadTokens {
                 (Some(Some(window)), (window.count > limit.count.get()).then(|| window.ends - now))
             },
         );
-        // Addresses beyond the table's size share a count, which says nothing about one of them. An attacker with
-        // so many gains only more guesses at a 256-bit token.
+        // Addresses beyond the table's size share a count, which says nothing about one of them. An attacker
+        // with so many gains only more guesses at a 256-bit token.
         wait.filter(|_| counted == key)
     }
 }

@@ -147,10 +147,8 @@ impl Upstream {
             was_over_budget: false,
             patience: self.settings.queue_timeout,
         };
-        let mut tunnel = match &asked {
-            None => None,
-            Some(_) => Some(self.sockets.take_tunnel().ok_or(Reason::OverBudget)?),
-        };
+        let take_tunnel = |_| self.sockets.take_tunnel().ok_or(Reason::OverBudget);
+        let mut tunnel = asked.as_ref().map(take_tunnel).transpose()?;
         let mut place = match self.settings.max_in_flight {
             None => None,
             Some(limit) => Some(Box::pin(self.admit(limit.get(), context, &mut attempts)).await?),

@@ -26,8 +26,8 @@ use crate::{
     },
 };
 
-/// A request's body; `None` if it has none, like most requests. A clone is the same body, for a retry if nothing was
-/// read from it.
+/// A request's body; `None` if it has none, like most requests. A clone is the same body, for a retry if
+/// nothing was read from it.
 #[derive(Clone)]
 pub struct OutgoingBody(Option<Rc<Source>>);
 
