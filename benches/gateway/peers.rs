@@ -132,7 +132,7 @@ path = "{dir}/store"
 ballast = "64k"
 [log]
 access = "{access}"
-level = "warn"
+level = "error"
 [upstream.origin]
 urls = ["http://127.0.0.1:{}"]
 "#,
