@@ -78,7 +78,7 @@ impl Load {
         command.args(["-t", "1", "-c", &self.connections.to_string()]);
         command.args([
             "-D",
-            &span.as_secs_f64().to_string(),
+            &format!("{}ms", span.as_millis()),
             "-H",
             &format!("Authorization: Bearer {}", bearer(0)),
         ]);
