@@ -185,8 +185,18 @@ fn parse() -> Result<Cli, clap::Error> {
 pub fn main() -> ExitCode {
     // Ends the process if a shell requests completions.
     CompleteEnv::with_factory(command).var(complete::VARIABLE).complete();
-    // Help and version go to stdout and succeed; anything else is a usage error, with the same code as ours.
-    let cli = parse().unwrap_or_else(|error| error.exit());
+    let cli = match parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout and succeed; anything else is a usage error. `Error::exit` would
+            // also succeed when it cannot write.
+            let code = if error.use_stderr() { failure::USAGE } else { 0 };
+            return match error.print() {
+                Ok(()) => ExitCode::from(code),
+                Err(_) => ExitCode::from(failure::FAILED),
+            };
+        }
+    };
     match dispatch(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

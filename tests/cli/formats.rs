@@ -2,6 +2,23 @@
 
 use super::*;
 
+/// A script that keeps what was printed learns that nothing was.
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let code = |line: &str, stdout: Stdio, stderr: Stdio| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
+        command.args(line.split(' ')).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        command.status().unwrap().code()
+    };
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    for line in ["--help", "-h", "-V", "--version", "help token", "token create --help"] {
+        assert_eq!(code(line, full(), Stdio::null()), Some(1), "{line}");
+        assert_eq!(code(line, Stdio::null(), full()), Some(0), "{line}");
+    }
+    assert_eq!(code("--hlep", Stdio::null(), full()), Some(1));
+    assert_eq!(code("--hlep", Stdio::null(), Stdio::null()), Some(2));
+}
+
 /// What a program learns of a change is the response of the API.
 #[test]
 fn every_change_is_data_for_programs() {
