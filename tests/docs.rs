@@ -124,6 +124,7 @@ fn row(prefix: &str, key: &Key) -> String {
             unreachable!("has a section instead of a row")
         }
     };
+    let form = key.max.map_or(form.clone(), |max| format!("{form}, at most `{max}`"));
     format!("| `{prefix}{}` | {default} | {form} | {} |\n", key.name, key.description)
 }
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value, json};
 use toml::de::ValueDeserializer;
 
+use super::units;
+
 /// A key of a table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,26 +111,30 @@ fn object(keys: &[Key]) -> Value {
 }
 
 fn property(key: &Key) -> Value {
-    let mut property = form(key.kind);
-    property["description"] = json!(key.description);
+    let mut property = form(key);
+    // The pattern of a text cannot express a maximum.
+    let most = key.max.map(|max| format!(" At most {max}.")).unwrap_or_default();
+    property["description"] = json!([key.description, &most].concat());
     if let Some(default) = key.default.and_then(|text| ValueDeserializer::parse(text).ok()) {
         property["default"] = Value::deserialize(default).unwrap_or_default();
     }
     property
 }
 
-fn form(kind: ValueKind) -> Value {
-    match kind {
+fn form(key: &Key) -> Value {
+    match key.kind {
         ValueKind::Text | ValueKind::Secret => json!({ "type": "string" }),
         ValueKind::Flag => json!({ "type": "boolean" }),
         ValueKind::Count(from, to) => json!({ "type": "integer", "minimum": from, "maximum": to }),
         ValueKind::Duration(_) => json!({ "type": "string", "pattern": "^[0-9][0-9_]* ?(ms|s|m|h|d|w)$" }),
-        ValueKind::Size(least) => json!({
-            "anyOf": [
-                { "type": "integer", "minimum": least },
-                { "type": "string", "pattern": "^[0-9][0-9_]* ?([kKmMgG]([iI]?[bB])?|[bB])?$" },
-            ]
-        }),
+        ValueKind::Size(least) => {
+            let mut bytes = json!({ "type": "integer", "minimum": least });
+            if let Some(most) = key.max.and_then(units::size) {
+                bytes["maximum"] = json!(most);
+            }
+            let pattern = "^[0-9][0-9_]* ?([kKmMgG]([iI]?[bB])?|[bB])?$";
+            json!({ "anyOf": [bytes, { "type": "string", "pattern": pattern }] })
+        }
         ValueKind::Word(words) => json!({ "type": "string", "enum": words }),
         ValueKind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         ValueKind::Words(words) => json!({ "type": "array", "items": { "type": "string", "enum": words } }),

@@ -4,7 +4,7 @@ use strum::VariantNames as _;
 
 use super::{
     super::{
-        key::{Key, ValueKind},
+        key::{Key, ValueKind, schema},
         units,
     },
     every_key,
@@ -48,6 +48,11 @@ fn every_maximum_is_of_its_kind() {
             kind => panic!("{path}: {kind:?} has no maximum"),
         }
     }
+    let schema = schema();
+    let head = schema.pointer("/properties/server/properties/limits/properties/head").unwrap();
+    assert_eq!(head["anyOf"][0]["maximum"], 1 << 20, "{head}");
+    let lifetime = schema.pointer("/properties/assertion/properties/lifetime/description").unwrap();
+    assert_eq!(lifetime, "How long an assertion is valid. At most 30s.");
     let of_key = |(path, key): (String, &Key)| (path == "exchange.lifetime").then_some(key.max?);
     let longest = every_key().into_iter().find_map(of_key).and_then(units::duration);
     assert_eq!(longest, Some(MAX_EXCHANGED_LIFETIME));
