@@ -139,7 +139,7 @@ impl Gateway {
     ) -> Result<R, Rejection> {
         match decided {
             Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => {
-                context.connection.set_permitted();
+                context.connection.keep_when_full(true);
                 Ok(then(subject))
             }
             Err(denial) => Err(self.deny(denial, context)),

@@ -179,7 +179,7 @@ impl Service for Echo {
         }
         let (head, mut body) = request.into_parts();
         if head.uri.path() != "/refuse" {
-            connection.set_permitted();
+            connection.keep_when_full(true);
         }
         let (status, reply) = match head.uri.path() {
             // Reads the body and sends it back.
