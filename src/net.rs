@@ -11,6 +11,7 @@ mod budget;
 mod clock;
 mod connection;
 mod fetch;
+mod files;
 mod framing;
 mod http2;
 mod io;
@@ -34,6 +35,7 @@ pub use self::{
     clock::{Clock, Deadline, Elapsed, LogThrottle, Throttle},
     connection::{CloseReason, Connection},
     fetch::fetch,
+    files::read_regular_file,
     framing::RequestError,
     stream::{Peer, Socket, Stream},
     upgrade::{OnUpgrade, Upgraded},

@@ -12,7 +12,7 @@ use super::{
     problem::reason,
     section::{SpannedText, ValueError, wrong},
 };
-use crate::{authz::rules::Secret, net::tls::read_regular_file};
+use crate::{authz::rules::Secret, net::read_regular_file};
 
 /// The longest secret in bytes. A longer file was named by mistake.
 const MAX_LENGTH: u64 = 16 << 10;
@@ -90,7 +90,8 @@ pub(super) fn read(reference: &SpannedText<'_>) -> Result<Secret, ValueError> {
     }
 }
 
-/// Reads a file of the usual length.
+/// Reads a secret's file: a regular one (a pipe or a device could block the start) of at most [`MAX_LENGTH`]
+/// bytes.
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     read_regular_file(path, MAX_LENGTH).map_err(|error| reason(&error))
 }

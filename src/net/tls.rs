@@ -5,8 +5,6 @@ mod sni;
 mod validity;
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -34,7 +32,7 @@ use zeroize::Zeroizing;
 use self::sni::SniResolver;
 pub(super) use self::sni::TlsInfo;
 pub use self::validity::Expiry;
-use super::http2;
+use super::{http2, read_regular_file};
 
 /// The TLS configuration of a listener. Clones share it, so `replace` changes all of them.
 #[derive(Clone)]
@@ -298,20 +296,6 @@ pub fn load_certificates(
 
 fn read_pem(path: &Path) -> Result<Vec<u8>, pem::Error> {
     read_regular_file(path, MAX_PEM).map_err(pem::Error::Io)
-}
-
-/// Reads a file of at most so many bytes. It must be a regular file, because reading a pipe or a device could
-/// block.
-pub fn read_regular_file(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > most {
-        return Err(io::Error::other(format!("it is longer than {most} bytes")));
-    }
-    Ok(bytes)
 }
 
 fn verifier(
