@@ -75,8 +75,8 @@ impl Bench {
         bench
     }
 
-    /// Starts every proxy that is installed. `plain`: also an nginx that does not authorize. `all`: also those
-    /// whose way of authorizing costs several times as much.
+    /// Starts every proxy that is installed. `plain`: also an nginx that does not authorize. `all`: also
+    /// those whose way of authorizing costs several times as much.
     pub fn start(&self, access: Access, plain: bool, tls: bool, all: bool) -> Vec<Peer> {
         let mut peers = Vec::new();
         if installed("nginx") {

@@ -46,8 +46,8 @@ pub struct BodyDigest<T> {
     pub hash: [u8; 32],
 }
 
-/// No body, or one without fields: fields of a JSON object are refused as in any other body. The first release
-/// ignored every body, so others still are; a form may repeat the CSRF token.
+/// No body, or one without fields: fields of a JSON object are refused as in any other body. The first
+/// release ignored every body, so others still are; a form may repeat the CSRF token.
 pub struct NoBody;
 
 #[derive(Deserialize)]

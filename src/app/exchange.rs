@@ -20,7 +20,7 @@ pub fn revoke_orphans_at_start(store: &Store, state: &State) -> Vec<(String, Tim
         scope.spawn(work).join().unwrap_or_else(|_| Err("it was interrupted".to_owned()))
     });
     ended.unwrap_or_else(|error| {
-        tracing::error!(error, "exchanged tokens outlive their rules");
+        tracing::error!(%error, "exchanged tokens outlive their rules");
         Vec::new()
     })
 }

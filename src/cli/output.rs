@@ -32,8 +32,8 @@ pub(crate) struct ListView {
 
 impl ListView {
     /// `nouns`: what the records are, as in "no tokens". `sort`: the fields to sort by, ignoring case; empty
-    /// keeps the order. `columns`: the fields to show, as `HEADER=FIELD` where the header is not the field's
-    /// name; the first column identifies a record.
+    /// keeps the order. `columns`: the fields to show; the first one identifies a record. A column's header
+    /// is the field's name without `_at` and with blanks for `_`, or HEADER of `HEADER=FIELD`.
     pub(crate) const fn new(nouns: &'static str, sort: &'static str, columns: &'static str) -> Self {
         Self { nouns, sort, columns }
     }
@@ -64,7 +64,7 @@ impl Format {
             Self::Json => print(&pretty(&Value::Array(records))),
             Self::Jsonl => records.iter().try_for_each(|record| print(&record.to_string())),
             Self::Id => {
-                let id = view.columns().next().map_or("id", |(_, field)| field);
+                let (_, id) = view.columns().next().unwrap_or_default();
                 records.iter().try_for_each(|record| print(&cell(&record[id])))
             }
         }
@@ -135,9 +135,10 @@ pub(crate) fn print(line: &str) -> Result<(), Failure> {
 
 fn table(records: &[Value], view: ListView) -> Result<(), Failure> {
     let mut table = without_borders();
-    table.set_header(view.columns().map(|(header, _)| header));
+    let (headers, fields): (Vec<_>, Vec<_>) = view.columns().unzip();
+    table.set_header(headers);
     for record in records {
-        table.add_row(view.columns().map(|(_, field)| cell(&record[field])));
+        table.add_row(fields.iter().map(|field| cell(&record[field])));
     }
     let text = table.trim_fmt();
     let (header, rows) = text.split_once('\n').unwrap_or((&text, ""));
@@ -200,8 +201,8 @@ fn pairs(fields: &serde_json::Map<String, Value>) -> String {
 
 /// `2026-01-31T12:00:00` of `2026-01-31T12:00:00.123Z`: milliseconds are noise in a table.
 fn whole_seconds(text: &str) -> Option<&str> {
-    let is_time = text.len() == 24 && text.ends_with('Z') && text.parse::<jiff::Timestamp>().is_ok();
-    if is_time { text.get(..19) } else { None }
+    let has_form = matches!(text.as_bytes(), [_, _, _, _, _, _, _, _, _, _, b'T', .., b'.', _, _, _, b'Z']);
+    if has_form && text.parse::<jiff::Timestamp>().is_ok() { text.get(..19) } else { None }
 }
 
 /// `1 token`, `2 tokens`; `1 entry`, `2 entries`.
@@ -261,6 +262,7 @@ mod tests {
         );
         check(json!("2026-01-31T12:00:00.123Z"), "2026-01-31T12:00:00Z");
         check(json!("2026-01-31T12:00:00Z"), "2026-01-31T12:00:00Z");
+        check(json!("2026-01-31 12:00:00.123Z"), "2026-01-31 12:00:00.123Z");
         check(json!("ä2026-01-31T12:00:0.123Z"), "ä2026-01-31T12:00:0.123Z");
         check(json!({"id": "0190", "name": "ci", "note": null, "scope": ["a", "b"]}), "name ci, scope a, b");
         check(json!("a\u{1b}[31mb\n"), "a\u{fffd}[31mb\u{fffd}");

@@ -241,7 +241,6 @@ fn scope(text: &str) -> Result<String, ValueError> {
     Err((format!("{text:?} is not a scope"), "write each scope as one word".to_owned()))
 }
 
-/// A non-empty text of one line.
 /// Reads `"developers"`, or `{ claim = "7c3f...", group = "developers" }`.
 fn group(entry: ListItem<'_>) -> Option<GroupMapping> {
     let (claim, group) = match entry {

@@ -77,8 +77,8 @@ pub enum ImportError {
     Commit { line: u64, why: String },
 }
 
-/// Operations per commit. The more, the more of them fall into one node of sled; each takes a kilobyte of memory
-/// until the commit after it ends.
+/// Operations per commit. The more, the more of them fall into one node of sled; each takes a kilobyte of
+/// memory until the commit after it ends.
 const CHUNK: usize = 100_000;
 
 /// Maximum bytes of a line.
@@ -118,7 +118,8 @@ fn offline_in_chunks(
     outcome
 }
 
-/// Plans lines as the writer plans the same changes of the API, in batches that are as large as an import needs.
+/// Plans lines as the writer plans the same changes of the API, in batches that are as large as an import
+/// needs.
 struct Import {
     tx: Transaction,
     actor: Actor,

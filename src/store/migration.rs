@@ -50,9 +50,9 @@ pub(super) fn exists(path: &Path) -> bool {
     path.join(manifest::FILE).exists()
 }
 
-/// Which names may be in STORE if it has this layout. The first release did not look at the others: it keeps its
-/// assertion keys there, and opened a store beside any other file. A directory with a `format` of something else
-/// is not touched.
+/// Which names may be in STORE if it has this layout. The first release did not look at the others: it keeps
+/// its assertion keys there, and opened a store beside any other file. A directory with a `format` of
+/// something else is not touched.
 pub(super) fn own_names(path: &Path) -> Option<fn(&str) -> bool> {
     let is_store =
         fs::read(path.join(manifest::FILE)).is_ok_and(|bytes| !matches!(Manifest::parse(&bytes), Err(None)));

@@ -129,6 +129,9 @@ fn registry_login_returns_the_same_token() {
     let (status, _, body) = form(&gate.bearer);
     assert_eq!(status, 200, "{body}");
     assert_eq!(form("wrong").0, 401);
+    let not_utf8 = [b"al\xefce:", gate.bearer.as_bytes()].concat();
+    let (status, _, body) = token(&asked, &[&format!("Authorization: Basic {}", STANDARD.encode(not_utf8))]);
+    assert_eq!(status, 200, "only the password counts: {body}");
 
     let basic_only = ["Basic realm=\"permgate\", charset=\"UTF-8\""];
     for (row, lines, status) in [

@@ -127,8 +127,8 @@ pub fn folds_onto(name: &HeaderName, field: &str) -> bool {
     folds_to(name.as_str().as_bytes(), field)
 }
 
-/// Whether a field never reaches an upstream as the client sent it, frames or describes the message, or names
-/// a second target.
+/// Whether a field never reaches an upstream as the client sent it, frames or describes the message,
+/// overrides its method, or names a second target.
 pub fn is_reserved(name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     dropped::drop_reason(name).is_some()
@@ -155,7 +155,9 @@ impl FieldSection {
     pub fn trailers(self) -> FieldSection {
         match self {
             FieldSection::Response | FieldSection::ResponseTrailers => FieldSection::ResponseTrailers,
-            _ => FieldSection::RequestTrailers,
+            FieldSection::Request | FieldSection::TrustedRequest | FieldSection::RequestTrailers => {
+                FieldSection::RequestTrailers
+            }
         }
     }
 }

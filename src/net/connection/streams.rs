@@ -27,7 +27,7 @@ pub struct Streams {
     /// Streams that the client cancelled while they were served. Each costs as much as a request, but no
     /// longer counts as an open stream.
     cancelled: RateLimit,
-    /// Control frames that are not offset by useful frames. There may be too many of them.
+    /// Control frames that are not offset by useful frames.
     pub(in crate::net) control_frames: RateLimit,
 }
 

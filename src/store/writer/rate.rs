@@ -4,7 +4,8 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::{authz::time::Timestamp, settings::Rate};
 
-/// By account, or by account and kind of change: when it has its whole burst again, in nanoseconds of wall time.
+/// By account, or by account and kind of change: when it has its whole burst again, in nanoseconds of wall
+/// time.
 #[derive(Default)]
 pub(crate) struct WriteRates(HashMap<String, i128>);
 

@@ -46,7 +46,7 @@ impl Writer {
         let swept = self.sweep().map_err(|error| error.to_string());
         let failed = self.tx.failed.take().map_or(Ok(()), |error| Err(error.to_string()));
         if let Err(error) = swept.and(failed) {
-            tracing::warn!(error, "old rows could not be dropped");
+            tracing::warn!(%error, "old rows could not be dropped");
             self.tx.state = before;
             self.tx.batch = Batch::default();
             return;
