@@ -47,8 +47,8 @@ pub struct Connection {
     throughput: Throughput,
     /// Bytes of an HTTP/2 stream's response that h2 and this process hold for the client.
     held: Cell<u32>,
-    /// Whether the connection stays, even during a request, although others need room.
-    kept: Cell<bool>,
+    /// Whether a request on this connection was permitted for its token or user.
+    permitted: Cell<bool>,
     /// This connection's share of the memory budget for request bodies.
     bodies: OnceCell<Box<Holder>>,
     /// The client has closed its side, or the socket has failed.
@@ -85,7 +85,7 @@ impl Connection {
             write_stalled: Cell::new(None),
             throughput: Throughput::new(now),
             held: Cell::new(0),
-            kept: Cell::new(false),
+            permitted: Cell::new(false),
             bodies: OnceCell::new(),
             ended: Cell::new(false),
             half_closed: Cell::new(None),
@@ -235,10 +235,15 @@ impl Connection {
         self.phase_began.set(self.clock.now());
     }
 
-    /// Sets whether the connection stays, even during a request, although others need room. A request that is
-    /// permitted for its token or user makes it stay.
+    /// Records that a request was permitted for its token or user. From now on the connection is not closed
+    /// during a request to make room for others.
+    pub fn set_permitted(&self) {
+        self.keep_when_full(true);
+    }
+
+    /// Whether the connection stays although others need room.
     pub fn keep_when_full(&self, keep: bool) {
-        self.carrier().kept.set(keep);
+        self.carrier().permitted.set(keep);
     }
 
     /// Returns this client's share of the memory budget for request bodies.

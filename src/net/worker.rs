@@ -114,8 +114,8 @@ impl Worker {
 
     /// Closes connections to free slots: all whose client has closed its side; else the oldest of the first
     /// of these kinds that there is: those whose last response was sent, idle ones, those whose handshake or
-    /// head is incomplete, and those that are not kept, even during a request. Returns false if there is
-    /// nothing to close here and nothing that closes already.
+    /// head is incomplete, and those on which no request was permitted, even during one. Returns false if
+    /// there is nothing to close here and nothing that closes already.
     pub(super) fn make_room(&self) -> bool {
         let connections = self.connections.borrow();
         if connections.iter().filter(|(_, one)| one.presume_gone()).count() > 0 {
@@ -125,7 +125,7 @@ impl Worker {
             Connection::closing_since,
             Connection::idle_since,
             Connection::slow_since,
-            Connection::not_kept_since,
+            Connection::unpermitted_since,
         ];
         let kind =
             |one: &Connection| kinds.iter().zip(0..).find_map(|(since, kind)| Some((kind, since(one)?)));

@@ -65,7 +65,7 @@ impl Gateway {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
             // Not for a public rule: otherwise anybody could hold connections that nobody may close.
             if permit.subject().is_some() {
-                context.connection.keep_when_full(true);
+                context.connection.set_permitted();
             }
             let service = permit.owner().service;
             context.outcome.service.set(Some(service.id));

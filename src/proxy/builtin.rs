@@ -139,7 +139,7 @@ impl Gateway {
     ) -> Result<R, Rejection> {
         match decided {
             Err(Denial { reason: Reason::NoService, subject: Some(subject), .. }) => {
-                context.connection.keep_when_full(true);
+                context.connection.set_permitted();
                 Ok(then(subject))
             }
             Err(denial) => Err(self.deny(denial, context)),

@@ -179,7 +179,7 @@ impl Service for Echo {
         }
         let (head, mut body) = request.into_parts();
         if head.uri.path() != "/refuse" {
-            connection.keep_when_full(true);
+            connection.set_permitted();
         }
         let (status, reply) = match head.uri.path() {
             // Reads the body and sends it back.

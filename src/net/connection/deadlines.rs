@@ -107,9 +107,10 @@ impl Connection {
         if closes { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) } else { None }
     }
 
-    /// When the current phase began, for a network connection that does not stay when others need room.
-    pub(in crate::net) fn not_kept_since(&self) -> Option<Instant> {
-        let stays = matches!(self.peer, Peer::Unix { .. }) || self.kept.get();
+    /// When the current phase began, for a network connection on which no request was permitted for a
+    /// token or user.
+    pub(in crate::net) fn unpermitted_since(&self) -> Option<Instant> {
+        let stays = matches!(self.peer, Peer::Unix { .. }) || self.permitted.get();
         if stays { None } else { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) }
     }
 

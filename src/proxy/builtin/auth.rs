@@ -76,7 +76,7 @@ impl Gateway {
         asked: &HeaderMap,
     ) -> BuiltinResponse {
         if permit.subject().is_some() {
-            context.connection.keep_when_full(true);
+            context.connection.set_permitted();
         }
         context.outcome.service.set(Some(permit.owner().service.id));
         let mut headers = HeaderMap::new();

@@ -88,7 +88,7 @@ impl Gateway {
             let (status, error) = (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens");
             return Err(Rejection::described(Reason::ExchangeRefused, status, error, text));
         };
-        context.connection.keep_when_full(true);
+        context.connection.set_permitted();
         let new = ExchangedToken {
             rule: rule.author(),
             scope: scope.clone(),
