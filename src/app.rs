@@ -258,7 +258,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         ready: ready.clone(),
         hosts: of_admin.hosts,
         sign_in: of_admin.sign_in,
-        bodies: admin_budgets.bodies.clone(),
+        budgets: admin_budgets.clone(),
         trusted_proxies: of_admin.trusted_proxies,
         metrics_access: of_admin.metrics,
         // Not the owner of /proc/self, which is root if core dumps are off.

@@ -33,7 +33,7 @@ pub use self::{
     body::{BodyError, FramePoll, RequestBody},
     budget::{Budget, BudgetLimits, Budgets, Holder, Machine, Reading, Reservation, log_refusals},
     clock::{Clock, Deadline, Elapsed, LogThrottle, Throttle},
-    connection::{CloseReason, Connection},
+    connection::{CloseReason, Connection, Kept},
     fetch::fetch,
     files::read_regular_file,
     framing::RequestError,

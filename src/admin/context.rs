@@ -27,7 +27,7 @@ use crate::{
     authz::{forwarding::TrustedProxies, rules::Rules, secret::Digest},
     fence::{Cut, Fence},
     metrics::{ClusterReading, History, Metrics, Readings},
-    net::{Budget, LogThrottle},
+    net::{Budgets, LogThrottle},
     state::State,
     store::{
         Actor, ChangeError, Store, cluster,
@@ -66,8 +66,8 @@ pub struct Parts {
     pub trusted_proxies: TrustedProxies,
     /// Which clients may read `/metrics` without a token.
     pub metrics_access: MetricsAccess,
-    /// The memory budget of all request bodies.
-    pub bodies: Arc<Budget>,
+    /// The admin listener's.
+    pub budgets: Arc<Budgets>,
     /// The process's own user. On the unix socket, this user and root are the operator.
     pub own_uid: u32,
 }

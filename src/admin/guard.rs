@@ -115,7 +115,7 @@ pub(super) fn is_form(headers: &HeaderMap, form: &str) -> bool {
     sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(form)
 }
 
-fn is_reading(method: &Method) -> bool {
+pub(super) fn is_reading(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 

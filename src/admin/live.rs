@@ -97,7 +97,7 @@ pub(super) struct LiveRequest {
     pub credentials: RequestCredentials,
     pub caller: Caller,
     /// Of the caller's account.
-    pub _share: Option<Share>,
+    pub share: Option<Share>,
     /// When the credentials expire by time alone; a change may bring it forward.
     pub deadline: Cell<Option<Timestamp>>,
     pub connection: Rc<Connection>,
@@ -106,6 +106,15 @@ pub(super) struct LiveRequest {
     pub began: Instant,
     /// The connection's bytes in and out when the request began.
     pub bytes: (u64, u64),
+}
+
+impl LiveRequest {
+    /// Keeps the request's connection although others need room and the account has its share.
+    pub fn keep_when_full(&self) {
+        if let Some(share) = &self.share {
+            share.keep_when_full(&self.connection);
+        }
+    }
 }
 
 impl fence::Revocable for LiveRequest {

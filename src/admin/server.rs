@@ -126,7 +126,7 @@ impl Server {
         *live = registration;
         let limits = if caller.is_some() { body::AUTHENTICATED } else { body::ANONYMOUS };
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
-        let budget = (!is_operator).then(|| (&self.context.bodies, connection.bodies()));
+        let budget = (!is_operator).then(|| (&self.context.budgets.bodies, connection.bodies()));
         let BufferedBody { bytes: body, reservation: _reservation } =
             read_body(&parts.headers, body, limits, budget).await.map_err(refused)?;
         // Large bodies are read one at a time: many of them would delay revocations on this thread.
@@ -136,6 +136,10 @@ impl Server {
             guard::check_csrf(csrf, &parts, &body).map_err(|problem| (Reason::BadRequest, problem))?;
         }
         let _turn = self.turns.take(caller.as_ref(), &parts).await;
+        if let Some(live) = live.as_ref().filter(|_| !guard::is_reading(&parts.method)) {
+            // The answer to a change may have the text of a new token.
+            live.keep_when_full();
+        }
         let revalidation = caller.as_ref().map(|caller| caller.revalidation.clone());
         parts.extensions.insert(meta);
         if let Some(caller) = caller {
@@ -210,14 +214,14 @@ impl Server {
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
-        let (share, is_kept) = caller.user().map(|user| self.shares.enter(&user.id)).unzip();
-        connection.keep_when_full(is_kept.unwrap_or(true));
+        let max = context.budgets.max_connections();
+        let share = caller.user().map(|user| self.shares.enter(&user.id, connection, max));
         caller.record_use(context);
         let entry = LiveRequest {
             context: context.clone(),
             credentials,
             caller: caller.clone(),
-            _share: share,
+            share,
             deadline: authenticated.deadline.into(),
             connection: connection.clone(),
             method: parts.method.clone(),

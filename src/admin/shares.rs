@@ -1,11 +1,20 @@
 //! Requests in flight by account. When the listener is full, the connections of an account beyond its share
 //! make room for others, so that no account keeps everybody else out.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+};
+
+use crate::net::{Connection, Kept};
 
 /// The requests of one account whose connections are kept when others need room: more than a page or a script
-/// has at the same time, and few of the listener's connections.
-const KEPT: usize = 16;
+/// has at the same time.
+const MAX_KEPT: usize = 16;
+/// And one of so many of the listener's connections.
+const KEPT_ONE_OF: usize = 4;
 
 /// By the account's id.
 #[derive(Clone, Default)]
@@ -15,15 +24,32 @@ pub(super) struct Shares(Rc<RefCell<HashMap<Arc<str>, usize>>>);
 pub(super) struct Share {
     shares: Shares,
     user: Arc<str>,
+    kept: OnceCell<Kept>,
 }
 
 impl Shares {
-    /// Counts a request, and tells whether it is within its account's share.
-    pub(super) fn enter(&self, user: &Arc<str>) -> (Share, bool) {
+    /// Counts a request, and keeps its connection if it is within its account's share of `max_connections`.
+    pub(super) fn enter(
+        &self,
+        user: &Arc<str>,
+        connection: &Rc<Connection>,
+        max_connections: usize,
+    ) -> Share {
         let mut counts = self.0.borrow_mut();
         let count = counts.entry(user.clone()).or_default();
         *count += 1;
-        (Share { shares: self.clone(), user: user.clone() }, *count <= KEPT)
+        let share = Share { shares: self.clone(), user: user.clone(), kept: OnceCell::new() };
+        if *count <= MAX_KEPT.min(max_connections / KEPT_ONE_OF) {
+            share.keep_when_full(connection);
+        }
+        share
+    }
+}
+
+impl Share {
+    /// Keeps the request's connection in any case.
+    pub(super) fn keep_when_full(&self, connection: &Rc<Connection>) {
+        self.kept.get_or_init(|| connection.keep_when_full());
     }
 }
 
@@ -42,15 +68,23 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Peer;
 
     #[test]
     fn each_account_has_a_share_of_what_is_in_flight() {
-        let (shares, ann, bob): (_, Arc<str>, Arc<str>) = (Shares::default(), "ann".into(), "bob".into());
-        let all: Vec<(Share, bool)> = (0..KEPT + 2).map(|_| shares.enter(&ann)).collect();
-        assert_eq!(all.iter().filter(|(_, kept)| *kept).count(), KEPT);
-        assert!(shares.enter(&bob).1);
-        drop(all);
-        assert!(shares.enter(&ann).1);
-        assert!(shares.0.borrow().is_empty());
+        let check = |max_connections, share| {
+            let (shares, ann, bob): (_, Arc<str>, Arc<str>) = (Shares::default(), "ann".into(), "bob".into());
+            let connection = Rc::new(Connection::detached(Peer::Inet(([127, 0, 0, 1], 1).into())));
+            let enter = |user| shares.enter(user, &connection, max_connections);
+            let all: Vec<Share> = (0..share + 2).map(|_| enter(&ann)).collect();
+            assert_eq!(all.iter().filter(|one| one.kept.get().is_some()).count(), share);
+            assert!(enter(&bob).kept.get().is_some());
+            drop(all);
+            assert!(enter(&ann).kept.get().is_some());
+            assert!(shares.0.borrow().is_empty());
+        };
+        check(8, 2);
+        check(64, 16);
+        check(256, 16);
     }
 }

@@ -95,7 +95,7 @@ impl Opened {
             sign_in: config.admin.sign_in.clone(),
             trusted_proxies: TrustedProxies::default(),
             metrics_access: MetricsAccess::default(),
-            bodies: Budgets::for_process().bodies.clone(),
+            budgets: Budgets::for_process(),
             own_uid: uid,
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

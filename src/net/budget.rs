@@ -212,6 +212,11 @@ impl Budgets {
         self.connections.open()
     }
 
+    /// How many client connections there may be, over all workers.
+    pub fn max_connections(&self) -> usize {
+        self.connections.max()
+    }
+
     /// Returns use and limit of each budget that the proxy's clients share, in the order of docs/limits.md.
     pub fn readings(&self) -> Vec<Reading> {
         let mut readings = vec![

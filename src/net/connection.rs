@@ -14,7 +14,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-pub use self::exchange::CloseReason;
+pub use self::{deadlines::Kept, exchange::CloseReason};
 use self::{
     deadlines::Throughput,
     exchange::ExchangeState,
@@ -51,6 +51,8 @@ pub struct Connection {
     permitted: Cell<bool>,
     /// This connection's share of the memory budget for request bodies.
     bodies: OnceCell<Box<Holder>>,
+    /// How many [`Kept`] there are.
+    kept: Cell<u32>,
     /// The client has closed its side, or the socket has failed.
     ended: Cell<bool>,
     half_closed: Cell<Option<Instant>>,
@@ -87,6 +89,7 @@ impl Connection {
             held: Cell::new(0),
             permitted: Cell::new(false),
             bodies: OnceCell::new(),
+            kept: Cell::new(0),
             ended: Cell::new(false),
             half_closed: Cell::new(None),
             bytes_in: Cell::new(0),
@@ -238,12 +241,7 @@ impl Connection {
     /// Records that a request was permitted for its token or user. From now on the connection is not closed
     /// during a request to make room for others.
     pub fn set_permitted(&self) {
-        self.keep_when_full(true);
-    }
-
-    /// Whether the connection stays although others need room.
-    pub fn keep_when_full(&self, keep: bool) {
-        self.carrier().permitted.set(keep);
+        self.carrier().permitted.set(true);
     }
 
     /// Returns this client's share of the memory budget for request bodies.

@@ -97,30 +97,6 @@ fn time_that_a_change_has_shortened_cuts_when_it_is_over() {
     }
 }
 
-/// The listener has 256 connections at most.
-#[test]
-fn one_account_does_not_keep_others_from_the_listener() {
-    let fixture = Fixture::start();
-    fixture.user("eve", &[]);
-    fixture.user("alice", &[]);
-    let (alice, eve) = (fixture.credentials("alice"), text(&fixture.token("eve", "many", &["permgate"])));
-    let head = format!(
-        "POST /v1/users/me/tokens HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {eve}\r\n\
-         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
-    );
-    let open = |_| {
-        let mut stream = TcpStream::connect(fixture.address).unwrap();
-        stream.write_all(head.as_bytes()).map(|()| stream).ok()
-    };
-    let held: Vec<Option<TcpStream>> = (0..300).map(open).collect();
-    let live = || fixture.must("GET", "/v1/live", None)["items"].as_array().unwrap().len();
-    assert!(live() > 16, "most of them are in flight");
-    for _ in 0..10 {
-        assert_eq!(fixture.call(&alice, "GET", "/v1/whoami", None).status, 200);
-    }
-    drop(held);
-}
-
 #[test]
 fn revoking_ones_own_token_is_answered() {
     let fixture = Fixture::start();

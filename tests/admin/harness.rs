@@ -102,6 +102,15 @@ impl Fixture {
     }
 
     pub fn signed_in_by(max_lifetime: Option<Duration>, sign_in: admin::SignIn) -> Self {
+        Self::new(max_lifetime, sign_in, None)
+    }
+
+    /// With `admin.connections`.
+    pub fn with_connections(connections: usize) -> Self {
+        Self::new(None, admin::SignIn::default(), Some(connections))
+    }
+
+    fn new(max_lifetime: Option<Duration>, sign_in: admin::SignIn, connections: Option<usize>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings { path: dir.path().join("store"), ballast: 0 };
         let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
@@ -110,7 +119,8 @@ impl Fixture {
         let around = Arc::new(Around::default());
         assert!(around.store.set(store.clone()).is_ok());
         let ready = Arc::new(AtomicBool::new(true));
-        let budgets = Budgets::for_admin(&BudgetLimits::new(Machine::with_raised_file_limit(), 1, None));
+        let budgets =
+            Budgets::for_admin(&BudgetLimits::new(Machine::with_raised_file_limit(), 1, connections));
         let context = admin::Context::new(admin::Parts {
             store: store.clone(),
             state,
@@ -123,7 +133,7 @@ impl Fixture {
             sign_in,
             trusted_proxies: TrustedProxies::default(),
             metrics_access: MetricsAccess::default(),
-            bodies: budgets.bodies.clone(),
+            budgets: budgets.clone(),
             own_uid: std::fs::metadata(dir.path()).unwrap().uid(),
         });
         let socket = dir.path().join("admin.sock");

@@ -18,6 +18,7 @@ mod provider;
 mod rules;
 mod scripts;
 mod sessions;
+mod shares;
 #[path = "../support/spec.rs"]
 mod spec;
 mod tokens;

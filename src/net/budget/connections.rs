@@ -64,6 +64,10 @@ impl ConnectionLimit {
         self.max.store(max, Relaxed);
     }
 
+    pub(super) fn max(&self) -> usize {
+        self.max.load(Relaxed)
+    }
+
     /// Connections that are open now, over all workers.
     pub fn open(&self) -> usize {
         self.open.load(Relaxed)

@@ -3,6 +3,7 @@
 
 use std::{
     cell::Cell,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -29,6 +30,9 @@ const CROWDED_HEAD_TIMEOUT: Duration = Duration::from_secs(1);
 const HELD_BY_OPEN_RESPONSE: usize = 256 << 10;
 /// The same when hyper has the whole response.
 const HELD_BY_ENDED_RESPONSE: usize = 64 << 10;
+
+/// Keeps a connection open although others need room. An HTTP/2 stream keeps the connection that carries it.
+pub struct Kept(Rc<Connection>);
 
 impl Connection {
     /// Applies the deadlines. Called by the ticker. `crowded`: unread responses use so much memory that slow
@@ -107,10 +111,17 @@ impl Connection {
         if closes { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) } else { None }
     }
 
+    /// Keeps the connection for as long as the result lives.
+    pub fn keep_when_full(self: &Rc<Self>) -> Kept {
+        let kept = &self.carrier().kept;
+        kept.set(kept.get() + 1);
+        Kept(self.clone())
+    }
+
     /// When the current phase began, for a network connection on which no request was permitted for a
-    /// token or user.
+    /// token or user, and that is not kept.
     pub(in crate::net) fn unpermitted_since(&self) -> Option<Instant> {
-        let stays = matches!(self.peer, Peer::Unix { .. }) || self.permitted.get();
+        let stays = matches!(self.peer, Peer::Unix { .. }) || self.permitted.get() || self.kept.get() > 0;
         if stays { None } else { self.phase_older_than(CROWDED_FIRST_BYTE_TIMEOUT) }
     }
 
@@ -136,6 +147,13 @@ impl Connection {
     pub(in crate::net) fn set_held(&self, bytes: usize, ended: bool) {
         let held = if ended { bytes } else { bytes.max(HELD_BY_OPEN_RESPONSE) };
         self.held.set(u32::try_from(held).unwrap_or(u32::MAX));
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let kept = &self.0.carrier().kept;
+        kept.set(kept.get() - 1);
     }
 }
 
@@ -172,6 +190,21 @@ impl Throughput {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connection_stays_while_a_request_or_a_stream_keeps_it() {
+        let connection = Rc::new(Connection::detached(Peer::Inet(([127, 0, 0, 1], 1).into())));
+        connection.phase_began.set(Instant::now().checked_sub(CROWDED_FIRST_BYTE_TIMEOUT).unwrap());
+        let stream = Rc::new(Connection::of_stream(&connection));
+        let stays = || connection.unpermitted_since().is_none();
+        assert!(!stays());
+        let (one, two) = (connection.keep_when_full(), stream.keep_when_full());
+        assert!(stays());
+        drop(one);
+        assert!(stays());
+        drop(two);
+        assert!(!stays(), "whatever else it carries");
+    }
 
     #[test]
     fn client_below_1_kib_per_second_for_a_minute_is_slow() {
