@@ -135,7 +135,7 @@ impl Server {
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf) {
             guard::check_csrf(csrf, &parts, &body).map_err(|problem| (Reason::BadRequest, problem))?;
         }
-        let _turn = self.turns.take(caller.as_ref(), &parts).await;
+        let account_turn = self.turns.take(caller.as_ref(), &parts).await;
         if let Some(live) = live.as_ref().filter(|_| !guard::is_reading(&parts.method)) {
             // The answer to a change may have the text of a new token.
             live.keep_when_full();
@@ -148,6 +148,8 @@ impl Server {
         let request = Request::from_parts(parts, RouterBody::from(body));
         let mut router = self.router.clone();
         let task = tokio::task::spawn_local(async move {
+            // A change goes on when its client is gone, and so does its derivation of a password.
+            let _account_turn = account_turn;
             let mut call = pin!(router.call(request));
             let Ok(response) = poll_fn(|cx| {
                 let polled = call.as_mut().poll(cx);

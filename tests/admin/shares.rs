@@ -170,3 +170,37 @@ fn one_account_does_not_take_all_places_of_those_who_read() {
         }
     });
 }
+
+/// A derivation goes on when its client is gone.
+#[test]
+fn clients_that_reset_do_not_take_all_turns_of_those_who_sign_in() {
+    let fixture = Fixture::start();
+    for login in ["alice", "bob", "eve"] {
+        fixture.user(login, &[]);
+    }
+    fixture.allow("eve", &["update-user"]);
+    fixture.must("PUT", "/v1/users/alice/password", Some(json!({"password": PASSWORD})));
+    let (eve, over) = (bearer(&fixture, "eve"), AtomicBool::new(false));
+    let body = json!({"password": PASSWORD}).to_string();
+    let change = format!(
+        "PUT /v1/users/bob/password HTTP/1.1\r\nHost: localhost\r\n{eve}\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let mut stream = connect(&fixture);
+                    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                    let _ = stream.write_all(change.as_bytes());
+                    std::thread::sleep(Duration::from_millis(15));
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let answers: Vec<u16> = (0..5).map(|_| fixture.sign_in("alice", PASSWORD).status).collect();
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(answers, [201; 5]);
+    });
+}
