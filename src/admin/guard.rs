@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::{ApiResult, Problem, session::Csrf};
+use super::{ApiResult, Problem, server::Rejected, session::Csrf};
 use crate::authz::reason::Reason;
 
 /// Added to every response that has not set its own.
@@ -81,7 +81,7 @@ pub(super) fn is_sign_in(method: &Method, path: &str) -> bool {
 
 /// Requires the CSRF token for changes by a browser's own credential: in the header `X-CSRF-Token`, or as
 /// `csrf` in a form.
-pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> ApiResult<()> {
+pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), Rejected> {
     if is_reading(&parts.method) {
         return Ok(());
     }
@@ -89,11 +89,13 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> ApiResult<(
     let repeated = match (fields.next(), fields.next()) {
         (Some(sent), None) => csrf.matches(sent.as_bytes()),
         (Some(_), Some(_)) => false,
+        (None, _) if !has_media_type(&parts.headers, FORM) => false,
+        (None, _) if body.len() > MAX_FORM => {
+            return Err((Reason::BodyTooLarge, Reason::BodyTooLarge.details(None).into()));
+        }
         (None, _) => {
-            is_form(&parts.headers, FORM) && body.len() <= MAX_FORM && {
-                let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
-                sent.next().is_some_and(|(_, sent)| csrf.matches(sent.as_bytes())) && sent.next().is_none()
-            }
+            let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
+            sent.next().is_some_and(|(_, sent)| csrf.matches(sent.as_bytes())) && sent.next().is_none()
         }
     };
     if repeated {
@@ -101,7 +103,7 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> ApiResult<(
     }
     let text = "This page is out of date or from another site: load it again. A script repeats the `csrf` of \
                 GET /v1/session as X-CSRF-Token";
-    Err(Problem::new(StatusCode::FORBIDDEN, "csrf", text))
+    Err((Reason::BadRequest, Problem::new(StatusCode::FORBIDDEN, "csrf", text)))
 }
 
 /// The longest form in bytes: it has a token or a CSRF token, and is parsed on the control thread.
@@ -110,9 +112,9 @@ pub(super) const MAX_FORM: usize = 16 << 10;
 pub(super) const FORM: &str = "application/x-www-form-urlencoded";
 
 /// Whether the body has this media type, whatever its parameters.
-pub(super) fn is_form(headers: &HeaderMap, form: &str) -> bool {
+pub(super) fn has_media_type(headers: &HeaderMap, media_type: &str) -> bool {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(form)
+    sent.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(media_type)
 }
 
 pub(super) fn is_reading(method: &Method) -> bool {

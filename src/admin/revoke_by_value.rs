@@ -127,7 +127,7 @@ pub async fn revoke_oauth(
     Ok(ok(&json!({})))
 }
 
-/// RFC 7662. A token that is not in force is `{"introspection": false}`, without a reason.
+/// RFC 7662. A token that is not in force is `{"active": false}`, without a reason.
 pub async fn introspect(
     context: Context,
     caller: Caller,
@@ -194,7 +194,7 @@ fn digest(context: &Context, text: &str) -> Option<Digest> {
 
 /// The only `token` of the form. A `token_type_hint` is ignored.
 fn form_token(headers: &HeaderMap, body: &[u8]) -> ApiResult<String> {
-    if !guard::is_form(headers, guard::FORM) {
+    if !guard::has_media_type(headers, guard::FORM) {
         let text = "The request body must be application/x-www-form-urlencoded";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }

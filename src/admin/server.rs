@@ -68,7 +68,7 @@ pub struct ResponseBody {
 type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
 
 /// Why a request has no response of the router, and its response.
-type Rejected = (Reason, Problem);
+pub(super) type Rejected = (Reason, Problem);
 
 /// A running handler. One that has begun a change runs to its end even if its client disconnects:
 /// otherwise the rest of the change (a reload's second half, the audit event of a cut) would be lost.
@@ -133,7 +133,7 @@ impl Server {
         let is_large = body.len() > LARGE_BODY && !is_operator;
         let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf) {
-            guard::check_csrf(csrf, &parts, &body).map_err(|problem| (Reason::BadRequest, problem))?;
+            guard::check_csrf(csrf, &parts, &body)?;
         }
         let account_turn = self.turns.take(caller.as_ref(), &parts).await;
         if let Some(live) = live.as_ref().filter(|_| !guard::is_reading(&parts.method)) {

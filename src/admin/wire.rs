@@ -16,7 +16,7 @@ use utoipa::{
 };
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::{ApiResult, Problem, guard::is_form};
+use super::{ApiResult, Problem, guard::has_media_type};
 use crate::{
     authz::{secret, time::Timestamp},
     store::Updated,
@@ -175,7 +175,7 @@ pub fn if_match(headers: &HeaderMap) -> ApiResult<Option<u64>> {
 
 /// Parses a JSON body: 415 for another media type, 400 for invalid JSON.
 pub fn read<T: DeserializeOwned>(headers: &HeaderMap, bytes: &[u8]) -> ApiResult<T> {
-    if !is_form(headers, JSON) {
+    if !has_media_type(headers, JSON) {
         let text = "The request body must be application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", text));
     }
@@ -236,7 +236,7 @@ impl<S: Sync> FromRequest<S> for NoBody {
 
     async fn from_request(request: Request, _: &S) -> ApiResult<Self> {
         let (headers, bytes) = collect(request).await?;
-        if is_form(&headers, JSON) && !bytes.trim_ascii().is_empty() {
+        if has_media_type(&headers, JSON) && !bytes.trim_ascii().is_empty() {
             parse::<Option<NoFields>>(&bytes)?;
         }
         Ok(Self)

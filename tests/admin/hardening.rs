@@ -81,6 +81,11 @@ fn body_must_be_json_within_the_size_limit() {
     };
     check("a form", revoke(16_000), (200, ""));
     check("a form over 16 KiB", revoke(17_000), (413, "content_too_large"));
+    fixture.user("alice", &[]);
+    let browser = fixture.browser("alice");
+    let by_cookie = revoke(17_000).field("Cookie", &browser.cookie);
+    let answer = fixture.send(&Credentials::Anonymous, by_cookie);
+    assert_eq!(answer.outcome(), (413, "content_too_large".into()), "by a browser");
     let networks = json!(vec!["none"; 65]);
     let token = json!({"name": "ci", "scope": [{"service": "wiki"}], "allow_ips": networks});
     let networks = || Request::new("POST", "/v1/users/nobody/tokens").json(&token);

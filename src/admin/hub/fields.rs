@@ -20,7 +20,8 @@ impl FieldSelection {
         let few = text.split([',', '(']).take(MAX_NAMES + 1).count() <= MAX_NAMES;
         let fields = Self::list(&mut rest, DEPTH).filter(|_| rest.is_empty() && few);
         fields.ok_or_else(|| {
-            Problem::invalid("fields takes names, at most 100, such as id,name,scope(id,name)")
+            let text = format!("fields takes names, at most {MAX_NAMES}, such as id,name,scope(id,name)");
+            Problem::invalid(text)
         })
     }
 
