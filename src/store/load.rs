@@ -100,6 +100,7 @@ pub(super) fn transaction(
         power_changes: Effects::default(),
         counted: false,
         rates: WriteRates::default(),
+        was_counted: false,
         as_logged: false,
         failed: None,
     };

@@ -138,23 +138,27 @@ pub fn edit(
         return Ok(after);
     }
     let after = validate(after)?;
-    let ends = |bounds: &TokenBounds| bounds.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX));
-    let wider = after.scope.iter().any(|entry| !allows(&before.scope, entry))
-        || ends(&after) > ends(before)
-        || !networks_within(&after.allow_ips, &before.allow_ips);
-    if wider {
+    if exceeds(&after, before) {
         return refuse(
             AdminErrorCode::CannotWiden,
             "a token can only be narrowed or shortened: create a new one",
         );
     }
-    if after.expires_at != before.expires_at && ends(&after) <= facts.now {
+    if after.expires_at != before.expires_at && after.expires_at.is_some_and(|end| end <= facts.now) {
         return refuse(
             AdminErrorCode::ExpiryInPast,
             "the new expiry is in the past: revoke the token instead",
         );
     }
     Ok(after)
+}
+
+/// Whether a token of the first bounds could do something that one of the second could not.
+pub fn exceeds(bounds: &TokenBounds, other: &TokenBounds) -> bool {
+    let ends = |bounds: &TokenBounds| bounds.expires_at.unwrap_or(Timestamp::from_millis(i64::MAX));
+    bounds.scope.iter().any(|entry| !allows(&other.scope, entry))
+        || ends(bounds) > ends(other)
+        || !networks_within(&bounds.allow_ips, &other.allow_ips)
 }
 
 /// Checks the scope of a token that is registered by its digest. Every service must exist; whether the owner

@@ -258,6 +258,33 @@ async fn a_revocation_reaches_the_follower_and_its_fence() {
     assert_eq!(follower.store.metrics().fences_raised.value(), before + 1);
 }
 
+/// A change that is planned twice, since another node's came first, counts once for its account's rate.
+#[tokio::test]
+async fn a_change_is_counted_once() {
+    let number = |n| std::num::NonZeroU32::new(n).unwrap();
+    let window = std::time::Duration::from_secs(60);
+    let write_rate = crate::settings::Rate { count: number(1), window, burst: number(2) };
+    let cluster = Cluster::new();
+    let (one, other) = (cluster.node(), cluster.node());
+    let policy = Policy { write_rate, ..Policy::default() };
+    one.store.replace_configuration(operator(), Configuration { policy, ..usual() }).await.unwrap();
+    let alice = one.store.create_user(operator(), person("alice")).await.unwrap().record;
+    let alice = Actor::new(ActorKind::User(alice.id));
+    let token = one.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
+    for seconds in [100, 50] {
+        other.store.follow(None).await.unwrap();
+        other.store.create_user(operator(), person(&format!("user{seconds}"))).await.unwrap();
+        let end = Some(Timestamp::from_millis(NOW + seconds * 1000));
+        let edit = TokenEdit { expires_at: end, ..TokenEdit::default() };
+        assert_eq!(code(one.store.edit_token(alice.clone(), token.id, None, edit).await), "ok");
+    }
+    for name in ["first", "second"] {
+        other.store.follow(None).await.unwrap();
+        other.store.create_user(operator(), person(name)).await.unwrap();
+        assert_eq!(code(one.store.create_token(alice.clone(), named("alice", name), None).await), "ok");
+    }
+}
+
 /// A change that was planned on an outdated state is planned again, and is then refused.
 #[tokio::test]
 async fn an_invariant_holds_over_nodes() {

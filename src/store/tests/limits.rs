@@ -3,7 +3,10 @@
 use std::{num::NonZeroU32, time::Duration};
 
 use super::*;
-use crate::{authz::subject::Permission::UpdateUser, settings::Rate};
+use crate::{
+    authz::subject::Permission::{ManageRole, ReadUser, UpdateUser},
+    settings::Rate,
+};
 
 /// Only their rows for a day; live tokens and revoked ones have limits of their own.
 #[tokio::test]
@@ -57,6 +60,80 @@ async fn narrowing_ones_own_token_has_a_rate_of_its_own() {
     assert_eq!(shorten(&operator(), 3, None).await, "ok");
     let revoked = bench.store.revoke_token(alice, token.id, RevokeReason::User).await;
     assert_eq!(code(revoked), "ok", "a revocation always goes through");
+}
+
+/// What an administrator can repeat without end takes nothing away, so it is held up.
+#[tokio::test]
+async fn a_removal_that_takes_nothing_is_counted() {
+    let number = |n| NonZeroU32::new(n).unwrap();
+    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(1) };
+    let policy = Policy { write_rate, ..Policy::default() };
+    let bench = Bench::with(Configuration { policy, ..usual() });
+    for login in ["alice", "bob", "carol"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let (store, alice) = (&bench.store, bench.by("alice"));
+    let powers = vec![ManageRole, UpdateUser];
+    store.create_role(operator(), "manager".into(), "Manager".into(), powers).await.unwrap();
+    store.set_grant(operator(), "manager".into(), GrantTarget::User("alice".into()), true).await.unwrap();
+    let role = vec![UpdateUser, ReadUser];
+    store.create_role(operator(), "other".into(), "Other".into(), role.clone()).await.unwrap();
+    let networks: Vec<_> = ["192.0.2.1/32", "192.0.2.2/32"].map(|net| net.parse().unwrap()).into();
+    let new = NewToken { allow_ips: networks.clone(), ..named("bob", "ci") };
+    let token = store.create_token(operator(), new, None).await.unwrap().record;
+
+    let edit = async |networks: &[_], note: &str| {
+        let edit =
+            TokenEdit { allow_ips: Some(networks.to_vec()), note: Some(note.into()), ..TokenEdit::default() };
+        code(store.edit_token(alice.clone(), token.id, None, edit).await)
+    };
+    let ban = async |login: &str, reason: &str| {
+        code(store.ban_user(alice.clone(), login.into(), Some(reason.into())).await)
+    };
+    let rename = async |name: &str, permissions: &[_]| {
+        let edit = RoleEdit { name: Some(name.into()), permissions: Some(permissions.to_vec()) };
+        code(store.edit_role(alice.clone(), "other".into(), None, edit).await)
+    };
+    assert_eq!(ban("carol", "first").await, "ok");
+    assert_eq!(ban("carol", "second").await, "ok");
+    assert_eq!(ban("carol", "third").await, "too_fast");
+    assert_eq!(ban("carol", "second").await, "ok", "nothing to write");
+    assert_eq!(ban("bob", "another").await, "ok");
+    assert_eq!(edit(&networks, "a note").await, "too_fast");
+    let swapped = [networks[1], networks[0]];
+    assert_eq!(edit(&swapped, "").await, "too_fast", "the same networks");
+    assert_eq!(edit(&networks[..1], "narrowed").await, "ok");
+    assert_eq!(rename("Another", &role).await, "too_fast");
+    assert_eq!(rename("Another", &[ReadUser]).await, "ok");
+    bench.pass(60);
+    assert_eq!(edit(&networks[..1], "once").await, "ok");
+    assert_eq!(edit(&networks[..1], "twice").await, "too_fast");
+    let shorten = async |seconds| {
+        let end = Some(bench.now().plus_seconds(seconds));
+        let edit = TokenEdit { expires_at: end, ..TokenEdit::default() };
+        code(store.edit_token(alice.clone(), token.id, None, edit).await)
+    };
+    assert_eq!(shorten(100).await, "ok");
+    assert_eq!(shorten(50).await, "ok");
+}
+
+/// Also without a disk, where what is in force fills the memory.
+#[tokio::test]
+async fn narrowing_that_is_not_durable_is_counted() {
+    let number = |n| NonZeroU32::new(n).unwrap();
+    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(1) };
+    let policy = Policy { write_rate, ..Policy::default() };
+    let bench = Bench::with(Configuration { policy, ..usual() });
+    bench.store.create_user(operator(), person("alice")).await.unwrap();
+    let token = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
+    bench.store.engine().break_sync();
+    let shorten = async |seconds| {
+        let end = Some(bench.now().plus_seconds(seconds));
+        let edit = TokenEdit { expires_at: end, ..TokenEdit::default() };
+        code(bench.store.edit_token(bench.by("alice"), token.id, None, edit).await)
+    };
+    assert_eq!(shorten(100).await, "not_durable");
+    assert_eq!(shorten(50).await, "too_fast");
 }
 
 #[tokio::test]

@@ -66,6 +66,9 @@ impl Transaction {
         if after == before {
             return Ok(before);
         }
+        if !takes {
+            self.count_removal(actor)?;
+        }
         let after = RoleRecord { revision: before.revision + 1, ..after };
         let change = json!({
             "name": audit::changed(&before.name, &after.name),

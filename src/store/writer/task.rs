@@ -29,6 +29,8 @@ pub(crate) struct Task {
     plan: Plan,
     /// The result of the plan.
     planned: Result<(), ChangeError>,
+    /// Whether a run of the plan has counted it for its account's rate.
+    was_counted: bool,
     /// From whom it takes something.
     pub affected: Option<Affected>,
     reply: oneshot::Sender<Result<Published, ChangeError>>,
@@ -50,7 +52,7 @@ impl Task {
         plan: Plan,
         reply: oneshot::Sender<Result<Published, ChangeError>>,
     ) -> Self {
-        Self { kind, plan, planned: Ok(()), affected: None, reply }
+        Self { kind, plan, planned: Ok(()), was_counted: false, affected: None, reply }
     }
 
     /// The same change without a caller. This one is not planned again.
@@ -63,7 +65,9 @@ impl Task {
         tx.affected = None;
         tx.power_changes = Effects::default();
         tx.counted = self.kind == TaskKind::Counted;
+        tx.was_counted = self.was_counted;
         self.planned = (self.plan)(tx);
+        self.was_counted = tx.was_counted;
         if self.is_planned() {
             tx.drop_orphaned_invitations();
         }

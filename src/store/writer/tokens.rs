@@ -105,7 +105,7 @@ impl Transaction {
             bounds.allow_ips.clone_from(networks);
         }
         let owner = self.owner_of(&before)?;
-        let removes_own = principal.is(owner.ix) && !self.counted;
+        let is_own = principal.is(owner.ix);
         let bounds = tokens::edit(&self.admin_facts(&principal), owner, &before.bounds(), bounds)?;
         if before.revoked.is_some()
             || before.rotation.is_some_and(|rotation| rotation.grace_until <= self.now)
@@ -135,8 +135,9 @@ impl Transaction {
             self.batch.republished.push(before.clone());
             return Ok(before);
         }
-        if removes_own {
-            self.count_own_removal(actor)?;
+        // Others' tokens are narrowed without a limit, since an incident may need that for many at once.
+        if is_own || !tokens::exceeds(&before.bounds(), &after.bounds()) {
+            self.count_removal(actor)?;
         }
         let after = TokenRecord { revision: before.revision + 1, ..after };
         self.audit_as(actor, "token.edit", target(&after), Some(audit::difference(&before, &after)));

@@ -42,6 +42,8 @@ pub(crate) struct Transaction {
     pub power_changes: Effects,
     /// Whether the current command counts for its account's rate.
     pub counted: bool,
+    /// Whether it has been counted.
+    pub was_counted: bool,
     pub rates: WriteRates,
     /// Whether plans see tokens as the log has them, without removals that could not be written.
     pub as_logged: bool,
@@ -91,20 +93,22 @@ impl Transaction {
         }
     }
 
-    /// Counts a change of one's own token that only takes power away, apart from other changes, so that these
-    /// do not hold it up. Unlike a revocation, it can be repeated without end. A change that was in force
-    /// already is not counted again.
-    pub(crate) fn count_own_removal(&mut self, actor: &Actor) -> Result<(), ChangeError> {
+    /// Counts a change that gives no power, but can be repeated without end, unlike a revocation: apart from
+    /// other changes, so that these do not hold it up. One that is in force already is not counted.
+    pub(crate) fn count_removal(&mut self, actor: &Actor) -> Result<(), ChangeError> {
         match &actor.kind {
-            ActorKind::User(account) if !(self.as_logged || self.batch.staged.ignore_damage) => {
-                self.count(&format!("{account} removals"))
-            }
+            ActorKind::User(account) if !self.as_logged => self.count(&format!("{account} removals")),
             _ => Ok(()),
         }
     }
 
+    /// Counts the current command, unless an earlier run of its plan did.
     fn count(&mut self, key: &str) -> Result<(), ChangeError> {
+        if self.was_counted {
+            return Ok(());
+        }
         let taken = self.rates.take(key, self.state.policy.write_rate, self.now);
+        self.was_counted = taken.is_ok();
         // In whole seconds, as Retry-After is.
         let seconds = |wait: Duration| u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
         taken.map_err(|wait| ChangeError::RateLimited(seconds(wait)))

@@ -95,6 +95,9 @@ impl Transaction {
         if before.banned == reason {
             return Ok(before);
         }
+        if before.banned.is_some() && reason.is_some() {
+            self.count_removal(actor)?;
+        }
         if reason.is_some() {
             self.sign_out(ix, &before.id);
             self.drop_invitations_of(&before.id);
