@@ -125,6 +125,10 @@ impl Log for MemoryLog {
         Err(AppendError::UnknownOutcome(failure))
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn trim(&mut self, below: u64) -> Result<(), TrimError> {
         if let Some(failure) = &self.failed {
             return Err(failure.clone().into());

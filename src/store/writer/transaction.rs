@@ -137,7 +137,9 @@ impl Transaction {
         let built_in = self.state.rules.service_by_key(BUILT_IN_SERVICE);
         let asks = built_in.is_some_and(|service| token.scope.access(service.id) == Some(Access::Full));
         let elsewhere = actor.client.is_some_and(|client| !is_allowed_from(&token, client));
-        if ended || !asks || elsewhere || token.expires_at.is_some_and(|end| end <= self.now) {
+        let expired = token.expires_at.is_some_and(|end| end <= self.now);
+        // A removal that is written late was in force before, and must not end because of these.
+        if ended || !asks || !self.as_logged && (elsewhere || expired) {
             return Err(gone().into());
         }
         Ok(Some(token))
