@@ -306,13 +306,19 @@ impl Transaction {
     /// Fails if the owner has too many tokens that were ended or have expired. Their rows are kept, so this
     /// stops an owner that keeps creating tokens. It is never checked where tokens only end.
     fn require_ended_quota(&self, owner: &str) -> Result<(), ChangeError> {
-        let Policy { max_tokens, max_ended_tokens, max_expired_tokens, .. } = self.state.policy;
+        let Policy { max_ended_tokens, max_expired_tokens, .. } = self.state.policy;
+        let has_expired = || {
+            let Some(others) = self.rows().named(owner)?.checked_sub(max_expired_tokens) else {
+                return Ok(false);
+            };
+            Ok::<_, ChangeError>(self.rows().count_live(owner, self.now, others + 1, |_| true)? <= others)
+        };
         let message = if self.rows().counts(owner)?.ended >= max_ended_tokens {
             format!(
                 "the user has {max_ended_tokens} revoked or replaced tokens, the limit; their rows are kept \
                  for 90 days"
             )
-        } else if self.rows().named(owner)? >= max_tokens.saturating_add(max_expired_tokens) {
+        } else if has_expired()? {
             format!(
                 "the user has {max_expired_tokens} expired tokens, the limit; their rows are kept for a day"
             )
