@@ -85,7 +85,6 @@ fn open_present(directory: &StoreDirectory, settings: &Settings) -> Result<Engin
     let mut contents = generations.read()?;
     if let Contents::Empty = contents {
         if !migration::exists(directory.path()) || !migration::migrate(directory, settings)? {
-            let generations = directory.generations();
             let new = generations.begin(None)?;
             Generation::begin(&new, Head::EMPTY, settings)?;
             generations.switch(&new)?;

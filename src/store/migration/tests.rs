@@ -136,6 +136,17 @@ fn a_released_store_with_other_files_is_migrated() {
     }
     verify(&dir.open(), "opened again");
 
+    // The creation of the released store was interrupted.
+    let begun = TestDirectory::released();
+    let manifest = Manifest { ready: false, ..read_manifest(&begun.path()) };
+    manifest.write(&begun.path()).unwrap();
+    fs::write(begun.path().join("README"), "README").unwrap();
+    let engine = begun.open();
+    assert!(engine.users().unwrap().is_empty(), "begun anew");
+    engine.close();
+    assert_eq!(fs::read_to_string(begun.path().join("README")).unwrap(), "README");
+    begun.open();
+
     let foreign = tempfile::tempdir().unwrap();
     fs::write(foreign.path().join(manifest::FILE), "tar\n").unwrap();
     fs::write(foreign.path().join("README"), "no store").unwrap();
