@@ -56,10 +56,12 @@ pub(super) fn exists(path: &Path) -> bool {
 pub(super) fn own_names(path: &Path) -> Option<fn(&str) -> bool> {
     let is_store =
         fs::read(path.join(manifest::FILE)).is_ok_and(|bytes| !matches!(Manifest::parse(&bytes), Err(None)));
-    match exists(path) {
-        _ if is_store => Some(|_| true),
-        true => Some(|name| KNOWN_NAMES.contains(&name)),
-        false => None,
+    if is_store {
+        Some(|_| true)
+    } else if exists(path) {
+        Some(|name| KNOWN_NAMES.contains(&name))
+    } else {
+        None
     }
 }
 

@@ -21,8 +21,8 @@ use crate::authz::secret::Digest;
 mod copy;
 pub(super) mod keys;
 mod open;
-mod piles;
 mod read;
+mod shared_prefixes;
 mod stage;
 mod tables;
 mod token_lists;
@@ -35,7 +35,7 @@ pub(crate) use tables::{ReplicaState, Table};
 pub(crate) use token_lists::Counts;
 
 use copy::CopyProgress;
-use piles::Piles;
+use shared_prefixes::SharedPrefixes;
 use token_lists::TokenLists;
 
 pub(crate) struct Replica {
@@ -48,7 +48,7 @@ pub(crate) struct Replica {
     state: Mutex<ReplicaState>,
     /// `None` until they are needed.
     lists: RwLock<Option<TokenLists>>,
-    piles: Piles,
+    shared_prefixes: SharedPrefixes,
     copying: Mutex<Vec<CopyProgress>>,
     marked_damaged: AtomicBool,
 }

@@ -75,7 +75,7 @@ impl Replica {
             trees: RwLock::new(Some(trees)),
             state: Mutex::new(state),
             lists: RwLock::default(),
-            piles: super::Piles::default(),
+            shared_prefixes: super::SharedPrefixes::default(),
             copying: Mutex::default(),
             marked_damaged: AtomicBool::default(),
         }

@@ -195,7 +195,7 @@ impl Stage<'_> {
             }
         }
         if before.is_none() {
-            self.replica.piles.add(token.id, &token.digest);
+            self.replica.shared_prefixes.add(token.id, &token.digest);
         }
         self.staged.lists.record(&token.digest, before.as_ref(), Some(&token.head()));
         match before {

@@ -18,16 +18,16 @@ use crate::{
 
 /// Tokens whose digests begin alike, where they are many: otherwise each look-up would read the rows of all.
 #[derive(Default)]
-pub(super) struct Piles(Mutex<HashMap<DigestPrefix, HashMap<TokenId, Digest>>>);
+pub(super) struct SharedPrefixes(Mutex<HashMap<DigestPrefix, HashMap<TokenId, Digest>>>);
 
-/// So many rows are read for each look-up.
+/// Up to so many, the rows are read at each look-up.
 const FEW: usize = 16;
 
-impl Piles {
-    /// Adds a new token if its pile is known. It need not be stored in the end.
+impl SharedPrefixes {
+    /// Adds a new token if its prefix is shared by many. It need not be stored in the end.
     pub(super) fn add(&self, id: TokenId, digest: &Digest) {
-        if let Some(pile) = self.0.lock().get_mut(&prefix(digest)) {
-            pile.insert(id, *digest);
+        if let Some(alike) = self.0.lock().get_mut(&prefix(digest)) {
+            alike.insert(id, *digest);
         }
     }
 
@@ -44,7 +44,7 @@ impl Replica {
         staged: &Staged,
         place: Place,
     ) -> Result<Option<(Digest, IVec)>, ReplicaError> {
-        let digest = match self.piles.find(place) {
+        let digest = match self.shared_prefixes.find(place) {
             Some(digest) => Some(digest),
             None => self.search(trees, staged, place)?,
         };
@@ -72,7 +72,7 @@ impl Replica {
         }
         let found = alike.get(&id).copied();
         if alike.len() > FEW {
-            self.piles.0.lock().insert(prefix, alike);
+            self.shared_prefixes.0.lock().insert(prefix, alike);
         }
         Ok(found)
     }
