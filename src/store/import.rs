@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, BufRead},
+    ops::RangeInclusive,
     sync::Arc,
     thread::{self, Scope, ScopedJoinHandle},
 };
@@ -77,9 +78,9 @@ pub enum ImportError {
     Commit { line: u64, why: String },
 }
 
-/// Operations per commit. The more, the more of them fall into one node of sled; each takes a kilobyte of
-/// memory until the commit after it ends.
-const CHUNK: usize = 100_000;
+/// Operations per commit. The more, the more of them fall into one node of sled; each takes a kilobyte of memory
+/// until the commit after it ends. Fewer, if the commit before has ended by then: one is planned meanwhile.
+const CHUNK: RangeInclusive<usize> = 20_000..=100_000;
 
 /// Maximum bytes of a line.
 const MAX_LINE: u64 = 1 << 20;
@@ -96,7 +97,7 @@ pub fn offline(
 }
 
 fn offline_in_chunks(
-    chunk: usize,
+    chunk: RangeInclusive<usize>,
     settings: &Settings,
     options: Options,
     input: impl BufRead,
@@ -113,7 +114,7 @@ fn offline_in_chunks(
     let engine = tx.shared.engine.clone();
     let (report, planned) = (Report::default(), Report::default());
     let import = Import { tx, actor, principal, make_owners, id, report, planned };
-    let outcome = thread::scope(|scope| import.run(scope, &engine, chunk, input, on_event));
+    let outcome = thread::scope(|scope| import.run(scope, &engine, &chunk, input, on_event));
     engine.close();
     outcome
 }
@@ -139,7 +140,7 @@ impl Import {
         mut self,
         scope: &'scope Scope<'scope, '_>,
         engine: &'scope Engine,
-        chunk: usize,
+        chunk: &RangeInclusive<usize>,
         mut input: impl BufRead,
         on_event: &mut dyn FnMut(ImportEvent<'_>),
     ) -> Result<Report, ImportError> {
@@ -162,7 +163,9 @@ impl Import {
                 }
                 Err(error) => break Err(error),
             }
-            if self.tx.batch.ops.len() >= chunk {
+            let planned = self.tx.batch.ops.len();
+            let waits = || underway.as_ref().is_some_and(|before| !before.handle.is_finished());
+            if planned >= *chunk.end() || (planned >= *chunk.start() && !waits()) {
                 if let Some(before) = underway.take() {
                     on_event(ImportEvent::Progress(&before.join()?));
                 }

@@ -196,9 +196,14 @@ fn what_is_underway_counts_as_taken() {
             ImportEvent::BadLine { .. } => bad += 1,
             ImportEvent::Progress(report) => progress.push(report.tokens),
         };
-        let report =
-            offline_in_chunks(chunk, &settings, options(true), lines.join("\n").as_bytes(), &mut on_event)
-                .unwrap();
+        let report = offline_in_chunks(
+            chunk..=chunk,
+            &settings,
+            options(true),
+            lines.join("\n").as_bytes(),
+            &mut on_event,
+        )
+        .unwrap();
         assert_eq!((report.tokens, report.users, report.bad, bad), (50, 1, 50, 50), "{chunk}");
         assert!(progress.is_sorted() && progress.last() == Some(&50), "{chunk}: {progress:?}");
         let engine = Engine::open(&settings).unwrap();
@@ -220,7 +225,7 @@ fn an_error_tells_what_is_stored() {
             progress.push(report.tokens);
         }
     };
-    let outcome = offline_in_chunks(1, &settings, options(true), input, &mut on_event);
+    let outcome = offline_in_chunks(1..=1, &settings, options(true), input, &mut on_event);
     assert!(matches!(outcome, Err(ImportError::Input { line: 4, .. })), "{outcome:?}");
     assert_eq!(progress, [1, 2, 3], "what is under way is stored");
 }
