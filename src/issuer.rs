@@ -35,10 +35,10 @@ pub struct Issuer {
     known: ArcSwapOption<Published>,
     /// When it was last requested in vain, or in search of a key. One task requests at a time; the others
     /// wait for its result.
-    asked: Arc<Mutex<Asked>>,
+    last_fetch: Arc<Mutex<LastFetch>>,
 }
 
-type Asked = Option<Instant>;
+type LastFetch = Option<Instant>;
 
 /// What an issuer publishes.
 pub struct Published {
@@ -55,7 +55,7 @@ const FETCH_PAUSE: Duration = Duration::from_secs(5);
 
 impl Issuer {
     pub fn new(url: &str) -> Self {
-        Self { url: url.to_owned(), known: ArcSwapOption::empty(), asked: Arc::default() }
+        Self { url: url.to_owned(), known: ArcSwapOption::empty(), last_fetch: Arc::default() }
     }
 
     /// Returns the claims of a token that this issuer has signed. A key that is unknown or does not fit may
@@ -83,13 +83,13 @@ impl Issuer {
         if let Some(known) = fresh() {
             return Ok(known);
         }
-        let asked = self.asked.clone().lock_owned().await;
+        let last_fetch = self.last_fetch.clone().lock_owned().await;
         if let Some(known) = fresh() {
             return Ok(known);
         }
-        let failed = match asked.is_some_and(|asked| asked.elapsed() < FETCH_PAUSE) {
+        let failed = match last_fetch.is_some_and(|at| at.elapsed() < FETCH_PAUSE) {
             true => format!("{}: a request failed a moment ago", self.url),
-            false => match self.fetch(asked, tls).await {
+            false => match self.fetch(last_fetch, tls).await {
                 Ok(known) => return Ok(known),
                 Err(why) => why,
             },
@@ -101,15 +101,15 @@ impl Issuer {
     /// Returns what is published now instead of `old`. Returns `old` if the issuer was just requested or
     /// fails.
     async fn refetch(self: &Arc<Self>, old: &Arc<Published>, tls: Option<&TlsConnector>) -> Arc<Published> {
-        let mut asked = self.asked.clone().lock_owned().await;
+        let mut last_fetch = self.last_fetch.clone().lock_owned().await;
         if let Some(known) = self.known.load_full().filter(|known| !Arc::ptr_eq(known, old)) {
             return known;
         }
-        if asked.is_some_and(|asked| asked.elapsed() < FETCH_PAUSE) {
+        if last_fetch.is_some_and(|at| at.elapsed() < FETCH_PAUSE) {
             return old.clone();
         }
-        *asked = Some(Instant::now());
-        self.fetch(asked, tls).await.unwrap_or_else(|why| {
+        *last_fetch = Some(Instant::now());
+        self.fetch(last_fetch, tls).await.unwrap_or_else(|why| {
             tracing::warn!("cannot fetch an issuer's keys, the previous ones stay in use: {why}");
             old.clone()
         })
@@ -118,14 +118,14 @@ impl Issuer {
     /// Fetches in a task of its own, since a client that goes away must not end what the others wait for.
     async fn fetch(
         self: &Arc<Self>,
-        mut asked: OwnedMutexGuard<Asked>,
+        mut last_fetch: OwnedMutexGuard<LastFetch>,
         tls: Option<&TlsConnector>,
     ) -> Result<Arc<Published>, String> {
         let (issuer, tls) = (self.clone(), tls.cloned());
         let fetched = tokio::spawn(async move {
             let fetched = issuer.fetch_keys(tls.as_ref()).await;
             if fetched.is_err() {
-                *asked = Some(Instant::now());
+                *last_fetch = Some(Instant::now());
             }
             fetched
         });

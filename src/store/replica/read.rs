@@ -7,7 +7,7 @@ use sled::IVec;
 use super::{
     Counts, Replica, ReplicaError, Staged, Trees, keys,
     tables::{AUDIT_START, Sum, Table},
-    token_lists::{Place, TokenLists},
+    token_lists::{TokenLists, TokenRef},
 };
 use crate::{
     authz::{
@@ -58,7 +58,7 @@ impl Replica {
         &self,
         mut after: Option<TokenId>,
         limit: usize,
-        listed: impl Fn(&TokenLists, Option<TokenId>, usize) -> Vec<Place>,
+        listed: impl Fn(&TokenLists, Option<TokenId>, usize) -> Vec<TokenRef>,
     ) -> Result<Vec<TokenRecord>, ReadError> {
         let staged = Staged::default();
         self.read(|trees| {
@@ -67,8 +67,8 @@ impl Replica {
                 let listed = listed(&*self.lists(trees)?, after, limit - tokens.len());
                 let Some((last, _)) = listed.last() else { break };
                 after = Some(*last);
-                for place in listed {
-                    tokens.extend(self.token_at(trees, &staged, place)?);
+                for token_ref in listed {
+                    tokens.extend(self.token_at(trees, &staged, token_ref)?);
                 }
             }
             Ok(tokens)
@@ -79,9 +79,9 @@ impl Replica {
         &self,
         trees: &Trees,
         staged: &Staged,
-        place: Place,
+        token_ref: TokenRef,
     ) -> Result<Option<TokenRecord>, ReplicaError> {
-        let found = self.find_token(trees, staged, place)?;
+        let found = self.find_token(trees, staged, token_ref)?;
         found.map(|(digest, row)| token(&digest, &row, trees, staged)).transpose()
     }
 
@@ -269,7 +269,7 @@ pub(crate) struct StagedView<'a> {
 impl StagedView<'_> {
     /// A token with its last use.
     pub(crate) fn token(&self, id: TokenId) -> Result<Option<TokenRecord>, ReadError> {
-        Ok(self.tokens(|lists| lists.place(id, &self.staged.lists).into_iter().collect())?.pop())
+        Ok(self.tokens(|lists| lists.token_ref(id, &self.staged.lists).into_iter().collect())?.pop())
     }
 
     pub(crate) fn token_by_digest(&self, digest: &Digest) -> Result<Option<TokenRecord>, ReadError> {
@@ -281,7 +281,7 @@ impl StagedView<'_> {
 
     /// All tokens of an owner, live or not.
     pub(crate) fn tokens_of(&self, owner: &str) -> Result<Vec<TokenRecord>, ReadError> {
-        self.tokens(|lists| lists.places_of(owner, &self.staged.lists))
+        self.tokens(|lists| lists.refs_of(owner, &self.staged.lists))
     }
 
     /// The owner's live token with the folded name.
@@ -291,7 +291,7 @@ impl StagedView<'_> {
         name: &str,
         now: Timestamp,
     ) -> Result<Option<TokenRecord>, ReadError> {
-        let tokens = self.tokens(|lists| lists.places_named(owner, name, now, &self.staged.lists))?;
+        let tokens = self.tokens(|lists| lists.refs_named(owner, name, now, &self.staged.lists))?;
         Ok(tokens.into_iter().find(|token| fold(&token.name) == name))
     }
 
@@ -325,11 +325,14 @@ impl StagedView<'_> {
     }
 
     /// The tokens that `listed` lists.
-    fn tokens(&self, listed: impl FnOnce(&TokenLists) -> Vec<Place>) -> Result<Vec<TokenRecord>, ReadError> {
-        let places = self.lists(listed)?;
+    fn tokens(
+        &self,
+        listed: impl FnOnce(&TokenLists) -> Vec<TokenRef>,
+    ) -> Result<Vec<TokenRecord>, ReadError> {
+        let refs = self.lists(listed)?;
         self.replica.read(|trees| {
-            let token = |place| self.replica.token_at(trees, self.staged, place).transpose();
-            places.into_iter().filter_map(token).collect()
+            let token = |token_ref| self.replica.token_at(trees, self.staged, token_ref).transpose();
+            refs.into_iter().filter_map(token).collect()
         })
     }
 

@@ -9,7 +9,7 @@ use sled::IVec;
 use super::{
     Replica, ReplicaError, Staged, Trees, read,
     tables::Table,
-    token_lists::{DigestPrefix, Place, prefix},
+    token_lists::{DigestPrefix, TokenRef, prefix},
 };
 use crate::{
     authz::secret::{Digest, TokenId},
@@ -31,7 +31,7 @@ impl SharedPrefixes {
         }
     }
 
-    fn find(&self, (id, prefix): Place) -> Option<Digest> {
+    fn find(&self, (id, prefix): TokenRef) -> Option<Digest> {
         self.0.lock().get(&prefix)?.get(&id).copied()
     }
 }
@@ -42,11 +42,11 @@ impl Replica {
         &self,
         trees: &Trees,
         staged: &Staged,
-        place: Place,
+        token_ref: TokenRef,
     ) -> Result<Option<(Digest, IVec)>, ReplicaError> {
-        let digest = match self.shared_prefixes.find(place) {
+        let digest = match self.shared_prefixes.find(token_ref) {
             Some(digest) => Some(digest),
-            None => self.search(trees, staged, place)?,
+            None => self.search(trees, staged, token_ref)?,
         };
         let Some(digest) = digest else { return Ok(None) };
         Ok(staged.get(trees, Table::Tokens, digest.as_bytes())?.map(|row| (digest, row)))
@@ -56,7 +56,7 @@ impl Replica {
         &self,
         trees: &Trees,
         staged: &Staged,
-        (id, prefix): Place,
+        (id, prefix): TokenRef,
     ) -> Result<Option<Digest>, ReplicaError> {
         let new = staged.rows[Table::Tokens as usize].range(prefix.to_vec()..);
         let new = new.take_while(|(key, _)| key.starts_with(&prefix));

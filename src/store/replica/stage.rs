@@ -9,7 +9,7 @@ use super::{
     Replica, ReplicaError, Trees, keys,
     keys::Key,
     tables::{AUDIT_START, ReplicaState, Table},
-    token_lists::{Place, TokenListsChange},
+    token_lists::{TokenListsChange, TokenRef},
 };
 use crate::{
     authz::secret::{Digest, TokenId},
@@ -208,8 +208,8 @@ impl Stage<'_> {
     }
 
     fn drop_token(&mut self, id: TokenId, owner: &str) -> Result<(), StageError> {
-        let Some(place) = self.place(id)? else { return Ok(()) };
-        let found = match self.replica.find_token(self.trees, self.staged, place) {
+        let Some(token_ref) = self.token_ref(id)? else { return Ok(()) };
+        let found = match self.replica.find_token(self.trees, self.staged, token_ref) {
             Err(_) if self.staged.ignore_damage => None,
             found => found?,
         };
@@ -229,7 +229,7 @@ impl Stage<'_> {
             Some(before) if LastUsed::decode(&before).map_err(ReplicaError::from)?.at >= used.at => {
                 return Ok(());
             }
-            None if self.place(token)?.is_none() => return Ok(()),
+            None if self.token_ref(token)?.is_none() => return Ok(()),
             _ => {}
         }
         self.put(Table::Uses, token.as_bytes().to_vec(), used)
@@ -308,14 +308,14 @@ impl Stage<'_> {
         place.or_insert(Row { before: None, after: None }).after = Some(row.into());
     }
 
-    fn place(&self, id: TokenId) -> Result<Option<Place>, ReplicaError> {
-        Ok(self.replica.lists(self.trees)?.place(id, &self.staged.lists))
+    fn token_ref(&self, id: TokenId) -> Result<Option<TokenRef>, ReplicaError> {
+        Ok(self.replica.lists(self.trees)?.token_ref(id, &self.staged.lists))
     }
 
     /// Whether a token has the id. If the lists are not loaded yet, that is found once they are.
     fn is_listed(&self, id: TokenId) -> bool {
         let lists = self.replica.lists.read();
-        lists.as_ref().is_some_and(|lists| lists.place(id, &self.staged.lists).is_some())
+        lists.as_ref().is_some_and(|lists| lists.token_ref(id, &self.staged.lists).is_some())
     }
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<IVec>, ReplicaError> {

@@ -32,7 +32,7 @@ pub(crate) struct Counts {
 }
 
 /// A token's id, and where its row is.
-pub(super) type Place = (TokenId, DigestPrefix);
+pub(super) type TokenRef = (TokenId, DigestPrefix);
 
 /// The first bytes of a token's digest. The row's key has the rest, which would be half of the lists' memory.
 pub(super) type DigestPrefix = [u8; 8];
@@ -40,7 +40,7 @@ pub(super) type DigestPrefix = [u8; 8];
 #[derive(Default)]
 pub(super) struct TokenLists {
     /// Sorted. A tree would take half as much memory again.
-    ids: Vec<Place>,
+    ids: Vec<TokenRef>,
     /// What has changed since `ids` was made; `None`: the token was dropped.
     changed: BTreeMap<TokenId, Option<DigestPrefix>>,
     owners: HashMap<String, OwnerTokens>,
@@ -158,12 +158,12 @@ impl TokenLists {
     }
 
     /// As a batch leaves it. `None`: there is no such token.
-    pub(super) fn place(&self, id: TokenId, change: &TokenListsChange) -> Option<Place> {
+    pub(super) fn token_ref(&self, id: TokenId, change: &TokenListsChange) -> Option<TokenRef> {
         let changed = change.ids.get(&id).map(|prefix| Some((id, (*prefix)?)));
-        changed.unwrap_or_else(|| self.stored_place(id))
+        changed.unwrap_or_else(|| self.stored_ref(id))
     }
 
-    fn stored_place(&self, id: TokenId) -> Option<Place> {
+    fn stored_ref(&self, id: TokenId) -> Option<TokenRef> {
         let changed = self.changed.get(&id).map(|prefix| Some((id, (*prefix)?)));
         changed.unwrap_or_else(|| {
             let at = self.ids.binary_search_by_key(&id, |(id, _)| *id).ok()?;
@@ -172,7 +172,7 @@ impl TokenLists {
     }
 
     /// Up to `limit` tokens after `after`, in the order of ids.
-    pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> Vec<Place> {
+    pub(super) fn page(&self, after: Option<TokenId>, limit: usize) -> Vec<TokenRef> {
         let from = after.map_or(0, |after| self.ids.partition_point(|(id, _)| *id <= after));
         let mut unchanged = self.ids[from..].iter().copied().peekable();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
@@ -195,7 +195,7 @@ impl TokenLists {
     }
 
     /// The same for one owner.
-    pub(super) fn page_of(&self, owner: &str, after: Option<TokenId>, limit: usize) -> Vec<Place> {
+    pub(super) fn page_of(&self, owner: &str, after: Option<TokenId>, limit: usize) -> Vec<TokenRef> {
         let all = self.owners.get(owner).into_iter().flat_map(OwnerTokens::ids);
         let mut ids = Vec::new();
         for id in all.filter(|id| after.is_none_or(|after| *id > after)) {
@@ -208,24 +208,24 @@ impl TokenLists {
         }
         ids.sort_unstable();
         ids.truncate(limit);
-        ids.into_iter().filter_map(|id| self.stored_place(id)).collect()
+        ids.into_iter().filter_map(|id| self.stored_ref(id)).collect()
     }
 
     /// All tokens of an owner.
-    pub(super) fn places_of(&self, owner: &str, change: &TokenListsChange) -> Vec<Place> {
+    pub(super) fn refs_of(&self, owner: &str, change: &TokenListsChange) -> Vec<TokenRef> {
         let (stored, changed) = self.of(owner, change);
         let unchanged = stored.ids().filter(|id| !changed.contains_key(id));
-        unchanged.chain(changed.keys().copied()).filter_map(|id| self.place(id, change)).collect()
+        unchanged.chain(changed.keys().copied()).filter_map(|id| self.token_ref(id, change)).collect()
     }
 
     /// The owner's live tokens that may have the folded name.
-    pub(super) fn places_named(
+    pub(super) fn refs_named(
         &self,
         owner: &str,
         name: &str,
         now: Timestamp,
         change: &TokenListsChange,
-    ) -> Vec<Place> {
+    ) -> Vec<TokenRef> {
         let hash = name_hash(owner, name);
         let (OwnerTokens { names, .. }, changed) = self.of(owner, change);
         let from = names.partition_point(|name| name.hash < hash);
@@ -233,7 +233,7 @@ impl TokenLists {
         let renamed = change.named.range((hash, TokenId::FIRST)..).take_while(|(other, _)| *other == hash);
         let renamed = renamed.filter_map(|(_, id)| changed.get(id));
         let named = live(names, changed, renamed, now).filter(|name| name.hash == hash);
-        named.filter_map(|name| self.place(name.id, change)).collect()
+        named.filter_map(|name| self.token_ref(name.id, change)).collect()
     }
 
     /// The owner's live tokens that have a name.
@@ -285,7 +285,7 @@ impl TokenLists {
         let Entry { name, grace_until, .. } = Entry::of(token);
         let found =
             name.map_or_else(|| listed.unnamed.binary_search(id), |name| listed.names.binary_search(&name));
-        if self.stored_place(*id) != Some((*id, prefix(digest))) {
+        if self.stored_ref(*id) != Some((*id, prefix(digest))) {
             Some(format!("the id {id} leads to another token"))
         } else if found.is_err() && name.is_some() && listed.ids().any(|other| other == *id) {
             Some(format!("the name of the token {id} does not lead to it"))

@@ -230,7 +230,7 @@ impl Rows<'_> {
             Table::Uses => {
                 LastUsed::decode(row)?;
                 let token = key.try_into().ok().and_then(TokenId::from_bytes).ok_or(MALFORMED_KEY)?;
-                let known = self.lists.place(token, &TokenListsChange::default()).is_some();
+                let known = self.lists.token_ref(token, &TokenListsChange::default()).is_some();
                 if known { Ok(()) } else { Err("a last use belongs to no token".into()) }
             }
             Table::Users => require_key(key, UserRecord::decode(row)?.id.as_bytes()),
