@@ -14,6 +14,14 @@ use crate::{
 /// What a handler of the API returns.
 pub type ApiResult<T = Response> = Result<T, Problem>;
 
+/// Why a request does not reach the router, and its response.
+pub(super) type Rejected = (Reason, Problem);
+
+/// Rejects a request whose response follows from the reason alone.
+pub(super) fn rejected(reason: Reason) -> Rejected {
+    (reason, reason.details(None).into())
+}
+
 /// An error response. [`Problem::render`] writes its body once the request's id and `Accept` are known.
 #[derive(Clone, Debug)]
 pub struct Problem {

@@ -5,7 +5,11 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request::Parts};
 
-use super::{ApiResult, Problem, server::Rejected, session::Csrf};
+use super::{
+    ApiResult, Problem,
+    error::{Rejected, rejected},
+    session::Csrf,
+};
 use crate::authz::reason::Reason;
 
 /// Added to every response that has not set its own.
@@ -90,9 +94,7 @@ pub(super) fn check_csrf(csrf: &Csrf, parts: &Parts, body: &[u8]) -> Result<(), 
         (Some(sent), None) => csrf.matches(sent.as_bytes()),
         (Some(_), Some(_)) => false,
         (None, _) if !has_media_type(&parts.headers, FORM) => false,
-        (None, _) if body.len() > MAX_FORM => {
-            return Err((Reason::BodyTooLarge, Reason::BodyTooLarge.details(None).into()));
-        }
+        (None, _) if body.len() > MAX_FORM => return Err(rejected(Reason::BodyTooLarge)),
         (None, _) => {
             let mut sent = form_urlencoded::parse(body).filter(|(name, _)| name == "csrf");
             sent.next().is_some_and(|(_, sent)| csrf.matches(sent.as_bytes())) && sent.next().is_none()

@@ -26,6 +26,7 @@ use super::{
     caller::{Caller, Identity, RequestMeta, Revalidation},
     client::ClientOrigin,
     context::RefusedRequest,
+    error::{Rejected, rejected},
     guard,
     session::FAILURES_INTERVAL,
     shares::Shares,
@@ -66,9 +67,6 @@ pub struct ResponseBody {
 
 /// The caller and the request's entry in the live registry; `None` for an anonymous request.
 type AdmittedCaller = Option<(Caller, Registration<LiveRequest>)>;
-
-/// Why a request has no response of the router, and its response.
-pub(super) type Rejected = (Reason, Problem);
 
 /// A running handler. One that has begun a change runs to its end even if its client disconnects:
 /// otherwise the rest of the change (a reload's second half, the audit event of a cut) would be lost.
@@ -116,9 +114,8 @@ impl Server {
         began: Instant,
         live: &mut Option<Registration<LiveRequest>>,
     ) -> Result<Response<RouterBody>, Rejected> {
-        let refused = |reason: Reason| (reason, Problem::from(reason.details(None)));
         let origin =
-            ClientOrigin::from_request(&parts.headers, connection, &self.context).map_err(refused)?;
+            ClientOrigin::from_request(&parts.headers, connection, &self.context).map_err(rejected)?;
         let secure = connection.secure || self.context.sign_in.is_https();
         let meta = RequestMeta { client: origin.address, secure, request_id: request_id.clone() };
         let admitted = self.admit(&mut parts, origin, &meta, connection, began)?;
@@ -128,7 +125,7 @@ impl Server {
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
         let budget = (!is_operator).then(|| (&self.context.budgets.bodies, connection.bodies()));
         let BufferedBody { bytes: body, reservation: _reservation } =
-            read_body(&parts.headers, body, limits, budget).await.map_err(refused)?;
+            read_body(&parts.headers, body, limits, budget).await.map_err(rejected)?;
         // Large bodies are read one at a time: many of them would delay revocations on this thread.
         let is_large = body.len() > LARGE_BODY && !is_operator;
         let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
