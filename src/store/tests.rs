@@ -101,6 +101,10 @@ fn named(owner: &str, name: &str) -> NewToken {
     }
 }
 
+fn expiring(owner: &str, name: &str, at: Timestamp) -> NewToken {
+    NewToken { expires_at: Some(at), ..named(owner, name) }
+}
+
 fn person(login: &str) -> NewUser {
     NewUser { login: login.into(), name: login.into(), email: None, kind: UserKind::Human, password: None }
 }
@@ -122,6 +126,10 @@ fn code<T>(result: Result<T, ChangeError>) -> String {
 impl Bench {
     fn new() -> Self {
         Self::with(usual())
+    }
+
+    fn with_policy(policy: Policy) -> Self {
+        Self::with(Configuration { policy, ..usual() })
     }
 
     fn with(configuration: Configuration) -> Self {

@@ -8,16 +8,23 @@ use crate::{
     settings::Rate,
 };
 
+/// An account may make one change a minute, and `burst` at once.
+fn slow(burst: u32) -> Bench {
+    let number = |n| NonZeroU32::new(n).unwrap();
+    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(burst) };
+    Bench::with_policy(Policy { write_rate, ..Policy::default() })
+}
+
 /// Only their rows for a day; live tokens and revoked ones have limits of their own.
 #[tokio::test]
 async fn an_owner_has_so_many_expired_tokens() {
     let policy = Policy { max_tokens: 2, max_expired_tokens: 3, ..Policy::default() };
-    let bench = Bench::with(Configuration { policy, ..usual() });
+    let bench = Bench::with_policy(policy);
     for login in ["alice", "bob"] {
         bench.store.create_user(operator(), person(login)).await.unwrap();
     }
     let create = async |owner: &str, name: &str| {
-        let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named(owner, name) };
+        let soon = expiring(owner, name, bench.now().plus_seconds(60));
         bench.store.create_token(operator(), soon, None).await
     };
     create("alice", "expires").await.unwrap();
@@ -46,14 +53,10 @@ async fn an_owner_has_so_many_expired_tokens() {
 
 #[tokio::test]
 async fn narrowing_ones_own_token_has_a_rate_of_its_own() {
-    let number = |n| NonZeroU32::new(n).unwrap();
-    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(2) };
-    let policy = Policy { write_rate, ..Policy::default() };
-    let bench = Bench::with(Configuration { policy, ..usual() });
+    let bench = slow(2);
     let alice = bench.store.create_user(operator(), person("alice")).await.unwrap().record;
     let alice = Actor::new(ActorKind::User(alice.id));
-    let expires_at = Some(bench.now().plus_seconds(1_000));
-    let new = NewToken { expires_at, ..named("alice", "ci") };
+    let new = expiring("alice", "ci", bench.now().plus_seconds(1_000));
     let token = bench.store.create_token(alice.clone(), new, None).await.unwrap().record;
     let shorten = async |actor: &Actor, by: i64, note: Option<&str>| {
         let expires_at = Some(bench.now().plus_seconds(1_000 - by));
@@ -75,10 +78,7 @@ async fn narrowing_ones_own_token_has_a_rate_of_its_own() {
 /// What an administrator can repeat without end takes nothing away, so it is held up.
 #[tokio::test]
 async fn a_removal_that_takes_nothing_is_counted() {
-    let number = |n| NonZeroU32::new(n).unwrap();
-    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(1) };
-    let policy = Policy { write_rate, ..Policy::default() };
-    let bench = Bench::with(Configuration { policy, ..usual() });
+    let bench = slow(1);
     for login in ["alice", "bob", "carol"] {
         bench.store.create_user(operator(), person(login)).await.unwrap();
     }
@@ -130,10 +130,7 @@ async fn a_removal_that_takes_nothing_is_counted() {
 /// Also without a disk, where what is in force fills the memory.
 #[tokio::test]
 async fn narrowing_that_is_not_durable_is_counted() {
-    let number = |n| NonZeroU32::new(n).unwrap();
-    let write_rate = Rate { count: number(1), window: Duration::from_secs(60), burst: number(1) };
-    let policy = Policy { write_rate, ..Policy::default() };
-    let bench = Bench::with(Configuration { policy, ..usual() });
+    let bench = slow(1);
     bench.store.create_user(operator(), person("alice")).await.unwrap();
     let token = bench.store.create_token(operator(), named("alice", "ci"), None).await.unwrap().record;
     bench.store.engine().break_sync();

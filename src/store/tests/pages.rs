@@ -40,7 +40,7 @@ async fn slices_of_tokens_pass_over_what_is_gone() {
     bench.pass(3600);
     let all = bench.store.slice_of_tokens(&owner, 0, 100).unwrap();
     assert_eq!((all.items.len(), all.total), (8, 8));
-    let short = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "short") };
+    let short = expiring("alice", "short", bench.now().plus_seconds(60));
     let short = bench.store.create_token(operator(), short, None).await.unwrap().record.id;
     bench.store.rotate_token(operator(), short, None, None).await.unwrap();
     bench.pass(60);
@@ -81,7 +81,7 @@ async fn pages_of_tokens() {
     check("never used", TokenFilter { unused_since: Some(bench.now()), ..TokenFilter::default() }, 8);
     assert!(bench.store.tokens(&TokenFilter::default(), Some("no cursor"), 3).is_err());
     for (name, seconds) in [("soon", 60), ("later", 3600)] {
-        let new = NewToken { expires_at: Some(bench.now().plus_seconds(seconds)), ..named("alice", name) };
+        let new = expiring("alice", name, bench.now().plus_seconds(seconds));
         bench.store.create_token(operator(), new, None).await.unwrap();
     }
     let day =

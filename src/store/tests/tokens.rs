@@ -37,7 +37,7 @@ async fn names_are_unique_among_an_owners_live_tokens() {
     let third = create("alice", "build").await.unwrap().record;
     assert_eq!(code(bench.store.edit_token(operator(), third.id, None, rename).await), "name_taken");
 
-    let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "short") };
+    let soon = expiring("alice", "short", bench.now().plus_seconds(60));
     let short = bench.store.create_token(operator(), soon, None).await.unwrap().record;
     assert_eq!(code(create("alice", "short").await), "name_taken");
     bench.pass(60);
@@ -52,7 +52,7 @@ async fn an_owner_has_so_many_live_tokens() {
         Bench::with(Configuration { policy: Policy { max_tokens: 2, ..Policy::default() }, ..usual() });
     bench.store.create_user(operator(), person("alice")).await.unwrap();
     let create = async |name: &str| bench.store.create_token(operator(), named("alice", name), None).await;
-    let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named("alice", "a") };
+    let soon = expiring("alice", "a", bench.now().plus_seconds(60));
     bench.store.create_token(operator(), soon, None).await.unwrap();
     let second = create("b").await.unwrap().record;
     assert_eq!(code(create("c").await), "too_many_tokens");
@@ -94,12 +94,12 @@ async fn tokens_in_their_grace_take_places() {
 #[tokio::test]
 async fn an_owner_has_so_many_ended_tokens() {
     let policy = Policy { max_ended_tokens: 3, ..Policy::default() };
-    let bench = Bench::with(Configuration { policy, ..usual() });
+    let bench = Bench::with_policy(policy);
     for login in ["alice", "bob"] {
         bench.store.create_user(operator(), person(login)).await.unwrap();
     }
     let create = async |owner: &str, name: &str| {
-        let soon = NewToken { expires_at: Some(bench.now().plus_seconds(60)), ..named(owner, name) };
+        let soon = expiring(owner, name, bench.now().plus_seconds(60));
         bench.store.create_token(operator(), soon, None).await
     };
     let revoke = async |id| bench.store.revoke_token(operator(), id, RevokeReason::User).await;
