@@ -106,6 +106,8 @@ pub enum Reason {
     ClientClosed,
     /// The client read nothing of its response for `write_timeout`; no response.
     ClientTooSlow,
+    /// The upstream was told of a login or a group that it would not be told of now; no response.
+    IdentityChanged,
     /// An administrator cut this request; no response.
     CutByAdmin,
     /// A tunnel was idle for too long; its response was 101.
@@ -144,7 +146,8 @@ impl Reason {
         match (self, row.status.as_u16()) {
             (Reason::Answered, _) => "answered",
             (_, 200) => "forwarded",
-            (Reason::NoService | Reason::ExchangeRefused | Reason::CutByAdmin, _) => "denied",
+            (Reason::NoService | Reason::ExchangeRefused, _) => "denied",
+            (Reason::IdentityChanged | Reason::CutByAdmin, _) => "denied",
             (Reason::OriginalUnclear | Reason::UnknownProtocol, _) => "rejected",
             (_, 401 | 403 | 429) => "denied",
             (_, 400) if row.has_challenge() => "denied",

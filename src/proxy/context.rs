@@ -286,7 +286,7 @@ impl Revocable for RequestContext {
                 return Err(Reason::NoService);
             }
             if self.outcome.identified.get() && !self.is_identity_current(&permit, &current) {
-                return Err(Reason::ScopeDenied);
+                return Err(Reason::IdentityChanged);
             }
             self.check_facts(&permit, &current)?;
             self.outcome.deadline.set(permit.deadline());

@@ -211,6 +211,10 @@ fn change_cuts_tunnels_that_it_forbids() {
         let moved = Setup::to(&[]).with(|setup| setup.service.paths = vec!["/other".into()]);
         assert_eq!(gate.reload(moved), Cut(1));
     });
+    check_cut("by another identity", "identity_changed", |gate| {
+        let untold = Setup::to(&[]).with(|setup| setup.service.identity_groups = Some(Vec::new()));
+        assert_eq!(gate.reload(untold), Cut(1));
+    });
     check_cut("in time", "token_expired", |gate| {
         let soon = Timestamp::from_millis(jiff::Timestamp::now().as_millisecond() + 100);
         gate.change_token(|token| token.expires_at = Some(soon));

@@ -256,6 +256,9 @@ impl Row {
             Reason::ClientClosed => bad_request("The client closed the connection", ""),
             Reason::ClientTooSlow => bad_request("The client read nothing of the response for too long", ""),
             Reason::TunnelIdle => plain(S::OK, "ok", "The tunnel was idle for too long", ""),
+            Reason::IdentityChanged => {
+                bad_request("The identity that the service was told of has changed", "")
+            }
             Reason::CutByAdmin => bad_request("An administrator cut the request", ""),
         }
     }
