@@ -212,6 +212,8 @@ fn methods_of_a_service() {
     assert_eq!(denial(&query("/api")), Ok(()));
     assert_eq!(denial(&Query { method: &Method::PUT, ..query("/api") }), refused);
     assert_eq!(denial(&Query { method_override: true, ..query("/api") }), refused);
+    let advice = Reason::MethodNotAllowed.details(None).description;
+    assert!(advice.contains("without a method override"), "Allow has the method that was sent: {advice}");
     let stranger = Query { method: &Method::PUT, credential: Credential::Missing, ..query("/api") };
     assert_eq!(denial(&stranger).unwrap_err().0, Reason::MissingCredentials);
     let head = Query { method: &Method::HEAD, credential: Credential::Missing, ..query("/api/status") };

@@ -173,7 +173,7 @@ impl Row {
                 S::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
                 "The service does not allow this method",
-                "The Allow header field lists the allowed methods",
+                "Send one that the Allow header field lists, without a method override",
             ),
             Reason::BadRequest => bad_request("The request is malformed", ""),
             Reason::BadBody => bad_request("The request body is malformed or incomplete", ""),
