@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{
     Global,
     client::Client,
-    failure::{Failure, colored},
+    failure::{Failure, colored, print_stderr},
     output::{Format, counted, items, print, texts},
 };
 use crate::admin;
@@ -23,15 +23,9 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
         "version": env!("CARGO_PKG_VERSION"),
     });
     // The rest needs admin-read.
-    if let Ok(overview) = client.get("/v1/overview") {
-        let sum = |list: &str| -> u64 { items(&overview["all"][list]).filter_map(Value::as_u64).sum() };
-        for field in ["users", "tokens", "live", "writable", "down"] {
-            status[field] = overview[field].clone();
-        }
-        status["requests"] = sum("requests").into();
-        status["refused"] = sum("refused").into();
-        status["failed"] = sum("failed").into();
-        status["refusals"] = overview["refusals"].clone();
+    match client.get("/v1/overview") {
+        Ok(overview) => add(&mut status, &overview),
+        Err(failure) => print_stderr(&format!("no more can be shown: {}", failure.message)),
     }
     match global.output {
         Format::Table => table(&status)?,
@@ -42,6 +36,17 @@ pub(super) fn run(global: &Global) -> Result<(), Failure> {
     } else {
         Err(Failure::failed("the gateway accepts no requests"))
     }
+}
+
+fn add(status: &mut Value, overview: &Value) {
+    let sum = |list: &str| -> u64 { items(&overview["all"][list]).filter_map(Value::as_u64).sum() };
+    for field in ["users", "tokens", "live", "writable", "down"] {
+        status[field] = overview[field].clone();
+    }
+    status["requests"] = sum("requests").into();
+    status["refused"] = sum("refused").into();
+    status["failed"] = sum("failed").into();
+    status["refusals"] = overview["refusals"].clone();
 }
 
 fn table(status: &Value) -> Result<(), Failure> {

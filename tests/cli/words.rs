@@ -320,6 +320,10 @@ fn status_counts_failures_and_whoami_names_the_token() {
     check(at, "user create ann", 0);
     check(at, "grant add system-admin --user ann", 0);
     check(at, "token create --user ann --name mine --scope permgate --save token", 0);
+    check(at, "token create --user ann --name narrow --scope app --save narrow", 0);
+    let (told, words) = check(at, "status --admin unix:admin.sock --token-file narrow", 0);
+    assert_eq!(told, "ready\n");
+    assert!(words.starts_with("no more can be shown: ") && words.contains("permgate"), "{words}");
     let (told, _) = check(at, "whoami --admin unix:admin.sock --token-file token", 0);
     assert!(told.contains("mine (") && told.contains("permgate"), "{told}");
     let (told, _) = check(at, "status -o json", 0);
