@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{
+    fs::{Access, access},
+    io::Errno,
+};
 
 use super::{Config, Problem, chain, reason, secret};
 use crate::{
@@ -118,7 +121,8 @@ impl Config {
                 if self.store.path.starts_with(directory) {
                     return None;
                 }
-                fs::metadata(directory).map(drop)
+                let creates = Access::EXISTS | Access::WRITE_OK | Access::EXEC_OK;
+                access(directory, creates).map_err(io::Error::from)
             }
             other => other.map(drop),
         };

@@ -1,6 +1,6 @@
 //! The files and directories that a configuration names, before the start.
 
-use std::os::unix::net::UnixListener;
+use std::{fs::Permissions, os::unix::net::UnixListener};
 
 use super::*;
 
@@ -21,6 +21,21 @@ fn check_reports_an_access_log_that_cannot_be_opened() {
     fs::create_dir(at.join("logs/access.log")).unwrap();
     let (_, words) = check(at, "check", 2);
     assert!(words.contains("name a file in it"), "{words}");
+}
+
+#[test]
+fn check_reports_an_access_log_that_its_user_cannot_create() {
+    if rustix::process::geteuid().is_root() {
+        return; // may create files everywhere
+    }
+    let place = directory_with(&format!("{CONFIG}[log]\naccess = \"logs/access.log\"\n"));
+    let at = place.path();
+    fs::create_dir(at.join("logs")).unwrap();
+    fs::set_permissions(at.join("logs"), Permissions::from_mode(0o555)).unwrap();
+    for line in ["check", "run"] {
+        let (_, words) = check(at, line, 2);
+        assert!(words.contains("logs/access.log: Permission denied"), "{line}: {words}");
+    }
 }
 
 #[test]
