@@ -153,6 +153,7 @@ impl Config {
                     "write one with `permgate init`, or name it with `-c FILE` or PERMGATE_CONFIG; else it is \
                      gateway.toml in the working directory, or /etc/permgate/gateway.toml"
                 }
+                io::ErrorKind::InvalidData => "save it in UTF-8",
                 _ => "",
             };
             Errors::in_file(&shown, format!("cannot be read: {}", reason(&error)), advice)
@@ -257,5 +258,9 @@ fn read(path: &Path) -> io::Result<String> {
     if fs::metadata(path)?.len() > MAX_LENGTH {
         return Err(io::Error::other(format!("it is longer than {MAX_LENGTH} bytes")));
     }
-    fs::read_to_string(path)
+    String::from_utf8(fs::read(path)?).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8"))
+    })
 }

@@ -113,14 +113,15 @@ pub(super) fn is_local(address: &Address) -> bool {
 
 /// Suggests a correction for an address without IP, port or path prefix.
 fn suggestion(scheme: &str, text: &str) -> String {
-    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
-    let port = port.parse::<u16>().ok();
+    let (host, written) = text.rsplit_once(':').unwrap_or((text, ""));
+    let port = written.parse::<u16>().ok();
     match (host, port) {
         ("" | "*", Some(port)) => {
             let (every, this) = (format!("{scheme}0.0.0.0:{port}"), format!("{scheme}127.0.0.1:{port}"));
             format!("{every:?} for every interface, {this:?} for this machine only")
         }
         ("localhost", Some(port)) => format!("\"{scheme}127.0.0.1:{port}\""),
+        (_, None) if written.parse::<u64>().is_ok() => "a port of at most 65535".into(),
         _ => match (text.parse::<IpAddr>(), text.parse::<u16>()) {
             (Ok(IpAddr::V6(ip)), _) => format!("\"{scheme}[{ip}]:8080\""),
             (Ok(ip), _) => format!("\"{scheme}{ip}:8080\""),

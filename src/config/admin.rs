@@ -178,8 +178,12 @@ fn url(text: &str) -> Result<(String, String), ValueError> {
     match authority.and_then(address::authority) {
         Some(authority) => Ok((trimmed.to_owned(), authority.host().to_ascii_lowercase())),
         None => {
-            let advice = "write it as \"https://gate.example.com\"";
-            wrong(format!("{text:?} is not an http:// or https:// URL"), advice)
+            let host = authority.and_then(|rest| rest.split(['/', '?', '#']).next());
+            let fault = match host.and_then(address::authority) {
+                Some(_) => "has more than a scheme, a host and a port",
+                None => "is not an http:// or https:// URL",
+            };
+            wrong(format!("{text:?} {fault}"), "write it as \"https://gate.example.com\"")
         }
     }
 }

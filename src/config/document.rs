@@ -121,14 +121,26 @@ impl<'t> Document<'t> {
         self.error(&(start + indent..start + written.trim_end().len()), message, "");
     }
 
-    /// Drops later errors on the lines of the `first` errors, since those of the earlier stage cause them.
-    pub(super) fn drop_consequences(&self, first: usize) {
+    /// The first `syntax` errors are those of the syntax. Drops those of them that follow another one with no
+    /// sound line between them: after a quote or bracket that is not closed, every line has one. Drops other
+    /// errors on all of these lines.
+    pub(super) fn drop_consequences(&self, syntax: usize) {
         let errors = &mut self.found.borrow_mut().errors;
-        let lines: Vec<u32> = errors.iter().take(first).map(|p| p.line).collect();
+        errors[..syntax].sort_by_key(|p| (p.line, p.column));
+        let broken: Vec<u32> = errors[..syntax].iter().map(|p| p.line).collect();
+        let written: Vec<&str> = if syntax > 1 { self.text.lines().collect() } else { Vec::new() };
+        let is_sound = |line: u32| {
+            let line = usize::try_from(line).ok().and_then(|line| written.get(line - 1));
+            line.is_some_and(|line| !matches!(line.trim_start().bytes().next(), None | Some(b'#')))
+        };
         let mut index = 0;
         errors.retain(|p| {
             index += 1;
-            index <= first || !lines.contains(&p.line)
+            match broken.get(index - 1) {
+                Some(line) if index > 1 => (broken[index - 2] + 1..*line).any(is_sound),
+                Some(_) => true,
+                None => !broken.contains(&p.line),
+            }
         });
     }
 

@@ -89,9 +89,15 @@ impl Overrides {
         self.set.iter().find(|one| &*one.variable == variable).map(Override::span)
     }
 
-    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed.
-    pub(super) fn descriptions(&self) -> Vec<String> {
-        self.set.iter().map(|one| format!("{} sets {}", one.variable, mask_secrets(&one.line))).collect()
+    /// `VARIABLE sets KEY = VALUE` for each, with possible secrets removed. The key is spelled as in `table`,
+    /// into which the values were merged.
+    pub(super) fn descriptions(&self, table: &DeTable<'_>) -> Vec<String> {
+        let describe = |one: &Override| {
+            let value = &one.line[one.path.join(".").len()..];
+            let line = format!("{}{value}", spelled(table, &one.path));
+            format!("{} sets {}", one.variable, mask_secrets(&line))
+        };
+        self.set.iter().map(describe).collect()
     }
 }
 
@@ -151,6 +157,17 @@ fn same_key(table: &DeTable<'_>, part: &str) -> String {
     let folded = |key: &str| key.to_ascii_lowercase().replace('-', "_");
     let found = table.keys().find(|key| folded(key.get_ref()) == folded(part));
     found.map_or_else(|| part.to_owned(), |key| key.get_ref().clone().into_owned())
+}
+
+/// The key that a variable's path names, as the table spells it.
+fn spelled(root: &DeTable<'_>, path: &[String]) -> String {
+    let mut table = Some(root);
+    let mut key = |part: &String| {
+        let key = table.map_or_else(|| part.clone(), |table| same_key(table, part));
+        table = table.and_then(|table| table.get(key.as_str())?.get_ref().as_table());
+        key
+    };
+    path.iter().map(&mut key).collect::<Vec<_>>().join(".")
 }
 
 /// `None` if there is no such key, which the shape check reports.

@@ -67,7 +67,7 @@ pub(super) fn parse_with(
     let Diagnostics { errors, exposed_secrets, mut warnings } = document.into_diagnostics();
     match config {
         Some(config) if errors.is_empty() => {
-            let environment = overrides.descriptions();
+            let environment = overrides.descriptions(table.get_ref());
             warnings.extend(overrides.mistaken.iter().cloned());
             Ok(Config { text: text.to_owned(), environment, exposed_secrets, warnings, ..config })
         }
@@ -333,7 +333,7 @@ fn warn_of_unused(
     services: &[Option<ServiceSpec>],
 ) {
     if services.is_empty() {
-        let message = "there is no service: every request is answered 404";
+        let message = "there is no service: no request is forwarded";
         root.document.warn(&root.at, message, "add a `[service.NAME]`");
     }
     // While a service has errors, its upstream may only seem unused.

@@ -16,7 +16,7 @@ use crate::authz::{
     accounts::ALL_USERS,
     carriers::{Carrier, Carriers},
     forwarding::{DropReason, FieldPattern, FieldPolicy, PassField, PassFrom, drop_reason},
-    path::RequestPath,
+    path::{PathError, RequestPath},
     rules::{
         Authorization, BUILT_IN_SERVICE, Identity, PublicPath, PublicSpec, ReadMethod, ServiceKey,
         ServiceSpec,
@@ -110,8 +110,13 @@ pub(super) fn public(section: &Section<'_>, services: &BTreeSet<&str>) -> Option
 /// Reports a reference to a table that does not exist.
 fn report_unknown_name(what: &str, name: &SpannedText<'_>, known: &BTreeSet<&str>) {
     let advice = advice(&name.value, known.iter().copied(), || {
-        let known: Vec<_> = known.iter().copied().collect();
-        format!("add a table `[{what}.{}]`, or name one of: {}", name.value, known.join(", "))
+        let known = known.iter().copied().collect::<Vec<_>>().join(", ");
+        let is_bare = name.value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+        if is_bare && !name.value.is_empty() {
+            format!("add a table `[{what}.{}]`, or name one of: {known}", name.value)
+        } else {
+            format!("add a table `[{what}.NAME]` and write its NAME here, or name one of: {known}")
+        }
     });
     name.error(format!("there is no {what} {:?}", name.value), advice);
 }
@@ -138,6 +143,12 @@ fn paths(section: &Section<'_>) -> Vec<String> {
 
 /// Checks that a request can have this path. A rule for another would never match.
 fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, ValueError> {
+    if path.contains("://") {
+        return wrong(
+            format!("{path:?} is a URL"),
+            "write its path, such as \"/api\"; a host goes into `hosts`",
+        );
+    }
     if !path.starts_with('/') {
         let advice = format!("write {:?}", format!("/{path}"));
         return wrong(format!("{path:?} does not start with \"/\""), advice);
@@ -157,7 +168,15 @@ fn prefix_or_path(path: &str, is_prefix: bool) -> Result<String, ValueError> {
     }
     match RequestPath::parse(path) {
         Ok(_) => Ok(path.to_owned()),
-        Err(error) => wrong(format!("{path:?} can never match: {error}"), ""),
+        Err(error) => {
+            let advice = match error {
+                PathError::Byte(byte) if byte != b'#' && !byte.is_ascii_control() => {
+                    "rules have no escapes either: name a path above it"
+                }
+                _ => "",
+            };
+            wrong(format!("{path:?} can never match: {error}"), advice)
+        }
     }
 }
 

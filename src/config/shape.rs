@@ -150,12 +150,17 @@ fn check_value(document: &Document<'_>, key: &Key, value: &Spanned<DeValue<'_>>,
         }
         (ValueKind::NamedTables(keys), DeValue::Table(tables)) => {
             for (name, value) in tables {
-                let path = join(path, name.get_ref());
+                let inner = join(path, name.get_ref());
                 match value.get_ref() {
-                    DeValue::Table(table) => check(document, keys, table, &value.span(), &path),
+                    DeValue::Table(table) => check(document, keys, table, &value.span(), &inner),
                     _ => {
-                        let message = format!("`{path}` must be a table");
-                        document.error(&name.span(), message, format!("write `[{path}]`, then its keys"));
+                        // `[service]` instead of `[service.NAME]`.
+                        let advice = if keys.iter().any(|key| key.name == name.get_ref()) {
+                            format!("write `[{path}.NAME]` above it: each {path} has a name")
+                        } else {
+                            format!("write `[{inner}]`, then its keys")
+                        };
+                        document.error(&name.span(), format!("`{inner}` must be a table"), advice);
                     }
                 }
             }

@@ -16,6 +16,7 @@ use crate::{
     settings::{Ejection, UpstreamSettings, UpstreamUrl},
 };
 
+mod advice;
 mod cluster;
 mod effects;
 mod environment;
@@ -321,7 +322,7 @@ fn warnings() {
             "13: every address in 0.0.0.0/0 is a trusted proxy: clients say themselves who they are",
         ],
     );
-    check("no service", "version = 1\n", &["1: there is no service: every request is answered 404"]);
+    check("no service", "version = 1\n", &["1: there is no service: no request is forwarded"]);
 }
 
 #[test]

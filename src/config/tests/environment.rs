@@ -40,6 +40,8 @@ fn a_variable_sets_a_key() {
     assert_eq!(config.proxy.upstreams["up"].urls[0].url.to_string(), "127.0.0.1:9");
     assert_eq!(config.environment.len(), 7);
     assert_eq!(config.environment[2], "PERMGATE__SERVER__DRAIN sets server.drain = \"7s\"");
+    let title = "PERMGATE__SERVICE__APP_ONE__TITLE sets service.app-one.title = \"12\"";
+    assert_eq!(config.environment[5], title, "as the file spells it");
     assert!(config.annotated_text().ends_with(
         r#"# PERMGATE__UPSTREAM__UP__URLS sets upstream.up.urls = ["http://127.0.0.1:9"]
 "#
