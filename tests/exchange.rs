@@ -137,12 +137,9 @@ fn token_that_matches_no_rule_is_not_exchanged() {
         claims[name] = value;
         issuer.sign(&claims)
     };
-    check(
-        "another repository",
-        &with("repository", json!("acme/app2")),
-        "No rule accepts the claims of the token",
-    );
-    check("a list", &with("repository", json!(["acme/app"])), "No rule accepts the claims of the token");
+    let unmatched = "No rule accepts the claims of the token";
+    check("another repository", &with("repository", json!("acme/app2")), unmatched);
+    check("a list", &with("repository", json!(["acme/app"])), unmatched);
     check(
         "another audience",
         &with("aud", json!("https://other.example")),
@@ -188,7 +185,10 @@ fn token_that_matches_no_rule_is_not_exchanged() {
     assert_eq!(said, "The request is malformed: a field of the form is repeated");
     let full = [("grant_type", GRANT), ("subject_token_type", JWT), ("subject_token", sound.as_str())];
     form("an actor", &[&full[..], &[("actor_token", "x")]].concat(), "invalid_request");
-    form("a target", &[&full[..], &[("resource", "https://x")]].concat(), "invalid_target");
+    for field in ["resource", "audience"] {
+        form(field, &[&full[..], &[(field, "https://x")]].concat(), "invalid_target");
+    }
+    form("another kind", &[&full[..], &[("requested_token_type", JWT)]].concat(), "invalid_request");
     let get = gateway.get("/.permgate/token", None);
     assert_eq!((get.status, get.fields["allow"].as_str()), (405, "POST"));
     // None of these attempts has used up the token.

@@ -4,6 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     net::Ipv4Addr,
     rc::Rc,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -16,7 +17,7 @@ use crate::authz::{reason::Reason, time::Timestamp};
 struct Stream {
     user: UserIx,
     forbidden: Cell<bool>,
-    deadline: Option<Timestamp>,
+    deadline: Cell<Option<Timestamp>>,
     cut: Cell<Option<Reason>>,
     place: RefCell<Option<Registration<Stream>>>,
     stays: bool,
@@ -30,7 +31,7 @@ impl Revocable for Stream {
     }
     fn reauthorize(&self) -> Result<(), Reason> {
         std::thread::sleep(self.expense.get());
-        let over = self.deadline.is_some_and(|at| at <= SystemTime::now().into());
+        let over = self.deadline.get().is_some_and(|at| at <= SystemTime::now().into());
         if over || self.forbidden.get() { Err(Reason::TokenRevoked) } else { Ok(()) }
     }
     fn cut(&self, reason: Reason) {
@@ -55,7 +56,7 @@ impl Revocable for Stream {
         }
     }
     fn deadline(&self) -> Option<Timestamp> {
-        self.deadline
+        self.deadline.get()
     }
 }
 
@@ -63,7 +64,7 @@ fn enter(registry: &Rc<Registry<Stream>>, user: u32, deadline: Option<Timestamp>
     let stream = Rc::new(Stream {
         user: UserIx(user),
         forbidden: Cell::new(false),
-        deadline,
+        deadline: Cell::new(deadline),
         cut: Cell::new(None),
         place: RefCell::new(None),
         stays,
@@ -130,35 +131,108 @@ fn unacknowledged_change_breaks_the_fence() {
     });
 }
 
+/// Milliseconds from now.
+fn after(millis: i64) -> Timestamp {
+    Timestamp::from_millis(Timestamp::from(SystemTime::now()).as_millis() + millis)
+}
+
+async fn until_cut(stream: &Stream) {
+    let over = async {
+        while stream.cut.get().is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), over).await.expect("cut at its deadline");
+}
+
 #[test]
 fn deadline_is_enforced_without_a_change() {
     check(async |_, [one, _]| {
-        let soon = Timestamp::from_millis(Timestamp::from(SystemTime::now()).as_millis() + 30);
+        let soon = after(30);
         let stream = enter(&one, 1, Some(soon), false);
         let other = enter(&one, 1, None, false);
-        let over = async {
-            while stream.cut.get().is_none() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(5), over).await.expect("cut at its deadline");
+        until_cut(&stream).await;
         assert!(Timestamp::from(SystemTime::now()) >= soon);
         assert_eq!(other.cut.get(), None);
     });
 }
 
+/// And not at the next look at the clock, which is almost a second away. One of a few tries is enough, since the
+/// machine may be busy.
+#[test]
+fn deadline_that_comes_or_moves_is_met() {
+    let is_met = |moves: bool| {
+        let late = Cell::new(0);
+        check(async |fence, [one, _]| {
+            // Both have begun to wait.
+            fence.raise(Affected::All).wait().await.unwrap();
+            let soon = after(30);
+            let stream = enter(&one, 1, (!moves).then_some(soon), false);
+            if moves {
+                stream.deadline.set(Some(soon));
+                fence.raise(Affected::All).wait().await.unwrap();
+            }
+            until_cut(&stream).await;
+            late.set(Timestamp::from(SystemTime::now()).as_millis() - soon.as_millis());
+        });
+        late.get() < 500
+    };
+    assert!((0..5).any(|_| is_met(false)), "of an entry that comes");
+    assert!((0..5).any(|_| is_met(true)), "that a change brings forward");
+}
+
 #[test]
 fn deadline_is_enforced_while_changes_keep_coming() {
     check(async |fence, [one, _]| {
-        let soon = Timestamp::from_millis(Timestamp::from(SystemTime::now()).as_millis() + 30);
+        let soon = after(30);
         let stream = enter(&one, 1, Some(soon), false);
-        let over = async {
-            while stream.cut.get().is_none() {
-                fence.raise(Affected::User(UserIx(2))).wait().await.unwrap();
+        // While this one is decided, the next changes come.
+        enter(&one, 2, None, false).expense.set(Duration::from_millis(5));
+        let (flood, over) = (fence.clone(), Arc::new(AtomicBool::new(false)));
+        let until = over.clone();
+        let flooding = std::thread::spawn(move || {
+            while !until.load(Ordering::Relaxed) {
+                drop(flood.raise(Affected::User(UserIx(2))));
+                std::thread::sleep(Duration::from_millis(1));
             }
-        };
-        tokio::time::timeout(Duration::from_secs(5), over).await.expect("cut at its deadline");
+        });
+        until_cut(&stream).await;
+        over.store(true, Ordering::Relaxed);
+        flooding.join().unwrap();
         assert!(Timestamp::from(SystemTime::now()) >= soon);
+    });
+}
+
+#[test]
+fn change_completes_when_what_it_cuts_has_left() {
+    check(async |fence, [one, _]| {
+        let (a, b) = (enter(&one, 1, None, true), enter(&one, 2, None, true));
+        a.forbidden.set(true);
+        for stream in [&a, &b] {
+            let stream = stream.clone();
+            tokio::task::spawn_local(async move {
+                while stream.cut.get().is_none() {
+                    tokio::task::yield_now().await;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                stream.place.take();
+            });
+        }
+        assert_eq!(fence.raise(Affected::All).wait().await, Ok(Cut(1)));
+        assert!(a.place.borrow().is_none(), "by a change");
+        let id = fence.list().await.pop().unwrap().id;
+        assert_eq!(fence.cut(&id).await, Ok(true));
+        assert!(b.place.borrow().is_none(), "by its id");
+    });
+}
+
+#[test]
+fn participant_that_leaves_does_not_hold_up_a_change() {
+    check(async |fence, _| {
+        let leaving = fence.join();
+        let change = fence.raise(Affected::All);
+        drop(leaving);
+        assert_eq!(change.wait().await, Ok(Cut(0)));
     });
 }
 

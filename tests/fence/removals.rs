@@ -125,6 +125,20 @@ fn time_that_a_change_has_shortened_cuts_when_it_is_over() {
     }
 }
 
+/// Its upstream was told of an account that may not read it any more.
+#[test]
+fn what_anybody_may_read_is_cut_with_the_permit_of_its_account() {
+    let (upstream, _over) = Upstream::endless();
+    let public = "[[public]]\nservice = \"tracker\"\nprefix = \"/api/public\"\n";
+    let gateway = Gateway::with(&(sections(&upstream) + public));
+    gateway.developer("alice");
+    let (_, text) = gateway.token("alice", "ci", &["tracker"]);
+    let stream = streaming(&gateway, "/api/public/events", &text);
+    assert_eq!(gateway.must("DELETE", "/v1/groups/developers/members/alice", None)["cut"], 1);
+    check_cut("the account's", stream);
+    streaming(&gateway, "/api/public/events", &text);
+}
+
 #[test]
 fn every_reload_cuts_what_it_forbids() {
     let (upstream, _over) = Upstream::endless();
@@ -134,7 +148,7 @@ fn every_reload_cuts_what_it_forbids() {
     let public = "[[public]]\nservice = \"tracker\"\nprefix = \"/api/public\"\n";
     let gateway = Gateway::with(&format!("{usual}{public}"));
     gateway.developer("alice");
-    let (_, text) = gateway.token("alice", "ci", &["tracker"]);
+    let (_, text) = gateway.token("alice", "ci", &["tracker", "hub"]);
     let replaced = |from: &str, to: &str| usual.replacen(from, to, 1);
     let other = format!("{paths}\nhosts = [\"other.example\"]");
     let moved = replaced(paths, "paths = [\"/rest\"]")
@@ -144,6 +158,7 @@ fn every_reload_cuts_what_it_forbids() {
         ("methods", replaced(paths, &format!("{paths}\nmethods = [\"POST\"]"))),
         ("hosts", replaced(paths, &other)),
         ("the path's owner", moved),
+        ("to one that the token may use", replaced("\"/api\", ", "").replace("\"/hub/api\"", "\"/api\"")),
         ("carriers", replaced("[\"bearer\", \"basic\"]", "[\"basic\"]")),
     ] {
         let stream = streaming(&gateway, "/api/events", &text);
