@@ -161,3 +161,22 @@ fn session_replaced_by_a_sign_in_is_cut() {
     check("somebody else's", true, "bob", true);
     check("another one", false, "bob", false);
 }
+
+#[test]
+fn requests_end_with_their_session() {
+    for (name, method, target, body) in [
+        ("signed out", "DELETE", "/v1/users/alice/sessions", None),
+        (
+            "a new password",
+            "PUT",
+            "/v1/users/alice/password",
+            Some(json!({"password": "another passphrase"})),
+        ),
+    ] {
+        let fixture = Fixture::start();
+        fixture.user("alice", &[]);
+        let (stream, _) = begin(&fixture, &format!("Cookie: {}", fixture.browser("alice").cookie));
+        assert_eq!(fixture.must(method, target, body)["cut"], 1, "{name}");
+        assert!(is_cut(stream), "{name}");
+    }
+}

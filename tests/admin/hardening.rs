@@ -248,6 +248,30 @@ fn bad_credential_on_the_operator_socket_is_refused() {
     assert_eq!(over_tcp.field("www-authenticate"), Some("Bearer realm=\"permgate\""));
 }
 
+/// The peer is then the proxy, which may pass on requests of anybody.
+#[test]
+fn what_has_passed_a_proxy_comes_neither_from_the_operator_nor_from_this_machine() {
+    let fixture = Fixture::start();
+    let check = |name: &str, value: &str, passes: bool| {
+        let request = |target: &str| Request::new("GET", target).field(name, value);
+        let answers = [
+            request("/v1/whoami").over_unix(&fixture.socket),
+            request("/metrics").over_unix(&fixture.socket),
+            request("/metrics").over_tcp(fixture.address),
+        ];
+        let expected = if passes { 200 } else { 401 };
+        assert_eq!(answers.map(|answer| answer.status), [expected; 3], "{name}: {value}");
+    };
+    check("Accept", "*/*", true);
+    check("Via", "1.1 proxy", false);
+    check("Forwarded", "for=192.0.2.1", false);
+    check("X-Forwarded-For", "192.0.2.1", false);
+    check("X_Real_IP", "192.0.2.1", false);
+    let by_name =
+        |host: &str| Request::new("GET", "/metrics").field("Host", host).over_tcp(fixture.address).status;
+    assert_eq!((by_name("127.0.0.1"), by_name("gate.example")), (200, 401), "its public name");
+}
+
 /// A token with all of alice's permissions sets her password while the operator resets it.
 #[test]
 fn password_reset_wins_over_a_change_begun_earlier() {

@@ -1,8 +1,12 @@
 //! Invitations are checked again when they are used, and end when their author loses the power to invite.
 
+use permgate::admin::{SignIn, UserHeader};
 use serde_json::json;
 
-use crate::harness::{Credentials, Fixture, PASSWORD};
+use crate::{
+    exchange::Request,
+    harness::{Credentials, Fixture, PASSWORD},
+};
 
 /// Creates an invitation by `author`. Returns its text.
 fn invite(fixture: &Fixture, author: &Credentials) -> String {
@@ -158,4 +162,30 @@ fn operator_invitation_survives_changes_of_groups() {
     fixture.must("POST", "/v1/groups", Some(json!({"name": "club"})));
     fixture.must("PATCH", "/v1/groups/club", Some(json!({"name": "walkers"})));
     assert_eq!(redeem(&fixture, &invitation), 200);
+}
+
+#[test]
+fn invitation_of_who_was_banned_does_not_come_back() {
+    let fixture = Fixture::start();
+    fixture.user("guest", &[]);
+    let invitation = invite(&fixture, &Credentials::Operator);
+    fixture.must("POST", "/v1/users/guest/ban", None);
+    fixture.must("POST", "/v1/users/guest/unban", None);
+    assert_eq!(redeem(&fixture, &invitation), 403);
+}
+
+/// Otherwise an unlocked screen would be enough to come back at any time.
+#[test]
+fn first_password_takes_an_invitation() {
+    let header =
+        UserHeader { name: "x-remote-user".parse().unwrap(), from: vec!["127.0.0.0/8".parse().unwrap()] };
+    let fixture = Fixture::signed_in_by(None, SignIn { header: Some(header), ..SignIn::default() });
+    fixture.user("guest", &[]);
+    fixture.allow("guest", &["update-self"]);
+    let send = |request: Request| request.field("X-Remote-User", "guest").over_tcp(fixture.address);
+    let session = send(Request::new("GET", "/v1/session"));
+    let set = Request::new("PUT", "/v1/users/me/password").json(&json!({"password": PASSWORD}));
+    let set = send(set.field("X-CSRF-Token", session.json()["csrf"].as_str().unwrap()));
+    assert_eq!(set.outcome(), (403, "permission_denied".into()), "{}", set.text());
+    assert_eq!(fixture.sign_in("guest", PASSWORD).status, 401);
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{check_cut, streaming};
-use crate::support::{gateway::Gateway, upstream::Upstream};
+use crate::support::{gateway::Gateway, http::Client, upstream::Upstream};
 
 /// A call: method, target and body. `{login}`, `{id}` and `{text}` are the row's user and token.
 type Call<'a> = (&'a str, &'a str, Value);
@@ -106,6 +106,22 @@ fn every_removal_cuts_before_it_answers() {
         assert_eq!(gateway.get(target, Some(&text)).status, refused, "{row}");
         back.map(operator);
     }
+}
+
+/// A thief of the token may have rotated it by itself.
+#[test]
+fn successor_that_a_token_made_is_cut_with_it() {
+    let (upstream, _over) = Upstream::endless();
+    let gateway = Gateway::with(&sections(&upstream));
+    gateway.developer("alice");
+    let (id, text) = gateway.token("alice", "ci", &["permgate", "tracker"]);
+    let bearer = format!("Bearer {text}");
+    let target = format!("/v1/tokens/{id}/rotate");
+    let made = Client::tcp(gateway.admin).request("POST", &target, &[("Authorization", &bearer)], Some("{}"));
+    let next = made.json()["token"].as_str().unwrap().to_owned();
+    let stream = streaming(&gateway, "/api/events", &next);
+    assert_eq!(gateway.must("DELETE", &format!("/v1/tokens/{id}"), None)["cut"], 1);
+    check_cut("the successor's", stream);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jsonwebtoken::{DecodingKey, Validation, decode, decode_header, jwk::JwkSet};
 use permgate::{
     assertion::{Algorithm, Jwks, KeySource, Settings},
     authz::{
+        carriers::Carrier,
         rules::{Authorization, Identity, Secret},
         subject::{Access, Scope},
     },
@@ -177,6 +179,11 @@ fn bearer_is_forwarded_only_for_permitted_requests() {
     check("not granted, so anonymous", &gate.request("GET /api/public", &[]), None);
     let trailers = gate.request("GET /api/public", &["Connection: authorization"]);
     check("named as of the connection", &trailers, None);
+    let basic = |setup: &mut Setup| setup.service.credentials.insert(Carrier::Basic);
+    gate.reload(origin.setup().public("/api/public").with(keeping).with(basic));
+    let basic = format!("Basic {}", STANDARD.encode(format!("x:{}", gate.bearer)));
+    let basic = format!("GET /api/public HTTP/1.1\r\nHost: a\r\nAuthorization: {basic}\r\n\r\n");
+    check("as a password", &basic, None);
 }
 
 #[test]

@@ -321,8 +321,9 @@ mod tests {
     #[test]
     fn a_configuration_adds_and_lets_through() {
         let policy = policy(
-            &["x-tenant", "x_team-*", "x-auth-key"],
+            &["x-tenant", "x_team-*", "x-auth-key", "true-client-ip"],
             &[
+                ("x-permgate-user", PassFrom::Anybody),
                 ("x-auth-key", PassFrom::Trusted),
                 ("remote-user", PassFrom::Trusted),
                 ("x-real-ip", PassFrom::Anybody),
@@ -341,6 +342,8 @@ mod tests {
         check("remote_user", true, true);
         check("x-real-ip", false, false);
         check("x_real_ip", true, true);
+        check("true-client-ip", true, true);
+        check("x-permgate-user", true, true);
         assert!(policy.lists(b"x-real-ip") && policy.lists(b"x-tenant"));
         assert!(!policy.lists(b"x-sum"));
     }

@@ -190,3 +190,36 @@ async fn a_waiting_change_is_not_made_by_a_token_that_is_bound_to_other_addresse
         assert_eq!(renamed(network).await, expected, "{network}");
     }
 }
+
+#[tokio::test]
+async fn a_waiting_change_is_not_made_by_a_token_that_has_ended() {
+    let bench = Bench::new();
+    for login in ["alice", "bob"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let admin = GrantTarget::User("alice".into());
+    bench.store.set_grant(operator(), "system-admin".into(), admin, true).await.unwrap();
+    for end in ["revoked", "replaced", "expired"] {
+        let expires_at = Some(bench.now().plus_seconds(60));
+        let new = NewToken { scope: vec![("permgate".into(), FULL)], expires_at, ..named("alice", end) };
+        let token = bench.store.create_token(operator(), new, None).await.unwrap().record;
+        let by = Actor { parent: Some(token.id), ..bench.by("alice") };
+        let rename = async |name: &str| {
+            let edit = UserEdit { name: Some(name.into()), ..UserEdit::default() };
+            code(bench.store.edit_user(by.clone(), "bob".into(), None, edit).await)
+        };
+        assert_eq!(rename("Bob").await, "ok", "{end}");
+        match end {
+            "revoked" => {
+                bench.store.revoke_token(operator(), token.id, RevokeReason::Admin).await.unwrap();
+            }
+            "replaced" => {
+                let grace = Some(Duration::from_secs(5));
+                bench.store.rotate_token(operator(), token.id, grace, None).await.unwrap();
+                bench.pass(5);
+            }
+            _ => bench.pass(60),
+        }
+        assert_eq!(rename("Robert").await, "permission_denied", "{end}");
+    }
+}
