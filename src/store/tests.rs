@@ -137,10 +137,18 @@ impl Bench {
     }
 
     fn over(dir: tempfile::TempDir, configuration: Configuration, clock: Arc<AtomicI64>) -> Self {
+        Self::with_fence(dir, configuration, clock, Fence::new(ACKNOWLEDGE_TIMEOUT))
+    }
+
+    fn with_fence(
+        dir: tempfile::TempDir,
+        configuration: Configuration,
+        clock: Arc<AtomicI64>,
+        fence: Arc<Fence>,
+    ) -> Self {
         let now = clock.clone();
         let time_source: writer::Clock =
             Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
-        let fence = Fence::new(ACKNOWLEDGE_TIMEOUT);
         let (store, state) = load::open(&settings(&dir), configuration, fence, time_source).unwrap();
         Self { dir, store, state, clock }
     }

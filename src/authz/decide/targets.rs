@@ -100,7 +100,7 @@ mod tests {
         decide::{Credential, Facts, decide},
         fixture::{DIGEST, Fixture, service},
         reason::Reason,
-        rules::{PublicPath, PublicSpec, ServiceKey},
+        rules::{PublicPath, PublicSpec, ServiceKey, ServiceSpec},
         secret::BearerForm,
         subject::{Access, Scope, Token},
     };
@@ -208,5 +208,42 @@ mod tests {
         check("/dav/b", Credential::Missing, Reason::OkAnonymous);
         check("/dav/a", Credential::Missing, Reason::MissingCredentials);
         check("/dav/a", SENT, Reason::ScopeDenied);
+    }
+
+    #[test]
+    fn what_is_below_is_that_of_every_host_and_keeps_its_methods() {
+        let on_disk =
+            |key: &str, path: &str| ServiceSpec { upstream: "disk".into(), ..service(key, &[path]) };
+        let vhost = ServiceSpec { hosts: vec!["other.example".to_owned()], ..on_disk("vhost", "/dav/v/x") };
+        let fixed = ServiceSpec { methods: Some(vec![Method::GET]), ..on_disk("fixed", "/dav/f/x") };
+        let services = vec![on_disk("files", "/dav"), on_disk("secret", "/dav/a/x"), vhost, fixed];
+        let fixture = Fixture::of(services, Vec::new());
+        let scope = ["files", "fixed"].map(|key| fixture.rules.service_by_key(key).unwrap().id);
+        let scope = Scope::new(scope.map(|id| (id, Access::Full))).unwrap();
+        let token = Token { scope, ..fixture.token() };
+        let check = |name: &str, (method, path): (Method, &str), over: bool, stated: &[&str], expected| {
+            let query = Query {
+                method: &method,
+                host: Some("gate.example"),
+                path: RequestPath::parse(path),
+                token_in_url: false,
+                credential: SENT,
+                client: [192, 0, 2, 1].into(),
+                upgrade: false,
+                method_override: over,
+                destination: None,
+                stated_hosts: &stated.iter().map(|host| (*host).to_owned()).collect::<Vec<_>>(),
+            };
+            let decided = decide(&query, Facts { token: Some(&token), ..fixture.facts() });
+            let reason = decided.map_or_else(|denial| denial.reason, |permit| permit.reason());
+            assert_eq!(reason, expected, "{name}");
+        };
+        let post = (Method::POST, "/dav/a");
+        check("a method for the path alone", post.clone(), false, &[], Reason::Ok);
+        check("one that the upstream may replace", post, true, &[], Reason::ScopeDenied);
+        let delete = (Method::DELETE, "/dav/v");
+        check("a service of another host", delete.clone(), false, &[], Reason::Ok);
+        check("that a proxy names, too", delete, false, &["other.example"], Reason::ScopeDenied);
+        check("one that takes no DELETE", (Method::DELETE, "/dav/f"), false, &[], Reason::MethodNotAllowed);
     }
 }

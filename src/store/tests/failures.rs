@@ -194,9 +194,7 @@ async fn a_silent_participant_makes_the_fence_incomplete() {
     let Bench { dir, store, clock, .. } = bench;
     store.close().await;
     let fence = Fence::new(std::time::Duration::from_millis(50));
-    let now = clock.clone();
-    let time_source: writer::Clock = Arc::new(move || Timestamp::from_millis(now.load(Ordering::Relaxed)));
-    let (store, _) = load::open(&settings(&dir), usual(), fence.clone(), time_source).unwrap();
+    let Bench { dir, store, clock, .. } = Bench::with_fence(dir, usual(), clock, fence.clone());
     let silent = fence.join();
     let revoked = store.revoke_token(operator(), made.id, RevokeReason::Leaked).await;
     assert!(matches!(revoked, Err(ChangeError::FenceIncomplete)), "{revoked:?}");

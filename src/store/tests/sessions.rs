@@ -93,6 +93,21 @@ async fn who_a_provider_names_is_found_again_by_subject() {
     assert_ne!(bench.begin_provided(elsewhere).await.unwrap().user, first.user, "of another provider");
 }
 
+/// A worker that never applies a change shows which changes wait for the workers.
+#[tokio::test]
+async fn what_a_provider_takes_away_is_in_force_before_the_session_begins() {
+    let bench = Bench::with_passwords().await;
+    bench.begin_provided(of("1", "zoe", &[("ops", true)], 1)).await.unwrap();
+    let Bench { dir, store, clock, .. } = bench;
+    store.close().await;
+    let fence = Fence::new(std::time::Duration::from_millis(50));
+    let bench = Bench::with_fence(dir, usual(), clock, fence.clone());
+    let _silent = fence.join();
+    assert!(bench.begin_provided(of("1", "zoe", &[("ops", true)], 2)).await.is_ok());
+    let taken = bench.begin_provided(of("1", "zoe", &[("ops", false)], 3)).await;
+    assert!(matches!(taken, Err(ChangeError::FenceIncomplete)), "{taken:?}");
+}
+
 #[tokio::test]
 async fn a_provider_takes_no_account_over() {
     let bench = Bench::with_passwords().await;

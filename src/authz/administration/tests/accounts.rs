@@ -80,6 +80,22 @@ fn users_are_managed() {
 }
 
 #[test]
+fn who_only_creates_users_signs_in_as_none() {
+    let mut town = Town::new();
+    town.accounts.put_role(role("clerk", &[Permission::CreateUser]));
+    let clerk = GrantRecord { role: "clerk".into(), to: Grantee::User("id-zoe".into()) };
+    town.accounts.set_grant(&clerk, true);
+    let check = |name: &str, by: &str, kind: UserKind, password: Option<&str>, expected: &str| {
+        let new = UserRecord { kind, password: password.map(str::to_owned), ..user("new") };
+        assert_eq!(code(users::create(&town.facts(&town.principal(by)), new)), expected, "{name}");
+    };
+    check("a user", "zoe", UserKind::Human, None, "ok");
+    check("with a password", "zoe", UserKind::Human, Some("phc"), "permission_denied");
+    check("... by who may set it", "grace", UserKind::Human, Some("phc"), "ok");
+    check("a service with a password", "grace", UserKind::Service, Some("phc"), "invalid_value");
+}
+
+#[test]
 fn groups_that_carry_power_need_it() {
     let town = Town::new();
     let check = |name: &str, result: Result<(), AdminError>, expected: &str| {

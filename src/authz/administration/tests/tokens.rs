@@ -139,6 +139,17 @@ fn changing_and_replacing_tokens() {
     check("another's", "bob", 0, "permission_denied");
     check("a manager with less", "grace", 0, "would_escalate");
     check("an administrator", "carol", 0, "ok");
+
+    let check = |name: &str, by: &str, owner: &str, service: &str, expected: &str| {
+        let owner = users::find(&town.accounts, owner).unwrap();
+        let before = bounds(&[(service, FULL)], None, &[]);
+        let rotated = tokens::rotate(&town.facts(&town.principal(by)), owner, &before, None);
+        assert_eq!(code(rotated), expected, "{name}");
+    };
+    check("for what both read", "grace", "ci-bot", "wiki", "ok");
+    check("for what its owner may read again", "grace", "ci-bot", "youtrack", "service_not_readable");
+    check("... by who reads everything", "carol", "ci-bot", "youtrack", "ok");
+    check("of who is banned", "carol", "dave", "youtrack", "user_banned");
 }
 
 #[test]
