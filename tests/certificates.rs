@@ -223,6 +223,26 @@ fn changed_client_certificate_requirement_cuts_clients() {
 }
 
 #[test]
+fn client_certificate_that_becomes_required_cuts_who_has_none() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let (upstream, _over) = Upstream::endless();
+    let (gateway, bearer) = gateway_for_clients(&authority, &clients, upstream.address);
+    let (file, client) = (gateway.dir.path().join("gateway.toml"), authority.client());
+    let required = std::fs::read_to_string(&file).unwrap();
+    let key = "tls_client_ca = \"clients.pem\"";
+    let optional = required.replace(key, &format!("{key}\ntls_client_certificate = \"optional\""));
+    assert_eq!(status(&mut connect(&gateway, &client), &bearer), None);
+    std::fs::write(&file, optional).unwrap();
+    gateway.must("POST", "/v1/reload", None);
+    let mut stream = connect(&gateway, &client);
+    assert_eq!(status(&mut stream, &bearer).as_deref(), Some("200"));
+    std::fs::write(&file, required).unwrap();
+    gateway.must("POST", "/v1/reload", None);
+    assert_cut(&mut stream);
+    assert_eq!(status(&mut connect(&gateway, &client), &bearer), None, "nor by a new connection");
+}
+
+#[test]
 fn expired_client_certificate_cuts_its_client() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let (upstream, _over) = Upstream::endless();

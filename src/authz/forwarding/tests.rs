@@ -5,6 +5,7 @@ use crate::authz::{
     path::RequestPath,
     rules::{Authorization, Identity, Secret},
     secret::BearerForm,
+    subject::{Token, User, UserIx},
 };
 
 mod hops;
@@ -373,4 +374,23 @@ fn names_that_pass_for_others_are_seen() {
     for query in ["", "method=DELETE", "a=_method", "_methods=1", "a_method=1", "a[_method]=1", "_METHOD=1"] {
         assert!(!has_method_parameter(query), "{query}");
     }
+}
+
+#[test]
+fn users_in_one_place_of_the_cache_keep_their_identities() {
+    let mut fixture = Fixture::new();
+    let alice = fixture.directory.users[0].clone();
+    let (ix, id, login) = (UserIx(1024), "id-bob".into(), "bob".into());
+    let bob = User { ix, id, login, ..(*alice).clone() };
+    fixture.directory.users.resize(1024, alice);
+    fixture.directory.users.push(bob.into());
+    let cache = IdentityCache::new(&fixture.directory);
+    let told = |owner: u32| {
+        let token = Token { owner: UserIx(owner), ..fixture.token() };
+        let permit = decide(&query(), Facts { token: Some(&token), ..fixture.facts() }).unwrap();
+        let mut headers = HeaderMap::new();
+        cache.set(&mut headers, &permit).unwrap();
+        headers["x-permgate-user"].clone()
+    };
+    assert_eq!([0, 1024, 0].map(told), ["alice", "bob", "alice"]);
 }
