@@ -115,6 +115,7 @@ pub(in crate::authz) fn decide_observed<'a>(
     denial.owner = match owner {
         Ok(owner) => owner,
         Err(Disagreement::InvalidUtf8) => return Err(denial.for_path(PathError::Utf8)),
+        Err(Disagreement::TooManyReadings) => return Err(denial.for_path(PathError::TooManyReadings)),
         Err(Disagreement::Reading(_)) => return Err(denial.with_reason(Reason::AmbiguousPath)),
     };
     let owner = denial.owner;

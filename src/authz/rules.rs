@@ -1,7 +1,7 @@
 //! Services and public rules, compiled into prefix tables: the longest prefix on a host owns a path. Whether
 //! a subject may use the service is decided in `decide`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use http::{HeaderValue, Method};
 
@@ -9,6 +9,7 @@ use crate::authz::path::{Reading, RequestPath};
 
 pub use credentials::HostCarriers;
 use credentials::HostCredentials;
+use short_names::{Directories, TooMuchWork, Work};
 pub use spec::{
     Allowance, Allowances, Authorization, Identity, Origin, PublicPath, PublicSpec, ReadMethod, Secret,
     ServiceId, ServiceIds, ServiceKey, ServiceSpec, Settings,
@@ -43,14 +44,21 @@ pub struct Rules {
     by_id: Vec<Option<u32>>,
     by_key: HashMap<ServiceKey, u32>,
     /// Prefixes of services without `hosts`.
-    any_host: Table<Option<Claim>>,
+    any_host: Claims,
     /// Prefixes of services with `hosts`. They take precedence over `any_host`, whatever the length of the
     /// prefix.
-    hosts: HashMap<Box<str>, Table<Option<Claim>>>,
+    hosts: HashMap<Box<str>, Claims>,
     /// Whether some prefix has upper-case letters. If so, paths without any are also looked up folded.
     capitals: bool,
     /// `None` if every service accepts only the default, `Authorization: Bearer`.
     host_credentials: Option<Box<HostCredentials>>,
+}
+
+/// The claims on a host's prefixes.
+#[derive(Debug)]
+struct Claims {
+    table: Table<Option<Claim>>,
+    directories: Directories,
 }
 
 /// The claim on a prefix.
@@ -89,6 +97,8 @@ pub enum Disagreement {
     Reading(String),
     /// The path is not UTF-8, and its owner, if any, does not allow that.
     InvalidUtf8,
+    /// Its short names may mean more directories than one request may look at.
+    TooManyReadings,
 }
 
 /// An error in the rules. If two rules contradict each other, the message has the place of the first, and
@@ -190,11 +200,15 @@ impl Rules {
         }
         // File systems that tell capitals apart have no short names.
         if fold {
-            let readings = path.readings().iter().map(Reading::text);
+            let (readings, mut work) = (path.readings().iter().map(Reading::text), Work::default());
             for short in readings.chain([path.literal()]).filter(|reading| reading.contains('~')) {
-                let prefixes = own.into_iter().chain([&self.any_host]).flat_map(Table::prefixes);
-                for long in prefixes.filter_map(|prefix| short_names::expand(short, prefix)) {
-                    agrees(&long, CaseMatching::Folded)?;
+                for claims in own.into_iter().chain([&self.any_host]) {
+                    let found = claims.directories.expand(short, &mut work)?;
+                    for (directory, rest) in found.iter().filter(|(directory, _)| directory.is_prefix) {
+                        work.spend(short_names::LOOKUP)?;
+                        let slash = if rest.is_empty() { "" } else { "/" };
+                        agrees(&[&directory.path, slash, rest].concat(), CaseMatching::Folded)?;
+                    }
                 }
             }
         }
@@ -212,7 +226,11 @@ impl Rules {
         let readings = paths.iter().flat_map(|path| {
             path.readings().iter().map(Reading::text).chain([path.literal()]).map(str::to_ascii_lowercase)
         });
-        let parents: Vec<String> = readings.map(|path| format!("{}/", path.trim_end_matches('/'))).collect();
+        let mut parents: HashSet<String> =
+            readings.map(|path| path.trim_end_matches('/').to_owned()).collect();
+        // What cannot be read may stand for the root, and have everything below it.
+        let long = self.directories(&parents, hosts).unwrap_or_else(|TooMuchWork| vec![String::new()]);
+        parents.extend(long);
         let on_host = |spec: &ServiceSpec| {
             spec.hosts.is_empty() || compile::hosts(spec).any(|host| hosts.contains(&host))
         };
@@ -220,15 +238,25 @@ impl Rules {
             self.services.iter().filter(move |one| *one.spec.upstream == *upstream && on_host(&one.spec));
         services.filter_map(move |service| {
             let is_below = |prefix: &&String| {
-                let prefix = prefix.to_ascii_lowercase();
-                parents.iter().any(|parent| {
-                    prefix.len() > parent.len() && prefix.starts_with(parent)
-                        || parent.contains('~') && short_names::is_above(parent, &prefix)
-                })
+                let lower = prefix.to_ascii_lowercase();
+                lower != "/" && lower.match_indices('/').any(|(end, _)| parents.contains(&lower[..end]))
             };
             let prefix = service.spec.paths.iter().find(is_below)?;
             Some(Owner { service, public: None, prefix, reading: false })
         })
+    }
+
+    /// The directories of prefixes on these hosts for which some of the paths are short names.
+    fn directories(&self, paths: &HashSet<String>, hosts: &[&str]) -> Result<Vec<String>, TooMuchWork> {
+        let (mut work, mut all) = (Work::default(), Vec::new());
+        for path in paths.iter().filter(|path| path.contains('~')) {
+            for claims in hosts.iter().filter_map(|host| self.hosts.get(*host)).chain([&self.any_host]) {
+                let found = claims.directories.expand(path, &mut work)?;
+                let whole = found.iter().filter(|(_, rest)| rest.is_empty());
+                all.extend(whole.map(|(directory, _)| directory.path.to_string()));
+            }
+        }
+        Ok(all)
     }
 
     /// Whether a service lists this host, given in canonical form.
@@ -257,14 +285,14 @@ impl Rules {
 
     fn find<'r>(
         &'r self,
-        own: Option<&'r Table<Option<Claim>>>,
+        own: Option<&'r Claims>,
         path: &str,
         case: CaseMatching,
         method: &Method,
     ) -> Option<Owner<'r>> {
-        let longest = |claims: &'r Table<Option<Claim>>| {
+        let longest = |claims: &'r Claims| {
             let mut claim: Option<&Claim> = None;
-            claims.walk(path, case, |found, _| claim = found.as_ref().or(claim));
+            claims.table.walk(path, case, |found, _| claim = found.as_ref().or(claim));
             claim
         };
         let claim = own.and_then(longest).or_else(|| longest(&self.any_host))?;
@@ -308,6 +336,18 @@ impl Rules {
 
     pub fn service_by_key(&self, key: &str) -> Option<&Service> {
         self.services.get(*self.by_key.get(key)? as usize)
+    }
+}
+
+impl From<Table<Option<Claim>>> for Claims {
+    fn from(table: Table<Option<Claim>>) -> Self {
+        Self { directories: Directories::of(table.prefixes()), table }
+    }
+}
+
+impl From<TooMuchWork> for Disagreement {
+    fn from(TooMuchWork: TooMuchWork) -> Self {
+        Self::TooManyReadings
     }
 }
 

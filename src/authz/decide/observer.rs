@@ -75,6 +75,7 @@ impl Observation {
             Err(Disagreement::InvalidUtf8) => {
                 Self::new(looked_at, "is not UTF-8, which its service does not allow")
             }
+            Err(Disagreement::TooManyReadings) => Self::new(looked_at, "can be read in too many ways"),
             Err(Disagreement::Reading(reading)) => Self::new(
                 looked_at,
                 format!("some servers read \"{}\", which has another owner", redact(reading)),

@@ -204,7 +204,9 @@ fn tables(services: Vec<Service>, public: Vec<PublicSpec>, settings: Settings) -
     let written: HashSet<&str> = prefixes.chain(public.iter().map(|rule| rule.path.text())).collect();
     let capitals = written.iter().any(|path| path.bytes().any(|b| b.is_ascii_uppercase()));
     let host_credentials = HostCredentials::from_services(&services).map(Box::new);
-    Rules { services, public, settings, by_id, by_key, any_host, hosts: hosts_of, capitals, host_credentials }
+    let any_host = any_host.into();
+    let hosts = hosts_of.into_iter().map(|(host, table)| (host, table.into())).collect();
+    Rules { services, public, settings, by_id, by_key, any_host, hosts, capitals, host_credentials }
 }
 
 fn with_reserved() -> Table<Option<Claim>> {

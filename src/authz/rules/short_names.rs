@@ -1,51 +1,182 @@
 //! The short names (8.3) by which Windows also finds files and directories with long names: `/ADMINI~1` is
-//! `/administration`.
+//! `/administration`. Prefixes are kept as a tree of directories, so that the work for a path does not grow
+//! with their number, but with that of the directories that it may mean.
 
-/// Reads the beginning of a path as the short form of a prefix in lower case, and returns the path with the
-/// prefix in its place. `None` if no segment is a short name of the prefix's, or another one differs.
-pub fn expand(path: &str, prefix: &str) -> Option<String> {
-    let (mut rest, mut shortened) = (path.strip_prefix('/')?, false);
-    for long in prefix.strip_prefix('/')?.split('/') {
-        let (segment, following) = rest.split_once('/').unwrap_or((rest, ""));
-        if !segment.eq_ignore_ascii_case(long) {
-            if !is_short_name(segment, long) {
-                return None;
+use std::collections::HashMap;
+
+/// The directories of a host's prefixes, and their short names.
+#[derive(Clone, Debug)]
+pub struct Directories {
+    /// The root comes first.
+    all: Vec<Directory>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Directory {
+    /// In lower case; empty for the root.
+    pub path: Box<str>,
+    pub is_prefix: bool,
+    /// Positions by name.
+    children: HashMap<Box<str>, usize>,
+    /// Sorted; without the children that are their own short names.
+    long_names: Vec<LongName>,
+}
+
+/// What the short forms of a name depend on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LongName {
+    /// The beginning of the extension.
+    extension: Box<[u8]>,
+    /// The name without the characters that a short name leaves out.
+    base: Box<[u8]>,
+    child: usize,
+}
+
+/// The work that one request may still cause, in steps of some 50 ns.
+#[derive(Clone, Copy, Debug)]
+pub struct Work(u32);
+
+/// A path may mean too many directories.
+#[derive(Clone, Copy, Debug)]
+pub struct TooMuchWork;
+
+/// Many times what paths in real use need, and well below a millisecond.
+const MAX_WORK: u32 = 4096;
+/// Finding the owner of a path takes as long as this many steps.
+pub const LOOKUP: u32 = 16;
+
+impl Default for Work {
+    fn default() -> Self {
+        Self(MAX_WORK)
+    }
+}
+
+impl Work {
+    pub fn spend(&mut self, steps: u32) -> Result<(), TooMuchWork> {
+        self.0 = self.0.checked_sub(steps).ok_or(TooMuchWork)?;
+        Ok(())
+    }
+}
+
+impl Directories {
+    /// `prefixes` are in lower case.
+    pub fn of<'p>(prefixes: impl Iterator<Item = &'p str>) -> Self {
+        let mut all = vec![Directory::default()];
+        for prefix in prefixes {
+            let (mut at, mut end) = (0, 0);
+            for name in prefix.split('/').skip(1) {
+                end += 1 + name.len();
+                at = match all[at].children.get(name) {
+                    Some(child) => *child,
+                    None => {
+                        let child = all.len();
+                        all.push(Directory { path: prefix[..end].into(), ..Directory::default() });
+                        all[at].children.insert(name.into(), child);
+                        all[at].long_names.extend(LongName::of(name, child));
+                        child
+                    }
+                };
             }
-            shortened = true;
+            all[at].is_prefix = true;
         }
-        rest = following;
+        all.iter_mut().for_each(|directory| directory.long_names.sort_unstable());
+        Self { all }
     }
-    shortened.then(|| if rest.is_empty() { prefix.to_owned() } else { format!("{prefix}/{rest}") })
+
+    /// Reads the beginning of a path as the short form of each directory that it may mean. Returns these with
+    /// the rest of the path.
+    pub fn expand<'t, 'p>(
+        &'t self,
+        path: &'p str,
+        work: &mut Work,
+    ) -> Result<Vec<(&'t Directory, &'p str)>, TooMuchWork> {
+        let (lower, mut found) = (path.to_ascii_lowercase(), Vec::new());
+        // Each directory, and whether a short name led to it.
+        let (mut here, mut next) = (vec![(0, false)], Vec::new());
+        let mut end = 0;
+        for name in lower.split('/').skip(1) {
+            end += 1 + name.len();
+            let short = ShortName::parse(name);
+            for (at, shortened) in here.drain(..) {
+                work.spend(1)?;
+                let directory: &Directory = &self.all[at];
+                let same = directory.children.get(name).copied();
+                next.extend(same.map(|child| (child, shortened)));
+                let longer = short.iter().flat_map(|short| short.find(&directory.long_names));
+                for child in longer.filter(|child| same != Some(*child)) {
+                    work.spend(1)?;
+                    next.push((child, true));
+                }
+            }
+            if next.is_empty() {
+                break;
+            }
+            std::mem::swap(&mut here, &mut next);
+            let rest = path[end..].strip_prefix('/').unwrap_or_default();
+            found.extend(here.iter().filter(|(_, short)| *short).map(|(at, _)| (&self.all[*at], rest)));
+        }
+        Ok(found)
+    }
 }
 
-/// Whether a path ending with a slash is the short form of a directory above a prefix in lower case.
-pub fn is_above(path: &str, prefix: &str) -> bool {
-    let directories = prefix.match_indices('/').map(|(end, _)| &prefix[..end]);
-    directories.skip(1).any(|directory| expand(path, directory).as_deref() == Some(directory))
+impl LongName {
+    /// `None` for a name that is its own short name.
+    fn of(name: &str, child: usize) -> Option<Self> {
+        if is_own_short_name(name) {
+            return None;
+        }
+        // A short name leaves out spaces and all dots but the last one.
+        let name = name.trim_start_matches(['.', ' ']);
+        let (base, extension) = name.rsplit_once('.').unwrap_or((name, ""));
+        let base = base.bytes().filter(|byte| !matches!(byte, b'.' | b' ')).map(kept).collect();
+        Some(Self { extension: extension.as_bytes()[..extension.len().min(3)].into(), base, child })
+    }
 }
 
-/// Whether NTFS may have made `short` for a file named `long`, which is in lower case: up to six characters
-/// of the name, or two and four digits of a hash, then `~` and a number, then up to three characters of the
-/// extension.
-fn is_short_name(short: &str, long: &str) -> bool {
-    let (base, extension) = short.split_once('.').unwrap_or((short, ""));
-    let Some((begin, number)) = base.split_once('~') else { return false };
-    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    if !is_number || base.len() > 8 || is_own_short_name(long) {
-        return false;
+/// A name in lower case that NTFS may have made for a long one: up to six characters of the name, or two and
+/// four digits of a hash, then `~` and a number, then up to three characters of the extension.
+struct ShortName<'n> {
+    begin: &'n [u8],
+    extension: &'n [u8],
+}
+
+impl<'n> ShortName<'n> {
+    fn parse(name: &'n str) -> Option<Self> {
+        let (base, extension) = name.split_once('.').unwrap_or((name, ""));
+        let (begin, number) = base.split_once('~')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        (is_number && !begin.is_empty() && base.len() <= 8)
+            .then_some(Self { begin: begin.as_bytes(), extension: extension.as_bytes() })
     }
-    // It leaves out spaces and all dots but the last one.
-    let long = long.trim_start_matches(['.', ' ']);
-    let (name, long_extension) = long.rsplit_once('.').unwrap_or((long, ""));
-    let name: Vec<u8> = name.bytes().filter(|byte| !matches!(byte, b'.' | b' ')).map(kept).collect();
-    let begin = begin.to_ascii_lowercase().into_bytes();
-    let is_hashed = |digits: &[u8]| digits.len() == 4 && digits.iter().all(u8::is_ascii_hexdigit);
-    let hashed = begin.split_at_checked(name.len().min(2));
-    !begin.is_empty()
-        && (name.starts_with(&begin)
-            || hashed.is_some_and(|(two, hash)| name.starts_with(two) && is_hashed(hash)))
-        && extension.len() == long_extension.len().min(3)
-        && long_extension.as_bytes()[..extension.len()].eq_ignore_ascii_case(extension.as_bytes())
+
+    /// The children whose short name it may be.
+    fn find<'l>(&self, names: &'l [LongName]) -> impl Iterator<Item = usize> + use<'l> {
+        // Names of fewer than two characters have the hash behind them all.
+        let hashed = self
+            .begin
+            .len()
+            .checked_sub(4)
+            .filter(|kept| *kept <= 2 && self.begin[*kept..].iter().all(u8::is_ascii_hexdigit));
+        let begin = if hashed == Some(2) { &self.begin[..2] } else { self.begin };
+        let begins = self.range(names, begin, |base| base.starts_with(begin));
+        let whole = hashed.filter(|kept| *kept < 2).map(|kept| &self.begin[..kept]);
+        let whole = whole.map_or(&[][..], |whole| self.range(names, whole, |base| base == whole));
+        begins.iter().chain(whole).map(|name| name.child)
+    }
+
+    /// The names with this extension for which `applies`, which are those from `first` on.
+    fn range<'l>(
+        &self,
+        names: &'l [LongName],
+        first: &[u8],
+        applies: impl Fn(&[u8]) -> bool,
+    ) -> &'l [LongName] {
+        let key = (self.extension, first);
+        let start = names.partition_point(|name| (&*name.extension, &*name.base) < key);
+        let names = &names[start..];
+        let is_in = |name: &LongName| *name.extension == *self.extension && applies(&name.base);
+        &names[..names.partition_point(is_in)]
+    }
 }
 
 /// Whether a name is its own short name.
@@ -61,61 +192,4 @@ fn kept(byte: u8) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use http::Method;
-
-    use super::*;
-    use crate::authz::{
-        fixture::{compile, service},
-        path::RequestPath,
-        rules::Allowance,
-    };
-
-    #[test]
-    fn short_names_stand_for_long_ones() {
-        let check = |path: &str, prefix: &str, expected: Option<&str>| {
-            assert_eq!(expand(path, prefix).as_deref(), expected, "{path} and {prefix}");
-        };
-        check("/ADMINI~1/users", "/administration", Some("/administration/users"));
-        check("/admin~12", "/administration", Some("/administration"));
-        check("/ad3F2C~1/x", "/administration", Some("/administration/x"));
-        check("/a/INTERN~1/x/", "/a/internal-api", Some("/a/internal-api/x/"));
-        check("/PROGRA~1/INTERN~2", "/program files/internal-api", Some("/program files/internal-api"));
-        check("/progra~1", "/program files", Some("/program files"));
-        check("/GIT~1/config", "/.git", Some("/.git/config"));
-        check("/WEB~1.CON", "/web.config", Some("/web.config"));
-        check("/A_B~1", "/a+b", Some("/a+b"));
-        check("/V1API~1", "/v1.api.internal", None);
-        check("/V1API~1.INT", "/v1.api.internal", Some("/v1.api.internal"));
-        check("/administration/users", "/administration", None);
-        check("/ADMIN~1", "/admin", None);
-        check("/OTHER~1", "/administration", None);
-        check("/ADMINI~x", "/administration", None);
-        check("/~1", "/administration", None);
-        check("/ADMINIS~1", "/administration", None);
-        check("/ADMINI~1.2", "/administration", None);
-        check("/a", "/administration", None);
-        check("/a~1.abc", "/administration.\u{e9}\u{e9}", None);
-        check("/é~1", "/administration", None);
-        check("/ad\u{e9}\u{e9}~1", "/administration", None);
-    }
-    #[test]
-    fn short_name_of_another_services_prefix_is_ambiguous() {
-        let check = |path: &str, allow: &[Allowance], expected: Result<&str, ()>| {
-            let mut root = service("root", &["/"]);
-            root.allow = allow.to_vec();
-            let rules = compile(vec![root, service("internal", &["/files/internal-api"])], vec![]).unwrap();
-            let owner = rules.owner(&RequestPath::parse(path).unwrap(), None, &Method::GET);
-            let owner = owner.map(|owner| owner.unwrap().service.spec.key.as_str()).map_err(drop);
-            assert_eq!(owner, expected, "{path}");
-        };
-        check("/files/INTERN~1/x", &[], Err(()));
-        check("/FILES/intern~1", &[], Err(()));
-        check("/files/intern%7E1/x", &[], Err(()));
-        check("/files/in0af3~1", &[], Err(()));
-        check("/files/report~1/x", &[], Ok("root"));
-        check("/files/internal-api/intern~1", &[], Ok("internal"));
-        // A file system that tells capitals apart has no short names.
-        check("/files/INTERN~1/x", &[Allowance::LetterCase], Ok("root"));
-    }
-}
+mod tests;
