@@ -178,6 +178,7 @@ impl Gateway {
         // One round per concurrency limit; each has its own deadline.
         for _ in 0..MAX_WAITS {
             let (request, waiting) = *queued;
+            context.release_state(None);
             let leaver = LoggedIfDropped(Some(Rc::clone(&context)));
             let place = waiting.slot().await;
             leaver.stays();
@@ -228,7 +229,7 @@ impl Gateway {
             return;
         }
         let (upstream, token) = (done.upstream.borrow(), done.token.get());
-        let carrier = carrier.map(|carrier| carrier.to_string());
+        let (carrier, login) = (carrier.map(|carrier| carrier.to_string()), context.login());
         self.log.write(&LogLine {
             at: context.at,
             request_id: context.request_id.as_str(),
@@ -237,9 +238,9 @@ impl Gateway {
             status,
             method: context.method.as_str(),
             path: context.path(),
-            service: context.state.service_key(service),
+            service: context.service_key(),
             token_id: token.as_ref().map(TokenId::as_str),
-            user: context.state.login(done.user.get()),
+            user: login.as_deref(),
             carrier: carrier.as_deref(),
             client: context.facts.client,
             upstream: upstream.as_deref(),

@@ -60,8 +60,9 @@ impl Gateway {
         mut request: Box<Request<RequestBody>>,
         slot: Option<ConcurrencySlot>,
     ) -> Result<(Rc<Upstream>, Permitted), NotForwarded> {
-        let query = context.query(&context.state.snapshot.rules);
-        self.decide(&query, &context.state, context, context.at, |decision| {
+        let state = context.state();
+        let query = context.query(&state.snapshot.rules);
+        self.decide(&query, &state, context, context.at, |decision| {
             let permit = decision.map_err(|denial| self.deny(denial, context))?;
             // Not for a public rule: otherwise anybody could hold connections that nobody may close.
             if permit.subject().is_some() {
@@ -69,11 +70,11 @@ impl Gateway {
             }
             let service = permit.owner().service;
             context.outcome.service.set(Some(service.id));
-            let body_limit = service.spec.max_body.or(context.state.snapshot.proxy.max_body);
+            let body_limit = service.spec.max_body.or(state.snapshot.proxy.max_body);
             if body_limit.is_some_and(|limit| request.body().size_hint().lower() > limit) {
                 return Err(Reason::BodyTooLarge.into());
             }
-            let upstream = context.state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
+            let upstream = state.upstream(service.id).ok_or(Reason::UpstreamUnavailable)?;
             if !self.owns_with_upstream_host(upstream.settings(), context) {
                 return Err(Reason::BadRequest.into());
             }
@@ -89,7 +90,7 @@ impl Gateway {
             if let Some(protocols) = upgrade {
                 upgrade::set(request.headers_mut(), protocols);
             }
-            if let Some(window) = context.state.snapshot.proxy.announce_end {
+            if let Some(window) = state.snapshot.proxy.announce_end {
                 context.outcome.sunset.set(forward::announced_end(&permit, window, context.at));
             }
             let guard = LogGuard::enter(&permit, context, limits);
@@ -108,9 +109,9 @@ impl Gateway {
         let Some(host) = upstream.own_host().and_then(|host| HostName::parse(host.as_bytes()).ok()) else {
             return true;
         };
-        let (stated, rules) = ([host.as_str().to_owned()], &context.state.snapshot.rules);
-        let query = Query { stated_hosts: &stated, ..context.query(rules) };
-        self.decide(&query, &context.state, context, context.at, |decision| decision.is_ok())
+        let (stated, state) = ([host.as_str().to_owned()], context.state());
+        let query = Query { stated_hosts: &stated, ..context.query(&state.snapshot.rules) };
+        self.decide(&query, &state, context, context.at, |decision| decision.is_ok())
     }
 
     /// Calls the pure decision with the query of a request and this state. Denies if this node may not
@@ -153,7 +154,8 @@ impl Gateway {
         context: &RequestContext,
         slot: Option<ConcurrencySlot>,
     ) -> Result<Option<LimitPermit>, Exceeded> {
-        let Some(limits) = context.state.limits(permit.owner().service.id) else { return Ok(None) };
+        let state = context.state();
+        let Some(limits) = state.limits(permit.owner().service.id) else { return Ok(None) };
         limits.take(permit, context.facts.client, context.clock().now(), slot).map(Some)
     }
 
@@ -183,22 +185,22 @@ impl Gateway {
     ) -> Result<(), Reason> {
         let Service { id: service, spec, .. } = permit.owner().service;
         let connection = &context.connection;
-        let index = self.parts.state.index();
+        let (index, state) = (self.parts.state.index(), context.state());
         let is_known = |digest: &Digest| index.with(digest, |token| token.is_some());
         carriers::strip_others(headers, &context.facts.carried, &spec.credentials, is_known);
         self.forwarded.with(connection.address(), connection.secure, |peer| {
             let hop = Hop {
                 peer,
-                peer_trusted: is_peer_trusted(&context.state, connection),
+                peer_trusted: is_peer_trusted(&state, connection),
                 host: context.facts.host_field(),
                 request_id: context.request_id.as_bytes(),
                 destination: context.facts.destination.as_ref(),
             };
-            forwarding::edit_request(headers, permit, &context.state.identities, &hop)
+            forwarding::edit_request(headers, permit, &state.identities, &hop)
                 .map_err(|_| Reason::IdentityTooLarge)
         })?;
-        if let Some(claims) = Claims::from_permit(permit, &context.state.snapshot.directory)
-            .map_err(|_| Reason::IdentityTooLarge)?
+        if let Some(claims) =
+            Claims::from_permit(permit, &state.snapshot.directory).map_err(|_| Reason::IdentityTooLarge)?
         {
             headers.insert(forwarding::ASSERTION, self.sign_assertion(&claims, context)?);
         }
@@ -238,7 +240,7 @@ impl Gateway {
 
     /// Counts a bad token. Returns a rejection if the client has sent too many.
     pub(super) fn count_bad_token(&self, context: &RequestContext) -> Option<Rejection> {
-        let limit = context.state.snapshot.proxy.bad_tokens?;
+        let limit = context.state().snapshot.proxy.bad_tokens?;
         let wait = self.parts.bad_tokens.count(context.facts.client, limit, context.clock().now())?;
         Some(Rejection::too_many(wait))
     }

@@ -91,9 +91,8 @@ fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Fram
         received.set(received.get() + data.len() as u64);
     }
     if let Some(trailers) = frame.trailers_mut() {
-        let rules = &context.state.snapshot.rules;
         // Only bodies of permitted requests are read, and those always have a service.
-        match context.outcome.service.get().and_then(|id| rules.service(id)) {
+        match context.outcome.service.get().and_then(|id| context.rules.service(id)) {
             Some(service) => forwarding::edit_request_trailers(trailers, &service.spec.fields),
             None => trailers.clear(),
         }
@@ -120,6 +119,7 @@ pub struct Incomplete;
 impl ResponseBody {
     pub fn text(text: Bytes, guard: LogGuard) -> Self {
         guard.context().outcome.complete.set(true);
+        guard.context().release_state(None);
         let ended = text.is_empty();
         Self { body: Either::Left(Full::new(text)), grpc: false, ended, guard: Some(guard) }
     }
@@ -142,6 +142,7 @@ impl ResponseBody {
     fn end(&mut self) {
         if let Some(guard) = &self.guard {
             guard.context().outcome.complete.set(true);
+            guard.context().release_state(None);
         }
         self.ended = true;
     }

@@ -52,7 +52,7 @@ impl Gateway {
         readable: Result<(), Reason>,
         request: Request<RequestBody>,
     ) -> Result<Response<ResponseBody>, (Rejection, LogGuard)> {
-        let (guard, result) = match (route, context.state.snapshot.proxy.forward_auth) {
+        let (guard, result) = match (route, context.state().snapshot.proxy.forward_auth) {
             (BuiltinRoute::Auth, Some(proxy)) => {
                 let (context, result) = self.forward_auth(proxy, context, &request);
                 (LogGuard::new(context), result)
@@ -88,13 +88,13 @@ impl Gateway {
 
     /// Attributes the request to the built-in service in the log.
     fn set_builtin_service(&self, context: &RequestContext) {
-        let service = context.state.snapshot.rules.service_by_key(BUILT_IN_SERVICE);
+        let service = context.rules.service_by_key(BUILT_IN_SERVICE);
         context.outcome.service.set(service.map(|service| service.id));
     }
 
     /// 404 for an authenticated client.
     fn not_found(&self, context: &RequestContext) -> BuiltinResponse {
-        self.authenticate(&context.state, context, context.at, |_| ()).and(Err(Reason::NoService.into()))
+        self.authenticate(&context.state(), context, context.at, |_| ()).and(Err(Reason::NoService.into()))
     }
 
     /// Runs steps 1 to 5 of the decision. No service owns a path under the prefix, so the
@@ -125,7 +125,7 @@ impl Gateway {
 
     /// Runs steps 1 to 3 of the decision, for a route that takes its credential from the body.
     fn check_target(&self, context: &RequestContext) -> Result<(), Rejection> {
-        match self.authenticate_as(Credential::Missing, &context.state, context, context.at, |_| ()) {
+        match self.authenticate_as(Credential::Missing, &context.state(), context, context.at, |_| ()) {
             Err(rejection) if rejection.reason == Reason::MissingCredentials => Ok(()),
             other => other,
         }
@@ -165,7 +165,7 @@ impl Gateway {
     /// Accepts a bearer token only, whatever other carriers the host's services accept. The new token has the
     /// same scope and expiry; the old one stays valid for its grace period.
     async fn rotate(&self, context: &Rc<RequestContext>) -> BuiltinResponse {
-        if !context.state.snapshot.proxy.self_rotation {
+        if !context.state().snapshot.proxy.self_rotation {
             return self.not_found(context);
         }
         let may_rotate = |subject: Subject<'_>| {
@@ -173,9 +173,9 @@ impl Gateway {
             let may = subject.user.permissions.contains(Permission::UpdateSelf);
             (subject.user.id.to_string(), subject.token.id, is_active, may)
         };
-        let (credential, state) = (context.facts.credential, &context.state);
+        let (credential, state) = (context.facts.credential, context.state());
         let (owner, id, is_active, may) =
-            self.authenticate_as(credential, state, context, context.at, may_rotate)?;
+            self.authenticate_as(credential, &state, context, context.at, may_rotate)?;
         if context.method != Method::POST {
             return Err(Rejection::method_not_allowed("POST"));
         }

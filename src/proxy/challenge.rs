@@ -14,11 +14,10 @@ const BEARER: &str = "Bearer realm=\"permgate\"";
 
 /// Replaces the default challenge of a 401 by those of the request's host.
 pub fn set(headers: &mut HeaderMap, status: StatusCode, context: &RequestContext) {
-    let rules = &context.state.snapshot.rules;
     if status != StatusCode::UNAUTHORIZED {
         return;
     }
-    let Some(on_host) = rules.carriers_on(context.facts.host_name()) else { return };
+    let Some(on_host) = context.rules.carriers_on(context.facts.host_name()) else { return };
     let Some(bearer) = headers.remove(header::WWW_AUTHENTICATE) else { return };
     let HostCarriers { basic, registry, .. } = *on_host;
     let in_registry = is_registry_path(context.path());
@@ -39,7 +38,7 @@ pub fn set(headers: &mut HeaderMap, status: StatusCode, context: &RequestContext
 
 /// Whether the request is for a container registry, by its host and path.
 pub fn in_registry(context: &RequestContext) -> bool {
-    let on_host = context.state.snapshot.rules.carriers_on(context.facts.host_name());
+    let on_host = context.rules.carriers_on(context.facts.host_name());
     let is_asked = is_registry_path(context.path()) || context.path() == builtin::REGISTRY_PATH;
     on_host.is_some_and(|on_host| on_host.registry) && is_asked
 }

@@ -5,6 +5,7 @@ use std::{
     cell::{Cell, RefCell},
     net::IpAddr,
     rc::Rc,
+    sync::Arc,
     time::Instant,
 };
 
@@ -38,7 +39,12 @@ use crate::{
 /// Created for every request, including denied ones. Only the outcome changes.
 pub struct RequestContext {
     pub gateway: Rc<Gateway>,
-    pub state: Rc<WorkerState>,
+    /// The rules by which the request was read.
+    pub rules: Rc<Arc<Rules>>,
+    /// The state by which it is decided; `None` from then on, so that long requests do not keep it.
+    state: RefCell<Option<Rc<WorkerState>>>,
+    /// The user of the request, if there is no state any more.
+    sender: RefCell<Option<Rc<ReportedIdentity>>>,
     pub connection: Rc<Connection>,
     pub method: Method,
     uri: Uri,
@@ -103,7 +109,9 @@ impl RequestContext {
         let (began, at) = (connection.clock().now(), connection.clock().wall());
         Rc::new(Self {
             gateway: Rc::clone(gateway),
-            state,
+            rules: Rc::clone(&state.rules),
+            state: RefCell::new(Some(state)),
+            sender: RefCell::default(),
             connection,
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -113,6 +121,31 @@ impl RequestContext {
             at,
             outcome: Outcome::default(),
         })
+    }
+
+    /// The state by which the request is decided.
+    pub fn state(&self) -> Rc<WorkerState> {
+        self.state.borrow().clone().unwrap_or_else(|| self.gateway.worker_state())
+    }
+
+    /// Ends the use of the state, after the decision. `service`: to whose upstream the request is forwarded.
+    pub fn release_state(&self, service: Option<&Service>) {
+        let Some(state) = self.state.take() else { return };
+        let sender = state.user(self.outcome.user.get()).map(|user| match service {
+            Some(service) => state.identities.reported(user, service),
+            None => Rc::new(ReportedIdentity::new(user, None, &state.snapshot.directory)),
+        });
+        self.sender.replace(sender);
+    }
+
+    /// The login of the user, if a token was recognised.
+    pub fn login(&self) -> Option<Rc<str>> {
+        self.release_state(None);
+        self.sender.borrow().as_ref().map(|sender| Rc::clone(&sender.login))
+    }
+
+    pub fn service_key(&self) -> Option<&str> {
+        Some(self.rules.service(self.outcome.service.get()?)?.spec.key.as_str())
     }
 
     /// Returns the inputs of the decision. Of several credentials, `rules` choose one.
@@ -160,7 +193,7 @@ impl RequestContext {
 
     /// Checks that the current settings would read the head the same way, as far as the permit depends on it.
     fn check_facts(&self, permit: &Permit<'_>, current: &WorkerState) -> Result<(), Reason> {
-        let (read, now) = (&self.state.snapshot.rules.settings, &current.snapshot.rules.settings);
+        let (read, now) = (&self.rules.settings, &current.snapshot.rules.settings);
         let Some(subject) = permit.subject() else { return Ok(()) };
         // With other trusted proxies, another hop of the request counts as the client.
         let is_bound =
@@ -177,12 +210,8 @@ impl RequestContext {
     /// Whether the identity that the upstream received is still correct.
     fn is_identity_current(&self, permit: &Permit<'_>, current: &WorkerState) -> bool {
         let Some(Subject { user, .. }) = permit.subject() else { return false };
-        let (then, service) = (&self.state.snapshot, permit.owner().service);
-        let before = then.directory.user(user.ix).zip(then.rules.service(service.id));
-        before.is_none_or(|(before, told)| {
-            let now = ReportedIdentity { user, service, directory: &current.snapshot.directory };
-            ReportedIdentity { user: before, service: told, directory: &then.directory }.is_current(now)
-        })
+        let (service, directory) = (permit.owner().service, &current.snapshot.directory);
+        self.sender.borrow().as_ref().is_none_or(|told| told.is_current(user, service, directory))
     }
 
     fn target(&self) -> &str {
@@ -224,9 +253,8 @@ impl RequestContext {
 
     /// Hash of the user, or of the client's address without a user, for `balance = "hash"`.
     pub fn hash(&self) -> u64 {
-        let user = self.outcome.user.get().filter(|_| self.outcome.identified.get());
-        match user.and_then(|user| self.state.snapshot.directory.user(user)) {
-            Some(user) => fingerprint(user.id.as_bytes()),
+        match self.sender.borrow().as_ref().filter(|_| self.outcome.identified.get()) {
+            Some(user) => fingerprint(user.user_id.as_bytes()),
             None => match self.facts.client {
                 IpAddr::V4(address) => fingerprint(&address.octets()),
                 IpAddr::V6(address) => fingerprint(&address.octets()),
@@ -306,7 +334,7 @@ impl Revocable for RequestContext {
             request_id: self.request_id.as_str().to_owned(),
             token: self.outcome.token.get(),
             user: self.outcome.user.get(),
-            service: self.state.service_key(self.outcome.service.get()).unwrap_or_default().to_owned(),
+            service: self.service_key().unwrap_or_default().to_owned(),
             method: self.method.as_str().to_owned(),
             path: secret::redact(self.path()).into_owned(),
             client: self.facts.client,

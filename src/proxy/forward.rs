@@ -112,7 +112,7 @@ impl Gateway {
         if let Some(protocols) = protocols {
             upgrade::set(headers, protocols);
         }
-        let rules = &context.state.snapshot.rules;
+        let rules = &context.rules;
         if rules.carriers().is_some()
             && let Some(service) = context.outcome.service.get().and_then(|id| rules.service(id))
         {

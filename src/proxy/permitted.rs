@@ -60,6 +60,7 @@ impl LogGuard {
         limits: Option<Box<LimitPermit>>,
     ) -> Self {
         context.outcome.set_permit(permit);
+        context.release_state(Some(permit.owner().service));
         let live = context.gateway.registry.enter(Rc::clone(context));
         context.metrics().count(WorkerEvent::Entered);
         Self { context: Rc::clone(context), limits, live: Some(live) }

@@ -6,8 +6,8 @@ use std::{collections::HashMap, rc::Rc, sync::Arc};
 use crate::{
     authz::{
         forwarding::IdentityCache,
-        rules::ServiceId,
-        subject::{Directory, UserIx},
+        rules::{Rules, ServiceId},
+        subject::{Directory, User, UserIx},
     },
     proxy::{
         LimitCounters,
@@ -20,6 +20,9 @@ use crate::{
 pub struct WorkerState {
     version: u64,
     pub snapshot: Arc<Snapshot>,
+    /// Those of the snapshot. A request keeps them to its end: only a reload replaces them.
+    #[expect(clippy::redundant_allocation, reason = "workers would contend for the count of the inner one")]
+    pub rules: Rc<Arc<Rules>>,
     pub identities: IdentityCache<Arc<Directory>>,
     upstreams: HashMap<Arc<str>, Rc<Upstream>>,
     /// By service id; ids are small and dense.
@@ -58,9 +61,13 @@ impl WorkerState {
             services.resize(services.len().max(at + 1), None);
             services[at] = upstreams.get(&service.spec.upstream).cloned();
         }
+        let rules = match before {
+            Some(before) if Arc::ptr_eq(&before.rules, &snapshot.rules) => Rc::clone(&before.rules),
+            _ => Rc::new(Arc::clone(&snapshot.rules)),
+        };
         let identities = IdentityCache::new(Arc::clone(&snapshot.directory));
         let limits = counts.of(&snapshot.proxy.limits, &snapshot.rules);
-        Rc::new(Self { version, snapshot, identities, upstreams, services, limits })
+        Rc::new(Self { version, snapshot, rules, identities, upstreams, services, limits })
     }
 
     pub fn is_current(&self, state: &State) -> bool {
@@ -75,11 +82,7 @@ impl WorkerState {
         self.limits.get(usize::from(service.0))?.as_ref()
     }
 
-    pub fn service_key(&self, service: Option<ServiceId>) -> Option<&str> {
-        Some(self.snapshot.rules.service(service?)?.spec.key.as_str())
-    }
-
-    pub fn login(&self, user: Option<UserIx>) -> Option<&str> {
-        Some(&self.snapshot.directory.user(user?)?.login)
+    pub fn user(&self, user: Option<UserIx>) -> Option<&User> {
+        self.snapshot.directory.user(user?).map(Arc::as_ref)
     }
 }

@@ -76,6 +76,30 @@ fn revocation_cuts_an_exchange_in_any_state() {
 }
 
 #[test]
+fn exchange_does_not_keep_the_directory_from_which_it_was_forwarded() {
+    let origin = Origin::new();
+    let gate = origin.start();
+    let mut streams = Vec::new();
+    let mut directories = Vec::new();
+    for _ in 0..5 {
+        let mut client = gate.client_with_get();
+        let mut upstream = origin.accept();
+        upstream.head();
+        upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart");
+        client.until("part");
+        directories.push(gate.renew_directory());
+        streams.push((client, upstream));
+    }
+    // The worker reads the newest.
+    let mut client = gate.client();
+    client.send("GET /elsewhere HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.refused();
+    let kept = directories.iter().filter(|directory| directory.strong_count() > 0).count();
+    assert_eq!((gate.live(), kept), (5, 0));
+    assert_eq!(gate.revoke(), Cut(5));
+}
+
+#[test]
 fn cut_exchange_is_not_retried() {
     let origin = Origin::new();
     let gate = origin.start();

@@ -9,7 +9,7 @@ use std::{
     cell::{Cell, RefCell},
     net::SocketAddr,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Weak},
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,7 +23,7 @@ use permgate::{
             ServiceSpec, Settings as RuleSettings,
         },
         secret::{Digest, TokenId, TokenText},
-        subject::{Access, Restrictions, Scope, Token, TokenEnd, UserIx},
+        subject::{Access, Directory, Restrictions, Scope, Token, TokenEnd, UserIx},
         time::Timestamp,
     },
     fence::{ACKNOWLEDGE_TIMEOUT, Affected, Cut, Fence, Registry},
@@ -303,6 +303,14 @@ impl Gate {
     pub fn reload(&self, setup: Setup) -> Cut {
         self.state.publish(setup.snapshot());
         self.raise_fence(Affected::All)
+    }
+
+    /// Publishes a new directory with the same contents. Returns the one before.
+    pub fn renew_directory(&self) -> Weak<Directory> {
+        let Snapshot { rules, directory, proxy } = (*self.state.snapshot()).clone();
+        let renewed = Arc::new((*directory).clone());
+        self.state.publish(Snapshot { rules, directory: renewed, proxy });
+        Arc::downgrade(&directory)
     }
 
     fn raise_fence(&self, affected: Affected) -> Cut {

@@ -35,7 +35,9 @@ pub struct IdentityCache<D> {
 #[derive(Clone)]
 struct Identity {
     key: (UserIx, ServiceId),
-    fields: IdentityFields,
+    reported: Rc<ReportedIdentity>,
+    /// `None` until a request needs them.
+    fields: Option<IdentityFields>,
 }
 
 type IdentityFields = Rc<[(HeaderName, HeaderValue)]>;
@@ -82,28 +84,30 @@ impl<'a> Claims<'a> {
     }
 }
 
-/// A user's identity as it is reported to a service's upstream.
-#[derive(Clone, Copy)]
-pub struct ReportedIdentity<'a> {
-    pub user: &'a User,
-    pub service: &'a Service,
-    pub directory: &'a Directory,
+/// A user's identity as it is reported to a service's upstream. Independent of the directory, so that a long
+/// request does not keep the one from which it was forwarded.
+pub struct ReportedIdentity {
+    pub user_id: Box<str>,
+    pub login: Rc<str>,
+    /// Whether the upstream receives it.
+    is_told: bool,
+    groups: Vec<Box<str>>,
 }
 
-impl ReportedIdentity<'_> {
-    /// Whether the reported identity is still true, given the one that would be reported `now`. An added
-    /// group does not make it false.
-    pub fn is_current(self, now: ReportedIdentity<'_>) -> bool {
-        let identity = &self.service.spec.identity;
-        if !identity.has_headers() && !identity.has_assertion() {
-            return true;
-        }
-        let is_reported = |group| now.groups().any(|other| other == group);
-        self.user.login == now.user.login && self.groups().all(is_reported)
+impl ReportedIdentity {
+    /// Without a service, the identity is reported to none.
+    pub fn new(user: &User, service: Option<&Service>, directory: &Directory) -> Self {
+        let told = service.filter(|one| one.spec.identity.has_headers() || one.spec.identity.has_assertion());
+        let groups = told.into_iter().flat_map(|service| identity_groups(user, service, directory));
+        let groups = groups.map(Box::from).collect();
+        Self { user_id: (*user.id).into(), login: (*user.login).into(), is_told: told.is_some(), groups }
     }
 
-    fn groups(&self) -> impl Iterator<Item = &str> {
-        identity_groups(self.user, self.service, self.directory)
+    /// Whether the reported identity is still true, given the user and service as they are now. An added
+    /// group does not make it false.
+    pub fn is_current(&self, user: &User, service: &Service, directory: &Directory) -> bool {
+        let is_reported = |group| identity_groups(user, service, directory).any(|other| other == group);
+        !self.is_told || *self.login == *user.login && self.groups.iter().map(Box::as_ref).all(is_reported)
     }
 }
 
@@ -127,7 +131,23 @@ impl<D: Deref<Target = Directory>> IdentityCache<D> {
         Ok(())
     }
 
+    /// The identity that a service's upstream receives.
+    pub fn reported(&self, user: &User, service: &Service) -> Rc<ReportedIdentity> {
+        self.with(user, service, |identity| Rc::clone(&identity.reported))
+    }
+
     fn identity(&self, user: &User, service: &Service) -> Result<IdentityFields, IdentityTooLarge> {
+        self.with(user, service, |identity| match &identity.fields {
+            Some(known) => Ok(Rc::clone(known)),
+            None => {
+                let fields = fields(user, service, &self.directory)?;
+                identity.fields = Some(Rc::clone(&fields));
+                Ok(fields)
+            }
+        })
+    }
+
+    fn with<R>(&self, user: &User, service: &Service, then: impl FnOnce(&mut Identity) -> R) -> R {
         let key = (user.ix, service.id);
         // Indices are consecutive, so neighbours get distinct slots.
         let at = (user.ix.0 as usize ^ usize::from(service.id.0) << 4) % SLOTS;
@@ -135,14 +155,13 @@ impl<D: Deref<Target = Directory>> IdentityCache<D> {
         if slots.is_empty() {
             slots.resize(SLOTS, None);
         }
-        match &slots[at] {
-            Some(known) if known.key == key => Ok(Rc::clone(&known.fields)),
-            _ => {
-                let fields = fields(user, service, &self.directory)?;
-                slots[at] = Some(Identity { key, fields: Rc::clone(&fields) });
-                Ok(fields)
+        then(match &mut slots[at] {
+            Some(known) if known.key == key => known,
+            other => {
+                let reported = Rc::new(ReportedIdentity::new(user, Some(service), &self.directory));
+                other.insert(Identity { key, reported, fields: None })
             }
-        }
+        })
     }
 }
 

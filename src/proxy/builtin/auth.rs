@@ -28,8 +28,8 @@ impl Gateway {
     ) -> (Rc<RequestContext>, BuiltinResponse) {
         let (context, result) = match self.original_context(proxy, &asking, request) {
             Ok(context) => {
-                let query = context.query(&context.state.snapshot.rules);
-                let result = self.decide(&query, &context.state, &context, context.at, |decided| {
+                let (query, state) = (context.query(&context.rules), context.state());
+                let result = self.decide(&query, &state, &context, context.at, |decided| {
                     let permit = decided.map_err(|denial| self.deny(denial, &context))?;
                     self.respond_permitted(&permit, &context, request.headers())
                 });
@@ -50,7 +50,7 @@ impl Gateway {
         asking: &RequestContext,
         request: &Request<RequestBody>,
     ) -> Result<Rc<RequestContext>, Reason> {
-        let (state, connection) = (&asking.state, &asking.connection);
+        let (state, connection) = (&asking.state(), &asking.connection);
         if !is_peer_trusted(state, connection) {
             return Err(Reason::ProxyNotTrusted);
         }

@@ -40,7 +40,7 @@ impl Gateway {
         context: &Rc<RequestContext>,
         request: Request<RequestBody>,
     ) -> BuiltinResponse {
-        let rules = context.state.snapshot.proxy.exchange.clone();
+        let rules = context.state().snapshot.proxy.exchange.clone();
         if rules.is_empty() {
             return self.not_found(context);
         }

@@ -29,8 +29,7 @@ impl Gateway {
         context: &Rc<RequestContext>,
         request: Request<RequestBody>,
     ) -> BuiltinResponse {
-        let rules = &context.state.snapshot.rules;
-        if !rules.carriers_on(context.facts.host_name()).is_some_and(|on_host| on_host.registry) {
+        if !context.rules.carriers_on(context.facts.host_name()).is_some_and(|on_host| on_host.registry) {
             return self.not_found(context);
         }
         let text = match context.method {

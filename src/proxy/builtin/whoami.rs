@@ -62,7 +62,7 @@ impl TokenLookup for Store {
 
 impl Gateway {
     pub(super) async fn whoami(&self, context: &Rc<RequestContext>) -> BuiltinResponse {
-        let token = self.authenticate(&context.state, context, context.at, |s| s.token.id)?;
+        let token = self.authenticate(&context.state(), context, context.at, |s| s.token.id)?;
         if !matches!(context.method, Method::GET | Method::HEAD) {
             return Err(Rejection::method_not_allowed("GET, HEAD"));
         }
