@@ -5,6 +5,8 @@
 
 #[path = "exchange/issuer.rs"]
 mod issuer;
+#[path = "exchange/limits.rs"]
+mod limits;
 mod support;
 
 use std::{
@@ -196,33 +198,6 @@ fn token_that_matches_no_rule_is_not_exchanged() {
     gateway.must("POST", "/v1/users/robot/ban", Some(r#"{"reason": "x"}"#));
     let banned = exchange(&gateway, &issuer.sign(&issuer.claims("after")), &[]);
     check_refused("a banned account", &banned, 400, "invalid_request");
-}
-
-#[test]
-fn issuer_keys_are_cached_and_fetched_again() {
-    let (issuer, upstream) = (Issuer::start(), Upstream::plain());
-    let gateway = gateway(upstream.address, &rule(&issuer.url, "max_tokens = 3"));
-    for jti in ["1", "2"] {
-        assert_eq!(exchange(&gateway, &issuer.sign(&issuer.claims(jti)), &[]).status, 200);
-    }
-    assert_eq!(issuer.fetched.load(Ordering::SeqCst), 1);
-    // Unknown key ids cause the gateway to fetch keys only rarely.
-    let (new, public) = key("two");
-    for jti in ["3", "4", "5"] {
-        let made_up = issuer.sign_as(&issuer.claims(jti), "made up", &new);
-        assert_eq!(exchange(&gateway, &made_up, &[]).status, 400);
-    }
-    assert!(issuer.fetched.load(Ordering::SeqCst) <= 2);
-    issuer.keys.lock().unwrap().push(public);
-    assert_eq!(exchange(&gateway, &issuer.sign(&issuer.claims("6")), &[]).status, 200);
-    let full = exchange(&gateway, &issuer.sign(&issuer.claims("7")), &[]);
-    check_refused("a quota of their own", &full, 429, "too_many_tokens");
-    gateway.token("robot", "made by people", &["tracker"]);
-    // The quota also holds after a restart.
-    let text = std::fs::read_to_string(gateway.dir.path().join("gateway.toml")).unwrap();
-    let gateway = Gateway::on(gateway.stop(), &text);
-    let full = exchange(&gateway, &issuer.sign(&issuer.claims("8")), &[]);
-    check_refused("the quota after a restart", &full, 429, "too_many_tokens");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The gateway's own routes on the proxy listener: the paths under the reserved prefix, which belong to no
 //! service and are never forwarded. Public keys and rotation are here.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{collections::HashMap, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -231,6 +231,8 @@ fn json_response(body: &serde_json::Value, request_id: &RequestId) -> Response<B
 
 /// In bytes. Identity providers' tokens that list groups have several thousand.
 const MAX_FORM: usize = 64 << 10;
+/// For the whole form. `server.timeouts.body` limits the pauses in it.
+const FORM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Reads the fields of an `application/x-www-form-urlencoded` body. A repeated field is
 /// an error (RFC 6749, section 3.2).
@@ -243,8 +245,9 @@ async fn read_form(
     if !kind.trim_ascii().eq_ignore_ascii_case(b"application/x-www-form-urlencoded") {
         return Err(RequestError::BadRequest("the body must be application/x-www-form-urlencoded").into());
     }
-    let body = Limited::new(request.into_body(), MAX_FORM).collect().await;
-    let body = body.map_err(|error| body_error(&error))?.to_bytes();
+    let body = Limited::new(request.into_body(), MAX_FORM).collect();
+    let body = context.clock().timeout(FORM_TIMEOUT, body).await;
+    let body = body.map_err(|_| Reason::RequestTimeout)?.map_err(|error| body_error(&error))?.to_bytes();
     let received = &context.outcome.bytes_in;
     received.set(received.get() + body.len() as u64);
     let mut form = HashMap::new();

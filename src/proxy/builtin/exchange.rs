@@ -40,8 +40,7 @@ impl Gateway {
         context: &Rc<RequestContext>,
         request: Request<RequestBody>,
     ) -> BuiltinResponse {
-        let rules = context.state().snapshot.proxy.exchange.clone();
-        if rules.is_empty() {
+        if context.state().snapshot.proxy.exchange.is_empty() {
             return self.not_found(context);
         }
         self.check_target(context)?;
@@ -72,7 +71,9 @@ impl Gateway {
         let Some(token) = field("subject_token") else {
             return Err(invalid("The form has no subject_token"));
         };
-        let claims = self.parts.issuers.verify(token, &rules, context.at).await;
+        // By the current state and time: much may have changed while the body was being read.
+        let rules = self.worker_state().snapshot.proxy.exchange.clone();
+        let claims = self.parts.issuers.verify(token, &rules, || context.clock().wall()).await;
         let claims = claims.map_err(|error| self.not_verified(&error, context))?;
         let Some(rule) = rules.iter().find(|rule| verify::matches_rule(&claims, rule)) else {
             return Err(self.not_exchanged(context, "No rule accepts the claims of the token"));
@@ -83,7 +84,7 @@ impl Gateway {
         };
         let id = id_of(&claims).ok_or_else(|| self.not_exchanged(context, "The token has no jti"))?;
         let live = &self.parts.issuers.live;
-        let Some(place) = live.reserve(rule, context.at) else {
+        let Some(place) = live.reserve(rule, context.clock().wall()) else {
             let text = format!("The rule already has {} live tokens", rule.max_tokens);
             let (status, error) = (StatusCode::TOO_MANY_REQUESTS, "too_many_tokens");
             return Err(Rejection::described(Reason::ExchangeRefused, status, error, text));

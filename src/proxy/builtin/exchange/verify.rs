@@ -45,19 +45,20 @@ impl Issuers {
         Self { live: LiveTokens::of(exchanged), ..Self::default() }
     }
 
-    /// Returns the claims of a token that an issuer of the rules has signed for a rule's audience.
+    /// Returns the claims of a token that an issuer of the rules has signed for a rule's audience. `now` is
+    /// asked once the issuer's keys are there.
     pub async fn verify(
         &self,
         token: &str,
         rules: &[Arc<ExchangeRule>],
-        now: Timestamp,
+        now: impl FnOnce() -> Timestamp,
     ) -> Result<Claims, VerifyError> {
         let token = SignedToken::parse(token)?;
         let of_issuer = || rules.iter().filter(|rule| rule.issuer == token.issuer());
         let rule = of_issuer().next().ok_or(VerifyError::Issuer)?;
         let tls = rule.tls.as_ref().map(|tls| tls.connector(HttpVersion::Http1));
         let claims = self.issuer(rule, rules).verify(&token, tls.as_ref()).await?;
-        let left = check_times(&claims, now)?;
+        let left = check_times(&claims, now())?;
         if !of_issuer().any(|rule| audiences(&claims).contains(&rule.audience.as_str())) {
             return Err(VerifyError::Audience);
         }
