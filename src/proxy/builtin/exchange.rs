@@ -1,13 +1,13 @@
 //! `/.permgate/token`: exchanges an OpenID Connect token of a CI system for a short-lived
 //! permgate token (RFC 8693), by the configured rules.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
-use self::verify::VerifyError;
-use super::{BuiltinResponse, json_response, not_issued, read_form};
+use self::verify::{Reservation, VerifyError};
+use super::{BuiltinResponse, TokenLookup, json_response, not_issued, read_form};
 use crate::{
     authz::{
         administration::names,
@@ -18,7 +18,7 @@ use crate::{
     issuer::{Claims, TokenError},
     net::RequestBody,
     proxy::{Gateway, context::RequestContext, rejection::Rejection},
-    store::{AdminErrorCode, ExchangedToken},
+    store::{AdminErrorCode, ChangeError, CreatedToken, ExchangedToken},
 };
 
 pub use verify::Issuers;
@@ -97,7 +97,8 @@ impl Gateway {
             client: context.facts.client,
             request_id: context.request_id.as_str().to_owned(),
         };
-        let made = self.parts.records.exchange(id, new).await;
+        let (records, issuers) = (Arc::clone(&self.parts.records), Arc::clone(&self.parts.issuers));
+        let made = exchange_reserved(records, issuers, place, id, new).await;
         let made = made.map_err(|error| {
             not_issued(error, |refusal| match refusal.code {
                 AdminErrorCode::NameTaken => self.not_exchanged(context, "The token was already exchanged"),
@@ -108,7 +109,6 @@ impl Gateway {
             })
         })?;
         let Some(text) = made.text else { return Err(Reason::StoreUnavailable.into()) };
-        place.keep();
         context.outcome.token.set(Some(made.record.id));
         let body = json!({
             "access_token": text.expose(),
@@ -137,6 +137,26 @@ impl Gateway {
     fn not_exchanged(&self, context: &RequestContext, why: &str) -> Rejection {
         self.count_bad_token(context).unwrap_or_else(|| invalid(why))
     }
+}
+
+/// Creates the token for a reservation, in a task of its own: the writer does not stop if the client leaves,
+/// and the token counts only if there is one.
+async fn exchange_reserved(
+    records: Arc<dyn TokenLookup>,
+    issuers: Arc<Issuers>,
+    place: Reservation,
+    id: TokenId,
+    new: ExchangedToken,
+) -> Result<CreatedToken, ChangeError> {
+    let made = tokio::task::spawn_local(async move {
+        let made = records.exchange(id, new).await;
+        let may_exist = matches!(made, Ok(_) | Err(ChangeError::Unknown(_) | ChangeError::FenceIncomplete));
+        if !may_exist {
+            issuers.live.release(&place);
+        }
+        made
+    });
+    made.await.unwrap_or_else(|error| Err(ChangeError::Unknown(error.to_string())))
 }
 
 /// RFC 8693, section 2.2.2: an invalid or unacceptable subject token is an `invalid_request`.
@@ -183,7 +203,82 @@ fn subject(claims: &Claims) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
+    use tokio::{sync::oneshot, task::LocalSet};
+
     use super::*;
+    use crate::{
+        authz::time::Timestamp,
+        proxy::builtin::Issuing,
+        settings::ExchangeRule,
+        store::{
+            AdminError, ReadError,
+            model::{TokenRecord, UserKind},
+        },
+    };
+
+    /// A writer that ends a change as it is told.
+    struct Writer(parking_lot::Mutex<Option<oneshot::Receiver<ChangeError>>>);
+
+    impl TokenLookup for Writer {
+        fn find(&self, _: TokenId) -> Result<Option<(TokenRecord, UserKind)>, ReadError> {
+            Ok(None)
+        }
+
+        fn exchange(&self, _: TokenId, _: ExchangedToken) -> Issuing<'_> {
+            let ended = self.0.lock().take().unwrap();
+            Box::pin(async { Err(ended.await.unwrap()) })
+        }
+    }
+
+    #[test]
+    fn exchange_whose_client_leaves_counts_if_the_token_may_exist() {
+        let check = |end: ChangeError, counts: bool| {
+            let row = end.to_string();
+            let rule = Arc::new(ExchangeRule {
+                name: "ci".into(),
+                issuer: "https://id.example".into(),
+                audience: "gate".into(),
+                claims: Vec::new(),
+                account: "ci".into(),
+                scope: Vec::new(),
+                lifetime: Duration::from_secs(60),
+                max_tokens: 1,
+                tls: None,
+            });
+            let (issuers, now) = (Arc::<Issuers>::default(), Timestamp::from_millis(0));
+            let place = issuers.live.reserve(&rule, now).unwrap();
+            let (ends, ended) = oneshot::channel();
+            let writer = Arc::new(Writer(Some(ended).into()));
+            let new = ExchangedToken {
+                rule: rule.author(),
+                scope: Vec::new(),
+                subject: String::new(),
+                client: Ipv4Addr::LOCALHOST.into(),
+                request_id: String::new(),
+            };
+            let id = TokenId::generate(&mut |bytes| bytes.fill(1));
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            LocalSet::new().block_on(&runtime, async {
+                let request = exchange_reserved(writer, Arc::clone(&issuers), place, id, new);
+                let request = tokio::task::spawn_local(request);
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+                request.abort();
+                assert!(request.await.unwrap_err().is_cancelled());
+                assert!(issuers.live.reserve(&rule, now).is_none(), "{row}: the writer is at work");
+                ends.send(end).unwrap();
+                tokio::task::yield_now().await;
+                tokio::task::yield_now().await;
+            });
+            assert_eq!(issuers.live.reserve(&rule, now).is_none(), counts, "{row}");
+        };
+        check(ChangeError::Unknown("a sync failed".into()), true);
+        check(ChangeError::FenceIncomplete, true);
+        check(AdminError::new(AdminErrorCode::NameTaken, "the token was already exchanged").into(), false);
+        check(ChangeError::Closed("the disk is full".into()), false);
+    }
 
     #[test]
     fn scope_is_reduced_and_never_widened() {

@@ -91,12 +91,11 @@ pub fn matches_rule(claims: &Claims, rule: &ExchangeRule) -> bool {
 #[derive(Debug, Default)]
 pub struct LiveTokens(Mutex<HashMap<String, VecDeque<Timestamp>>>);
 
-/// A reservation for one token. Dropping it without [`Reservation::keep`] releases it.
-pub struct Reservation<'a> {
-    tokens: &'a LiveTokens,
+/// A reservation for one token. It lasts as long as the token, unless it is released.
+#[derive(Debug)]
+pub struct Reservation {
     rule: String,
     ends: Timestamp,
-    kept: bool,
 }
 
 impl LiveTokens {
@@ -110,7 +109,7 @@ impl LiveTokens {
     }
 
     /// Reserves one token. `None`: the rule has reached `max_tokens`.
-    pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reservation<'_>> {
+    pub fn reserve(&self, rule: &Arc<ExchangeRule>, now: Timestamp) -> Option<Reservation> {
         let name = rule.author();
         let ends = now.plus_seconds(i64::try_from(rule.lifetime.as_secs()).unwrap_or(i64::MAX));
         let mut rules = self.0.lock();
@@ -123,25 +122,14 @@ impl LiveTokens {
             return None;
         }
         live.push_back(ends);
-        Some(Reservation { tokens: self, rule: name, ends, kept: false })
+        Some(Reservation { rule: name, ends })
     }
-}
 
-impl Reservation<'_> {
-    /// Keeps the reservation until the token expires, because the token was created.
-    pub fn keep(mut self) {
-        self.kept = true;
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let mut rules = self.tokens.0.lock();
-        if let Some(live) = rules.get_mut(&self.rule)
-            && let Some(at) = live.iter().rposition(|ends| *ends == self.ends)
+    /// Takes a reservation back, because no token was created.
+    pub fn release(&self, reservation: &Reservation) {
+        let mut rules = self.0.lock();
+        if let Some(live) = rules.get_mut(&reservation.rule)
+            && let Some(at) = live.iter().rposition(|ends| *ends == reservation.ends)
         {
             live.remove(at);
         }
