@@ -148,7 +148,7 @@ fn credential_in(
             let absent =
                 if kind.is_authorization() { Credential::UnsupportedScheme } else { Credential::Missing };
             let credential = Credential::Carried { kind, form, digest };
-            (absent, vec![Carried { carrier, credential }])
+            (absent, vec![Carried::new(carrier, credential)])
         }
     };
     rules.credential(query.path.as_ref().ok(), query.host, query.method, authorization, &others).0

@@ -55,6 +55,14 @@ pub struct Carriers {
 pub struct Carried {
     pub carrier: Carrier,
     pub credential: Credential,
+    /// Whether a service may choose it. The others are only removed.
+    pub counts: bool,
+}
+
+impl Carried {
+    pub fn new(carrier: Carrier, credential: Credential) -> Self {
+        Self { carrier, credential, counts: true }
+    }
 }
 
 impl Carriers {
@@ -112,7 +120,8 @@ impl Carriers {
         }
         let unsupported = !self.bearer && authorization != Credential::Missing;
         let mut chosen = (if unsupported { Credential::UnsupportedScheme } else { authorization }, None);
-        for (at, carried) in others.iter().enumerate().filter(|(_, one)| self.accepts(&one.carrier)) {
+        let accepted = |one: &Carried| one.counts && self.accepts(&one.carrier);
+        for (at, carried) in others.iter().enumerate().filter(|(_, one)| accepted(one)) {
             let digest = chosen.0.digest();
             if chosen.0.is_absent() {
                 chosen = (carried.credential, Some(at));

@@ -104,10 +104,10 @@ impl Reader {
             let mut buffer = [0; MAX_BASIC + 2];
             let password = decode_password(encoded, &mut buffer);
             let credential = password.map_or(Credential::Malformed, |text| self.password(text));
-            return is_same_site().then_some(Carried { carrier: Carrier::Basic, credential });
+            return Some(Carried { carrier: Carrier::Basic, credential, counts: is_same_site() });
         }
         let is_raw = carriers.raw && Bearer::parse(value).is_some();
-        is_raw.then(|| Carried { carrier: Carrier::Raw, credential: self.token(CarrierKind::Raw, value) })
+        is_raw.then(|| Carried::new(Carrier::Raw, self.token(CarrierKind::Raw, value)))
     }
 
     fn password(self, text: &[u8]) -> Credential {
@@ -125,7 +125,7 @@ impl Reader {
             None if !is_disguised && !headers.contains_key(name) => return None,
             _ => Credential::AmbiguousCarrier,
         };
-        Some(Carried { carrier: Carrier::Header(name.clone()), credential })
+        Some(Carried::new(Carrier::Header(name.clone()), credential))
     }
 
     fn websocket(self, headers: &HeaderMap) -> Option<Carried> {
@@ -147,7 +147,7 @@ impl Reader {
             (Some(_), _, 0) => Credential::MalformedCarrier,
             (Some(text), ..) => self.token(CarrierKind::Websocket, text),
         };
-        Some(Carried { carrier: Carrier::Websocket, credential })
+        Some(Carried::new(Carrier::Websocket, credential))
     }
 }
 

@@ -35,7 +35,7 @@ pub fn strip_others(
     accepted: &Carriers,
     is_known: impl Fn(&Digest) -> bool,
 ) {
-    for Carried { carrier, credential } in carried.iter().filter(|one| !accepted.accepts(&one.carrier)) {
+    for Carried { carrier, credential, .. } in carried.iter().filter(|one| !accepted.accepts(&one.carrier)) {
         let is_token = match credential {
             Credential::Carried { form: BearerForm::Foreign, digest, .. } => {
                 digest.as_ref().is_some_and(&is_known)

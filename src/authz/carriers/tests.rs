@@ -278,6 +278,9 @@ fn a_token_in_the_carrier_of_another_service_does_not_reach_this_one() {
     check("twice", &["bearer"], &[("x-api-key", "a"), ("x-api-key", &text)], &[]);
     check("a protocol", &["bearer"], &[("sec-websocket-protocol", &protocol)], &chat);
     check("Basic", &["bearer"], &[("authorization", &basic)], &[]);
+    let (cross, null) = (("sec-fetch-site", "cross-site"), ("origin", "null"));
+    check("Basic of another site", &["bearer"], &[("authorization", &basic), cross], &[cross]);
+    check("Basic of an opaque origin", &["header:x-api-key"], &[("authorization", &basic), null], &[null]);
     check("raw", &["header:x-api-key"], &[("authorization", &text)], &[]);
     let own = [("x-api-key", "the-applications-own"), ("authorization", "Basic YTpi")];
     check("nothing of ours", &["bearer"], &own, &own);

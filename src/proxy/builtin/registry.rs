@@ -67,7 +67,7 @@ impl Gateway {
 
     /// The password of the request's Basic credential, as sent.
     fn password(&self, context: &RequestContext, headers: &HeaderMap) -> Option<String> {
-        let counts = context.facts.carried.iter().any(|carried| carried.carrier == Carrier::Basic);
+        let counts = context.facts.carried.iter().any(|one| one.counts && one.carrier == Carrier::Basic);
         let password = if counts { carriers::password(headers) } else { None };
         // Clients accept only a bearer token without spaces; a browser's password is not a permgate token.
         password.filter(|text| Bearer::parse(text).is_some())
