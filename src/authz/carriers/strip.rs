@@ -87,7 +87,7 @@ pub fn restrict_caching(headers: &mut HeaderMap, carriers: &Carriers, used: Opti
     let mut kept = Vec::new();
     for directive in list_elements(headers, header::CACHE_CONTROL) {
         let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
-        let shares = [&b"public"[..], b"private", b"s-maxage", b"no-cache=\"set-cookie\""];
+        let shares = [&b"public"[..], b"private", b"s-maxage"];
         if !shares.iter().any(|other| name.eq_ignore_ascii_case(other)) {
             kept.extend_from_slice(directive);
             kept.extend_from_slice(b", ");

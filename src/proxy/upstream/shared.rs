@@ -135,7 +135,7 @@ impl Upstreams {
             self.new_settings.notify_one();
         }
         let shared = known.shared(settings);
-        // Counts a new upstream now, because `follow` may run only after the first requests. Otherwise one
+        // Counts a new upstream now, because `maintain` may run only after the first requests. Otherwise one
         // upstream could take the whole budget until then.
         if all.len() > count {
             self.sockets.set_upstreams(all.len());
