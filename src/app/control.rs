@@ -141,7 +141,9 @@ impl Control {
     async fn run(mut self, mut signals: SignalStreams) -> Outcome {
         let (admin_drain, admin_draining) = net::drain();
         let server = admin::Server::new(self.context.clone());
-        let worker = Worker::new(Limits::default(), self.budgets.clone());
+        // The budgets limit the connections: by `admin.connections`.
+        let limits = Limits { connections: usize::MAX, ..Limits::default() };
+        let worker = Worker::new(limits, self.budgets.clone());
         for listener in std::mem::take(&mut self.listeners) {
             let served = net::serve(worker.clone(), listener, server.clone(), admin_draining.clone());
             tokio::task::spawn_local(served);

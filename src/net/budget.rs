@@ -170,13 +170,13 @@ impl Drop for Reservation {
 impl Budgets {
     /// Returns the budgets for the proxy's clients.
     pub fn for_proxy(limits: &BudgetLimits) -> Arc<Self> {
-        Self::with(ConnectionLimit::new(limits.connections, 0), limits)
+        Self::with(ConnectionLimit::new(limits.connections, false), limits)
     }
 
-    /// Returns the budgets for the admin listener. Some of its connections are reserved for unix sockets.
+    /// Returns the budgets for the admin listener. A quarter of its connections is reserved for unix sockets.
     pub fn for_admin(limits: &BudgetLimits) -> Arc<Self> {
         let limits = limits.for_admin();
-        Self::with(ConnectionLimit::new(limits.connections, limits.unix_connections()), &limits)
+        Self::with(ConnectionLimit::new(limits.connections, true), &limits)
     }
 
     /// Returns budgets derived from the limits of this process, for a standalone server.

@@ -19,8 +19,8 @@ use crate::{authz::network, net::Limits};
 pub struct ConnectionLimit {
     open: AtomicUsize,
     max: AtomicUsize,
-    /// How many of these are reserved for unix sockets.
-    reserved_for_unix: usize,
+    /// Whether a quarter of these is reserved for unix sockets.
+    reserves_for_unix: bool,
     refused: AtomicU64,
     /// A worker waits for a slot that it cannot free itself.
     slot_requested: AtomicBool,
@@ -46,11 +46,11 @@ pub enum LimitReached {
 }
 
 impl ConnectionLimit {
-    pub(super) fn new(max: usize, reserved_for_unix: usize) -> Arc<Self> {
+    pub(super) fn new(max: usize, reserves_for_unix: bool) -> Arc<Self> {
         Arc::new(Self {
             open: AtomicUsize::new(0),
             max: AtomicUsize::new(max),
-            reserved_for_unix,
+            reserves_for_unix,
             refused: AtomicU64::new(0),
             slot_requested: AtomicBool::new(false),
             slot_request: Notify::new(),
@@ -79,8 +79,9 @@ impl ConnectionLimit {
         address: Option<IpAddr>,
         is_unix: bool,
     ) -> Result<ConnectionPermit, LimitReached> {
-        let reserved = if is_unix { 0 } else { self.reserved_for_unix };
-        let max = limits.connections.min(self.max.load(Relaxed).saturating_sub(reserved));
+        let max = self.max();
+        let reserved = if self.reserves_for_unix && !is_unix { max.div_ceil(4) } else { 0 };
+        let max = limits.connections.min(max - reserved);
         if self.open.fetch_add(1, Relaxed) >= max {
             self.open.fetch_sub(1, Relaxed);
             return Err(LimitReached::Total);
@@ -161,6 +162,38 @@ impl Drop for ConnectionPermit {
                     addresses.remove(&address);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::{BudgetLimits, Budgets, Machine};
+
+    #[test]
+    fn three_quarters_of_the_admin_connections_are_for_tcp_after_every_reload() {
+        let with = |connections: usize| {
+            BudgetLimits::new(Machine { files: 1024, memory: 1 << 30 }, 1, Some(connections))
+        };
+        let budgets = Budgets::for_admin(&with(256));
+        let check = |tcp: usize, all: usize| {
+            let permit = |is_unix: bool| {
+                budgets.connections.permit(
+                    &Limits { connections: usize::MAX, ..Limits::default() },
+                    None,
+                    is_unix,
+                )
+            };
+            let mut held: Vec<_> = std::iter::from_fn(|| permit(false).ok()).collect();
+            assert_eq!(held.len(), tcp, "of {all}");
+            held.extend(std::iter::from_fn(|| permit(true).ok()));
+            assert_eq!(held.len(), all, "of {all}");
+        };
+        check(192, 256);
+        for (connections, tcp) in [(32, 24), (8, 6), (256, 192)] {
+            budgets.set(&with(connections).for_admin());
+            check(tcp, connections);
         }
     }
 }

@@ -72,11 +72,6 @@ impl BudgetLimits {
         }
     }
 
-    /// How many of the admin listener's connections are reserved for unix sockets.
-    pub fn unix_connections(&self) -> usize {
-        self.admin_connections.div_ceil(4)
-    }
-
     /// Estimates the bytes that everything together may take, except the store.
     pub fn memory(&self) -> usize {
         [
@@ -183,7 +178,6 @@ mod tests {
                 let all = parts.into_iter().fold(own, usize::saturating_add);
                 assert!(all <= files || files <= own + 16, "{files} files, {workers} workers: {limits:?}");
                 assert!(parts.into_iter().all(|part| part > 0), "{limits:?}");
-                assert!(limits.unix_connections() < limits.admin_connections);
             }
         }
         let limits = BudgetLimits::new(Machine { files: 1024, memory: 1 << 30 }, 2, None);
