@@ -288,6 +288,8 @@ impl Connection {
 
     /// Records that the kernel has everything that hyper wrote.
     pub(super) fn flushed(&self) {
+        // Over TLS a flush may have waited for the client, too.
+        self.write_stalled.set(None);
         self.exchange.flushed();
         self.enter_idle_if_over();
         if let Some(streams) = self.streams() {

@@ -297,3 +297,65 @@ impl Drop for Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::net::{Budgets, Limits, Peer};
+
+    /// Takes every write, like TLS, and waits once for room before it has flushed.
+    struct Buffered {
+        waited: bool,
+    }
+
+    impl AsyncRead for Buffered {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Buffered {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if std::mem::replace(&mut self.waited, true) { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl Stream for Buffered {
+        fn reset_on_close(&self) {}
+    }
+
+    #[tokio::test]
+    async fn flush_that_had_to_wait_ends_the_write_timeout() {
+        tokio::task::LocalSet::new()
+            .run_until(async {
+                let connection = Rc::new(Connection::detached(Peer::Inet(([127, 0, 0, 1], 1).into())));
+                let worker = Worker::new(Limits::default(), Budgets::for_process());
+                let mut io = CancelIo::new(Box::new(Buffered { waited: false }), connection.clone(), worker);
+                let cx = &mut Context::from_waker(std::task::Waker::noop());
+                connection.enter(Phase::Serving);
+                assert!(Pin::new(&mut io).poll_write(cx, b"x").is_ready());
+                let limits = Limits { write_timeout: Duration::ZERO, ..Limits::default() };
+                let check = |aborted: bool| {
+                    assert_eq!(connection.held() > 0, aborted, "the client has everything");
+                };
+                check(false);
+                assert!(Pin::new(&mut io).poll_flush(cx).is_pending());
+                check(true);
+                assert!(Pin::new(&mut io).poll_flush(cx).is_ready());
+                check(false);
+                connection.check(connection.clock().now(), &limits, false, false);
+                assert!(!connection.aborted());
+            })
+            .await;
+    }
+}

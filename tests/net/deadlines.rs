@@ -1,13 +1,17 @@
 //! Timeouts of slow clients: in a head, between requests, in a body, and while they read a response.
 
 use std::{
+    io::{Read, Write},
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
 use permgate::net::{Limits, RequestError};
 
-use crate::harness::{CloseKind, Gate, eventually};
+use crate::{
+    harness::{CloseKind, Gate, eventually},
+    tls,
+};
 
 const SHORT: Duration = Duration::from_millis(200);
 
@@ -137,4 +141,42 @@ fn new_limits_apply_to_open_connections() {
     client.get("/x").answer();
     gate.set_limits(&limits(|limits| limits.idle_timeout = SHORT));
     assert_eq!(client.wait_for_close(), CloseKind::Closed);
+}
+
+#[test]
+fn tls_client_that_has_read_everything_is_not_cut() {
+    let certificates = tls::certificates(&["one"]);
+    let gate = Gate::with(1, &limits(|limits| limits.write_timeout = 3 * SHORT), |listener| {
+        listener.with_tls(certificates.clone())
+    });
+    let mut client = tls::connect(gate.client().socket, "one");
+    let piece = "~".repeat(8 << 10);
+    let request =
+        format!("POST /echo HTTP/1.1\r\nHost: one.test\r\nContent-Length: {}\r\n\r\n{piece}", piece.len());
+    // Until the kernel has no room for a response, which the TLS session has taken.
+    let waits_for_room = || {
+        let until = Instant::now() + SHORT / 2;
+        while gate.seen.bodies.load(Ordering::SeqCst) > 0 {
+            if Instant::now() > until {
+                return true;
+            }
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        false
+    };
+    let mut sent = 0;
+    while !waits_for_room() {
+        client.write_all(request.as_bytes()).unwrap();
+        sent += 1;
+        eventually("it is received", || gate.seen.requests.load(Ordering::SeqCst) == sent);
+    }
+    let (mut left, mut read) = (sent * piece.len(), vec![0; 64 << 10]);
+    while left > 0 {
+        let count = client.read(&mut read).unwrap();
+        assert!(count > 0, "closed within a response");
+        left -= read[..count].iter().filter(|byte| **byte == b'~').count();
+    }
+    std::thread::sleep(5 * SHORT);
+    client.write_all(b"GET /x HTTP/1.1\r\nHost: one.test\r\n\r\n").unwrap();
+    assert!(client.read(&mut read).unwrap() > 0, "the connection is idle, not stalled");
 }

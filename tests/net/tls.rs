@@ -31,8 +31,8 @@ fn ask(gate: &Gate, name: &str) -> Result<String, String> {
     ask_over(gate.client().socket, name)
 }
 
-/// Requests over TLS from `name`, trusting only that name's certificate.
-pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
+/// Speaks TLS to `name`, trusting only that name's certificate.
+pub fn connect(socket: TcpStream, name: &str) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(file(&format!("{name}.crt"))).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -44,7 +44,12 @@ pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let host = format!("{name}.test").try_into().unwrap();
     let session = ClientConnection::new(Arc::new(config), host).unwrap();
-    let mut stream = StreamOwned::new(session, socket);
+    StreamOwned::new(session, socket)
+}
+
+/// Requests over TLS from `name`.
+pub fn ask_over(socket: TcpStream, name: &str) -> Result<String, String> {
+    let mut stream = connect(socket, name);
     let asked = std::io::Write::write_all(&mut stream, b"GET /secure HTTP/1.0\r\n\r\n");
     asked.map_err(|error| error.to_string())?;
     let mut answer = String::new();
