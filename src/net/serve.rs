@@ -197,6 +197,12 @@ const BUFFER: usize = 64 << 10;
 async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &Rc<S>) -> Outcome {
     let connection = io.connection();
     let sent: Sent<S::Body> = Sent::default();
+    // A response's body lives until the kernel has the response.
+    let drop_sent = || {
+        if connection.exchange.response_state() == ResponseState::Flushed {
+            sent.take();
+        }
+    };
     let limits = worker.limits();
     let mut builder = http1::Builder::new();
     builder
@@ -210,6 +216,8 @@ async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &R
     let mut http = builder.serve_connection(
         TokioIo::new(io.clone()),
         service_fn(|request| {
+            // hyper begins a pipelined request in the poll in which it has sent the response before it.
+            drop_sent();
             respond(service.clone(), request, connection.clone(), None, worker, sent.clone())
         }),
     );
@@ -227,10 +235,7 @@ async fn drive_http1<S: Service>(io: &CancelIo, worker: &Rc<Worker>, service: &R
             return interrupted(ConnectionCommand::Close);
         }
         let response = connection.exchange.response_state();
-        // A response's body lives until the kernel has the response.
-        if response == ResponseState::Flushed {
-            sent.take();
-        }
+        drop_sent();
         if let Some(command) = connection.poll_command(cx) {
             return interrupted(command);
         }

@@ -173,3 +173,14 @@ fn response_body_lives_until_its_last_byte_is_sent() {
     eventually("the body is dropped", || gate.seen.bodies.load(Ordering::SeqCst) == 0);
     assert_eq!(gate.end(Duration::from_secs(5)), 0);
 }
+
+#[test]
+fn response_is_over_although_a_pipelined_request_is_served() {
+    let gate = Gate::new(&Limits::default());
+    let mut client = gate.client();
+    client.send("GET /x HTTP/1.1\r\nHost: g\r\n\r\nGET /never HTTP/1.1\r\nHost: g\r\n\r\n");
+    assert_eq!(client.answer().0, 200);
+    eventually("the second one is served", || gate.seen.requests.load(Ordering::SeqCst) == 2);
+    assert_eq!(gate.seen.running.load(Ordering::SeqCst), 1);
+    assert_eq!(gate.seen.bodies.load(Ordering::SeqCst), 0, "the first body is dropped");
+}
