@@ -9,6 +9,7 @@ use std::{
 use permgate::net::{Limits, RequestError};
 
 use crate::{
+    frames::{END_HEADERS, END_STREAM, Frames, GET, HEADERS, block, frame},
     harness::{CloseKind, Gate, eventually},
     tls,
 };
@@ -179,4 +180,20 @@ fn tls_client_that_has_read_everything_is_not_cut() {
     std::thread::sleep(5 * SHORT);
     client.write_all(b"GET /x HTTP/1.1\r\nHost: one.test\r\n\r\n").unwrap();
     assert!(client.read(&mut read).unwrap() > 0, "the connection is idle, not stalled");
+}
+
+#[test]
+fn head_timeout_of_http2_is_that_of_one_head() {
+    let gate = Gate::new(&limits(|limits| limits.head_timeout = 2 * SHORT));
+    let mut client = Frames::to(&gate);
+    let mut rest = Vec::new();
+    for number in 0..12 {
+        let head = frame(HEADERS, END_HEADERS | END_STREAM, 2 * number + 1, &block(&GET));
+        let (begun, end) = head.split_at(12);
+        // Each packet ends one head and begins the next.
+        client.raw(&[&rest[..], begun].concat());
+        rest = end.to_vec();
+        std::thread::sleep(SHORT / 4);
+    }
+    assert_eq!(client.raw(&rest).end_of(23), "answered");
 }

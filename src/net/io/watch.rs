@@ -58,16 +58,13 @@ impl Frames {
             connection.enter(Phase::Head);
         }
         streams.last_read.set(now);
-        let (mut within, mut open) = (true, None);
+        let mut within = true;
         self.parse(bytes, |event| match event {
             Event::Preface => connection.enter(Phase::Idle),
-            Event::Fields { whole } => open = Some(!whole),
+            Event::Fields { whole } => streams.set_head(!whole, now),
             Event::Useful => streams.count_useful_frame(now),
             Event::Control => within &= streams.control_frames.count(now),
         });
-        if let Some(open) = open {
-            streams.set_head(open, now);
-        }
         if within { Ok(()) } else { Err(RequestError::BadRequest("too many control frames")) }
     }
 
@@ -96,7 +93,8 @@ impl Frames {
             match kind {
                 HEADERS | CONTINUATION => {
                     if kind == HEADERS {
-                        self.last_stream = u32::from_be_bytes(stream) & (u32::MAX >> 1);
+                        // Trailers are those of a stream that was opened before.
+                        self.last_stream = self.last_stream.max(u32::from_be_bytes(stream) & (u32::MAX >> 1));
                         emit(Event::Useful);
                     }
                     emit(Event::Fields { whole: false });
@@ -235,6 +233,18 @@ mod tests {
         check("data whose flag means something else", &[frame(5, 0, 0x4)], (None, 0));
         let control = [frame(8, 6, 0), frame(0, 0xbb, 0), frame(4, 8, 0), frame(4, 3, 0)];
         check("pings, resets and what nobody knows", &control, (None, 4));
+    }
+
+    #[test]
+    fn trailers_are_not_those_of_the_last_stream() {
+        let of = |stream: u8| {
+            let mut head = frame(2, HEADERS, END_HEADERS);
+            head[8] = stream;
+            head
+        };
+        let mut frames = Frames::default();
+        frames.parse(&[vec![0; PREFACE.len()], of(1), of(3), of(1)].concat(), |_| {});
+        assert_eq!(frames.last_stream(), 3);
     }
 
     fn check_lines(row: &str, head: &str, expected: Option<u16>) {
