@@ -7,7 +7,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::unix::{
         fs::{FileTypeExt, MetadataExt, PermissionsExt},
-        net::{UnixListener, UnixStream},
+        net::UnixListener,
     },
     path::{Path, PathBuf},
     str::FromStr,
@@ -204,6 +204,13 @@ fn unix_socket(path: &Path, mode: u32) -> io::Result<UnixListener> {
     Ok(socket.into())
 }
 
+/// Connects without waiting for a listener whose queue is full.
+fn connect_at_once(path: &Path) -> io::Result<()> {
+    let socket = RawSocket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&SockAddr::unix(path)?)
+}
+
 /// Removes the socket file of a process that has exited, and nothing else.
 fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
     let failed = |source| BindError::Io { address: address.clone(), source };
@@ -215,8 +222,8 @@ fn clear_stale(path: &Path, address: &Address) -> Result<(), BindError> {
     if !kind.is_socket() {
         return Err(BindError::NoSocket(address.clone()));
     }
-    match UnixStream::connect(path) {
-        Ok(_) => Err(BindError::InUse(address.clone())),
+    match connect_at_once(path) {
+        Ok(()) => Err(BindError::InUse(address.clone())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path).map_err(failed)
         }

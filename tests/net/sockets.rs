@@ -165,3 +165,21 @@ fn addresses_parse_and_display_alike() {
         assert!(text.parse::<Address>().is_err(), "{text}");
     }
 }
+
+#[test]
+fn unix_socket_whose_queue_is_full_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gate.sock");
+    let address: Address = format!("unix:{}", path.display()).parse().unwrap();
+    let _hung = UnixListener::bind(&path).unwrap();
+    let connect = || {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.connect(&socket2::SockAddr::unix(&path).unwrap()).map(|()| socket)
+    };
+    let _waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).collect();
+    let (bound, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || bound.send(bind(&address).err()));
+    let error = told.recv_timeout(Duration::from_secs(10)).expect("it does not wait");
+    assert!(matches!(error, Some(BindError::InUse(_))), "{error:?}");
+}
