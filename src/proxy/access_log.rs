@@ -11,10 +11,9 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
     time::Duration,
 };
 
@@ -34,13 +33,17 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-/// Handle of the log thread, shared by the workers. Dropping the last handle flushes and joins the thread.
+/// Handle of the log thread, shared by the workers. Dropping the last handle waits until the thread has written
+/// what it can.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
     commands: Arc<Mutex<LogCommands>>,
     off: AtomicBool,
     metrics: Arc<Metrics>,
-    thread: Option<JoinHandle<()>>,
+    /// Lines that the thread has yet to write.
+    unwritten: Arc<AtomicU64>,
+    /// Disconnected when the thread has ended.
+    ended: Mutex<Receiver<()>>,
 }
 
 /// What the log thread does before it writes the next chunk.
@@ -53,6 +56,7 @@ struct LogCommands {
 /// A chunk of complete lines, and the channel that returns its buffer.
 struct Chunk {
     text: Vec<u8>,
+    lines: u64,
     home: SyncSender<Vec<u8>>,
 }
 
@@ -74,6 +78,10 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// Capacity of the channel to the thread in chunks: 4 MiB for all workers.
 const CHANNEL_SIZE: usize = 128;
 
+/// How long to wait at the end for a target that takes nothing, and how often one that takes something.
+const END_WAIT: Duration = Duration::from_secs(1);
+const MAX_END_WAITS: usize = 5;
+
 impl AccessLog {
     /// Opens the target and starts the thread.
     pub fn start(target: LogTarget, metrics: Arc<Metrics>) -> io::Result<Arc<Self>> {
@@ -82,8 +90,12 @@ impl AccessLog {
         let off = AtomicBool::new(sink.is_off());
         let commands = Arc::<Mutex<LogCommands>>::default();
         let (given, counts) = (Arc::clone(&commands), Arc::clone(&metrics));
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            while let Ok(Chunk { mut text, home }) = waiting.recv() {
+        let unwritten = Arc::<AtomicU64>::default();
+        let left = Arc::clone(&unwritten);
+        let (running, ended) = sync_channel(0);
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            let _running = running;
+            while let Ok(Chunk { mut text, lines, home }) = waiting.recv() {
                 let LogCommands { target, reopen } = std::mem::take(&mut *given.lock());
                 if let Some(other) = target {
                     sink = other;
@@ -92,12 +104,13 @@ impl AccessLog {
                     sink.reopen();
                 }
                 counts.log_lines_dropped.add(sink.write(&text) as u64);
+                left.fetch_sub(lines, Ordering::Relaxed);
                 text.clear();
                 // The worker may be gone, or its channel full.
                 let _ = home.try_send(text);
             }
         })?;
-        Ok(Arc::new(Self { chunks, commands, off, metrics, thread: Some(thread) }))
+        Ok(Arc::new(Self { chunks, commands, off, metrics, unwritten, ended: Mutex::new(ended) }))
     }
 
     /// Reopens the file before the next chunk, after log rotation (SIGHUP).
@@ -115,7 +128,7 @@ impl AccessLog {
 
     /// Sends an empty chunk, so that a command does not wait for requests. A full channel has other chunks.
     fn wake(&self) {
-        let _ = self.chunks.try_send(Chunk { text: Vec::new(), home: sync_channel(0).0 });
+        let _ = self.chunks.try_send(Chunk { text: Vec::new(), lines: 0, home: sync_channel(0).0 });
     }
 
     /// Returns a new worker's writer.
@@ -134,12 +147,22 @@ impl AccessLog {
 
 impl Drop for AccessLog {
     fn drop(&mut self) {
-        // The thread ends once every sender is dropped, so drop this one before the join.
+        // The thread ends once every sender is dropped, so drop this one before the wait.
         let (closed, _) = sync_channel(0);
         self.chunks = closed;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let ended = self.ended.get_mut();
+        for _ in 0..MAX_END_WAITS {
+            let before = self.unwritten.load(Ordering::Relaxed);
+            match ended.recv_timeout(END_WAIT) {
+                Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) if self.unwritten.load(Ordering::Relaxed) == before => break,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         }
+        // The thread ends with the process.
+        let lines = self.unwritten.load(Ordering::Relaxed);
+        self.metrics.log_lines_dropped.add(lines);
+        tracing::error!(lines, "the access log is not written: lines are lost");
     }
 }
 
@@ -178,9 +201,12 @@ impl LogWriter {
         }
         let fresh = self.emptied.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK + 4096));
         let full = std::mem::replace(&mut *text, fresh);
-        match self.log.chunks.try_send(Chunk { text: full, home: self.home.clone() }) {
+        // Counted before the thread can have written it.
+        self.log.unwritten.fetch_add(lines, Ordering::Relaxed);
+        match self.log.chunks.try_send(Chunk { text: full, lines, home: self.home.clone() }) {
             Ok(()) => {}
             Err(TrySendError::Full(chunk) | TrySendError::Disconnected(chunk)) => {
+                self.log.unwritten.fetch_sub(lines, Ordering::Relaxed);
                 self.log.metrics.log_lines_dropped.add(lines);
                 *text = chunk.text;
                 text.clear();
@@ -306,5 +332,23 @@ mod tests {
             let mut reader = reader;
             std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
         });
+    }
+    #[test]
+    fn stalled_log_sink_does_not_keep_the_process() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let pipe = directory.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        let _reader = std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("opened");
+        let (metrics, (ended, over)) = (Metrics::new(Arc::default()), sync_channel(1));
+        let counts = Arc::clone(&metrics);
+        std::thread::spawn(move || {
+            with_log(&pipe, &counts, |_, writer| {
+                let long = "x".repeat(10_000);
+                (0..100).for_each(|_| writer.write(&line(&long)));
+            });
+            ended.send(())
+        });
+        over.recv_timeout(Duration::from_secs(10)).expect("the log does not wait for its reader");
+        assert!(metrics.log_lines_dropped.value() > 80, "1 MB does not fit into a pipe");
     }
 }
