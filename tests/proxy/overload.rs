@@ -177,3 +177,32 @@ impl Setup {
         self.with(|setup| setup.upstream.queue_timeout = timeout)
     }
 }
+
+#[test]
+fn every_idle_connection_makes_room_for_an_upgrade() {
+    const COUNT: usize = 6;
+    let origin = Origin::new();
+    let gate = origin
+        .setup()
+        .with(|setup| {
+            setup.upstream.max_connections = NonZeroUsize::new(COUNT);
+            setup.upstream.queue_timeout = LONG;
+        })
+        .start();
+    let mut clients: Vec<_> = (0..COUNT).map(|_| gate.client_with_get()).collect();
+    let mut idle: Vec<_> = (0..COUNT).map(|_| origin.accept()).collect();
+    for upstream in &mut idle {
+        upstream.head();
+        upstream.send(OK);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer().2, "ok");
+    }
+    let fields = ["Connection: Upgrade", "Upgrade: example/1"];
+    let request = gate.request("GET /api/socket", &fields);
+    for client in &mut clients {
+        client.send(&request);
+    }
+    let tunnels: Vec<_> = (0..COUNT).map(|_| origin.accept()).collect();
+    assert_eq!((tunnels.len(), gate.gauge(CONNECTIONS)), (COUNT, Some(COUNT as u64)));
+}

@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::{AbortHandle, spawn_local},
 };
 
@@ -30,9 +30,10 @@ pub struct SharedLimit {
     yielders: YieldNotifier,
 }
 
-/// Notifies every worker that has idle connections of an upstream to close one.
+/// Notifies every worker that has idle connections of an upstream to close one. A worker's semaphore counts
+/// the notices, because several requests may begin to wait before it acts on the first.
 #[derive(Default)]
-pub struct YieldNotifier(Mutex<Vec<Weak<Notify>>>);
+pub struct YieldNotifier(Mutex<Vec<Weak<Semaphore>>>);
 
 #[derive(Default)]
 struct Count {
@@ -107,7 +108,7 @@ impl SharedLimit {
 }
 
 impl YieldNotifier {
-    pub fn add(&self, yielder: &Arc<Notify>) {
+    pub fn add(&self, yielder: &Arc<Semaphore>) {
         let mut yielders = self.0.lock();
         yielders.retain(|other| other.strong_count() > 0);
         yielders.push(Arc::downgrade(yielder));
@@ -115,7 +116,7 @@ impl YieldNotifier {
 
     /// Notifies every worker to close an idle connection.
     pub fn notify_all(&self) {
-        self.0.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.notify_one());
+        self.0.lock().iter().filter_map(Weak::upgrade).for_each(|yielder| yielder.add_permits(1));
     }
 }
 
@@ -201,21 +202,22 @@ impl UpstreamSockets {
     }
 }
 
-/// Spawns the task that closes an idle connection when notified. A request that waits on another worker or
+/// Spawns the task that closes an idle connection for each notice. A request that waits on another worker or
 /// for another URL cannot use a connection that is idle here, but it can use its permit or socket.
 pub fn yield_idle(
     limit: Option<Arc<SharedLimit>>,
     sockets: UpstreamSockets,
     endpoints: Vec<Rc<Endpoint>>,
 ) -> AbortHandle {
-    let asked = Arc::new(Notify::new());
+    let asked = Arc::new(Semaphore::new(0));
     sockets.yielders().add(&asked);
     if let Some(limit) = &limit {
         limit.yielders().add(&asked);
     }
     let task = spawn_local(async move {
-        loop {
-            asked.notified().await;
+        // The semaphore is never closed.
+        while let Ok(notice) = asked.acquire().await {
+            notice.forget();
             if sockets.is_exhausted() || limit.as_ref().is_some_and(|limit| limit.waiting() > 0) {
                 let _ = endpoints.iter().any(|endpoint| endpoint.close_one());
             }
@@ -287,12 +289,11 @@ mod tests {
     #[test]
     fn yield_notice_reaches_every_live_worker() {
         let yielders = YieldNotifier::default();
-        let (here, gone) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (here, gone) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         yielders.add(&gone);
         yielders.add(&here);
         drop(gone);
-        yielders.notify_all();
-        let mut notified = std::pin::pin!(here.notified());
-        assert!(notified.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        (0..3).for_each(|_| yielders.notify_all());
+        assert_eq!(here.available_permits(), 3, "each notice counts");
     }
 }
