@@ -131,6 +131,9 @@ impl Upstream {
             && request.body().is_end_stream()
             && !context.facts.method_override;
         let (silence, idle) = silence_timeouts(&self.settings, &request);
+        if is_stream(request.headers()) {
+            request.body().limit_pauses();
+        }
         let streams = idle == self.settings.stream_idle_timeout;
         // An Upgrade field here was set after the permit, never copied from the client.
         let asked = request.headers().get(header::UPGRADE).cloned();

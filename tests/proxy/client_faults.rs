@@ -257,3 +257,31 @@ fn connect_that_announces_a_body_ends_no_other_stream() {
     upstream.send("ended");
     assert_eq!(client.next().payload, b"ended");
 }
+
+#[test]
+fn pause_of_a_client_is_not_the_upstreams_silence() {
+    let origin = Origin::new();
+    let soon = Duration::from_millis(200);
+    let gate = origin.setup().with(|setup| setup.upstream.first_byte_timeout = soon).start();
+    let mut client = gate.client();
+    client.send(gate.request("POST /api/x", &["Content-Length: 4"])).send("ab");
+    let mut upstream = origin.accept();
+    upstream.head();
+    assert_eq!(upstream.bytes(2), "ab");
+    // Does not restart the timeout either.
+    upstream.send("HTTP/1.1 102 Processing\r\n\r\n");
+    std::thread::sleep(soon * 3);
+    client.send("cd");
+    assert_eq!(upstream.bytes(2), "cd");
+    upstream.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+    assert_eq!(client.answer().2, "ok");
+    gate.next_outcome();
+
+    client.send(gate.request("POST /api/x", &["Content-Length: 4"])).send("ab");
+    upstream.head();
+    std::thread::sleep(soon * 3);
+    client.send("cd");
+    assert_eq!(upstream.bytes(4), "abcd");
+    assert_eq!(client.answer().0, 504, "the upstream is silent after the whole body");
+    assert_eq!(gate.next_outcome().1, "upstream_timeout");
+}

@@ -1,6 +1,6 @@
 //! Request and response bodies between the proxy and an upstream. hyper reads a request's
-//! body in pieces; each piece restarts the response timeout, and once the call has ended
-//! the body fails, which resets the stream. A response's body owns the connection and
+//! body in pieces; each piece restarts the response timeout, which rests while the client sends
+//! none, and once the call has ended the body fails, which resets the stream. A response's body owns the connection and
 //! returns it to the pool after the last byte. Dropping it earlier aborts the request.
 
 use std::{
@@ -41,6 +41,8 @@ struct Source {
     call: RefCell<Option<Route>>,
     /// How long the upstream may be silent after the end of the body.
     first_byte: Duration,
+    /// Whether the timeout runs on while the client sends nothing, because nothing else limits its pauses.
+    is_stream: Cell<bool>,
 }
 
 /// The call that sends the body.
@@ -65,11 +67,19 @@ impl OutgoingBody {
             taken: Cell::new(false),
             call: RefCell::default(),
             first_byte,
+            is_stream: Cell::new(false),
         })))
     }
 
     pub fn empty() -> Self {
         Self(None)
+    }
+
+    /// Has the timeout for the start of the response run on while the client pauses.
+    pub(super) fn limit_pauses(&self) {
+        if let Some(source) = &self.0 {
+            source.is_stream.set(true);
+        }
     }
 
     /// Whether nothing was read, so that the body can be sent again.
@@ -98,7 +108,12 @@ impl Source {
         }
         let mut rest = self.rest.borrow_mut();
         let frame = if rest.is_empty() {
-            match ready!(self.body.borrow_mut().as_mut().poll_frame(cx)) {
+            let polled = self.body.borrow_mut().as_mut().poll_frame(cx);
+            if let (Poll::Pending, Some(Route { call, .. }), false) = (&polled, &*route, self.is_stream.get())
+            {
+                call.pause();
+            }
+            match ready!(polled) {
                 Some(Ok(frame)) => frame,
                 // The inner body has recorded its error; the upstream gets a reset.
                 Some(Err(_)) => return Poll::Ready(Some(Err(http2::cancelled()))),
@@ -112,7 +127,7 @@ impl Source {
         };
         self.taken.set(true);
         if let Some(Route { call, .. }) = &*route {
-            call.progressed();
+            call.resume();
         }
         let multiplexed = route.as_ref().is_some_and(|route| route.executor.is_some());
         let frame = match frame.into_data() {

@@ -30,6 +30,8 @@ pub struct Call {
     armed: Cell<bool>,
     /// How long the upstream may be silent before its response; `None` once that has begun.
     silence: Cell<Option<Duration>>,
+    /// The upstream waits for more of the request, which the client has not sent yet.
+    paused: Cell<bool>,
     /// Bytes read from the socket for this call.
     received: Cell<u64>,
     reader: RefCell<Option<Waker>>,
@@ -57,6 +59,7 @@ impl Call {
             deadline: clock.deadline(),
             armed: Cell::new(false),
             silence: Cell::new(None),
+            paused: Cell::new(false),
             received: Cell::new(0),
             reader: RefCell::default(),
             blocked_since: Cell::new(None),
@@ -73,15 +76,28 @@ impl Call {
     /// Restarts the timeout for the start of the response.
     pub fn await_response(&self, silence: Duration) {
         self.silence.set(Some(silence));
+        self.paused.set(false);
         self.arm(silence);
     }
 
-    /// The upstream has read more of the request or sent an interim response:
-    /// restarts the timeout for the start of the response.
+    /// The upstream has sent an interim response: restarts the timeout for the start of the response.
     pub fn progressed(&self) {
-        if let Some(silence) = self.silence.get() {
+        if let Some(silence) = self.silence.get().filter(|_| !self.paused.get()) {
             self.arm(silence);
         }
+    }
+
+    /// The client has not sent more of the request: the upstream owes nothing until it has.
+    pub fn pause(&self) {
+        if !self.has_response() && !self.paused.replace(true) {
+            self.disarm();
+        }
+    }
+
+    /// The upstream gets more of the request: restarts the timeout for the start of the response.
+    pub fn resume(&self) {
+        self.paused.set(false);
+        self.progressed();
     }
 
     /// The response has begun.
