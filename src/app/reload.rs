@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     net::{Budgets, Limits, Machine, tls::Replacement},
     proxy::access_log::{AccessLog, OpenTarget},
-    settings::{UpstreamSettings, UpstreamTls},
+    settings::UpstreamTls,
     state::State,
     store::{Actor, ActorKind, ChangeError, Store},
 };
@@ -239,8 +239,9 @@ impl Reloader {
         }
     }
 
-    /// Refreshes the client certificates and authorities for upstreams. Parses the text in force, so that
-    /// only the files can differ.
+    /// Refreshes the client certificates and authorities for upstreams, and nothing else. Parses the text in
+    /// force, so that only files and environment variables can differ. Those other than certificates wait for
+    /// a reload.
     async fn refresh_upstreams(&self, present: &mut Config) {
         if upstream_files(present).next().is_none() {
             return;
@@ -252,15 +253,20 @@ impl Reloader {
             );
         };
         let (text, file) = (present.text.clone(), self.file.clone());
-        let next = match run_blocking(move || config::parse(&text, &file)).await {
-            Ok(Ok(next)) => next,
+        let read = match run_blocking(move || config::parse(&text, &file)).await {
+            Ok(Ok(read)) => read.proxy.upstreams,
             Ok(Err(errors)) => return failed(&errors),
             Err(why) => return failed(&why),
         };
-        let same = |(name, settings): (&Arc<str>, &Arc<UpstreamSettings>)| {
-            present.proxy.upstreams.get(name).is_some_and(|before| before.tls == settings.tls)
-        };
-        if next.proxy.upstreams.iter().all(same) {
+        let mut next = present.clone();
+        let mut changed = false;
+        for (name, settings) in &mut next.proxy.upstreams {
+            if let Some(read) = read.get(name).filter(|read| read.tls != settings.tls) {
+                Arc::make_mut(settings).tls.clone_from(&read.tls);
+                changed = true;
+            }
+        }
+        if !changed {
             return;
         }
         let actor = Actor::new(ActorKind::Operator);
