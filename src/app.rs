@@ -242,6 +242,8 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         keyring,
         budgets: [budgets, admin_budgets.clone()],
         own,
+        has_orphans: AtomicBool::default(),
+        key_failures: net::LogThrottle::default(),
     });
     let context = admin::Context::new(admin::Parts {
         store,

@@ -2,8 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
 };
 
 use parking_lot::Mutex;
@@ -22,7 +25,7 @@ use crate::{
     config::{self, Config, Errors, Problem, chain},
     fence::{Affected, Cut, Fence, FenceIncomplete},
     metrics::Metrics,
-    net::{Budgets, Limits, Machine, tls::Replacement},
+    net::{Budgets, Limits, LogThrottle, Machine, tls::Replacement},
     proxy::access_log::{AccessLog, OpenTarget},
     settings::UpstreamTls,
     state::State,
@@ -52,6 +55,9 @@ pub struct Reloader {
     /// The proxy's and the admin listener's.
     pub budgets: [Arc<Budgets>; 2],
     pub own: OwnAddresses,
+    /// Whether the last reload left exchanged tokens of rules that are gone.
+    pub has_orphans: AtomicBool,
+    pub key_failures: LogThrottle,
 }
 
 impl Reloader {
@@ -122,7 +128,7 @@ impl Reloader {
                 return Err(ReloadError::Change(error));
             }
         };
-        let ended = exchange::revoke_orphans(&self.store, &self.state).await;
+        let ended = self.revoke_orphans(present, &next).await;
         let withdrawn = self.activate(&certificates).await;
         self.metrics.set(next.metrics);
         self.metrics.name_services(&self.state.snapshot().rules);
@@ -147,6 +153,17 @@ impl Reloader {
         // The tokens of the old rules must have ended, too.
         let withdrawn = withdrawn.map_err(|_| ChangeError::FenceIncomplete);
         Ok(ended.and(withdrawn).map(|withdrawn| Cut(cut.0 + withdrawn.0)))
+    }
+
+    /// Ends exchanged tokens with their rules. Searches for them only if there may be some.
+    async fn revoke_orphans(&self, present: &Config, next: &Config) -> Result<(), ChangeError> {
+        let exchanges = [present, next].into_iter().any(|config| !config.proxy.exchange.is_empty());
+        if !exchanges && !self.has_orphans.load(Relaxed) {
+            return Ok(());
+        }
+        let ended = exchange::revoke_orphans(&self.store, &self.state).await;
+        self.has_orphans.store(ended.is_err(), Relaxed);
+        ended.map(drop)
     }
 
     /// Opens the access log if it is another one, on a blocking thread, because the disk may hang.
@@ -182,9 +199,12 @@ impl Reloader {
         if !self.keyring.is_due(SystemTime::now().into()) {
             return;
         }
-        let present = self.present.lock().await;
+        // Under way already, or about to be done by a reload: the next call looks again.
+        let Ok(present) = self.present.try_lock() else { return };
         let Some(assertion) = present.assertion.clone() else { return };
-        if let Err(error) = self.update_keys(assertion).await {
+        if let Err(error) = self.update_keys(assertion).await
+            && self.key_failures.is_due(Instant::now())
+        {
             tracing::error!("cannot rotate the assertion keys: {}", chain(&error));
         }
     }
@@ -341,7 +361,9 @@ impl Configuration for Reloader {
 
 /// Runs the work on a blocking thread, not on the one that revocations need: files may be large, and disks
 /// slow.
-async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
+pub(super) async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
     tokio::task::spawn_blocking(work).await.map_err(|_| "it was interrupted".to_owned())
 }
 

@@ -67,6 +67,8 @@ fn start(file: PathBuf) -> (Reloader, Store) {
         keyring: Arc::default(),
         budgets: [Budgets::for_process(), Budgets::for_process()],
         own: OwnAddresses::default(),
+        has_orphans: AtomicBool::default(),
+        key_failures: LogThrottle::default(),
     };
     (reloader, store)
 }
