@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use crate::harness::{CloseKind, Gate, Origin, RawConnection, Server, Setup, eventually, field};
+use crate::{
+    harness::{CloseKind, Gate, Origin, RawConnection, Server, Setup, eventually, field},
+    http2::{END_HEADERS, HEADERS, SETTINGS, block, frame},
+};
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const LONG: Duration = Duration::from_secs(60);
@@ -186,7 +189,7 @@ fn every_idle_connection_makes_room_for_an_upgrade() {
         .setup()
         .with(|setup| {
             setup.upstream.max_connections = NonZeroUsize::new(COUNT);
-            setup.upstream.queue_timeout = LONG;
+            (setup.upstream.queue_timeout, setup.upstream.idle_timeout) = (LONG, LONG);
         })
         .start();
     let mut clients: Vec<_> = (0..COUNT).map(|_| gate.client_with_get()).collect();
@@ -198,11 +201,22 @@ fn every_idle_connection_makes_room_for_an_upgrade() {
     for client in &mut clients {
         assert_eq!(client.answer().2, "ok");
     }
-    let fields = ["Connection: Upgrade", "Upgrade: example/1"];
-    let request = gate.request("GET /api/socket", &fields);
-    for client in &mut clients {
-        client.send(&request);
-    }
+    // In one packet over HTTP/2, so that all wait before the first idle connection closes.
+    let bearer = format!("Bearer {}", gate.bearer);
+    let connect = block(&[
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "http"),
+        (":authority", "gate.example"),
+        (":path", "/api/socket"),
+        ("sec-websocket-version", "13"),
+        ("authorization", &bearer),
+    ]);
+    let streams = (0..6).flat_map(|number| frame(HEADERS, END_HEADERS, 2 * number + 1, &connect));
+    let mut packet = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &frame(SETTINGS, 0, 0, &[])].concat();
+    packet.extend(streams);
+    let mut client = gate.client();
+    client.send(&packet);
     let tunnels: Vec<_> = (0..COUNT).map(|_| origin.accept()).collect();
     assert_eq!((tunnels.len(), gate.gauge(CONNECTIONS)), (COUNT, Some(COUNT as u64)));
 }
