@@ -33,8 +33,8 @@ pub enum LogTarget {
     File(PathBuf),
 }
 
-/// Handle of the log thread, shared by the workers. Dropping the last handle waits until the thread has written
-/// what it can.
+/// Handle of the log thread, shared by the workers. Dropping the last handle waits until the thread has
+/// written what it can.
 pub struct AccessLog {
     chunks: SyncSender<Chunk>,
     commands: Arc<Mutex<LogCommands>>,
@@ -333,6 +333,7 @@ mod tests {
             std::thread::spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
         });
     }
+
     #[test]
     fn stalled_log_sink_does_not_keep_the_process() {
         let directory = tempfile::tempdir().expect("a directory");

@@ -1,7 +1,7 @@
-//! Request and response bodies between the proxy and an upstream. hyper reads a request's
-//! body in pieces; each piece restarts the response timeout, which rests while the client sends
-//! none, and once the call has ended the body fails, which resets the stream. A response's body owns the connection and
-//! returns it to the pool after the last byte. Dropping it earlier aborts the request.
+//! Request and response bodies between the proxy and an upstream. hyper reads a request's body in pieces;
+//! each piece restarts the response timeout, which rests while the client sends none, and once the call has
+//! ended the body fails, which resets the stream. A response's body owns the connection and returns it to the
+//! pool after the last byte. Dropping it earlier aborts the request.
 
 use std::{
     cell::{Cell, RefCell},
