@@ -307,7 +307,7 @@ proptest! {
         let mut trailers = headers.clone();
         let _ = (has_framing_alias(&headers), client_address(&headers, [127, 0, 0, 1].into(), true, &["127.0.0.1/32".parse().unwrap()].into_iter().collect()));
         let peer = PeerFields::new(None, true);
-        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: b"r", destination: None };
+        let hop = Hop { peer: &peer, peer_trusted: false, host: None, request_id: &HeaderValue::from_static("r"), destination: None };
         edit_request(&mut headers, &permit, &IdentityCache::new(&directory), &hop).unwrap();
         edit_request_trailers(&mut trailers, &FieldPolicy::default());
         let ours = ["x-permgate-user", "x-permgate-user-id", "x-permgate-token-id", "x-permgate-service", "x-request-id"];

@@ -113,7 +113,7 @@ impl World {
                     peer: &peer_fields,
                     peer_trusted,
                     host: None,
-                    request_id: b"r1",
+                    request_id: &HeaderValue::from_static("r1"),
                     destination: None,
                 };
                 edit_request(&mut headers, &permit, &IdentityCache::new(&self.directory), &hop).unwrap();

@@ -194,7 +194,7 @@ fn forwarded(permit: &Permit<'_>, query: &Query<'_>, directory: &Directory) -> R
         peer: &peer,
         peer_trusted: false,
         host: query.host.map(str::as_bytes),
-        request_id: b"the request's id",
+        request_id: &HeaderValue::from_static("the request's id"),
         destination: None,
     };
     edit_request(&mut headers, permit, &IdentityCache::new(directory), &hop)

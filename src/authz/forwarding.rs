@@ -55,8 +55,7 @@ pub struct Hop<'a> {
     pub peer_trusted: bool,
     /// The host as the client sent it.
     pub host: Option<&'a [u8]>,
-    /// Printable ASCII.
-    pub request_id: &'a [u8],
+    pub request_id: &'a HeaderValue,
     /// The second target of the request, which the permit covers.
     pub destination: Option<&'a Destination>,
 }
@@ -110,7 +109,7 @@ pub fn edit_request(
     if let Some(target) = hop.destination.and_then(Destination::target) {
         headers.insert(destination::NAME, target.clone());
     }
-    set_request_id(headers, hop.request_id);
+    headers.insert(REQUEST_ID, hop.request_id.clone());
     if service.spec.identity.has_headers() {
         identities.set(headers, permit)?;
     }
@@ -124,22 +123,15 @@ pub fn edit_request_trailers(trailers: &mut HeaderMap, policy: &FieldPolicy) {
 
 /// Drops fields that concern only the upstream's connection, and cookies of the gateway, and sets
 /// `X-Request-Id`.
-pub fn edit_response(headers: &mut HeaderMap, request_id: &[u8]) {
+pub fn edit_response(headers: &mut HeaderMap, request_id: &HeaderValue) {
     drop_fields(headers, FieldSection::Response, &FieldPolicy::default());
     edit_values(headers, &header::SET_COOKIE, |value| cookies::sets_own(value).then(Vec::new));
-    set_request_id(headers, request_id);
+    headers.insert(REQUEST_ID, request_id.clone());
 }
 
 /// Drops response trailers that frame or route the message or concern one connection (RFC 9110, 6.5.1).
 pub fn edit_response_trailers(trailers: &mut HeaderMap) {
     drop_fields(trailers, FieldSection::ResponseTrailers, &FieldPolicy::default());
-}
-
-/// Sets `X-Request-Id`. An id that is no valid field value is left out.
-pub fn set_request_id(headers: &mut HeaderMap, request_id: &[u8]) {
-    if let Ok(value) = HeaderValue::from_bytes(request_id) {
-        headers.insert(REQUEST_ID, value);
-    }
 }
 
 impl PeerFields {
@@ -192,7 +184,7 @@ impl PeerFields {
     }
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");

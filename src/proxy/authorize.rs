@@ -193,7 +193,7 @@ impl Gateway {
                 peer,
                 peer_trusted: is_peer_trusted(&state, connection),
                 host: context.facts.host_field(),
-                request_id: context.request_id.as_bytes(),
+                request_id: context.request_id.value(),
                 destination: context.facts.destination.as_ref(),
             };
             forwarding::edit_request(headers, permit, &state.identities, &hop)

@@ -103,7 +103,7 @@ fn pass_request_frame(mut frame: Frame<Bytes>, context: &RequestContext) -> Fram
 /// A response body on its way to the client: the gateway's own text, or the upstream's body. It is dropped
 /// when the client has read it or has disconnected.
 pub struct ResponseBody {
-    body: Either<Full<Bytes>, IncomingBody>,
+    body: Either<Full<Bytes>, Box<IncomingBody>>,
     /// The client speaks gRPC, so an error can be sent in trailers.
     grpc: bool,
     ended: bool,
@@ -126,7 +126,7 @@ impl ResponseBody {
 
     /// `grpc`: whether a response that ends early ends with gRPC trailers. `bodiless`: the client gets the
     /// head alone, whatever an HTTP/2 upstream may send after it.
-    pub fn stream(body: IncomingBody, grpc: bool, bodiless: bool, guard: LogGuard) -> Self {
+    pub fn stream(body: Box<IncomingBody>, grpc: bool, bodiless: bool, guard: LogGuard) -> Self {
         let mut body = Self { body: Either::Right(body), grpc, ended: false, guard: Some(guard) };
         if bodiless || body.body.is_end_stream() {
             body.end();

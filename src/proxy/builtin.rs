@@ -158,7 +158,7 @@ impl Gateway {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
         headers.insert(header::CACHE_CONTROL, jwks.caching);
-        forwarding::set_request_id(headers, context.request_id.as_bytes());
+        headers.insert(forwarding::REQUEST_ID, context.request_id.value().clone());
         Ok(response)
     }
 
@@ -225,7 +225,7 @@ fn json_response(body: &serde_json::Value, request_id: &RequestId) -> Response<B
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    forwarding::set_request_id(headers, request_id.as_bytes());
+    headers.insert(forwarding::REQUEST_ID, request_id.value().clone());
     response
 }
 

@@ -7,14 +7,16 @@ use std::{
     rc::Rc,
 };
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::{
     authz::{
         carriers::{self, Carried, TargetOrigin},
         decide::Credential,
         destination::Destination,
-        forwarding::{PeerFields, client_address, is_secure, method_override, single_value, stated_hosts},
+        forwarding::{
+            self, PeerFields, at_most_one, client_address, is_secure, method_override, stated_hosts,
+        },
         host::Authority,
         reason::Reason,
     },
@@ -196,7 +198,7 @@ fn slot_of(address: IpAddr) -> usize {
 
 /// Consists of letters, digits, `.`, `_` and `-`, so it needs no escaping in logs and fields.
 #[derive(Clone, Debug)]
-pub struct RequestId(Box<str>);
+pub struct RequestId(HeaderValue);
 
 /// Generates ids from a random prefix per worker and a counter, which avoids a system call per request.
 pub struct RequestIds {
@@ -229,17 +231,21 @@ impl RequestIds {
         id.extend(
             (0..COUNTER_DIGITS).rev().filter_map(|at| char::from_digit((number >> (4 * at)) as u32 & 15, 16)),
         );
-        RequestId(id.into())
+        RequestId(HeaderValue::try_from(id).expect("digits are visible ASCII"))
     }
 }
 
 impl RequestId {
     /// Returns the id that a trusted proxy sent, if it is well-formed.
     pub fn from_headers(headers: &HeaderMap) -> Option<RequestId> {
-        let id = single_value(headers, HeaderName::from_static("x-request-id"))?;
+        let id = at_most_one(headers, forwarding::REQUEST_ID).ok()??;
         let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-        let valid = (1..=128).contains(&id.len()) && id.iter().all(allowed);
-        str::from_utf8(id).ok().filter(|_| valid).map(|id| RequestId(id.into()))
+        let valid = (1..=128).contains(&id.len()) && id.as_bytes().iter().all(allowed);
+        valid.then(|| RequestId(id.clone()))
+    }
+
+    pub fn value(&self) -> &HeaderValue {
+        &self.0
     }
 
     pub fn as_bytes(&self) -> &[u8] {
@@ -247,7 +253,7 @@ impl RequestId {
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.to_str().expect("a request id is visible ASCII")
     }
 }
 

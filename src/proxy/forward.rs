@@ -108,7 +108,7 @@ impl Gateway {
             }
             _ => None,
         };
-        forwarding::edit_response(headers, context.request_id.as_bytes());
+        forwarding::edit_response(headers, context.request_id.value());
         if let Some(protocols) = protocols {
             upgrade::set(headers, protocols);
         }

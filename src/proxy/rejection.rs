@@ -134,7 +134,7 @@ impl Rejection {
         };
         *response.status_mut() = details.status;
         let headers = response.headers_mut();
-        forwarding::set_request_id(headers, request_id.as_bytes());
+        headers.insert(forwarding::REQUEST_ID, request_id.value().clone());
         if let Some(wait) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }

@@ -56,7 +56,7 @@ const HEAD_LIMIT: usize = 64 << 10;
 
 /// An upstream's response.
 pub enum UpstreamResponse {
-    Response(Response<IncomingBody>),
+    Response(Response<Box<IncomingBody>>),
     /// The head of a 101, and the connection that has switched protocols.
     Upgraded(Response<()>, Box<Upgraded>),
 }
@@ -182,7 +182,8 @@ impl Upstream {
                         idle
                     };
                     return Ok(UpstreamResponse::Response(
-                        response.map(|incoming| IncomingBody::new(incoming, connection, idle)),
+                        // Boxed, because a response is moved many times on its way to the client.
+                        response.map(|incoming| Box::new(IncomingBody::new(incoming, connection, idle))),
                     ));
                 }
                 Ok(response) => {

@@ -52,7 +52,7 @@ fn sent(fixture: &Fixture, fields: &[(&str, &str)], trusted: bool) -> Result<Hea
         peer: &peer,
         peer_trusted: trusted,
         host: Some(b"example.org:8080"),
-        request_id: b"r1",
+        request_id: &HeaderValue::from_static("r1"),
         destination: None,
     };
     let mut headers = map(fields);
@@ -215,7 +215,7 @@ fn our_cookies_are_nobodys_affair() {
     assert_eq!(cookies(&[("cookie", "__Host-permgate=1"), ("cookie", "a=b")]), ["a=b"]);
     let set = ["permgate=1; Path=/", "a=b", "=permgate=1", "__Host-permgate-flow=1; Secure", "b=permgate"];
     let mut headers = map(&set.map(|value| ("set-cookie", value)));
-    edit_response(&mut headers, b"r1");
+    edit_response(&mut headers, &HeaderValue::from_static("r1"));
     let kept: Vec<_> = headers.get_all("set-cookie").iter().map(HeaderValue::as_bytes).collect();
     assert_eq!(kept, [&b"a=b"[..], b"b=permgate"]);
 }
@@ -331,7 +331,7 @@ fn an_answer_loses_what_concerns_one_connection() {
         ("set-cookie", "b"),
         ("trailer", "x-sum, host"),
     ]);
-    edit_response(&mut headers, b"r1");
+    edit_response(&mut headers, &HeaderValue::from_static("r1"));
     let expected = [
         ("x-request-id", "r1"),
         ("etag", "e"),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use hyper::{
     body::Incoming,
     client::conn::http1::{Builder, SendRequest},
@@ -200,9 +200,11 @@ fn announces_odd_content<B>(response: &Response<B>) -> bool {
     }
 }
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 /// The value of the upstream's `Keep-Alive: timeout=N`, in seconds.
 fn announced_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let values = headers.get_all("keep-alive").iter().filter_map(|value| value.to_str().ok());
+    let values = headers.get_all(KEEP_ALIVE).iter().filter_map(|value| value.to_str().ok());
     let mut parameters = values.flat_map(|value| value.split(','));
     parameters.find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
