@@ -33,11 +33,13 @@ mod token_file;
 mod user;
 
 use std::{
+    env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, builder::Resettable};
 use clap_complete::CompleteEnv;
 use serde_json::json;
 
@@ -176,16 +178,25 @@ pub fn command() -> clap::Command {
     help::style(Cli::command())
 }
 
-fn parse() -> Result<Cli, clap::Error> {
-    let matches = command().try_get_matches()?;
+/// Parses a command line, the name of the program first.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = without_empty_variables(command()).try_get_matches_from(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command()))
+}
+
+/// Has an empty environment variable count as one that is not set.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(|argument| match argument.get_env().map(env::var_os) {
+        Some(Some(value)) if value.is_empty() => argument.env(Resettable::Reset),
+        _ => argument,
+    })
 }
 
 /// Parses the arguments, runs the command and reports failures.
 pub fn main() -> ExitCode {
     // Ends the process if a shell requests completions.
     CompleteEnv::with_factory(command).var(complete::VARIABLE).complete();
-    let cli = match parse() {
+    let cli = match parse(env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version go to stdout and succeed; anything else is a usage error. `Error::exit` would

@@ -58,8 +58,10 @@ const MAX_RESPONSE: usize = 64 << 20;
 impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, Failure> {
         if global.offline {
-            if global.admin.as_deref().is_some_and(|address| address.contains(':')) {
-                return Err(Failure::usage("--offline opens the store itself: omit --admin ADDRESS"));
+            if global.admin.is_some() {
+                let message =
+                    "--offline opens the store itself: omit --admin ADDRESS, and unset PERMGATE_ADMIN";
+                return Err(Failure::usage(message));
             }
             return Offline::new(global).map(Box::new).map(Self::Offline);
         }

@@ -2,9 +2,9 @@
 //! in the store (logins, groups, roles, services and tokens) are requested from the gateway that the
 //! configuration names. If it does not answer, there are no candidates.
 
-use std::env;
+use std::{env, ffi::OsString};
 
-use clap::{Args, Parser};
+use clap::Args;
 use clap_complete::{
     Shell,
     engine::{ArgValueCandidates, CompletionCandidate},
@@ -12,7 +12,7 @@ use clap_complete::{
 };
 use serde_json::Value;
 
-use super::{Cli, client::Client, failure::Failure, output::print};
+use super::{client::Client, failure::Failure, output::print, parse};
 
 /// The maximum number of candidates.
 const MAX_CANDIDATES: usize = 1000;
@@ -52,15 +52,18 @@ fn candidates(path: &str, field: &str, help: &str) -> Vec<CompletionCandidate> {
 
 /// Requests the records with the configuration and listener that the completed line names, if any.
 fn records(path: &str) -> Option<Vec<Value>> {
-    let mut words = vec!["permgate".to_owned()];
-    let mut line = env::args().skip_while(|word| word != "--").skip(2);
+    let mut words = vec![OsString::from("permgate")];
+    let mut line = env::args_os().skip_while(|word| word != "--").skip(2);
     while let Some(word) = line.next() {
-        if matches!(word.as_str(), "-c" | "--config" | "--admin" | "--token-file") {
+        let text = word.to_string_lossy();
+        if ["--config=", "--admin=", "--token-file="].iter().any(|option| text.starts_with(option)) {
+            words.push(word);
+        } else if matches!(&*text, "-c" | "--config" | "--admin" | "--token-file") {
             words.extend([word, line.next()?]);
         }
     }
-    words.push("health".to_owned());
-    let global = Cli::try_parse_from(words).ok()?.global.with_machine_config();
+    words.push("health".into());
+    let global = parse(words).ok()?.global.with_machine_config();
     Client::new(&global).ok()?.list(path, Some(MAX_CANDIDATES)).ok()
 }
 

@@ -121,7 +121,8 @@ impl User {
     pub(super) fn run(mut self, global: &Global) -> Result<(), Failure> {
         let mut global = global.clone();
         if let Self::Create(create) = &mut self {
-            create.take_switch(&mut global);
+            let arguments = std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned());
+            create.take_switch(&mut global, &arguments.collect::<Vec<_>>());
         }
         let client = Client::new(&global)?;
         let output = global.output;
@@ -209,35 +210,40 @@ impl Create {
     }
 
     /// Reads `--admin` without an address as `--administrator`, which it meant before. An address has a
-    /// colon, and a login never has.
-    fn take_switch(&mut self, global: &mut Global) {
+    /// colon, and a login never has. A value of the environment is never the switch, nor an empty one, which
+    /// a script's variable may have: they are refused like those of any other command.
+    fn take_switch(&mut self, global: &mut Global, arguments: &[String]) {
         let Some(written) = global.admin.take_if(|written| !written.contains(':')) else { return };
-        if self.login.is_none() && !written.is_empty() {
+        let is_login = !written.is_empty();
+        if !has_switch(arguments) || (is_login && self.login.is_some()) {
+            global.admin = Some(written);
+            return;
+        }
+        if is_login {
             self.login = Some(written);
         }
         // If both are given, the parser keeps the last one, which is the switch.
-        let variable = || std::env::var(ADMIN_VARIABLE).ok().filter(|address| !address.is_empty());
-        let named = address(std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()));
-        let variable = if global.offline { None } else { variable() };
-        global.admin = named.or(variable);
+        let named = address(arguments, self.login.as_deref());
+        let variable = if global.offline { None } else { std::env::var(ADMIN_VARIABLE).ok() };
+        global.admin = named.or(variable.filter(|address| !address.is_empty()));
         self.administrator = true;
     }
 }
 
+/// Whether a command line has `--admin` with no value, or with one that may be the login after it.
+fn has_switch(arguments: &[String]) -> bool {
+    arguments.iter().enumerate().any(|(at, argument)| {
+        argument == "--admin" && arguments.get(at + 1).is_none_or(|next| !next.is_empty())
+    })
+}
+
 /// The listener's address on a command line that also has a bare `--admin`.
-fn address(arguments: impl Iterator<Item = String>) -> Option<String> {
-    let mut arguments = arguments.peekable();
-    while let Some(argument) = arguments.next() {
-        let value = match argument.strip_prefix("--admin=") {
-            Some(value) => Some(value.to_owned()),
-            None if argument == "--admin" => arguments.peek().cloned(),
-            None => None,
-        };
-        if let Some(value) = value.filter(|value| value.contains(':')) {
-            return Some(value);
-        }
-    }
-    None
+fn address(arguments: &[String], login: Option<&str>) -> Option<String> {
+    let values = arguments.iter().enumerate().filter_map(|(at, argument)| match argument.as_str() {
+        "--admin" => arguments.get(at + 1).map(String::as_str).filter(|next| !next.starts_with('-')),
+        other => other.strip_prefix("--admin="),
+    });
+    values.filter(|value| Some(*value) != login).map(str::to_owned).next()
 }
 
 /// Prints the link to stdout, so that it can be piped into a mail.
@@ -270,12 +276,14 @@ mod tests {
     #[test]
     fn a_listener_is_named_beside_the_switch() {
         let check = |line: &str, expected: Option<&str>| {
-            let found = address(line.split(' ').map(str::to_owned));
-            assert_eq!(found.as_deref(), expected, "{line}");
+            let arguments: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(address(&arguments, Some("ann")).as_deref(), expected, "{line}");
         };
         check("user add ann --admin", None);
         check("user add --admin ann", None);
+        check("user add --admin --name x ann", None);
         check("--admin unix:a.sock user add ann --admin", Some("unix:a.sock"));
+        check("--admin gate.sock user add ann --admin", Some("gate.sock"));
         check("--admin=http://[::1]:1 user add ann --admin", Some("http://[::1]:1"));
         check("-c gateway.toml user add ann --name a:b --admin", None);
     }

@@ -6,6 +6,7 @@ mod first_minutes;
 mod formats;
 mod places;
 mod secrets;
+mod variables;
 mod words;
 
 use std::{
@@ -91,14 +92,18 @@ error: gateway.toml has 8 errors
 "#;
 
 fn permgate(directory: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_permgate"))
+    permgate_command(directory, line).output().unwrap()
+}
+
+fn permgate_command(directory: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_permgate"));
+    command
         .args(line.split(' '))
         .current_dir(directory)
         .env_remove("PERMGATE_CONFIG")
         .env_remove("PERMGATE_ADMIN")
-        .env_remove("PERMGATE_TOKEN")
-        .output()
-        .unwrap()
+        .env_remove("PERMGATE_TOKEN");
+    command
 }
 
 fn directory_with(config: &str) -> tempfile::TempDir {
