@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     environment::{Overrides, VariableLocation},
-    mask::{continued_secrets, mask_secrets},
+    mask::{continued_secrets, mask_secrets, without_user_info},
     problem::Problem,
 };
 use crate::{
@@ -175,8 +175,9 @@ impl<'t> Document<'t> {
             column,
             excerpt: excerpt.chars().take(MAX_EXCERPT).collect(),
             width: u32::try_from(width).unwrap_or(u32::MAX),
-            message: redact(message).into_owned(),
-            advice,
+            // Both may quote the value.
+            message: redact(&without_user_info(message)).into_owned(),
+            advice: redact(&without_user_info(&advice)).into_owned(),
         }
     }
 

@@ -110,22 +110,48 @@ fn begins_statement(line: &str) -> bool {
     })
 }
 
-/// Replaces what is between `//` and `@` in `http://user:password@host`.
-fn without_user_info(line: &str) -> String {
+/// Replaces what is between `:` and `@` in `http://user:password@host` and `user:password@host`. A password
+/// may have any sign: what is in quotes ends with them, anything else with a blank.
+pub(super) fn without_user_info(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        let end = after.find(['/', '"', '\'', ' ', ',']).unwrap_or(after.len());
-        rest = after;
-        if let Some(sign) = after[..end].rfind('@') {
-            shown.push_str("...");
-            rest = &after[sign..];
+    let mut quote = None;
+    while let Some(at) = rest.find([':', '"', '\'']) {
+        let (before, sign) = rest[..=at].split_at(at);
+        shown.push_str(&rest[..=at]);
+        rest = &rest[at + 1..];
+        if sign == ":" {
+            let (text, after) = rest.split_at(end_of_text(rest, quote));
+            let user = if text.starts_with("//") { 2 } else { 0 };
+            match text[user..].rfind('@') {
+                Some(host) => shown.extend([&text[..user], "...", &text[user + host..]]),
+                None => shown.push_str(text),
+            }
+            rest = after;
+        } else if quote == Some(sign) && !before.ends_with('\\') {
+            quote = None;
+        } else if quote.is_none() && (sign == "\"" || !before.ends_with(char::is_alphanumeric)) {
+            // An apostrophe in a word opens nothing.
+            quote = Some(sign);
         }
     }
     shown.push_str(rest);
     shown
+}
+
+/// Where a text ends that is in such quotes.
+fn end_of_text(rest: &str, quote: Option<&str>) -> usize {
+    let mut is_escaped = false;
+    let is_end = |sign: char| {
+        let ends = match quote {
+            Some("'") => sign == '\'',
+            Some(_) => sign == '"' && !is_escaped,
+            None => sign.is_whitespace() || matches!(sign, '"' | '\''),
+        };
+        is_escaped = sign == '\\' && !is_escaped;
+        ends
+    };
+    rest.find(is_end).unwrap_or(rest.len())
 }
 
 #[cfg(test)]
@@ -147,6 +173,17 @@ mod tests {
         );
         check("url = \"https://example.com/?token=hunter2\"", "url = \"https://example.com/?token= ...");
         check("urls = [\"http://me:hunter2@localhost\"]", "urls = [\"http://...@localhost\"]");
+        check("urls = [\"http://me:hun/ter2@localhost\"]", "urls = [\"http://...@localhost\"]");
+        check("urls = ['http://me:hunter@2 \"@localhost']", "urls = ['http://...@localhost']");
+        check("urls = [\"http://me:hun\\\"ter2@localhost\"]", "urls = [\"http://...@localhost\"]");
+        check("urls = [\"http://a\", \"http://me:hunter2@b\"]", "urls = [\"http://a\", \"http://...@b\"]");
+        check("endpoints = [\"root:hunter2@10.0.0.1:2379\"]", "endpoints = [\"root:...@10.0.0.1:2379\"]");
+        check("url = \"http://me:hunter2@localhost", "url = \"http://...@localhost");
+        check("url = http://me:hunter2@localhost # a@b", "url = http://...@localhost # a@b");
+        check(
+            "listen = [\"[::1]:80\"] # ask ann@example.com",
+            "listen = [\"[::1]:80\"] # ask ann@example.com",
+        );
         check("[tokens]", "[tokens]");
         check("# about tokens", "# about tokens");
         check("listen = [\"127.0.0.1:8080\"]", "listen = [\"127.0.0.1:8080\"]");
@@ -184,5 +221,30 @@ mod tests {
         check("no quotes", "[admin.oidc]\nclient_secret = hunter\nhunter==\n");
         check("no equals sign", "[admin.oidc]\nclient_secret \"hunter\"\n");
         check("an inline table", "oidc = { client_secret = \"hunter\" }\n");
+    }
+
+    #[test]
+    fn no_password_in_an_address_is_in_an_error() {
+        let check = |table: &str, lines: &str| {
+            let text = format!("version = 1\n[{table}]\n{lines}\n");
+            let shown = parse(&text, Path::new("gateway.toml")).unwrap_err().to_string();
+            assert!(shown.contains("@") && !shown.contains("hunter"), "{shown}");
+        };
+        check("store.cluster", "node = \"a\"\nendpoints = [\"https://root:hunter2@10.0.0.1:2379\"]");
+        check("store.cluster", "node = \"a\"\nendpoints = [\"root:hunter2@10.0.0.1:2379\"]");
+        for scheme in ["http://", "https://", "h2c://", "ftp://", ""] {
+            for rest in ["10.0.0.1", "10.0.0.1:80", "host/path", "host?x=y"] {
+                let url = format!("{scheme}root:hunter2@{rest}");
+                check("admin.oidc", &format!("issuer = \"{url}\"\nclient_id = \"a\""));
+                check("exchange.ci", &format!("issuer = \"{url}\""));
+                check("admin", &format!("url = \"{url}\""));
+                check("admin", &format!("listen = [\"{url}\"]"));
+                check("server", &format!("listen = [\"{url}\"]"));
+                check("server", &format!("trusted_proxies = [\"{url}\"]"));
+                check("upstream.up", &format!("urls = [\"{url}\"]"));
+                check("upstream.up", &format!("urls = [\"http://127.0.0.1:1\"]\nhost = \"{url}\""));
+                check("service.app", &format!("upstream = \"{url}\"\npaths = [\"/app\"]"));
+            }
+        }
     }
 }
