@@ -11,7 +11,7 @@ use std::{
 use super::{
     environment::{Overrides, VariableLocation},
     mask::{continued_secrets, mask_secrets, without_user_info},
-    problem::Problem,
+    problem::{Errors, Problem},
 };
 use crate::{
     authz::{rules::Origin, secret::redact},
@@ -29,6 +29,8 @@ pub(super) struct Document<'t> {
     continued_secrets: OnceCell<Vec<bool>>,
     /// The offset at which each line begins: every service and rule has its line.
     line_starts: OnceCell<Vec<usize>>,
+    /// The line shown last and its excerpt: a line of a megabyte may have thousands of problems.
+    last_excerpt: RefCell<(u32, String)>,
     found: RefCell<Diagnostics>,
 }
 
@@ -47,6 +49,10 @@ pub(super) struct Diagnostics {
     pub(super) exposed_secrets: Vec<Problem>,
     pub(super) warnings: Vec<Problem>,
 }
+
+/// The number of errors, and that of warnings, that are reported. Whoever may check a text must not make
+/// this take long.
+const MAX_PROBLEMS: usize = 1000;
 
 /// The longest excerpt of a line, in characters.
 const MAX_EXCERPT: usize = 200;
@@ -67,6 +73,7 @@ impl<'t> Document<'t> {
             system_roots: OnceCell::new(),
             continued_secrets: OnceCell::new(),
             line_starts: OnceCell::new(),
+            last_excerpt: RefCell::default(),
             found: RefCell::default(),
         }
     }
@@ -80,18 +87,27 @@ impl<'t> Document<'t> {
     pub(super) fn origin(&self, span: &Range<usize>) -> Origin {
         match self.overrides.location(span.start) {
             Some(location) => Origin { file: location.variable.clone(), line: 1 },
-            None => Origin { file: self.name.clone(), line: self.position(span.start).0 },
+            None => Origin { file: self.name.clone(), line: self.line(span.start) },
         }
     }
 
     pub(super) fn error(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
-        let problem = self.locate(span, &message.into(), advice.into());
-        self.found.borrow_mut().errors.push(problem);
+        if self.found.borrow().errors.len() < MAX_PROBLEMS {
+            let problem = self.locate(span, &message.into(), &advice.into());
+            self.found.borrow_mut().errors.push(problem);
+        }
     }
 
     pub(super) fn warn(&self, span: &Range<usize>, message: impl Into<String>, advice: impl Into<String>) {
-        let problem = self.locate(span, &message.into(), advice.into());
-        self.found.borrow_mut().warnings.push(problem);
+        if self.found.borrow().warnings.len() < MAX_PROBLEMS {
+            let problem = self.locate(span, &message.into(), &advice.into());
+            self.found.borrow_mut().warnings.push(problem);
+        }
+    }
+
+    /// Whether so many errors were found that no more are reported.
+    pub(super) fn is_full(&self) -> bool {
+        self.found.borrow().errors.len() >= MAX_PROBLEMS
     }
 
     /// Reports a file with a secret if users other than its owner and group can read or change it.
@@ -102,8 +118,7 @@ impl<'t> Document<'t> {
                 "every user of this machine can read or change {}, which holds a secret (mode {mode:04o})",
                 path.display()
             );
-            let advice =
-                "run `chmod 600` on it, or 640 with a dedicated group, and replace the secret".to_owned();
+            let advice = "run `chmod 600` on it, or 640 with a dedicated group, and replace the secret";
             let problem = self.locate(span, &message, advice);
             self.found.borrow_mut().exposed_secrets.push(problem);
         }
@@ -111,6 +126,9 @@ impl<'t> Document<'t> {
 
     /// Reports an error in a rule of which only the line is known.
     pub(super) fn error_at(&self, origin: &Origin, message: impl Into<String>) {
+        if self.is_full() {
+            return;
+        }
         if let Some(span) = self.overrides.span(&origin.file) {
             return self.error(&span, message, "");
         }
@@ -145,27 +163,31 @@ impl<'t> Document<'t> {
     }
 
     pub(super) fn into_diagnostics(self) -> Diagnostics {
-        let mut found = self.found.into_inner();
+        let mut found = self.found.take();
         for problems in [&mut found.errors, &mut found.exposed_secrets, &mut found.warnings] {
             problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
+            let is_full = problems.len() >= MAX_PROBLEMS;
             problems.dedup();
+            if is_full {
+                let rest = "there may be more than these: only the first ones found are reported".to_owned();
+                problems.extend(Errors::in_file(&self.name, rest, "").0);
+            }
         }
         found
     }
 
-    fn locate(&self, span: &Range<usize>, message: &str, advice: String) -> Problem {
+    fn locate(&self, span: &Range<usize>, message: &str, advice: &str) -> Problem {
         let (file, (line, column), excerpt, meant) = match self.overrides.location(span.start) {
             Some(VariableLocation { variable, line, offset }) => {
                 let (before, meant) = line.split_at(line.floor_char_boundary(offset));
                 let meant = &meant[..meant.floor_char_boundary(span.len())];
                 let column = u32::try_from(before.chars().count() + 1).unwrap_or(u32::MAX);
-                (variable, (1, column), mask_secrets(line), meant)
+                (variable, (1, column), shortened(&mask_secrets(line)), meant)
             }
             None => {
-                let written = self.text[self.line_start(span.start)..].lines().next().unwrap_or_default();
                 let meant = self.text.get(span.clone()).unwrap_or_default();
                 let (line, column) = self.position(span.start);
-                (&self.name, (line, column), self.masked_line(line, written), meant)
+                (&self.name, (line, column), self.excerpt(line, span.start), meant)
             }
         };
         let width = meant.lines().next().unwrap_or_default().chars().count().max(1);
@@ -173,29 +195,38 @@ impl<'t> Document<'t> {
             file: file.clone(),
             line,
             column,
-            excerpt: excerpt.chars().take(MAX_EXCERPT).collect(),
+            excerpt,
             width: u32::try_from(width).unwrap_or(u32::MAX),
             // Both may quote the value.
             message: redact(&without_user_info(message)).into_owned(),
-            advice: redact(&without_user_info(&advice)).into_owned(),
+            advice: redact(&without_user_info(advice)).into_owned(),
         }
     }
 
-    /// A line of the file, fit to be shown.
-    fn masked_line(&self, number: u32, written: &str) -> String {
-        let continued = self.continued_secrets.get_or_init(|| continued_secrets(self.text));
-        let index = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
-        match continued.get(index) {
-            Some(true) => "...".to_owned(),
-            Some(false) | None => mask_secrets(written),
+    /// The line of the file at an offset, fit to be shown.
+    fn excerpt(&self, number: u32, offset: usize) -> String {
+        let mut last = self.last_excerpt.borrow_mut();
+        if last.0 != number {
+            let continued = self.continued_secrets.get_or_init(|| continued_secrets(self.text));
+            let index = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+            let written = self.text[self.line_start(offset)..].lines().next().unwrap_or_default();
+            let shown = match continued.get(index) {
+                Some(true) => "...".to_owned(),
+                Some(false) | None => shortened(&mask_secrets(written)),
+            };
+            *last = (number, shown);
         }
+        last.1.clone()
+    }
+
+    fn line(&self, offset: usize) -> u32 {
+        let line = self.line_starts().partition_point(|start| *start <= self.floor(offset));
+        u32::try_from(line).unwrap_or(u32::MAX)
     }
 
     fn position(&self, offset: usize) -> (u32, u32) {
-        let start = self.line_start(offset);
-        let line = self.line_starts().partition_point(|start| *start <= self.floor(offset));
-        let column = self.text[start..self.floor(offset)].chars().count() + 1;
-        (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+        let column = self.text[self.line_start(offset)..self.floor(offset)].chars().count() + 1;
+        (self.line(offset), u32::try_from(column).unwrap_or(u32::MAX))
     }
 
     fn line_start(&self, offset: usize) -> usize {
@@ -212,4 +243,8 @@ impl<'t> Document<'t> {
     fn floor(&self, offset: usize) -> usize {
         self.text.floor_char_boundary(offset.min(self.text.len()))
     }
+}
+
+fn shortened(line: &str) -> String {
+    line.chars().take(MAX_EXCERPT).collect()
 }

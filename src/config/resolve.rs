@@ -63,7 +63,7 @@ pub(super) fn parse_with(
     document.drop_consequences(broken);
 
     let root = Section::new(&document, &key::ROOT, Some(table.get_ref()), 0..0);
-    let config = if broken == 0 { resolve(&root, path) } else { None };
+    let config = if broken == 0 && !document.is_full() { resolve(&root, path) } else { None };
     let Diagnostics { errors, exposed_secrets, mut warnings } = document.into_diagnostics();
     match config {
         Some(config) if errors.is_empty() => {
@@ -104,11 +104,15 @@ fn resolve(root: &Section<'_>, path: &Path) -> Option<Config> {
     let service_names = names(&written_services);
     let services: Vec<_> = written_services
         .iter()
+        .take_while(|_| !root.document.is_full())
         .map(|(name, section)| service::service(name, section, &upstream_names, &dropped))
         .collect();
     let written_public = root.tables("public");
-    let public: Vec<_> =
-        written_public.iter().map(|section| service::public(section, &service_names)).collect();
+    let public: Vec<_> = written_public
+        .iter()
+        .take_while(|_| !root.document.is_full())
+        .map(|section| service::public(section, &service_names))
+        .collect();
     let by_key: HashMap<_, _> = services.iter().flatten().map(|service| (&service.key, service)).collect();
     for (section, rule) in written_public.iter().zip(&public) {
         let of = |rule: &PublicSpec| by_key.get(&rule.service);

@@ -25,6 +25,9 @@ pub(super) fn check(
     path: &str,
 ) {
     for (name, value) in table {
+        if document.is_full() {
+            return;
+        }
         match keys.iter().find(|key| key.name == name.get_ref()) {
             Some(key) => check_value(document, key, value, &join(path, key.name)),
             None => report_unknown_key(document, keys, name, path),

@@ -3,6 +3,11 @@
 /// `None` if no word is close enough to be helpful.
 pub fn closest<'w>(typo: &str, words: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     const CLOSE: f64 = 0.75;
+    /// The comparison takes as long as the product of both lengths.
+    const LONGEST: usize = 200;
+    if typo.len() > LONGEST {
+        return None;
+    }
     let typo = typo.to_lowercase();
     words
         .into_iter()

@@ -24,6 +24,7 @@ mod keys;
 mod mistakes;
 mod oidc;
 mod references;
+mod sizes;
 mod upstreams;
 
 const EXAMPLE: &str = include_str!("../../gateway.toml");
