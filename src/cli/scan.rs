@@ -18,7 +18,8 @@ use crate::authz::secret::{LENGTH, find_tokens};
 
 #[derive(Debug, Args)]
 pub(super) struct Scan {
-    /// Files and directories (without .git; links in them are not followed), or - for standard input
+    /// Files, pipes and directories (without .git; links and pipes in them are skipped), or - for standard
+    /// input
     #[arg(value_name = "PATH", default_value = ".")]
     paths: Vec<PathBuf>,
 }
@@ -77,10 +78,6 @@ impl Progress {
         if kind.is_dir() {
             return self.directory(path);
         }
-        // A pipe or a device would not end.
-        if !kind.is_file() {
-            return Ok(());
-        }
         match File::open(path) {
             Ok(file) => self.stream(&path.display().to_string(), file),
             Err(error) => {
@@ -102,7 +99,9 @@ impl Progress {
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries.iter().filter(|entry| entry.file_name() != ".git") {
             match entry.file_type() {
-                Ok(kind) => self.entry(&entry.path(), kind)?,
+                Ok(kind) if kind.is_file() || kind.is_dir() => self.entry(&entry.path(), kind)?,
+                // A link, or a pipe or device, which would not end.
+                Ok(_) => {}
                 Err(error) => self.unreadable(&entry.path(), &error),
             }
         }
