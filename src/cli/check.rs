@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use super::{
     Global,
-    client::{Client, path_of},
+    client::{Client, path_of, response_failure},
     failure::{Failure, colored, print_stderr},
     output::{Format, counted, pretty, print},
+    target::Target,
 };
 use crate::{
     config::{self, Config, Problem},
@@ -26,15 +27,25 @@ pub(super) struct Check {
 
 impl Check {
     pub(super) fn run(&self, global: &Global) -> Result<(), Failure> {
+        if let Some(address) = &global.admin {
+            Target::parse(address)?;
+        }
         let loaded = Config::load(global.config());
         let (mut errors, mut warnings) = (Vec::new(), Vec::new());
         match &loaded {
             Ok(config) => {
                 warnings.extend_from_slice(&config.warnings);
-                if let Some(listener) = listener(global, config) {
-                    warnings.extend(unknown_readers(&listener, config));
-                    warnings.extend(unfit_accounts(&listener, config));
-                    warnings.extend(unreloadable(&listener, config));
+                match ask(global, config) {
+                    Ok(found) => warnings.extend(found),
+                    Err(failure) if global.admin.is_some() || global.offline => {
+                        let message = format!(
+                            "groups, accounts and the running configuration were not checked: {}",
+                            failure.message
+                        );
+                        warnings.push(config.problem(message));
+                    }
+                    // Nobody has asked for more than the file.
+                    Err(_) => {}
                 }
                 warnings.extend(config.file_warnings(SystemTime::now().into()));
                 errors.extend_from_slice(&config.exposed_secrets);
@@ -92,25 +103,31 @@ impl Check {
     }
 }
 
-/// The admin API, for checks that need more than the file: by unix socket, `--admin` or `--offline` only.
-fn listener(global: &Global, config: &Config) -> Option<Client> {
+/// What is wrong according to the store and the running gateway, if they can be asked: by unix socket,
+/// `--admin` or `--offline` only.
+fn ask(global: &Global, config: &Config) -> Result<Vec<Problem>, Failure> {
     let socket = config.admin.listen.iter().any(|listen| matches!(listen.address, Address::Unix(_)));
     if !socket && global.admin.is_none() && !global.offline {
-        return None;
+        return Ok(Vec::new());
     }
-    Client::new(global).ok()
+    let listener = Client::new(global)?;
+    let mut found = unknown_readers(&listener, config)?;
+    found.extend(unfit_accounts(&listener, config)?);
+    found.extend(unreloadable(&listener, config)?);
+    Ok(found)
 }
 
 /// Readers that name no existing group. Groups are in the store, not in the file.
-fn unknown_readers(listener: &Client, config: &Config) -> Vec<Problem> {
-    let Ok(groups) = listener.list("/v1/groups?limit=1000", None) else { return Vec::new() };
-    config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str()))
+fn unknown_readers(listener: &Client, config: &Config) -> Result<Vec<Problem>, Failure> {
+    let groups = listener.list("/v1/groups?limit=1000", None)?;
+    Ok(config.unknown_readers(groups.iter().filter_map(|group| group["name"].as_str())))
 }
 
 /// Accounts of exchange rules that do not exist, or are not service accounts: every exchange would be refused.
-fn unfit_accounts(listener: &Client, config: &Config) -> Vec<Problem> {
-    let unfit = config.proxy.exchange.iter().filter_map(|rule| {
-        let user = listener.send(&Method::GET, &path_of("users", &rule.account), None).ok()?;
+fn unfit_accounts(listener: &Client, config: &Config) -> Result<Vec<Problem>, Failure> {
+    let mut unfit = Vec::new();
+    for rule in &config.proxy.exchange {
+        let user = listener.send(&Method::GET, &path_of("users", &rule.account), None)?;
         let account = &rule.account;
         let (message, advice) = match (user.status, user.body["kind"].as_str()) {
             (StatusCode::NOT_FOUND, _) => (
@@ -120,18 +137,20 @@ fn unfit_accounts(listener: &Client, config: &Config) -> Vec<Problem> {
             (_, Some("human")) => {
                 (format!("{account:?} is not a service account"), "name one that is".to_owned())
             }
-            _ => return None,
+            (status, _) if status.is_success() => continue,
+            _ => return Err(response_failure(&user)),
         };
-        Some(config.problem_at_key(&format!("exchange.{}.account", rule.name), message, &advice))
-    });
-    unfit.collect()
+        unfit.push(config.problem_at_key(&format!("exchange.{}.account", rule.name), message, &advice));
+    }
+    Ok(unfit)
 }
 
 /// A warning about changes from the running configuration that a reload would refuse.
-fn unreloadable(listener: &Client, config: &Config) -> Option<Problem> {
-    let response = listener.get("/v1/config").ok()?;
-    let running = config::parse(response["text"].as_str()?, &config.file).ok()?;
-    config.restart_warning(&running)
+fn unreloadable(listener: &Client, config: &Config) -> Result<Option<Problem>, Failure> {
+    let response = listener.get("/v1/config")?;
+    // A store alone has none.
+    let running = response["text"].as_str().and_then(|text| config::parse(text, &config.file).ok());
+    Ok(running.and_then(|running| config.restart_warning(&running)))
 }
 
 /// The budgets that result from this user's open files and this machine's memory.

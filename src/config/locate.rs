@@ -12,7 +12,7 @@ use super::{
     environment::Overrides,
     suggest::advice,
 };
-use crate::authz::accounts::fold;
+use crate::{authz::accounts::fold, net::tls::Settings as TlsSettings};
 
 impl Config {
     /// A problem with a key, such as `log.access`, at the place where the key is set.
@@ -24,6 +24,11 @@ impl Config {
             return Problem { file, line: 1, column: 1, excerpt, width, message, advice };
         }
         self.problem_at_span(self.span_of(key), message, advice)
+    }
+
+    /// A problem of the whole file.
+    pub fn problem(&self, message: String) -> Problem {
+        self.problem_at_span(None, message, "")
     }
 
     /// A problem at a span of the text; `None`: of the whole file.
@@ -44,7 +49,13 @@ impl Config {
 
     /// A warning if a reload would refuse this configuration while `running` is in force.
     pub fn restart_warning(&self, running: &Self) -> Option<Problem> {
-        let key = running.unreloadable_change(self)?;
+        let switched = |old: &TlsSettings, new: &TlsSettings| old.pairs.is_empty() != new.pairs.is_empty();
+        let key = match running.unreloadable_change(self) {
+            Some(key) => key,
+            None if switched(&running.server.tls, &self.server.tls) => "server.tls",
+            None if switched(&running.admin.tls, &self.admin.tls) => "admin.tls",
+            None => return None,
+        };
         let message = format!("`{key}` differs from the running gateway's: a reload cannot change it");
         Some(self.problem_at_key(key, message, "restart permgate"))
     }

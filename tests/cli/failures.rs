@@ -35,3 +35,35 @@ fn a_pipe_that_is_named_is_scanned() {
     let (_, words) = check(at, "scan src/socket", 2);
     assert!(words.contains("cannot read src/socket"), "{words}");
 }
+
+#[test]
+fn check_says_what_it_could_not_check() {
+    let quiet = format!("{CONFIG}[metrics]\nold_names = false\n");
+    let place = directory_with(&quiet);
+    let at = place.path();
+    check(at, "check --strict", 0);
+    check(at, "check --admin nonsense", 2);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = listener.local_addr().unwrap();
+    drop(listener);
+    for options in ["--admin unix:nosuch.sock".to_owned(), format!("--admin http://{closed}")] {
+        let (_, words) = check(at, &format!("check {options}"), 0);
+        assert!(words.contains("were not checked: cannot reach the admin listener"), "{options}: {words}");
+        check(at, &format!("check --strict {options}"), 2);
+    }
+    check(at, "--offline user create ann", 0);
+    check(at, "--offline check --strict", 0);
+    let _gateway = serve(at);
+    check(at, "check --strict", 0);
+    let (_, words) = check(at, "--offline check --strict", 2);
+    assert!(words.contains("were not checked: "), "{words}");
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/net/certs");
+    let (cert, key) = (certs.join("one.crt"), at.join("one.key"));
+    fs::copy(certs.join("one.key"), &key).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let tls = format!("[server]\ntls = {{ cert = {cert:?}, key = {key:?} }}\n");
+    fs::write(at.join("gateway.toml"), quiet.replace("[server]\n", &tls)).unwrap();
+    check(at, "reload", 2);
+    let (_, words) = check(at, "check", 0);
+    assert!(words.contains("`server.tls` differs from the running gateway's"), "{words}");
+}
