@@ -193,14 +193,13 @@ impl Token {
             Self::Revoke { tokens, user } => {
                 let client = Client::new(global)?;
                 failure::for_each(tokens, |token| {
-                    for id in hint::token_ids(&client, &token, user.as_deref())? {
+                    failure::for_each(hint::token_ids(&client, &token, user.as_deref())?, |id| {
                         let mut response = client.delete(&path_of("tokens", &id))?;
                         response["id"] = id.as_str().into();
                         let shown = hint::shown(&token);
                         let which = if id == *shown { id } else { format!("{shown} ({id})") };
-                        global.output.done(&response, &format!("revoked {which}"))?;
-                    }
-                    Ok(())
+                        global.output.done(&response, &format!("revoked {which}"))
+                    })
                 })
             }
             Self::Whoami => whoami(global),

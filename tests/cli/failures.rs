@@ -67,3 +67,18 @@ fn check_says_what_it_could_not_check() {
     let (_, words) = check(at, "check", 0);
     assert!(words.contains("`server.tls` differs from the running gateway's"), "{words}");
 }
+
+#[test]
+fn both_tokens_of_a_rotation_are_revoked_though_nothing_can_be_printed() {
+    let place = directory_with(CONFIG);
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    check(at, "--offline token create --user ann --name ci --scope app", 0);
+    check(at, "--offline token rotate ci --grace 1h", 0);
+    let (code, said) = shell(at, "permgate --offline token revoke ci -o json >/dev/full");
+    assert!(code == 1 && said.contains("stdout cannot be written"), "{said}");
+    let (states, _) = check(at, "--offline token list -o json", 0);
+    let states: serde_json::Value = serde_json::from_str(&states).unwrap();
+    let live = states.as_array().unwrap().iter().filter(|token| token["state"] != "revoked");
+    assert_eq!(live.count(), 0, "{states}");
+}
