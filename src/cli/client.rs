@@ -131,6 +131,20 @@ impl Client {
         is_wanted: impl Fn(&Value) -> bool,
     ) -> Result<Vec<Value>, Failure> {
         let mut records = Vec::new();
+        self.each_page(path, |items| {
+            records.extend(items.iter().take_while(|item| is_wanted(item)).cloned());
+            items.iter().all(&is_wanted) && most.is_none_or(|most| records.len() < most)
+        })?;
+        records.truncate(most.unwrap_or(usize::MAX));
+        Ok(records)
+    }
+
+    /// Has `take` read one page of a list after the other, until it returns false.
+    pub(super) fn each_page(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[Value]) -> bool,
+    ) -> Result<(), Failure> {
         let mut cursor: Option<String> = None;
         loop {
             let mark = if path.contains('?') { '&' } else { '?' };
@@ -143,11 +157,9 @@ impl Client {
                     "the admin listener did not answer with a list: is this address a permgate?",
                 ));
             };
-            records.extend(items.iter().take_while(|item| is_wanted(item)).cloned());
-            let next = page["next"].as_str().filter(|_| items.iter().all(&is_wanted)).map(str::to_owned);
-            if next.is_none() || next == cursor || most.is_some_and(|most| records.len() >= most) {
-                records.truncate(most.unwrap_or(usize::MAX));
-                return Ok(records);
+            let next = page["next"].as_str().map(str::to_owned);
+            if !take(items) || next.is_none() || next == cursor {
+                return Ok(());
             }
             cursor = next;
         }

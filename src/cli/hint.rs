@@ -174,24 +174,34 @@ fn tokens(client: &Client, written: &str, user: Option<&str>) -> Result<Vec<Valu
             Err(_) => {}
         }
     }
-    let records = match user {
-        Some(login) => tokens_of(client, login)?,
-        None => match tokens_of(client, "me") {
-            Err(failure) if failure.error == "not_found" => client.list("/v1/tokens?limit=1000", None)?,
-            other => other?,
-        },
-    };
-    let named = |record: &&Value| {
+    let is_named = |record: &Value| {
         record["id"] == bare || record["name"].as_str().is_some_and(|name| same(name, written))
     };
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    let mut take = |page: &[Value]| {
+        for record in page {
+            if is_named(record) {
+                found.push(record.clone());
+            } else if others.len() < SEARCHED && is_live(record) {
+                others.push(text(&record["name"]));
+            }
+        }
+        true
+    };
+    let of = |login: &str| format!("{}/tokens?limit=1000", path_of("users", login));
+    match client.each_page(&of(user.unwrap_or("me")), &mut take) {
+        // The operator has no tokens of its own, and means any.
+        Err(failure) if user.is_none() && failure.error == "not_found" => {
+            client.each_page("/v1/tokens?limit=1000", &mut take)?;
+        }
+        other => other?,
+    }
     // A name is unique among live tokens, but any number of dead ones may have had it.
-    let mut found: Vec<Value> = records.iter().filter(named).cloned().collect();
     if found.iter().any(is_live) {
         found.retain(is_live);
     }
     if found.is_empty() {
-        let live = records.iter().filter(|record| is_live(record));
-        let advice = advice("token", written, live.filter_map(|record| record["name"].as_str()));
+        let advice = advice("token", written, others.iter().map(String::as_str));
         return Err(Failure::of_status(404, format!("there is no token {:?}: {advice}", shown(written))));
     }
     Ok(found)
@@ -214,10 +224,6 @@ fn ambiguous(written: &str, tokens: &[Value]) -> Failure {
     let called = shown(written);
     let message = format!("{} tokens are called {called:?}: name one by its id{advice}", tokens.len());
     Failure::usage(format!("{message}\n{}", rows.join("\n")))
-}
-
-fn tokens_of(client: &Client, login: &str) -> Result<Vec<Value>, Failure> {
-    client.list(&format!("{}/tokens?limit=1000", path_of("users", login)), None)
 }
 
 /// Compares names as the store does.
