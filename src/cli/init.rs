@@ -92,7 +92,7 @@ impl Init {
             None if asks => ask_until("Where does your service listen?", "http://127.0.0.1:8090", |url| {
                 let local = "127.0.0.1:0";
                 let text = configuration(url, &["/".to_owned()], &self.service, local, local);
-                config::parse(&text, file).map_err(|errors| by_options(&errors).message)
+                config::parse(&text, file).map_err(|errors| by_options(&errors, file).message)
             })?,
             None => {
                 return Err(Failure::usage("name the service that you want behind tokens: --upstream URL"));
@@ -124,7 +124,7 @@ impl Init {
         let page = self.page.unwrap_or_else(|| format!("127.0.0.1:{}", offset + 1));
         let text = configuration(&upstream, &paths, &self.service, &listen, &page);
         // Validated before anything is written, so that a mistake leaves nothing behind.
-        let config = config::parse(&text, file).map_err(|errors| by_options(&errors))?;
+        let config = config::parse(&text, file).map_err(|errors| by_options(&errors, file))?;
         if store::exists(&config.store) {
             let path = config.store.path.display();
             let advice = "move it away, or run `permgate init` in another directory";
@@ -137,13 +137,21 @@ impl Init {
                     _ => Failure::failed(format!("cannot write {}: {}", file.display(), reason(&error))),
                 }
             })?;
-        out.write_all(text.as_bytes())?;
-        out.sync_all()?;
-        print_stderr(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
-        let first = FirstAccount::create(global, login, &self.service).inspect_err(|_| {
+        let store = &config.store.path;
+        let had_directory = store.is_dir();
+        let made = out.write_all(text.as_bytes()).and_then(|()| out.sync_all());
+        let made = made.map_err(Failure::from).and_then(|()| {
+            print_stderr(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
+            FirstAccount::create(global, login, &self.service)
+        });
+        let first = made.inspect_err(|_| {
             // Otherwise the next try would be refused.
             if fs::remove_file(file).is_ok() {
                 print_stderr(&format!("removed {} again", file.display()));
+            }
+            // There was no store before; what else there was is not ours.
+            if store::exists(&config.store) && remove_store(store, had_directory).is_ok() {
+                print_stderr(&format!("removed the store in {} again", store.display()));
             }
         })?;
         let path = if paths[0] == "/" { "/" } else { &paths[0] };
@@ -202,11 +210,29 @@ fn ask_until<T>(
     }
 }
 
+/// Removes a store, except for the directory itself if it was there before.
+fn remove_store(path: &Path, had_directory: bool) -> io::Result<()> {
+    if !had_directory {
+        return fs::remove_dir_all(path);
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
+}
+
 /// Attributes errors to options, because the file does not exist yet.
-fn by_options(errors: &Errors) -> Failure {
+fn by_options(errors: &Errors, file: &Path) -> Failure {
     let lines = errors.0.iter().map(|problem| {
         let key = problem.excerpt.split(' ').next().unwrap_or_default();
+        let variable = format!("{}: ", problem.file);
         let option = match key {
+            // An environment variable sets the key in place of the option.
+            _ if *problem.file != *file.display().to_string() => &variable,
             "urls" => "--upstream: ",
             "paths" => "--path: ",
             "listen" if problem.excerpt.contains("unix:permgate.sock") => "--page: ",

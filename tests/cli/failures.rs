@@ -82,3 +82,28 @@ fn both_tokens_of_a_rotation_are_revoked_though_nothing_can_be_printed() {
     let live = states.as_array().unwrap().iter().filter(|token| token["state"] != "revoked");
     assert_eq!(live.count(), 0, "{states}");
 }
+
+#[test]
+fn a_failed_init_can_be_tried_again() {
+    for had_directory in [false, true] {
+        let place = tempfile::tempdir().unwrap();
+        let at = place.path();
+        if had_directory {
+            fs::create_dir(at.join("permgate-data")).unwrap();
+        }
+        let init = "permgate init --upstream http://127.0.0.1:1 --administrator ann";
+        let (code, said) = shell(at, &format!("PERMGATE__TOKENS__MAX_LIFETIME=30d {init}"));
+        assert!(code != 0 && said.contains("removed gateway.toml again"), "{said}");
+        assert_eq!(at.join("permgate-data").exists(), had_directory, "{said}");
+        let (code, said) = shell(at, init);
+        assert_eq!(code, 0, "{said}");
+    }
+}
+
+#[test]
+fn init_blames_the_variable_with_a_mistake() {
+    let place = tempfile::tempdir().unwrap();
+    let line = "PERMGATE__SERVER__LISTEN=bogus permgate init --upstream http://127.0.0.1:1";
+    let (code, said) = shell(place.path(), line);
+    assert!(code == 2 && said.starts_with("error: PERMGATE__SERVER__LISTEN: "), "{code} {said}");
+}
