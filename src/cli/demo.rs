@@ -17,7 +17,8 @@ use upstream::ExampleServer;
 
 use super::{
     client::{ApiResponse, Client},
-    failure::{Failure, chain},
+    failure::{Failure, chain, print_stderr},
+    output::print,
     target::Target,
 };
 use crate::{
@@ -81,8 +82,8 @@ pub(super) fn run(scripted: bool) -> Result<(), Failure> {
 /// Prints the commands to try and serves until SIGINT or SIGTERM.
 fn serve() -> Result<(), Failure> {
     let demo = Demo::start(port_or_any(DEFAULT_PORT), port_or_any(DEFAULT_PAGE_PORT), Signals::Handled)?;
-    println!("{}", demo.introduction(true));
-    eprintln!("Press Ctrl-C to stop; everything is removed then.");
+    print(&demo.introduction(true))?;
+    print_stderr("Press Ctrl-C to stop; everything is removed then.");
     demo.running.wait();
     Ok(())
 }
@@ -90,21 +91,21 @@ fn serve() -> Result<(), Failure> {
 /// Tries every request; `true` if each outcome is as expected.
 fn script() -> Result<bool, Failure> {
     let demo = Demo::start(any_port(), any_port(), Signals::Ignored)?;
-    println!("{}", demo.introduction(false));
+    print(&demo.introduction(false))?;
     let mut sound = true;
     for (what, target, bearer, status) in REQUESTS {
         sound &= demo.try_request(what, target, bearer, status)?;
     }
     sound &= demo.cut_a_stream()?;
     sound &= demo.try_request("the same token once more", "/api/issues", true, 401)?;
-    println!("\n{} outcome is as expected", if sound { "every" } else { "NOT every" });
+    print(&format!("\n{} outcome is as expected", if sound { "every" } else { "NOT every" }))?;
     Ok(sound)
 }
 
-fn print_result(what: &str, target: &str, as_it_should: bool, outcome: &str) -> bool {
+fn print_result(what: &str, target: &str, as_it_should: bool, outcome: &str) -> Result<bool, Failure> {
     let mark = if as_it_should { "ok" } else { "NOT as it should be" };
-    println!("{what:<32} GET {target:<22} {outcome}  [{mark}]");
-    as_it_should
+    print(&format!("{what:<32} GET {target:<22} {outcome}  [{mark}]"))?;
+    Ok(as_it_should)
 }
 
 impl Demo {
@@ -155,7 +156,7 @@ impl Demo {
         let ApiResponse { status: answered, body } = self.client(bearer)?.send(&Method::GET, target, None)?;
         let result = body["error_description"].as_str().unwrap_or("answered by the example service");
         let outcome = format!("{}  {result}", answered.as_u16());
-        Ok(print_result(what, target, answered == status, &outcome))
+        print_result(what, target, answered == status, &outcome)
     }
 
     /// Opens a stream, revokes its token, and checks how the stream ends.
@@ -170,7 +171,7 @@ impl Demo {
         let cut = events.cut.unwrap_or_default();
         let sound = cut == 1 && end.is_err() && events.after_revocation <= MAX_IN_TRANSIT;
         let outcome = format!("200, then revoked: {cut} cut, the client sees: {result}");
-        Ok(print_result("a stream while it is revoked", STREAM, sound, &outcome))
+        print_result("a stream while it is revoked", STREAM, sound, &outcome)
     }
 }
 

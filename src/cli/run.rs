@@ -86,7 +86,7 @@ fn disable_core_dumps() {
 
 /// Logs text to a terminal, and JSON lines to anything else.
 fn log_to_stderr(level: &str) {
-    let variable = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.is_empty());
+    let variable = std::env::var(LOG_VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let overriding = variable.as_deref().and_then(filter);
     let has_override = overriding.is_some();
     let filter = overriding.unwrap_or_else(|| EnvFilter::new(level));
@@ -155,14 +155,15 @@ impl Write for PrefixedStderr {
     }
 }
 
-/// The filter of a level or of `EnvFilter`'s directives. A single word that is not a level would be the name of
-/// a module, and would silence everything else.
+/// The filter of a level or of `EnvFilter`'s directives. A word that is not a level would be the name of a
+/// module, and would silence everything else.
 fn filter(text: &str) -> Option<EnvFilter> {
-    let is_word = text.bytes().all(|byte| byte.is_ascii_alphabetic());
-    if is_word && text.parse::<LevelFilter>().is_err() {
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let is_sound = |part: &&str| part.contains(['=', ':', '[']) || part.parse::<LevelFilter>().is_ok();
+    if parts.is_empty() || !parts.iter().all(is_sound) {
         return None;
     }
-    EnvFilter::try_new(text).ok()
+    EnvFilter::try_new(parts.join(",")).ok()
 }
 
 /// Has reloads change the level, unless the variable has set it.
@@ -191,6 +192,11 @@ mod tests {
         check("WARN", Some("warn"));
         check("off", Some("off"));
         check("permgate::store=debug,warn", Some("permgate::store=debug,warn"));
+        check("debug ", Some("debug"));
+        check("permgate::store=debug, warn,", Some("permgate::store=debug,warn"));
+        check("debug info", None);
+        check("debugg,permgate=info", None);
+        check("de-bug", None);
         check("warning", None);
         check("verbose", None);
         check("permgate=loud", None);

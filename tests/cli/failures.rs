@@ -107,3 +107,14 @@ fn init_blames_the_variable_with_a_mistake() {
     let (code, said) = shell(place.path(), line);
     assert!(code == 2 && said.starts_with("error: PERMGATE__SERVER__LISTEN: "), "{code} {said}");
 }
+
+#[test]
+fn a_demo_whose_output_is_not_read_ends_without_a_panic() {
+    let place = tempfile::tempdir().unwrap();
+    for output in ["/dev/full", ">(true)"] {
+        let (code, said) = shell(place.path(), &format!("permgate demo --script >{output}"));
+        assert!(!said.contains("panic") && code < 100, "{output}: {code} {said}");
+    }
+    let (code, said) = shell(place.path(), "PERMGATE_COMPLETE=bash permgate -- permgate $'\\xff' user show");
+    assert!(!said.contains("panic") && code < 100, "{code} {said}");
+}
