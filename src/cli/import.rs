@@ -173,7 +173,8 @@ impl Importer<'_> {
             Ok(ImportRecord::Token(token)) => match serde_json::to_value(ImportLine::from(token)) {
                 Err(error) => return Ok(Err(error.to_string())),
                 Ok(body) => {
-                    self.bytes += line.len();
+                    // A scope has a longer form in the body than on the line.
+                    self.bytes += body.to_string().len();
                     self.chunk.push((number, Ok(body)));
                     return Ok(Ok(()));
                 }

@@ -118,3 +118,23 @@ fn a_demo_whose_output_is_not_read_ends_without_a_panic() {
     let (code, said) = shell(place.path(), "PERMGATE_COMPLETE=bash permgate -- permgate $'\\xff' user show");
     assert!(!said.contains("panic") && code < 100, "{code} {said}");
 }
+
+#[test]
+fn an_online_import_of_wide_scopes_is_sent_in_parts_that_are_accepted() {
+    let services: String =
+        (0..40).map(|n| format!("[service.s{n}]\nupstream = \"up\"\npaths = [\"/s{n}\"]\n")).collect();
+    let place = directory_with(&format!("{CONFIG}{services}"));
+    let at = place.path();
+    let _gateway = serve(at);
+    check(at, "user create ann", 0);
+    let scope: Vec<String> = (0..40).map(|n| format!("\"s{n}\"")).collect();
+    let line = |n: u32| {
+        format!(
+            "{{\"digest\":\"{n:064x}\",\"owner\":\"ann\",\"name\":\"{n}\",\"scope\":[{}]}}\n",
+            scope.join(",")
+        )
+    };
+    fs::write(at.join("tokens.ndjson"), (0..1000).map(line).collect::<String>()).unwrap();
+    let (_, words) = check(at, "token import tokens.ndjson", 0);
+    assert!(words.contains("1000 tokens"), "{words}");
+}
