@@ -38,7 +38,10 @@ impl Cluster {
     /// Changes the store and etcd while this node is stopped.
     #[cfg(feature = "etcd")]
     fn make(&self, global: &Global) -> Result<(), Failure> {
-        use super::failure::{chain, print_stderr};
+        use super::{
+            failure::{chain, print_stderr},
+            owner::{StoreOwner, with_owner_advice},
+        };
         use crate::{config::Errors, store::cluster};
         let config = super::target::load(global.config())?;
         let Some(settings) = &config.cluster else {
@@ -48,7 +51,9 @@ impl Cluster {
         if !unreadable.is_empty() {
             return Err(Failure::usage(Errors(unreadable).to_string()));
         }
-        let failed = |error: cluster::JoinError| Failure::failed(chain(&error));
+        let failed =
+            |error: cluster::JoinError| with_owner_advice(Failure::failed(chain(&error)), &config.store.path);
+        let _owner = StoreOwner::detect(&config.store.path);
         let made = match self {
             Self::Init => {
                 let made = cluster::init(&config.store, settings);

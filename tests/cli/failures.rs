@@ -138,3 +138,22 @@ fn an_online_import_of_wide_scopes_is_sent_in_parts_that_are_accepted() {
     let (_, words) = check(at, "token import tokens.ndjson", 0);
     assert!(words.contains("1000 tokens"), "{words}");
 }
+
+#[cfg(feature = "etcd")]
+#[test]
+fn root_is_told_about_files_that_a_cluster_command_leaves_in_the_store_of_another_user() {
+    let cluster = "[store.cluster]\nnode = \"a\"\nendpoints = [\"http://127.0.0.1:1\"]\n";
+    let place = directory_with(CONFIG);
+    let at = place.path();
+    check(at, "--offline user create ann", 0);
+    fs::write(at.join("gateway.toml"), format!("{CONFIG}{cluster}")).unwrap();
+    let (code, _) = shell(at, "chown -R 65534 permgate-data");
+    if code != 0 {
+        eprintln!("skipped: only root gives files away");
+        return;
+    }
+    for command in ["init", "adopt", "leave"] {
+        let (_, words) = check(at, &format!("cluster {command}"), 1);
+        assert!(words.contains("cannot open what root has created"), "{command}: {words}");
+    }
+}
