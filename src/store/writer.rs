@@ -16,7 +16,7 @@ use super::{
     ChangeError,
     cluster::Node,
     engine::{CommitError, Engine},
-    model::{AuditEvent, TokenRecord},
+    model::TokenRecord,
     op::Op,
     sessions::Sessions,
     state::State,
@@ -307,11 +307,12 @@ impl Writer {
             return Err(CommitError::Failed(reason));
         }
         let Batch { ops, staged, .. } = &self.tx.batch;
+        // A removal that is in force already plans no operation, but it may be among those.
+        if self.unwritten.is_some() && (planned > 0 || !ops.is_empty()) {
+            return Err(CommitError::Unavailable(REMOVALS_PENDING.to_owned()));
+        }
         if ops.is_empty() {
             return Ok(());
-        }
-        if self.unwritten.is_some() {
-            return Err(CommitError::Unavailable(REMOVALS_PENDING.to_owned()));
         }
         let (metrics, began) = (&self.shared.metrics, Instant::now());
         let committed = self.shared.engine.append(ops, staged);
@@ -330,41 +331,6 @@ impl Writer {
             Err(_) => {}
         }
         committed
-    }
-
-    /// Puts a change in force that only removes power, although it is not durable. Refuses any other
-    /// change.
-    fn apply_undurable(&mut self, mut task: Task, error: ChangeError, closes: bool) {
-        if !task.only_removes() {
-            return task.answer(Err(error));
-        }
-        let reason = error.to_string();
-        let before = self.tx.state.clone();
-        self.tx.batch.staged.ignore_damage = true;
-        self.plan(&mut task);
-        self.tx.state.audit = before.audit;
-        if task.is_planned() {
-            // A repetition finds it done already. So from here on every answer says that nothing is
-            // durable, until the removals that are kept have been written.
-            let (mut audit_events, mut tokens) = (Vec::new(), Vec::new());
-            for op in &self.tx.batch.ops {
-                match op {
-                    Op::AppendAudit(event) => audit_events.push(event.clone()),
-                    Op::PutToken(record) => tokens.push((record.id, record.clone())),
-                    _ => {}
-                }
-            }
-            for AuditEvent { event, actor, target, .. } in &audit_events {
-                tracing::warn!(event, actor, target, reason, "in force, but not durable");
-            }
-            if closes || !self.keep_unwritten(task.detach(), audit_events, before) {
-                self.close_after(&reason);
-            }
-            self.shared.unsaved(|unsaved| unsaved.extend(tokens));
-        }
-        self.publish();
-        let (completion, not_durable) = (self.raise(&task), Some(reason));
-        task.answer(Ok(Published { completion, on_all_nodes: None, not_durable }));
     }
 }
 

@@ -48,6 +48,11 @@ impl MemoryLog {
     pub fn inject(&self, fault: Fault) {
         self.shared.lock().fault = Some(fault);
     }
+
+    /// Takes back a fault that no append has met.
+    pub fn heal(&self) {
+        self.shared.lock().fault = None;
+    }
 }
 
 impl Shared {

@@ -7,13 +7,12 @@ use crate::{
     authz::subject::Permission,
     store::{
         engine::Generation,
-        log::{
-            Log as _,
-            memory::{Fault, MemoryLog},
-        },
+        log::{Log as _, memory::MemoryLog},
         replica::Table,
     },
 };
+
+mod unwritten;
 
 const PHC: &str = "$argon2id$v=19$m=16,t=2,p=1$c2FsdHNhbHQ$aGFzaA";
 
@@ -285,43 +284,6 @@ async fn a_change_is_counted_once() {
         other.store.follow(None).await.unwrap();
         other.store.create_user(operator(), person(name)).await.unwrap();
         assert_eq!(code(one.store.create_token(alice.clone(), named("alice", name), None).await), "ok");
-    }
-}
-
-/// The caller's token may have been narrowed by the time a removal can be written: it was rightful.
-#[tokio::test]
-async fn a_kept_revocation_outlives_the_bounds_of_its_callers_token() {
-    let cluster = Cluster::new();
-    let (one, other) = (cluster.node(), cluster.node());
-    let alice = one.store.create_user(operator(), person("alice")).await.unwrap().record;
-    let end = Some(Timestamp::from_millis(NOW + 60_000));
-    let new = NewToken { scope: vec![("permgate".into(), FULL)], expires_at: end, ..named("alice", "by") };
-    let by = one.store.create_token(operator(), new, None).await.unwrap().record;
-    let leaked = one.store.create_token(operator(), named("alice", "leaked"), None).await.unwrap().record;
-    let actor = Actor {
-        parent: Some(by.id),
-        client: Some([192, 0, 2, 1].into()),
-        ..Actor::new(ActorKind::User(alice.id))
-    };
-    other.store.follow(None).await.unwrap();
-    cluster.log.inject(Fault::NotWritten);
-    let revoked = one.store.revoke_token(actor, leaked.id, RevokeReason::Leaked).await;
-    assert_eq!(code(revoked), "not_durable");
-    let networks = vec!["192.0.2.7/32".parse().unwrap()];
-    let bound = TokenEdit { allow_ips: Some(networks), ..TokenEdit::default() };
-    other.store.edit_token(operator(), by.id, None, bound).await.unwrap();
-    cluster.clock.fetch_add(60_000, Ordering::Relaxed);
-    for _ in 0..100 {
-        one.store.follow(None).await.unwrap();
-        if one.store.unwritten() == 0 {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    assert_eq!(one.store.unwritten(), 0);
-    other.store.follow(None).await.unwrap();
-    for node in [&one, &other] {
-        assert_eq!(node.indexed(&leaked.digest).restrictions.end, TokenEnd::Revoked);
     }
 }
 

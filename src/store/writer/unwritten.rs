@@ -9,8 +9,8 @@ use std::{
 
 use serde_json::json;
 
-use super::{Batch, CommitError, State, Task, Writer};
-use crate::store::{ChangeError, model::AuditEvent};
+use super::{Batch, CommitError, Published, State, Task, Writer};
+use crate::store::{ChangeError, model::AuditEvent, op::Op};
 
 /// Maximum removals to keep. Beyond that, the node accepts no changes until it is restarted.
 const MAX_UNWRITTEN: usize = 10_000;
@@ -28,14 +28,44 @@ pub(crate) struct Unwritten {
 }
 
 impl Writer {
+    /// Puts a change in force that only removes power, although it is not durable. Refuses any other
+    /// change.
+    pub(super) fn apply_undurable(&mut self, mut task: Task, error: ChangeError, closes: bool) {
+        if !task.only_removes() {
+            return task.answer(Err(error));
+        }
+        let reason = error.to_string();
+        let before = self.tx.state.clone();
+        self.tx.batch.staged.ignore_damage = true;
+        self.plan(&mut task);
+        self.tx.state.audit = before.audit;
+        // A repetition finds it done already and plans nothing. Its answer says that it is not durable, as every
+        // answer does until the removals that are kept have been written.
+        if task.is_planned() && !self.tx.batch.ops.is_empty() {
+            let (mut audit_events, mut tokens) = (Vec::new(), Vec::new());
+            for op in &self.tx.batch.ops {
+                match op {
+                    Op::AppendAudit(event) => audit_events.push(event.clone()),
+                    Op::PutToken(record) => tokens.push((record.id, record.clone())),
+                    _ => {}
+                }
+            }
+            for AuditEvent { event, actor, target, .. } in &audit_events {
+                tracing::warn!(event, actor, target, reason, "in force, but not durable");
+            }
+            if closes || !self.keep_unwritten(task.detach(), audit_events, before) {
+                self.close_after(&reason);
+            }
+            self.shared.unsaved(|unsaved| unsaved.extend(tokens));
+        }
+        self.publish();
+        let (completion, not_durable) = (self.raise(&task), Some(reason));
+        task.answer(Ok(Published { completion, on_all_nodes: None, not_durable }));
+    }
+
     /// Keeps a removal that is in force here, with its audit events. `logged`: the state of the log without
     /// it. Returns `false` if there are too many.
-    pub(super) fn keep_unwritten(
-        &mut self,
-        task: Task,
-        audit_events: Vec<AuditEvent>,
-        logged: State,
-    ) -> bool {
+    fn keep_unwritten(&mut self, task: Task, audit_events: Vec<AuditEvent>, logged: State) -> bool {
         let unwritten = self.unwritten.get_or_insert_with(|| {
             let last_try = Instant::now();
             Unwritten { logged, tasks: Vec::new(), audit_events: Vec::new(), last_try }

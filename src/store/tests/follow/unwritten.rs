@@ -1,0 +1,77 @@
+//! Removals that are in force on a node although the log could not be written, and are kept until it can.
+
+use super::*;
+use crate::store::log::memory::Fault;
+
+impl Node {
+    async fn wait_until_written(&self) {
+        for _ in 0..100 {
+            self.store.follow(None).await.unwrap();
+            if self.store.unwritten() == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        panic!("{} removals are not written", self.store.unwritten());
+    }
+
+    fn is_banned(&self, login: &str) -> bool {
+        self.state.snapshot().directory.user_by_login(login).unwrap().banned
+    }
+}
+
+/// The caller's token may have been narrowed by the time a removal can be written: it was rightful.
+#[tokio::test]
+async fn a_kept_revocation_outlives_the_bounds_of_its_callers_token() {
+    let cluster = Cluster::new();
+    let (one, other) = (cluster.node(), cluster.node());
+    let alice = one.store.create_user(operator(), person("alice")).await.unwrap().record;
+    let end = Some(Timestamp::from_millis(NOW + 60_000));
+    let new = NewToken { scope: vec![("permgate".into(), FULL)], expires_at: end, ..named("alice", "by") };
+    let by = one.store.create_token(operator(), new, None).await.unwrap().record;
+    let leaked = one.store.create_token(operator(), named("alice", "leaked"), None).await.unwrap().record;
+    let actor = Actor {
+        parent: Some(by.id),
+        client: Some([192, 0, 2, 1].into()),
+        ..Actor::new(ActorKind::User(alice.id))
+    };
+    other.store.follow(None).await.unwrap();
+    cluster.log.inject(Fault::NotWritten);
+    let revoked = one.store.revoke_token(actor, leaked.id, RevokeReason::Leaked).await;
+    assert_eq!(code(revoked), "not_durable");
+    let networks = vec!["192.0.2.7/32".parse().unwrap()];
+    let bound = TokenEdit { allow_ips: Some(networks), ..TokenEdit::default() };
+    other.store.edit_token(operator(), by.id, None, bound).await.unwrap();
+    cluster.clock.fetch_add(60_000, Ordering::Relaxed);
+    one.wait_until_written().await;
+    other.store.follow(None).await.unwrap();
+    for node in [&one, &other] {
+        assert_eq!(node.indexed(&leaked.digest).restrictions.end, TokenEnd::Revoked);
+    }
+}
+
+/// A repetition plans nothing, since the removal is in force here. But the log does not have it yet.
+#[tokio::test]
+async fn a_repeated_removal_is_durable_only_once_it_is_written() {
+    let cluster = Cluster::new();
+    let (one, other) = (cluster.node(), cluster.node());
+    one.store.create_user(operator(), person("bob")).await.unwrap();
+    let leaked = one.store.create_token(operator(), named("bob", "leaked"), None).await.unwrap().record;
+    for _ in 0..3 {
+        cluster.log.inject(Fault::NotWritten);
+        let revoked = one.store.revoke_token(operator(), leaked.id, RevokeReason::Leaked).await;
+        assert_eq!(code(revoked), "not_durable");
+        cluster.log.inject(Fault::NotWritten);
+        let banned = one.store.ban_user(operator(), "bob".into(), Some("x".into())).await;
+        assert_eq!(code(banned), "not_durable");
+        assert_eq!(one.store.unwritten(), 2, "each of them once");
+    }
+    // The fault may not have been used up.
+    cluster.log.heal();
+    one.wait_until_written().await;
+    assert_eq!(code(one.store.revoke_token(operator(), leaked.id, RevokeReason::Leaked).await), "ok");
+    assert_eq!(code(one.store.ban_user(operator(), "bob".into(), Some("x".into())).await), "ok");
+    other.store.follow(None).await.unwrap();
+    assert_eq!(other.indexed(&leaked.digest).restrictions.end, TokenEnd::Revoked);
+    assert!(other.is_banned("bob"));
+}
