@@ -204,9 +204,11 @@ impl Writer {
             return;
         }
         self.tx.state = before;
-        let Batch { mut ops, republished, .. } = std::mem::take(&mut self.tx.batch);
+        let Batch { mut ops, staged, republished, .. } = std::mem::take(&mut self.tx.batch);
         ops.truncate(count);
+        let ignore_damage = staged.ignore_damage;
         self.tx.batch = Batch { ops, effects, republished, ..Batch::default() };
+        self.tx.batch.staged.ignore_damage = ignore_damage;
         for op in &self.tx.batch.ops {
             // Each of them has been staged before, so this does not fail.
             drop(self.shared.engine.stage(&mut self.tx.batch.staged, op));

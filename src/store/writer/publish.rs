@@ -1,6 +1,6 @@
 //! Publishes batches to the workers and the admin listener, whichever node planned them.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{Batch, Published, Task, Transaction, Writer};
 use crate::{
@@ -59,6 +59,7 @@ impl Writer {
                     return Err(reason);
                 }
                 let affected = std::mem::take(&mut self.tx.batch.effects.affected);
+                self.reapply_unwritten();
                 self.publish();
                 let raised = affected.into_iter().map(|affected| self.fence.raise(affected));
                 match &self.shared.node {
@@ -135,8 +136,12 @@ impl Transaction {
         {
             index.put(token.0, token.1);
         }
+        let republished: HashSet<_> = republished.iter().map(|record| record.digest).collect();
         for (digest, row) in staged.changes(Table::Tokens) {
             let Ok(digest) = digest.try_into().map(Digest::from_bytes) else { continue };
+            if republished.contains(&digest) {
+                continue;
+            }
             match row.and_then(|row| state.compile(TokenHead::decode(row).ok()?, ids)) {
                 Some(token) => index.put(digest, token),
                 None => index.remove(&digest),

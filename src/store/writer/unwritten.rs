@@ -79,6 +79,44 @@ impl Writer {
         true
     }
 
+    /// Plans the kept removals again on top of another node's batch, which is in the log and about to be published:
+    /// it has the rows without them.
+    pub(super) fn reapply_unwritten(&mut self) {
+        let Some(Unwritten { logged, tasks, .. }) = &mut self.unwritten else { return };
+        let effects = &self.tx.batch.effects;
+        let undone = self.shared.unsaved(|unsaved| {
+            self.tx
+                .batch
+                .ops
+                .iter()
+                .any(|op| matches!(op, Op::PutToken(token) if unsaved.contains_key(&token.id)))
+        });
+        if !undone && effects.users.is_empty() && !effects.all_users {
+            return;
+        }
+        let (logged, mut tasks) = (logged.clone(), mem::take(tasks));
+        let followed = mem::take(&mut self.tx.batch);
+        self.tx.state = logged.clone();
+        self.tx.as_logged = true;
+        self.tx.batch.staged.ignore_damage = true;
+        tasks.iter_mut().for_each(|task| self.plan(task));
+        self.tx.as_logged = false;
+        self.tx.state.audit = logged.audit;
+        let Batch { ops, staged, effects, .. } = mem::replace(&mut self.tx.batch, followed);
+        let tokens = ops.into_iter().filter_map(|op| match op {
+            Op::PutToken(record) => Some(record),
+            _ => None,
+        });
+        let tokens: Vec<_> = tokens.collect();
+        self.shared.unsaved(|unsaved| unsaved.extend(tokens.iter().map(|token| (token.id, token.clone()))));
+        self.tx.batch.republished.extend(tokens);
+        self.tx.batch.effects.add(effects);
+        self.shared.sessions.apply(&staged);
+        if let Some(unwritten) = &mut self.unwritten {
+            unwritten.tasks = tasks;
+        }
+    }
+
     /// Audits that a removal was in force here, but no longer fits what other nodes have changed, and has
     /// ended.
     fn note_reverted(&mut self, error: &ChangeError, audit_events: &[AuditEvent]) {

@@ -75,3 +75,44 @@ async fn a_repeated_removal_is_durable_only_once_it_is_written() {
     assert_eq!(other.indexed(&leaked.digest).restrictions.end, TokenEnd::Revoked);
     assert!(other.is_banned("bob"));
 }
+
+/// Its entry has the rows without the removal.
+#[tokio::test]
+async fn another_nodes_change_does_not_undo_a_kept_removal() {
+    let cluster = Cluster::new();
+    let (one, other) = (cluster.node(), cluster.node());
+    for login in ["bob", "carl"] {
+        one.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    let leaked = one.store.create_token(operator(), named("bob", "leaked"), None).await.unwrap().record;
+    other.store.follow(None).await.unwrap();
+    cluster.log.inject(Fault::NotWritten);
+    let revoked = one.store.revoke_token(operator(), leaked.id, RevokeReason::Leaked).await;
+    assert_eq!(code(revoked), "not_durable");
+    for login in ["bob", "carl"] {
+        cluster.log.inject(Fault::NotWritten);
+        assert_eq!(code(one.store.ban_user(operator(), login.into(), Some("x".into())).await), "not_durable");
+    }
+    cluster.log.heal();
+    let renamed = UserEdit { name: Some("Robert".into()), ..UserEdit::default() };
+    other.store.edit_user(operator(), "bob".into(), None, renamed).await.unwrap();
+    let edit = TokenEdit { name: Some("renamed".into()), ..TokenEdit::default() };
+    other.store.edit_token(operator(), leaked.id, None, edit).await.unwrap();
+    other.store.delete_user(operator(), "carl".into()).await.unwrap();
+    other.store.create_user(operator(), person("dora")).await.unwrap();
+    let holds = || {
+        assert_eq!(one.indexed(&leaked.digest).restrictions.end, TokenEnd::Revoked);
+        let record = one.store.token(leaked.id).unwrap().unwrap();
+        assert!(record.revoked.is_some() && record.name == "renamed", "{record:?}");
+        assert!(one.is_banned("bob") && !one.is_banned("dora"));
+        assert_eq!(one.store.accounts().user_by_login("bob").unwrap().record.name, "Robert");
+    };
+    one.store.follow(None).await.unwrap();
+    holds();
+    one.wait_until_written().await;
+    holds();
+    other.store.follow(None).await.unwrap();
+    assert_eq!(one.memory(), other.memory());
+    assert!(one.rows() == other.rows());
+    one.store.verify_audit().unwrap();
+}
