@@ -123,6 +123,11 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether other nodes append to the log, too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.log.lock().log.is_shared()
+    }
+
     /// The newest position known to be in the log, if it is beyond what is applied here.
     pub(crate) fn latest_known(&self) -> Option<u64> {
         let log = self.log.lock();

@@ -263,6 +263,12 @@ impl Writer {
                     late.extend(self.finish(vec![task], before));
                 }
             }
+            // Too large for one entry: it would be kept, and never be written.
+            Err(CommitError::Refused(reason)) if self.shared.engine.is_shared() => {
+                for task in batch {
+                    task.answer(Err(ChangeError::Closed(reason.clone())));
+                }
+            }
             Err(error) => {
                 let reason = error.to_string();
                 // The log may have the batch; only later changes have certainly not been made. A log that

@@ -1,7 +1,7 @@
 //! Removals that are in force on a node although the log could not be written, and are kept until it can.
 
 use super::*;
-use crate::store::log::memory::Fault;
+use crate::store::{conformance::token, log::memory::Fault, tests::deletion::user};
 
 impl Node {
     async fn wait_until_written(&self) {
@@ -115,4 +115,30 @@ async fn another_nodes_change_does_not_undo_a_kept_removal() {
     assert_eq!(one.memory(), other.memory());
     assert!(one.rows() == other.rows());
     one.store.verify_audit().unwrap();
+}
+
+/// It will never be written, so it is not put in force, and other changes go on.
+#[tokio::test]
+async fn a_removal_that_is_too_large_for_the_log_is_refused() {
+    let cluster = Cluster::new();
+    let one = cluster.node();
+    one.store.close().await;
+    let generation = Generation { path: one.directory.path().to_owned(), store: cluster.log.store() };
+    let engine = generation.with_log(Box::new(cluster.log.reopen())).unwrap();
+    engine.commit(&[Op::PutUser(user(1))]).unwrap();
+    let note = "x".repeat(4000);
+    let tokens = (0..400).map(|number| TokenRecord { note: note.clone(), ..token(number, "id-1") });
+    let tokens: Vec<_> = tokens.collect();
+    for some in tokens.chunks(100) {
+        engine.commit(&some.iter().cloned().map(Op::PutToken).collect::<Vec<_>>()).unwrap();
+    }
+    engine.close();
+    let one = cluster.node();
+    let deleted = one.store.delete_user(operator(), "user-1".into()).await;
+    assert_eq!(code(deleted), "closed");
+    assert_eq!(one.store.writable(), Ok(()));
+    assert_eq!(one.indexed(&tokens[0].digest).restrictions.end, TokenEnd::None, "nothing was changed");
+    assert_eq!(one.store.unwritten(), 0);
+    one.store.create_user(operator(), person("bob")).await.unwrap();
+    one.store.ban_user(operator(), "user-1".into(), Some("x".into())).await.unwrap();
 }
