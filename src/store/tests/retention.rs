@@ -26,6 +26,20 @@ async fn rows_of_revoked_tokens_stay_ninety_days() {
     assert!(bench.indexed(&kept.digest).is_some());
 }
 
+/// In a cluster, one node drops rows for all, and it may make no change of its own for days.
+#[tokio::test]
+async fn rows_are_dropped_while_only_others_make_changes() {
+    let bench = Bench::peopled().await;
+    let gone = bench.store.create_token(operator(), named("alice", "a"), None).await.unwrap().record;
+    bench.store.revoke_token(operator(), gone.id, RevokeReason::Admin).await.unwrap();
+    bench.pass(91 * 24 * 3600);
+    // Retention runs after the answer.
+    for _ in 0..2 {
+        bench.store.follow(None).await.unwrap();
+    }
+    assert!(bench.indexed(&gone.digest).is_none());
+}
+
 #[tokio::test]
 async fn answers_are_remembered_for_a_day() {
     let bench = Bench::peopled().await;

@@ -36,7 +36,8 @@ impl Retention {
 
 impl Writer {
     pub(super) fn apply_retention(&mut self) {
-        // Only one node of a cluster does it.
+        // This node may be the only one that does it, and make no change of its own.
+        self.tx.now = (self.shared.clock)();
         let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
         if self.tx.now < self.retention.next || self.shared.close_reason().is_some() || others {
             return;
