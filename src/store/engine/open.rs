@@ -226,7 +226,11 @@ impl Generation {
                 error => self.damaged(error.to_string()),
             })?;
             // Many batches at once: one write to sled for each would be slow.
-            let Some((_, head)) = batches.last() else { return Ok(()) };
+            let Some((_, head)) = batches.last() else {
+                // A batch may have been cut off at the end of the log. It was never made.
+                let ended = reader.at != replica.head();
+                return if ended { self.apply(replica, [], reader.at) } else { Ok(()) };
+            };
             self.apply(replica, batches.iter().flat_map(|(ops, _)| ops), *head)?;
         }
     }

@@ -233,3 +233,27 @@ fn damage_after_a_clean_stop_is_found_or_harmless() {
 fn damage_after_a_kill_is_found_or_harmless() {
     damage(true);
 }
+
+/// A kill between the entries of a large batch: it was never made, and nothing is damaged.
+#[test]
+fn a_batch_that_was_cut_off_is_no_damage() {
+    let dir = TestDirectory::new();
+    let engine = dir.filled();
+    let head = engine.head();
+    let ops: Vec<Op> = (1000..21_000).map(|number| Op::PutToken(token(number, "ann"))).collect();
+    let entries = op::encode_batch(&ops, crate::store::log::MAX_OPERATIONS).unwrap();
+    let (_, first) = entries.split_last().unwrap();
+    first.iter().for_each(|entry| engine.log.lock().append(entry).unwrap());
+    engine.close();
+    let engine = dir.open().unwrap();
+    assert_eq!(engine.head().position, head.position + first.len() as u64);
+    assert_eq!(count(&engine), 200);
+    assert_eq!(engine.acknowledged_audit().unwrap(), engine.replica().state().audit);
+    let report = engine.verify(&mut |_| std::ops::ControlFlow::Continue(())).unwrap();
+    // The tokens of these tests have no owners.
+    let behind = report.damage.iter().filter(|damage| damage.what.contains("acknowledged"));
+    assert_eq!(behind.count(), 0, "{report:?}");
+    commit(&engine, 200);
+    engine.close();
+    assert_eq!(count(&dir.open().unwrap()), 201);
+}
