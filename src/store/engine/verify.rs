@@ -29,6 +29,8 @@ const JOURNAL_ADVICE: &str = "copy the store directory and check the disk. While
 const CHECKPOINT_ADVICE: &str = "nothing is lost as long as the replica is sound: take a backup, and check the \
                              disk; newer checkpoints replace this one";
 const REPLICA_ADVICE: &str = "restart permgate: it rebuilds the replica from a checkpoint and the journal";
+const CLOSED_REPLICA_ADVICE: &str =
+    "move the directory sled away: the next start rebuilds it from a checkpoint and the journal";
 const BACKUP_ADVICE: &str = "copy the store directory and check the disk, then restore the newest backup with \
                           `permgate store restore`: there is nothing sound to rebuild the replica from";
 const COPY_ADVICE: &str =
@@ -53,7 +55,9 @@ impl Engine {
             let (at, position) = (at.position, acknowledged.position);
             verifier.replica_damage(format!("it is at position {at}, but {position} was acknowledged"));
         }
-        verifier.replica(&self.replica)?;
+        if let Some(damage) = verifier.replica(&self.replica)? {
+            self.replica.mark_damaged(&damage);
+        }
         Ok(verifier.report)
     }
 
@@ -69,8 +73,8 @@ impl Engine {
     }
 }
 
-/// Verifies a store that no process has open. Nothing is recovered, migrated or rebuilt. sled's files are
-/// opened as at a start.
+/// Verifies a store that no process has open. Nothing is recovered, migrated or rebuilt, nor marked for it. sled's
+/// files are opened as at a start.
 pub fn verify_closed(
     settings: &Settings,
     on_progress: &mut OnProgress<'_>,
@@ -83,6 +87,7 @@ pub fn verify_closed(
         return Err(if released { OpenError::Released { path } } else { OpenError::Absent { path } }.into());
     };
     let mut verifier = Verifier::new(files.path(), id, on_progress);
+    verifier.is_closed = true;
     let replica = Replica::open(&files.path().join(REPLICA), id);
     let at = replica.as_ref().ok().and_then(|replica| Some(replica.as_ref()?.head()));
     if cluster::is_copy(&settings.path) {
@@ -127,12 +132,15 @@ struct Verifier<'a, 't> {
     head: Head,
     /// Whether this is a node's copy of a cluster's store, whose log is in etcd.
     is_copy: bool,
+    /// Whether no process has it open. A damaged replica is not marked then, so a restart may not notice.
+    is_closed: bool,
 }
 
 impl<'a, 't> Verifier<'a, 't> {
     fn new(generation: &'a Path, store: StoreId, on_progress: &'a mut OnProgress<'t>) -> Self {
         let (report, head) = (Report::default(), Head::EMPTY);
-        Self { generation, store, on_progress, report, first: None, whole: Vec::new(), head, is_copy: false }
+        let (first, whole) = (None, Vec::new());
+        Self { generation, store, on_progress, report, first, whole, head, is_copy: false, is_closed: false }
     }
 
     /// Notes that there is no journal to verify.
@@ -254,7 +262,8 @@ impl<'a, 't> Verifier<'a, 't> {
         }
     }
 
-    fn replica(&mut self, replica: &Replica) -> Result<(), Stopped> {
+    /// Returns the first damage.
+    fn replica(&mut self, replica: &Replica) -> Result<Option<String>, Stopped> {
         let (path, advice) = (self.generation.join(REPLICA), self.advice());
         let (on_progress, report) = (&mut *self.on_progress, &mut self.report);
         let mut first = None;
@@ -266,13 +275,10 @@ impl<'a, 't> Verifier<'a, 't> {
             },
         );
         let ControlFlow::Continue(state) = outcome else { return Err(Stopped) };
-        if let Some(why) = first {
-            replica.mark_damaged(&why);
-        }
         let tables = Table::ALL.into_iter().filter(|table| *table != Table::Meta);
         self.report.tables = tables.map(|table| (table.name(), state.sum(table).rows)).collect();
         self.report.audit = state.audit;
-        Ok(())
+        Ok(first)
     }
 
     fn replica_damage(&mut self, what: impl Display) {
@@ -284,6 +290,7 @@ impl<'a, 't> Verifier<'a, 't> {
     fn advice(&self) -> &'static str {
         match self.is_copy {
             true => COPY_ADVICE,
+            false if self.can_make_replica() && self.is_closed => CLOSED_REPLICA_ADVICE,
             false if self.can_make_replica() => REPLICA_ADVICE,
             false => BACKUP_ADVICE,
         }

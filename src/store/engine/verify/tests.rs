@@ -116,6 +116,20 @@ fn a_replica_in_which_damage_was_found_is_made_again_at_the_next_start() {
     Replica::open(&dir.generation().join(REPLICA), engine.store).unwrap().unwrap().close();
 }
 
+/// Without a gateway, nothing is marked, so a restart would not notice.
+#[test]
+fn verifying_a_closed_store_does_not_mark_its_replica() {
+    let (dir, engine) = TestDirectory::filled();
+    engine.commit(&[Op::PutToken(token(1, "nobody"))]).unwrap();
+    engine.close();
+    for _ in 0..2 {
+        let report = verify_closed(&dir.settings(), &mut all).unwrap();
+        let [(found, _, advice)] = &wrong(&report)[..] else { panic!("{report:?}") };
+        assert!(found.ends_with("sled: tokens") && advice.contains("move the directory sled"), "{advice}");
+        assert!(!dir.generation().join(REPLICA).join("condemned").exists());
+    }
+}
+
 #[test]
 fn where_there_is_no_store_none_is_made() {
     let dir = TestDirectory { directory: tempfile::tempdir().unwrap() };
