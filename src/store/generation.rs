@@ -135,9 +135,14 @@ impl Generations {
         self.remove(|number| number != new.number && Some(number) != replaced)
     }
 
-    /// Removes a generation that was begun and not switched to.
+    /// Removes a generation that was begun and not switched to. Before the first one, there was no `CURRENT` either.
     pub fn abandon(&self, new: &NewGeneration) -> Result<(), GenerationError> {
-        self.remove(|number| number == new.number)
+        self.remove(|number| number == new.number)?;
+        if self.current()?.is_some_and(|current| current.generation == 0) {
+            self.store.remove_file(CURRENT)?;
+            self.store.sync_names()?;
+        }
+        Ok(())
     }
 
     fn make_current(&self, new: &NewGeneration) -> Result<(), GenerationError> {

@@ -84,13 +84,20 @@ pub(super) fn migrate(directory: &StoreDirectory, settings: &Settings) -> Result
     if size == 0 {
         return Err(damaged(path, "its data file is missing or empty".to_owned()));
     }
-    tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
     let generations = Generations::new(Box::new(OsDirectory::new(path)), |_| true);
     let new = generations.begin(Some(store))?;
-    let head = copy(path, &manifest, store, new.directory.path())?;
-    Generation::begin(&new, head, settings)?;
-    preserve_manifest(path, &manifest)?;
+    let fill = || {
+        let head = copy(path, &manifest, store, new.directory.path())?;
+        Generation::begin(&new, head, settings)?;
+        preserve_manifest(path, &manifest)
+    };
+    if let Err(error) = fill() {
+        // What cannot be removed now is removed when the next generation is begun.
+        let _ = generations.abandon(&new);
+        return Err(error);
+    }
     generations.switch(&new)?;
+    tracing::info!(store = %path.display(), "migrated the store to the current layout; the old one is kept in `released`");
     Ok(true)
 }
 
@@ -145,13 +152,13 @@ fn damaged(path: &Path, why: String) -> OpenError {
 }
 
 /// Keeps a copy of the manifest, and makes the first release refuse the store from now on.
-fn preserve_manifest(path: &Path, manifest: &Manifest) -> Result<(), Failure> {
+fn preserve_manifest(path: &Path, manifest: &Manifest) -> Result<(), OpenError> {
     let kept = path.join(KEPT_DIRECTORY);
     create_kept_directory(&kept)?;
     manifest.write(&kept)?;
     sync_directory(&kept)?;
     sync_directory(path)?;
-    Manifest::write_migrating(path)
+    Ok(Manifest::write_migrating(path)?)
 }
 
 fn create_kept_directory(kept: &Path) -> Result<(), Failure> {
@@ -164,7 +171,10 @@ fn create_kept_directory(kept: &Path) -> Result<(), Failure> {
 /// Writes the rows into a generation as a checkpoint, whose position is the old store's revision.
 fn copy(path: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> Result<Head, OpenError> {
     let damaged = |why: String| damaged(path, why);
-    let db = replica::open_sled_at(&path.join(DATA)).map_err(|error| match error {
+    // sled cuts its file off at the first damage when it opens it, so it gets a copy.
+    let data = generation.join(DATA);
+    copy_directory(&path.join(DATA), &data)?;
+    let db = replica::open_sled_at(&data).map_err(|error| match error {
         OpenError::Replica(why) => damaged(why),
         error => error,
     })?;
@@ -199,7 +209,24 @@ fn copy(path: &Path, manifest: &Manifest, store: StoreId, generation: &Path) -> 
         stream.finish(head).map_err(write)?;
         Ok(head.position)
     })?;
+    drop(db);
+    remove_directory(&data)?;
     Ok(head)
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<(), Failure> {
+    let failure = |e: io::Error| Failure::new("copy", from, e);
+    DirBuilder::new().mode(0o700).create(to).map_err(failure)?;
+    for entry in fs::read_dir(from).map_err(failure)? {
+        let entry = entry.map_err(failure)?;
+        let to = to.join(entry.file_name());
+        if entry.file_type().map_err(failure)?.is_dir() {
+            copy_directory(&entry.path(), &to)?;
+        } else {
+            fs::copy(entry.path(), to).map_err(failure)?;
+        }
+    }
+    Ok(())
 }
 
 /// The position after which a journal begins if its first rows come from elsewhere. It is never 0, where an

@@ -1,6 +1,6 @@
 //! A store and a backup that were made by the first release.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, os::unix::fs::FileExt as _, path::PathBuf};
 
 use serde_json::Value;
 
@@ -40,6 +40,21 @@ impl TestDirectory {
     fn open(&self) -> Engine {
         Engine::open(&self.settings()).unwrap()
     }
+}
+
+/// Every file below a directory, with its content.
+fn content(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap()) {
+        let name = PathBuf::from(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            all.insert(name.clone(), Vec::new());
+            all.extend(content(&entry.path()).into_iter().map(|(below, bytes)| (name.join(below), bytes)));
+        } else {
+            all.insert(name, fs::read(entry.path()).unwrap());
+        }
+    }
+    all
 }
 
 fn read_manifest(directory: &Path) -> Manifest {
@@ -196,9 +211,12 @@ fn a_released_store_that_is_damaged_is_left_as_it_is() {
     let check = |name: &str, spoil: &dyn Fn(&Path), expected: &str| {
         let dir = TestDirectory::released();
         spoil(&dir.path());
+        let before = content(&dir.path());
         let Err(error) = Engine::open(&dir.settings()) else { panic!("{name}: opened") };
         assert!(error.to_string().contains(expected), "{name}: {error}");
-        assert!(!dir.path().join("released").exists(), "{name}");
+        let mut after = content(&dir.path());
+        after.remove(Path::new("lock"));
+        assert!(after == before, "{name}: {:?}", after.keys());
     };
     check("no data file", &|path| fs::remove_file(path.join("data/db")).unwrap(), "missing or empty");
     check("a malformed marker", &|path| fs::write(path.join("format"), "x").unwrap(), "malformed");
@@ -215,6 +233,12 @@ fn a_released_store_that_is_damaged_is_left_as_it_is() {
         },
         "changes were acknowledged",
     );
+    // sled cuts its file off at the first damage.
+    let overwrite = |path: &Path| {
+        let file = fs::File::options().write(true).open(path.join("data/db")).unwrap();
+        file.write_all_at(&[0x5a; 4096], 20_000).unwrap();
+    };
+    check("a damaged data file", &overwrite, "is damaged");
     check("no marker", &|path| fs::remove_file(path.join("format")).unwrap(), "not a permgate store");
 }
 
