@@ -17,6 +17,7 @@ mod rounds;
 #[allow(dead_code, reason = "shared with the tests of the log")]
 #[path = "../../src/store/log/etcd/tests/server.rs"]
 mod server;
+mod setup;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -172,8 +173,10 @@ fn empty_etcd_is_restored_from_a_copy() {
         node.process.take().unwrap().stop();
     }
     cluster.etcd.wipe(0);
-    let (_, words) = cluster.nodes[0].directory.check("run", 1);
-    assert!(words.contains("cluster init"), "{words}");
+    for line in ["run", "cluster init", "cluster leave"] {
+        let (_, words) = cluster.nodes[0].directory.check(line, 1);
+        assert!(words.contains("run `permgate cluster adopt`"), "{line}: {words}");
+    }
     cluster.nodes[1].directory.check("cluster adopt", 0);
     for node in 0..2 {
         cluster.run(node);

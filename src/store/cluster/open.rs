@@ -1,6 +1,12 @@
 //! Opens a node's copy of the cluster's store, or creates it from nothing or from a single gateway's store.
 
-use std::{io, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -16,7 +22,7 @@ use crate::{
         load::{self, wall_clock},
         log::{
             Failure, Head, Log as _, StoreId,
-            etcd::{self, Connection, EtcdError, EtcdLog},
+            etcd::{self, Connection, EtcdError, EtcdLog, UploadedSnapshot},
             files::{Directory as _, OsDirectory},
             random_id,
         },
@@ -44,6 +50,10 @@ pub enum JoinError {
         "{path} is a copy of store {copy}, but etcd has store {log}: move it away, and the node fetches the store again"
     )]
     Foreign { path: PathBuf, copy: StoreId, log: StoreId },
+    #[error(
+        "{path} is a copy of store {copy}, but etcd has lost its log: there is none under {prefix}; run `permgate cluster adopt` on the node that is furthest ahead"
+    )]
+    LogLost { path: PathBuf, copy: StoreId, prefix: String },
     #[error("{path} is not a copy of a cluster's store")]
     NoCopy { path: PathBuf },
     #[error("the snapshot cannot be written: {0}")]
@@ -73,7 +83,11 @@ impl Store {
         let directory = StoreDirectory::open(&settings.path)?;
         let connection = connect(cluster)?;
         let copy = LocalCopy::read(&settings.path)?;
-        let log = wait_for_log(&connection, || position_of(&directory, copy?.store))?;
+        let log = wait_for_log(&connection, || position_of(&directory, copy?.store));
+        let log = log.map_err(|error| match copy {
+            Some(copy) => advise_adopting(error, &settings.path, copy.store),
+            None => error,
+        })?;
         let store = log.store();
         if let Some(copy) = copy.filter(|copy| copy.store != store) {
             return Err(JoinError::Foreign { path: settings.path.clone(), copy: copy.store, log: store });
@@ -118,15 +132,23 @@ impl Store {
 /// copy. Creates the store if there is none. Returns its id and position.
 pub fn init(settings: &store::Settings, cluster: &Settings) -> Result<(StoreId, u64), JoinError> {
     let connection = connect(cluster)?;
-    if LocalCopy::read(&settings.path)?.is_some() {
-        let log = EtcdLog::open(connection)?;
+    if let Some(copy) = LocalCopy::read(&settings.path)? {
+        let log = log_of_copy(&connection, &settings.path, copy.store)?;
         return Ok((log.store(), log.known_head().position));
     }
+    let log = EtcdLog::find(connection.clone())?;
     let engine = Engine::open(settings)?;
     load::begin(&engine, wall_clock())?;
     let (id, head) = (engine.store, engine.replica().head());
-    upload(&connection, engine.replica())?;
-    connection.create(id, head)?;
+    match log {
+        None => {
+            let snapshot = upload(&connection, engine.replica())?;
+            connection.create(id, head, Some(&snapshot))?;
+        }
+        // An earlier call was interrupted here.
+        Some(log) if (log.store(), log.known_head()) == (id, head) => {}
+        Some(log) => return Err(connection.taken(log.store()).into()),
+    }
     let generation = engine.generation.clone();
     engine.replica().flush().map_err(|e| JoinError::Snapshot(e.to_string()))?;
     LocalCopy { store: id, last: None }.write(&settings.path)?;
@@ -146,7 +168,9 @@ pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, Join
     let connection = connect(cluster)?;
     let replica = generation.open_replica()?;
     let own = replica.head();
-    if let Ok(log) = EtcdLog::open(connection.clone()) {
+    // Unless etcd says that there is no log, this node cannot know what it has lost.
+    let log = EtcdLog::find(connection.clone())?;
+    if let Some(log) = &log {
         let (store, etcd) = (log.store(), log.known_head());
         if store != generation.store {
             let path = settings.path.clone();
@@ -156,8 +180,9 @@ pub fn adopt(settings: &store::Settings, cluster: &Settings) -> Result<u64, Join
             return Err(JoinError::NothingLost { own: own.position, etcd: etcd.position });
         }
     }
-    upload(&connection, &replica)?;
-    connection.reset(generation.store, own)?;
+    let snapshot = upload(&connection, &replica)?;
+    let revision = log.as_ref().map_or(0, EtcdLog::head_revision);
+    connection.reset(generation.store, own, revision, Some(&snapshot))?;
     replica.close();
     Ok(own.position)
 }
@@ -167,7 +192,8 @@ pub fn leave(settings: &store::Settings, cluster: &Settings) -> Result<(), JoinE
     let (_directory, generation) = open_copy(settings)?;
     let connection = connect(cluster)?;
     loop {
-        let engine = generation.with_log(Box::new(EtcdLog::open(connection.clone())?))?;
+        let log = log_of_copy(&connection, &settings.path, generation.store)?;
+        let engine = generation.with_log(Box::new(log))?;
         let members = engine.members_of_cluster().map_err(OpenError::from)?;
         let Some(member) = members.get(&cluster.node) else { break };
         let incarnation = member.incarnation.0;
@@ -241,13 +267,31 @@ fn generation(directory: &StoreDirectory, store: StoreId) -> Result<Generation, 
     Ok(Generation { path, store })
 }
 
-pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<u64, JoinError> {
+pub(super) fn upload(connection: &Connection, replica: &Replica) -> Result<UploadedSnapshot, JoinError> {
     let broken = |error: io::Error| JoinError::Snapshot(error.to_string());
     let mut upload = connection.upload()?;
     let copied =
         backup::write(replica, wall_clock(), &mut upload, &mut |_| std::ops::ControlFlow::Continue(()));
     let (Head { position, .. }, ..) =
         copied.map_err(|error: BackupError| JoinError::Snapshot(error.to_string()))?;
-    upload.publish(position).map_err(broken)?;
-    Ok(position)
+    upload.finish(position).map_err(broken)
+}
+
+/// The log of a copy's cluster; fails if etcd has lost it.
+fn log_of_copy(connection: &Arc<Connection>, path: &Path, copy: StoreId) -> Result<EtcdLog, JoinError> {
+    let log = EtcdLog::open(connection.clone()).map_err(|error| advise_adopting(error.into(), path, copy))?;
+    match log.store() {
+        store if store == copy => Ok(log),
+        store => Err(JoinError::Foreign { path: path.to_owned(), copy, log: store }),
+    }
+}
+
+/// Only a copy can bring a log back that etcd has lost.
+fn advise_adopting(error: JoinError, path: &Path, copy: StoreId) -> JoinError {
+    match error {
+        JoinError::Etcd(EtcdError::NoLog { prefix }) => {
+            JoinError::LogLost { path: path.to_owned(), copy, prefix }
+        }
+        error => error,
+    }
 }

@@ -89,12 +89,14 @@ impl SnapshotTask {
         if grown < DUE_BYTES.max(size) && self.position.saturating_sub(since) < ENTRIES {
             return Ok(());
         }
-        let position = upload(&self.connection, self.store.engine().replica())?;
+        let snapshot = upload(&self.connection, self.store.engine().replica())?;
+        self.connection.publish(&snapshot)?;
+        let position = snapshot.position();
         self.grown.fetch_sub(grown, Ordering::Relaxed);
         tracing::info!(position, "wrote a snapshot of the store to etcd");
         let mut log = EtcdLog::open(self.connection.clone())?;
         log.trim(self.kept.min(position) + 1)?;
         thread::sleep(REPLACED_KEPT);
-        Ok(self.connection.remove_old_snapshots()?)
+        Ok(self.connection.remove_older_snapshots(&snapshot)?)
     }
 }

@@ -23,6 +23,7 @@ mod wire;
 
 pub use client::{EtcdError, Settings};
 pub use connection::Connection;
+pub use snapshot::UploadedSnapshot;
 pub use tail::{Tail, TailError, TailEvent};
 
 use connection::KnownHead;
@@ -74,6 +75,19 @@ impl EtcdLog {
             #[cfg(test)]
             fault: None,
         }
+    }
+
+    /// Like [`open`](Self::open); `None` if the prefix has no log.
+    pub fn find(connection: Arc<Connection>) -> Result<Option<Self>, EtcdError> {
+        match Self::open(connection) {
+            Err(EtcdError::NoLog { .. }) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
+    /// The revision that last put the head.
+    pub fn head_revision(&self) -> i64 {
+        self.known().revision
     }
 
     /// The head as of the last answer, or of what the watch has received since.

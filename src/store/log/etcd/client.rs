@@ -60,6 +60,8 @@ pub enum EtcdError {
     /// The answer is larger than this client reads.
     #[error("a response of etcd is too large ({0})")]
     TooLarge(String),
+    #[error("etcd has no `{prefix}head`: create the log with `permgate cluster init`")]
+    NoLog { prefix: String },
     #[error("{0}")]
     Unusable(String),
 }

@@ -15,6 +15,7 @@ use super::{
     client::{Client, EtcdError, Settings},
     keys::{HeadRecord, Keys},
     recent::Recent,
+    snapshot::UploadedSnapshot,
     wire::{
         Compare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RequestOp, TxnRequest, UnaryRequest,
         revision,
@@ -65,28 +66,70 @@ impl Connection {
         }))
     }
 
-    /// Creates a log whose first entry follows `after`, unless the prefix has one.
-    pub fn create(&self, store: StoreId, after: Head) -> Result<(), EtcdError> {
-        let record = HeadRecord { head: after, store, first: after.next() };
-        let found = self.block(self.put_if_unchanged(self.keys.head(), 0, record.encode()))?;
-        let found = self.parse_head(found.as_ref())?.record;
-        if found == record {
-            return Ok(());
+    /// Creates a log whose first entry follows `after`, with the snapshot of the state there, unless the prefix
+    /// has a log.
+    pub fn create(
+        &self,
+        store: StoreId,
+        after: Head,
+        snapshot: Option<&UploadedSnapshot>,
+    ) -> Result<(), EtcdError> {
+        match self.begin(store, after, 0, snapshot)? {
+            None => Ok(()),
+            Some(other) => Err(self.taken(other)),
         }
-        let (store, prefix) = (found.store, self.keys.prefix());
-        Err(EtcdError::Unusable(format!(
-            "etcd already has the log of store {store} under {prefix}: join it, or choose another prefix"
-        )))
     }
 
-    /// Sets the head to that of a node's copy, after the log has lost entries. All entries are deleted, so
-    /// the log begins anew after `head`.
-    pub fn reset(&self, store: StoreId, head: Head) -> Result<(), EtcdError> {
-        let record = HeadRecord { head, store, first: head.next() };
-        self.block(async {
-            self.call_with_retries(PutRequest { key: self.keys.head(), value: record.encode() }).await?;
-            self.delete(self.keys.log(0), self.keys.log(u64::MAX)).await
-        })
+    /// The error of a log that cannot be created, since the prefix has that of this store.
+    pub(crate) fn taken(&self, store: StoreId) -> EtcdError {
+        let prefix = self.keys.prefix();
+        EtcdError::Unusable(format!(
+            "etcd already has the log of store {store} under {prefix}: join it, or choose another prefix"
+        ))
+    }
+
+    /// Begins the log anew after the head of a node's copy, with its snapshot, after it has lost entries. Those that
+    /// it has are deleted. `revision`: of the head that has lost them; 0: it has none.
+    pub fn reset(
+        &self,
+        store: StoreId,
+        head: Head,
+        revision: i64,
+        snapshot: Option<&UploadedSnapshot>,
+    ) -> Result<(), EtcdError> {
+        match self.begin(store, head, revision, snapshot)? {
+            None => Ok(()),
+            Some(_) => {
+                Err(EtcdError::Unusable("the log in etcd was changed in the meantime: try again".to_owned()))
+            }
+        }
+    }
+
+    /// Returns the store of the log that was found instead, if the head was changed since `revision`.
+    fn begin(
+        &self,
+        store: StoreId,
+        after: Head,
+        revision: i64,
+        snapshot: Option<&UploadedSnapshot>,
+    ) -> Result<Option<StoreId>, EtcdError> {
+        let record = HeadRecord { head: after, store, first: after.next() };
+        let key = self.keys.head();
+        // All at once: as soon as the head is there, another node may append to it.
+        let mut success = vec![
+            RequestOp::put(key.clone(), record.encode()),
+            RequestOp::delete(self.keys.log(0), self.keys.log(u64::MAX)),
+            RequestOp::get(key.clone()),
+        ];
+        success.extend(snapshot.map(|snapshot| snapshot.put(&self.keys)));
+        let begin = TxnRequest {
+            compare: vec![Compare::last_changed_by(key.clone(), revision)],
+            success,
+            failure: vec![RequestOp::get(key)],
+        };
+        let found = self.block(self.call_with_retries(begin))?;
+        let found = self.parse_head(found.found())?.record;
+        Ok(Some(found.store).filter(|_| found != record))
     }
 
     /// The head as of a moment after this call began. A delete of an absent key is ordered among the
@@ -197,8 +240,7 @@ impl Connection {
         let wrong = |what: String| {
             EtcdError::Unusable(format!("`{}head` in etcd cannot be used: {what}", self.keys.prefix()))
         };
-        let kv =
-            found.ok_or_else(|| wrong("there is none; create it with `permgate cluster init`".to_owned()))?;
+        let kv = found.ok_or_else(|| EtcdError::NoLog { prefix: self.keys.prefix().to_owned() })?;
         let record = HeadRecord::decode(&kv.value).map_err(wrong)?;
         Ok(KnownHead { record, revision: kv.mod_revision })
     }

@@ -3,7 +3,12 @@
 
 use std::io::{self, Write};
 
-use super::{client::EtcdError, connection::Connection, keys::Keys, wire::PutRequest};
+use super::{
+    client::EtcdError,
+    connection::Connection,
+    keys::Keys,
+    wire::{PutRequest, RangeRequest, RequestOp},
+};
 use crate::store::log::{entry::array, random_id};
 
 /// Bytes of a part. etcd accepts up to 1.5 MiB per request.
@@ -38,14 +43,22 @@ impl Snapshot {
     }
 }
 
-/// A snapshot that is being uploaded. It is invisible until it is [published](SnapshotUpload::publish).
+/// A snapshot that is being uploaded. It is invisible until it is published.
 pub struct SnapshotUpload<'a> {
     connection: &'a Connection,
+    /// As far as it was sent.
+    uploaded: UploadedSnapshot,
+    part: Vec<u8>,
+}
+
+/// A snapshot that is whole in etcd, but not current yet.
+pub struct UploadedSnapshot {
+    snapshot: Snapshot,
     /// The revision of `snap/current` when the upload began.
     before: i64,
-    /// As far as it was sent.
-    snapshot: Snapshot,
-    part: Vec<u8>,
+    /// Snapshots of which there were parts then. Once this one is published, they are replaced, or can no longer be
+    /// published.
+    older: Vec<[u8; 16]>,
 }
 
 impl Connection {
@@ -58,8 +71,21 @@ impl Connection {
     pub fn upload(&self) -> Result<SnapshotUpload<'_>, EtcdError> {
         let id = random_id().map_err(|e| EtcdError::Unusable(format!("no random numbers: {e}")))?;
         let (_, before) = self.block(self.current_snapshot())?;
+        let older = self.block(self.snapshot_ids())?;
         let snapshot = Snapshot { position: 0, id, parts: 0, bytes: 0 };
-        Ok(SnapshotUpload { connection: self, before, snapshot, part: Vec::with_capacity(PART) })
+        let uploaded = UploadedSnapshot { snapshot, before, older };
+        Ok(SnapshotUpload { connection: self, uploaded, part: Vec::with_capacity(PART) })
+    }
+
+    /// Makes a snapshot the current one. Fails if another one was published since its upload began. Blocks.
+    pub fn publish(&self, UploadedSnapshot { snapshot, before, .. }: &UploadedSnapshot) -> io::Result<()> {
+        let put = self.put_if_unchanged(self.keys.current_snapshot(), *before, snapshot.encode());
+        let found = self.block(put).map_err(io::Error::other)?;
+        if found.is_some_and(|kv| Snapshot::decode(&kv.value) == Some(*snapshot)) {
+            Ok(())
+        } else {
+            Err(io::Error::other("another node has published a snapshot in the meantime"))
+        }
     }
 
     /// Writes a snapshot's stream to `out`. Blocks.
@@ -75,23 +101,28 @@ impl Connection {
         Ok(())
     }
 
-    /// Removes every snapshot but the current one, including unfinished ones. Blocks.
-    pub fn remove_old_snapshots(&self) -> Result<(), EtcdError> {
-        let (current, _) = self.block(self.current_snapshot())?;
-        let (start, end) = self.keys.snapshot_parts();
-        let ranges = match current {
-            Some(Snapshot { id, .. }) => {
-                vec![
-                    (start, self.keys.snapshot_part(id, 0)),
-                    ([self.keys.snapshot_part(id, u32::MAX), vec![0]].concat(), end),
-                ]
-            }
-            None => vec![(start, end)],
-        };
-        for (key, range_end) in ranges {
-            self.block(self.delete(key, range_end))?;
+    /// Removes the snapshots that a published one has replaced, and what uploads before it have left. One that is
+    /// being uploaded stays. Blocks.
+    pub fn remove_older_snapshots(&self, published: &UploadedSnapshot) -> Result<(), EtcdError> {
+        published.older.iter().try_for_each(|&id| {
+            self.block(self.delete(self.keys.snapshot_part(id, 0), self.keys.behind_snapshot(id)))
+        })
+    }
+
+    /// The snapshots of which there are parts.
+    async fn snapshot_ids(&self) -> Result<Vec<[u8; 16]>, EtcdError> {
+        let (mut key, range_end) = self.keys.snapshot_parts();
+        let prefix = key.len();
+        let mut ids = Vec::new();
+        loop {
+            let range_end = range_end.clone();
+            let next = RangeRequest { key, range_end, limit: 1, keys_only: true, ..RangeRequest::default() };
+            let found = self.call_with_retries(next).await?.kvs.pop();
+            let id = found.as_ref().and_then(|kv| kv.key.get(prefix..prefix + 16)?.try_into().ok());
+            let Some(id) = id else { return Ok(ids) };
+            ids.push(id);
+            key = self.keys.behind_snapshot(id);
         }
-        Ok(())
     }
 
     async fn current_snapshot(&self) -> Result<(Option<Snapshot>, i64), EtcdError> {
@@ -108,33 +139,36 @@ impl Connection {
 }
 
 impl SnapshotUpload<'_> {
-    /// Ends the stream, which has the state as of `position`, and makes it the current snapshot. Fails if
-    /// another one was published meanwhile.
-    pub fn publish(mut self, position: u64) -> io::Result<Snapshot> {
+    /// Ends the stream, which has the state as of `position`.
+    pub fn finish(mut self, position: u64) -> io::Result<UploadedSnapshot> {
         self.send()?;
-        let Self { connection, snapshot, .. } = self;
-        let snapshot = Snapshot { position, ..snapshot };
-        let key = connection.keys.current_snapshot();
-        let put = connection.put_if_unchanged(key, self.before, snapshot.encode());
-        let found = connection.block(put).map_err(io::Error::other)?;
-        if found.is_some_and(|kv| Snapshot::decode(&kv.value) == Some(snapshot)) {
-            Ok(snapshot)
-        } else {
-            Err(io::Error::other("another node has published a snapshot in the meantime"))
-        }
+        let mut uploaded = self.uploaded;
+        uploaded.snapshot.position = position;
+        Ok(uploaded)
     }
 
     fn send(&mut self) -> io::Result<()> {
         if self.part.is_empty() {
             return Ok(());
         }
-        let key = self.connection.keys.snapshot_part(self.snapshot.id, self.snapshot.parts);
+        let key = self.connection.keys.snapshot_part(self.uploaded.snapshot.id, self.uploaded.snapshot.parts);
         let value = std::mem::replace(&mut self.part, Vec::with_capacity(PART));
         self.connection
             .block(self.connection.call_with_retries(PutRequest { key, value }))
             .map_err(io::Error::other)?;
-        self.snapshot.parts += 1;
+        self.uploaded.snapshot.parts += 1;
         Ok(())
+    }
+}
+
+impl UploadedSnapshot {
+    pub(crate) fn position(&self) -> u64 {
+        self.snapshot.position
+    }
+
+    /// Makes it the current one.
+    pub(super) fn put(&self, keys: &Keys) -> RequestOp {
+        RequestOp::put(keys.current_snapshot(), self.snapshot.encode())
     }
 }
 
@@ -142,7 +176,7 @@ impl Write for SnapshotUpload<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(PART - self.part.len());
         self.part.extend_from_slice(&bytes[..taken]);
-        self.snapshot.bytes += taken as u64;
+        self.uploaded.snapshot.bytes += taken as u64;
         if self.part.len() == PART {
             self.send()?;
         }
@@ -161,6 +195,11 @@ impl Keys {
 
     fn snapshot_part(&self, id: [u8; 16], number: u32) -> Vec<u8> {
         [self.key("snap/part/"), id.to_vec(), number.to_be_bytes().to_vec()].concat()
+    }
+
+    /// Behind every part of this snapshot.
+    fn behind_snapshot(&self, id: [u8; 16]) -> Vec<u8> {
+        [self.snapshot_part(id, u32::MAX), vec![0]].concat()
     }
 
     fn snapshot_parts(&self) -> (Vec<u8>, Vec<u8>) {

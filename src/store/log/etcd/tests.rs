@@ -7,6 +7,7 @@ use std::{
 
 use super::*;
 use crate::store::log::{
+    EntryHash,
     conformance::{self, LogFixture, STORE},
     memory::Fault,
 };
@@ -27,7 +28,7 @@ fn settings(etcd: &Etcd) -> Settings {
 
 fn created(etcd: &Etcd) -> Arc<Connection> {
     let connection = Connection::start(settings(etcd)).unwrap();
-    connection.create(STORE, Head::EMPTY).unwrap();
+    connection.create(STORE, Head::EMPTY, None).unwrap();
     connection
 }
 
@@ -94,11 +95,59 @@ fn a_log_is_made_once_and_found_by_everybody() {
     let connection = Connection::start(settings(&etcd)).unwrap();
     let error = EtcdLog::open(connection.clone()).err().unwrap().to_string();
     assert!(error.contains("permgate cluster init"), "{error}");
-    connection.create(STORE, Head::EMPTY).unwrap();
-    connection.create(STORE, Head::EMPTY).unwrap();
-    let other = connection.create(StoreId([9; 16]), Head::EMPTY);
+    connection.create(STORE, Head::EMPTY, None).unwrap();
+    connection.create(STORE, Head::EMPTY, None).unwrap();
+    let other = connection.create(StoreId([9; 16]), Head::EMPTY, None);
     assert!(other.unwrap_err().to_string().contains(&format!("the log of store {STORE}")));
     assert_eq!(EtcdLog::open(connection).unwrap().store(), STORE);
+}
+
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_log_begins_anew_only_where_it_was_read() {
+    let etcd = Etcd::start(1, &[]);
+    let connection = created(&etcd);
+    let mut log = EtcdLog::open(connection.clone()).unwrap();
+    let read = log.head_revision();
+    let one = log.append(Head::EMPTY, b"one").unwrap();
+    let copy = Head { position: 7, hash: EntryHash([7; 32]) };
+    assert!(connection.reset(STORE, copy, read, None).unwrap_err().to_string().contains("try again"));
+    assert!(connection.reset(STORE, copy, 0, None).is_err(), "it has a head");
+    assert_eq!((log.head().unwrap(), log.read(1, usize::MAX).unwrap().len()), (one, 1));
+    connection.reset(STORE, copy, log.head_revision(), None).unwrap();
+    let mut log = EtcdLog::open(connection).unwrap();
+    assert_eq!((log.head().unwrap(), log.first().unwrap()), (copy, 8));
+    assert_eq!(log.append(copy, b"next").unwrap().position, 8);
+}
+
+/// Another node's upload is not removed by what cleans up after one's own.
+#[test]
+#[ignore = "starts etcd: apt-get install etcd-server"]
+fn a_snapshot_in_flight_outlives_the_clean_up_of_another() {
+    let etcd = Etcd::start(1, &[]);
+    let connection = created(&etcd);
+    let stream = vec![7; 600 << 10];
+    let begin = || {
+        let mut upload = connection.upload().unwrap();
+        io::Write::write_all(&mut upload, &stream).unwrap();
+        upload
+    };
+    let first = begin().finish(1).unwrap();
+    connection.publish(&first).unwrap();
+    let replaced = connection.snapshot().unwrap().unwrap();
+    let abandoned = begin();
+    let second = begin().finish(2).unwrap();
+    connection.publish(&second).unwrap();
+    let in_flight = begin();
+    connection.remove_older_snapshots(&second).unwrap();
+    assert!(connection.download(&replaced, &mut Vec::new()).is_err(), "it is gone");
+    assert!(connection.publish(&abandoned.finish(2).unwrap()).is_err());
+    let third = in_flight.finish(3).unwrap();
+    connection.publish(&third).unwrap();
+    let current = connection.snapshot().unwrap().unwrap();
+    let mut read = Vec::new();
+    connection.download(&current, &mut read).unwrap();
+    assert!(current.position == 3 && read == stream);
 }
 
 #[test]
@@ -205,7 +254,7 @@ fn a_dead_endpoint_and_a_killed_leader_cost_a_moment() {
         settings.patience = Settings::PATIENCE;
         Connection::start(settings).unwrap()
     };
-    connection.create(STORE, Head::EMPTY).unwrap();
+    connection.create(STORE, Head::EMPTY, None).unwrap();
     let mut log = EtcdLog::open(connection).unwrap();
     let mut head = log.append(Head::EMPTY, b"before").unwrap();
     let leader = (0..3).find(|member| etcd.is_leader(*member)).unwrap();

@@ -35,6 +35,8 @@ pub(super) struct RangeRequest {
     /// Whether the member may answer from its own state, without the others.
     #[prost(bool, tag = "7")]
     pub serializable: bool,
+    #[prost(bool, tag = "8")]
+    pub keys_only: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,6 +76,8 @@ pub(super) struct RequestOp {
     pub range: Option<RangeRequest>,
     #[prost(message, optional, tag = "2")]
     pub put: Option<PutRequest>,
+    #[prost(message, optional, tag = "3")]
+    pub delete: Option<DeleteRangeRequest>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -237,6 +241,10 @@ impl RequestOp {
 
     pub(super) fn put(key: Vec<u8>, value: Vec<u8>) -> Self {
         Self { put: Some(PutRequest { key, value }), ..Self::default() }
+    }
+
+    pub(super) fn delete(key: Vec<u8>, range_end: Vec<u8>) -> Self {
+        Self { delete: Some(DeleteRangeRequest { key, range_end }), ..Self::default() }
     }
 }
 
