@@ -111,6 +111,8 @@ impl Writer {
         self.shared.unsaved(|unsaved| unsaved.extend(tokens.iter().map(|token| (token.id, token.clone()))));
         self.tx.batch.republished.extend(tokens);
         self.tx.batch.effects.add(effects);
+        // One that is refused now is no longer in the state.
+        self.tx.batch.effects.all_users |= tasks.iter().any(|task| task.refusal().is_some());
         self.shared.sessions.apply(&staged);
         if let Some(unwritten) = &mut self.unwritten {
             unwritten.tasks = tasks;
