@@ -135,7 +135,8 @@ impl Generations {
         self.remove(|number| number != new.number && Some(number) != replaced)
     }
 
-    /// Removes a generation that was begun and not switched to. Before the first one, there was no `CURRENT` either.
+    /// Removes a generation that was begun and not switched to. Before the first one, there was no `CURRENT`
+    /// either.
     pub fn abandon(&self, new: &NewGeneration) -> Result<(), GenerationError> {
         self.remove(|number| number == new.number)?;
         if self.current()?.is_some_and(|current| current.generation == 0) {

@@ -73,8 +73,8 @@ impl Engine {
     }
 }
 
-/// Verifies a store that no process has open. Nothing is recovered, migrated or rebuilt, nor marked for it. sled's
-/// files are opened as at a start.
+/// Verifies a store that no process has open. Nothing is recovered, migrated or rebuilt, nor marked for it.
+/// sled's files are opened as at a start.
 pub fn verify_closed(
     settings: &Settings,
     on_progress: &mut OnProgress<'_>,

@@ -39,8 +39,8 @@ impl Writer {
         self.tx.batch.staged.ignore_damage = true;
         self.plan(&mut task);
         self.tx.state.audit = before.audit;
-        // A repetition finds it done already and plans nothing. Its answer says that it is not durable, as every
-        // answer does until the removals that are kept have been written.
+        // A repetition finds it done already and plans nothing. Its answer says that it is not durable, as
+        // every answer does until the removals that are kept have been written.
         if task.is_planned() && !self.tx.batch.ops.is_empty() {
             let (mut audit_events, mut tokens) = (Vec::new(), Vec::new());
             for op in &self.tx.batch.ops {
@@ -79,8 +79,8 @@ impl Writer {
         true
     }
 
-    /// Plans the kept removals again on top of another node's batch, which is in the log and about to be published:
-    /// it has the rows without them.
+    /// Plans the kept removals again on top of another node's batch, which is in the log and about to be
+    /// published: it has the rows without them.
     pub(super) fn reapply_unwritten(&mut self) {
         let Some(Unwritten { logged, tasks, .. }) = &mut self.unwritten else { return };
         let effects = &self.tx.batch.effects;

@@ -66,8 +66,8 @@ impl Connection {
         }))
     }
 
-    /// Creates a log whose first entry follows `after`, with the snapshot of the state there, unless the prefix
-    /// has a log.
+    /// Creates a log whose first entry follows `after`, with the snapshot of the state there, unless the
+    /// prefix has a log.
     pub fn create(
         &self,
         store: StoreId,
@@ -88,8 +88,8 @@ impl Connection {
         ))
     }
 
-    /// Begins the log anew after the head of a node's copy, with its snapshot, after it has lost entries. Those that
-    /// it has are deleted. `revision`: of the head that has lost them; 0: it has none.
+    /// Begins the log anew after the head of a node's copy, with its snapshot, after it has lost entries.
+    /// Those that it has are deleted. `revision`: of the head that has lost them; 0: it has none.
     pub fn reset(
         &self,
         store: StoreId,

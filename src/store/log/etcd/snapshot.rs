@@ -56,8 +56,8 @@ pub struct UploadedSnapshot {
     snapshot: Snapshot,
     /// The revision of `snap/current` when the upload began.
     before: i64,
-    /// Snapshots of which there were parts then. Once this one is published, they are replaced, or can no longer be
-    /// published.
+    /// Snapshots of which there were parts then. Once this one is published, they are replaced, or can no
+    /// longer be published.
     older: Vec<[u8; 16]>,
 }
 
@@ -101,8 +101,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Removes the snapshots that a published one has replaced, and what uploads before it have left. One that is
-    /// being uploaded stays. Blocks.
+    /// Removes the snapshots that a published one has replaced, and what uploads before it have left. One
+    /// that is being uploaded stays. Blocks.
     pub fn remove_older_snapshots(&self, published: &UploadedSnapshot) -> Result<(), EtcdError> {
         published.older.iter().try_for_each(|&id| {
             self.block(self.delete(self.keys.snapshot_part(id, 0), self.keys.behind_snapshot(id)))
