@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering, fence},
     },
 };
 
@@ -22,13 +22,17 @@ use crate::{
         secret::{Digest, TokenId},
         subject::{Access, Permission, Permissions, User},
     },
+    state::State,
     store::{Actor, ActorKind},
 };
 
-/// An authenticated caller. Each handler checks the caller's permissions itself.
+/// An authenticated caller. Each handler checks the caller's permissions itself, by the state of that moment:
+/// between the request's head and its handler, its body or its turn may have taken a while.
 #[derive(Clone)]
 pub struct Caller {
+    /// As it was when the head had arrived: for who it is, not for what it may do.
     pub identity: Identity,
+    pub state: Arc<State>,
     pub client: IpAddr,
     pub request_id: Arc<str>,
     /// Shared with the request's entry in the live registry.
@@ -94,14 +98,14 @@ impl Caller {
     /// The actor of a change. From here on the request is exempt from the fence, so that a caller who revokes
     /// the token of this very request still gets a response.
     pub fn actor(&self) -> Actor {
-        self.revalidation.changing.store(true, Ordering::Release);
+        self.revalidation.changing.store(true, Ordering::SeqCst);
         self.as_actor()
     }
 
     /// As [`Caller::actor`], for an event beside a response that the fence may still cut.
     pub fn as_actor(&self) -> Actor {
-        let kind = self.user().map_or(ActorKind::Operator, |user| ActorKind::User(user.id.to_string()));
-        let client = self.user().map(|_| self.client);
+        let kind = self.account().map_or(ActorKind::Operator, |user| ActorKind::User(user.id.to_string()));
+        let client = self.account().map(|_| self.client);
         let parent = match &self.identity {
             Identity::Bearer { token, .. } => Some(*token),
             Identity::Operator | Identity::Browser { .. } => None,
@@ -119,8 +123,13 @@ impl Caller {
         permissions.iter().any(|permission| self.may(*permission))
     }
 
+    /// What the caller may do now.
     pub fn permissions(&self) -> Permissions {
-        self.identity.permissions()
+        match self.user() {
+            None => self.identity.permissions(),
+            Some(user) if user.banned || user.deleted => Permissions::default(),
+            Some(user) => user.permissions,
+        }
     }
 
     /// Requires the permission now, and while the response is being sent.
@@ -130,25 +139,50 @@ impl Caller {
 
     /// Requires any one of the permissions; the response then depends on the first one that the caller has.
     pub fn require_any(&self, permissions: &[Permission]) -> ApiResult<()> {
-        let Some(held) = permissions.iter().find(|permission| self.may(**permission)) else {
-            let words: Vec<&str> = permissions.iter().map(|permission| permission.word()).collect();
-            return Err(Problem::denied(format!("This needs the permission {}", words.join(" or "))));
+        let depends = |held: &&Permission| {
+            // First the note, then the judgement: a change is seen by the one, or its fence sees the other.
+            self.may(**held) && {
+                self.revalidation.depend_on(1 << **held as u8);
+                self.may(**held)
+            }
         };
-        self.revalidation.needed.fetch_or(1 << *held as u8, Ordering::AcqRel);
-        Ok(())
+        if permissions.iter().any(|permission| depends(&permission)) {
+            return Ok(());
+        }
+        let words: Vec<&str> = permissions.iter().map(|permission| permission.word()).collect();
+        Err(Problem::denied(format!("This needs the permission {}", words.join(" or "))))
     }
 
     /// Requires a credential that may do more than list, now and while the response is being sent.
     pub fn require_full_access(&self) -> ApiResult<()> {
-        if !self.identity.has_full_access() {
+        self.revalidation.depend_on(FULL_ACCESS);
+        if self.access() == Access::Read {
             return Err(Reason::ReadOnlyScope.details(Some(BUILT_IN_SERVICE)).into());
         }
-        self.revalidation.needed.fetch_or(FULL_ACCESS, Ordering::AcqRel);
         Ok(())
     }
 
-    /// `None`: the operator, who has no account.
-    pub fn user(&self) -> Option<&Arc<User>> {
+    /// What the credential grants on the admin listener now.
+    fn access(&self) -> Access {
+        let Identity::Bearer { digest, .. } = &self.identity else { return Access::Full };
+        // The snapshot before the index: a token must never be newer than the services.
+        let snapshot = self.state.snapshot();
+        let service = snapshot.rules.service_by_key(BUILT_IN_SERVICE).map(|service| service.id);
+        self.state
+            .index()
+            .with(digest, |token| token.zip(service).and_then(|(token, service)| token.scope.access(service)))
+            .unwrap_or(Access::Read)
+    }
+
+    /// The account as it is now; `None`: the operator, who has none.
+    pub fn user(&self) -> Option<Arc<User>> {
+        let began = self.account()?;
+        // An account keeps its place.
+        Some(self.state.snapshot().directory.user(began.ix).unwrap_or(began).clone())
+    }
+
+    /// The account as it was when the head had arrived.
+    pub fn account(&self) -> Option<&Arc<User>> {
         match &self.identity {
             Identity::Operator => None,
             Identity::Bearer { user, .. } | Identity::Browser { user, .. } => Some(user),
@@ -172,7 +206,7 @@ impl Caller {
     }
 
     pub fn is(&self, user_id: &str) -> bool {
-        self.user().is_some_and(|user| &*user.id == user_id)
+        self.account().is_some_and(|user| &*user.id == user_id)
     }
 
     /// Returns the account if it is the caller's own, or if the caller holds one of the permissions.
@@ -202,7 +236,7 @@ impl Caller {
 
     /// The namespace of the caller's idempotency keys.
     pub fn name(&self) -> String {
-        self.user().map_or_else(|| "operator".to_owned(), |user| format!("user:{}", user.id))
+        self.account().map_or_else(|| "operator".to_owned(), |user| format!("user:{}", user.id))
     }
 }
 
@@ -217,12 +251,19 @@ impl<S: Sync> OptionalFromRequestParts<S> for Caller {
 
 impl Revalidation {
     pub fn is_changing(&self) -> bool {
-        self.changing.load(Ordering::Acquire)
+        self.changing.load(Ordering::SeqCst)
+    }
+
+    /// What is judged after this sees each change whose fence does not see the bits.
+    fn depend_on(&self, bits: u32) {
+        self.needed.fetch_or(bits, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
     }
 
     /// Whether the caller may still receive the response.
     pub fn is_covered(&self, identity: &Identity) -> bool {
-        let (needed, permissions) = (self.needed.load(Ordering::Acquire), identity.permissions());
+        fence(Ordering::SeqCst);
+        let (needed, permissions) = (self.needed.load(Ordering::SeqCst), identity.permissions());
         let has_access = needed & FULL_ACCESS == 0 || identity.has_full_access();
         has_access
             && Permission::ALL
@@ -249,9 +290,9 @@ pub async fn whoami(context: Context, caller: Caller) -> ApiResult {
     let rules = context.rules();
     let readable = rules.services().iter().filter(|service| user.readable.contains(service.id));
     let services: Vec<&str> = readable.map(|service| service.spec.key.as_str()).collect();
-    let (access, record) = match &caller.identity {
-        Identity::Bearer { token, access, .. } => (*access, context.store.token(*token)?),
-        Identity::Browser { .. } | Identity::Operator => (Access::Full, None),
+    let record = match &caller.identity {
+        Identity::Bearer { token, .. } => context.store.token(*token)?,
+        Identity::Browser { .. } | Identity::Operator => None,
     };
     Ok(ok(&json!({
         "operator": false,
@@ -259,7 +300,7 @@ pub async fn whoami(context: Context, caller: Caller) -> ApiResult {
         "user_id": &*user.id,
         "permissions": permissions,
         "services": services,
-        "access": access.word(),
+        "access": caller.access().word(),
         "token": record.map(|record| TokenView::new(&context, record)),
     })))
 }
@@ -269,7 +310,7 @@ mod tests {
     use super::*;
     use crate::authz::subject::{ServiceSet, UserIx};
 
-    fn caller(access: Access, permissions: &[Permission]) -> Caller {
+    fn identity(access: Access, permission: Permission) -> Identity {
         let user = User {
             ix: UserIx(0),
             id: "u".into(),
@@ -277,40 +318,29 @@ mod tests {
             banned: false,
             deleted: false,
             groups: Box::default(),
-            permissions: permissions.iter().copied().collect(),
+            permissions: [permission].into_iter().collect(),
             readable: ServiceSet::default(),
         };
         let token = TokenId::parse("000000000000").unwrap();
-        Caller {
-            identity: Identity::Bearer {
-                token,
-                digest: Digest::from_bytes([0; 32]),
-                user: Arc::new(user),
-                access,
-            },
-            client: [127, 0, 0, 1].into(),
-            request_id: "r".into(),
-            revalidation: Arc::default(),
-        }
+        Identity::Bearer { token, digest: Digest::from_bytes([0; 32]), user: Arc::new(user), access }
     }
 
     #[test]
     fn a_response_ends_with_what_it_depends_on() {
-        let check = |name: &str, full: bool, now: &Caller, expected: bool| {
-            let began = caller(Access::Full, &[Permission::AdminWrite]);
-            began.require(Permission::AdminWrite).unwrap();
+        let check = |name: &str, full: bool, now: &Identity, expected: bool| {
+            let revalidation = Revalidation::default();
+            revalidation.depend_on(1 << Permission::AdminWrite as u8);
             if full {
-                began.require_full_access().unwrap();
+                revalidation.depend_on(FULL_ACCESS);
             }
-            assert_eq!(began.revalidation.is_covered(&now.identity), expected, "{name}");
+            assert_eq!(revalidation.is_covered(now), expected, "{name}");
         };
-        let unchanged = caller(Access::Full, &[Permission::AdminWrite]);
-        let listing = caller(Access::Read, &[Permission::AdminWrite]);
-        let demoted = caller(Access::Full, &[Permission::AdminRead]);
+        let unchanged = identity(Access::Full, Permission::AdminWrite);
+        let listing = identity(Access::Read, Permission::AdminWrite);
+        let demoted = identity(Access::Full, Permission::AdminRead);
         check("unchanged", true, &unchanged, true);
         check("the token was narrowed to lists", true, &listing, false);
         check("... which are enough", false, &listing, true);
         check("the permission is gone", false, &demoted, false);
-        assert!(listing.require_full_access().is_err());
     }
 }

@@ -183,7 +183,7 @@ fn without_token(mut explanation: Explanation) -> Explanation {
 /// Without the permission to see the configuration, hides services that the caller cannot read, and which
 /// groups read a service.
 fn visible_to(caller: &Caller, rules: &Rules, mut explanation: Explanation) -> Explanation {
-    if caller.may(Permission::AdminRead) {
+    if caller.require(Permission::AdminRead).is_ok() {
         return explanation;
     }
     let service = explanation.service.as_ref().and_then(|key| rules.service_by_key(key.as_str()));

@@ -96,7 +96,8 @@ const MAX_SKIP: usize = 10_000;
 
 pub async fn services(context: Context, caller: Caller, Params(query): Params<Query>) -> ApiResult {
     let rules = context.rules();
-    let readable = |service: &&Service| caller.user().is_none_or(|user| user.readable.contains(service.id));
+    let user = caller.user();
+    let readable = |service: &&Service| user.as_ref().is_none_or(|user| user.readable.contains(service.id));
     let rows: Vec<&Service> = rules.services().iter().filter(readable).collect();
     let range = query.range()?;
     let there = rows.iter().skip(range.skip).take(range.top).map(|service| service_view(service));

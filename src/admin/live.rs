@@ -65,6 +65,8 @@ pub async fn cut(context: Context, caller: Caller, Path(id): Path<String>) -> Ap
     // The audit event needs the row, which is gone after the cut.
     let row = context.fence.list().await.into_iter().find(|row| row.id == id).ok_or_else(gone)?;
     let actor = caller.actor();
+    // The list took a moment, and from here on no fence stops this request.
+    caller.require(Permission::AdminWrite)?;
     if !context.fence.cut(&id).await? {
         return Err(gone());
     }
@@ -119,7 +121,7 @@ impl LiveRequest {
 
 impl fence::Revocable for LiveRequest {
     fn affected_by(&self, affected: &Affected) -> bool {
-        let Some(user) = self.caller.user() else { return false };
+        let Some(user) = self.caller.account() else { return false };
         match (affected, &self.caller.identity) {
             (Affected::Token(other), Identity::Bearer { digest, .. }) => other == digest,
             (Affected::Token(_), _) => false,

@@ -83,7 +83,7 @@ impl Turns {
             Method::PUT => path.ends_with("/password"),
             _ => false,
         };
-        let user = caller.and_then(Caller::user).filter(|_| takes_time)?;
+        let user = caller.and_then(Caller::account).filter(|_| takes_time)?;
         let turns = self.of(&user.id);
         turns.acquire_owned().await.ok()
     }

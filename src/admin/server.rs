@@ -207,14 +207,18 @@ impl Server {
                 return Err((reason, credentials.refused(reason)));
             }
         };
-        let revalidation = Arc::<Revalidation>::default();
-        let caller =
-            Caller { identity: authenticated.identity, client, request_id: request_id.clone(), revalidation };
+        let caller = Caller {
+            identity: authenticated.identity,
+            state: context.state.clone(),
+            client,
+            request_id: request_id.clone(),
+            revalidation: Arc::default(),
+        };
         if path == "/metrics" {
             caller.require(Permission::AdminRead).map_err(|p| (Reason::ReadServiceDenied, p))?;
         }
         let max = context.budgets.max_connections();
-        let share = caller.user().map(|user| self.shares.enter(&user.id, connection, max));
+        let share = caller.account().map(|user| self.shares.enter(&user.id, connection, max));
         caller.record_use(context);
         let entry = LiveRequest {
             context: context.clone(),

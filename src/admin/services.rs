@@ -62,7 +62,8 @@ pub async fn list(context: Context, caller: Caller, Params(filter): Params<Filte
         caller.require(Permission::AdminRead)?;
     }
     let read = move || {
-        let reads = |service: &&Service| caller.user().is_none_or(|user| user.readable.contains(service.id));
+        let user = caller.user();
+        let reads = |service: &&Service| user.as_ref().is_none_or(|user| user.readable.contains(service.id));
         let items = snapshot
             .rules
             .services()

@@ -15,17 +15,21 @@ use crate::{
 
 /// Begins a request whose body is incomplete. Returns once the operator sees it among the live requests.
 fn begin(fixture: &Fixture, credential: &str) -> (TcpStream, Value) {
+    let rest = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{";
+    begin_with(fixture, "POST", "/v1/users/me/tokens", &format!("{credential}\r\n{rest}"))
+}
+
+/// The same with these fields and this part of the body.
+fn begin_with(fixture: &Fixture, method: &str, target: &str, rest: &str) -> (TcpStream, Value) {
     let mut stream = TcpStream::connect(fixture.address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let head = format!(
-        "POST /v1/users/me/tokens HTTP/1.1\r\nHost: localhost\r\n{credential}\r\n\
-         Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"
-    );
-    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{rest}").as_bytes()).unwrap();
+    let path = target.split('?').next().unwrap();
     loop {
         let live = fixture.must("GET", "/v1/live", None);
         let mut rows = live["items"].as_array().unwrap().iter();
-        if let Some(row) = rows.find(|row| row["method"] == "POST") {
+        // The operator's own request has no user.
+        if let Some(row) = rows.find(|row| row["path"] == path && row["user"].is_string()) {
             return (stream, row.clone());
         }
         std::thread::yield_now();
@@ -179,4 +183,78 @@ fn requests_end_with_their_session() {
         assert_eq!(fixture.must(method, target, body)["cut"], 1, "{name}");
         assert!(is_cut(stream), "{name}");
     }
+}
+
+/// The fence does not cut a request that has not asked for a permission yet, but such a request must not go on
+/// with what its caller was allowed when its head arrived.
+#[test]
+fn request_is_judged_when_its_body_is_there() {
+    type Change = fn(&Fixture, &str);
+    let check_after = |change: Change, method, target: &str, kind, body: &str, expected: (u16, &str)| {
+        let fixture = Fixture::start();
+        fixture.user("alice", &["developers"]);
+        fixture.user("bob", &["developers"]);
+        // Somebody has to stay.
+        fixture.user("carol", &[]);
+        fixture.allow("carol", &["admin-write"]);
+        fixture.allow("bob", &["admin-read", "admin-write", "read-audit", "read-user", "introspect"]);
+        let bearer = |login: &str| {
+            let token = fixture.token(login, "session", &["permgate"]);
+            (format!("Authorization: Bearer {}\r\n", text(&token)), id(&token))
+        };
+        let (alice, (bob, token)) = (bearer("alice").0, bearer("bob"));
+        let rest = format!("{alice}Content-Length: 1\r\n\r\n");
+        let (_victim, row) = begin_with(&fixture, "GET", "/v1/session", &rest);
+        let target = target.replace("LIVE", &id(&row));
+        let length = body.len();
+        let fields = format!("Content-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        let (mut stream, _) = begin_with(&fixture, method, &target, &format!("{bob}{fields}"));
+        change(&fixture, &token);
+        stream.write_all(body.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse::<u16>().ok());
+        assert_eq!(status, Some(expected.0), "{method} {target}: {answer}");
+        assert!(answer.contains(expected.1), "{method} {target}: {answer}");
+        let live = fixture.must("GET", "/v1/live", None).to_string();
+        assert!(live.contains(&id(&row)), "{method} {target}: {live}");
+    };
+    let withdraw: Change = |fixture, _| {
+        fixture.must("DELETE", "/v1/grants", Some(json!({"role": "role-bob", "user": "bob"})));
+        fixture.must("DELETE", "/v1/groups/developers/members/bob", None);
+    };
+    let narrow: Change = |fixture, token| {
+        let scope = json!({"scope": [{"service": "permgate", "access": "read"}]});
+        fixture.must("PATCH", &format!("/v1/tokens/{token}"), Some(scope));
+    };
+    let check = |method, target, kind, body, expected| {
+        check_after(withdraw, method, target, kind, body, expected);
+    };
+    let (plain, json, form) = ("text/plain", "application/json", "application/x-www-form-urlencoded");
+    for target in [
+        "/v1/backup",
+        "/v1/store/verify",
+        "/v1/config",
+        "/v1/users",
+        "/v1/users/alice",
+        "/v1/users/alice/tokens",
+        "/v1/live",
+        "/v1/audit",
+        "/users",
+        "/audit",
+        "/configuration",
+        "/audit/export?format=csv",
+    ] {
+        check("GET", target, plain, "x", (403, "permission"));
+    }
+    let denied = (403, "permission_denied");
+    check("POST", "/v1/explain", json, r#"{"method": "GET", "url": "/api", "user": "alice"}"#, denied);
+    check("POST", "/v1/config/check", json, r#"{"text": "version = 1"}"#, denied);
+    check("POST", "/v1/reload", plain, "x", denied);
+    check("DELETE", "/v1/live/LIVE", plain, "x", denied);
+    check("POST", "/oauth2/introspect", form, "token=x", denied);
+    check("GET", "/v1/services", plain, "x", (200, r#"{"items":[{"key":"wiki""#));
+    check("GET", "/v1/whoami", plain, "x", (200, r#""permissions":["update-self"]"#));
+    check_after(narrow, "GET", "/v1/backup", plain, "x", (403, "insufficient_scope"));
+    check_after(narrow, "GET", "/v1/whoami", plain, "x", (200, r#""access":"read""#));
 }

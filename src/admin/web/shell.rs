@@ -156,7 +156,7 @@ impl<S: Sync> FromRequestParts<S> for Reader {
         let Some(caller) = parts.extensions.get::<Caller>().cloned() else {
             return Err(Redirect::to(&address("/sign-in", &[("next", back)])).into_response());
         };
-        let Some(user) = caller.user().cloned() else {
+        let Some(user) = caller.user() else {
             let text = "The operator has no page. Use `permgate` or the API instead";
             return Err(Problem::new(StatusCode::NOT_FOUND, "not_found", text).into_response());
         };

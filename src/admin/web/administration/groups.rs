@@ -142,7 +142,7 @@ fn group_page(context: &Context, reader: &Reader, name: &str) -> ApiResult {
         }
     }
     // Who may not list users types a login.
-    if !reader.caller.may_any(&READ_OTHERS) {
+    if reader.caller.require_any(&READ_OTHERS).is_err() {
         addable.clear();
     }
     addable.sort_unstable();
