@@ -31,7 +31,8 @@ pub(super) struct BufferedBody {
 }
 
 /// Reads the whole body before the handler runs, so that a change never waits for the client. `budget`
-/// is the memory budget of all requests with this connection's share of it; the operator needs none.
+/// is the memory budget of all requests with the share of the caller's account, or of the connection of an
+/// anonymous one; the operator needs none.
 pub(super) async fn read_body(
     headers: &HeaderMap,
     body: RequestBody,

@@ -29,7 +29,7 @@ use super::{
     error::{Rejected, rejected},
     guard,
     session::FAILURES_INTERVAL,
-    shares::Shares,
+    shares::{Share, Shares},
     wire::Time,
 };
 use crate::{
@@ -123,16 +123,20 @@ impl Server {
         *live = registration;
         let limits = if caller.is_some() { body::AUTHENTICATED } else { body::ANONYMOUS };
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
-        let budget = (!is_operator).then(|| (&self.context.budgets.bodies, connection.bodies()));
+        // Of the account, which may have many connections.
+        let share = live.as_ref().and_then(|live| live.share.as_ref()).map(Share::bodies);
+        let holder = share.unwrap_or_else(|| connection.bodies());
+        let budget = (!is_operator).then_some((&self.context.budgets.bodies, holder));
         let BufferedBody { bytes: body, reservation: _reservation } =
             read_body(&parts.headers, body, limits, budget).await.map_err(rejected)?;
-        // Large bodies are read one at a time: many of them would delay revocations on this thread.
-        let is_large = body.len() > LARGE_BODY && !is_operator;
-        let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(csrf) = caller.as_ref().and_then(Caller::csrf) {
             guard::check_csrf(csrf, &parts, &body)?;
         }
         let account_turn = self.turns.take(caller.as_ref(), &parts).await;
+        // Large bodies are read one at a time: many of them would delay revocations on this thread. Last, since
+        // everybody waits for whoever has this turn.
+        let is_large = body.len() > LARGE_BODY && !is_operator;
+        let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(live) = live.as_ref().filter(|_| !guard::is_reading(&parts.method)) {
             // The answer to a change may have the text of a new token.
             live.keep_when_full();

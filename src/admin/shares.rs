@@ -1,5 +1,6 @@
 //! Requests in flight by account. When the listener is full, the connections of an account beyond its share
-//! make room for others, so that no account keeps everybody else out.
+//! make room for others, so that no account keeps everybody else out. The memory for bodies is shared by
+//! account too.
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -8,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::net::{Connection, Kept};
+use crate::net::{Connection, Holder, Kept};
 
 /// The requests of one account whose connections are kept when others need room: more than a page or a script
 /// has at the same time.
@@ -18,12 +19,20 @@ const KEPT_ONE_OF: usize = 4;
 
 /// By the account's id.
 #[derive(Clone, Default)]
-pub(super) struct Shares(Rc<RefCell<HashMap<Arc<str>, usize>>>);
+pub(super) struct Shares(Rc<RefCell<HashMap<Arc<str>, InFlight>>>);
+
+/// What an account has in flight.
+#[derive(Default)]
+struct InFlight {
+    requests: usize,
+    bodies: Holder,
+}
 
 /// A request in flight.
 pub(super) struct Share {
     shares: Shares,
     user: Arc<str>,
+    bodies: Holder,
     kept: OnceCell<Kept>,
 }
 
@@ -35,11 +44,12 @@ impl Shares {
         connection: &Rc<Connection>,
         max_connections: usize,
     ) -> Share {
-        let mut counts = self.0.borrow_mut();
-        let count = counts.entry(user.clone()).or_default();
-        *count += 1;
-        let share = Share { shares: self.clone(), user: user.clone(), kept: OnceCell::new() };
-        if *count <= MAX_KEPT.min(max_connections / KEPT_ONE_OF) {
+        let mut all = self.0.borrow_mut();
+        let InFlight { requests, bodies } = all.entry(user.clone()).or_default();
+        *requests += 1;
+        let (shares, user, bodies) = (self.clone(), user.clone(), bodies.clone());
+        let share = Share { shares, user, bodies, kept: OnceCell::new() };
+        if *requests <= MAX_KEPT.min(max_connections / KEPT_ONE_OF) {
             share.keep_when_full(connection);
         }
         share
@@ -51,15 +61,20 @@ impl Share {
     pub(super) fn keep_when_full(&self, connection: &Rc<Connection>) {
         self.kept.get_or_init(|| connection.keep_when_full());
     }
+
+    /// The account's share of the memory budget for bodies.
+    pub(super) fn bodies(&self) -> &Holder {
+        &self.bodies
+    }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        let mut counts = self.shares.0.borrow_mut();
-        if let Some(count) = counts.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.user);
+        let mut all = self.shares.0.borrow_mut();
+        if let Some(account) = all.get_mut(&self.user) {
+            account.requests -= 1;
+            if account.requests == 0 {
+                all.remove(&self.user);
             }
         }
     }

@@ -56,6 +56,7 @@ pub struct Fixture {
     pub store: Store,
     pub ready: Arc<AtomicBool>,
     pub around: Arc<Around>,
+    pub budgets: Arc<Budgets>,
     max_lifetime: Option<Duration>,
     senders: Mutex<HashMap<String, Credentials>>,
     drain: Option<Drain>,
@@ -139,13 +140,14 @@ impl Fixture {
         let socket = dir.path().join("admin.sock");
         let (drain, draining) = drain();
         let (bound, address) = mpsc::channel();
+        let shared = budgets.clone();
         let unix = Address::Unix(socket.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
                 let (tcp, unix) = (bind(&"127.0.0.1:0".parse().unwrap()).unwrap(), bind(&unix).unwrap());
-                let worker = Worker::new(Limits::default(), budgets);
+                let worker = Worker::new(Limits::default(), shared);
                 let server = admin::Server::new(context);
                 let address = tcp.local().unwrap();
                 let over_tcp =
@@ -165,6 +167,7 @@ impl Fixture {
             store,
             ready,
             around,
+            budgets,
             max_lifetime,
             senders: Mutex::default(),
             drain: Some(drain),

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::json;
 
-use crate::harness::{Credentials, Fixture, PASSWORD};
+use crate::harness::{Credentials, Fixture, PASSWORD, new_token};
 
 /// The login's credentials, in a header field.
 fn bearer(fixture: &Fixture, login: &str) -> String {
@@ -169,6 +169,66 @@ fn one_account_does_not_take_all_places_of_those_who_read() {
             assert_eq!(fixture.call(&Credentials::Operator, "GET", "/v1/users", None).status, 200);
         }
     });
+}
+
+/// A report of leaked tokens may be large.
+#[test]
+fn large_bodies_do_not_wait_for_the_turn_of_another_account() {
+    let fixture = Fixture::start();
+    for login in ["alice", "eve"] {
+        fixture.user(login, &[]);
+        fixture.must("PUT", &format!("/v1/users/{login}/password"), Some(json!({"password": PASSWORD})));
+    }
+    let (alice, eve) = (fixture.credentials("alice"), fixture.credentials("eve"));
+    let change = json!({"password": PASSWORD, "current": PASSWORD});
+    let explain = json!({"method": "GET", "url": "/api", "user": "me", "client": " ".repeat(20_000)});
+    let leaks = json!({"texts": vec!["x".repeat(200); 100]});
+    let timed = |sender, target, body| {
+        let began = Instant::now();
+        fixture.call(sender, "POST", target, Some(body));
+        began.elapsed()
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| fixture.call(&eve, "PUT", "/v1/users/me/password", Some(&change)));
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let waiting = scope.spawn(|| timed(&eve, "/v1/explain", &explain));
+        std::thread::sleep(Duration::from_millis(100));
+        let reported = timed(&alice, "/v1/leaks", &leaks);
+        let waited = waiting.join().unwrap();
+        assert!(reported * 3 < waited, "{reported:?} {waited:?}");
+    });
+}
+
+#[test]
+fn one_account_does_not_take_all_memory_for_bodies() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    fixture.user("eve", &[]);
+    let (alice, eve) = (fixture.credentials("alice"), bearer(&fixture, "eve"));
+    let most = 1 << 20;
+    fixture.budgets.bodies.set_limit(most);
+    // Each connection holds as much as it leaves, with a body that never ends.
+    let held: Vec<TcpStream> = (1..=20)
+        .map(|step| {
+            let mut stream = connect(&fixture);
+            let head = format!(
+                "POST /v1/users/me/tokens HTTP/1.1\r\nHost: localhost\r\n{eve}\
+                 Content-Type: application/json\r\nContent-Length: {most}\r\n\r\n"
+            );
+            let _ = stream.write_all(&[head.into_bytes(), vec![b' '; most >> step]].concat());
+            let deadline = Instant::now() + Duration::from_millis(300);
+            while fixture.budgets.bodies.left() > most >> step && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            stream
+        })
+        .collect();
+    let body = new_token("small", &["permgate"]);
+    assert_eq!(fixture.call(&alice, "POST", "/v1/users/me/tokens", Some(&body)).status, 201);
+    assert_eq!(fixture.sign_in("alice", PASSWORD).outcome().0, 401, "no password");
+    drop(held);
 }
 
 /// A derivation goes on when its client is gone.
