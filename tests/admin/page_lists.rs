@@ -67,6 +67,10 @@ fn audit_page_shows_sentences_and_exports_a_file() {
     assert_eq!(found("event=user.ban&actor=alice"), 0);
     assert_eq!(found("event=user.ban&to=2001-01-01"), 0);
     assert_eq!(found("event=user.ban&from=2001-01-01"), 1);
+    assert_eq!(found("limit=2"), 2);
+    for limit in [0, 1_001] {
+        assert_eq!(page(&fixture, &alice, &format!("/audit?limit={limit}")).status, 400, "{limit}");
+    }
     let csv = page(&fixture, &alice, "/audit/export?format=csv&event=user.ban");
     assert_eq!(csv.field("content-disposition"), Some("attachment; filename=\"audit.csv\""));
     // The body comes in chunks, whose lengths are lines without a comma.

@@ -16,7 +16,7 @@ use crate::{
     admin::{
         ApiResult, AuditView, Context, Problem,
         offload::{Offload, READS},
-        pagination::bad_cursor,
+        pagination::{PageRequest, bad_cursor},
         streamed::{self, BodyWriter},
     },
     authz::{subject::Permission, time::Timestamp},
@@ -96,10 +96,16 @@ struct Filter {
 
 pub async fn list(context: Context, reader: Reader, FormQuery(asked): FormQuery<AuditQuery>) -> ApiResult {
     reader.caller.require(Permission::ReadAudit)?;
-    let Page { items: events, next } = find(&context, &asked, asked.limit.unwrap_or(ROWS).min(1_000)).await?;
+    // Off the control thread, because a filter that few events match scans many.
+    READS.run(move || list_page(&context, &reader, asked)).await?
+}
+
+fn list_page(context: &Context, reader: &Reader, asked: AuditQuery) -> ApiResult {
+    let limit = PageRequest { cursor: None, limit: asked.limit.or(Some(ROWS)) }.limit()?;
+    let Page { items: events, next } = Filter::new(&asked)?.find(context, limit)?;
     let explains = reader.caller.may(Permission::AdminRead);
     let rules = context.rules();
-    let names = token_names(&context, &events).await?;
+    let names = token_names(context, &events);
     let row = |event: AuditEvent| {
         let view = AuditView::new(event);
         let path = view.service.as_deref().and_then(|key| rules.service_by_key(key));
@@ -145,22 +151,14 @@ pub async fn export(context: Context, reader: Reader, FormQuery(asked): FormQuer
 }
 
 /// The names of tokens that events have as target, by target.
-async fn token_names(context: &Context, events: &[AuditEvent]) -> ApiResult<HashMap<String, String>> {
+fn token_names(context: &Context, events: &[AuditEvent]) -> HashMap<String, String> {
     let targets = events.iter().map(|event| &event.target).filter(|target| target.starts_with("token:"));
     let targets: HashSet<String> = targets.cloned().collect();
-    let context = context.clone();
-    let name = move |target: String| {
+    let name = |target: String| {
         let id = crate::admin::tokens::parse(target.strip_prefix("token:")?).ok()?;
         Some((target, context.store.token(id).ok()??.name))
     };
-    READS.run(move || targets.into_iter().filter_map(name).collect()).await
-}
-
-/// Reads off the control thread, because a filter that few events match scans many.
-async fn find(context: &Context, asked: &AuditQuery, limit: usize) -> ApiResult<Page<AuditEvent>> {
-    let filter = Filter::new(asked)?;
-    let context = context.clone();
-    READS.run(move || filter.find(&context, limit)).await?
+    targets.into_iter().filter_map(name).collect()
 }
 
 impl Filter {
