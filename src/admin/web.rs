@@ -23,6 +23,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, users};
 use self::shell::{Reader, Shell, problems_as_pages, render};
 use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::link};
+use crate::authz::rules::ServiceSpec;
 
 pub(super) use self::shell::not_found;
 pub(crate) use self::words::reason as reason_in_words;
@@ -62,6 +63,21 @@ fn address(base: &str, query: &impl Serialize) -> String {
     if query.is_empty() { base.to_owned() } else { format!("{base}?{query}") }
 }
 
+/// A URL of the service, as [`explain_link`] takes it; `None`: it has no path, such as the admin listener.
+fn example_url(service: &ServiceSpec) -> Option<String> {
+    url_of(&service.paths, &service.hosts)
+}
+
+fn url_of(paths: &[String], hosts: &[String]) -> Option<String> {
+    let path = paths.first()?;
+    Some(hosts.first().map_or_else(|| path.clone(), |host| format!("http://{host}{path}")))
+}
+
+/// The link to the page that explains a GET of the URL. Without one, it is to be filled in there.
+fn explain_link(url: Option<&str>, token: Option<&str>) -> String {
+    address("/explain", &[("method", Some("GET")), ("url", url), ("token_id", token)])
+}
+
 /// The parameters of a page. A form field left empty counts as absent.
 struct FormQuery<T>(T);
 
@@ -74,5 +90,24 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for FormQuery<T> {
         let mut query = form_urlencoded::Serializer::for_suffix("/?".to_owned(), 2);
         let uri = query.extend_pairs(filled).finish().parse::<Uri>();
         pagination::parse(&uri.map_err(|_| Problem::invalid("The query string is too long"))?).map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{explain_link, url_of};
+
+    #[test]
+    fn a_link_to_an_explanation_has_host_and_path_of_a_service() {
+        let check = |paths: &[&str], hosts: &[&str], token, expected: &str| {
+            let [paths, hosts] = [paths, hosts].map(|texts| texts.iter().map(ToString::to_string).collect());
+            let (paths, hosts): (Vec<String>, Vec<String>) = (paths, hosts);
+            let url = url_of(&paths, &hosts);
+            assert_eq!(explain_link(url.as_deref(), token), expected, "{paths:?} {hosts:?}");
+        };
+        check(&["/a+b", "/c"], &[], Some("A1"), "/explain?method=GET&url=%2Fa%2Bb&token_id=A1");
+        let expected = "/explain?method=GET&url=http%3A%2F%2Fa.example%2Fr%26d";
+        check(&["/r&d"], &["a.example", "b.example"], None, expected);
+        check(&[], &[], Some("A1"), "/explain?method=GET&token_id=A1");
     }
 }

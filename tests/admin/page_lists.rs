@@ -82,6 +82,24 @@ fn audit_page_shows_sentences_and_exports_a_file() {
     assert_eq!(event["target"], "user:bob");
 }
 
+/// The admin listener's own service has no path.
+#[test]
+fn token_is_explained_for_the_first_service_with_a_path() {
+    let fixture = Fixture::start();
+    let alice = alice(&fixture);
+    fixture.allow("alice", &["admin-read"]);
+    let check = |scope: &[&str], url: Option<&str>| {
+        let token = id(&fixture.token("alice", &scope.join(" "), scope));
+        let text = page(&fixture, &alice, &format!("/tokens/{token}")).text().to_owned();
+        let url = url.map_or(String::new(), |url| format!("&#38;url={url}"));
+        let link = format!("href=\"/explain?method=GET{url}&#38;token_id={token}\"");
+        assert!(text.contains(&link), "{scope:?}: {text}");
+    };
+    check(&["permgate", "wiki"], Some("%2Fwiki"));
+    check(&["youtrack"], Some("%2Fapi"));
+    check(&["permgate"], None);
+}
+
 #[test]
 fn refusal_page_suggests_a_remedy() {
     let fixture = Fixture::start();

@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::Path;
 
 use super::{
-    ApiResult, Reader, Shell, render,
+    ApiResult, Reader, Shell, example_url, explain_link, render,
     token_list::{LoadedTokens, is_alive},
     words,
 };
@@ -38,7 +38,9 @@ struct TokenPage {
     pair: Option<(TokenRow, TokenRow)>,
     /// Whether the reader may change it.
     may_edit: bool,
-    /// A path and a host of its first service, for the command to try.
+    /// The link to the page that explains a request with it.
+    explain: String,
+    /// A path and a host of its first service that has one, for the command to try.
     path: String,
     host: String,
     gateway: String,
@@ -55,7 +57,7 @@ pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String
         TokenRow { view, live, rotated_from: None }
     };
     let family = record.family;
-    let first = record.scope.first().map(|(key, _)| key.clone()).unwrap_or_default();
+    let keys: Vec<String> = record.scope.iter().map(|(key, _)| key.clone()).collect();
     let mut token = row(TokenView::at(&context, &accounts, record, now));
     // A token that is alone in its family and was not replaced has no relatives to read.
     let mut relatives: Vec<TokenView> = Vec::new();
@@ -78,10 +80,14 @@ pub(super) async fn show(context: Context, reader: Reader, Path(id): Path<String
         _ => None,
     };
     let rules = context.rules();
-    let spec = rules.service_by_key(&first).map(|service| &service.spec);
+    let mut specs = keys.iter().filter_map(|key| Some(&rules.service_by_key(key)?.spec));
+    // The admin listener has none.
+    let spec = specs.find(|spec| !spec.paths.is_empty());
+    let url = spec.and_then(example_url);
     let page = TokenPage {
         shell: reader.shell("Token", if own { "/profile/authentication" } else { "/tokens" }),
         may_edit: reader.caller.may(needed),
+        explain: explain_link(url.as_deref(), Some(&token.view.id)),
         path: spec.and_then(|spec| spec.paths.first().cloned()).unwrap_or_default(),
         host: spec.and_then(|spec| spec.hosts.first().cloned()).unwrap_or_default(),
         gateway: context.sign_in.gateway.clone().unwrap_or_default(),

@@ -18,6 +18,7 @@ use crate::{
         offload::{Offload, READS},
         pagination::{PageRequest, bad_cursor},
         streamed::{self, BodyWriter},
+        web::example_url,
     },
     authz::{subject::Permission, time::Timestamp},
     store::{Page, ReadError, model::AuditEvent},
@@ -108,11 +109,12 @@ fn list_page(context: &Context, reader: &Reader, asked: AuditQuery) -> ApiResult
     let names = token_names(context, &events);
     let row = |event: AuditEvent| {
         let view = AuditView::new(event);
-        let path = view.service.as_deref().and_then(|key| rules.service_by_key(key));
-        let path = path.and_then(|service| service.spec.paths.first().cloned());
+        let service = view.service.as_deref().map(|key| rules.service_by_key(key));
+        // Of a refusal before a service was found, any path tells the reason.
+        let url = service.map_or_else(|| Some("/".to_owned()), |service| example_url(&service?.spec));
         Row {
             parts: sentence(&view, names.get(&view.target).map(String::as_str)),
-            explain: sentence::explain(&view, path.as_deref()).filter(|_| explains),
+            explain: sentence::explain(&view, url.as_deref()).filter(|_| explains),
             change: view.change.as_ref().map(|change| format!("{change:#}")),
             view,
         }

@@ -5,7 +5,12 @@ use axum::response::Response;
 
 use super::{ApiResult, Reader, Shell, render};
 use crate::{
-    admin::{Context, LiveView, ServiceView, offload::READS, users::READ_OTHERS, web::words},
+    admin::{
+        Context, LiveView, ServiceView,
+        offload::READS,
+        users::READ_OTHERS,
+        web::{example_url, explain_link, words},
+    },
     authz::subject::Permission,
     metrics::UpstreamReading,
 };
@@ -22,6 +27,8 @@ struct ServiceRow {
     upstream: String,
     health: Health,
     line: u32,
+    /// The link to the page that explains a request to it.
+    explain: Option<String>,
 }
 
 /// An upstream's health as a word, with its colour.
@@ -52,6 +59,7 @@ fn services_page(context: &Context, reader: &Reader) -> Response {
             health: Health::from_reading(upstreams.iter().find(|reading| reading.name == upstream)),
             upstream,
             line: service.spec.origin.line,
+            explain: example_url(&service.spec).map(|url| explain_link(Some(&url), None)),
             view,
         }
     });

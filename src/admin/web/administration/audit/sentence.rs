@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::admin::{
     AuditView,
-    web::{address, link, words},
+    web::{explain_link, link, words},
 };
 
 /// A part of a sentence.
@@ -98,13 +98,8 @@ fn refusal(view: &AuditView, change: &Value, target: Part) -> Vec<Part> {
 }
 
 /// The link to the page that explains a refusal, with what the event has of the request.
-pub fn explain(view: &AuditView, path: Option<&str>) -> Option<String> {
-    if view.event != "refusal" {
-        return None;
-    }
-    let token = view.target.strip_prefix("token:");
-    let pairs = [("method", Some("GET")), ("url", Some(path.unwrap_or("/"))), ("token_id", token)];
-    Some(address("/explain", &pairs))
+pub fn explain(view: &AuditView, url: Option<&str>) -> Option<String> {
+    (view.event == "refusal").then(|| explain_link(url, view.target.strip_prefix("token:")))
 }
 
 fn service(key: &str) -> Part {
