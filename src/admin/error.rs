@@ -182,7 +182,9 @@ impl From<ErrorDetails> for Problem {
     fn from(details: ErrorDetails) -> Self {
         let ErrorDetails { status, error, description, challenge, allow } = details;
         let (challenge, allow) = (challenge.map(Into::into), allow.map(Into::into));
-        Self { challenge, allow, ..Self::new(status, error, description) }
+        // As on the proxy; the description names the field.
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self { challenge, allow, retry_after, ..Self::new(status, error, description) }
     }
 }
 
@@ -261,7 +263,22 @@ impl From<AdminError> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, header};
+
     use super::Problem;
+    use crate::authz::reason::Reason;
+
+    #[test]
+    fn a_503_says_when_to_try_again() {
+        let check = |reason: Reason, expected: Option<&str>| {
+            let (status, headers, body) = Problem::from(reason.details(None)).render(&HeaderMap::new(), "r");
+            let after = headers.get(header::RETRY_AFTER).map(|seconds| seconds.to_str().unwrap());
+            assert_eq!(after, expected, "{status} {}", String::from_utf8_lossy(&body));
+        };
+        check(Reason::OverBudget, Some("1"));
+        check(Reason::StoreUnavailable, Some("1"));
+        check(Reason::BodyTooLarge, None);
+    }
 
     #[test]
     fn unreadable_input_is_described_without_rust() {
