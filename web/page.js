@@ -3,6 +3,9 @@
 "use strict";
 
 const permgate = {
+  /** The fields of requests that nobody has asked for: they do not keep the session from becoming idle. */
+  unattended: { "X-Permgate-Unattended": "1" },
+
   /** Asks the API. Throws an error with its answer when that is no success. A session that has ended is renewed. */
   async call(method, path, body, fields = {}, again = true) {
     const meta = document.querySelector('meta[name="csrf"]');
@@ -321,7 +324,7 @@ async function beat() {
   if (Date.now() - (beat.last ?? beat.began) < Number(live.dataset.refresh) * 1000 || beat.busy) return;
   beat.busy = true;
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const answer = await fetch(location.href, { headers: { ...permgate.unattended, Accept: "text/html" } });
     if (!answer.ok || answer.redirected) return;
     const next = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(live.id);
     if (!next || live.contains(document.activeElement) || !live.isConnected) return;

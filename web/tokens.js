@@ -135,7 +135,9 @@
     const status = find("waiting-text");
     status.textContent = "Waiting for its first use …";
     const watch = setInterval(async () => {
-      const now = await permgate.call("GET", `/v1/tokens/${said.id}`).catch(() => null);
+      // If the session has ended, nobody has to sign in again for this alone.
+      const watched = permgate.call("GET", `/v1/tokens/${said.id}`, undefined, permgate.unattended, false);
+      const now = await watched.catch(() => null);
       if (!now?.last_used_at) return;
       clearInterval(watch);
       waiting.className = "waiting seen";

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use http::{Method, header, request::Parts};
+use http::{HeaderMap, Method, header, request::Parts};
 
 use super::{
     Caller, Context, Problem,
@@ -227,13 +227,15 @@ impl RequestCredentials {
 }
 
 impl Caller {
-    /// Records the use of the token, as the proxy does, or of the session.
-    pub(super) fn record_use(&self, context: &Context) {
+    /// Records the use of the token, as the proxy does, or of the session. Requests that a page makes by itself,
+    /// with nobody in front of it, do not keep a session from becoming idle.
+    pub(super) fn record_use(&self, context: &Context, fields: &HeaderMap) {
         if let Identity::Bearer { digest, .. } = &self.identity {
             let service = BUILT_IN_SERVICE.to_owned();
             context.uses.note(digest, LastUsed { at: Time::now(), from: self.client, service });
         }
         if let Some(digest) = self.session()
+            && !fields.contains_key("x-permgate-unattended")
             && let Some(at) = context.store.touch_session(&digest)
         {
             let store = context.store.clone();

@@ -223,7 +223,7 @@ impl Server {
         }
         let max = context.budgets.max_connections();
         let share = caller.account().map(|user| self.shares.enter(&user.id, connection, max));
-        caller.record_use(context);
+        caller.record_use(context, &parts.headers);
         let entry = LiveRequest {
             context: context.clone(),
             credentials,

@@ -380,3 +380,20 @@ fn service_account_does_not_sign_in_by_a_proxys_header() {
     assert_eq!(sign_in("human"), (200, String::new()));
     assert_eq!(sign_in("service"), (401, "unauthorized".into()));
 }
+
+/// A page that refreshes itself on a screen that nobody looks at would keep its session for twelve hours.
+#[test]
+fn page_that_refreshes_itself_does_not_keep_its_session() {
+    let fixture = Fixture::start();
+    fixture.user("alice", &[]);
+    let browser = fixture.browser("alice");
+    let seen = |fields: &[(&str, &str)]| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        let request = Request::new("GET", "/v1/session").field("Cookie", &browser.cookie);
+        let request = fields.iter().fold(request, |request, (name, value)| request.field(name, value));
+        fixture.send(&Credentials::Anonymous, request).json()["idle_until"].as_str().unwrap().to_owned()
+    };
+    let first = seen(&[]);
+    assert_eq!(seen(&[("X-Permgate-Unattended", "1")]), first);
+    assert!(seen(&[]) > first);
+}
