@@ -87,6 +87,8 @@ pub struct Published {
     jwks: Jwks,
     /// When `update_keys` has something to do; `None`: never.
     due: Option<Timestamp>,
+    /// When `update_keys` was called. Earlier than that, the clock was ahead.
+    updated_at: Timestamp,
 }
 
 /// How long a key stays after its last assertion has expired, for verifiers whose clocks are behind.
@@ -105,7 +107,7 @@ impl Keyring {
                 // The next key comes unannounced, so the caching time is short.
                 let caching = MAX_CACHING / 5;
                 // The last key by time signs, and that must be the first one of the file.
-                Published::new(settings, keys.rev().collect(), caching, None)
+                Published::new(settings, keys.rev().collect(), caching, None, now)
             }
             KeySource::Generated { file, algorithm, rotate, publish_ahead } => {
                 let fail = |source| KeyringError::File { path: file.clone(), source };
@@ -118,7 +120,7 @@ impl Keyring {
                     save(file, &keys).map_err(fail)?;
                 }
                 let due = schedule.due(&keys, retirement_delay);
-                Published::new(settings, keys, MAX_CACHING.min(*publish_ahead / 2), Some(due))
+                Published::new(settings, keys, MAX_CACHING.min(*publish_ahead / 2), Some(due), now)
             }
         };
         self.published.store(Arc::new(Some(published)));
@@ -130,8 +132,8 @@ impl Keyring {
             .load()
             .as_ref()
             .as_ref()
-            .and_then(|published| published.due)
-            .is_some_and(|due| now >= due)
+            .and_then(|published| Some((published.due?, published.updated_at)))
+            .is_some_and(|(due, updated_at)| now >= due || now < updated_at)
     }
 
     /// Returns what is published, for [`Keyring::restore`].
@@ -161,7 +163,13 @@ impl Keyring {
 }
 
 impl Published {
-    fn new(settings: &Settings, keys: Vec<Scheduled>, caching: Duration, due: Option<Timestamp>) -> Self {
+    fn new(
+        settings: &Settings,
+        keys: Vec<Scheduled>,
+        caching: Duration,
+        due: Option<Timestamp>,
+        updated_at: Timestamp,
+    ) -> Self {
         let public: Vec<Value> = keys.iter().map(|scheduled| scheduled.key.jwk()).collect();
         let caching = format!("public, max-age={}", caching.as_secs());
         Self {
@@ -173,6 +181,7 @@ impl Published {
                 caching: HeaderValue::try_from(caching).expect("a number is a field value"),
             },
             due,
+            updated_at,
         }
     }
 
@@ -218,11 +227,18 @@ impl Schedule {
             }
             Some(_) => {}
         }
+        // The same for those that were to follow.
+        for next in 1..keys.len() {
+            let latest = self.earliest_after(&keys[next - 1], now);
+            if keys[next].signs_from > latest {
+                keys[next].signs_from = latest;
+                changed = true;
+            }
+        }
         if self.next_key_due(keys).is_some_and(|at| at <= now)
             && let Some(newest) = keys.last()
         {
-            let signs_from =
-                now.plus(self.publish_ahead).max(newest.signs_from.plus(self.signing_period(newest)));
+            let signs_from = self.earliest_after(newest, now);
             keys.push(Scheduled { key: Key::generate(self.algorithm)?.into(), signs_from });
             changed = true;
         }
@@ -240,6 +256,11 @@ impl Schedule {
         let newest = keys.last()?;
         let until = newest.signs_from.plus(self.signing_period(newest));
         Some(until.minus(self.publish_ahead))
+    }
+
+    /// Returns when a key that is made now signs, after this one.
+    fn earliest_after(&self, key: &Scheduled, now: Timestamp) -> Timestamp {
+        now.plus(self.publish_ahead).max(key.signs_from.plus(self.signing_period(key)))
     }
 
     /// Returns how long the key signs. A key of another algorithm than the configured one is replaced as

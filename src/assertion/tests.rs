@@ -177,6 +177,16 @@ fn keys_follow_changes_of_algorithm_clock_and_file() {
     assert_eq!(signer(-5000), second, "the clock was set back");
     assert!(keyring.is_due(NOW.plus_seconds(-4100)), "and the next key comes in time by it");
 
+    // Its successor was made by the wrong clock, too.
+    std::fs::remove_file(&file).unwrap();
+    update_keys(Algorithm::Es256, 0).unwrap();
+    update_keys(Algorithm::Es256, 90_000).unwrap();
+    assert!(keyring.is_due(NOW), "the clock was set back");
+    update_keys(Algorithm::Es256, 0).unwrap();
+    let second = signer(0);
+    assert_ne!(signer(1_000), second, "a period later");
+    assert!(!keyring.is_due(NOW.plus_seconds(1)) && keyring.is_due(NOW.plus_seconds(1_900)));
+
     std::fs::write(&file, "{\"version\": 1, \"keys\": [\"sekrit\"]}").unwrap();
     let error = update_keys(Algorithm::Es256, 300).unwrap_err();
     assert!(

@@ -70,7 +70,8 @@ impl Failures {
         let mut hours = self.0.lock();
         let mut events = Vec::new();
         hours.retain(|(user, method), hour| {
-            if hour.ends > now {
+            // One that ends later began while the clock was ahead.
+            if hour.ends > now && hour.ends <= now.plus_seconds(HOUR_SECONDS) {
                 return true;
             }
             let count = mem::take(&mut hour.suppressed);
@@ -123,10 +124,15 @@ mod tests {
         check("nothing more", 3600, &[]);
         check("the hour ends", 3601, &[("nobody", "{\"count\":4}"), ("user:ann", "{\"count\":1}")]);
         check("told once", 7201, &[]);
+        fail(Some("1"), 90_000);
+        check("the clock is ahead", 90_000, &[("user:ann", "{\"count\":1}")]);
+        fail(Some("1"), 7202);
+        check("and set back", 7202, &[("user:ann", "{\"count\":1}")]);
+        check("told once again", 10_802, &[]);
         for number in 0..MAX_KEYS + 7 {
-            fail(Some(&format!("user {number}")), 7300);
+            fail(Some(&format!("user {number}")), 11_000);
         }
-        let events = failures.due(at(7300), |_| None);
+        let events = failures.due(at(11_000), |_| None);
         let nobody = events.iter().find(|event| event.target == "nobody").unwrap();
         assert_eq!(
             (events.len(), nobody.change.as_deref()),
