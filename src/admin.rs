@@ -46,8 +46,10 @@ pub mod wire;
 
 use axum::{
     Router,
+    response::IntoResponse,
     routing::{delete, get, post, put},
 };
+use http::{StatusCode, header};
 
 pub(crate) use self::web::reason_in_words;
 pub use self::{
@@ -74,6 +76,11 @@ pub use self::{
     users::UserView,
     verify::report_json,
 };
+
+/// For a GET that has an effect, which a HEAD should not have: 405.
+async fn get_only() -> impl IntoResponse {
+    (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET")])
+}
 
 fn router(context: Context) -> Router {
     Router::new()
@@ -127,7 +134,7 @@ fn router(context: Context) -> Router {
         .route("/v1/config", get(configuration::show))
         .route("/v1/config/check", post(configuration::check))
         .route("/v1/reload", post(configuration::reload))
-        .route("/v1/backup", get(backup::stream))
+        .route("/v1/backup", get(backup::stream).head(get_only))
         .route("/v1/store/verify", get(verify::verify))
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))

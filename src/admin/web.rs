@@ -22,7 +22,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use self::administration::{audit, configuration, explain, gateway, groups, overview, roles, users};
 use self::shell::{Reader, Shell, problems_as_pages, render};
-use super::{ApiResult, Context, Problem, oidc::CALLBACK, pagination, wire::link};
+use super::{ApiResult, Context, Problem, get_only, oidc::CALLBACK, pagination, wire::link};
 use crate::authz::rules::ServiceSpec;
 
 pub(super) use self::shell::not_found;
@@ -53,7 +53,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/explain", get(explain::show))
         .route("/configuration", get(configuration::show))
         .route("/sign-in/oidc", get(provider::begin_sign_in))
-        .route(CALLBACK, get(provider::callback))
+        .route(CALLBACK, get(provider::callback).head(get_only))
         .route_layer(middleware::from_fn(problems_as_pages))
 }
 

@@ -62,6 +62,8 @@ fn user_signs_in_through_the_provider() {
     let (cookie, location) = begin_sign_in(&fixture, "/tokens?user=me");
     assert!(cookie.starts_with("permgate-flow="), "{cookie}");
     let back = provider.consent(&location);
+    let head = Request::new("HEAD", &back).field("Cookie", &cookie);
+    assert_eq!(fixture.send(&Credentials::Anonymous, head).status, 405, "the code is still there after it");
     let answer = return_from_provider(&fixture, &cookie, &back);
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert!(answer.text().contains("content=\"0;url=/tokens?user=me\""), "{}", answer.text());
