@@ -227,8 +227,8 @@ impl RequestCredentials {
 }
 
 impl Caller {
-    /// Records the use of the token, as the proxy does, or of the session. Requests that a page makes by itself,
-    /// with nobody in front of it, do not keep a session from becoming idle.
+    /// Records the use of the token, as the proxy does, or of the session. Requests that a page makes by
+    /// itself, with nobody in front of it, do not keep a session from becoming idle.
     pub(super) fn record_use(&self, context: &Context, fields: &HeaderMap) {
         if let Identity::Bearer { digest, .. } = &self.identity {
             let service = BUILT_IN_SERVICE.to_owned();

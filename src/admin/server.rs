@@ -133,8 +133,8 @@ impl Server {
             guard::check_csrf(csrf, &parts, &body)?;
         }
         let account_turn = self.turns.take(caller.as_ref(), &parts).await;
-        // Large bodies are read one at a time: many of them would delay revocations on this thread. Last, since
-        // everybody waits for whoever has this turn.
+        // Large bodies are read one at a time: many of them would delay revocations on this thread. Last,
+        // since everybody waits for whoever has this turn.
         let is_large = body.len() > LARGE_BODY && !is_operator;
         let mut turn = if is_large { self.large.clone().acquire_owned().await.ok() } else { None };
         if let Some(live) = live.as_ref().filter(|_| !guard::is_reading(&parts.method)) {

@@ -185,8 +185,8 @@ fn requests_end_with_their_session() {
     }
 }
 
-/// The fence does not cut a request that has not asked for a permission yet, but such a request must not go on
-/// with what its caller was allowed when its head arrived.
+/// The fence does not cut a request that has not asked for a permission yet, but such a request must not go
+/// on with what its caller was allowed when its head arrived.
 #[test]
 fn request_is_judged_when_its_body_is_there() {
     type Change = fn(&Fixture, &str);
