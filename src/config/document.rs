@@ -143,6 +143,10 @@ impl<'t> Document<'t> {
     /// sound line between them: after a quote or bracket that is not closed, every line has one. Drops other
     /// errors on all of these lines.
     pub(super) fn drop_consequences(&self, syntax: usize) {
+        // Then not even those of the syntax may all be there.
+        if self.is_full() {
+            return;
+        }
         let errors = &mut self.found.borrow_mut().errors;
         errors[..syntax].sort_by_key(|p| (p.line, p.column));
         let broken: Vec<u32> = errors[..syntax].iter().map(|p| p.line).collect();
