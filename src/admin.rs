@@ -134,7 +134,7 @@ fn router(context: Context) -> Router {
         .route("/v1/config", get(configuration::show))
         .route("/v1/config/check", post(configuration::check))
         .route("/v1/reload", post(configuration::reload))
-        .route("/v1/backup", get(backup::stream).head(get_only))
+        .route("/v1/backup", get(backup::stream).head(get_only).fallback(get_only))
         .route("/v1/store/verify", get(verify::verify))
         .route("/healthz", get(health::health))
         .route("/readyz", get(health::ready))

@@ -32,7 +32,7 @@ pub async fn show(context: Context, caller: Caller) -> ApiResult {
 pub async fn check(context: Context, caller: Caller, Json(body): Json<Check>) -> ApiResult {
     caller.require(Permission::AdminRead)?;
     // Whether a file exists, and what is wrong with it, is only for callers who could replace it all.
-    let references = caller.may(Permission::AdminWrite);
+    let references = caller.require(Permission::AdminWrite).is_ok();
     let configuration = context.configuration.clone();
     // The answer is encoded there, too: it may be large.
     let check = move || {

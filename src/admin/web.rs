@@ -53,7 +53,7 @@ pub(super) fn routes() -> Router<Context> {
         .route("/explain", get(explain::show))
         .route("/configuration", get(configuration::show))
         .route("/sign-in/oidc", get(provider::begin_sign_in))
-        .route(CALLBACK, get(provider::callback).head(get_only))
+        .route(CALLBACK, get(provider::callback).head(get_only).fallback(get_only))
         .route_layer(middleware::from_fn(problems_as_pages))
 }
 

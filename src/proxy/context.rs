@@ -43,8 +43,8 @@ pub struct RequestContext {
     pub rules: Rc<Arc<Rules>>,
     /// The state by which it is decided; `None` from then on, so that long requests do not keep it.
     state: RefCell<Option<Rc<WorkerState>>>,
-    /// The user of the request, if there is no state any more.
-    sender: RefCell<Option<Rc<ReportedIdentity>>>,
+    /// The user, if there is no state any more, and what the service's upstream was told of it, if anything.
+    reported: RefCell<Option<Rc<ReportedIdentity>>>,
     pub connection: Rc<Connection>,
     pub method: Method,
     uri: Uri,
@@ -111,7 +111,7 @@ impl RequestContext {
             gateway: Rc::clone(gateway),
             rules: Rc::clone(&state.rules),
             state: RefCell::new(Some(state)),
-            sender: RefCell::default(),
+            reported: RefCell::default(),
             connection,
             method: request.method().clone(),
             uri: request.uri().clone(),
@@ -131,17 +131,17 @@ impl RequestContext {
     /// Ends the use of the state, after the decision. `service`: to whose upstream the request is forwarded.
     pub fn release_state(&self, service: Option<&Service>) {
         let Some(state) = self.state.take() else { return };
-        let sender = state.user(self.outcome.user.get()).map(|user| match service {
+        let reported = state.user(self.outcome.user.get()).map(|user| match service {
             Some(service) => state.identities.reported(user, service),
             None => Rc::new(ReportedIdentity::new(user, None, &state.snapshot.directory)),
         });
-        self.sender.replace(sender);
+        self.reported.replace(reported);
     }
 
     /// The login of the user, if a token was recognised.
     pub fn login(&self) -> Option<Rc<str>> {
         self.release_state(None);
-        self.sender.borrow().as_ref().map(|sender| Rc::clone(&sender.login))
+        self.reported.borrow().as_ref().map(|user| Rc::clone(&user.login))
     }
 
     pub fn service_key(&self) -> Option<&str> {
@@ -211,7 +211,7 @@ impl RequestContext {
     fn is_identity_current(&self, permit: &Permit<'_>, current: &WorkerState) -> bool {
         let Some(Subject { user, .. }) = permit.subject() else { return false };
         let (service, directory) = (permit.owner().service, &current.snapshot.directory);
-        self.sender.borrow().as_ref().is_none_or(|told| told.is_current(user, service, directory))
+        self.reported.borrow().as_ref().is_none_or(|before| before.is_current(user, service, directory))
     }
 
     fn target(&self) -> &str {
@@ -253,7 +253,7 @@ impl RequestContext {
 
     /// Hash of the user, or of the client's address without a user, for `balance = "hash"`.
     pub fn hash(&self) -> u64 {
-        match self.sender.borrow().as_ref().filter(|_| self.outcome.identified.get()) {
+        match self.reported.borrow().as_ref().filter(|_| self.outcome.identified.get()) {
             Some(user) => fingerprint(user.user_id.as_bytes()),
             None => match self.facts.client {
                 IpAddr::V4(address) => fingerprint(&address.octets()),

@@ -213,8 +213,10 @@ fn backup_requires_write_permission_and_is_complete() {
     check("a token that lists only", &reading, (403, "insufficient_scope"));
     check("an administrator", &fixture.credentials("admin"), (200, ""));
     check("the operator", &Credentials::Operator, (200, ""));
-    let head = fixture.call(&Credentials::Operator, "HEAD", "/v1/backup", None);
-    assert_eq!((head.status, head.field("allow")), (405, Some("GET")));
+    for method in ["HEAD", "POST"] {
+        let other = fixture.call(&Credentials::Operator, method, "/v1/backup", None);
+        assert_eq!((other.status, other.field("allow")), (405, Some("GET")), "{method}");
+    }
     let events = fixture.must("GET", "/v1/audit?limit=2", None);
     let told = |row: usize| (events["items"][row]["event"].as_str(), events["items"][row]["actor"].as_str());
     assert_eq!(told(0), (Some("store.backup"), Some("operator")), "a HEAD makes none");

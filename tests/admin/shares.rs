@@ -183,21 +183,20 @@ fn large_bodies_do_not_wait_for_the_turn_of_another_account() {
     let change = json!({"password": PASSWORD, "current": PASSWORD});
     let explain = json!({"method": "GET", "url": "/api", "user": "me", "client": " ".repeat(20_000)});
     let leaks = json!({"texts": vec!["x".repeat(200); 100]});
-    let timed = |sender, target, body| {
-        let began = Instant::now();
-        fixture.call(sender, "POST", target, Some(body));
-        began.elapsed()
+    let in_flight = |count: usize| {
+        while fixture.must("GET", "/v1/live", None)["items"].as_array().unwrap().len() < count {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     };
     std::thread::scope(|scope| {
-        for _ in 0..40 {
+        for _ in 0..80 {
             scope.spawn(|| fixture.call(&eve, "PUT", "/v1/users/me/password", Some(&change)));
         }
-        std::thread::sleep(Duration::from_millis(200));
-        let waiting = scope.spawn(|| timed(&eve, "/v1/explain", &explain));
+        in_flight(40);
+        let waiting = scope.spawn(|| fixture.call(&eve, "POST", "/v1/explain", Some(&explain)));
         std::thread::sleep(Duration::from_millis(100));
-        let reported = timed(&alice, "/v1/leaks", &leaks);
-        let waited = waiting.join().unwrap();
-        assert!(reported * 3 < waited, "{reported:?} {waited:?}");
+        assert_eq!(fixture.call(&alice, "POST", "/v1/leaks", Some(&leaks)).status, 200);
+        assert!(!waiting.is_finished(), "40 derivations take longer");
     });
 }
 

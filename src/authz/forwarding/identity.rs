@@ -90,24 +90,31 @@ pub struct ReportedIdentity {
     pub user_id: Box<str>,
     pub login: Rc<str>,
     /// Whether the upstream receives it.
-    is_told: bool,
+    is_reported: bool,
     groups: Vec<Box<str>>,
 }
 
 impl ReportedIdentity {
     /// Without a service, the identity is reported to none.
     pub fn new(user: &User, service: Option<&Service>, directory: &Directory) -> Self {
-        let told = service.filter(|one| one.spec.identity.has_headers() || one.spec.identity.has_assertion());
-        let groups = told.into_iter().flat_map(|service| identity_groups(user, service, directory));
+        let reported =
+            service.filter(|one| one.spec.identity.has_headers() || one.spec.identity.has_assertion());
+        let groups = reported.into_iter().flat_map(|service| identity_groups(user, service, directory));
         let groups = groups.map(Box::from).collect();
-        Self { user_id: (*user.id).into(), login: (*user.login).into(), is_told: told.is_some(), groups }
+        Self {
+            user_id: (*user.id).into(),
+            login: (*user.login).into(),
+            is_reported: reported.is_some(),
+            groups,
+        }
     }
 
     /// Whether the reported identity is still true, given the user and service as they are now. An added
     /// group does not make it false.
     pub fn is_current(&self, user: &User, service: &Service, directory: &Directory) -> bool {
         let is_reported = |group| identity_groups(user, service, directory).any(|other| other == group);
-        !self.is_told || *self.login == *user.login && self.groups.iter().map(Box::as_ref).all(is_reported)
+        !self.is_reported
+            || *self.login == *user.login && self.groups.iter().map(Box::as_ref).all(is_reported)
     }
 }
 

@@ -32,7 +32,8 @@ struct LongName {
     child: usize,
 }
 
-/// The work that one request may still cause, in steps of some 50 ns.
+/// The work that the search for one owner may still cause, in steps of some 50 ns. A request has one for its
+/// path, and for each other target or host that it names.
 #[derive(Clone, Copy, Debug)]
 pub struct Work(u32);
 

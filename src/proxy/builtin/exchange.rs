@@ -71,10 +71,12 @@ impl Gateway {
         let Some(token) = field("subject_token") else {
             return Err(invalid("The form has no subject_token"));
         };
-        // By the current state and time: much may have changed while the body was being read.
-        let rules = self.worker_state().snapshot.proxy.exchange.clone();
-        let claims = self.parts.issuers.verify(token, &rules, || context.clock().wall()).await;
+        // By the current rules and time: much may have changed while the body was being read, or the keys of
+        // the issuer.
+        let current_rules = || self.worker_state().snapshot.proxy.exchange.clone();
+        let claims = self.parts.issuers.verify(token, &current_rules(), || context.clock().wall()).await;
         let claims = claims.map_err(|error| self.not_verified(&error, context))?;
+        let rules = current_rules();
         let Some(rule) = rules.iter().find(|rule| verify::matches_rule(&claims, rule)) else {
             return Err(self.not_exchanged(context, "No rule accepts the claims of the token"));
         };

@@ -119,7 +119,7 @@ fn user_page(context: &Context, reader: &Reader, login: &str, live: &[LiveRow]) 
     let page = UserPage {
         shell: reader.shell("User", "/users"),
         own: reader.caller.is(&record.id),
-        sees_tokens: reader.caller.is(&record.id) || reader.caller.may_any(&READ_OTHERS_TOKENS),
+        sees_tokens: reader.caller.is(&record.id) || reader.caller.require_any(&READ_OTHERS_TOKENS).is_ok(),
         inherited: inherited.collect(),
         permissions: accounts.permissions_of(account).iter().map(Permission::word).collect(),
         services: services.map(|service| service.spec.key.as_str().to_owned()).collect(),
