@@ -385,12 +385,12 @@ fn users_in_one_place_of_the_cache_keep_their_identities() {
     fixture.directory.users.resize(1024, alice);
     fixture.directory.users.push(bob.into());
     let cache = IdentityCache::new(&fixture.directory);
-    let told = |owner: u32| {
+    let reported = |owner: u32| {
         let token = Token { owner: UserIx(owner), ..fixture.token() };
         let permit = decide(&query(), Facts { token: Some(&token), ..fixture.facts() }).unwrap();
         let mut headers = HeaderMap::new();
         cache.set(&mut headers, &permit).unwrap();
         headers["x-permgate-user"].clone()
     };
-    assert_eq!([0, 1024, 0].map(told), ["alice", "bob", "alice"]);
+    assert_eq!([0, 1024, 0].map(reported), ["alice", "bob", "alice"]);
 }

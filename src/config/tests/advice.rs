@@ -87,6 +87,6 @@ fn a_file_that_is_not_utf_8_is_told_by_its_line() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("gateway.toml");
     fs::write(&file, b"version = 1\n# K\xfcche\n").unwrap();
-    let told = Config::load(&file).unwrap_err().to_string();
-    assert!(told.contains("cannot be read: line 2 is not UTF-8\n      = save it in UTF-8"), "{told}");
+    let message = Config::load(&file).unwrap_err().to_string();
+    assert!(message.contains("cannot be read: line 2 is not UTF-8\n      = save it in UTF-8"), "{message}");
 }
