@@ -57,6 +57,9 @@ const MAX_PROBLEMS: usize = 1000;
 /// The longest excerpt of a line, in characters.
 const MAX_EXCERPT: usize = 200;
 
+/// The longest message and the longest advice, in characters. Both may quote a key of a megabyte.
+const MAX_TEXT: usize = 1000;
+
 impl<'t> Document<'t> {
     pub(super) fn new(
         path: &'t Path,
@@ -168,9 +171,11 @@ impl<'t> Document<'t> {
 
     pub(super) fn into_diagnostics(self) -> Diagnostics {
         let mut found = self.found.take();
-        for problems in [&mut found.errors, &mut found.exposed_secrets, &mut found.warnings] {
+        let lists =
+            [(&mut found.errors, true), (&mut found.warnings, true), (&mut found.exposed_secrets, false)];
+        for (problems, is_limited) in lists {
             problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
-            let is_full = problems.len() >= MAX_PROBLEMS;
+            let is_full = is_limited && problems.len() >= MAX_PROBLEMS;
             problems.dedup();
             if is_full {
                 let rest = "there may be more than these: only the first ones found are reported".to_owned();
@@ -202,8 +207,8 @@ impl<'t> Document<'t> {
             excerpt,
             width: u32::try_from(width).unwrap_or(u32::MAX),
             // Both may quote the value.
-            message: redact(&without_user_info(message)).into_owned(),
-            advice: redact(&without_user_info(advice)).into_owned(),
+            message: masked_text(message),
+            advice: masked_text(advice),
         }
     }
 
@@ -247,6 +252,16 @@ impl<'t> Document<'t> {
     fn floor(&self, offset: usize) -> usize {
         self.text.floor_char_boundary(offset.min(self.text.len()))
     }
+}
+
+/// A message fit to be shown. Masks more than it keeps, so that no secret is cut before its end.
+fn masked_text(text: &str) -> String {
+    let masked = match text.char_indices().nth(4 * MAX_TEXT) {
+        // The password whose `@` was cut off is masked because of this one.
+        Some((end, _)) => without_user_info(&format!("{}@", &text[..end])),
+        None => without_user_info(text),
+    };
+    redact(&masked).chars().take(MAX_TEXT).collect()
 }
 
 fn shortened(line: &str) -> String {

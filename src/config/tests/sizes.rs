@@ -31,6 +31,16 @@ fn a_text_with_very_many_mistakes_is_checked_at_once() {
 }
 
 #[test]
+fn messages_of_a_very_long_table_are_short() {
+    let keys = (0..990).map(|n| format!("x{n} = 1\n")).collect::<String>();
+    for name in ["s".repeat(400_000), format!("\"http://me:hunter{}@a\"", "x".repeat(400_000))] {
+        let text = format!("version = 1\n[service.{name}]\n{keys}");
+        let shown = check_text(&text, Path::new("gateway.toml")).unwrap_err().to_string();
+        assert!(shown.len() < 4_000_000 && !shown.contains("hunter"), "{}", shown.len());
+    }
+}
+
+#[test]
 fn a_very_long_key_is_reported() {
     let errors = check_text(&format!("{} = 1\n", "a".repeat(1 << 20)), Path::new("gateway.toml"));
     assert!(errors.unwrap_err().to_string().contains("unknown key"));
