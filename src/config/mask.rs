@@ -117,9 +117,14 @@ pub(super) fn without_user_info(line: &str) -> String {
     let mut rest = line;
     let mut quote = None;
     while let Some(at) = rest.find([':', '"', '\'']) {
-        let (before, sign) = rest[..=at].split_at(at);
-        shown.push_str(&rest[..=at]);
-        rest = &rest[at + 1..];
+        let (before, after) = rest.split_at(at);
+        let sign = match quote {
+            None => ["\"\"\"", "'''"].into_iter().find(|sign| after.starts_with(sign)),
+            Some(open) => after.starts_with(open).then_some(open),
+        };
+        let sign = sign.unwrap_or(&after[..1]);
+        shown.extend([before, sign]);
+        rest = &after[sign.len()..];
         if sign == ":" {
             let (text, after) = rest.split_at(end_of_text(rest, quote));
             let user = if text.starts_with("//") { 2 } else { 0 };
@@ -130,7 +135,7 @@ pub(super) fn without_user_info(line: &str) -> String {
             rest = after;
         } else if quote == Some(sign) && !before.ends_with('\\') {
             quote = None;
-        } else if quote.is_none() && (sign == "\"" || !before.ends_with(char::is_alphanumeric)) {
+        } else if quote.is_none() && (sign != "'" || !before.ends_with(char::is_alphanumeric)) {
             // An apostrophe in a word opens nothing.
             quote = Some(sign);
         }
@@ -141,6 +146,9 @@ pub(super) fn without_user_info(line: &str) -> String {
 
 /// Where a text ends that is in such quotes.
 fn end_of_text(rest: &str, quote: Option<&str>) -> usize {
+    if let Some(quote) = quote.filter(|quote| quote.len() > 1) {
+        return rest.find(quote).unwrap_or(rest.len());
+    }
     let mut is_escaped = false;
     let is_end = |sign: char| {
         let ends = match quote {
@@ -177,6 +185,12 @@ mod tests {
         check("urls = ['http://me:hunter@2 \"@localhost']", "urls = ['http://...@localhost']");
         check("urls = [\"http://me:hun\\\"ter2@localhost\"]", "urls = [\"http://...@localhost\"]");
         check("urls = [\"http://a\", \"http://me:hunter2@b\"]", "urls = [\"http://a\", \"http://...@b\"]");
+        check("urls = ['''http://me:hun'ter2@b/x''']", "urls = ['''http://...@b/x''']");
+        check(
+            "urls = [\"\"\"http://me:hun\"ter2@b/x\"\"\", \"http://me:hun ter2@c\"]",
+            "urls = [\"\"\"http://...@b/x\"\"\", \"http://...@c\"]",
+        );
+        check("urls = [\"\", \"http://me:hun ter2@c\"]", "urls = [\"\", \"http://...@c\"]");
         check("endpoints = [\"root:hunter2@10.0.0.1:2379\"]", "endpoints = [\"root:...@10.0.0.1:2379\"]");
         check("url = \"http://me:hunter2@localhost", "url = \"http://...@localhost");
         check("url = http://me:hunter2@localhost # a@b", "url = http://...@localhost # a@b");
