@@ -137,8 +137,6 @@ impl Init {
                     _ => Failure::failed(format!("cannot write {}: {}", file.display(), reason(&error))),
                 }
             })?;
-        let store = &config.store.path;
-        let had_directory = store.is_dir();
         let made = out.write_all(text.as_bytes()).and_then(|()| out.sync_all());
         let made = made.map_err(Failure::from).and_then(|()| {
             print_stderr(&format!("wrote {}: http://{listen} in front of {upstream}", file.display()));
@@ -149,9 +147,12 @@ impl Init {
             if fs::remove_file(file).is_ok() {
                 print_stderr(&format!("removed {} again", file.display()));
             }
-            // There was no store before; what else there was is not ours.
-            if store::exists(&config.store) && remove_store(store, had_directory).is_ok() {
-                print_stderr(&format!("removed the store in {} again", store.display()));
+            // It may be the store of another process by now, or be in a directory with other files.
+            if store::exists(&config.store) {
+                let path = config.store.path.display();
+                print_stderr(&format!(
+                    "before the next try, remove the store in {path}, unless it is in use"
+                ));
             }
         })?;
         let path = if paths[0] == "/" { "/" } else { &paths[0] };
@@ -208,21 +209,6 @@ fn ask_until<T>(
             Err(why) => print_stderr(&why),
         }
     }
-}
-
-/// Removes a store, except for the directory itself if it was there before.
-fn remove_store(path: &Path, had_directory: bool) -> io::Result<()> {
-    if !had_directory {
-        return fs::remove_dir_all(path);
-    }
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        match entry.file_type()?.is_dir() {
-            true => fs::remove_dir_all(entry.path())?,
-            false => fs::remove_file(entry.path())?,
-        }
-    }
-    Ok(())
 }
 
 /// Attributes errors to options, because the file does not exist yet.
