@@ -143,7 +143,7 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
     let fence = Fence::new(fence::ACKNOWLEDGE_TIMEOUT);
     // The store's lock comes first, so that a second process fails before it binds an address.
     let OpenedStore { store, state, ended } = open_store(&config, fence.clone())?;
-    let exchanged = exchange::revoke_orphans_at_start(&store, &state);
+    let (exchanged, has_orphans) = exchange::revoke_orphans_at_start(&store, &state);
     let keyring = Arc::new(Keyring::default());
     if let Some(assertion) = &config.assertion {
         keyring.update_keys(assertion, SystemTime::now().into())?;
@@ -242,7 +242,8 @@ pub fn start(config: Config, signals: Signals) -> Result<Running, StartError> {
         keyring,
         budgets: [budgets, admin_budgets.clone()],
         own,
-        has_orphans: AtomicBool::default(),
+        // Then the next reload looks for them again.
+        has_orphans: AtomicBool::new(has_orphans),
         key_failures: net::LogThrottle::default(),
     });
     let context = admin::Context::new(admin::Parts {

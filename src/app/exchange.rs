@@ -12,8 +12,8 @@ use crate::{
 
 /// Runs [`revoke_orphans`] before anything is served, because the rules may have changed while no process
 /// ran. Tokens that cannot be revoked now expire within the hour. Returns the tokens that live on, as
-/// [`revoke_orphans`] does.
-pub fn revoke_orphans_at_start(store: &Store, state: &Arc<State>) -> Vec<(String, Timestamp)> {
+/// [`revoke_orphans`] does, and whether it failed.
+pub fn revoke_orphans_at_start(store: &Store, state: &Arc<State>) -> (Vec<(String, Timestamp)>, bool) {
     let ended = std::thread::scope(|scope| {
         let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
@@ -22,10 +22,13 @@ pub fn revoke_orphans_at_start(store: &Store, state: &Arc<State>) -> Vec<(String
         };
         scope.spawn(work).join().unwrap_or_else(|_| Err("it was interrupted".to_owned()))
     });
-    ended.unwrap_or_else(|error| {
-        tracing::error!(%error, "exchanged tokens outlive their rules");
-        Vec::new()
-    })
+    match ended {
+        Ok(live) => (live, false),
+        Err(error) => {
+            tracing::error!(%error, "exchanged tokens outlive their rules");
+            (Vec::new(), true)
+        }
+    }
 }
 
 /// Revokes exchanged tokens whose rule was removed or changed. Call this when the rules are in force, so that
