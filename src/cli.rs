@@ -104,6 +104,11 @@ impl Global {
     pub(crate) fn config(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new("gateway.toml"))
     }
+
+    /// Whether the command line itself names the admin listener, not only the variable.
+    pub(crate) fn names_admin(&self) -> bool {
+        self.admin.is_some() && self.admin != env::var(target::ADMIN_VARIABLE).ok()
+    }
 }
 
 #[derive(Debug, Subcommand)]

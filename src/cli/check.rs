@@ -35,17 +35,11 @@ impl Check {
         match &loaded {
             Ok(config) => {
                 warnings.extend_from_slice(&config.warnings);
-                match ask(global, config) {
-                    Ok(found) => warnings.extend(found),
-                    Err(failure) if global.admin.is_some() || global.offline => {
-                        let message = format!(
-                            "groups, accounts and the running configuration were not checked: {}",
-                            failure.message
-                        );
-                        warnings.push(config.problem(message));
-                    }
-                    // Nobody has asked for more than the file.
-                    Err(_) => {}
+                let (found, unchecked) = ask(global, config);
+                warnings.extend(found);
+                // Otherwise nobody has asked for more than the file: the variable is meant for other commands.
+                if global.offline || global.names_admin() {
+                    warnings.extend(unchecked.map(|message| config.problem(message)));
                 }
                 warnings.extend(config.file_warnings(SystemTime::now().into()));
                 errors.extend_from_slice(&config.exposed_secrets);
@@ -103,18 +97,44 @@ impl Check {
     }
 }
 
+type LookUp = fn(&Client, &Config) -> Result<Vec<Problem>, Failure>;
+
+/// What the file alone does not tell. Each is looked up even if another one is refused.
+const LOOKUPS: [(&str, LookUp); 3] = [
+    ("groups", unknown_readers),
+    ("accounts", unfit_accounts),
+    ("the running gateway's settings", unreloadable),
+];
+
 /// What is wrong according to the store and the running gateway, if they can be asked: by unix socket,
-/// `--admin` or `--offline` only.
-fn ask(global: &Global, config: &Config) -> Result<Vec<Problem>, Failure> {
+/// `--admin` or `--offline` only. Also returns what could not be checked, and why.
+fn ask(global: &Global, config: &Config) -> (Vec<Problem>, Option<String>) {
     let socket = config.admin.listen.iter().any(|listen| matches!(listen.address, Address::Unix(_)));
     if !socket && global.admin.is_none() && !global.offline {
-        return Ok(Vec::new());
+        return (Vec::new(), None);
     }
-    let listener = Client::new(global)?;
-    let mut found = unknown_readers(&listener, config)?;
-    found.extend(unfit_accounts(&listener, config)?);
-    found.extend(unreloadable(&listener, config)?);
-    Ok(found)
+    let (mut found, mut unchecked) = (Vec::new(), Vec::new());
+    let mut reason = String::new();
+    match Client::new(global) {
+        Ok(listener) => {
+            for (subject, look_up) in LOOKUPS {
+                match look_up(&listener, config) {
+                    Ok(problems) => found.extend(problems),
+                    Err(failure) => {
+                        unchecked.push(subject);
+                        reason = failure.message;
+                    }
+                }
+            }
+        }
+        Err(failure) => {
+            unchecked.extend(LOOKUPS.map(|(subject, _)| subject));
+            reason = failure.message;
+        }
+    }
+    let message =
+        (!unchecked.is_empty()).then(|| format!("{} were not checked: {reason}", unchecked.join(", ")));
+    (found, message)
 }
 
 /// Readers that name no existing group. Groups are in the store, not in the file.
@@ -146,11 +166,11 @@ fn unfit_accounts(listener: &Client, config: &Config) -> Result<Vec<Problem>, Fa
 }
 
 /// A warning about changes from the running configuration that a reload would refuse.
-fn unreloadable(listener: &Client, config: &Config) -> Result<Option<Problem>, Failure> {
+fn unreloadable(listener: &Client, config: &Config) -> Result<Vec<Problem>, Failure> {
     let response = listener.get("/v1/config")?;
     // A store alone has none.
     let running = response["text"].as_str().and_then(|text| config::parse(text, &config.file).ok());
-    Ok(running.and_then(|running| config.restart_warning(&running)))
+    Ok(running.and_then(|running| config.restart_warning(&running)).into_iter().collect())
 }
 
 /// The budgets that result from this user's open files and this machine's memory.

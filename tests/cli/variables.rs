@@ -43,6 +43,10 @@ fn only_a_bare_switch_makes_an_administrator() {
 #[test]
 fn an_empty_variable_counts_as_unset() {
     let place = directory_with(CONFIG);
+    let quiet = format!("{CONFIG}[metrics]\nold_names = false\n");
+    fs::write(place.path().join("gateway.toml"), quiet).unwrap();
+    let (code, _, words) = run(place.path(), "check --strict", &[("PERMGATE_ADMIN", "unix:nosuch.sock")]);
+    assert_eq!(code, 0, "the variable is meant for other commands: {words}");
     for variable in ["PERMGATE_ADMIN", "PERMGATE_CONFIG", "PERMGATE_TOKEN", "PERMGATE_LOG"] {
         let (code, _, words) = run(place.path(), "check", &[(variable, "")]);
         assert_eq!(code, 0, "{variable}: {words}");
