@@ -159,8 +159,10 @@ impl Write for PrefixedStderr {
 /// module, and would silence everything else.
 fn filter(text: &str) -> Option<EnvFilter> {
     let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
-    let is_sound = |part: &&str| part.contains(['=', ':', '[']) || part.parse::<LevelFilter>().is_ok();
-    if parts.is_empty() || !parts.iter().all(is_sound) {
+    let is_level = |part: &&str| part.parse::<LevelFilter>().is_ok();
+    let is_sound = |part: &&str| part.contains(['=', ':', '[']) || is_level(part);
+    // Beside a level for everything, it only adds a module.
+    if parts.is_empty() || !parts.iter().any(is_level) && !parts.iter().all(is_sound) {
         return None;
     }
     EnvFilter::try_new(parts.join(",")).ok()
@@ -194,6 +196,7 @@ mod tests {
         check("permgate::store=debug,warn", Some("permgate::store=debug,warn"));
         check("debug ", Some("debug"));
         check("permgate::store=debug, warn,", Some("permgate::store=debug,warn"));
+        check("info,hyper", Some("hyper,info"));
         check("debug info", None);
         check("debugg,permgate=info", None);
         check("de-bug", None);
