@@ -26,6 +26,7 @@ pub(crate) trait KeyedByDigest: Record + Clone {
     const TABLE: Table;
     fn key(&self) -> Digest;
     fn all(records: &CachedRecords) -> &HashMap<Digest, Self>;
+    fn stored(engine: &Engine) -> Result<Vec<Self>, ReadError>;
 }
 
 macro_rules! keyed_by_digest {
@@ -38,6 +39,9 @@ macro_rules! keyed_by_digest {
             }
             fn all(records: &CachedRecords) -> &HashMap<Digest, Self> {
                 &records.$all
+            }
+            fn stored(engine: &Engine) -> Result<Vec<Self>, ReadError> {
+                engine.$all()
             }
         }
     };

@@ -109,6 +109,11 @@ impl Staged {
         self.rows[table as usize].get(key).map(|row| row.after.as_deref())
     }
 
+    /// Puts another batch's changes of a table in place of this one's.
+    pub(crate) fn overlay(&mut self, other: &mut Staged, table: Table) {
+        self.rows[table as usize].append(&mut other.rows[table as usize]);
+    }
+
     /// Updates the sums and the end of the audit log.
     pub(super) fn add_to(&self, state: &mut ReplicaState) {
         for table in Table::ALL.into_iter().filter(|table| *table != Table::Meta) {

@@ -229,7 +229,8 @@ impl Transaction {
     }
 
     pub(super) fn session(&self, digest: &Digest) -> Option<SessionRecord> {
-        self.staged_record(digest).filter(|session: &SessionRecord| session.is_valid(self.now))
+        let is_valid = |session: &SessionRecord| self.as_logged || session.is_valid(self.now);
+        self.staged_record(digest).filter(is_valid)
     }
 
     fn sessions_of(&self, user: &str) -> Vec<SessionRecord> {
@@ -240,16 +241,27 @@ impl Transaction {
     pub(super) fn staged_record<R: KeyedByDigest>(&self, digest: &Digest) -> Option<R> {
         match self.batch.staged.change(R::TABLE, digest.as_bytes()) {
             Some(row) => R::decode(row?).ok(),
+            None if self.as_logged => self.known_records(|record: &R| record.key() == *digest).pop(),
             None => self.shared.sessions.get(digest),
         }
     }
 
     /// The records that fit, as the batch leaves them, or else as they are in memory.
     pub(super) fn staged_records<R: KeyedByDigest>(&self, fits: impl Fn(&R) -> bool) -> Vec<R> {
-        let mut found = self.shared.sessions.find(&fits);
+        let mut found = self.known_records(&fits);
         found.retain(|record| self.batch.staged.change(R::TABLE, record.key().as_bytes()).is_none());
         found.extend(changes(&self.batch.staged).filter_map(|(_, record)| record).filter(fits));
         found
+    }
+
+    /// The records in memory, or those of the log: memory lacks what a removal that is not written has ended.
+    fn known_records<R: KeyedByDigest>(&self, fits: impl Fn(&R) -> bool) -> Vec<R> {
+        if self.as_logged
+            && let Ok(stored) = R::stored(&self.shared.engine)
+        {
+            return stored.into_iter().filter(fits).collect();
+        }
+        self.shared.sessions.find(fits)
     }
 }
 

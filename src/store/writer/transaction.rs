@@ -45,7 +45,7 @@ pub(crate) struct Transaction {
     /// Whether it has been counted.
     pub was_counted: bool,
     pub rates: WriteRates,
-    /// Whether plans see tokens as the log has them, without removals that could not be written.
+    /// Whether plans see rows as the log has them, without removals that could not be written.
     pub as_logged: bool,
     /// Why the current command cannot be written.
     pub failed: Option<StageError>,
@@ -121,7 +121,10 @@ impl Transaction {
         {
             self.count(account)?;
         }
-        if actor.session.is_some_and(|digest| self.session(&digest).is_none()) {
+        // A removal that is written late was in force before: it must not end because time has passed, nor
+        // because its caller has signed out.
+        let signed_out = |digest: Digest| !self.as_logged && self.session(&digest).is_none();
+        if actor.session.is_some_and(signed_out) {
             return Err(AdminError::new(super::PERMISSION_DENIED, "the caller's session has ended").into());
         }
         let Some(id) = actor.parent else { return Ok(None) };
@@ -130,7 +133,7 @@ impl Transaction {
         let token = self.state.compile(record.head(), &mut self.ids).ok_or_else(gone)?;
         let ended = match token.restrictions.end {
             TokenEnd::None => false,
-            TokenEnd::Rotated { grace_until } => grace_until <= self.now,
+            TokenEnd::Rotated { grace_until } => !self.as_logged && grace_until <= self.now,
             TokenEnd::Revoked => true,
         };
         // The token may have been narrowed since, and the actor's own request is exempt from that fence.
@@ -138,7 +141,6 @@ impl Transaction {
         let asks = built_in.is_some_and(|service| token.scope.access(service.id) == Some(Access::Full));
         let elsewhere = actor.client.is_some_and(|client| !is_allowed_from(&token, client));
         let expired = token.expires_at.is_some_and(|end| end <= self.now);
-        // A removal that is written late was in force before, and must not end because of these.
         if ended || !asks || !self.as_logged && (elsewhere || expired) {
             return Err(gone().into());
         }

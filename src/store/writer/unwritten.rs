@@ -10,7 +10,7 @@ use std::{
 use serde_json::json;
 
 use super::{Batch, CommitError, Published, State, Task, Writer};
-use crate::store::{ChangeError, model::AuditEvent, op::Op};
+use crate::store::{ChangeError, model::AuditEvent, op::Op, replica::Table};
 
 /// Maximum removals to keep. Beyond that, the node accepts no changes until it is restarted.
 const MAX_UNWRITTEN: usize = 10_000;
@@ -85,11 +85,11 @@ impl Writer {
         let Some(Unwritten { logged, tasks, .. }) = &mut self.unwritten else { return };
         let effects = &self.tx.batch.effects;
         let undone = self.shared.unsaved(|unsaved| {
-            self.tx
-                .batch
-                .ops
-                .iter()
-                .any(|op| matches!(op, Op::PutToken(token) if unsaved.contains_key(&token.id)))
+            self.tx.batch.ops.iter().any(|op| match op {
+                Op::PutToken(token) => unsaved.contains_key(&token.id),
+                Op::PutSession(_) | Op::PutInvitation(_) | Op::PutIdentity(_) => true,
+                _ => false,
+            })
         });
         if !undone && effects.users.is_empty() && !effects.all_users {
             return;
@@ -102,7 +102,7 @@ impl Writer {
         tasks.iter_mut().for_each(|task| self.plan(task));
         self.tx.as_logged = false;
         self.tx.state.audit = logged.audit;
-        let Batch { ops, staged, effects, .. } = mem::replace(&mut self.tx.batch, followed);
+        let Batch { ops, mut staged, effects, .. } = mem::replace(&mut self.tx.batch, followed);
         let tokens = ops.into_iter().filter_map(|op| match op {
             Op::PutToken(record) => Some(record),
             _ => None,
@@ -113,7 +113,10 @@ impl Writer {
         self.tx.batch.effects.add(effects);
         // One that is refused now is no longer in the state.
         self.tx.batch.effects.all_users |= tasks.iter().any(|task| task.refusal().is_some());
-        self.shared.sessions.apply(&staged);
+        // The followed batch is in the log: what is left of it here is only published.
+        for table in [Table::Sessions, Table::Invitations, Table::IdentityCache] {
+            self.tx.batch.staged.overlay(&mut staged, table);
+        }
         if let Some(unwritten) = &mut self.unwritten {
             unwritten.tasks = tasks;
         }

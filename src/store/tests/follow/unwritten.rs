@@ -117,6 +117,46 @@ async fn another_nodes_change_does_not_undo_a_kept_removal() {
     one.store.verify_audit().unwrap();
 }
 
+/// A session of the browser that made the removal, and one that the removal ended.
+#[tokio::test]
+async fn a_kept_removal_outlives_its_callers_session() {
+    let cluster = Cluster::new();
+    let (one, other) = (cluster.node(), cluster.node());
+    let mut actors = Vec::new();
+    for (login, number) in [("alice", 1), ("bob", 2), ("carl", 3)] {
+        one.store.create_user(operator(), person(login)).await.unwrap();
+        one.store.set_password(operator(), login.into(), None, Some(PHC.into())).await.unwrap();
+        let user = one.store.accounts().user_by_login(login).unwrap().record.id.clone();
+        let (digest, client) = (Digest::from_bytes([number; 32]), [127, 0, 0, 1].into());
+        let new = NewSession { user: user.clone(), verified: PHC.into(), digest, client, replaces: None };
+        one.store.begin_session(new).await.unwrap();
+        actors.push(Actor { session: Some(digest), ..Actor::new(ActorKind::User(user)) });
+    }
+    let leaked = one.store.create_token(operator(), named("alice", "leaked"), None).await.unwrap().record;
+    other.store.follow(None).await.unwrap();
+    let [alice, bob, carl] = [0, 1, 2].map(|at| actors[at].clone());
+    cluster.log.inject(Fault::NotWritten);
+    let revoked = one.store.revoke_token(alice.clone(), leaked.id, RevokeReason::Leaked).await;
+    assert_eq!(code(revoked), "not_durable");
+    for (actor, login) in [(alice, "alice"), (operator(), "bob")] {
+        cluster.log.inject(Fault::NotWritten);
+        assert_eq!(code(one.store.end_sessions(actor, login.into()).await), "not_durable");
+    }
+    cluster.log.heal();
+    // It has the session without the removal, and records its use.
+    other.store.record_session(bob.session.unwrap(), Timestamp::from_millis(NOW + 1)).await.unwrap();
+    one.store.follow(None).await.unwrap();
+    assert_eq!(one.store.session(&bob.session.unwrap()), None);
+    cluster.clock.fetch_add(31 * 60_000, Ordering::Relaxed);
+    one.wait_until_written().await;
+    other.store.follow(None).await.unwrap();
+    assert_eq!(other.indexed(&leaked.digest).restrictions.end, TokenEnd::Revoked);
+    cluster.clock.fetch_sub(31 * 60_000, Ordering::Relaxed);
+    let live = |actor: &Actor| other.store.session(&actor.session.unwrap()).is_some();
+    assert_eq!([live(&actors[0]), live(&bob), live(&carl)], [false, false, true]);
+    assert_eq!(one.memory(), other.memory());
+}
+
 /// It will never be written, so it is not put in force, and other changes go on.
 #[tokio::test]
 async fn a_removal_that_is_too_large_for_the_log_is_refused() {
