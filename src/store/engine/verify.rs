@@ -74,7 +74,7 @@ impl Engine {
 }
 
 /// Verifies a store that no process has open. Nothing is recovered, migrated or rebuilt, nor marked for it.
-/// sled's files are opened as at a start.
+/// sled's files are opened as at a start: sled may cut the torn end of a damaged one.
 pub fn verify_closed(
     settings: &Settings,
     on_progress: &mut OnProgress<'_>,

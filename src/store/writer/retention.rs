@@ -39,10 +39,13 @@ impl Writer {
         // This node may be the only one that does it, and make no change of its own.
         self.tx.now = (self.shared.clock)();
         let others = self.shared.node.as_ref().is_some_and(|node| !node.is_eldest());
-        if self.tx.now < self.retention.next || self.shared.close_reason().is_some() || others {
+        // A clock that was ahead may have set the next round far ahead.
+        let (next, latest) = (self.retention.next, self.tx.now.plus_seconds(PERIOD));
+        let waits = self.tx.now < next && next <= latest;
+        if waits || self.shared.close_reason().is_some() || others {
             return;
         }
-        self.retention.next = self.tx.now.plus_seconds(PERIOD);
+        self.retention.next = latest;
         let before = self.tx.state.clone();
         let swept = self.sweep().map_err(|error| error.to_string());
         let failed = self.tx.failed.take().map_or(Ok(()), |error| Err(error.to_string()));

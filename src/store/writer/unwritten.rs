@@ -144,14 +144,20 @@ impl Writer {
         self.tx.as_logged = true;
         for (task, audit_events) in tasks.iter_mut().zip(&audit_events) {
             self.plan(task);
-            if let Some(error) = task.refusal() {
+            // What cannot be read contradicts nothing.
+            if let Some(error) = task.refusal().filter(|_| task.unwritable().is_none()) {
                 self.note_reverted(error, audit_events);
             }
         }
         self.tx.as_logged = false;
         self.add_affected(&tasks);
         let planned = tasks.iter().filter(|task| task.is_planned()).count();
-        match self.commit(planned) {
+        let unreadable = tasks.iter().find_map(Task::unwritable).map(ToOwned::to_owned);
+        let committed = match unreadable {
+            Some(reason) => Err(CommitError::Failed(reason)),
+            None => self.commit(planned),
+        };
+        match committed {
             Ok(()) => {
                 tracing::info!(planned, "the removals made while etcd could not be written are now durable");
                 self.shared.unwritten.store(0, Ordering::Relaxed);
