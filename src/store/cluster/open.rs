@@ -26,6 +26,7 @@ use crate::{
             files::{Directory as _, OsDirectory},
             random_id,
         },
+        migration,
         op::Op,
         replica::Replica,
     },
@@ -137,6 +138,13 @@ pub fn init(settings: &store::Settings, cluster: &Settings) -> Result<(StoreId, 
         return Ok((log.store(), log.known_head().position));
     }
     let log = EtcdLog::find(connection.clone())?;
+    if let Some(log) = &log {
+        // A store that is begun here would keep this directory from joining.
+        let contents = StoreDirectory::open(&settings.path)?.generations().read().map_err(OpenError::from)?;
+        if matches!(contents, Contents::Empty) && !migration::exists(&settings.path) {
+            return Err(connection.taken(log.store()).into());
+        }
+    }
     let engine = Engine::open(settings)?;
     load::begin(&engine, wall_clock())?;
     let (id, head) = (engine.store, engine.replica().head());

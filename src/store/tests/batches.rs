@@ -143,6 +143,24 @@ async fn audit_events_beyond_their_retention_go_and_the_chain_still_holds() {
     assert_eq!(bench.store.verify_audit().unwrap().events, 2, "from the checkpoint on");
 }
 
+#[tokio::test]
+async fn old_rows_go_after_a_clock_that_was_ahead() {
+    let bench = Bench::peopled().await;
+    let year = 365 * 86_400_000;
+    bench.clock.fetch_add(year, Ordering::Relaxed);
+    for login in ["ahead", "further"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    bench.clock.fetch_sub(year, Ordering::Relaxed);
+    let once = Some(Idempotency { key: "k".into(), request: [1; 32] });
+    bench.store.create_token(operator(), named("alice", "one"), once).await.unwrap();
+    bench.clock.fetch_add(3 * 86_400_000, Ordering::Relaxed);
+    for login in ["new", "newer"] {
+        bench.store.create_user(operator(), person(login)).await.unwrap();
+    }
+    assert_eq!(bench.store.engine().idempotency_records(None, 10).unwrap().len(), 0);
+}
+
 /// A change that cannot be written fails alone, and leaves nothing in its batch.
 #[tokio::test]
 async fn what_cannot_be_written_leaves_nothing() {
