@@ -207,8 +207,9 @@ fn check(steps: &[Step], writers: usize) {
             cluster.clock.fetch_add(i64::from(step.what / 10) * 40 * 3_600_000, Ordering::Relaxed);
             nodes[step.node % writers].take(*step).await;
         }
-        // Twice: after an answer, a node may still drop what has expired, and its own call waits for that.
-        for node in nodes.iter().chain(&nodes) {
+        // Twice: after an answer, a node may still drop what has expired, and its own call waits for that. The
+        // follower drops what the writers have left, each of which looks once in a while.
+        for node in nodes.iter().chain(&nodes).chain([&follower; 2]).chain(&nodes) {
             node.store.follow(None).await.unwrap();
         }
         let (head, _) = follower.store.follow(None).await.unwrap();
