@@ -85,19 +85,16 @@ fn both_tokens_of_a_rotation_are_revoked_though_nothing_can_be_printed() {
 
 #[test]
 fn a_failed_init_can_be_tried_again() {
-    for had_directory in [false, true] {
-        let place = tempfile::tempdir().unwrap();
-        let at = place.path();
-        if had_directory {
-            fs::create_dir(at.join("permgate-data")).unwrap();
-        }
-        let init = "permgate init --upstream http://127.0.0.1:1 --administrator ann";
-        let (code, said) = shell(at, &format!("PERMGATE__TOKENS__MAX_LIFETIME=30d {init}"));
-        assert!(code != 0 && said.contains("removed gateway.toml again"), "{said}");
-        assert_eq!(at.join("permgate-data").exists(), had_directory, "{said}");
-        let (code, said) = shell(at, init);
-        assert_eq!(code, 0, "{said}");
-    }
+    let place = tempfile::tempdir().unwrap();
+    let at = place.path();
+    let init = "permgate init --upstream http://127.0.0.1:1 --administrator ann";
+    let (code, said) = shell(at, &format!("PERMGATE__TOKENS__MAX_LIFETIME=30d {init}"));
+    assert!(code != 0 && said.contains("removed gateway.toml again"), "{said}");
+    // It may be the store of another process by now, so that only the user can tell.
+    assert!(said.contains("remove the store in permgate-data, unless it is in use"), "{said}");
+    fs::remove_dir_all(at.join("permgate-data")).unwrap();
+    let (code, said) = shell(at, init);
+    assert_eq!(code, 0, "{said}");
 }
 
 #[test]
@@ -137,23 +134,4 @@ fn an_online_import_of_wide_scopes_is_sent_in_parts_that_are_accepted() {
     fs::write(at.join("tokens.ndjson"), (0..1000).map(line).collect::<String>()).unwrap();
     let (_, words) = check(at, "token import tokens.ndjson", 0);
     assert!(words.contains("1000 tokens"), "{words}");
-}
-
-#[cfg(feature = "etcd")]
-#[test]
-fn root_is_told_about_files_that_a_cluster_command_leaves_in_the_store_of_another_user() {
-    let cluster = "[store.cluster]\nnode = \"a\"\nendpoints = [\"http://127.0.0.1:1\"]\n";
-    let place = directory_with(CONFIG);
-    let at = place.path();
-    check(at, "--offline user create ann", 0);
-    fs::write(at.join("gateway.toml"), format!("{CONFIG}{cluster}")).unwrap();
-    let (code, _) = shell(at, "chown -R 65534 permgate-data");
-    if code != 0 {
-        eprintln!("skipped: only root gives files away");
-        return;
-    }
-    for command in ["init", "adopt", "leave"] {
-        let (_, words) = check(at, &format!("cluster {command}"), 1);
-        assert!(words.contains("cannot open what root has created"), "{command}: {words}");
-    }
 }
