@@ -214,6 +214,13 @@ impl Config {
         }
     }
 
+    /// Returns the TLS setting that `new` would switch on or off, which a reload cannot do.
+    pub fn switched_tls(&self, new: &Self) -> Option<&'static str> {
+        [("server.tls", &self.server.tls, &new.server.tls), ("admin.tls", &self.admin.tls, &new.admin.tls)]
+            .into_iter()
+            .find_map(|(key, old, new)| (old.pairs.is_empty() != new.pairs.is_empty()).then_some(key))
+    }
+
     /// The first key whose change needs a restart instead of a reload.
     pub fn unreloadable_change(&self, new: &Self) -> Option<&'static str> {
         let (old, new_server) = (&self.server, &new.server);

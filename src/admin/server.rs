@@ -12,9 +12,7 @@ use std::{
 
 use axum::{Router, body::Body as RouterBody};
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
-};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tower_service::Service as _;
@@ -34,7 +32,7 @@ use super::{
 };
 use crate::{
     admin::{live::LiveRequest, offload::Turns},
-    authz::{reason::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
+    authz::{forwarding, reason::Reason, rules::BUILT_IN_SERVICE, subject::Permission},
     fence::{Registration, Registry},
     metrics::{History, Metrics, STEP_LENGTH, WorkerMetrics},
     net::{BodyError, Connection, Peer, RequestBody, RequestError, Service},
@@ -42,8 +40,6 @@ use crate::{
 
 /// Larger bodies, in bytes, take noticeable time to parse.
 const LARGE_BODY: usize = 16 << 10;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Serves every admin listener of the control thread.
 pub struct Server {
@@ -357,7 +353,7 @@ fn router_problem(response: &Response<RouterBody>) -> Option<Problem> {
 fn set_headers(headers: &mut HeaderMap, request_id: &str) {
     guard::set_security_headers(headers);
     if let Ok(id) = HeaderValue::from_str(request_id) {
-        headers.insert(REQUEST_ID, id);
+        headers.insert(forwarding::REQUEST_ID, id);
     }
 }
 

@@ -53,13 +53,6 @@ impl ActiveCertificates {
         Ok(shown)
     }
 
-    /// Returns the TLS setting that `config` would switch on or off, which a reload cannot do.
-    pub fn unreloadable_change(&self, config: &Config) -> Option<&'static str> {
-        [("server.tls", &self.proxy, &config.server.tls), ("admin.tls", &self.admin, &config.admin.tls)]
-            .into_iter()
-            .find_map(|(key, shown, next)| (shown.is_some() == next.pairs.is_empty()).then_some(key))
-    }
-
     /// Uses these certificates for new handshakes. The caller must cut the requests on connections that are
     /// withdrawn.
     pub fn activate(&self, next: &PendingCertificates) -> Replacement {

@@ -100,7 +100,7 @@ impl Reloader {
         if let Some(key) = present.unreloadable_change(&next) {
             return Err(refused_at(key, &next, format!("{key} cannot be changed by a reload")));
         }
-        if let Some(key) = self.certificates.unreloadable_change(&next) {
+        if let Some(key) = present.switched_tls(&next) {
             return Err(refused_at(key, &next, format!("{key} cannot be switched on or off by a reload")));
         }
         let (own, upstreams) = (self.own.clone(), next.proxy.upstreams.clone());

@@ -44,10 +44,10 @@ pub struct Rules {
     by_id: Vec<Option<u32>>,
     by_key: HashMap<ServiceKey, u32>,
     /// Prefixes of services without `hosts`.
-    any_host: Claims,
+    any_host: HostClaims,
     /// Prefixes of services with `hosts`. They take precedence over `any_host`, whatever the length of the
     /// prefix.
-    hosts: HashMap<Box<str>, Claims>,
+    hosts: HashMap<Box<str>, HostClaims>,
     /// Whether some prefix has upper-case letters. If so, paths without any are also looked up folded.
     capitals: bool,
     /// `None` if every service accepts only the default, `Authorization: Bearer`.
@@ -56,7 +56,7 @@ pub struct Rules {
 
 /// The claims on a host's prefixes.
 #[derive(Debug)]
-struct Claims {
+struct HostClaims {
     table: Table<Option<Claim>>,
     directories: Directories,
 }
@@ -285,12 +285,12 @@ impl Rules {
 
     fn find<'r>(
         &'r self,
-        own: Option<&'r Claims>,
+        own: Option<&'r HostClaims>,
         path: &str,
         case: CaseMatching,
         method: &Method,
     ) -> Option<Owner<'r>> {
-        let longest = |claims: &'r Claims| {
+        let longest = |claims: &'r HostClaims| {
             let mut claim: Option<&Claim> = None;
             claims.table.walk(path, case, |found, _| claim = found.as_ref().or(claim));
             claim
@@ -339,7 +339,7 @@ impl Rules {
     }
 }
 
-impl From<Table<Option<Claim>>> for Claims {
+impl From<Table<Option<Claim>>> for HostClaims {
     fn from(table: Table<Option<Claim>>) -> Self {
         Self { directories: Directories::of(table.prefixes()), table }
     }

@@ -12,7 +12,7 @@ use super::{
     environment::Overrides,
     suggest::advice,
 };
-use crate::{authz::accounts::fold, net::tls::Settings as TlsSettings};
+use crate::authz::accounts::fold;
 
 impl Config {
     /// A problem with a key, such as `log.access`, at the place where the key is set.
@@ -49,13 +49,7 @@ impl Config {
 
     /// A warning if a reload would refuse this configuration while `running` is in force.
     pub fn restart_warning(&self, running: &Self) -> Option<Problem> {
-        let switched = |old: &TlsSettings, new: &TlsSettings| old.pairs.is_empty() != new.pairs.is_empty();
-        let key = match running.unreloadable_change(self) {
-            Some(key) => key,
-            None if switched(&running.server.tls, &self.server.tls) => "server.tls",
-            None if switched(&running.admin.tls, &self.admin.tls) => "admin.tls",
-            None => return None,
-        };
+        let key = running.unreloadable_change(self).or_else(|| running.switched_tls(self))?;
         let message = format!("`{key}` differs from the running gateway's: a reload cannot change it");
         Some(self.problem_at_key(key, message, "restart permgate"))
     }

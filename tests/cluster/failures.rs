@@ -5,13 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use permgate::store::{
-    cluster::Etcd as EtcdSettings,
-    log::{
-        Log as _,
-        etcd::{Connection, EtcdLog, Settings},
-    },
-};
+use permgate::store::log::{Log as _, etcd::EtcdLog};
 use rustix::process::Signal;
 
 use crate::{
@@ -112,13 +106,7 @@ fn compacted_or_trimmed_entries_are_not_missed() {
 
 /// Trims the log as the oldest node does once it is long: a snapshot, and nothing before it.
 fn trim(cluster: &Cluster) {
-    let etcd = EtcdSettings {
-        endpoints: cluster.etcd.urls(),
-        prefix: "/permgate".to_owned(),
-        tls: None,
-        user: None,
-    };
-    let connection = Connection::start(Settings::new(etcd)).unwrap();
+    let connection = cluster.connection();
     let position =
         cluster.process(0).operator("GET", "/v1/cluster", None).json()["position"].as_u64().unwrap();
     let stream = cluster.process(0).operator("GET", "/v1/backup", None).body;

@@ -2,9 +2,14 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use permgate::store::{
+    cluster::Etcd as EtcdSettings,
+    log::etcd::{Connection, Settings},
+};
 use serde_json::Value;
 
 use crate::{
@@ -45,6 +50,17 @@ pub struct Node {
 }
 
 impl Cluster {
+    /// A connection of the test's own to what the nodes share.
+    pub fn connection(&self) -> Arc<Connection> {
+        let etcd = EtcdSettings {
+            endpoints: self.etcd.urls(),
+            prefix: "/permgate".to_owned(),
+            tls: None,
+            user: None,
+        };
+        Connection::start(Settings::new(etcd)).unwrap()
+    }
+
     /// Starts a new cluster and waits until it serves.
     pub fn start(nodes: usize, members: usize) -> Self {
         Self::over(Etcd::start(members, &[]), nodes, "")

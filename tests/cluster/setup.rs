@@ -2,10 +2,6 @@
 
 use std::thread;
 
-use permgate::store::{
-    cluster::Etcd as EtcdSettings,
-    log::etcd::{Connection, Settings},
-};
 use rustix::process::Signal;
 
 use crate::{nodes::Cluster, server::Etcd};
@@ -39,13 +35,7 @@ fn adopting_a_copy_needs_etcds_answer() {
 fn another_store_does_not_replace_the_snapshot_of_a_cluster() {
     let mut cluster = Cluster::prepare(Etcd::start(1, &[]), 3, "");
     cluster.nodes[0].directory.check("cluster init", 0);
-    let etcd = EtcdSettings {
-        endpoints: cluster.etcd.urls(),
-        prefix: "/permgate".to_owned(),
-        tls: None,
-        user: None,
-    };
-    let connection = Connection::start(Settings::new(etcd)).unwrap();
+    let connection = cluster.connection();
     let before = connection.snapshot().unwrap();
     assert!(before.is_some());
     let (_, words) = cluster.nodes[1].directory.check("cluster init", 1);
