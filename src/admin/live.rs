@@ -14,7 +14,7 @@ use super::{
     authenticate::RequestCredentials,
     caller::Identity,
     offload::READS,
-    shares::Share,
+    shares::RequestShare,
     wire::{Page, ok},
 };
 use crate::{
@@ -99,7 +99,7 @@ pub(super) struct LiveRequest {
     pub credentials: RequestCredentials,
     pub caller: Caller,
     /// Of the caller's account.
-    pub share: Option<Share>,
+    pub share: Option<RequestShare>,
     /// When the credentials expire by time alone; a change may bring it forward.
     pub deadline: Cell<Option<Timestamp>>,
     pub connection: Rc<Connection>,

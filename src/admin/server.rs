@@ -27,7 +27,7 @@ use super::{
     error::{Rejected, rejected},
     guard,
     session::FAILURES_INTERVAL,
-    shares::{Share, Shares},
+    shares::{RequestShare, Shares},
     wire::Time,
 };
 use crate::{
@@ -120,7 +120,7 @@ impl Server {
         let limits = if caller.is_some() { body::AUTHENTICATED } else { body::ANONYMOUS };
         let is_operator = caller.as_ref().is_some_and(|caller| matches!(caller.identity, Identity::Operator));
         // Of the account, which may have many connections.
-        let share = live.as_ref().and_then(|live| live.share.as_ref()).map(Share::bodies);
+        let share = live.as_ref().and_then(|live| live.share.as_ref()).map(RequestShare::bodies);
         let holder = share.unwrap_or_else(|| connection.bodies());
         let budget = (!is_operator).then_some((&self.context.budgets.bodies, holder));
         let BufferedBody { bytes: body, reservation: _reservation } =

@@ -29,7 +29,7 @@ struct InFlight {
 }
 
 /// A request in flight.
-pub(super) struct Share {
+pub(super) struct RequestShare {
     shares: Shares,
     user: Arc<str>,
     bodies: Holder,
@@ -43,12 +43,12 @@ impl Shares {
         user: &Arc<str>,
         connection: &Rc<Connection>,
         max_connections: usize,
-    ) -> Share {
+    ) -> RequestShare {
         let mut all = self.0.borrow_mut();
         let InFlight { requests, bodies } = all.entry(user.clone()).or_default();
         *requests += 1;
         let (shares, user, bodies) = (self.clone(), user.clone(), bodies.clone());
-        let share = Share { shares, user, bodies, kept: OnceCell::new() };
+        let share = RequestShare { shares, user, bodies, kept: OnceCell::new() };
         if *requests <= MAX_KEPT.min(max_connections / KEPT_ONE_OF) {
             share.keep_when_full(connection);
         }
@@ -56,7 +56,7 @@ impl Shares {
     }
 }
 
-impl Share {
+impl RequestShare {
     /// Keeps the request's connection in any case.
     pub(super) fn keep_when_full(&self, connection: &Rc<Connection>) {
         self.kept.get_or_init(|| connection.keep_when_full());
@@ -68,7 +68,7 @@ impl Share {
     }
 }
 
-impl Drop for Share {
+impl Drop for RequestShare {
     fn drop(&mut self) {
         let mut all = self.shares.0.borrow_mut();
         if let Some(account) = all.get_mut(&self.user) {
@@ -91,7 +91,7 @@ mod tests {
             let (shares, ann, bob): (_, Arc<str>, Arc<str>) = (Shares::default(), "ann".into(), "bob".into());
             let connection = Rc::new(Connection::detached(Peer::Inet(([127, 0, 0, 1], 1).into())));
             let enter = |user| shares.enter(user, &connection, max_connections);
-            let all: Vec<Share> = (0..share + 2).map(|_| enter(&ann)).collect();
+            let all: Vec<RequestShare> = (0..share + 2).map(|_| enter(&ann)).collect();
             assert_eq!(all.iter().filter(|one| one.kept.get().is_some()).count(), share);
             assert!(enter(&bob).kept.get().is_some());
             drop(all);

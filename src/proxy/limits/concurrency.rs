@@ -38,13 +38,13 @@ pub struct Waiting {
 
 #[derive(Debug, Default)]
 struct WaitingLists {
-    by_key: HashMap<CountKey, VecDeque<Waiter>>,
+    by_key: HashMap<CountKey, VecDeque<QueuedRequest>>,
     /// Number of waiters in all lists.
     length: usize,
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct QueuedRequest {
     cap: NonZeroU32,
     slot: oneshot::Sender<ConcurrencySlot>,
 }
@@ -83,7 +83,7 @@ impl ConcurrencyLimit {
             return Err(None);
         }
         let (sender, slot) = oneshot::channel();
-        lists.by_key.entry(key).or_default().push_back(Waiter { cap, slot: sender });
+        lists.by_key.entry(key).or_default().push_back(QueuedRequest { cap, slot: sender });
         lists.length += 1;
         Err(Some(Waiting { limit: Arc::clone(self), key, slot, timeout: queue.timeout }))
     }
@@ -114,7 +114,7 @@ impl ConcurrencyLimit {
 }
 
 impl WaitingLists {
-    fn pop(&mut self, key: CountKey) -> Option<Waiter> {
+    fn pop(&mut self, key: CountKey) -> Option<QueuedRequest> {
         let list = self.by_key.get_mut(&key)?;
         let first = list.pop_front();
         if list.is_empty() {
